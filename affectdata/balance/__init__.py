@@ -1,0 +1,1 @@
+"""Balance: recipe, cells, solver, planner, transforms, render."""

@@ -1,0 +1,91 @@
+"""Find the commands, run one, and turn what it raises into a message and an exit code.
+
+0 done; 1 done, but a gate failed or there are findings; 2 usage; 3 bad input; 4 integrity; 5 something
+optional is missing; 130 interrupted, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import ModuleType
+
+import click
+
+import affectdata
+from affectdata.cli._output import Settings
+from affectdata.errors import AffectdataError, MissingError
+from affectdata.registry import find_plugins, load_plugin
+
+_TRAIN_PACKAGES = {"torch", "torchvision", "sklearn", "safetensors", "joblib"}
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """The modules of this folder, loaded when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name.replace("_", "-") for name in find_plugins("cli")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module: ModuleType = load_plugin("cli", cmd_name.replace("-", "_"))
+        command = module.command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module.__name__}.command is no click command")
+        return command
+
+
+@click.command(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(affectdata.__version__, prog_name="affectdata")
+def cli() -> None:
+    """Balanced affective image datasets.
+
+    The main job: `affectdata ingest ROOT`, `affectdata balance --recipe R`, `affectdata train-check`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; messages go to stderr."""
+    settings = Settings()
+    try:
+        code = cli.main(args=arguments, prog_name="affectdata", obj=settings, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(error, settings)
+
+
+def _report(error: Exception, settings: Settings) -> int:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _TRAIN_PACKAGES:
+        error = MissingError(f"{error.name} is not installed", fix="pip install 'affectdata[train]'")
+    if settings.verbose >= 2:
+        traceback.print_exception(error)
+    if isinstance(error, AffectdataError):
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError):
+        click.echo(f"error: {error.strerror or error}\n  where: {error.filename or 'unknown file'}", err=True)
+        return 3
+    if settings.verbose < 2:
+        traceback.print_exception(error)
+    click.echo("error: this is a bug in affectdata; please report it with the lines above", err=True)
+    return 1

@@ -1,0 +1,114 @@
+"""How commands speak: results on stdout, progress and notes on stderr, one JSON document with --json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+_BAR = 40  # characters of the longest bar
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the common options say."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        setattr(ctx.ensure_object(Settings), name, value)
+
+    return callback
+
+
+def common_options(command: F) -> F:
+    """Add --json, --quiet and -v to a command; their values lie in the context's `Settings`."""
+    options: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("--json", "as_json", "Print one JSON document.", {"is_flag": True}),
+        ("--quiet", "quiet", "No progress, no notes.", {"is_flag": True}),
+        ("-v", "verbose", "Say more; -vv adds tracebacks.", {"count": True}),
+    )
+    for flag, name, text, kind in options:
+        command = click.option(flag, expose_value=False, callback=_keep(name), help=text, **kind)(command)
+    return command
+
+
+def workers_option(command: F) -> F:
+    """Add --workers."""
+    return click.option(
+        "--workers", type=click.IntRange(1), help="Threads. [default: the cores of this machine]"
+    )(command)
+
+
+def settings() -> Settings:
+    """Return the settings of the running command."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result, unless --json asks for a document instead."""
+    if not settings().as_json:
+        click.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a line on stderr, unless --quiet."""
+    if not settings().quiet:
+        click.echo(text, err=True)
+
+
+def document(schema: str, content: dict[str, Any]) -> None:
+    """Print the one document of --json; `schema` names its form, e.g. ``affectdata/ingest/1``."""
+    if settings().as_json:
+        click.echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:
+    """Print a table: text to the left, numbers to the right, no lines."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[at]) for row in [list(header), *cells]) for at in range(len(header))]
+    numeric = [
+        all(isinstance(row[at], int | float) or row[at] is None for row in rows) for at in range(len(header))
+    ]
+    for line in [list(header), *cells]:
+        aligned = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        say((indent + "  ".join(aligned)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def bar(count: float, most: float) -> str:
+    """Draw a count as a bar."""
+    return "█" * round(_BAR * count / most) if most else ""
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback (done, all) that moves a bar on a terminal's stderr; elsewhere there is none."""
+    stream = click.get_text_stream("stderr")
+    if settings().quiet or not stream.isatty():
+        yield None
+        return
+    with click.progressbar(length=1, label=label, file=stream, show_pos=True) as shown:
+
+        def move(done: int, of_all: int) -> None:
+            shown.length = of_all
+            shown.update(done - shown.pos)
+
+        yield move

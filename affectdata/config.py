@@ -1,0 +1,85 @@
+"""Settings from YAML: strict models that refuse unknown keys and report every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from affectdata.errors import RecipeError
+
+
+class StrictModel(BaseModel):
+    """A frozen model that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that is written twice is an error, not a silent loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping",
+                    node.start_mark,
+                    f"the key {key!r} is there twice",
+                    key_node.start_mark,
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML document by safe loading.
+
+    Raises:
+        RecipeError: the file cannot be read or is not YAML; with line and column where known.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except OSError as error:
+        raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name} is not valid YAML: {error}", where=str(path)) from error
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_model(model: type[Model], data: Any, where: str) -> Model:
+    """Build `model` from plain data; `where` names the file in the error.
+
+    Raises:
+        RecipeError: listing every problem with its path, e.g. ``balance.max_copies: …``.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(
+            _all_problems(error, where), where=where, fix="correct every key named above"
+        ) from error
+
+
+def _all_problems(error: ValidationError, where: str) -> str:
+    problems = [
+        f"  {'.'.join(str(part) for part in item['loc']) or '(top level)'}: {_in_plain_words(item)}"
+        for item in error.errors()
+    ]
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n".join([f"{count} in {Path(where).name}:", *problems])
+
+
+def _in_plain_words(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    if item["type"] == "missing":
+        return "required, but not there"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{message} (got {item['input']!r})" if not isinstance(item["input"], dict) else message

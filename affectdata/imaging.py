@@ -1,0 +1,182 @@
+"""Pixels: decode untrusted bytes to upright sRGB, resize, encode.
+
+Arrays are uint8, (height, width, 3), RGB. JPEG goes through libjpeg-turbo in strict mode, because most
+decoders hide damage; everything else through Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from affectdata.errors import DecodeError
+
+MAX_PIXELS = 200_000_000
+# Everything whose version can change a decoded, resized or encoded pixel.
+PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+_SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
+_SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
+
+_TURNS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a[::-1].transpose(1, 0, 2),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded picture; `format` is the container that was found, `warning` the decoder's words."""
+
+    rgb: np.ndarray
+    format: str
+    warning: str | None = None
+
+
+def pixel_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide pixels."""
+    return {name: version(name) for name in PIXEL_LIBRARIES}
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a picture file to RGB: EXIF turn applied, alpha over white, CMYK and ICC profiles to sRGB.
+
+    Of several frames the first is taken, with a warning; 16-bit samples are shifted right by 8.
+
+    Raises:
+        DecodeError: no decoder takes it, it ends early, or it has more than `max_pixels` pixels.
+    """
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            image = Image.open(io.BytesIO(data))
+        except Exception as error:
+            raise DecodeError(
+                "unreadable", _first_line(error, "not a picture that any decoder takes")
+            ) from error
+    notes = [str(item.message) for item in heard]
+    if image.width * image.height > max_pixels:
+        raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the bound is {max_pixels}")
+    container = (image.format or "unknown").lower()
+    if container == "mpo":  # a JPEG with a second frame behind it
+        container = "jpeg"
+    if container == "jpeg" and image.mode in ("L", "RGB"):
+        rgb = _decode_jpeg(data, notes)
+        rgb = _to_srgb(rgb, image.info.get("icc_profile"), notes)
+        rgb = _turned(rgb, image, notes)
+    else:
+        rgb = _decode_other(image, notes)
+    return Decoded(np.ascontiguousarray(rgb), container, "; ".join(notes) or None)
+
+
+def _first_line(error: BaseException, default: str) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else default
+
+
+def _decode_jpeg(data: bytes, notes: list[str]) -> np.ndarray:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data))
+    except ValueError as error:
+        complaint = _first_line(error, "damaged JPEG")
+    if "premature end" in complaint.lower():
+        raise DecodeError("truncated", complaint)
+    try:
+        rgb = np.asarray(simplejpeg.decode_jpeg(data, strict=False))
+    except ValueError as error:
+        raise DecodeError("unreadable", _first_line(error, complaint)) from error
+    notes.append(complaint)
+    return rgb
+
+
+def _turned(rgb: np.ndarray, image: Image.Image, notes: list[str]) -> np.ndarray:
+    if "exif" not in image.info:
+        return rgb
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, struct.error, OSError) as error:
+        notes.append(f"EXIF unreadable, taken as upright: {_first_line(error, 'damaged')}")
+        return rgb
+    return np.asarray(_TURNS[turn](rgb)) if turn in _TURNS else rgb
+
+
+def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"{frames} frames; the first was taken")
+    try:
+        image.load()
+        profile = image.info.get("icc_profile")
+        if image.mode.startswith(("I", "F")):
+            return _wide_grey(image)
+        if image.mode == "CMYK" and profile:
+            return _from_profile(image, profile, notes)
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            picture = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
+    except Exception as error:  # a decoder on hostile bytes may raise anything; it is one picture's fault
+        text = _first_line(error, "damaged")
+        reason = "truncated" if "truncated" in text.lower() else "unreadable"
+        raise DecodeError(reason, text) from error
+
+
+def _wide_grey(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError("integer pixels outside 0–65535")
+    return np.repeat((values.astype(np.uint32) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _to_srgb(rgb: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
+    if not profile or _SRGB_NAMES.search(profile):
+        return rgb
+    return _from_profile(Image.fromarray(rgb), profile, notes)
+
+
+def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> np.ndarray:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        notes.append(f"colour profile not applied: {_first_line(error, 'unreadable')}")
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(converted)
+
+
+def resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize once: by pixel area where it shrinks, linearly where it grows."""
+    if (rgb.shape[1], rgb.shape[0]) == (width, height):
+        return rgb
+    shrinks = width <= rgb.shape[1] and height <= rgb.shape[0]
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def encode(rgb: np.ndarray, container: str, quality: int) -> bytes:
+    """Encode RGB pixels as `jpeg` (4:4:4, `quality` 1–100) or `png` (`quality` is not used)."""
+    if container == "jpeg":
+        return bytes(
+            simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, colorsubsampling=_SUBSAMPLING)
+        )
+    done, buffer = cv2.imencode(
+        ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6]
+    )
+    if not done:
+        raise ValueError("OpenCV could not encode the picture as PNG")
+    return buffer.tobytes()

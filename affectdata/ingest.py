@@ -1,0 +1,411 @@
+"""From a source tree to a manifest: list, read the tables, probe every picture, find duplicates, write.
+
+In: a folder, and which source it is (recognised if not said). Out: `<name>.parquet`, `<name>.rejects.parquet`
+and `<name>.edges.parquet`. Every file and every rating row is accounted for exactly once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
+from affectdata.errors import DecodeError, SourceError, UsageError
+from affectdata.hashing import canonical_json, file_hash, perceptual_hashes, pixel_hash
+from affectdata.imaging import MAX_PIXELS, decode, pixel_versions
+from affectdata.manifest import Manifest, note_root, read_local, write_manifest
+from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
+from affectdata.registry import find_plugins, load_plugin
+from affectdata.schema import REJECTS, manifest_schema
+from affectdata.sources._protocol import Item, ReadOptions, Source
+from affectdata.tables import write_table
+from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
+from affectdata.workers import default_workers, map_ordered
+
+_BATCH = 16  # pictures probed per call
+_MAX_FILE_BYTES = 1 << 30
+_AS_THEY_ARE = (
+    *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
+    *("gender", "ethnicity", "split", "attribution"),
+)
+_FAR_APART = 10.0  # POMP points between near-duplicates that are worth a word
+
+_PROBED = pa.schema(
+    [manifest_schema().field(name) for name in ("path", "image_id", "pixel_id", "phash", "phash_views")]
+    + [
+        manifest_schema().field(name)
+        for name in ("format", "bytes", "width_px", "height_px", "decode_warning")
+    ]
+    + [("reason", pa.string()), ("detail", pa.string())]
+)
+_ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "format": "", "bytes": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Read, hash and decode the pictures of a batch; a bad picture is a row with `reason` and `detail`."""
+
+    root: str
+    strict: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._probe(path) for path in batch["path"].to_pylist()], schema=_PROBED)
+
+    def _probe(self, path: str) -> dict[str, Any]:
+        empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
+        try:
+            file = Path(self.root, path)
+            if file.stat().st_size > _MAX_FILE_BYTES:
+                raise DecodeError(Reason.TOO_LARGE, f"the file is larger than {_MAX_FILE_BYTES >> 20} MiB")
+            data = file.read_bytes()
+            if not data:
+                raise DecodeError(Reason.UNREADABLE, "the file is empty")
+            picture = decode(data, self.max_pixels)
+            if self.strict and picture.warning:
+                raise DecodeError(Reason.DECODE_WARNING, picture.warning)
+        except DecodeError as error:
+            return {**empty, "reason": str(error.reason), "detail": error.what}
+        except OSError as error:
+            return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
+        first, *others = perceptual_hashes(picture.rgb)
+        return {
+            "path": path,
+            "image_id": file_hash(data),
+            "pixel_id": pixel_hash(picture.rgb),
+            "phash": first,
+            "phash_views": "".join(others),
+            "format": picture.format,
+            "bytes": len(data),
+            "width_px": picture.rgb.shape[1],
+            "height_px": picture.rgb.shape[0],
+            "decode_warning": picture.warning,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What came of a tree: the manifest, the five counts (they add up to `n_seen`), findings for a person."""
+
+    manifest: Manifest
+    info: SourceInfo
+    why: str
+    counts: dict[str, int]
+    rejects: pa.Table
+    findings: list[Finding]
+
+    @property
+    def n_seen(self) -> int:
+        """Files under the root, and rating rows that found no file."""
+        return sum(self.counts.values())
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """The items of a source, by kind."""
+
+    records: list[Record] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def ingest(
+    root: Path,
+    *,
+    source: str | None = None,
+    options: ReadOptions | None = None,
+    out: Path = Path("manifests"),
+    workers: int | None = None,
+    strict: bool = False,
+    replace: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> IngestResult:
+    """Turn a source tree into a manifest under `out`.
+
+    `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
+
+    Raises:
+        SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set.
+    """
+    tree = read_tree(root)
+    name, why = (source, "as said") if source else recognise(tree)
+    plugin = cast(Source, load_plugin("sources", name))
+    reading = plugin.read(tree, options or ReadOptions())
+    _check_replace(out, reading.info.name, root, replace)
+    items = _sort_items(reading.items, reading.info)
+    _sweep(tree, items)
+    if not items.records and not items.rejects:
+        raise SourceError(
+            f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
+        )
+    probed = _probe_all(tree, items.records, workers or default_workers(), strict, progress)
+    table, n_merged = _build(items, probed, reading.info)
+    edges = find_edges(table)
+    table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
+    items.findings += [*_far_apart(table, edges), *_against_sign(table, reading.info)]
+
+    rejects = _rejects_table(items.rejects)
+    emotions = sorted({emotion for record in items.records for emotion in record.emotions})
+    table = table.select(manifest_schema(emotions).names).cast(manifest_schema(emotions))
+    path = out / f"{reading.info.name}.parquet"
+    write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
+    write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
+    manifest = write_manifest(table, _metadata(reading.info, emotions), path)
+    note_root(out, reading.info.name, root)
+    n_junk = sum(reject.reason is Reason.JUNK for reject in items.rejects)
+    counts = {
+        "kept": len(table),
+        "merged": n_merged,
+        "annotation": len(items.annotations),
+        "junk": n_junk,
+        "rejected": len(items.rejects) - n_junk - n_merged,
+    }
+    return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+
+
+def recognise(tree: Tree) -> tuple[str, str]:
+    """Return the source that recognises a tree, and why.
+
+    Raises:
+        SourceError: none does, or several do; or one does for a folder inside it.
+    """
+    found = _detect(tree)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"{name} ({why})" for name, why in found)
+        raise SourceError(
+            f"{tree.root} looks like several sources: {names}", fix="say which with --source NAME"
+        )
+    for folder in sorted({path.split("/")[0] for path in tree.files if "/" in path}):
+        inside = _detect(read_tree(tree.root / folder))
+        if inside:
+            raise SourceError(
+                f"{tree.root} is no source, but the folder {folder} in it looks like {inside[0][0]}",
+                fix=f"affectdata ingest '{tree.root / folder}'",
+            )
+    raise SourceError(
+        f"no source recognises {tree.root} ({len(tree.files)} files)",
+        fix="say which it is with --source NAME (`affectdata sources` lists them with their layouts); "
+        "for a table of your own: --source table --map COLUMNS.yaml",
+    )
+
+
+def _detect(tree: Tree) -> list[tuple[str, str]]:
+    plugins = [(name, cast(Source, load_plugin("sources", name))) for name in find_plugins("sources")]
+    found = [(name, plugin.detect(tree)) for name, plugin in plugins]
+    return [(name, why) for name, why in found if why]
+
+
+def _expected_layout(info: SourceInfo) -> str:
+    return f"the layout of {info.name} is: {info.layout}"
+
+
+def _check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
+    noted = read_local(out).get(name)
+    path = out / f"{name}.parquet"
+    if path.exists() and noted and noted != str(root.resolve()) and not replace:
+        raise UsageError(
+            f"{path} was made from another folder",
+            where=f"{noted}, now {root.resolve()}",
+            fix="--replace to replace it, or --name or --out to keep both",
+        )
+
+
+def _sort_items(items: Iterable[Item], info: SourceInfo) -> _Sorted:
+    into = _Sorted()
+    for item in items:
+        if isinstance(item, Record):
+            outside = _out_of_range(item, info)
+            if outside:
+                into.rejects.append(outside)
+            else:
+                into.records.append(item)
+        elif isinstance(item, Reject):
+            into.rejects.append(item)
+        elif isinstance(item, Annotation):
+            into.annotations.append(item.path)
+        else:
+            into.findings.append(item)
+    into.records.sort(key=lambda record: record.path)
+    return into
+
+
+def _out_of_range(record: Record, info: SourceInfo) -> Reject | None:
+    for name, rating in record.ratings.items():
+        scale = info.scales[name]
+        if rating.mean not in scale:
+            detail = f"{name} {rating.mean:g} of {record.source_id} is outside {scale.low:g}–{scale.high:g}"
+            return Reject(record.path, Reason.RATING_OUT_OF_RANGE, detail)
+    return None
+
+
+def _sweep(tree: Tree, items: _Sorted) -> None:
+    """Account for every file that the source did not name."""
+    named = Counter(record.path for record in items.records)
+    named.update(items.annotations)
+    named.update(reject.path for reject in items.rejects)
+    twice = [path for path, count in named.items() if count > 1]
+    if twice:
+        raise SourceError(
+            f"the source names {twice[0]} {named[twice[0]]} times", where=str(tree.root / twice[0])
+        )
+    for path in tree.files:
+        if path in named:
+            continue
+        if is_junk(path):
+            items.rejects.append(
+                Reject(path, Reason.JUNK, "left behind by an operating system or an archiver")
+            )
+        elif is_picture_name(path):
+            items.rejects.append(Reject(path, Reason.MISSING_RATING, "a picture that no rating row names"))
+        else:
+            items.rejects.append(Reject(path, Reason.JUNK, "neither a picture nor a table of this source"))
+    items.rejects += [
+        Reject(path, Reason.LINK, "a link or no plain file; not followed") for path in tree.links
+    ]
+    items.rejects += [Reject(path, Reason.BAD_NAME, "the name is not UTF-8") for path in tree.bad_names]
+
+
+def _probe_all(
+    tree: Tree,
+    records: list[Record],
+    workers: int,
+    strict: bool,
+    progress: Callable[[int, int], None] | None,
+) -> pa.Table:
+    paths = pa.table({"path": pa.array([record.path for record in records], pa.string())})
+    batches = (paths.slice(start, _BATCH) for start in range(0, len(paths), _BATCH))
+    done: list[pa.Table] = []
+    n_done = 0
+    for result in map_ordered(Probe(str(tree.root), strict), batches, workers):
+        done.append(result)
+        n_done += len(result)
+        if progress:
+            progress(n_done, len(paths))
+    return pa.concat_tables([_PROBED.empty_table(), *done])
+
+
+def _build(items: _Sorted, probed: pa.Table, info: SourceInfo) -> tuple[pa.Table, int]:
+    """Join records with what was seen of their pictures; bad pictures and exact duplicates become rejects."""
+    rows: list[dict[str, Any]] = []
+    first: dict[str, Record] = {}
+    n_merged = 0
+    for record, seen in zip(items.records, probed.to_pylist(), strict=True):
+        reason, detail = seen.pop("reason"), seen.pop("detail")
+        if reason:
+            items.rejects.append(Reject(record.path, Reason(reason), detail))
+        elif seen["image_id"] in first:
+            items.rejects.append(_merge(record, first[seen["image_id"]], items.findings))
+            n_merged += 1
+        else:
+            first[seen["image_id"]] = record
+            rows.append({**seen, **_columns_of(record, info)})
+    emotions = {emotion for record in items.records for emotion in record.emotions}
+    schema = manifest_schema(emotions)
+    return pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("group_id"))), n_merged
+
+
+def _merge(record: Record, kept: Record, findings: list[Finding]) -> Reject:
+    detail = f"the same bytes as {kept.path}"
+    if record.ratings != kept.ratings or record.emotion != kept.emotion or record.subtype != kept.subtype:
+        detail += f", labelled differently: {_label(record)} here, {_label(kept)} there"
+        findings.append(Finding("conflict", f"{record.path}: {detail}; the row keeps those of {kept.path}"))
+    return Reject(record.path, Reason.EXACT_DUPLICATE, detail)
+
+
+def _label(record: Record) -> str:
+    ratings = [f"{name} {rating.mean:g}" for name, rating in record.ratings.items()]
+    return " ".join(filter(None, [record.subtype, record.emotion, *ratings])) or "no label"
+
+
+def _columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(record, name) for name in _AS_THEY_ARE}
+    row |= {
+        "source": info.name,
+        "license": record.license or info.license,
+        "url": record.url or info.url,
+        "content_tags": ",".join(record.content_tags) or None,
+        "extra": canonical_json(dict(record.extra)),
+    }
+    row |= {f"emotion_{emotion}": share for emotion, share in record.emotions.items()}
+    for name in RATINGS:
+        rating = record.ratings.get(name)
+        if rating is not None:
+            scale = info.scales[name]
+            row |= {
+                name: scale.to_pomp(rating.mean),
+                f"{name}_sd": None if rating.sd is None else scale.spread_to_pomp(rating.sd),
+                f"{name}_n": rating.n,
+                f"{name}_raw": rating.mean,
+                f"{name}_min": scale.low,
+                f"{name}_max": scale.high,
+            }
+    return row
+
+
+def _rejects_table(rejects: list[Reject]) -> pa.Table:
+    rows = sorted((reject.path, str(reject.reason), reject.detail) for reject in rejects)
+    return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 3, schema=REJECTS)
+
+
+def _metadata(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
+    return {
+        "source": info.name,
+        "title": info.title,
+        "license": info.license,
+        "citation": info.citation,
+        "url": info.url,
+        "redistributable": info.redistributable,
+        "evidence": info.evidence,
+        "scales": {name: [scale.low, scale.high] for name, scale in info.scales.items()},
+        "subtypes": {
+            code: {"name": subtype.name, "sign": subtype.sign, "upright": subtype.upright}
+            for code, subtype in info.subtypes.items()
+        },
+        "groups": list(info.groups),
+        "emotions": emotions,
+        "decoders": pixel_versions(),
+    }
+
+
+def _far_apart(table: pa.Table, edges: pa.Table) -> list[Finding]:
+    """Name near-duplicates whose ratings are far apart: at most one of the two can be right."""
+    rows = {row["image_id"]: row for row in table.select(["image_id", "path", *RATINGS]).to_pylist()}
+    findings = []
+    for edge in edges.to_pylist():
+        a, b = sorted((rows[edge["image_id_a"]], rows[edge["image_id_b"]]), key=lambda row: str(row["path"]))
+        apart = [
+            f"{name} {a[name]:g} against {b[name]:g}"
+            for name in RATINGS
+            if a[name] is not None and b[name] is not None and abs(a[name] - b[name]) > _FAR_APART
+        ]
+        if apart:
+            bits = edge["distance_bits"]
+            text = f"{a['path']} and {b['path']} look the same ({bits} bits): {', '.join(apart)}"
+            findings.append(Finding("far_apart", text))
+    return findings
+
+
+def _against_sign(table: pa.Table, info: SourceInfo) -> list[Finding]:
+    """Count the pictures whose valence lies on the other side than their subtype's."""
+    findings = []
+    for code, subtype in info.subtypes.items():
+        if not subtype.sign:
+            continue
+        valences = table.filter(pc.equal(table["subtype"], code))["valence"].drop_null()
+        other = pc.greater(valences, 50) if subtype.sign < 0 else pc.less(valences, 50)
+        n_other = pc.sum(other).as_py() or 0
+        if n_other:
+            side = "positive" if subtype.sign < 0 else "negative"
+            text = f"{n_other} of {len(valences)} in {code} ({subtype.name}) are rated on the {side} side"
+            findings.append(Finding("against_sign", text))
+    return findings

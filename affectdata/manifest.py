@@ -1,0 +1,193 @@
+"""The manifest: one row per picture, and where its pictures lie on this machine.
+
+In: a Parquet file that `ingest` wrote. Out: `Manifest`, with Arrow inside. Where the pictures are is no part
+of the file; it is looked up (`find_roots`), and every picture read is checked against its `image_id`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.hashing import file_hash
+from affectdata.schema import manifest_schema
+from affectdata.tables import read_json, read_table, write_json, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KIND = "manifest"
+LOCAL_FILE = ".local.json"
+ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of one source (`table`, Arrow), what holds for all of them (`metadata`), and where they are.
+
+    `roots` are the folders of pictures given by hand, by source; they win over every other way.
+    """
+
+    table: pa.Table
+    metadata: dict[str, Any]
+    path: Path
+    roots: Mapping[str, Path] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending; recipes call the manifest by it."""
+        return self.path.stem
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the logical rows."""
+        return str(self.metadata["digest"])
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The sources of its rows, sorted."""
+        return sorted(pc.unique(self.table["source"]).to_pylist())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a DataFrame."""
+        frame: pd.DataFrame = self.table.to_pandas()
+        return frame
+
+    def sql(self, query: str) -> pa.Table:
+        """Run SQL over the rows, as the table `manifest`; files and the network are out of its reach."""
+        return query_tables({"manifest": self.table}, query)
+
+    def pictures(self) -> Pictures:
+        """Return the reader of this manifest's pictures.
+
+        Raises:
+            PicturesNotFound: a source's folder is nowhere to be found.
+        """
+        return Pictures(find_roots(self.sources, self.path.parent, self.roots))
+
+
+def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
+    """Run one SQL query in DuckDB over Arrow tables, with external access switched off.
+
+    Raises:
+        UsageError: DuckDB refuses the query; its words are in the message.
+    """
+    connection = duckdb.connect(config={"enable_external_access": False})
+    try:
+        for name, table in tables.items():
+            connection.register(name, table)
+        return connection.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(tables)}") from error
+    finally:
+        connection.close()
+
+
+def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:
+    """Read a manifest; `roots` says by source where the pictures are, if they are needed and were moved.
+
+    Raises:
+        ManifestError: no such file, not a manifest, or of a newer schema.
+        IntegrityError: its rows are not those that were written.
+    """
+    table, metadata = read_table(Path(path), KIND)
+    expected = manifest_schema(metadata["emotions"])
+    if not table.schema.equals(expected):
+        raise ManifestError(
+            "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"
+        )
+    return Manifest(table, metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def write_manifest(table: pa.Table, metadata: Mapping[str, Any], path: Path) -> Manifest:
+    """Write a manifest and return it; `metadata` must name its `emotions`."""
+    digest = write_table(table, path, KIND, metadata)
+    return Manifest(table, {**metadata, "digest": digest}, path)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Reads source pictures; plain values only, so that a worker can hold it. `roots`: folder by source."""
+
+    roots: Mapping[str, Path]
+
+    def read(self, source: str, path: str, image_id: str) -> bytes:
+        """Read one picture file and check that it is the one that was ingested.
+
+        Raises:
+            PicturesNotFound: the file is not there.
+            IntegrityError: it is another file than the one that was ingested.
+        """
+        file = self.roots[source] / path
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
+        if file_hash(data) != image_id:
+            raise IntegrityError(
+                f"{path} is not the file that was ingested (its SHA-256 is not {image_id[:16]}…)",
+                where=str(file),
+                fix=f"restore the file, or run `affectdata ingest {self.roots[source]}` again",
+            )
+        return data
+
+
+def find_roots(sources: list[str], folder: Path, given: Mapping[str, Path]) -> dict[str, Path]:
+    """Find the folder of each source: as given, else from AFFECTDATA_ROOTS, else as `folder`'s notes say.
+
+    AFFECTDATA_ROOTS is `SOURCE=PATH`, several separated as in PATH.
+
+    Raises:
+        PicturesNotFound: naming every place where it was looked for, and the three ways out.
+    """
+    variable = dict(
+        item.split("=", 1) for item in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if "=" in item
+    )
+    noted = read_local(folder)
+    found = {}
+    for source in sources:
+        places = [given.get(source), variable.get(source), noted.get(source)]
+        root = next((Path(place) for place in places if place), None)
+        if root is None or not root.is_dir():
+            looked = [f"{root} (no such folder)"] if root else ["no folder is known"]
+            raise _not_found(source, "its folder is not there", looked)
+        found[source] = root
+    return found
+
+
+def _not_found(source: str, what: str, looked: list[str]) -> PicturesNotFound:
+    return PicturesNotFound(
+        f"the pictures of {source} were not found: {what}",
+        where=", ".join(looked),
+        fix=f"--root {source}=PATH, or {ROOTS_VARIABLE}={source}=PATH, or `affectdata ingest PATH` again",
+    )
+
+
+def read_local(folder: Path) -> dict[str, str]:
+    """Return the folder of each source as the last `ingest` on this machine noted it."""
+    path = folder / LOCAL_FILE
+    return dict(read_json(path)["roots"]) if path.exists() else {}
+
+
+def note_root(folder: Path, source: str, root: Path) -> None:
+    """Note where a source's pictures are; part of no hash."""
+    write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
+
+
+def find_manifests(folder: Path) -> list[Path]:
+    """List the manifests in a folder, by name; rejects, edges and other tables are left out."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)

@@ -1,0 +1,163 @@
+"""What a source says: `Record` per picture, `Reject` per thing that is no row, `SourceInfo` per source.
+
+A source's `read` yields records, rejects and annotations; `ingest` turns them into tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+RATINGS = ("valence", "arousal", "dominance")
+
+
+class Reason(StrEnum):
+    """Why something under a source's root is not a row of the manifest."""
+
+    UNREADABLE = "unreadable"  # no decoder takes it
+    TRUNCATED = "truncated"  # it ends before its picture does
+    TOO_LARGE = "too_large"  # more pixels than the bound
+    DECODE_WARNING = "decode_warning"  # only under --strict
+    MISSING_IMAGE = "missing_image"  # a rating row without a file
+    MISSING_RATING = "missing_rating"  # a picture without a rating row
+    BAD_RATING = "bad_rating"  # a cell that is no number
+    RATING_OUT_OF_RANGE = "rating_out_of_range"  # outside the source's scale
+    CONFLICTING_RATING = "conflicting_rating"  # two rows for one picture that differ
+    BAD_NAME = "bad_name"  # a file name that the layout does not allow
+    LINK = "link"  # a link, or no plain file; never followed
+    EXACT_DUPLICATE = "exact_duplicate"  # the same bytes as a row; counted as merged
+    PLACEHOLDER = "placeholder"  # "photo unavailable" and the like
+    JUNK = "junk"  # Thumbs.db and other leavings
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A rating scale, `low` to `high`, with its neutral point halfway.
+
+    >>> Scale(1, 9).to_pomp(8.2)
+    90.0
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a rating scale goes from low to high, not from {self.low} to {self.high}")
+
+    def to_pomp(self, raw: float) -> float:
+        """Rescale to percent of maximum possible, 0–100 (Cohen et al. 1999), rounded to 6 decimals."""
+        return round((raw - self.low) / (self.high - self.low) * 100, 6)
+
+    def from_pomp(self, pomp: float) -> float:
+        """Undo `to_pomp`."""
+        return self.low + pomp / 100 * (self.high - self.low)
+
+    def spread_to_pomp(self, sd: float) -> float:
+        """Rescale a standard deviation to POMP units."""
+        return round(sd / (self.high - self.low) * 100, 6)
+
+    def __contains__(self, raw: float) -> bool:
+        return self.low <= raw <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A mean rating in the source's own unit, with its spread and number of raters where known."""
+
+    mean: float
+    sd: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subtype:
+    """A content category of a source.
+
+    `sign` is the side of the scale that the category is meant to lie on (-1, 0, 1; None: no claim);
+    `upright` says whether its pictures have an up that a turn would spoil.
+    """
+
+    name: str
+    sign: int | None = None
+    upright: bool = True
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source as a whole: its data sheet in a form that code can use.
+
+    `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
+    split. `evidence` is "seen" when the layout was read in real files, else "unverified".
+    """
+
+    name: str
+    title: str
+    scales: Mapping[str, Scale]
+    license: str
+    citation: str
+    url: str
+    layout: str
+    subtypes: Mapping[str, Subtype] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    redistributable: bool = False
+    evidence: str = "seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture as its source describes it; `path` is POSIX, relative to the source's root.
+
+    `emotions` maps an emotion to the share of raters (0–1) who chose it; `extra` holds every other
+    column of the source's table, verbatim.
+    """
+
+    path: str
+    source_id: str
+    subtype: str | None = None
+    ratings: Mapping[str, Rating] = field(default_factory=dict)
+    emotion: str | None = None
+    emotions: Mapping[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    subject_id: str | None = None
+    artist: str | None = None
+    theme: str | None = None
+    age: int | None = None
+    age_group: str | None = None
+    gender: str | None = None
+    ethnicity: str | None = None
+    split: str | None = None
+    license: str | None = None
+    attribution: str | None = None
+    url: str | None = None
+    content_tags: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Something that is no row of the manifest, and why.
+
+    `path` is a file under the root, or for a rating row without a file the table and its key.
+    """
+
+    path: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A file under the root that was read for what it says about pictures, or is a readme."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something worth a person's look: `kind` for programs, `text` for people."""
+
+    kind: str
+    text: str

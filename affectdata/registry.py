@@ -1,0 +1,56 @@
+"""Plugins: the modules of a socket's folder, found by file name, and entry points of other packages.
+
+A socket is a folder of the package (`sources`, `metrics`, `exports`, `cli`); every module in it whose name
+does not start with `_` is one plugin. Nothing is imported before it is asked for. Another package adds a
+plugin with an entry point in the group `affectdata.<socket>` that names a module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from affectdata.errors import UsageError
+
+_PACKAGE = Path(__file__).parent
+
+
+def _outside(socket: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"affectdata.{socket}")}
+
+
+def _built_in(socket: str) -> set[str]:
+    found = pkgutil.iter_modules([str(_PACKAGE / socket)])
+    return {module.name for module in found if not module.name.startswith("_")}
+
+
+def find_plugins(socket: str) -> list[str]:
+    """List the names of a socket's plugins, sorted, without importing any."""
+    return sorted(_built_in(socket) | _outside(socket).keys())
+
+
+def load_plugin(socket: str, name: str) -> ModuleType:
+    """Import one plugin; a built-in one wins over an entry point of the same name.
+
+    Raises:
+        UsageError: no plugin has that name; the message names the closest ones.
+    """
+    if name in _built_in(socket):
+        return importlib.import_module(f"affectdata.{socket}.{name}")
+    outside = _outside(socket)
+    if name in outside:
+        module = outside[name].load()
+        if not isinstance(module, ModuleType):
+            raise UsageError(
+                f"the entry point {name!r} is no module",
+                where=f"group affectdata.{socket}: {outside[name].value}",
+            )
+        return module
+    known = find_plugins(socket)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UsageError(f"no {socket.rstrip('s')} is called {name!r}", fix=f"{hint}known: {', '.join(known)}")

@@ -1,0 +1,1 @@
+"""Sources: every module here whose name has no leading underscore is one collection."""

@@ -1,0 +1,52 @@
+"""What a source module offers. To add a source, write one module in this folder; nothing else changes.
+
+INFO            the data sheet, `records.SourceInfo`
+detect(tree)    words that say why the tree is this source, or None
+read(tree, options)       the tree as records, rejects, annotations and findings
+write_sample(root, rng)   a small fake tree in the true layout, with its true quirks; no real picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from affectdata.records import Annotation, Finding, Record, Reject, SourceInfo
+from affectdata.tree import Tree
+
+Item: TypeAlias = Record | Reject | Annotation | Finding
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user says about a tree: `map_path` a column map for `table`, `name` for sources without one."""
+
+    map_path: Path | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a tree says: the source as found (`info`), and every item of it.
+
+    Files that no item names are sorted out by `ingest`: junk, or a picture without a rating.
+    """
+
+    info: SourceInfo
+    items: Iterable[Item]
+
+
+class Source(Protocol):
+    """A source module."""
+
+    INFO: SourceInfo
+
+    def detect(self, tree: Tree) -> str | None: ...
+
+    def read(self, tree: Tree, options: ReadOptions) -> Reading: ...
+
+    def write_sample(self, root: Path, rng: np.random.Generator) -> None: ...

@@ -1,0 +1,207 @@
+"""GAPED, the Geneva Affective PicturE Database: 730 pictures of six kinds, rated by 60 students.
+
+Dan-Glauser & Scherer (2011). Valence and arousal on 0–100, neutral 50, with standard deviations; the
+pictures of animal mistreatment and of human-rights violations also carry ratings of internal (moral) and
+external (legal) norms. The number of raters per picture is not given.
+
+The tree as shipped:
+
+    readme.txt                   cp1252
+    A.txt H.txt N.txt P.txt Sn.txt Sp.txt               tab-separated means; A and H with norms
+    A_with SD.txt …                                     the same with "(5.43)" columns, all called "(SD)"
+    A/A001.bmp …  H/ N/ P/ Sn/ Sp/                      tables say A001.jpg, the files are .bmp
+
+Means are taken from `X.txt` (full precision), spreads from `X_with SD.txt`. Numbers have gaps, which are no
+missing files. The kind of a picture is not the side of its valence: snakes reach 64, human rights 61.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
+from affectdata.sources._delimited import parse_delimited, parse_number, require_columns
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.tree import Tree, is_picture_name
+
+INFO = SourceInfo(
+    name="gaped",
+    title="Geneva Affective PicturE Database",
+    scales={"valence": Scale(0, 100), "arousal": Scale(0, 100)},
+    license="CC BY-NC-SA 3.0; research only, must not be broadcast",
+    citation=(
+        "Dan-Glauser, E. S., & Scherer, K. R. (2011). The Geneva affective picture database (GAPED): a new "
+        "730-picture database focusing on valence and normative significance. Behavior Research Methods, "
+        "43(2), 468–477. https://doi.org/10.3758/s13428-011-0064-1"
+    ),
+    url="https://www.unige.ch/cisa/research/materials-and-online-research/research-material/",
+    layout="{A,H,N,P,Sn,Sp}/*.bmp, {A,H,N,P,Sn,Sp}.txt, '{A,H,N,P,Sn,Sp}_with SD.txt'",
+    subtypes={
+        "A": Subtype("animal mistreatment", -1, upright=True, tags=("animal_cruelty",)),
+        "H": Subtype("human rights", -1, upright=True, tags=("violence",)),
+        "N": Subtype("neutral", 0, upright=True),
+        "P": Subtype("positive", 1, upright=True),
+        "Sn": Subtype("snakes", -1, upright=False, tags=("snakes",)),
+        "Sp": Subtype("spiders", -1, upright=False, tags=("spiders",)),
+    },
+)
+_MEASURES = {"valence": "Valence", "arousal": "Arousal"}
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise GAPED by a table `X.txt` beside a folder `X` with pictures called `X001`."""
+    for code in INFO.subtypes:
+        pictures = (
+            path for path in tree.files if path.startswith(f"{code}/{code}") and is_picture_name(path)
+        )
+        if f"{code}.txt" in tree.files and any(pictures):
+            return f"{code}.txt beside pictures {code}/{code}*"
+    return None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the tables that are there; a folder of pictures without its table is an error."""
+    return Reading(INFO, _read_items(tree))
+
+
+def _read_items(tree: Tree) -> Iterator[Item]:
+    for code in INFO.subtypes:
+        pictures = [path for path in tree.files if path.startswith(f"{code}/") and is_picture_name(path)]
+        table = f"{code}.txt"
+        if table in tree.files:
+            yield from _read_subtype(tree, code, pictures)
+        elif pictures:
+            raise SourceError(
+                f"{len(pictures)} pictures in {code}/, but no table {table}",
+                where=str(tree.root / table),
+                fix=f"restore {table} from the original archive",
+            )
+        else:
+            yield Finding(
+                "partial", f"neither {code}/ nor {table}: this copy has no {INFO.subtypes[code].name}"
+            )
+    if "readme.txt" in tree.files:
+        yield Annotation("readme.txt")
+
+
+def _read_subtype(tree: Tree, code: str, pictures: list[str]) -> Iterator[Item]:
+    table, sd_table = f"{code}.txt", f"{code}_with SD.txt"
+    header, rows = parse_delimited(tree.read_bytes(table), "\t", table)
+    require_columns(header, list(_MEASURES.values()), table)
+    yield Annotation(table)
+    spreads: dict[str, dict[str, str]] = {}
+    if sd_table in tree.files:
+        spreads = _read_spreads(tree.read_bytes(sd_table), sd_table)
+        yield Annotation(sd_table)
+    else:
+        yield Finding("partial", f"{sd_table} is not there: no standard deviations for {code}")
+
+    files: dict[str, str] = {}
+    for path in pictures:
+        stem = PurePosixPath(path).stem.lower()
+        if stem in files:
+            yield Reject(
+                path, Reason.BAD_NAME, f"{files[stem]} has the same name; which one was rated is unknown"
+            )
+        files.setdefault(stem, path)
+    seen: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells = dict(zip(header, row, strict=True))
+        key = PurePosixPath(cells.pop("")).stem
+        if key in seen:
+            if seen[key] != cells:
+                raise SourceError(f"{key} is rated twice, differently", where=table, fix="leave one row")
+            continue
+        seen[key] = dict(cells)
+        yield _read_row(table, code, key, cells, spreads.get(key, {}), files.get(key.lower()))
+
+
+def _read_row(
+    table: str, code: str, key: str, cells: dict[str, str], spreads: dict[str, str], path: str | None
+) -> Record | Reject:
+    if path is None:
+        return Reject(
+            f"{table}#{key}", Reason.MISSING_IMAGE, f"rated in {table}, but no picture {code}/{key}.*"
+        )
+    ratings = {}
+    for measure, column in _MEASURES.items():
+        spread = spreads.pop(column, None)
+        try:
+            ratings[measure] = Rating(parse_number(cells[column]), parse_number(spread) if spread else None)
+        except ValueError as error:
+            return Reject(path, Reason.BAD_RATING, f"{table}, row {key}, {column}: {error}")
+        del cells[column]
+    subtype = INFO.subtypes[code]
+    norm_spreads = {f"{column} (SD)": cell for column, cell in spreads.items()}
+    return Record(
+        path=path,
+        source_id=key,
+        subtype=code,
+        ratings=ratings,
+        content_tags=subtype.tags,
+        extra={**cells, **norm_spreads},
+    )
+
+
+def _read_spreads(data: bytes, name: str) -> dict[str, dict[str, str]]:
+    """Return the cell of "(SD)" that follows each measure, by picture and measure."""
+    header, rows = parse_delimited(data, "\t", name)
+    require_columns(header, [*_MEASURES.values(), "(SD)"], name)
+    columns = {header[at - 1]: at for at, title in enumerate(header) if title == "(SD)"}
+    return {PurePosixPath(row[0]).stem: {title: row[at] for title, at in columns.items()} for row in rows}
+
+
+# The generated sample: a third of GAPED's counts, and its means and spreads of valence and arousal.
+_SAMPLE = {
+    "A": (41, (21.3, 12.4), (60.6, 12.0)),
+    "H": (35, (28.0, 17.5), (58.7, 15.0)),
+    "N": (30, (55.8, 6.1), (24.9, 7.8)),
+    "P": (40, (89.6, 6.2), (21.6, 10.7)),
+    "Sn": (44, (41.5, 11.2), (53.6, 10.7)),
+    "Sp": (53, (35.1, 11.4), (58.2, 10.3)),
+}
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 243 generated pictures in GAPED's layout, with its imbalance and its quirks."""
+    root.mkdir(parents=True, exist_ok=True)
+    for code, (count, valences, arousals) in _SAMPLE.items():
+        numbers = np.sort(rng.permutation(np.arange(1, count + 6))[:count])  # numbers have gaps
+        rows = []
+        for number in numbers:
+            valence, arousal = (float(np.clip(rng.normal(*spec), 0.5, 99.5)) for spec in (valences, arousals))
+            rows.append((f"{code}{number:03d}", round(valence, 3), round(arousal, 3)))
+        _write_sample_tables(root, code, rows, rng)
+        pictures = [draw_picture(rng, valence) for _, valence, _ in rows]
+        if code == "Sn":  # a near-duplicate of the first, with ratings of its own
+            pictures[1] = np.clip(pictures[0].astype(np.int16) + 6, 0, 255).astype(np.uint8)
+        for at, (key, _, _) in enumerate(rows):
+            save_picture(root / code / f"{key}.bmp", pictures[at], "BMP", palette=at % 4 == 3)
+        (root / code / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 no picture")
+    readme = "GAPED layout, generated pictures and ratings \x97 not the database.\r\n"
+    (root / "readme.txt").write_bytes(readme.encode("latin-1"))
+
+
+def _write_sample_tables(
+    root: Path, code: str, rows: list[tuple[str, float, float]], rng: np.random.Generator
+) -> None:
+    norms = code in ("A", "H")
+    means = ["\tValence\tArousal" + "\tInternal norms\tExternal norms" * norms]
+    spreads = [
+        "\tValence\t(SD)\t\tArousal\t(SD)" + "\t\tInternal norms\t(SD)\t\tExternal norms\t(SD)" * norms
+    ]
+    for key, valence, arousal in rows:
+        inner, outer = rng.uniform(10, 60, 2) if norms else (0.0, 0.0)
+        means.append(f"{key}.jpg\t{valence:.3f}\t{arousal:.3f}" + f"\t{inner:.8f}\t{outer:.8f}" * norms)
+        sds = [f"({sd:.2f})" for sd in rng.uniform(5, 30, 4)]
+        line = f"{key}.jpg\t{valence:g}\t{sds[0]}\t\t{arousal:g}\t{sds[1]}"
+        spreads.append(line + f"\t\t{inner:.3g}\t{sds[2]}\t\t{outer:.3g}\t{sds[3]}" * norms)
+    if code == "A":
+        spreads += ["\t" * 11] * 5
+    (root / f"{code}.txt").write_text("\n".join(means), encoding="ascii", newline="\n")
+    (root / f"{code}_with SD.txt").write_text("\n".join(spreads) + "\n", encoding="ascii", newline="\n")

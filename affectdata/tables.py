@@ -1,0 +1,169 @@
+"""Parquet files that appear whole or not at all, are checked when read, and have a logical digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from affectdata.errors import InputError, IntegrityError, ManifestError
+from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
+
+_ROW_GROUP = 1 << 17
+_DIGEST_ROWS = 1 << 16
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well it is synced and takes its name.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="choose a folder that can be written with --out"
+        ) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, with LF line ends."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON for people and programs: sorted keys, two spaces, no NaN."""
+    write_text(
+        path, json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that this package wrote.
+
+    Raises:
+        ManifestError: it is not there or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
+
+
+def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
+    """Write a table as Parquet, whole or not at all; return its logical digest.
+
+    The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
+    pyarrow. `metadata` goes under the one key `affectdata`, with `kind`, schema version and digest.
+    """
+    digest = table_digest(table)
+    document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
+    packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    table = table.replace_schema_metadata({METADATA_KEY: packed})
+    with replace_file(path) as temporary:
+        # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+        pq.write_table(
+            table.combine_chunks(),
+            temporary,
+            compression="zstd",
+            row_group_size=_ROW_GROUP,
+            use_dictionary=False,
+        )
+    return digest
+
+
+def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a table that `write_table` wrote, and its metadata; the digest is checked.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"cannot read {path.name} as Parquet: {error}", where=str(path)) from error
+    packed = (table.schema.metadata or {}).get(METADATA_KEY)
+    if packed is None:
+        raise ManifestError(
+            f"{path.name} carries no affectdata metadata",
+            where=str(path),
+            fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
+        )
+    metadata = json.loads(packed)
+    if metadata["kind"] != kind:
+        raise ManifestError(
+            f"{path.name} is a table of kind {metadata['kind']!r}, not {kind!r}", where=str(path)
+        )
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{path.name} has schema version {metadata['schema_version']}; this is {SCHEMA_VERSION}",
+            where=str(path),
+            fix="pip install --upgrade affectdata",
+        )
+    table = table.replace_schema_metadata(None)
+    if table_digest(table) != metadata["digest"]:
+        raise IntegrityError(
+            f"the rows of {path.name} are not those that were written",
+            where=str(path),
+            fix="make the file anew",
+        )
+    return table, metadata
+
+
+def table_digest(table: pa.Table) -> str:
+    """Hash the logical rows of a flat table: names, types, nulls and values, in order (SHA-256, hex).
+
+    Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
+    """
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table.column(name)
+        digest.update(f"{name}:{column.type}:{len(column)};".encode())
+        for start in range(0, len(column), _DIGEST_ROWS):
+            _update_digest(digest, column.slice(start, _DIGEST_ROWS))
+    return digest.hexdigest()
+
+
+def _update_digest(digest: Any, part: pa.ChunkedArray) -> None:
+    array = part.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # zero chunks
+        return
+    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_string(array.type):
+        filled = array.fill_null("").cast(pa.large_binary())
+        digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
+        digest.update(b"".join(filled.to_pylist()))
+    else:
+        values = array.fill_null(0).to_numpy(zero_copy_only=False)
+        digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0

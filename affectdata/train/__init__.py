@@ -1,0 +1,1 @@
+"""The reference trainer: the only place where torch is imported."""

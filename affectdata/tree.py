@@ -1,0 +1,92 @@
+"""A source tree on disk, listed safely: plain files only, sorted, nothing outside the root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from affectdata.errors import SourceError
+
+PICTURE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_JUNK_NAMES = frozenset(
+    {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db", ".gitkeep", ".gitattributes"}
+)
+
+
+def is_picture_name(path: str) -> bool:
+    """Say whether a file's name ends as a picture's does."""
+    return PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_junk(path: str) -> bool:
+    """Say whether a path is what an operating system or an archiver leaves behind."""
+    parts = PurePosixPath(path).parts
+    name = parts[-1].lower()
+    return name in _JUNK_NAMES or name.startswith("._") or "__MACOSX" in parts or parts[0] == ".git"
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
+
+    `links` are symbolic links and whatever is no plain file; `bad_names` are names that are not UTF-8,
+    written with escapes.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    links: tuple[str, ...] = ()
+    bad_names: tuple[str, ...] = ()
+
+    def pictures(self) -> list[str]:
+        """List the files whose names end as pictures' do and that are no junk."""
+        return [path for path in self.files if is_picture_name(path) and not is_junk(path)]
+
+    def read_bytes(self, path: str) -> bytes:
+        """Read one listed file."""
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
+
+
+def read_tree(root: Path) -> Tree:
+    """List a source tree.
+
+    Raises:
+        SourceError: `root` is not a folder, cannot be read, or holds no file.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise SourceError(f"{root} {what}", fix="give the folder that the source was unpacked to")
+    files: list[str] = []
+    links: list[str] = []
+    bad_names: list[str] = []
+    for path, is_plain in _walk(root, ""):
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
+            continue
+        (files if is_plain else links).append(path)
+    if not files and not links and not bad_names:
+        raise SourceError(f"{root} is empty", fix="give the folder that the source was unpacked to")
+    return Tree(root, tuple(sorted(files)), tuple(sorted(links)), tuple(sorted(bad_names)))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise SourceError(f"cannot list {folder}: {error.strerror}", where=str(folder)) from error
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), path + "/")
+        else:
+            yield path, entry.is_file(follow_symlinks=False)
