@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,4 +58,11 @@ def canonical_json(value: Any) -> str:
 
 def stable_seed(*parts: str | int) -> int:
     """Hash parts to an integer of 0–2⁶³-1 that is the same on every machine and in every process."""
-    return xxhash.xxh3_64_intdigest(canonical_json(parts).encode()) >> 1
+    return xxhash.xxh3_64_intdigest("\x1f".join(map(str, parts)).encode()) >> 1
+
+
+def hash_ranks(seed: int, ids: Iterable[Any]) -> np.ndarray:
+    """Hash every id with `seed` to uint64: a random order that does not depend on the order of rows."""
+    prefix = f"{seed}\x1f"
+    values = (xxhash.xxh3_64_intdigest((prefix + str(each)).encode()) for each in ids)
+    return np.fromiter(values, np.uint64)

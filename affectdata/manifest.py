@@ -7,7 +7,7 @@ of the file; it is looked up (`find_roots`), and every picture read is checked a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,10 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
     try:
         for name, table in tables.items():
             connection.register(name, table)
-        return connection.sql(query).to_arrow_table()
+        answer = connection.sql(query)
+        if answer is None:
+            raise UsageError(f"the query has no result: {query}", fix="write one SELECT")
+        return answer.to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(tables)}") from error
     finally:
@@ -128,9 +131,11 @@ class Pictures:
 
         Raises:
             PicturesNotFound: the file is not there.
-            IntegrityError: it is another file than the one that was ingested.
+            IntegrityError: it is another file than the one that was ingested, or lies outside the root.
         """
         file = self.roots[source] / path
+        if not file.resolve().is_relative_to(self.roots[source].resolve()):
+            raise IntegrityError(f"{path} leads out of the folder of {source}", where=str(file))
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -191,3 +196,35 @@ def find_manifests(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)
+
+
+def choose_manifests(
+    paths: Sequence[Path], names: Sequence[str], folder: Path, roots: Mapping[str, str | Path] | None = None
+) -> list[Manifest]:
+    """Load the manifests at `paths`, else those called `names` in `folder`, else the only one there.
+
+    Raises:
+        ManifestError: one that is named is not there.
+        UsageError: nothing is named, and `folder` has none or several.
+    """
+    chosen = list(paths) or [folder / f"{name}.parquet" for name in names]
+    there = find_manifests(folder)
+    if not chosen:
+        if len(there) != 1:
+            what = (
+                f"{len(there)} manifests in {folder}/ and none named"
+                if there
+                else f"no manifest in {folder}/"
+            )
+            fix = (
+                f"--manifest with one of {', '.join(map(str, there))}" if there else "affectdata ingest ROOT"
+            )
+            raise UsageError(what, fix=fix)
+        chosen = there
+    for path in chosen:
+        if not path.is_file():
+            names_there = ", ".join(each.stem for each in there) or "none"
+            raise ManifestError(
+                f"no manifest {path}", fix=f"`affectdata ingest ROOT` makes it; there are: {names_there}"
+            )
+    return [load_manifest(path, roots) for path in chosen]

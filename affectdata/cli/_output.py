@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -101,7 +103,7 @@ def bar(count: float, most: float) -> str:
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
     """Give a callback (done, all) that moves a bar on a terminal's stderr; elsewhere there is none."""
-    stream = click.get_text_stream("stderr")
+    stream = sys.stderr
     if settings().quiet or not stream.isatty():
         yield None
         return
@@ -112,3 +114,25 @@ def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
             shown.update(done - shown.pos)
 
         yield move
+
+
+def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:
+    """Return an option that takes a folder."""
+    return click.option(
+        flag, type=click.Path(path_type=Path), default=Path(default), show_default=True, help=text
+    )
+
+
+def roots_option(command: F) -> F:
+    """Add --root, repeatable."""
+    text = "Where a source's pictures are, if they were moved; repeatable."
+    return click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", help=text)(command)
+
+
+def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
+    """Read the values of --root."""
+    pairs = [item.partition("=") for item in given]
+    for source, equals, path in pairs:
+        if not (source and equals and path):
+            raise click.BadParameter(f"{source + equals + path!r} is not SOURCE=PATH", param_hint="--root")
+    return {source: Path(path) for source, _, path in pairs}

@@ -1,0 +1,65 @@
+"""The data card of a release: what it is, how it was levelled, on which terms, how to load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def data_card(info: dict[str, Any]) -> str:
+    """Write the README.md of a release from what its release.json says."""
+    lines = [
+        f"# {info['name']}",
+        "",
+        f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures ({info['originals']} originals, "
+        f"{info['copies']} augmented copies), levelled on {info['target']}.",
+        "",
+        *_table(("split", "pictures"), sorted(info["rows"].items())),
+        "",
+        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        "",
+        f"## Levelling of train, by {info['target']}",
+        "",
+        *_table(
+            ("bin", "before", "after", "short of target"),
+            [(b["bin"], b["n_before"], b["n_after"], b["shortfall"] or "–") for b in info["balance"]["bins"]],
+        ),
+        "",
+        "A copy adds no information about what is rare; `n_eff` per cell is in release.json.",
+        "",
+        "## Sources and terms",
+        "",
+        *_sources(info),
+        "## Use",
+        "",
+        "```python",
+        "import affectdata",
+        "train = affectdata.open_release(path).dataset('train')   # a torch Dataset",
+        "",
+        "import datasets",
+        "dataset = datasets.load_dataset(path)                    # Hugging Face",
+        "```",
+        "",
+        "`manifest.parquet` has one row per picture: labels, the picture it was made from, pipeline, seed.",
+        "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
+    ]
+
+
+def _sources(info: dict[str, Any]) -> list[str]:
+    lines = []
+    for each in info["manifests"]:
+        pixels = "may be passed on" if each["redistributable"] else "must not be passed on"
+        lines += [
+            f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its pictures {pixels}.",
+            f"Cite: {each['citation']}",
+            "",
+        ]
+    return lines

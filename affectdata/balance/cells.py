@@ -1,0 +1,131 @@
+"""Balance cells: which bin and stratum each row of a manifest falls into.
+
+In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.balance.recipe import Bins, Recipe
+from affectdata.errors import RecipeError
+
+_ALL = "all"  # the one stratum of a recipe without strata
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """`bin` and `stratum` are codes per row into `bin_labels` and `stratum_labels`; `edges` where numeric."""
+
+    bin: np.ndarray
+    stratum: np.ndarray
+    bin_labels: list[str]
+    stratum_labels: list[str]
+    edges: list[float] | None
+    names: list[list[str]]
+
+    @property
+    def code(self) -> np.ndarray:
+        """One integer per row and cell, ordered by bin, then stratum."""
+        return np.asarray(self.bin * len(self.stratum_labels) + self.stratum)
+
+
+def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
+    """Find the cell of every row.
+
+    Raises:
+        RecipeError: a column is missing, null in some rows, or a value lies outside the bins.
+    """
+    for at, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata)]:
+        _check_column(table, column, at)
+    values = table[recipe.target]
+    if recipe.bins is None:
+        bins, labels, edges = *_codes(values), None
+    else:
+        edges = bin_edges(values, recipe.bins)
+        bins, labels = _binned(values.to_numpy(), edges, recipe.target), _interval_labels(edges)
+    strata, stratum_labels = _strata(table, recipe.strata)
+    names = [[_cell_name(recipe, each, stratum) for stratum in stratum_labels] for each in labels]
+    return Cells(bins, strata, labels, stratum_labels, edges, names)
+
+
+def _check_column(table: pa.Table, column: str, at: str) -> None:
+    if column not in table.column_names:
+        raise RecipeError(
+            f"no column {column!r} in the manifest", where=at, fix=f"columns: {', '.join(table.column_names)}"
+        )
+    n_null = table[column].null_count
+    if n_null:
+        raise RecipeError(
+            f"{column} is null in {n_null} of {table.num_rows} rows",
+            where=at,
+            fix=f"choose another column, or leave those rows out with `where: {column} IS NOT NULL`",
+        )
+
+
+def bin_edges(values: pa.ChunkedArray, bins: Bins) -> list[float]:
+    """Return the edges of the bins, ascending, in the unit of `values` (POMP for ratings)."""
+    if bins.edges is not None:
+        return list(bins.edges)
+    if bins.width is not None:
+        inner = np.arange(1, int(np.ceil(100 / bins.width - 1e-9))) * bins.width
+        return [0.0, *(round(float(edge), 6) for edge in inner), 100.0]
+    if bins.quantiles is None:
+        raise RecipeError("bins name no way to cut", where="bins")
+    shares = np.linspace(0, 1, bins.quantiles + 1)
+    edges = sorted({round(float(edge), 6) for edge in np.quantile(values.to_numpy(), shares)})
+    if len(edges) != bins.quantiles + 1:
+        raise RecipeError(
+            f"{bins.quantiles} quantiles fall on {len(edges) - 1} distinct bins: too many equal values",
+            where="bins.quantiles",
+            fix="ask for fewer, or give edges",
+        )
+    return edges
+
+
+def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
+    outside = (values < edges[0]) | (values > edges[-1])
+    if outside.any():
+        raise RecipeError(
+            f"{outside.sum()} rows have {target} outside {edges[0]:g}–{edges[-1]:g} "
+            f"(e.g. {values[outside][0]:g})",
+            where="bins.edges",
+            fix="widen the bins, or leave the rows out with `where:`",
+        )
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+
+
+def _interval_labels(edges: list[float]) -> list[str]:
+    last = len(edges) - 2
+    return [
+        f"[{low:g},{high:g}{']' if at == last else ')'}"
+        for at, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+
+
+def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return a code per row and the labels in their sorted order."""
+    words = sorted(str(value) for value in pc.unique(values).to_pylist())
+    as_text = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    codes = pc.index_in(as_text, pa.array(words, pa.string()))
+    return codes.to_numpy().astype(np.int64), words
+
+
+def _strata(table: pa.Table, columns: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Cross the strata columns; only combinations that occur get a code."""
+    if not columns:
+        return np.zeros(table.num_rows, np.int64), [_ALL]
+    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in columns), "|")
+    return _codes(joined)
+
+
+def _cell_name(recipe: Recipe, bin_label: str, stratum: str) -> str:
+    parts = [f"{recipe.target}={bin_label}"]
+    if recipe.strata:
+        parts += [f"{name}={value}" for name, value in zip(recipe.strata, stratum.split("|"), strict=False)]
+    return "|".join(parts)

@@ -1,0 +1,188 @@
+"""From manifests and a recipe to a plan: choose rows, group, split, level, and name every copy.
+
+Decisions only, on Arrow tables; a pure function of the manifests' rows and the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from affectdata.balance.cells import Cells, assign_cells
+from affectdata.balance.recipe import DEFAULT, Recipe
+from affectdata.balance.solver import share_copies, solve_bin
+from affectdata.balance.transforms import steps_that_overturn
+from affectdata.duplicates import assign_groups
+from affectdata.errors import RecipeError
+from affectdata.hashing import hash_ranks
+from affectdata.manifest import Manifest, query_tables
+from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
+from affectdata.schema import EDGES, PLAN
+from affectdata.split import assign_splits
+
+
+def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
+    """Return the rows that a recipe is about, sorted by image_id: all, or those that `where` selects.
+
+    Raises:
+        RecipeError: no row is left, or two manifests hold the same picture.
+    """
+    table = pa.concat_tables([each.table for each in manifests], promote_options="default")
+    if recipe.where is not None:
+        table = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {recipe.where}").cast(
+            table.schema
+        )
+    if not table.num_rows:
+        raise RecipeError(f"no row of {', '.join(each.name for each in manifests)} is left", where="where")
+    if table["image_id"].combine_chunks().value_counts().field("counts").to_numpy().max() > 1:
+        raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
+    return table.sort_by("image_id")
+
+
+def split_rows(table: pa.Table, recipe: Recipe) -> pa.Table:
+    """Fill `split`, group-safe and stratified over bin and cell; splits that are there stay."""
+    if recipe.split == "none":
+        train = pa.array(["train"] * table.num_rows, pa.string())
+        return table.set_column(table.column_names.index("split"), "split", train)
+    for column in recipe.split.groups:
+        if column not in table.column_names:
+            raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
+    together = ["group_id", *recipe.split.groups]
+    table = assign_groups(table, EDGES.empty_table(), together)
+    cells = assign_cells(table, recipe)
+    return assign_splits(table, [cells.bin, cells.code], recipe.split.fractions, recipe.seed)
+
+
+def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
+    """Plan the release of rows whose `split` is filled: train is levelled, val and test are originals.
+
+    Copy k of a picture has the same seed and pipeline whatever the other rows are.
+
+    Raises:
+        RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
+    """
+    _check_subtypes(table, recipe)
+    cells = assign_cells(table, recipe)
+    train = np.array(table["split"].to_pylist()) == "train"
+    copies, bins, counts = _level(table, cells, train, recipe)
+    rows = np.repeat(np.arange(table.num_rows), copies)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
+    return Plan(_plan_table(table, cells, rows, number, recipe), bins, counts)
+
+
+def _level(
+    table: pa.Table, cells: Cells, train: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, list[BinCount], list[CellCount]]:
+    """Return the number of output rows per picture, and what that makes of each bin and cell."""
+    n_strata = len(cells.stratum_labels)
+    members = _members(cells, train, hash_ranks(recipe.seed, table["image_id"]), n_strata)
+    supply = [[len(rows) for rows in row] for row in members]
+    target = _target([sum(row) for row in supply], recipe)
+    spec = recipe.balance
+    copies = np.ones(table.num_rows, np.int64)
+    bins, counts = [], []
+    for b, label in enumerate(cells.bin_labels):
+        aim = target if sum(supply[b]) else 0
+        rows = solve_bin(supply[b], aim, spec.max_copies, spec.undersample)
+        for s, pictures in enumerate(members[b]):
+            if not len(pictures):
+                continue
+            copies[pictures] = share_copies(rows[s], len(pictures))
+            n_eff = effective_size(copies[pictures].tolist())
+            stratum, name = cells.stratum_labels[s], cells.names[b][s]
+            counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
+        bins.append(BinCount(label, target, sum(supply[b]), sum(rows), max(0, target - sum(rows))))
+    return copies, bins, counts
+
+
+def _members(cells: Cells, train: np.ndarray, ranks: np.ndarray, n_strata: int) -> list[list[np.ndarray]]:
+    """Gather the train rows of every bin and stratum, those with the smallest hash first."""
+    order = np.lexsort((ranks, cells.code))
+    order = order[train[order]]
+    bounds = np.searchsorted(cells.code[order], np.arange(len(cells.bin_labels) * n_strata + 1))
+    return [
+        [order[bounds[b * n_strata + s] : bounds[b * n_strata + s + 1]] for s in range(n_strata)]
+        for b in range(len(cells.bin_labels))
+    ]
+
+
+def _target(counts: list[int], recipe: Recipe) -> int:
+    level, some = recipe.balance.level, [count for count in counts if count]
+    if not some:
+        raise RecipeError("no row is left to train on", where="split")
+    if level == "max":
+        return max(some)
+    return int(np.median(some)) if level == "median" else int(level)
+
+
+def _check_subtypes(table: pa.Table, recipe: Recipe) -> None:
+    known = {subtype for subtype in table["subtype"].unique().to_pylist() if subtype}
+    unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
+    if unknown:
+        raise RecipeError(
+            f"no picture has the subtype {', '.join(map(repr, unknown))}",
+            where="subtypes",
+            fix=f"subtypes of the manifest: {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
+    """Return which subtypes stand upright, as the data sheets of the sources say."""
+    return {
+        code: subtype["upright"]
+        for manifest in manifests
+        for code, subtype in manifest.metadata["subtypes"].items()
+    }
+
+
+def check_upright(recipe: Recipe, upright: dict[str, bool]) -> None:
+    """Refuse pipelines that would turn over what stands upright; `upright` is the data sheets' word.
+
+    A subtype that the data sheet does not know counts as upright.
+
+    Raises:
+        RecipeError: naming subtype, pipeline and step.
+    """
+    problems = []
+    for subtype in sorted({*recipe.subtypes, *upright}):
+        rule = recipe.rule_for(subtype)
+        if rule is None:
+            continue
+        stands = rule.upright if rule.upright is not None else upright.get(subtype, True)
+        overturning = steps_that_overturn(recipe.pipelines[rule.pipeline])
+        if stands and overturning:
+            problems.append(f"{subtype}: pipeline {rule.pipeline} turns it over ({', '.join(overturning)})")
+    if problems:
+        raise RecipeError(
+            "subtypes that stand upright would be turned over:\n  " + "\n  ".join(problems),
+            where="subtypes",
+            fix="give them a pipeline that keeps their up, or say `upright: false` if they have none",
+        )
+
+
+def _plan_table(
+    table: pa.Table, cells: Cells, rows: np.ndarray, number: np.ndarray, recipe: Recipe
+) -> pa.Table:
+    picked = table.select(["image_id", "split", "subtype"]).take(pa.array(rows))
+    ids = picked["image_id"].to_pylist()
+    copies = number.tolist()
+    names = np.array(cells.names, object)[cells.bin[rows], cells.stratum[rows]]
+    columns = {
+        "sample_id": [sample_id(image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
+        "image_id": ids,
+        "split": picked["split"],
+        "cell": names.tolist(),
+        "copy": copies,
+        "pipeline": _pipelines(picked["subtype"].to_pylist(), copies, recipe),
+        "seed": [copy_seed(recipe.seed, image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
+        "weight": [1.0] * len(ids),
+    }
+    return pa.table([columns[field.name] for field in PLAN], schema=PLAN)
+
+
+def _pipelines(subtypes: list[str | None], copies: list[int], recipe: Recipe) -> list[str]:
+    rules = {subtype: recipe.rule_for(subtype) for subtype in set(subtypes)}
+    names = {subtype: rule.pipeline if rule else "" for subtype, rule in rules.items()}
+    return [names[subtype] if copy else "" for subtype, copy in zip(subtypes, copies, strict=True)]

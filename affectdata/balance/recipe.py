@@ -1,0 +1,227 @@
+"""The recipe: what to level, how to split, how copies are made. Strict YAML; every problem named at once.
+
+The shape is documented by the models below; a recipe's first line is a comment that says for whom it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from affectdata.balance.transforms import Step, check_steps
+from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.errors import UsageError
+from affectdata.hashing import canonical_json, file_hash
+
+RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
+DEFAULT = "default"
+
+
+def _no_nan(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Number = Annotated[float, AfterValidator(_no_nan)]
+
+
+class Bins(StrictModel):
+    """How a numeric target is cut: bins are [a, b), the last one closed. Exactly one of the three."""
+
+    width: Annotated[float, Field(gt=0, le=100)] | None = None  # from 0 to 100 in steps of this
+    edges: list[Number] | None = None  # POMP units, ascending
+    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many pictures
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Bins:
+        if sum(way is not None for way in (self.width, self.edges, self.quantiles)) != 1:
+            raise ValueError("give exactly one of width, edges, quantiles")
+        if self.edges is not None and (len(self.edges) < 2 or sorted(set(self.edges)) != self.edges):
+            raise ValueError("edges must ascend, and be two at least")
+        return self
+
+
+class Split(StrictModel):
+    """Shares of val and test; train is the rest. `groups` are columns whose equal values stay together."""
+
+    val: Share = 0.0
+    test: Share = 0.0
+    groups: list[str] = []
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError("val and test leave nothing to train on")
+        return self
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The shares of val and test."""
+        return {"val": self.val, "test": self.test}
+
+
+class Balance(StrictModel):
+    """How far bins are levelled. `max_copies` counts the original: 1 makes no copies."""
+
+    level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = "max"
+    max_copies: Annotated[int, Field(ge=1, le=1000)] = 8
+    undersample: bool = False
+
+
+class ImageSpec(StrictModel):
+    """Size and file format of every released picture, originals and copies alike."""
+
+    short_side_px: Annotated[int, Field(ge=8, le=8192)] | None = None
+    size_px: (
+        Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)] | None
+    ) = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    format: Literal["jpeg", "png"] = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+    @model_validator(mode="after")
+    def _one_size(self) -> ImageSpec:
+        if (self.short_side_px is None) == (self.size_px is None):
+            raise ValueError("give exactly one of short_side_px, size_px")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the files' names."""
+        return ".jpg" if self.format == "jpeg" else ".png"
+
+
+class SubtypeRule(StrictModel):
+    """Which pipeline a subtype's copies go through; `upright` overrides the source's data sheet."""
+
+    pipeline: str
+    upright: bool | None = None
+
+
+class NotWorse(StrictModel):
+    """By how much a release may be worse than the unbalanced originals before the check fails."""
+
+    r2: Annotated[float, Field(ge=0)] = 0.02
+    ccc: Annotated[float, Field(ge=0)] = 0.02
+
+
+class Check(StrictModel):
+    """What `train-check` asks of the release. `classes` cuts the target into negative, neutral, positive."""
+
+    classes: dict[str, Annotated[list[Number], Field(min_length=1)]] = {"valence": [40.0, 60.0]}
+    min_r2: Number = 0.0
+    not_worse: NotWorse = NotWorse()
+
+
+class Recipe(StrictModel):
+    """One recipe, as read; `RecipeError` names every key that is wrong."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+    sources: list[str] = []  # names of manifests; without it, the only one there is
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    where: str | None = None  # SQL condition over the manifest's columns; the other rows are left out
+    target: str = "valence"
+    bins: Bins | None = None
+    strata: list[str] = []
+    split: Split | Literal["none"] = Split(val=0.15, test=0.15)
+    balance: Balance = Balance()
+    image: ImageSpec = ImageSpec(short_side_px=256)
+    pipelines: dict[str, Annotated[list[Step], Field(min_length=1)]] = {}
+    subtypes: dict[str, SubtypeRule] = {}
+    check: Check = Check()
+
+    @field_validator("pipelines")
+    @classmethod
+    def _known_transforms(cls, pipelines: dict[str, list[Step]]) -> dict[str, list[Step]]:
+        problems = [
+            f"{name}: {problem}" for name, steps in pipelines.items() for problem in check_steps(steps)
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return pipelines
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Recipe:
+        problems = list(self._contradictions())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.target in RATED and self.bins is None:
+            yield f"bins: the target {self.target} is a number and needs bins"
+        edges = self.bins.edges if self.bins else None
+        if self.target in RATED and edges and not 0 <= edges[0] < edges[-1] <= 100:
+            yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} leaves the scale; POMP units go from 0 to 100"
+        for subtype, rule in self.subtypes.items():
+            if rule.pipeline not in self.pipelines:
+                yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"
+        if self.balance.max_copies > 1 and DEFAULT not in self.subtypes:
+            yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
+        if self.target in self.strata:
+            yield f"strata: {self.target} is the target already"
+
+    def rule_for(self, subtype: str | None) -> SubtypeRule | None:
+        """Return the rule of a subtype, else the default one; None where no copies are made."""
+        return self.subtypes.get(subtype or DEFAULT, self.subtypes.get(DEFAULT))
+
+    def document(self) -> dict[str, Any]:
+        """Return the recipe with every default written out, as plain data."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe."""
+        return file_hash(canonical_json(self.document()).encode())
+
+
+def parse_recipe(document: Any, where: str = "recipe") -> Recipe:
+    """Build a recipe from plain data.
+
+    Raises:
+        RecipeError: naming every problem with its YAML path.
+    """
+    return parse_model(Recipe, document, where)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        RecipeError: it cannot be read, is not YAML, or is no recipe.
+    """
+    return parse_recipe(read_yaml(path), str(path))
+
+
+def find_recipe(name: str) -> Path:
+    """Find a recipe: the path as given, else in `./recipes`, else among those that come with the package.
+
+    Raises:
+        UsageError: naming the places and the recipes that are there.
+    """
+    given = Path(name)
+    file = given if given.suffix else given.with_suffix(".yaml")
+    folders = [Path("recipes"), packaged_recipes()]
+    for path in (file, *(folder / file.name for folder in folders)):
+        if path.is_file():
+            return path
+    there = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    raise UsageError(
+        f"no recipe {name!r}",
+        where=", ".join(str(place) for place in (file, *folders)),
+        fix=f"known: {', '.join(there) or 'none'}",
+    )
+
+
+def packaged_recipes() -> Path:
+    """Return the folder of the recipes that come with the package, installed or in a checkout."""
+    package = Path(str(files("affectdata")))
+    installed = package / "_data" / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"

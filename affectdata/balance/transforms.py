@@ -1,0 +1,145 @@
+"""Transforms: which there are, what they may do to affect, and a seeded pipeline of them.
+
+The one door to albumentations. Its network call at import is switched off, its arguments are checked
+strictly, every `p` must be written (some default to 0.5), and each picture's draws come from one stream
+seeded by its row: seeded on its own, `Compose` gives every transform the same stream, which couples them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, or it asks the network for its version
+import albumentations as A
+
+Step: TypeAlias = dict[str, dict[str, Any]]  # {TransformName: {argument: value}}
+UPRIGHT_DEGREES = 20.0  # turns beyond this are refused for what stands upright
+
+
+class AffectClass(StrEnum):
+    """What a transform changes of a picture, and so what it may do to its affect."""
+
+    GEOMETRY = "geometry"
+    CROP = "crop"
+    PHOTOMETRIC = "photometric"
+    COLOUR = "colour"
+    OCCLUSION = "occlusion"
+    NOISE = "noise"
+
+
+_G, _C, _P = AffectClass.GEOMETRY, AffectClass.CROP, AffectClass.PHOTOMETRIC
+_H, _O, _N = AffectClass.COLOUR, AffectClass.OCCLUSION, AffectClass.NOISE
+TRANSFORMS: dict[str, AffectClass] = {
+    **dict.fromkeys(("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "RandomRotate90"), _G),
+    **dict.fromkeys(
+        ("Affine", "Rotate", "SafeRotate", "Perspective", "ElasticTransform", "GridDistortion"), _G
+    ),
+    **dict.fromkeys(("RandomCropFromBorders", "RandomResizedCrop", "RandomSizedCrop", "CenterCrop"), _C),
+    **dict.fromkeys(("RandomBrightnessContrast", "RandomGamma", "CLAHE", "Equalize", "RandomToneCurve"), _P),
+    **dict.fromkeys(
+        ("HueSaturationValue", "ColorJitter", "RGBShift", "ToGray", "ToSepia", "ChannelShuffle"), _H
+    ),
+    **dict.fromkeys(("CoarseDropout", "GridDropout", "Erasing"), _O),
+    **dict.fromkeys(
+        ("GaussNoise", "ISONoise", "GaussianBlur", "MotionBlur", "MedianBlur", "ImageCompression"), _N
+    ),
+}
+_NEEDS_OPT_IN = (_P, _H)  # colour and brightness carry valence themselves (Valdez & Mehrabian 1994)
+_TURNS_OVER = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
+_ANGLE_OF = {"Affine": "rotate", "Rotate": "limit", "SafeRotate": "limit"}
+
+_CONSTANTS = {
+    "interpolation": {
+        "nearest": cv2.INTER_NEAREST,
+        "linear": cv2.INTER_LINEAR,
+        "cubic": cv2.INTER_CUBIC,
+        "area": cv2.INTER_AREA,
+        "lanczos4": cv2.INTER_LANCZOS4,
+    },
+    "border_mode": {
+        "constant": cv2.BORDER_CONSTANT,
+        "replicate": cv2.BORDER_REPLICATE,
+        "reflect": cv2.BORDER_REFLECT,
+        "reflect_101": cv2.BORDER_REFLECT_101,
+        "wrap": cv2.BORDER_WRAP,
+    },
+}
+
+
+def check_steps(steps: list[Step]) -> Iterator[str]:
+    """Say what is wrong with the steps of a pipeline: names, arguments, a `p` that is not written."""
+    for number, step in enumerate(steps):
+        if len(step) != 1:
+            yield f"step {number} must be one transform, not {len(step)} ({', '.join(step)})"
+            continue
+        name, arguments = next(iter(step.items()))
+        if name not in TRANSFORMS:
+            yield f"step {number}: no transform {name!r}; known: {', '.join(sorted(TRANSFORMS))}"
+        elif TRANSFORMS[name] in _NEEDS_OPT_IN:
+            yield f"step {number}: {name} changes {TRANSFORMS[name]}, which carries affect itself; refused"
+        elif "p" not in arguments:
+            yield f"step {number}: {name} needs its p (the chance that it is applied), it has no safe default"
+        else:
+            yield from (
+                f"step {number}: {name}: {problem}" for problem in _argument_problems(name, arguments)
+            )
+
+
+def _argument_problems(name: str, arguments: dict[str, Any]) -> Iterator[str]:
+    for key, names in _CONSTANTS.items():
+        if key in arguments and arguments[key] not in names:
+            yield f"{key} must be one of {', '.join(names)}, not {arguments[key]!r}"
+            return
+    try:
+        _build_step(name, arguments)
+    except (TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
+        yield " ".join(lines)
+
+
+def _build_step(name: str, arguments: dict[str, Any]) -> A.BasicTransform:
+    translated = {key: _translated(key, value) for key, value in arguments.items()}
+    return getattr(A, name)(**translated, strict=True)
+
+
+def _translated(key: str, value: Any) -> Any:
+    if key in _CONSTANTS:
+        return _CONSTANTS[key][value]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def steps_that_overturn(steps: list[Step]) -> list[str]:
+    """Name the steps of a pipeline that could turn a picture's up away."""
+    found = []
+    for step in steps:
+        name, arguments = next(iter(step.items()))
+        angle = arguments.get(_ANGLE_OF.get(name, ""), 90.0 if name in ("Rotate", "SafeRotate") else 0.0)
+        degrees = max(map(abs, angle)) if isinstance(angle, list) else abs(angle)
+        if name in _TURNS_OVER or degrees > UPRIGHT_DEGREES:
+            found.append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A named list of transforms; not to be shared between threads, for its random state is its own."""
+
+    steps: list[Step]
+
+    @cached_property
+    def _compose(self) -> A.Compose:
+        return A.Compose([_build_step(*next(iter(step.items()))) for step in self.steps])
+
+    def apply(self, rgb: np.ndarray, seed: int) -> np.ndarray:
+        """Return one draw, uint8 RGB, maybe of another size; the same seed gives the same draw."""
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return np.ascontiguousarray(self._compose(image=rgb)["image"])

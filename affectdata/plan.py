@@ -1,0 +1,82 @@
+"""The plan: a table with one row per picture to release, and what levelling did to each cell.
+
+A plan is a pure function of the manifests' rows and the recipe; nothing here opens a picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from affectdata.hashing import stable_seed
+
+
+@dataclass(frozen=True, slots=True)
+class CellCount:
+    """One cell of the train split: its pictures before and after, and what they are worth.
+
+    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each picture (Kish 1965).
+    """
+
+    bin: str
+    stratum: str
+    cell: str
+    n_before: int
+    n_after: int
+    n_eff: float
+
+
+@dataclass(frozen=True, slots=True)
+class BinCount:
+    """One bin of the train split; `shortfall` is what the cap on copies left it short of `target`."""
+
+    bin: str
+    target: int
+    n_before: int
+    n_after: int
+    shortfall: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`table` (schema.PLAN) sorted by image_id and copy; `bins` and `cells` in the order of the bins."""
+
+    table: pa.Table
+    bins: list[BinCount]
+    cells: list[CellCount]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        return {
+            "rows": self.table.num_rows,
+            "bins": [asdict(each) for each in self.bins],
+            "cells": [asdict(each) for each in self.cells],
+            "imbalance_ratio": {
+                "before": imbalance_ratio([each.n_before for each in self.bins]),
+                "after": imbalance_ratio([each.n_after for each in self.bins]),
+            },
+        }
+
+
+def imbalance_ratio(counts: list[int]) -> float | None:
+    """Return the largest over the smallest count that is not zero; None if all are."""
+    some = [count for count in counts if count]
+    return round(max(some) / min(some), 6) if some else None
+
+
+def effective_size(copies: list[int]) -> float:
+    """Return (Σc)² / Σc² over the number of copies of each picture; 0 if there is none."""
+    squares = sum(count * count for count in copies)
+    return round(sum(copies) ** 2 / squares, 6) if squares else 0.0
+
+
+def sample_id(image_id: str, copy: int) -> str:
+    """Return the key of an output picture: the first 16 hex digits of its picture's id, "-", the copy."""
+    return f"{image_id[:16]}-{copy}"
+
+
+def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
+    """Return the seed of one output picture; adding rows or workers changes no other row's."""
+    return stable_seed(recipe_seed, image_id, copy)

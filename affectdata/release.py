@@ -1,0 +1,230 @@
+"""The release: a folder of pictures and tables that never changes once `release.json` is in it.
+
+    manifest.parquet     one row per released picture: plan, file, and every column of its source row
+    recipe.yaml          as resolved, every default written out
+    train/ val/ test/    <sample_id>.jpg, and metadata.parquet for `datasets.load_dataset`
+    SHA256SUMS           every file but itself and release.json; `sha256sum -c` reads it
+    README.md            the data card
+    release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
+
+Reading and checking are here; `balance.render` writes it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from affectdata.errors import IntegrityError, ManifestError, UsageError
+from affectdata.hashing import file_hash
+from affectdata.manifest import Pictures, find_roots
+from affectdata.plan import copy_seed, sample_id
+from affectdata.records import Finding
+from affectdata.tables import read_json, read_table
+
+KIND = "release"
+INFO_FILE, TABLE_FILE, RECIPE_FILE = "release.json", "manifest.parquet", "recipe.yaml"
+SUMS_FILE, CARD_FILE, METADATA_FILE = "SHA256SUMS", "README.md", "metadata.parquet"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published release: `table` as in `schema.release_schema`, `info` as in release.json."""
+
+    path: Path
+    table: pa.Table
+    info: dict[str, Any]
+    roots: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """SHA-256 over the manifests' digests, the recipe and the libraries that decide pixels."""
+        return str(self.info["id"])
+
+    @property
+    def name(self) -> str:
+        """The folder's name: recipe and the first 8 digits of the id."""
+        return self.path.name
+
+    @cached_property
+    def recipe_document(self) -> dict[str, Any]:
+        """The resolved recipe as plain data."""
+        return dict(yaml.safe_load((self.path / RECIPE_FILE).read_text(encoding="utf-8")))
+
+    def split(self, name: str) -> pa.Table:
+        """Return the rows of one split."""
+        return self.table.filter(pc.equal(self.table["split"], name))
+
+    def read(self, file_name: str) -> bytes:
+        """Read one released picture.
+
+        Raises:
+            IntegrityError: it is not there.
+        """
+        try:
+            return (self.path / file_name).read_bytes()
+        except OSError as error:
+            raise IntegrityError(f"{file_name} is not there", where=str(self.path)) from error
+
+    def pictures(self, manifests: Path = Path("manifests")) -> Pictures:
+        """Return the reader of the source pictures that this release was made from.
+
+        `manifests` is the folder whose notes say where they are, if nothing else does.
+
+        Raises:
+            PicturesNotFound: a source's folder is nowhere to be found.
+        """
+        return Pictures(find_roots(sorted(self.table["source"].unique().to_pylist()), manifests, self.roots))
+
+    def dataset(self, split: str, **options: Any) -> Any:
+        """Return one split as a torch Dataset (`train.data.ReleaseDataset`); needs affectdata[train]."""
+        # By name: torch has one door, train/, and opening a release must not load it.
+        return importlib.import_module("affectdata.train.data").ReleaseDataset(self, split, **options)
+
+
+def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Release:
+    """Open a release; `roots` says by source where the original pictures are, if they are needed.
+
+    Raises:
+        ManifestError: not a finished release.
+        IntegrityError: its table is not the one that was written.
+    """
+    folder = Path(path)
+    if not (folder / INFO_FILE).is_file():
+        raise ManifestError(
+            f"{folder} is no finished release: it has no {INFO_FILE}",
+            fix="`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
+        )
+    info = read_json(folder / INFO_FILE)
+    table, _ = read_table(folder / TABLE_FILE, KIND)
+    return Release(folder, table, info, {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def newest_release(folder: Path) -> Path:
+    """Return the release with the latest time in its release.json.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [path.parent for path in folder.glob(f"*/{INFO_FILE}")] if folder.is_dir() else []
+    if not found:
+        raise UsageError(f"no release in {folder}/", fix="affectdata balance --recipe R, or name a release")
+    return max(found, key=lambda path: (read_json(path / INFO_FILE)["created"], path.name))
+
+
+def check_release(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Check every file against SHA256SUMS, and the table's lineage; an empty list means that all holds."""
+    return [*check_files(release, progress), *check_lineage(release)]
+
+
+def check_files(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Re-hash every file; name those that changed, are missing, or were added."""
+    try:
+        text = release.read(SUMS_FILE)
+    except IntegrityError as error:
+        return [Finding("missing", str(error.what))]
+    findings = []
+    if file_hash(text) != release.info["sums_sha256"]:
+        findings.append(Finding("changed", f"{SUMS_FILE} is not the one that was published"))
+    sums = {line[66:]: line[:64] for line in text.decode().splitlines()}
+    for done, (name, expected) in enumerate(sums.items(), 1):
+        file = release.path / name
+        if not file.is_file():
+            findings.append(Finding("missing", f"{name} is not there"))
+        elif file_hash(file.read_bytes()) != expected:
+            findings.append(Finding("changed", f"{name} is not the file that was published"))
+        if progress:
+            progress(done, len(sums))
+    there = {path.relative_to(release.path).as_posix() for path in release.path.rglob("*") if path.is_file()}
+    extra = sorted(there - set(sums) - {SUMS_FILE, INFO_FILE})
+    findings += [Finding("added", f"{name} is no part of the release") for name in extra]
+    return findings + _unlisted_rows(release.table, sums)
+
+
+def _unlisted_rows(table: pa.Table, sums: dict[str, str]) -> list[Finding]:
+    rows = zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True)
+    return [
+        Finding("changed", f"{TABLE_FILE} and {SUMS_FILE} do not agree on {name}")
+        for name, expected in rows
+        if sums.get(name) != expected
+    ]
+
+
+def check_lineage(release: Release) -> list[Finding]:
+    """Check what a release promises of its rows, whatever the hashes say.
+
+    Every row's picture has its original in the same split; val and test hold originals only; no group is in
+    two splits; ids, seeds and file names follow from picture and copy; a copy has its original's labels.
+    """
+    frame = release.table.to_pandas()
+    seed = release.recipe_document["seed"]
+    findings = []
+    keys = list(zip(frame["image_id"], frame["copy"], strict=True))
+    expected = {
+        "sample_id": [sample_id(*key) for key in keys],
+        "seed": [copy_seed(seed, *key) for key in keys],
+    }
+    for column, values in expected.items():
+        wrong = frame.loc[frame[column] != values, "sample_id"]
+        findings += _name_rows(wrong, f"{column} does not follow from picture and copy")
+    folder = frame["file_name"].str.split("/").str[0]
+    findings += _name_rows(frame.loc[folder != frame["split"], "sample_id"], "lies in another split's folder")
+    copies = frame["copy"] > 0
+    findings += _name_rows(
+        frame.loc[copies & (frame["split"] != "train"), "sample_id"], "a copy outside train"
+    )
+    findings += _name_rows(
+        frame.loc[copies & (frame["pipeline"] == ""), "sample_id"], "a copy without pipeline"
+    )
+    findings += _name_rows(frame.loc[frame["sample_id"].duplicated(), "sample_id"], "is there twice")
+    originals = set(frame.loc[~copies, ["image_id", "split"]].itertuples(index=False, name=None))
+    pairs = zip(frame["image_id"], frame["split"], strict=True)
+    orphan = np.array([pair not in originals for pair in pairs], bool)
+    findings += _name_rows(frame.loc[orphan, "sample_id"], "its original is not in the same split")
+    straddling = frame.groupby("group_id")["split"].nunique()
+    findings += _name_rows(straddling.index[straddling > 1], "this group is in two splits")
+    return findings + _unequal_labels(release.table)
+
+
+def _unequal_labels(table: pa.Table) -> list[Finding]:
+    """Name the pictures whose rows do not carry one and the same source row."""
+    own = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split"}
+    columns = [
+        name for name in table.column_names if name not in own and not name.startswith(("file_", "out_"))
+    ]
+    distinct = table.select(columns).group_by(columns).aggregate([])
+    counts = distinct.group_by("image_id").aggregate([([], "count_all")])
+    differing = counts.filter(pc.greater(counts["count_all"], 1))["image_id"].to_pylist()
+    return _name_rows(differing, "its copies do not carry its labels")
+
+
+def _name_rows(keys: Any, what: str) -> list[Finding]:
+    names = [str(key)[:20] for key in keys]
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [Finding("lineage", f"{', '.join(names[:3])}{more}: {what}")]
+
+
+def require_sound(release: Release) -> None:
+    """Refuse a release whose lineage does not hold; for whatever builds on one.
+
+    Raises:
+        IntegrityError: naming every broken promise.
+    """
+    findings = check_lineage(release)
+    if findings:
+        raise IntegrityError(
+            "the release breaks what it promises:\n  " + "\n  ".join(finding.text for finding in findings),
+            where=str(release.path),
+            fix="make it anew with `affectdata balance`",
+        )

@@ -1,0 +1,124 @@
+"""Assign splits: groups stay together, strata keep their shares, splits that are there stay.
+
+In: a manifest's rows with `image_id`, `group_id`, `split`. Out: the same rows with `split` filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from affectdata.errors import IntegrityError
+from affectdata.hashing import hash_ranks
+
+SPLITS = ("train", "val", "test")
+_FREE = -1
+
+
+def assign_splits(
+    table: pa.Table, levels: Sequence[np.ndarray], fractions: Mapping[str, float], seed: int
+) -> pa.Table:
+    """Fill `split`: `fractions` gives the shares of val and test, the rest is train.
+
+    `levels` are integer codes per row, from coarse to fine (bin, then cell); each code's rows are shared out
+    by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group joins it.
+    Which pictures go where depends on `seed` and the ids only, never on the order of rows.
+
+    Raises:
+        IntegrityError: a group has rows in two splits already.
+    """
+    ids = table["image_id"].to_pylist()
+    order = np.argsort(np.array(ids)) if ids else np.empty(0, np.int64)
+    shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
+    state = _Shares([np.zeros(len(ids), np.int64), *levels], shares)
+    group_of = np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
+    side = _kept(table, group_of)
+    state.place(np.flatnonzero(side != _FREE), side)
+
+    ranks = hash_ranks(seed, table["group_id"])
+    sizes = np.bincount(group_of, minlength=1)
+    free = order[side[order] == _FREE]
+    several = free[sizes[group_of[free]] > 1]
+    for rows in _by_group(several, group_of, sizes, ranks):
+        side[rows] = state.best(rows)
+        state.place(rows, side)
+    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state)
+    names = pa.array([SPLITS[index] for index in side], pa.string())
+    return table.set_column(table.column_names.index("split"), "split", names)
+
+
+class _Shares:
+    """How many rows each code of each level should have and has in each split."""
+
+    def __init__(self, levels: Sequence[np.ndarray], shares: np.ndarray) -> None:
+        self.levels = levels
+        self.open = np.flatnonzero(shares > 0)
+        sizes = [np.bincount(level, minlength=1) for level in levels]
+        self.target = [size[:, None] * shares for size in sizes]
+        self.placed = [np.zeros((len(size), len(SPLITS))) for size in sizes]
+
+    def place(self, rows: np.ndarray, side: np.ndarray) -> None:
+        for level, placed in zip(self.levels, self.placed, strict=True):
+            np.add.at(placed, (level[rows], side[rows]), 1)
+
+    def best(self, rows: np.ndarray) -> int:
+        """Return the split whose relative squared error grows least when `rows` join it, over all levels."""
+        cost = np.zeros(len(self.open))
+        for level, target, placed in zip(self.levels, self.target, self.placed, strict=True):
+            codes, counts = np.unique(level[rows], return_counts=True)
+            aim = target[codes][:, self.open]
+            gap = placed[codes][:, self.open] - aim
+            cost += ((counts[:, None] ** 2 + 2 * counts[:, None] * gap) / aim).sum(axis=0)
+        return int(self.open[np.argmin(cost)])
+
+
+def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
+    """Return the split of each row that has one, or whose group has one; -1 for the free ones."""
+    side = np.full(table.num_rows, _FREE)
+    side_of_group: dict[int, tuple[int, str]] = {}
+    rows = zip(group_of.tolist(), table["split"].to_pylist(), table["image_id"].to_pylist(), strict=True)
+    for group, split, image_id in rows:
+        if split is None:
+            continue
+        first = side_of_group.setdefault(group, (SPLITS.index(split), image_id))
+        if first[0] != SPLITS.index(split):
+            raise IntegrityError(
+                f"one group is in two splits: {first[1][:16]} in {SPLITS[first[0]]}, "
+                f"{image_id[:16]} in {split}",
+                where="column split, of pictures that must stay together (group_id)",
+                fix="correct the split of one of them, or remove both and split anew",
+            )
+    for row, group in enumerate(group_of):
+        if int(group) in side_of_group:
+            side[row] = side_of_group[int(group)][0]
+    return side
+
+
+def _by_group(
+    rows: np.ndarray, group_of: np.ndarray, sizes: np.ndarray, ranks: np.ndarray
+) -> list[np.ndarray]:
+    """Gather rows by group, the largest groups first, equal ones by hash."""
+    if not len(rows):
+        return []
+    rows = rows[np.lexsort((group_of[rows], ranks[rows], -sizes[group_of[rows]]))]
+    starts = np.flatnonzero(np.diff(group_of[rows])) + 1
+    return np.split(rows, starts)
+
+
+def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares) -> None:
+    """Split the rows that stand alone, cell by cell; what rounding leaves over goes on to the next cell."""
+    cells, target, placed = state.levels[-1], state.target[-1], state.placed[-1]
+    rows = rows[np.lexsort((ranks[rows], cells[rows]))]
+    codes, starts = np.unique(cells[rows], return_index=True)
+    carry = np.zeros(len(SPLITS))
+    for code, members in zip(codes, np.split(rows, starts[1:]), strict=True):
+        left = members
+        for split in (2, 1):
+            exact = target[code, split] - placed[code, split] + carry[split]
+            take = min(max(int(np.floor(exact + 0.5)), 0), len(left))
+            carry[split] = exact - take
+            side[left[:take]] = split
+            left = left[take:]
+        side[left] = 0
