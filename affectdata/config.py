@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,19 +20,20 @@ class StrictModel(BaseModel):
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Safe YAML in which a key that is written twice is an error, not a silent loss of the first."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.composer.ComposerError(
                     "while reading a mapping",
                     node.start_mark,
-                    f"the key {key!r} is there twice",
-                    key_node.start_mark,
+                    f"the key {key.value!r} is there twice",
+                    key.start_mark,
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(name)
+        return node
 
 
 def read_yaml(path: Path) -> Any:
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
         raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: UTF-8, or no such date
         raise RecipeError(f"{path.name} is not valid YAML: {error}", where=str(path)) from error
 
 

@@ -17,6 +17,7 @@ from affectdata.hashing import VIEWS
 from affectdata.schema import EDGES
 
 MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
+_INVERSE = {"turn_90": "turn_270", "turn_270": "turn_90"}  # every other view undoes itself
 _CELLS = 1 << 24  # distances held at once
 
 
@@ -30,7 +31,9 @@ def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
     rows = [*_same_pixels(table), *_near_duplicates(table, max_bits)]
     edges: dict[tuple[str, str], tuple[str, int, str]] = {}
     for first, second, kind, distance, view in rows:
-        a, b = sorted((ids[first], ids[second]))
+        a, b = ids[first], ids[second]
+        if a > b:
+            a, b, view = b, a, _INVERSE.get(view, view)
         edges.setdefault((a, b), (kind, distance, view))  # same pixels are found first and stay
     columns = [(a, b, *rest) for (a, b), rest in sorted(edges.items())]
     return pa.table([list(column) for column in zip(*columns, strict=True)] or [[]] * 5, schema=EDGES)
@@ -93,9 +96,9 @@ def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ())
     ends = np.array(links, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(n, n))
     _, component = connected_components(graph, directed=False)
-    names = pa.table({"component": component, "image_id": ids})
-    smallest = names.group_by("component").aggregate([("image_id", "min")]).sort_by("component")
-    groups = smallest["image_id_min"].take(pa.array(component))
+    by_id = pc.sort_indices(ids).to_numpy()
+    _, smallest = np.unique(component[by_id], return_index=True)
+    groups = ids.take(pa.array(by_id[smallest[component]]))
     field = pa.field("group_id", pa.string(), nullable=False)
     if "group_id" in table.column_names:
         return table.set_column(table.column_names.index("group_id"), field, groups)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import io
 import re
-import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from affectdata.errors import DecodeError
 
 MAX_PIXELS = 200_000_000
 # Everything whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs another program, as EPS does
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
 _SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
 
@@ -46,6 +50,47 @@ class Decoded:
     warning: str | None = None
 
 
+class _Listener:
+    """Hears Python's warnings per thread: `warnings.catch_warnings` swaps them for the whole process at once,
+    so that two pictures decoded side by side would get each other's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ears: dict[int, list[str]] = {}
+        self._catch = warnings.catch_warnings()
+        self._others: Any = None
+
+    @contextmanager
+    def listen(self) -> Iterator[list[str]]:
+        """Collect the warnings of this thread, each once."""
+        heard: list[str] = []
+        with self._lock:
+            if not self._ears:
+                self._catch = warnings.catch_warnings()
+                self._catch.__enter__()
+                warnings.simplefilter("always")
+                self._others, warnings.showwarning = warnings.showwarning, self._show
+            self._ears[threading.get_ident()] = heard
+        try:
+            yield heard
+        finally:
+            with self._lock:
+                del self._ears[threading.get_ident()]
+                if not self._ears:
+                    self._catch.__exit__(None, None, None)
+
+    def _show(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        heard = self._ears.get(threading.get_ident())
+        if heard is None:
+            self._others(message, category, *where, **more)
+        elif category is not Image.DecompressionBombWarning:  # the bound is `max_pixels`
+            heard.append(str(message))
+
+
+_LISTENER = _Listener()
+
+
 def pixel_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide pixels."""
     return {name: version(name) for name in PIXEL_LIBRARIES}
@@ -59,27 +104,45 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
     Raises:
         DecodeError: no decoder takes it, it ends early, or it has more than `max_pixels` pixels.
     """
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
+    with _LISTENER.listen() as notes:
+        image = _open(data, max_pixels)
+        container = (image.format or "unknown").lower()
+        if container == "mpo":  # a JPEG with more frames behind it
+            container = "jpeg"
         try:
-            image = Image.open(io.BytesIO(data))
-        except Exception as error:
-            raise DecodeError(
-                "unreadable", _first_line(error, "not a picture that any decoder takes")
-            ) from error
-    notes = [str(item.message) for item in heard]
+            if container == "jpeg" and image.mode in ("L", "RGB"):
+                rgb = _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
+            else:
+                rgb = _decode_other(image, notes)
+            turn = _orientation(image, notes)
+            frames = getattr(image, "n_frames", 1)
+            if container == "png":
+                _check_sums(data, notes)
+        except DecodeError:
+            raise
+        except Exception as error:  # a decoder on hostile bytes may raise anything; it is one picture's fault
+            text = _first_line(error, "damaged")
+            reason = "truncated" if "truncated" in text.lower() else "unreadable"
+            raise DecodeError(reason, text) from error
+    if frames > 1:
+        notes.append(f"{frames} frames; the first was taken")
+    if turn in _TURNS:
+        rgb = _TURNS[turn](rgb)
+    return Decoded(np.ascontiguousarray(rgb), container, "; ".join(dict.fromkeys(notes)) or None)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:  # its own words hold a memory address
+        raise DecodeError("unreadable", "not a picture that any decoder takes") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_large", _first_line(error, "too many pixels")) from error
+    except Exception as error:
+        raise DecodeError("unreadable", _first_line(error, "damaged")) from error
     if image.width * image.height > max_pixels:
         raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the bound is {max_pixels}")
-    container = (image.format or "unknown").lower()
-    if container == "mpo":  # a JPEG with a second frame behind it
-        container = "jpeg"
-    if container == "jpeg" and image.mode in ("L", "RGB"):
-        rgb = _decode_jpeg(data, notes)
-        rgb = _to_srgb(rgb, image.info.get("icc_profile"), notes)
-        rgb = _turned(rgb, image, notes)
-    else:
-        rgb = _decode_other(image, notes)
-    return Decoded(np.ascontiguousarray(rgb), container, "; ".join(notes) or None)
+    return image
 
 
 def _first_line(error: BaseException, default: str) -> str:
@@ -98,41 +161,40 @@ def _decode_jpeg(data: bytes, notes: list[str]) -> np.ndarray:
         rgb = np.asarray(simplejpeg.decode_jpeg(data, strict=False))
     except ValueError as error:
         raise DecodeError("unreadable", _first_line(error, complaint)) from error
+    # Only the first complaint is heard: behind a harmless one the file may still end early.
+    Image.open(io.BytesIO(data)).load()
     notes.append(complaint)
     return rgb
 
 
-def _turned(rgb: np.ndarray, image: Image.Image, notes: list[str]) -> np.ndarray:
-    if "exif" not in image.info:
-        return rgb
+def _orientation(image: Image.Image, notes: list[str]) -> int:
     try:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, struct.error, OSError) as error:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:
         notes.append(f"EXIF unreadable, taken as upright: {_first_line(error, 'damaged')}")
-        return rgb
-    return np.asarray(_TURNS[turn](rgb)) if turn in _TURNS else rgb
+        return 1
+
+
+def _check_sums(data: bytes, notes: list[str]) -> None:
+    try:
+        Image.open(
+            io.BytesIO(data)
+        ).verify()  # Pillow's decoder does not compare the sums of the pixel chunks
+    except Exception as error:
+        notes.append(_first_line(error, "broken PNG file"))
 
 
 def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"{frames} frames; the first was taken")
-    try:
-        image.load()
-        profile = image.info.get("icc_profile")
-        if image.mode.startswith(("I", "F")):
-            return _wide_grey(image)
-        if image.mode == "CMYK" and profile:
-            return _from_profile(image, profile, notes)
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            picture = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
-    except Exception as error:  # a decoder on hostile bytes may raise anything; it is one picture's fault
-        text = _first_line(error, "damaged")
-        reason = "truncated" if "truncated" in text.lower() else "unreadable"
-        raise DecodeError(reason, text) from error
+    image.load()
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith(("I", "F")):
+        return _wide_grey(image)
+    if image.mode == "CMYK" and profile:
+        return _from_profile(image, profile, notes)
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
 
 
 def _wide_grey(image: Image.Image) -> np.ndarray:

@@ -6,6 +6,7 @@ and `<name>.edges.parquet`. Every file and every rating row is accounted for exa
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
 )
+_NAME = re.compile(
+    r"\w[\w-]*"
+)  # a file name in any folder, and no dot: NAME.rejects.parquet is another table
 _FAR_APART = 10.0  # POMP points between near-duplicates that are worth a word
 
 _PROBED = pa.schema(
@@ -139,13 +143,14 @@ def ingest(
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     reading = plugin.read(tree, options or ReadOptions())
+    _check_name(reading.info.name)
     _check_replace(out, reading.info.name, root, replace)
     items = _sort_items(reading.items, reading.info)
-    _sweep(tree, items)
     if not items.records and not items.rejects:
         raise SourceError(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
+    _sweep(tree, items)
     probed = _probe_all(tree, items.records, workers or default_workers(), strict, progress)
     table, n_merged = _build(items, probed, reading.info)
     edges = find_edges(table)
@@ -207,6 +212,13 @@ def _detect(tree: Tree) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
+        )
 
 
 def _check_replace(out: Path, name: str, root: Path, replace: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,27 +32,19 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", fix="choose a folder that can be written with --out"
         ) from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,7 +102,8 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
         IntegrityError: the rows are not those that were written.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
+            table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"cannot read {path.name} as Parquet: {error}", where=str(path)) from error
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
@@ -149,6 +142,10 @@ def table_digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_nested(column.type):
+            raise TypeError(f"the column {name} is not flat: {column.type}")
         digest.update(f"{name}:{column.type}:{len(column)};".encode())
         for start in range(0, len(column), _DIGEST_ROWS):
             _update_digest(digest, column.slice(start, _DIGEST_ROWS))

@@ -67,7 +67,7 @@ def read_tree(root: Path) -> Tree:
     files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []
-    for path, is_plain in _walk(root, ""):
+    for path, is_plain in _walk(root):
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -79,14 +79,19 @@ def read_tree(root: Path) -> Tree:
     return Tree(root, tuple(sorted(files)), tuple(sorted(links)), tuple(sorted(bad_names)))
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise SourceError(f"cannot list {folder}: {error.strerror}", where=str(folder)) from error
-    for entry in entries:
-        path = prefix + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), path + "/")
-        else:
-            yield path, entry.is_file(follow_symlinks=False)
+def _walk(root: Path) -> Iterator[tuple[str, bool]]:
+    folders = [""]  # a list, not recursion: a hostile tree may be deeper than Python's stack
+    while folders:
+        prefix = folders.pop()
+        try:
+            entries = list(os.scandir(root / prefix))
+        except OSError as error:
+            raise SourceError(
+                f"cannot list {root / prefix}: {error.strerror}", where=str(root / prefix)
+            ) from error
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path + "/")
+            else:
+                yield path, entry.is_file(follow_symlinks=False)
