@@ -1,9 +1,9 @@
 # `make demo` and `make test` are all the set-up there is: both make the environment first.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check clean
+.PHONY: env demo test check lint clean
 
 env: $(VENV)/.installed
 
@@ -15,21 +15,27 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# The main job on a generated tree in GAPED's layout, in the folder demo/. Needs no network.
 demo: env
-	$(BIN)/python examples/01_demo.py demo
+	rm -rf demo && mkdir demo
+	cd demo && $(BIN)/affectdata sample gaped gaped
+	cd demo && $(BIN)/affectdata ingest gaped
+	cd demo && $(BIN)/affectdata balance --recipe valence_bins.yaml
+	cd demo && $(BIN)/affectdata train-check --backbone small_cnn --weights none
+	cd demo && $(BIN)/affectdata verify
+	@echo "release: $$(ls -d demo/releases/*/)"
+	@echo "verdict: $$(ls demo/checks/*/train-check.json)"
 
-check: env
+lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test: env
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: lint
 	$(BIN)/pytest -n 2
 
 clean:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "manifests",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Manifest to use; repeatable. [default: the recipe's sources in ./manifests, else the only one there]",
+    help="Manifest to use; repeatable. [default: the recipe's sources, else the only one]",
 )
 @folder_option("--out", "releases", "Folder for the release.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")

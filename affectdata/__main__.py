@@ -1,0 +1,5 @@
+"""`python -m affectdata` is `affectdata`."""
+
+from affectdata.cli._main import main
+
+main()
