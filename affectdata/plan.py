@@ -5,6 +5,8 @@ A plan is a pure function of the manifests' rows and the recipe; nothing here op
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,11 +32,15 @@ class CellCount:
 
 @dataclass(frozen=True, slots=True)
 class BinCount:
-    """One bin of the train split; `shortfall` is what the cap on copies left it short of `target`."""
+    """One bin of the train split: its own pictures before, `n_filled` from other sources, and all rows after.
+
+    `shortfall` is what the cap on copies left it short of `target`.
+    """
 
     bin: str
     target: int
     n_before: int
+    n_filled: int
     n_after: int
     shortfall: int
 
@@ -53,11 +59,22 @@ class Plan:
             "rows": self.table.num_rows,
             "bins": [asdict(each) for each in self.bins],
             "cells": [asdict(each) for each in self.cells],
-            "imbalance_ratio": {
-                "before": imbalance_ratio([each.n_before for each in self.bins]),
-                "after": imbalance_ratio([each.n_after for each in self.bins]),
-            },
+            "imbalance_ratio": self._before_after(imbalance_ratio),
+            "entropy": self._before_after(evenness),
         }
+
+    def _before_after(self, measure: Callable[[list[int]], float | None]) -> dict[str, float | None]:
+        before, after = [each.n_before for each in self.bins], [each.n_after for each in self.bins]
+        return {"before": measure(before), "after": measure(after)}
+
+
+def evenness(counts: list[int]) -> float:
+    """Return the entropy of the bins as a share of the largest possible, 0–1; 1 is level."""
+    total = sum(counts)
+    if len(counts) < 2 or not total:
+        return 1.0
+    shares = [count / total for count in counts if count]
+    return round(-sum(share * math.log(share) for share in shares) / math.log(len(counts)), 6)
 
 
 def imbalance_ratio(counts: list[int]) -> float | None:

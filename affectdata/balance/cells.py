@@ -47,11 +47,17 @@ def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
     if recipe.bins is None:
         bins, labels, edges = *_codes(values), None
     else:
-        edges = bin_edges(values, recipe.bins)
+        edges = bin_edges(values.filter(pa.array(own_rows(table, recipe))), recipe.bins)
         bins, labels = _binned(values.to_numpy(), edges, recipe.target), _interval_labels(edges)
     strata, stratum_labels = _strata(table, recipe.strata)
     names = [[_cell_name(recipe, each, stratum) for stratum in stratum_labels] for each in labels]
     return Cells(bins, strata, labels, stratum_labels, edges, names)
+
+
+def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
+    """Return which rows are of the recipe's own sources, not filled in from others."""
+    filled = pc.is_in(table["source"], pa.array(recipe.balance.fill_from, pa.string()))
+    return np.asarray(pc.invert(filled).to_numpy())
 
 
 def _check_column(table: pa.Table, column: str, at: str) -> None:

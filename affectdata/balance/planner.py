@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from affectdata.balance.cells import Cells, assign_cells
+from affectdata.balance.cells import Cells, assign_cells, own_rows
+from affectdata.balance.fill import fill_rows
 from affectdata.balance.recipe import DEFAULT, Recipe
-from affectdata.balance.solver import share_copies, solve_bin
+from affectdata.balance.solver import share_copies, solve_bin, target_count
 from affectdata.balance.transforms import steps_that_overturn
+from affectdata.balance.weights import row_weights
 from affectdata.duplicates import assign_groups
 from affectdata.errors import RecipeError
 from affectdata.hashing import hash_ranks
@@ -21,6 +23,24 @@ from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
 from affectdata.schema import EDGES, PLAN
 from affectdata.split import assign_splits
+
+
+def plan_release(
+    manifests: Sequence[Manifest], others: Sequence[Manifest], recipe: Recipe
+) -> tuple[pa.Table, Plan]:
+    """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
+
+    Raises:
+        RecipeError: the recipe does not fit the manifests.
+        IntegrityError: a group has rows in two splits already.
+    """
+    check_upright(recipe, upright_of([*manifests, *others]))
+    rows = split_rows(choose_rows(manifests, recipe), recipe)
+    if others:
+        rows = fill_rows(
+            rows, pa.concat_tables([each.table for each in others], promote_options="default"), recipe
+        )
+    return rows, plan_rows(rows, recipe)
 
 
 def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
@@ -67,6 +87,7 @@ def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
     cells = assign_cells(table, recipe)
     train = np.array(table["split"].to_pylist()) == "train"
     copies, bins, counts = _level(table, cells, train, recipe)
+    _check_worth(counts, recipe)
     rows = np.repeat(np.arange(table.num_rows), copies)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
     return Plan(_plan_table(table, cells, rows, number, recipe), bins, counts)
@@ -79,13 +100,13 @@ def _level(
     n_strata = len(cells.stratum_labels)
     members = _members(cells, train, hash_ranks(recipe.seed, table["image_id"]), n_strata)
     supply = [[len(rows) for rows in row] for row in members]
-    target = _target([sum(row) for row in supply], recipe)
-    spec = recipe.balance
+    own = np.bincount(cells.bin[train & own_rows(table, recipe)], minlength=len(supply)).tolist()
+    target, spec = target_count(own, recipe.balance.level), recipe.balance
     copies = np.ones(table.num_rows, np.int64)
     bins, counts = [], []
     for b, label in enumerate(cells.bin_labels):
-        aim = target if sum(supply[b]) else 0
-        rows = solve_bin(supply[b], aim, spec.max_copies, spec.undersample)
+        have = sum(supply[b])
+        rows = solve_bin(supply[b], target, spec.max_copies, spec.undersample and have > target)
         for s, pictures in enumerate(members[b]):
             if not len(pictures):
                 continue
@@ -93,7 +114,8 @@ def _level(
             n_eff = effective_size(copies[pictures].tolist())
             stratum, name = cells.stratum_labels[s], cells.names[b][s]
             counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
-        bins.append(BinCount(label, target, sum(supply[b]), sum(rows), max(0, target - sum(rows))))
+        short = max(0, target - sum(rows))
+        bins.append(BinCount(label, target, own[b], have - own[b], sum(rows), short))
     return copies, bins, counts
 
 
@@ -108,13 +130,16 @@ def _members(cells: Cells, train: np.ndarray, ranks: np.ndarray, n_strata: int) 
     ]
 
 
-def _target(counts: list[int], recipe: Recipe) -> int:
-    level, some = recipe.balance.level, [count for count in counts if count]
-    if not some:
-        raise RecipeError("no row is left to train on", where="split")
-    if level == "max":
-        return max(some)
-    return int(np.median(some)) if level == "median" else int(level)
+def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
+    floor = recipe.balance.min_n_eff
+    poor = [each for each in counts if floor and each.n_after > each.n_before and each.n_eff < floor]
+    if poor:
+        listed = "\n  ".join(f"{each.cell}: {each.n_after} rows worth {each.n_eff:.1f}" for each in poor)
+        raise RecipeError(
+            f"{len(poor)} cells with copies are worth less than {floor:g} pictures:\n  {listed}",
+            where="balance.min_n_eff",
+            fix="lower balance.max_copies, widen the bins, or fill them with pictures (balance.fill_from)",
+        )
 
 
 def _check_subtypes(table: pa.Table, recipe: Recipe) -> None:
@@ -166,23 +191,36 @@ def _plan_table(
     table: pa.Table, cells: Cells, rows: np.ndarray, number: np.ndarray, recipe: Recipe
 ) -> pa.Table:
     picked = table.select(["image_id", "split", "subtype"]).take(pa.array(rows))
-    ids = picked["image_id"].to_pylist()
-    copies = number.tolist()
+    ids, splits, copies = picked["image_id"].to_pylist(), picked["split"].to_pylist(), number.tolist()
     names = np.array(cells.names, object)[cells.bin[rows], cells.stratum[rows]]
     columns = {
         "sample_id": [sample_id(image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
         "image_id": ids,
-        "split": picked["split"],
+        "split": splits,
         "cell": names.tolist(),
         "copy": copies,
-        "pipeline": _pipelines(picked["subtype"].to_pylist(), copies, recipe),
+        "pipeline": _pipelines(picked["subtype"].to_pylist(), copies, splits, recipe),
         "seed": [copy_seed(recipe.seed, image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
-        "weight": [1.0] * len(ids),
+        "weight": _weights(cells, rows, splits, recipe),
     }
     return pa.table([columns[field.name] for field in PLAN], schema=PLAN)
 
 
-def _pipelines(subtypes: list[str | None], copies: list[int], recipe: Recipe) -> list[str]:
+def _pipelines(subtypes: list[str | None], copies: list[int], splits: list[str], recipe: Recipe) -> list[str]:
     rules = {subtype: recipe.rule_for(subtype) for subtype in set(subtypes)}
     names = {subtype: rule.pipeline if rule else "" for subtype, rule in rules.items()}
-    return [names[subtype] if copy else "" for subtype, copy in zip(subtypes, copies, strict=True)]
+    drawn = recipe.originals == "drawn"
+    return [
+        names[subtype] if copy or (drawn and split == "train") else ""
+        for subtype, copy, split in zip(subtypes, copies, splits, strict=True)
+    ]
+
+
+def _weights(cells: Cells, rows: np.ndarray, splits: list[str], recipe: Recipe) -> np.ndarray:
+    """Return the weights of the output rows: 1 in val and test, mean 1 over train."""
+    weights = np.ones(len(rows))
+    train = np.array(splits) == "train"
+    if recipe.weights is not None:
+        kept = rows[train]
+        weights[train] = row_weights(cells.bin[kept], cells.code[kept], len(cells.bin_labels), recipe.weights)
+    return weights

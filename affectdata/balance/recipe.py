@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from affectdata.balance.transforms import Step, check_steps
 from affectdata.config import StrictModel, parse_model, read_yaml
@@ -73,6 +73,21 @@ class Balance(StrictModel):
     level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = "max"
     max_copies: Annotated[int, Field(ge=1, le=1000)] = 8
     undersample: bool = False
+    fill_from: list[str] = []  # manifests whose pictures fill thin bins before copies do
+    min_n_eff: Annotated[float, Field(gt=0)] | None = None  # refuse a cell with copies that is worth less
+
+
+class Weights(StrictModel):
+    """Sampling weights of the train rows, mean 1, by the rows of their cell after levelling.
+
+    `inverse` 1/n; `effective_number` (1 - β) / (1 - βⁿ) (Cui et al. 2019); `smoothed` 1 / density of the
+    target's bins under a Gaussian of `sigma` bins (label-distribution smoothing, Yang et al. 2021).
+    """
+
+    by: Literal["inverse", "effective_number", "smoothed"]
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    sigma: Annotated[float, Field(gt=0)] = 1.0
+    max: Annotated[float, Field(ge=1)] = 20.0  # no row weighs more than this before weights are scaled
 
 
 class ImageSpec(StrictModel):
@@ -132,20 +147,15 @@ class Recipe(StrictModel):
     strata: list[str] = []
     split: Split | Literal["none"] = Split(val=0.15, test=0.15)
     balance: Balance = Balance()
+    weights: Weights | None = None
+    originals: Literal["resized", "drawn"] = (
+        "resized"  # drawn: train's originals take a draw of their pipeline
+    )
+    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}
     image: ImageSpec = ImageSpec(short_side_px=256)
     pipelines: dict[str, Annotated[list[Step], Field(min_length=1)]] = {}
     subtypes: dict[str, SubtypeRule] = {}
     check: Check = Check()
-
-    @field_validator("pipelines")
-    @classmethod
-    def _known_transforms(cls, pipelines: dict[str, list[Step]]) -> dict[str, list[Step]]:
-        problems = [
-            f"{name}: {problem}" for name, steps in pipelines.items() for problem in check_steps(steps)
-        ]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return pipelines
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
@@ -155,6 +165,8 @@ class Recipe(StrictModel):
         return self
 
     def _contradictions(self) -> Iterator[str]:
+        for name, steps in self.pipelines.items():
+            yield from (f"pipelines.{name}: {problem}" for problem in check_steps(steps, self.allow))
         if self.target in RATED and self.bins is None:
             yield f"bins: the target {self.target} is a number and needs bins"
         edges = self.bins.edges if self.bins else None
@@ -165,6 +177,10 @@ class Recipe(StrictModel):
                 yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"
         if self.balance.max_copies > 1 and DEFAULT not in self.subtypes:
             yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
+        if self.originals == "drawn" and DEFAULT not in self.subtypes:
+            yield "subtypes.default: `originals: drawn` needs a pipeline to draw from"
+        if self.weights and self.weights.by == "smoothed" and self.target not in RATED:
+            yield f"weights.by: smoothing needs a numeric target, and {self.target} is none"
         if self.target in self.strata:
             yield f"strata: {self.target} is the target already"
 

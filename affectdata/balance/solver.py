@@ -7,6 +7,18 @@ Water-filling: strata are raised together to a common level; one that cannot fol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
+from typing import Literal
+
+
+def target_count(counts: Sequence[int], level: Literal["max", "median"] | int) -> int:
+    """Return the rows that every bin is to have: the largest count, the median of those not 0, a number."""
+    some = [count for count in counts if count]
+    if isinstance(level, int):
+        return level
+    if not some:
+        return 0
+    return max(some) if level == "max" else int(median(some))
 
 
 def solve_bin(supply: Sequence[int], target: int, cap: int, undersample: bool = False) -> list[int]:

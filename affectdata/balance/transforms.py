@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -53,7 +53,7 @@ TRANSFORMS: dict[str, AffectClass] = {
         ("GaussNoise", "ISONoise", "GaussianBlur", "MotionBlur", "MedianBlur", "ImageCompression"), _N
     ),
 }
-_NEEDS_OPT_IN = (_P, _H)  # colour and brightness carry valence themselves (Valdez & Mehrabian 1994)
+_OPT_IN = (_P, _H)  # brightness and colour carry valence themselves (Valdez & Mehrabian 1994)
 _TURNS_OVER = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
 _ANGLE_OF = {"Affine": "rotate", "Rotate": "limit", "SafeRotate": "limit"}
 
@@ -75,35 +75,65 @@ _CONSTANTS = {
 }
 
 
-def check_steps(steps: list[Step]) -> Iterator[str]:
-    """Say what is wrong with the steps of a pipeline: names, arguments, a `p` that is not written."""
+# Where a transform keeps its limits: the value that changes nothing, and the span that counts as 1.
+_LIMITS: dict[str, dict[str, tuple[float, float]]] = {
+    "RandomBrightnessContrast": {"brightness_limit": (0, 1), "contrast_limit": (0, 1)},
+    "RandomGamma": {"gamma_limit": (100, 100)},
+    "ColorJitter": {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0.5)},
+    "HueSaturationValue": {
+        "hue_shift_limit": (0, 90),
+        "sat_shift_limit": (0, 255),
+        "val_shift_limit": (0, 255),
+    },
+    "RGBShift": {"r_shift_limit": (0, 255), "g_shift_limit": (0, 255), "b_shift_limit": (0, 255)},
+}
+
+
+def check_steps(steps: list[Step], allow: Mapping[Any, float]) -> Iterator[str]:
+    """Say what is wrong with the steps of a pipeline: names, arguments, a `p` that is not written.
+
+    `allow` bounds the strength (0–1) of each affect class that needs an opt-in.
+    """
     for number, step in enumerate(steps):
         if len(step) != 1:
             yield f"step {number} must be one transform, not {len(step)} ({', '.join(step)})"
             continue
         name, arguments = next(iter(step.items()))
-        if name not in TRANSFORMS:
-            yield f"step {number}: no transform {name!r}; known: {', '.join(sorted(TRANSFORMS))}"
-        elif TRANSFORMS[name] in _NEEDS_OPT_IN:
-            yield f"step {number}: {name} changes {TRANSFORMS[name]}, which carries affect itself; refused"
-        elif "p" not in arguments:
-            yield f"step {number}: {name} needs its p (the chance that it is applied), it has no safe default"
-        else:
-            yield from (
-                f"step {number}: {name}: {problem}" for problem in _argument_problems(name, arguments)
-            )
+        problem = _problem(name, arguments, allow)
+        if problem:
+            yield f"step {number}: {problem}"
 
 
-def _argument_problems(name: str, arguments: dict[str, Any]) -> Iterator[str]:
+def _problem(name: str, arguments: dict[str, Any], allow: Mapping[Any, float]) -> str | None:
+    if name not in TRANSFORMS:
+        return f"no transform {name!r}; known: {', '.join(sorted(TRANSFORMS))}"
+    if "p" not in arguments:
+        return f"{name} needs its p (the chance that it is applied), it has no safe default"
     for key, names in _CONSTANTS.items():
         if key in arguments and arguments[key] not in names:
-            yield f"{key} must be one of {', '.join(names)}, not {arguments[key]!r}"
-            return
+            return f"{name}: {key} must be one of {', '.join(names)}, not {arguments[key]!r}"
     try:
-        _build_step(name, arguments)
+        strength = _strength(name, _build_step(name, arguments))
     except (TypeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
-        yield " ".join(lines)
+        return f"{name}: {' '.join(lines)}"
+    affect = TRANSFORMS[name]
+    if affect in _OPT_IN and affect not in allow:
+        opt_in = f"`allow: {{{affect}: {strength:g}}}`"
+        return f"{name} changes {affect}, which carries affect itself; {opt_in} opts in"
+    if affect in _OPT_IN and strength > allow[affect] + 1e-9:
+        return f"{name} has strength {strength:g}, over `allow.{affect}`: {allow[affect]:g}"
+    return None
+
+
+def _strength(name: str, step: A.BasicTransform) -> float:
+    """Return how far a photometric or colour transform may go, as a share of all it could: 0–1."""
+    spans = [
+        abs(end - neutral) / span
+        for attribute, (neutral, span) in _LIMITS.get(name, {}).items()
+        for end in getattr(step, attribute)
+    ]
+    return float(round(max(spans), 6)) if spans else 1.0
 
 
 def _build_step(name: str, arguments: dict[str, Any]) -> A.BasicTransform:

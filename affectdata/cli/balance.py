@@ -11,6 +11,7 @@ from affectdata.cli._output import (
     common_options,
     document,
     folder_option,
+    note,
     parse_roots,
     progress,
     roots_option,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from affectdata.plan import Plan
+
+_THIN_CELLS = 3  # cells worth least per row that are named
 
 
 @click.command("balance")
@@ -53,25 +56,34 @@ def command(
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
-    from affectdata.balance.planner import check_upright, choose_rows, plan_rows, split_rows, upright_of
+    from affectdata.balance.lint import lint_recipe
+    from affectdata.balance.planner import plan_release
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.balance.render import publish_release
-    from affectdata.manifest import choose_manifests
+    from affectdata.manifest import choose_manifests, load_manifest
 
     recipe = read_recipe(find_recipe(recipe_name))
-    chosen = choose_manifests(manifests, recipe.sources, Path("manifests"), parse_roots(roots))
-    check_upright(recipe, upright_of(chosen))
-    rows = split_rows(choose_rows(chosen, recipe), recipe)
-    plan = plan_rows(rows, recipe)
-    n_left_out = sum(map(len, chosen)) - rows.num_rows
+    given = parse_roots(roots)
+    chosen = choose_manifests(manifests, recipe.sources, Path("manifests"), given)
+    others = [
+        load_manifest(Path("manifests") / f"{name}.parquet", given) for name in recipe.balance.fill_from
+    ]
+    rows, plan = plan_release(chosen, others, recipe)
+    n_left_out = sum(map(len, chosen)) + sum(each.n_filled for each in plan.bins) - rows.num_rows
     _say_plan(plan, rows, recipe.target, n_left_out)
+    remarks = lint_recipe(recipe)
+    for remark in remarks:
+        note(f"lint: {remark.text}")
     content: dict[str, Any] = {"balance": plan.summary(), "left_out": n_left_out, "recipe": recipe.name}
+    content["lint"] = [{"kind": remark.kind, "text": remark.text} for remark in remarks]
     if dry_run:
         say("\ndry run: nothing was written")
         document("affectdata/plan/1", content)
         return 0
     with progress("render") as move:
-        release, is_new = publish_release(chosen, rows, plan, recipe, out, workers=workers, progress=move)
+        release, is_new = publish_release(
+            [*chosen, *others], rows, plan, recipe, out, workers=workers, progress=move
+        )
     say(f"\n{'wrote' if is_new else 'already there, verified:'} {release.path}")
     document(
         "affectdata/balance/1", {**content, "release": str(release.path), "id": release.id, "new": is_new}
@@ -91,23 +103,31 @@ def _say_plan(plan: Plan, rows: pa.Table, target: str, n_left_out: int) -> None:
     for each in plan.bins:
         row = [cells.get((each.bin, stratum)) for stratum in strata]
         shown = [f"{cell.n_before}→{cell.n_after}" if cell else "" for cell in row]
-        table.append([each.bin, each.n_before, each.n_after, each.shortfall or None, *shown])
-    say_table([target, "before", "after", "short", *strata], table)
+        table.append([each.bin, each.n_before, each.n_filled, each.n_after, each.shortfall or None, *shown])
+    say_table([target, "before", "filled", "after", "short", *strata], table)
     _say_worth(plan)
 
 
 def _say_worth(plan: Plan) -> None:
-    ratio = plan.summary()["imbalance_ratio"]
-    say(f"\nlargest over smallest bin: {ratio['before']:g} before, {ratio['after']:g} after")
+    summary = plan.summary()
+    for name, words in (
+        ("imbalance_ratio", "largest over smallest bin"),
+        ("entropy", "entropy (1 is level)"),
+    ):
+        before, after = summary[name]["before"], summary[name]["after"]
+        say(f"{words}: {before:.4g} before, {after:.4g} after")
     for each in plan.bins:
-        if each.shortfall and each.n_before:
+        have = each.n_before + each.n_filled
+        if not have:
+            say(f"{each.bin} has no picture in train: nothing can level it")
+        elif each.shortfall:
             say(
-                f"{each.bin} ends {each.shortfall} short of {each.target}: its {each.n_before} pictures are "
+                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} pictures are "
                 "copied as often as balance.max_copies allows"
             )
-        elif not each.n_before:
-            say(f"{each.bin} has no picture in train: nothing can fill it")
-    thin = sorted(plan.cells, key=lambda cell: cell.n_eff / cell.n_after)[:3]
-    for cell in thin:
-        if cell.n_after > cell.n_before:
-            say(f"{cell.cell}: {cell.n_after} rows are worth {cell.n_eff:.1f} pictures (n_eff)")
+    grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
+    for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
+        say(f"{cell.cell}: {cell.n_after} rows are worth {cell.n_eff:.1f} pictures (n_eff)")
+    copies = plan.table.group_by("image_id").aggregate([([], "count_all")])["count_all"].to_pylist()
+    if max(copies) > 1:
+        say(f"most copied: {copies.count(max(copies))} pictures stand {max(copies)} times in train")
