@@ -21,7 +21,7 @@ _NO_SUBTYPE = "–"
 
 
 def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
-    """Return the split rows with pictures of `others` added to train where its bins are short of their target.
+    """Return the split rows, and in train pictures of `others` where its bins are short of their target.
 
     Inside a bin they are taken as level over the other sources' own categories (`subtype`) as there are
     pictures, and of one category those with the smallest hash. Pictures without a target or outside the bins,
@@ -63,9 +63,7 @@ def _check_sources(rows: pa.Table, others: pa.Table, recipe: Recipe) -> None:
             where="balance.fill_from",
         )
     if recipe.target not in others.column_names:
-        raise RecipeError(
-            f"the manifests to fill from have no column {recipe.target!r}", where="balance.fill_from"
-        )
+        raise RecipeError(f"no column {recipe.target!r} in what is to fill", where="balance.fill_from")
 
 
 def _inside(values: pa.ChunkedArray, edges: list[float] | None) -> pa.ChunkedArray:
@@ -86,4 +84,5 @@ def _choose(table: pa.Table, rows: np.ndarray, wanted: int, seed: int) -> np.nda
     shares = solve_bin(supply, wanted, cap=1, undersample=True)
     order = np.lexsort((hash_ranks(seed, picked["image_id"]), codes))
     starts = np.cumsum([0, *supply[:-1]]).tolist()
-    return rows[np.concatenate([order[a : a + n] for a, n in zip(starts, shares, strict=True)])]
+    taken = [order[start : start + n] for start, n in zip(starts, shares, strict=True)]
+    return np.asarray(rows[np.concatenate(taken)])
