@@ -46,7 +46,12 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> tuple[list[str], 
     return header, rows
 
 
-def require_columns(header: list[str], columns: list[str], name: str) -> None:
+def require_columns(
+    header: list[str],
+    columns: list[str],
+    name: str,
+    fix: str = "restore the table as its owner ships it, or describe yours in a column map (--source table)",
+) -> None:
     """Check that a table has the columns that it is read for.
 
     Raises:
@@ -57,7 +62,7 @@ def require_columns(header: list[str], columns: list[str], name: str) -> None:
         raise SourceError(
             f"{name} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}",
             where=f"{name}, line 1: {', '.join(map(repr, header))}",
-            fix="restore the table as its owner ships it, or describe yours in a column map (--source table)",
+            fix=fix,
         )
 
 
@@ -70,4 +75,28 @@ def parse_number(cell: str) -> float:
     value = float(cell.removeprefix("(").removesuffix(")"))
     if not math.isfinite(value):
         raise ValueError(f"{cell!r} is not a finite number")
+    return value
+
+
+def parse_count(cell: str, most: int = 2**31 - 1) -> int:
+    """Read a whole number from 0 to `most`, also written as `101.0`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = parse_number(cell)
+    if not (value.is_integer() and 0 <= value <= most):
+        raise ValueError(f"{cell!r} is not a whole number from 0 to {most}")
+    return int(value)
+
+
+def parse_spread(cell: str) -> float:
+    """Read a standard deviation: a finite number from 0 up.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = parse_number(cell)
+    if value < 0:
+        raise ValueError(f"{cell!r} is negative, so no standard deviation")
     return value

@@ -1,0 +1,208 @@
+"""A folder of pictures that carries its own labels: one folder per class, or a Hugging Face `metadata` file.
+
+One folder per class, with or without split folders above; the folder's name is the emotion:
+
+    train/sad/1.jpg   train/joy/2.png …   validation/…   test/…          or          sad/1.jpg   joy/2.png …
+
+Split folders are train, val (valid, validation, dev) and test. Pictures deeper down belong to the class above
+them; pictures outside of a class folder are rejected.
+
+Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folder that it describes:
+
+    metadata.csv      file_name,valence,valence_min,valence_max,emotion,split,…
+    a.jpg …           file_name is relative to the metadata's folder
+
+Columns called as in a manifest (valence, arousal, dominance with _sd and _n; emotion, emotion_<name>,
+subtype, subject_id, split, …) are used, the others go into `extra`. A rating needs its scale: the columns
+`valence_min` and `valence_max`, one value each. A table with `valence_raw` is one that this package wrote:
+its valence is on 0–100 already. Where `metadata` is, folders say nothing but the split.
+
+A tree is recognised only if it cannot be anything else: `metadata` with file names, or nothing but pictures
+in two or more class folders whose names are words. The manifest is called by --name, else by the folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from affectdata.config import parse_model
+from affectdata.errors import SourceError
+from affectdata.labels import spell_emotion
+from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources._delimited import parse_number, require_columns
+from affectdata.sources._mapped import MAP_FILE, MAPPED, ColumnMap, read_mapped
+from affectdata.sources._names import find_readmes, slug, spell_split
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.sources._tables import read_head, read_table
+from affectdata.tree import Tree, is_junk
+
+INFO = SourceInfo(
+    name="image_folder",
+    title="A folder of pictures, by class or with Hugging Face metadata",
+    scales={},
+    license="not stated",
+    citation="none: name the collection that the pictures are from",
+    url="https://huggingface.co/docs/datasets/image_dataset",
+    layout="[train|val|test/]<emotion>/*, or metadata.{csv,jsonl,parquet} with file_name",
+)
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those mean something else
+_FIRST_CLASSES = 4
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise metadata with file names, or pictures in class folders and nothing else."""
+    if MAP_FILE in tree.files:
+        return None
+    metadata = _find_metadata(tree)
+    if metadata:
+        named = [
+            path for path in metadata if path.endswith(".parquet") or "file_name" in read_head(tree, path)
+        ]
+        return f"file names in {named[0]}" if named and tree.pictures() else None
+    pictures = set(tree.pictures())
+    others = [path for path in tree.files if path not in pictures and not is_junk(path)]
+    classes = sorted({_class_of(path) or "" for path in pictures})
+    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in pictures)
+    if set(others) - set(find_readmes(tree)) or not flat or len(classes) < 2:
+        return None
+    if not all(_WORD.fullmatch(name) for name in classes):
+        return None
+    more = " …" if len(classes) > _FIRST_CLASSES else ""
+    return f"nothing but pictures in class folders: {', '.join(classes[:_FIRST_CLASSES])}{more}"
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the metadata if there is any, else the class folders.
+
+    Raises:
+        SourceError: neither is there, or a rating has no scale.
+    """
+    name = slug(options.name or tree.root.resolve().name) or INFO.name
+    metadata = _find_metadata(tree)
+    if not metadata:
+        return Reading(replace(INFO, name=name, title=name), _read_folders(tree))
+    specs = {path: _map_columns(tree, path, name) for path in metadata}
+    scales = {rating: ends for spec in specs.values() for rating, ends in spec.scales.items()}
+    for path, spec in specs.items():
+        if any(scales[rating] != ends for rating, ends in spec.scales.items()):
+            raise SourceError("its ratings are on another scale than elsewhere", where=str(tree.root / path))
+    info = specs[metadata[0]].model_copy(update={"scales": scales}).to_info(name, INFO.layout)
+    info = replace(info, license=INFO.license, citation=INFO.citation, url=INFO.url)
+    return Reading(info, _read_metadata(tree, specs))
+
+
+def _find_metadata(tree: Tree) -> list[str]:
+    return [path for path in tree.files if PurePosixPath(path).name in _METADATA]
+
+
+def _split_of(path: str) -> str | None:
+    return spell_split(path.split("/")[0]) if "/" in path else None
+
+
+def _class_of(path: str) -> str | None:
+    folders = PurePosixPath(path).parts[:-1]
+    inner = folders[1:] if _split_of(path) else folders
+    return inner[0] if inner else None
+
+
+def _read_folders(tree: Tree) -> Iterator[Item]:
+    pictures = tree.pictures()
+    if not any(_class_of(path) for path in pictures):
+        raise SourceError(
+            f"no picture lies in a class folder ({len(pictures)} pictures)",
+            where=str(tree.root),
+            fix=f"sort them into folders, or describe their table in a column map; expected: {INFO.layout}",
+        )
+    yield from (Annotation(path) for path in find_readmes(tree))
+    for path in pictures:
+        word = _class_of(path)
+        if word is None:
+            yield Reject(path, Reason.MISSING_RATING, "it lies in no class folder")
+        else:
+            yield Record(
+                path=path,
+                source_id=path,
+                emotion=spell_emotion(word),
+                split=_split_of(path),
+                extra={"folder": word},
+            )
+
+
+def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
+    """Make the column map that a metadata table amounts to."""
+    header, rows = read_table(tree, path)
+    require_columns(header, ["file_name"], path, fix="add the names of the pictures, relative to its folder")
+    rated = [rating for rating in RATINGS if rating in header]
+    absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no spread without its mean
+    columns = [column for column in MAPPED if column in header and not column.startswith(absent)]
+    shares = [column for column in header if column.startswith("emotion_")]
+    document = {
+        "name": name,
+        "table": path,
+        "key": "file_name",
+        "columns": {column: column for column in columns},
+        "scales": {rating: _find_scale(header, rows, rating, path) for rating in rated},
+        "emotions": {spell_emotion(column.removeprefix("emotion_")): column for column in shares},
+    }
+    return parse_model(ColumnMap, document, str(tree.root / path))
+
+
+def _find_scale(header: list[str], rows: list[list[str]], rating: str, path: str) -> list[float]:
+    if f"{rating}_raw" in header:
+        return [0.0, 100.0]
+    ends = []
+    for column in (f"{rating}_min", f"{rating}_max"):
+        at = header.index(column) if column in header else None
+        values = {row[at] for row in rows if row[at]} if at is not None else set()
+        if len(values) != 1:
+            said = f"{len(values)} different values" if values else "no value"
+            raise SourceError(
+                f"the scale of {rating} is not known: {said} under {column}",
+                where=path,
+                fix=f"add columns {rating}_min and {rating}_max with the lowest and highest answer (1 and 9, "
+                "say), or give a column map: --source table --map COLUMNS.yaml",
+            )
+        ends.append(values.pop())
+    try:
+        return [parse_number(end) for end in ends]
+    except ValueError as error:
+        raise SourceError(f"the scale of {rating} is not known: {error}", where=path) from error
+
+
+def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
+    yield from (Annotation(path) for path in find_readmes(tree))
+    for path, spec in specs.items():
+        folder = path[: -len(PurePosixPath(path).name)]
+        for item in read_mapped(tree, path, spec, folder):
+            if isinstance(item, Record) and item.split is None:
+                item = replace(item, split=_split_of(item.path))
+            yield item
+
+
+_SAMPLE = {"train": 6, "validation": 2, "test": 3}  # pictures per class
+_SAMPLE_CLASSES = {"joy": 85, "sad": 30, "Fearful": 20}  # folder and the valence that its pictures look like
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 34 generated pictures in class folders under split folders.
+
+    One is a PNG called .jpg, some end in .JPG, one is there a second time in another class.
+    """
+    for split, count in _SAMPLE.items():
+        for word, valence in _SAMPLE_CLASSES.items():
+            for number in range(1, count + 1):
+                suffix = ".JPG" if number == 3 else ".jpg"
+                container = "PNG" if (split, word, number) == ("train", "joy", 2) else "JPEG"
+                picture = draw_picture(rng, valence, 128, 96)
+                save_picture(root / split / word / f"{word}_{number}{suffix}", picture, container)
+    twice = (root / "train" / "sad" / "sad_1.jpg").read_bytes()
+    (root / "train" / "Fearful" / "again.jpg").write_bytes(twice)
+    (root / "train" / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
+    (root / "README.md").write_text("Generated pictures.\n", encoding="utf-8", newline="\n")

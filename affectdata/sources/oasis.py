@@ -1,0 +1,205 @@
+"""OASIS, the Open Affective Standardized Image Set: 900 pictures of four categories, rated by 822 people.
+
+Kurdi, Lozano & Banaji (2017). Valence and arousal on 1–7, neutral 4, each with standard deviation and number
+of raters (about 103 for either; the two were rated by different people).
+
+The tree as shipped:
+
+    OASIS.csv                    900 rows; CR-only line ends; the first column, the id, has no name
+    images/Acorns 1.jpg …        500 × 400; one of them is a PNG in spite of its name
+
+The table says `Acorns 1`, two themes end in a space, and copies of the set call the files `Acorns_1.jpg` or
+`Acorns1.jpg`: names are compared by their letters and digits. Copies of the table have LF and quotes. It is
+known by its header, whatever it is called. Numbers have gaps, which are no missing files.
+
+`OASIS_bygender….csv` has means, SDs and Ns of men and women, and categories as numbers. Read alone, its two
+groups are pooled: the mean is weighted by N, the SD is that of both groups together about that mean (not the
+mean of the SDs), N is the sum; raters who gave no gender are in none. Beside `OASIS.csv` it is left unread.
+
+`theme` is the name without its number (`Acorns`), and declared as a group: split at random, a third of the
+apparent skill on this set is having seen `Acorns 2`. `extra` keeps the name, the category and the columns
+by gender as they are written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
+from affectdata.sources._delimited import (
+    parse_count,
+    parse_delimited,
+    parse_number,
+    parse_spread,
+    require_columns,
+)
+from affectdata.sources._join import Row, join_rows
+from affectdata.sources._names import find_readmes, fold_stem
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.sources._tables import read_head
+from affectdata.tree import Tree
+
+_CATEGORIES = {"1": "Animal", "2": "Object", "3": "Person", "4": "Scenery"}
+INFO = SourceInfo(
+    name="oasis",
+    title="Open Affective Standardized Image Set",
+    scales={"valence": Scale(1, 7), "arousal": Scale(1, 7)},
+    license="open access; ratings free for research, each picture on the terms of its source (attribution)",
+    citation=(
+        "Kurdi, B., Lozano, S., & Banaji, M. R. (2017). Introducing the Open Affective Standardized Image "
+        "Set (OASIS). Behavior Research Methods, 49(2), 457–470. https://doi.org/10.3758/s13428-016-0715-3"
+    ),
+    url="https://osf.io/6pnd7/",
+    layout="OASIS.csv, 'images/<Theme>.jpg'",
+    subtypes={name: Subtype(name.lower()) for name in _CATEGORIES.values()},
+    groups=("theme",),
+)
+_MEASURES = {"valence": "Valence", "arousal": "Arousal"}
+_GENDERS = ("men", "women")
+_COMMON = ["Theme", "Category", "Source"]
+_OVERALL = [f"{measure}_{part}" for measure in _MEASURES.values() for part in ("mean", "SD", "N")]
+_BY_GENDER = [f"{column}_{gender}" for column in _OVERALL for gender in _GENDERS]
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise OASIS by the header of a table at the root."""
+    tables = _find_tables(tree)
+    return f"the header of {tables[0]}" if tables else None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the table that is there, the one over all raters first."""
+    return Reading(INFO, _read_items(tree))
+
+
+def _find_tables(tree: Tree) -> list[str]:
+    """List the tables of OASIS, those over all raters before those by gender."""
+    heads = {path: set(_read_header(tree, path)) for path in _root_tables(tree)}
+    wanted = (_OVERALL, _BY_GENDER)
+    return [path for columns in wanted for path, head in heads.items() if head.issuperset(_COMMON + columns)]
+
+
+def _root_tables(tree: Tree) -> list[str]:
+    return [path for path in tree.files if "/" not in path and path.lower().endswith(".csv")]
+
+
+def _read_header(tree: Tree, path: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in read_head(tree, path).split(",")]
+
+
+def _read_items(tree: Tree) -> Iterator[Item]:
+    tables = _find_tables(tree)
+    if not tables:
+        _complain(tree)
+    table, *others = tables
+    yield from (Annotation(path) for path in find_readmes(tree))
+    yield Annotation(table)
+    for path in others:
+        yield Annotation(path)
+        yield Finding("unread_table", f"{path} was left unread: the ratings are those of {table}")
+    for item in join_rows(_read_rows(tree, table), tree.pictures(), fold_stem):
+        yield _read_row(*item) if isinstance(item, tuple) else item
+
+
+def _complain(tree: Tree) -> None:
+    for path in _root_tables(tree):
+        require_columns(_read_header(tree, path), _COMMON + _OVERALL, path)
+    raise SourceError(
+        "there is no table of OASIS", where=f"{tree.root}: no .csv", fix="put OASIS.csv beside images/"
+    )
+
+
+def _read_rows(tree: Tree, table: str) -> Iterator[Row]:
+    header, lines = parse_delimited(tree.read_bytes(table), ",", table)
+    for number, line in enumerate(lines, 1):
+        cells = dict(zip(header, line, strict=True))
+        yield Row(table, cells.pop("", "") or f"I{number}", cells["Theme"], cells)
+
+
+def _read_row(row: Row, path: str) -> Record | Reject:
+    cells = dict(row.cells)
+    theme, category = cells["Theme"], _CATEGORIES.get(cells["Category"], cells["Category"])
+    if category not in INFO.subtypes:
+        raise SourceError(
+            f"{category!r} is no category of OASIS; these are: {', '.join(INFO.subtypes)}", where=row.where
+        )
+    try:
+        ratings = {name: _read_rating(cells, measure) for name, measure in _MEASURES.items()}
+    except ValueError as error:
+        return Reject(path, Reason.BAD_RATING, f"{row.where}, {error}")
+    return Record(
+        path=path,
+        source_id=row.key,
+        subtype=category,
+        ratings=ratings,
+        theme=re.sub(r"[ _]*\d+$", "", theme),
+        attribution=cells["Source"] or None,
+        extra={name: cell for name, cell in cells.items() if name not in ("Source", *_OVERALL)},
+    )
+
+
+def _read_rating(cells: dict[str, str], measure: str) -> Rating:
+    try:
+        if f"{measure}_mean" in cells:
+            return _one_rating(cells, measure, "")
+        return pool_ratings(*(_one_rating(cells, measure, f"_{gender}") for gender in _GENDERS))
+    except ValueError as error:
+        raise ValueError(f"{measure}: {error}") from None
+
+
+def _one_rating(cells: dict[str, str], measure: str, suffix: str) -> Rating:
+    mean, sd, n = (cells[f"{measure}_{part}{suffix}"] for part in ("mean", "SD", "N"))
+    return Rating(parse_number(mean), parse_spread(sd) if sd else None, parse_count(n) if n else None)
+
+
+def pool_ratings(a: Rating, b: Rating) -> Rating:
+    """Return the rating of two groups of raters together, as if their single ratings were at hand.
+
+    Sums of squares about the group means and of the group means about the pooled one add up; SDs are those
+    of a sample (n - 1).
+
+    Raises:
+        ValueError: a group has no SD or no raters.
+    """
+    if not a.n or not b.n or a.sd is None or b.sd is None:
+        raise ValueError("two groups can be pooled only with the SD and the N of both")
+    n = a.n + b.n
+    mean = (a.mean * a.n + b.mean * b.n) / n
+    squares = a.sd**2 * (a.n - 1) + b.sd**2 * (b.n - 1) + (a.mean - b.mean) ** 2 * a.n * b.n / n
+    return Rating(round(mean, 9), round(math.sqrt(squares / (n - 1)), 9), n)
+
+
+# The generated sample: themes by category, with numbers that have gaps.
+_SAMPLE: dict[str, dict[str, tuple[int, ...]]] = {
+    "Animal": {"Lynx": (1, 2, 3), "Newt": (1, 2, 4)},
+    "Object": {"Clay pot": (1, 2, 3, 4), "Ladder": (2, 3)},
+    "Person": {"Juggler": (1, 2, 3), "Surprised look": (1, 2, 3, 5), "Queue": (1, 2)},
+    "Scenery": {"Marsh": (1, 2, 3), "Quarry": (1, 3), "Fjord": (1, 2, 3)},
+}
+_TRAILING_SPACE = ("Ladder 2", "Marsh 3")
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 29 generated pictures in OASIS's layout; a thirtieth row has none. Its quirks are there."""
+    rows = [",Theme,Category,Source," + ",".join(_OVERALL)]
+    names = [
+        (kind, f"{theme} {at}") for kind, set_ in _SAMPLE.items() for theme, ats in set_.items() for at in ats
+    ]
+    for number, (category, name) in enumerate([*names, ("Scenery", "Fjord 4")], 1):
+        valence, arousal = rng.uniform(1.2, 6.6), rng.uniform(1.8, 5.6)
+        cells = [f"I{number}", name + " " * (name in _TRAILING_SPACE), category, "generated"]
+        for mean, sd, n in ((valence, rng.uniform(0.4, 2), 101), (arousal, rng.uniform(1.2, 2.4), 100)):
+            cells += [f"{mean:.9f}", f"{sd:.9f}", str(n + number % 5)]
+        rows.append(",".join(cells))
+        if number <= len(names):
+            picture = draw_picture(rng, (valence - 1) / 6 * 100, 125, 100)
+            container = "PNG" if name == "Newt 4" else "JPEG"
+            save_picture(root / "images" / f"{name}.jpg", picture, container)
+    (root / "OASIS.csv").write_bytes("\r".join(rows).encode("ascii"))

@@ -1,0 +1,156 @@
+"""Any rating table beside pictures, described by a column map: CSV, TSV, XLSX, Parquet or JSON lines.
+
+A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map the file
+`columns.yaml` at the root is one, and a tree that holds it is recognised by it. All there is to say in one:
+
+    name: my_norms                    # of the manifest; --name wins
+    table: ratings/*.csv              # a path inside the root, or a pattern for several tables
+    sheet: Ratings                    # .xlsx: a sheet, by default the first
+    skip_rows: 2                      # lines before the header
+    encoding: cp1252                  # by default UTF-8, else cp1252
+    delimiter: ";"                    # by default the tab, semicolon or comma of the header
+    na: [".", "NA"]                   # cells that hold nothing, beside empty ones
+    key: picture                      # the column that names the picture
+    file: images/{key}.jpg            # where it is; any column in braces; the suffix may differ or be missing
+    scales: {valence: [1, 9]}         # for each rating, its lowest and highest answer
+    columns: {valence: V_mean, valence_sd: V_SD, valence_n: N, subtype: kind, theme: scene}
+    emotions: {joy: Joy, sadness: Sad}    # shares of raters; "13 %" is 0.13
+    percent: true                     # bare numbers under `emotions` are percentages
+    subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
+    groups: [theme]                   # equal values never straddle a split
+    title: My norms                   # and license, citation, url, evidence (seen | unverified)
+
+`columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
+age_group, gender, ethnicity, split, license, attribution and url. Columns that the map does not name go into
+`extra` as they are. A spreadsheet's `2000.0` is the key 2000. A row whose ratings are all NA is rejected, as
+are rows for one picture that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from affectdata.config import parse_model, read_yaml
+from affectdata.errors import SourceError, UsageError
+from affectdata.records import Annotation, SourceInfo
+from affectdata.sources._mapped import MAP_FILE, ColumnMap, read_mapped
+from affectdata.sources._names import find_readmes, slug
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.sources._tables import TABLE_SUFFIXES
+from affectdata.tree import Tree
+
+_SHIPPED = Path(__file__).parent / "maps"
+_STATED = "as the column map states"
+INFO = SourceInfo(
+    name="table",
+    title="A rating table of your own, with a column map",
+    scales={},
+    license=_STATED,
+    citation=_STATED,
+    url="",
+    layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
+)
+_EXAMPLE = (
+    "name: my_norms | table: ratings.csv | key: picture | file: images/{key}.jpg | "
+    "scales: {valence: [1, 9]} | columns: {valence: V_mean}"
+)
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise a tree by the column map at its root."""
+    return f"the column map {MAP_FILE}" if MAP_FILE in tree.files else None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the tables that the column map names.
+
+    Raises:
+        UsageError: there is no column map.
+        RecipeError: the map is no map; every problem is listed.
+        SourceError: no such table, or it lacks a column.
+    """
+    path = _find_map(tree, options)
+    spec = parse_model(ColumnMap, read_yaml(path), str(path))
+    tables = [name for name in tree.files if name == spec.table or fnmatchcase(name, spec.table)]
+    if not tables:
+        there = [name for name in tree.files if Path(name).suffix.lower() in TABLE_SUFFIXES]
+        raise SourceError(
+            f"{tree.root} holds no table {spec.table!r}",
+            where=f"tables there: {', '.join(there[:10]) or 'none'}",
+            fix=f"correct `table` in {path}",
+        )
+    info = spec.to_info(slug(options.name or "") or spec.name, f"{spec.table}, {spec.file}")
+    return Reading(info, _read_items(tree, spec, tables, path))
+
+
+def _find_map(tree: Tree, options: ReadOptions) -> Path:
+    if options.map_path is None:
+        if MAP_FILE in tree.files:
+            return tree.root / MAP_FILE
+        raise UsageError(
+            "the source `table` needs a column map",
+            where=f"neither --map nor {MAP_FILE} in {tree.root}",
+            fix=f"--map COLUMNS.yaml; the least a map says, one key per line: {_EXAMPLE}",
+        )
+    shipped = _SHIPPED / f"{options.map_path}.yaml"
+    return shipped if len(options.map_path.parts) == 1 and shipped.exists() else options.map_path
+
+
+def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) -> Iterator[Item]:
+    beside = {name for name in find_readmes(tree) if name not in tables}
+    if map_path.resolve().is_relative_to(tree.root.resolve()):
+        beside.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
+    yield from (Annotation(name) for name in sorted(beside))
+    for table in tables:
+        yield from read_mapped(tree, table, spec)
+
+
+_SAMPLE_MAP = """\
+# Column map of a generated sample; `affectdata ingest` on this folder uses it.
+name: sample_norms
+title: Generated norms, no real collection
+table: norms.txt
+skip_rows: 2
+na: ["."]
+key: id
+file: images/{key}.jpg
+scales: {valence: [1, 9], arousal: [1, 9]}
+columns: {valence: valmn, valence_sd: valsd, valence_n: n, arousal: aromn, subtype: kind, theme: scene}
+emotions: {joy: joy, fear: fear}
+percent: true
+subtypes: {i: {name: indoors}, o: {name: outdoors, upright: true}}
+groups: [theme]
+license: CC0 1.0 (generated)
+citation: none; generated by affectdata
+"""
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 28 generated pictures, a table with decimal ids, NA cells and a preamble, and its column map.
+
+    One row has no picture, one picture no row, and one row no rating.
+    """
+    lines = ["Generated norms", "", "id\tvalmn\tvalsd\taromn\tn\tkind\tscene\tjoy\tfear\tremark"]
+    for number in range(28):
+        valence, arousal = rng.uniform(1.2, 8.8), rng.uniform(2, 8)
+        key = "2375.1" if number == 3 else f"{2000 + 5 * number}"
+        suffix = ".JPG" if number % 7 == 6 else ".jpg"
+        save_picture(root / "images" / (key + suffix), draw_picture(rng, (valence - 1) / 8 * 100), "JPEG")
+        joy = int(rng.integers(0, 100))
+        cells = [f"{key}.0" if number < 3 else key, f"{valence:.2f}", f"{rng.uniform(0.8, 2.4):.2f}"]
+        cells += [f"{arousal:.2f}" if number % 9 else ".", str(60 + number % 7), "io"[number % 2]]
+        cells += [f"scene {number // 3}", f"{joy} %", str(100 - joy), "as generated"]
+        if number == 26:
+            cells[1:4] = ["."] * 3
+            cells[7:9] = ["."] * 2
+        if number < 27:
+            lines.append("\t".join(cells))
+    lines.append("9999\t5.00\t1.00\t5.00\t60\ti\tscene 0\t50 %\t50\tno picture")
+    (root / "norms.txt").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8", newline="")
+    (root / MAP_FILE).write_text(_SAMPLE_MAP, encoding="utf-8", newline="\n")
+    (root / "readme.txt").write_text("Generated pictures and ratings.\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,182 @@
+"""What every source promises, registered ones all alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import affectdata
+from affectdata.ingest import IngestResult, ingest, recognise
+from affectdata.records import RATINGS, Annotation
+from affectdata.registry import find_plugins, load_plugin
+from affectdata.schema import manifest_schema
+from affectdata.sources._protocol import ReadOptions
+from affectdata.tree import is_picture_name, read_tree
+
+NAMES = find_plugins("sources")
+_MOST_PICTURES = 300
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def plugin(request: pytest.FixtureRequest) -> ModuleType:
+    return load_plugin("sources", request.param)
+
+
+@pytest.fixture(scope="module")
+def sample(plugin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("samples") / "tree"
+    plugin.write_sample(root, np.random.default_rng(0))
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(plugin: ModuleType, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> IngestResult:
+    return ingest(sample, out=tmp_path_factory.mktemp("out"), workers=1)
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {
+        Path(folder, name).relative_to(root).as_posix(): Path(folder, name).read_bytes()
+        for folder, _, names in os.walk(root)
+        for name in names
+    }
+
+
+def _tables(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def _rows(result: IngestResult) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = result.manifest.table.to_pylist()
+    return rows
+
+
+def test_the_shelf_is_not_empty() -> None:
+    assert {"gaped", "image_folder", "oasis", "table"} <= set(NAMES)
+
+
+def test_data_sheet_is_filled_in(plugin: ModuleType) -> None:
+    info = plugin.INFO
+    assert info.name == plugin.__name__.rpartition(".")[2]
+    assert info.title and info.license and info.citation and info.layout
+    assert set(info.scales) <= set(RATINGS)
+    assert set(info.groups) <= set(manifest_schema().names)
+    assert info.evidence in ("seen", "unverified")
+    assert len((plugin.__doc__ or "").splitlines()) > 5
+
+
+def test_sample_depends_on_nothing_but_the_seed(plugin: ModuleType, sample: Path, tmp_path: Path) -> None:
+    plugin.write_sample(tmp_path / "again", np.random.default_rng(0))
+    assert _files(tmp_path / "again") == _files(sample)
+
+
+def test_sample_is_small_and_drawn(plugin: ModuleType, sample: Path, tmp_path: Path) -> None:
+    plugin.write_sample(tmp_path / "other", np.random.default_rng(1))
+    here, there = _files(sample), _files(tmp_path / "other")
+    pictures = [path for path in here if is_picture_name(path)]
+    assert 0 < len(pictures) <= _MOST_PICTURES
+    shipped = {here[path] for path in pictures} & {there[path] for path in there if is_picture_name(path)}
+    assert not shipped  # a real picture would be there whatever the seed
+    for path in pictures:
+        with Image.open(sample / path) as image:
+            assert not image.getexif() and "icc_profile" not in image.info
+
+
+def test_package_ships_no_picture() -> None:
+    files = _files(Path(affectdata.__file__).parent)
+    assert files
+    assert not [path for path in files if is_picture_name(path)]
+
+
+def test_own_sample_is_recognised_by_it_alone(plugin: ModuleType, sample: Path) -> None:
+    tree = read_tree(sample)
+    claims = [name for name in NAMES if load_plugin("sources", name).detect(tree)]
+    assert claims == [plugin.INFO.name]
+    assert recognise(tree)[0] == plugin.INFO.name
+
+
+def test_nothing_is_recognised_in_foreign_files(plugin: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("Theme, and other words")
+    (tmp_path / "things.csv").write_bytes(b"name;\xff\xfe\r\n\x00\x01\r\n")
+    assert plugin.detect(read_tree(tmp_path)) is None
+
+
+def test_every_file_is_accounted_for_once(plugin: ModuleType, sample: Path, result: IngestResult) -> None:
+    items = plugin.read(read_tree(sample), ReadOptions()).items
+    annotations = [item.path for item in items if isinstance(item, Annotation)]
+    rejected = result.rejects["path"].to_pylist()
+    of_files = [path for path in rejected if "#" not in path]
+    of_rows = [path for path in rejected if "#" in path]
+    named = Counter([row["path"] for row in _rows(result)] + of_files + annotations)
+    assert named == Counter(_files(sample).keys())
+    assert max(Counter(of_rows).values(), default=1) == 1
+    assert result.n_seen == len(_files(sample)) + len(of_rows)
+    assert result.counts["kept"] == len(_rows(result)) > 0
+    assert result.counts["annotation"] == len(annotations)
+
+
+def test_ids_are_sha256_of_the_files(sample: Path, result: IngestResult) -> None:
+    for row in _rows(result):
+        data = (sample / row["path"]).read_bytes()
+        assert row["image_id"] == hashlib.sha256(data).hexdigest()
+        assert row["bytes"] == len(data)
+
+
+def test_pomp_gives_the_raw_rating_back(result: IngestResult) -> None:
+    for row in _rows(result):
+        for name in RATINGS:
+            if row[name] is None:
+                assert row[f"{name}_raw"] is None
+                continue
+            low, high = Fraction(row[f"{name}_min"]), Fraction(row[f"{name}_max"])
+            raw = low + Fraction(row[name]) / 100 * (high - low)
+            assert abs(raw - Fraction(row[f"{name}_raw"])) <= (high - low) / 100 / 10**6
+            assert 0 <= row[name] <= 100
+
+
+class _Shuffled(list[Any]):
+    def __enter__(self) -> _Shuffled:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def _ingest_elsewhere(
+    sample: Path, place: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, bytes]:
+    shutil.copytree(sample, place / "tree")
+    scandir, rng = os.scandir, random.Random(workers)
+
+    def shuffled(path: Any) -> _Shuffled:
+        entries = sorted(scandir(path), key=lambda entry: entry.name, reverse=True)
+        rng.shuffle(entries)
+        return _Shuffled(entries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("affectdata.tree.os.scandir", shuffled)
+        ingest(place / "tree", out=place / "out", workers=workers)
+    return _tables(place / "out")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_tree_same_bytes(
+    workers: int, sample: Path, result: IngestResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "another" / "place"
+    place.mkdir(parents=True)
+    first = _tables(result.manifest.path.parent)
+    assert len(first) == 3
+    assert _ingest_elsewhere(sample, place, workers, monkeypatch) == first

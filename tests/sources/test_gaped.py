@@ -1,0 +1,132 @@
+"""GAPED: two tables per kind, .jpg in the tables and .bmp on disk, spacer columns, rows of tabs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from affectdata.errors import SourceError
+from affectdata.sources import gaped
+from affectdata.tree import read_tree
+
+MEANS = "\tValence\tArousal\tInternal norms\tExternal norms\r\n"
+SPREADS = (
+    "\tValence\t(SD)\t\tArousal\t(SD)\t\tInternal norms\t(SD)\t\tExternal norms\t(SD)\r\n"
+    "A001.jpg\t12.5\t(5.43)\t\t60.25\t(7.5)\t\t10.1\t(1)\t\t20.2\t(2)\r\n" + "\t" * 11 + "\r\n"
+)
+ROW = "A001.jpg\t12.500\t60.250\t10.123456\t20.234567"
+
+
+@pytest.fixture
+def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
+    """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added."""
+
+    def call(*rows: str, **files: Any) -> Path:
+        tree = {"A.txt": MEANS + "\r\n".join(rows), "A/A001.bmp": image(1, "BMP")}
+        return plant({**tree, **files.get("files", {})})
+
+    return call
+
+
+def test_means_and_spreads_come_from_their_tables(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    outcome = take(grow(ROW, files={"A_with SD.txt": SPREADS}))
+    row = outcome.rows["A/A001.bmp"]
+    assert (row["valence"], row["valence_sd"], row["arousal"], row["arousal_sd"]) == (12.5, 5.43, 60.25, 7.5)
+    assert (row["source_id"], row["subtype"], row["content_tags"]) == ("A001", "A", "animal_cruelty")
+    assert json.loads(row["extra"]) == {
+        "Internal norms": "10.123456",
+        "External norms": "20.234567",
+        "Internal norms (SD)": "(1)",
+        "External norms (SD)": "(2)",
+    }
+    assert row["valence_n"] is None
+
+
+def test_palette_bitmap_is_read(plant: Callable[..., Path], take: Callable[..., Any], tmp_path: Path) -> None:
+    gaped.save_picture(tmp_path / "p.bmp", np.full((6, 8, 3), 200, np.uint8), "BMP", palette=True)
+    tree = {"N.txt": "\tValence\tArousal\nN001.jpg\t50\t20", "N/N001.bmp": (tmp_path / "p.bmp").read_bytes()}
+    assert take(plant(tree)).rows["N/N001.bmp"]["format"] == "bmp"
+
+
+def test_numbers_with_gaps_are_no_missing_files(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    root = grow(ROW, "A009.jpg\t20\t30\t1\t1", files={"A/A009.bmp": image(9, "BMP")})
+    outcome = take(root)
+    assert set(outcome.rows) == {"A/A001.bmp", "A/A009.bmp"}
+    assert not outcome.reasons
+
+
+def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(grow(ROW, "A002.jpg\t1\t2\t3\t4", "A003.jpg\t1\t2\t3\t4"))
+    assert outcome.reasons == {"A.txt#A002": "missing_image", "A.txt#A003": "missing_image"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "said"),
+    [
+        ("A001.jpg\tn/a\t60\t1\t1", "bad_rating", "Valence"),
+        ("A001.jpg\t50\tinf\t1\t1", "bad_rating", "Arousal"),
+        ("A001.jpg\t\t60\t1\t1", "bad_rating", "A.txt, row A001"),
+        ("A001.jpg\t100.5\t60\t1\t1", "rating_out_of_range", "100.5"),
+    ],
+)
+def test_bad_rating_rejects_the_picture(
+    row: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    outcome = take(grow(row))
+    assert outcome.reasons == {"A/A001.bmp": reason}
+    assert said in outcome.details["A/A001.bmp"]
+
+
+def test_unrated_picture_is_rejected(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    outcome = take(grow(ROW, files={"A/A777.bmp": image(7, "BMP")}))
+    assert outcome.reasons == {"A/A777.bmp": "missing_rating"}
+
+
+def test_damaged_pictures_are_rejected(
+    grow: Callable[..., Path], take: Callable[..., Any], damaged: dict[str, tuple[bytes, str]]
+) -> None:
+    rows = [f"{name}.jpg\t50\t50\t1\t1" for name in damaged]
+    outcome = take(grow(ROW, *rows, files={f"A/{name}.bmp": data for name, (data, _) in damaged.items()}))
+    assert outcome.reasons == {f"A/{name}.bmp": reason for name, (_, reason) in damaged.items()}
+    assert set(outcome.rows) == {"A/A001.bmp"}
+
+
+def test_two_files_of_one_name(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    outcome = take(grow(ROW, files={"A/A001.png": image(2, "PNG")}))
+    assert outcome.reasons == {"A/A001.png": "bad_name"}
+
+
+def test_equal_rows_count_once_and_others_are_refused(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    assert list(take(grow(ROW, ROW)).rows) == ["A/A001.bmp"]
+    with pytest.raises(SourceError, match="A001 is rated twice"):
+        take(grow(ROW, ROW.replace("12.500", "13.500")))
+
+
+def test_missing_column_says_what_is_there(plant: Callable[..., Path], image: Callable[..., bytes]) -> None:
+    root = plant({"A.txt": "\tValence\tExcitement\nA001.jpg\t1\t2", "A/A001.bmp": image(1, "BMP")})
+    with pytest.raises(SourceError, match="lacks the column 'Arousal'") as caught:
+        list(gaped.read(read_tree(root), gaped.ReadOptions()).items)
+    assert "'Excitement'" in caught.value.where
+
+
+def test_pictures_without_their_table(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    root = grow(ROW, files={"Sn/Sn001.bmp": image(3, "BMP")})
+    with pytest.raises(SourceError, match=r"no table Sn\.txt"):
+        take(root)

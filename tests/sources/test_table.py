@@ -1,0 +1,352 @@
+"""The table source: any container, any names, through a column map."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affectdata.errors import RecipeError, SourceError, UsageError
+from affectdata.sources._mapped import parse_share
+from affectdata.sources._tables import read_table
+from affectdata.tree import read_tree
+
+MAP: dict[str, Any] = {
+    "name": "norms",
+    "table": "norms.csv",
+    "key": "pic",
+    "file": "images/{key}.jpg",
+    "scales": {"valence": [1, 9]},
+    "columns": {"valence": "V", "valence_sd": "SD", "valence_n": "N"},
+}
+
+
+@pytest.fixture
+def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
+    """Plant pictures a, b and 2000, a table and a map that `changes` differs in."""
+
+    def call(text: str | bytes, files: dict[str, bytes | str] | None = None, **changes: Any) -> Path:
+        column_map = {**MAP, **changes}
+        pictures = {"images/a.jpg": image(1), "images/b.PNG": image(2, "PNG"), "images/2000.jpg": image(3)}
+        texts = {column_map["table"]: text, "columns.yaml": yaml.safe_dump(column_map, sort_keys=False)}
+        return plant({**pictures, **texts, **(files or {})})
+
+    return call
+
+
+def test_map_at_the_root_is_used(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(grow("pic,V,SD,N,note\na,9,0.8,30,fine\nb.jpg,1,,,\n2000.0,5,1,3.0,x\n"))
+    rows = outcome.rows
+    assert (rows["images/a.jpg"]["valence"], rows["images/a.jpg"]["valence_sd"]) == (100.0, 10.0)
+    assert rows["images/a.jpg"]["valence_n"] == 30
+    assert (rows["images/b.PNG"]["valence"], rows["images/b.PNG"]["valence_sd"]) == (0.0, None)
+    assert (rows["images/2000.jpg"]["source_id"], rows["images/2000.jpg"]["valence_n"]) == ("2000", 3)
+    assert json.loads(rows["images/a.jpg"]["extra"]) == {"note": "fine"}
+    assert (outcome.result.info.name, outcome.result.counts["annotation"]) == ("norms", 2)
+    assert not outcome.reasons
+
+
+def test_map_elsewhere_and_another_name(
+    grow: Callable[..., Path], take: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = grow("pic,V,SD,N\na,5,,\nb,5,,\n2000,5,,")
+    (root / "columns.yaml").rename(tmp_path / "elsewhere.yaml")
+    outcome = take(root, "table", map_path=tmp_path / "elsewhere.yaml", name="My Norms (2024)")
+    assert outcome.result.manifest.name == "my_norms_2024"
+    assert len(outcome.rows) == 3
+
+
+def test_without_a_map(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    root = grow("pic,V\na,5")
+    (root / "columns.yaml").unlink()
+    with pytest.raises(UsageError, match="needs a column map") as caught:
+        take(root, "table")
+    assert "--map" in caught.value.fix and "scales: {valence: [1, 9]}" in caught.value.fix
+
+
+def test_every_mistake_in_a_map_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    root = grow(
+        "pic,V\na,5",
+        name="No Good",
+        skip_rows=-1,
+        colour="red",
+        encoding="utf-99",
+        scales={"valence": [9, 1], "joy": [0, 1]},
+        columns={"arousal_sd": "SD", "mood": "M"},
+        emotions={"Sad": "sad"},
+    )
+    with pytest.raises(RecipeError) as caught:
+        take(root)
+    message = str(caught.value)
+    for said in (
+        *("name:", "skip_rows:", "colour: unknown key", "encoding: no such encoding", "columns.yaml"),
+        *("valence does not go from low to high", "joy is no rating", "arousal_sd without arousal"),
+        *("mood is unknown", "write Sad as sadness"),
+    ):
+        assert said in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"scales": {}}, "valence needs its scale"), ({"groups": ["theme"]}, "theme is not among `columns`")],
+)
+def test_parts_of_a_map_must_fit_together(
+    changes: dict[str, Any], said: str, grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        take(grow("pic,V,SD,N\na,5,,", **changes))
+
+
+def _workbook(rows: list[list[Any]]) -> bytes:
+    book, buffer = openpyxl.Workbook(), io.BytesIO()
+    book.create_sheet("Ratings")
+    for row in rows:
+        book["Ratings"].append(row)
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def _parquet(rows: list[list[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    columns = [list(column) for column in zip(*rows[1:], strict=True)]
+    pq.write_table(pa.table(dict(zip(rows[0], columns, strict=True))), buffer)
+    return buffer.getvalue()
+
+
+CELLS: list[list[Any]] = [["pic", "V", "SD", "N"], [2000.0, 6.5, 1.0, 20], [2375.1, 3.0, None, None]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "changes"),
+    [
+        ("n.csv", "pic,V,SD,N\n2000.0,6.5,1.0,20\n2375.1,3.0,,\n", {}),
+        ("n.csv", "pic;V;SD;N\r\n2000;6.5;1;20\r\n2375.1;3;;", {}),
+        ("n.txt", "pic\tV\tSD\tN\r2000\t6.5\t1\t20\r2375.1\t3\t.\t.", {"na": ["."]}),
+        (
+            "n.txt",
+            "made in 2008\n\npic|V|SD|N\n2000|6.5|1|20\n2375.1|3||",
+            {"skip_rows": 2, "delimiter": "|"},
+        ),
+        ("n.csv", "pic,V,SD,N\n2000,6.5,1,20\n2375.1,3,,".encode("utf-16"), {"encoding": "utf-16"}),
+        ("n.xlsx", _workbook([["made"], *CELLS]), {"sheet": "Ratings", "skip_rows": 1}),
+        ("n.parquet", _parquet(CELLS), {}),
+        ("n.jsonl", "\n".join(json.dumps(dict(zip(CELLS[0], row, strict=True))) for row in CELLS[1:]), {}),
+    ],
+)
+def test_every_container_says_the_same(
+    name: str,
+    content: str | bytes,
+    changes: dict[str, Any],
+    grow: Callable[..., Path],
+    take: Callable[..., Any],
+    image: Callable[..., bytes],
+) -> None:
+    rows = take(grow(content, {"images/2375.1.JPG": image(9)}, table=name, **changes)).rows
+    assert set(rows) == {"images/2000.jpg", "images/2375.1.JPG"}
+    first, second = rows["images/2000.jpg"], rows["images/2375.1.JPG"]
+    assert (first["valence_raw"], first["valence_sd"], first["valence_n"]) == (6.5, 12.5, 20)
+    assert (second["source_id"], second["valence_raw"], second["valence_sd"]) == ("2375.1", 3.0, None)
+    assert (first["valence_min"], first["valence_max"]) == (1.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "changes", "said"),
+    [
+        ("n.xlsx", b"PK no workbook", {}, "cannot be read as a workbook"),
+        ("n.xlsx", _workbook(CELLS), {"sheet": "Noten"}, "no sheet 'Noten'"),
+        ("n.parquet", b"PAR1 no parquet", {}, "cannot be read as Parquet"),
+        ("n.jsonl", b'{"pic": "a"}\nnot json', {}, "not one JSON object per line"),
+        ("n.sav", b"$FL2", {}, r"\.sav files are not read"),
+        ("n.csv", b"\xff\xfe\xfa", {"encoding": "utf-8"}, "is not utf-8"),
+        ("n.csv", b"", {}, "has no header"),
+        ("n.csv", b"pic,V,SD,N\na,5,1,2,3", {}, "5 cells under a header of 4"),
+        ("n.csv", b"pic,Val,SD,N\na,5,1,2", {}, "lacks the column 'V'"),
+    ],
+)
+def test_tables_that_cannot_be_read(
+    name: str,
+    content: bytes,
+    changes: dict[str, Any],
+    said: str,
+    grow: Callable[..., Path],
+    take: Callable[..., Any],
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        take(grow(content, table=name, **changes))
+
+
+def test_missing_column_says_what_is_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    with pytest.raises(SourceError, match="lacks the columns 'SD', 'N'") as caught:
+        take(grow("pic,V,Other\na,5,1"))
+    assert "'Other'" in caught.value.where and "column map" in caught.value.fix
+
+
+def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    root = grow("pic,V,SD,N\na,5,,", {"other.tsv": "x"})
+    (root / "norms.csv").unlink()
+    with pytest.raises(SourceError, match=r"no table 'norms\.csv'") as caught:
+        take(root)
+    assert "other.tsv" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason", "said"),
+    [
+        ("five,1,2", "bad_rating", "norms.csv#a, V"),
+        ("nan,1,2", "missing_rating", "nothing under V"),
+        (",1,2", "missing_rating", "nothing under V"),
+        ("5,-1,2", "bad_rating", "norms.csv#a, SD"),
+        ("5,1,2.5", "bad_rating", "norms.csv#a, N"),
+        ("5,1,99999999999", "bad_rating", "norms.csv#a, N"),
+        ("9.5,1,2", "rating_out_of_range", "9.5"),
+    ],
+)
+def test_bad_cells(
+    cells: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    outcome = take(grow(f"pic,V,SD,N\na,{cells}\nb,5,,\n2000,5,,"))
+    assert outcome.reasons == {"images/a.jpg": reason}
+    assert said in outcome.details["images/a.jpg"]
+
+
+def test_rows_and_pictures_that_find_no_partner(
+    grow: Callable[..., Path],
+    take: Callable[..., Any],
+    image: Callable[..., bytes],
+    damaged: dict[str, tuple[bytes, str]],
+) -> None:
+    lines = ["pic,V,SD,N", "a,5,,", "b,5,,", "2000,5,,", "gone,5,,", "../../secret,5,,", ",5,,"]
+    files = {"images/unrated.jpg": image(7), **{f"images/{n}.jpg": data for n, (data, _) in damaged.items()}}
+    outcome = take(grow("\n".join([*lines, *(f"{name},5,," for name in damaged)]), files))
+    assert outcome.reasons == {
+        "norms.csv#gone": "missing_image",
+        "norms.csv#../../secret": "missing_image",
+        "norms.csv#row 6": "missing_image",
+        "images/unrated.jpg": "missing_rating",
+        **{f"images/{name}.jpg": reason for name, (_, reason) in damaged.items()},
+    }
+
+
+def test_repeated_and_conflicting_rows(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(grow("pic,V,SD,N\na,5,,\na,5,,\nb,5,,\nb,6,,\n2000,5,,"))
+    assert outcome.reasons == {"images/b.PNG": "conflicting_rating"}
+    assert outcome.findings == ["repeated_row"]
+    assert set(outcome.rows) == {"images/a.jpg", "images/2000.jpg"}
+
+
+def test_two_files_for_one_row(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    twins = {"images/b.tif": image(8, "TIFF")}
+    outcome = take(grow("pic,V,SD,N\na,5,,\nb,5,,\n2000,5,,", twins))
+    assert outcome.reasons["norms.csv#b"] == "bad_name"
+    assert {"images/b.tif", "images/b.PNG"} <= outcome.reasons.keys()
+    outcome = take(grow("pic,V,SD,N\na,5,,\nb.tif,5,,\n2000,5,,", twins, file="images/{key}"))
+    assert "images/b.tif" in outcome.rows
+    assert outcome.reasons == {"images/b.PNG": "missing_rating"}
+
+
+def test_emotions_as_shares(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    table = "pic,Joy,Sad\na,13 %,80\nb,50,50\n2000,120,0\n"
+    outcome = take(
+        grow(table, columns={}, scales={}, percent=True, emotions={"joy": "Joy", "sadness": "Sad"})
+    )
+    row, tied = outcome.rows["images/a.jpg"], outcome.rows["images/b.PNG"]
+    assert (row["emotion_joy"], row["emotion_sadness"]) == (0.13, 0.8)
+    assert (row["emotion"], row["agreement"]) == ("sadness", 0.8)
+    assert (tied["emotion"], tied["agreement"]) == (None, None)
+    assert outcome.reasons == {"images/2000.jpg": "bad_rating"}
+
+
+@given(st.integers(0, 10_000))
+def test_percentages_are_shares(basis_points: int) -> None:
+    text = f"{basis_points / 100:.2f}"
+    assert parse_share(f"{text} %") == parse_share(text, percent=True) == basis_points / 10_000
+
+
+@pytest.mark.parametrize("cell", ["1.5", "-0.1", "101 %", "%", "nan"])
+def test_no_share(cell: str) -> None:
+    with pytest.raises(ValueError):
+        parse_share(cell)
+
+
+def test_every_other_field(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    columns = {
+        "subtype": "kind",
+        "subject_id": "who",
+        "age": "years",
+        "gender": "sex",
+        "split": "part",
+        "emotion": "word",
+        "agreement": "share",
+        "theme": "scene",
+        "license": "terms",
+        "url": "link",
+    }
+    outcome = take(
+        grow(
+            "pic,kind,who,years,sex,part,word,share,scene,terms,link\n"
+            "a,X,p1,34.0,f,Training,Sad,90%,lake,CC0,http://a\n"
+            "b,Y,p2,151,m,test,Joy,1,lake,,\n"
+            "2000,Y,p3,,m,valid,Joy,1,lake,,\n",
+            scales={},
+            columns=columns,
+            subtypes={"X": {"name": "snakes", "sign": -1, "upright": False, "tags": ["snakes"]}},
+            groups=["theme"],
+            license="CC BY 4.0",
+        )
+    )
+    row, other = outcome.rows["images/a.jpg"], outcome.rows["images/2000.jpg"]
+    expected = {"subtype": "X", "subject_id": "p1", "age": 34, "gender": "f", "split": "train"}
+    expected |= {"emotion": "sadness", "agreement": 0.9, "theme": "lake", "license": "CC0", "url": "http://a"}
+    assert {name: row[name] for name in expected} == expected
+    assert row["content_tags"] == "snakes" and other["content_tags"] is None
+    assert (other["split"], other["age"], other["license"]) == ("val", None, "CC BY 4.0")
+    assert row["group_id"] == other["group_id"]
+    assert outcome.reasons == {"images/b.PNG": "bad_rating"}
+    assert outcome.result.info.subtypes["X"].upright is False
+
+
+def test_unknown_split(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    with pytest.raises(SourceError, match="'fold1' is no split"):
+        take(grow("pic,part\na,fold1", scales={}, columns={"split": "part"}))
+
+
+def test_several_tables_and_a_pattern_of_columns(
+    grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    files = {
+        "r/one.csv": "pic,dir,V\na,images,5\n",
+        "r/two.csv": "pic,V,dir\n/x,7,art/wide\n",
+        "art/wide/x.jpg": image(5),
+    }
+    root = grow("", files, table="r/*.csv", file="{dir}/{key}", columns={"valence": "V"})
+    (root / "r" / "*.csv").unlink()
+    rows = take(root).rows
+    assert {path: row["valence"] for path, row in rows.items()} == {"images/a.jpg": 50, "art/wide/x.jpg": 75}
+
+
+def test_header_names_that_are_there_twice(plant: Callable[..., Path]) -> None:
+    root = plant({"n.csv": "id,M,SD,,M,SD,M\n1,2,3,,4,5,6\n,,,,,,\n"})
+    header, rows = read_table(read_tree(root), "n.csv")
+    assert header == ["id", "M", "SD", "#4", "M#2", "SD#2", "M#3"]
+    assert rows == [["1", "2", "3", "", "4", "5", "6"]]
+
+
+@given(st.lists(st.sampled_from(["M", "SD", "", "M#2", "#3"]), min_size=1, max_size=8))
+def test_header_names_become_unique(header: list[str]) -> None:
+    from affectdata.sources._tables import _unique_names
+
+    names = _unique_names(header)
+    assert len(set(names)) == len(names) == len(header)
+    assert all(name.startswith(title) for name, title in zip(names, header, strict=True))
