@@ -157,12 +157,8 @@ def _decode_jpeg(data: bytes, notes: list[str]) -> np.ndarray:
         complaint = _first_line(error, "damaged JPEG")
     if "premature end" in complaint.lower():
         raise DecodeError("truncated", complaint)
-    try:
-        rgb = np.asarray(simplejpeg.decode_jpeg(data, strict=False))
-    except ValueError as error:
-        raise DecodeError("unreadable", _first_line(error, complaint)) from error
-    # Only the first complaint is heard: behind a harmless one the file may still end early.
-    Image.open(io.BytesIO(data)).load()
+    # The strict decoder stops at its first complaint. Pillow goes on, and raises if the file ends early.
+    rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     notes.append(complaint)
     return rgb
 

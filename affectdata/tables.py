@@ -162,5 +162,5 @@ def _update_digest(digest: Any, part: pa.ChunkedArray) -> None:
         digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
         digest.update(b"".join(filled.to_pylist()))
     else:
-        values = array.fill_null(0).to_numpy(zero_copy_only=False)
+        values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
         digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0

@@ -1,0 +1,129 @@
+"""What several tests need: generated source trees, the command line in this process and in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+from affectdata.cli._main import run
+from affectdata.sources import gaped
+from affectdata.sources._sample import draw_picture
+
+# Derandomized: the same commit gives the same verdict. Run with `--hypothesis-profile=default` to search on.
+settings.register_profile("affectdata", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("affectdata")
+
+SMALL = {"A": 3, "H": 2, "N": 3, "P": 4, "Sn": 4, "Sp": 2}  # pictures left of each subtype by `small_gaped`
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout, and nothing else there."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(autouse=True)
+def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AFFECTDATA_ROOTS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def sample_gaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole generated GAPED tree, 243 pictures. Not to be written to."""
+    root = tmp_path_factory.mktemp("sample") / "gaped"
+    gaped.write_sample(root, np.random.default_rng(0))
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_gaped(sample_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first pictures of every subtype (`SMALL`), with their rows. Not to be written to."""
+    root = tmp_path_factory.mktemp("small") / "gaped"
+    root.mkdir()
+    for code, count in SMALL.items():
+        for name in (f"{code}.txt", f"{code}_with SD.txt"):
+            lines = (sample_gaped / name).read_text().splitlines()[: count + 1]
+            (root / name).write_text("\n".join(lines))
+        (root / code).mkdir()
+        for picture in sorted((sample_gaped / code).glob("*.bmp"))[:count]:
+            shutil.copy(picture, root / code)
+        shutil.copy(sample_gaped / code / "Thumbs.db", root / code)
+    shutil.copy(sample_gaped / "readme.txt", root)
+    return root
+
+
+@pytest.fixture
+def gaped_copy(small_gaped: Path, tmp_path: Path) -> Path:
+    """A small GAPED tree of this test's own, to spoil."""
+    return Path(shutil.copytree(small_gaped, tmp_path / "gaped"))
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run a command in this process."""
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start a command in a process of its own; `first` is Python that runs before it."""
+
+    def call(*arguments: object, first: str = "", **options: Any) -> subprocess.Popen[str]:
+        code = f"{first}\nfrom affectdata.cli._main import main\nmain()"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            **options,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """One generated picture, 160 × 120, RGB."""
+    return draw_picture(np.random.default_rng(1), 60.0)
+
+
+@pytest.fixture(scope="session")
+def as_bytes() -> Callable[..., bytes]:
+    """Encode pixels (an array or a Pillow picture) in any container that Pillow writes."""
+
+    def call(pixels: np.ndarray | Image.Image, container: str, **options: Any) -> bytes:
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        buffer = io.BytesIO()
+        image.save(buffer, container, **options)
+        return buffer.getvalue()
+
+    return call

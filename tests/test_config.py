@@ -1,0 +1,129 @@
+"""YAML and strict models: nothing unknown passes, every problem is told at once with its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.errors import RecipeError
+
+
+class Inner(StrictModel):
+    copies: int = Field(8, ge=1)
+    level: float = 1.0
+
+
+class Outer(StrictModel):
+    name: str
+    inner: Inner = Inner()
+    ways: dict[str, list[Inner]] = {}
+
+
+def problems(data: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        parse_model(Outer, data, "recipes/r.yaml")
+    assert caught.value.where == "recipes/r.yaml"
+    return caught.value.what.splitlines()
+
+
+def yaml_error(tmp_path: Path, text: str | bytes) -> RecipeError:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecipeError) as caught:
+        read_yaml(path)
+    assert caught.value.where == str(path)
+    return caught.value
+
+
+def test_all_problems_are_listed_with_their_path() -> None:
+    data = {"inner": {"copies": 0, "copeis": 3}, "ways": {"up": [{}, {"level": "high"}]}, "nmae": "x"}
+    assert problems(data) == [
+        "5 problems in r.yaml:",
+        "  name: required, but not there",
+        "  inner.copies: Input should be greater than or equal to 1 (got 0)",
+        "  inner.copeis: unknown key",
+        "  ways.up.1.level: Input should be a valid number (got 'high')",
+        "  nmae: unknown key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"name": 7}, "  name: Input should be a valid string (got 7)"),
+        ({"name": "r", "inner": {"copies": "8"}}, "  inner.copies: Input should be a valid integer (got '8')"),
+        ({"name": "r", "inner": {"copies": True}}, "  inner.copies: Input should be a valid integer (got True)"),
+        (
+            {"name": "r", "inner": {"level": float("nan")}},
+            "  inner.level: Input should be a finite number (got nan)",
+        ),
+    ],
+)
+def test_values_of_another_type_are_refused(data: dict[str, Any], line: str) -> None:
+    assert problems(data) == ["1 problem in r.yaml:", line]
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping(data: Any) -> None:
+    assert problems(data)[1].startswith("  (top level): ")
+
+
+def test_a_good_document() -> None:
+    model = parse_model(Outer, {"name": "r", "inner": {"copies": 3}}, "r.yaml")
+    assert model == Outer(name="r", inner=Inner(copies=3))
+    with pytest.raises(ValueError, match="frozen"):
+        model.name = "other"  # type: ignore[misc]
+
+
+def test_yaml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("# ü\na: [1, 2.5]\nb: {c: null}\n", encoding="utf-8")
+    assert read_yaml(path) == {"a": [1, 2.5], "b": {"c": None}}
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x:\n  a: 1\n  'a': 3\n", "- {a: 1, a: 2}\n"])
+def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path, text: str) -> None:
+    error = yaml_error(tmp_path, text)
+    assert "'a' is there twice" in error.what and "line" in error.what
+
+
+def test_anchors_and_merges_work(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "base: &base {p: 1, q: 2}\nmid: &mid\n  <<: *base\n  p: 3\nlast:\n  <<: *mid\n  q: 4\nsame: *base\n"
+    )
+    assert read_yaml(path) == {
+        "base": {"p": 1, "q": 2},
+        "mid": {"p": 3, "q": 2},
+        "last": {"p": 3, "q": 4},
+        "same": {"p": 1, "q": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2",
+        "a: !!python/object/apply:os.system ['true']",
+        "a: 2023-13-45",
+        "a: 1\n---\nb: 2",
+        "a: \x00",
+        b"a: \xff\xfe\xfa",
+        "[" * 5000,
+        "a: {[1]: 2}",
+    ],
+    ids=["unclosed", "python object", "no such date", "two documents", "NUL", "no UTF-8", "deep", "list as key"],
+)
+def test_what_is_no_yaml_of_ours(tmp_path: Path, text: str | bytes) -> None:
+    assert "r.yaml is not valid YAML" in yaml_error(tmp_path, text).what
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot read none\.yaml: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="Is a directory"):
+        read_yaml(tmp_path)

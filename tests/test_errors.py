@@ -1,0 +1,59 @@
+"""Each exception knows its exit code, and the tree in the docstring is the tree in the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from affectdata import errors
+from affectdata.errors import AffectdataError, DecodeError, InputError
+
+EXIT_CODES = {
+    "UsageError": 2,
+    "InputError": 3,
+    "SourceError": 3,
+    "ManifestError": 3,
+    "RecipeError": 3,
+    "PicturesNotFound": 3,
+    "DecodeError": 3,
+    "IntegrityError": 4,
+    "MissingError": 5,
+}
+
+
+def test_every_exception_has_its_exit_code() -> None:
+    found = {
+        name: each.exit_code
+        for name, each in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(each, AffectdataError) and each is not AffectdataError
+    }
+    assert found == EXIT_CODES
+
+
+def test_the_docstring_draws_the_tree_as_it_is() -> None:
+    rows = re.findall(r"^([│├└─ ]*)(\w+) {2,}(\d?)", errors.__doc__ or "", re.MULTILINE)
+    assert {name for _, name, _ in rows} == {"AffectdataError", *EXIT_CODES}
+    for branches, name, code in rows:
+        depth = len(branches) // 4
+        assert len(getattr(errors, name).__mro__) - len(AffectdataError.__mro__) == depth, name
+        if code:
+            assert getattr(errors, name).exit_code == int(code)
+
+
+@pytest.mark.parametrize(
+    ("where", "fix", "lines"),
+    [
+        ("", "", ["what"]),
+        ("a.csv, row 3", "", ["what", "  where: a.csv, row 3"]),
+        ("a.csv", "correct it", ["what", "  where: a.csv", "  fix:   correct it"]),
+    ],
+)
+def test_message_says_what_where_and_what_to_do(where: str, fix: str, lines: list[str]) -> None:
+    assert str(InputError("what", where=where, fix=fix)).splitlines() == lines
+
+
+def test_a_decode_error_carries_its_reason() -> None:
+    error = DecodeError("truncated", "Premature end of JPEG file")
+    assert (error.reason, error.what) == ("truncated", "Premature end of JPEG file")

@@ -1,0 +1,286 @@
+"""Tables appear whole or not at all, are checked when read, and have a digest of their logical rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from affectdata import tables
+from affectdata.errors import InputError, IntegrityError, ManifestError
+from affectdata.schema import METADATA_KEY
+from affectdata.tables import (
+    read_json,
+    read_table,
+    replace_file,
+    table_digest,
+    write_json,
+    write_table,
+    write_text,
+)
+
+SCHEMA = pa.schema([("name", pa.string()), ("value", pa.float64()), ("count", pa.int32())])
+cells = st.fixed_dictionaries(
+    {
+        "name": st.none() | st.text(max_size=4),
+        "value": st.none() | st.floats(allow_nan=False, width=32),
+        "count": st.none() | st.integers(-9, 9),
+    }
+)
+rows_of = st.lists(cells, max_size=12)
+
+
+def as_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    return as_table([{"name": f"n{i}", "value": i / 4, "count": i} for i in range(10)])
+
+
+# --- writing
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old\n")
+    with pytest.raises(RuntimeError, match="power cut"), replace_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_table_whose_writing_fails_leaves_the_old_one(
+    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest")
+    before = path.read_bytes()
+
+    def fail(_table: pa.Table, where: Path, **options: Any) -> None:
+        where.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables.pq, "write_table", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_table(table.slice(1), path, "manifest")
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.parquet"]
+
+
+def test_the_file_is_synced_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    there: list[bool] = []
+    monkeypatch.setattr(tables.os, "fsync", lambda handle: there.append(path.exists()))
+    write_text(path, "text")
+    assert there == [False] and path.exists()
+
+
+def test_folders_are_made_and_the_umask_is_kept(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a/b/c.txt", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a/b/c.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path: Path, table: pa.Table) -> None:
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match="cannot write") as caught:
+        write_table(table, tmp_path / "out/a.parquet", "manifest")
+    assert "--out" in caught.value.fix
+
+
+def test_equal_rows_give_equal_bytes_whatever_the_chunks(tmp_path: Path, table: pa.Table) -> None:
+    chunked = pa.concat_tables([table.slice(0, 3), table.slice(3, 1), table.slice(4)])
+    write_table(table, tmp_path / "a.parquet", "manifest", {"z": 1, "a": 2})
+    write_table(chunked, tmp_path / "b.parquet", "manifest", {"a": 2, "z": 1})
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_the_file_has_one_key_of_ours(tmp_path: Path, table: pa.Table) -> None:
+    digest = write_table(table, tmp_path / "a.parquet", "manifest", {"source": "gaped"})
+    metadata = pq.read_schema(tmp_path / "a.parquet").metadata
+    assert list(metadata) == [METADATA_KEY]
+    assert json.loads(metadata[METADATA_KEY]) == {
+        "digest": digest,
+        "kind": "manifest",
+        "schema_version": 1,
+        "source": "gaped",
+    }
+    assert digest == table_digest(table)
+
+
+# --- reading
+
+
+@given(rows_of)
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path_factory.mktemp("table") / "a.parquet"
+    write_table(as_table(rows), path, "manifest", {"k": 1})
+    table, metadata = read_table(path, "manifest")
+    assert table.schema == SCHEMA and table.to_pylist() == rows and metadata["k"] == 1
+
+
+def test_reading_what_is_not_there_or_no_parquet(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("text")
+    (tmp_path / "empty.parquet").touch()
+    for name in ("absent.parquet", "text.parquet", "empty.parquet", "."):
+        with pytest.raises(ManifestError) as caught:
+            read_table(tmp_path / name, "manifest")
+        assert caught.value.where
+
+
+def test_a_cut_parquet_file_is_an_error(tmp_path: Path, table: pa.Table) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ManifestError, match="Parquet"):
+        read_table(path, "manifest")
+
+
+def test_a_round_trip_through_pandas_drops_the_metadata_and_is_refused(
+    tmp_path: Path, table: pa.Table
+) -> None:  # trap 7
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest")
+    pd.read_parquet(path).to_parquet(path)
+    with pytest.raises(ManifestError, match="no affectdata metadata") as caught:
+        read_table(path, "manifest")
+    assert "pandas" in caught.value.fix
+
+
+def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: pa.Table) -> None:
+    write_table(table, tmp_path / "a.parquet", "edges")
+    with pytest.raises(ManifestError, match="'edges', not 'manifest'"):
+        read_table(tmp_path / "a.parquet", "manifest")
+
+
+def test_a_newer_schema_is_refused(
+    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as future:
+        future.setattr(tables, "SCHEMA_VERSION", 2)
+        write_table(table, tmp_path / "a.parquet", "manifest")
+    with pytest.raises(ManifestError, match="schema version 2; this is 1") as caught:
+        read_table(tmp_path / "a.parquet", "manifest")
+    assert "upgrade" in caught.value.fix
+
+
+def test_edited_rows_are_noticed(tmp_path: Path, table: pa.Table) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest")
+    stored = pq.read_table(path)
+    values = stored["value"].to_pylist()
+    values[3] += 1e-9
+    pq.write_table(stored.set_column(1, "value", [values]).replace_schema_metadata(stored.schema.metadata), path)
+    with pytest.raises(IntegrityError, match="not those that were written"):
+        read_table(path, "manifest")
+
+
+def test_json_is_written_in_one_form_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": "ü", "a": [1]})
+    assert path.read_bytes() == '{\n  "a": [\n    1\n  ],\n  "b": "ü"\n}\n'.encode()
+    assert read_json(path) == {"a": [1], "b": "ü"}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": math.nan})
+    assert read_json(path) == {"a": [1], "b": "ü"}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ManifestError, match=r"cannot read a\.json"):
+        read_json(path)
+
+
+# --- the digest
+
+
+def test_the_digest_of_these_rows_never_changes(table: pa.Table) -> None:
+    assert table_digest(table) == "609b5a582bef3658cafbed4ef1b6b2ae67afcd7a3a3caacc083bb3f0fe0021a8"
+
+
+@given(rows_of, st.lists(st.integers(0, 12), max_size=4))
+def test_the_digest_does_not_see_chunks_or_dictionaries(rows: list[dict[str, Any]], cuts: list[int]) -> None:
+    table = as_table(rows)
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    parts = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    chunked = pa.concat_tables([SCHEMA.empty_table(), *parts])
+    assert table_digest(chunked) == table_digest(table)
+    coded = table.set_column(0, "name", table["name"].dictionary_encode())
+    assert table_digest(coded) == table_digest(table)
+
+
+def test_the_digest_of_many_blocks_does_not_see_chunks(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_DIGEST_ROWS", 7)
+    long = pa.concat_tables([table] * 5)
+    assert table_digest(long.combine_chunks()) == table_digest(long)
+    prefixes = [table_digest(long.slice(0, n)) for n in (0, 1, 6, 7, 8, 14, 50)]
+    assert len(set(prefixes)) == len(prefixes)
+
+
+@given(rows_of, st.data())
+def test_any_changed_cell_changes_the_digest(rows: list[dict[str, Any]], data: st.DataObject) -> None:
+    assume(rows)
+    at = data.draw(st.integers(0, len(rows) - 1))
+    column = data.draw(st.sampled_from(SCHEMA.names))
+    other = data.draw(cells)[column]
+    assume(other != rows[at][column])
+    changed = [dict(row) for row in rows]
+    changed[at][column] = other
+    assert table_digest(as_table(changed)) != table_digest(as_table(rows))
+
+
+@given(rows_of)
+def test_the_order_of_rows_and_columns_is_part_of_the_digest(rows: list[dict[str, Any]]) -> None:
+    table = as_table(rows)
+    assume(rows != rows[::-1])
+    assert table_digest(as_table(rows[::-1])) != table_digest(table)
+    assert table_digest(table.select(SCHEMA.names[::-1])) != table_digest(table)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (pa.array(["", "ab"]), pa.array([None, "ab"])),  # empty is not null
+        (pa.array(["a", "b"]), pa.array(["ab", ""])),  # nor is "ab" in two cells "ab" in one
+        (pa.array([0, 1]), pa.array([None, 1])),
+        (pa.array([0.0, 1.0]), pa.array([None, 1.0])),
+        (pa.array([0, 1], pa.int32()), pa.array([0, 1], pa.int64())),
+        (pa.array([True, False]), pa.array([True, None])),
+    ],
+)
+def test_what_the_digest_tells_apart(a: pa.Array, b: pa.Array) -> None:
+    assert table_digest(pa.table({"c": a})) != table_digest(pa.table({"c": b}))
+
+
+def test_names_are_part_of_the_digest(table: pa.Table) -> None:
+    assert table_digest(table.rename_columns(["name", "value", "n"])) != table_digest(table)
+
+
+def test_minus_zero_is_zero() -> None:
+    minus, plus = (pa.table({"v": np.array([zero, 1.0])}) for zero in (-0.0, 0.0))
+    assert table_digest(minus) == table_digest(plus)
+
+
+def test_columns_that_are_not_flat_have_no_digest() -> None:
+    with pytest.raises(TypeError, match="not flat"):
+        table_digest(pa.table({"lists": [[1], [2, 3]]}))
