@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from affectdata.balance.recipe import Bins, Recipe
 from affectdata.errors import RecipeError
 
+_SEPARATOR = "\x1f"  # between the values of crossed strata; no label holds it
 _ALL = "all"  # the one stratum of a recipe without strata
 
 
@@ -47,11 +48,12 @@ def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
     if recipe.bins is None:
         bins, labels, edges = *_codes(values), None
     else:
+        _check_number(values, recipe.target)
         edges = bin_edges(values.filter(pa.array(own_rows(table, recipe))), recipe.bins)
         bins, labels = _binned(values.to_numpy(), edges, recipe.target), _interval_labels(edges)
-    strata, stratum_labels = _strata(table, recipe.strata)
-    names = [[_cell_name(recipe, each, stratum) for stratum in stratum_labels] for each in labels]
-    return Cells(bins, strata, labels, stratum_labels, edges, names)
+    strata, crossed = _strata(table, recipe.strata)
+    names = [[_cell_name(recipe, each, stratum) for stratum in crossed] for each in labels]
+    return Cells(bins, strata, labels, [each.replace(_SEPARATOR, "|") for each in crossed], edges, names)
 
 
 def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
@@ -71,6 +73,15 @@ def _check_column(table: pa.Table, column: str, at: str) -> None:
             f"{column} is null in {n_null} of {table.num_rows} rows",
             where=at,
             fix=f"choose another column, or leave those rows out with `where: {column} IS NOT NULL`",
+        )
+
+
+def _check_number(values: pa.ChunkedArray, target: str) -> None:
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise RecipeError(
+            f"{target} holds words, not numbers; it cannot be cut into bins",
+            where="bins",
+            fix="leave bins out: each word is a bin of its own",
         )
 
 
@@ -109,15 +120,15 @@ def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
 def _interval_labels(edges: list[float]) -> list[str]:
     last = len(edges) - 2
     return [
-        f"[{low:g},{high:g}{']' if at == last else ')'}"
+        f"[{low:.12g},{high:.12g}{']' if at == last else ')'}"
         for at, (low, high) in enumerate(itertools.pairwise(edges))
     ]
 
 
 def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Return a code per row and the labels in their sorted order."""
-    words = sorted(str(value) for value in pc.unique(values).to_pylist())
-    as_text = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    as_text = values.cast(pa.string())
+    words = sorted(pc.unique(as_text).to_pylist())
     codes = pc.index_in(as_text, pa.array(words, pa.string()))
     return codes.to_numpy().astype(np.int64), words
 
@@ -126,12 +137,13 @@ def _strata(table: pa.Table, columns: list[str]) -> tuple[np.ndarray, list[str]]
     """Cross the strata columns; only combinations that occur get a code."""
     if not columns:
         return np.zeros(table.num_rows, np.int64), [_ALL]
-    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in columns), "|")
+    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in columns), _SEPARATOR)
     return _codes(joined)
 
 
 def _cell_name(recipe: Recipe, bin_label: str, stratum: str) -> str:
     parts = [f"{recipe.target}={bin_label}"]
     if recipe.strata:
-        parts += [f"{name}={value}" for name, value in zip(recipe.strata, stratum.split("|"), strict=False)]
+        values = stratum.split(_SEPARATOR)
+        parts += [f"{name}={value}" for name, value in zip(recipe.strata, values, strict=True)]
     return "|".join(parts)

@@ -34,9 +34,8 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     edges = assign_cells(rows, recipe).edges
     others = others.filter(_inside(others[recipe.target], edges))
     together = pa.concat_tables([rows, others], promote_options="default")
-    together = assign_groups(together, find_edges(together), ["group_id"])
     own, rest = together.slice(0, len(rows)), together.slice(len(rows))
-    rest = rest.filter(pc.invert(pc.is_in(rest["group_id"], own["group_id"].combine_chunks())))
+    rest = rest.filter(pc.invert(_looks_like(own, rest)))
     cells = assign_cells(pa.concat_tables([own, rest]), recipe)
     train = np.array(own["split"].to_pylist()) == "train"
     counts = np.bincount(cells.bin[: len(own)][train], minlength=len(cells.bin_labels)).tolist()
@@ -52,18 +51,26 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     return pa.concat_tables([own, picked]).sort_by("image_id")
 
 
+def _looks_like(own: pa.Table, rest: pa.Table) -> pa.ChunkedArray:
+    """Say which rows of `rest` hang together with a row of `own`."""
+    together = pa.concat_tables([own, rest])
+    groups = assign_groups(together, find_edges(together), ["group_id"])["group_id"]
+    return pc.is_in(groups.slice(len(own)), groups.slice(0, len(own)).combine_chunks())
+
+
 def _check_sources(rows: pa.Table, others: pa.Table, recipe: Recipe) -> None:
+    where = "balance.fill_from"
     named = set(recipe.balance.fill_from)
-    unnamed = set(others["source"].unique().to_pylist()) - named
-    own = set(rows["source"].unique().to_pylist()) & named
-    if unnamed or own:
+    unnamed = sorted(set(others["source"].unique().to_pylist()) - named)
+    own = sorted(set(rows["source"].unique().to_pylist()) & named)
+    if unnamed:
         raise RecipeError(
-            f"fill_from names sources: {', '.join(sorted(named))}; "
-            f"not {', '.join(sorted(unnamed or own))}, which {'its manifests hold' if unnamed else 'is balanced'}",
-            where="balance.fill_from",
+            f"it names {', '.join(sorted(named))}, but holds rows of {', '.join(unnamed)}", where=where
         )
+    if own:
+        raise RecipeError(f"{', '.join(own)} is balanced already; it cannot fill itself", where=where)
     if recipe.target not in others.column_names:
-        raise RecipeError(f"no column {recipe.target!r} in what is to fill", where="balance.fill_from")
+        raise RecipeError(f"no column {recipe.target!r} in what is to fill", where=where)
 
 
 def _inside(values: pa.ChunkedArray, edges: list[float] | None) -> pa.ChunkedArray:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from affectdata.balance.drift import FEATURES
 from affectdata.balance.transforms import Step, check_steps
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
@@ -35,7 +36,7 @@ Number = Annotated[float, AfterValidator(_no_nan)]
 class Bins(StrictModel):
     """How a numeric target is cut: bins are [a, b), the last one closed. Exactly one of the three."""
 
-    width: Annotated[float, Field(gt=0, le=100)] | None = None  # from 0 to 100 in steps of this
+    width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # from 0 to 100 in steps of this
     edges: list[Number] | None = None  # POMP units, ascending
     quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many pictures
 
@@ -151,7 +152,8 @@ class Recipe(StrictModel):
     originals: Literal["resized", "drawn"] = (
         "resized"  # drawn: train's originals take a draw of their pipeline
     )
-    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}
+    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # by strength
+    max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # mean change against the parent, by feature
     image: ImageSpec = ImageSpec(short_side_px=256)
     pipelines: dict[str, Annotated[list[Step], Field(min_length=1)]] = {}
     subtypes: dict[str, SubtypeRule] = {}
@@ -165,24 +167,32 @@ class Recipe(StrictModel):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        for name, steps in self.pipelines.items():
-            yield from (f"pipelines.{name}: {problem}" for problem in check_steps(steps, self.allow))
+        yield from self._target_problems()
+        yield from self._pipeline_problems()
+        for name in sorted(set(self.max_drift) - set(FEATURES)):
+            yield f"max_drift: no feature {name!r}; known: {', '.join(FEATURES)}"
+
+    def _target_problems(self) -> Iterator[str]:
         if self.target in RATED and self.bins is None:
             yield f"bins: the target {self.target} is a number and needs bins"
         edges = self.bins.edges if self.bins else None
         if self.target in RATED and edges and not 0 <= edges[0] < edges[-1] <= 100:
             yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} leaves the scale; POMP units go from 0 to 100"
-        for subtype, rule in self.subtypes.items():
-            if rule.pipeline not in self.pipelines:
-                yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"
-        if self.balance.max_copies > 1 and DEFAULT not in self.subtypes:
-            yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
-        if self.originals == "drawn" and DEFAULT not in self.subtypes:
-            yield "subtypes.default: `originals: drawn` needs a pipeline to draw from"
         if self.weights and self.weights.by == "smoothed" and self.target not in RATED:
             yield f"weights.by: smoothing needs a numeric target, and {self.target} is none"
         if self.target in self.strata:
             yield f"strata: {self.target} is the target already"
+
+    def _pipeline_problems(self) -> Iterator[str]:
+        for name, steps in self.pipelines.items():
+            yield from (f"pipelines.{name}: {problem}" for problem in check_steps(steps, self.allow))
+        for subtype, rule in self.subtypes.items():
+            if rule.pipeline not in self.pipelines:
+                yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"
+        if DEFAULT not in self.subtypes and self.balance.max_copies > 1:
+            yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
+        if DEFAULT not in self.subtypes and self.originals == "drawn":
+            yield "subtypes.default: `originals: drawn` needs a pipeline to draw from"
 
     def rule_for(self, subtype: str | None) -> SubtypeRule | None:
         """Return the rule of a subtype, else the default one; None where no copies are made."""

@@ -110,7 +110,7 @@ def _problem(name: str, arguments: dict[str, Any], allow: Mapping[Any, float]) -
     if "p" not in arguments:
         return f"{name} needs its p (the chance that it is applied), it has no safe default"
     for key, names in _CONSTANTS.items():
-        if key in arguments and arguments[key] not in names:
+        if key in arguments and str(arguments[key]) not in names:
             return f"{name}: {key} must be one of {', '.join(names)}, not {arguments[key]!r}"
     try:
         strength = _strength(name, _build_step(name, arguments))

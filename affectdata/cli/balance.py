@@ -58,8 +58,8 @@ def command(
     """
     from affectdata.balance.lint import lint_recipe
     from affectdata.balance.planner import plan_release
+    from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.balance.render import publish_release
     from affectdata.manifest import choose_manifests, load_manifest
 
     recipe = read_recipe(find_recipe(recipe_name))
