@@ -63,17 +63,35 @@ def parse_model(model: type[Model], data: Any, where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(
-            _all_problems(error, where), where=where, fix="correct every key named above"
+            _all_problems(error, data, where), where=where, fix="correct every key named above"
         ) from error
 
 
-def _all_problems(error: ValidationError, where: str) -> str:
-    problems = [
-        f"  {'.'.join(str(part) for part in item['loc']) or '(top level)'}: {_in_plain_words(item)}"
-        for item in error.errors()
-    ]
+def _all_problems(error: ValidationError, data: Any, where: str) -> str:
+    words: dict[str, list[str]] = {}
+    for item in _without_other_ways(error.errors()):
+        words.setdefault(_path(item, data) or "(top level)", []).append(_in_plain_words(item))
+    problems = [f"  {path}: {'; or '.join(said)}" for path, said in words.items()]
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return "\n".join([f"{count} in {Path(where).name}:", *problems])
+
+
+def _without_other_ways(items: list[Any]) -> list[Any]:
+    """Leave out that a mapping could have been a word instead (`split: none`), where that is not all."""
+    meant = [item for item in items if item["type"] != "literal_error" or not isinstance(item["input"], dict)]
+    return meant or items
+
+
+def _path(item: Any, data: Any) -> str:
+    """Return where a problem stands in the file; pydantic's names for alternatives are no part of it."""
+    parts, node = [], data
+    for part in item["loc"]:
+        if (isinstance(node, list) and isinstance(part, int)) or (isinstance(node, dict) and part in node):
+            node = node[part]
+        elif item["type"] != "missing" or part != item["loc"][-1]:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _in_plain_words(item: Any) -> str:
