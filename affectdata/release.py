@@ -29,9 +29,11 @@ from affectdata.hashing import file_hash
 from affectdata.manifest import Pictures, find_roots
 from affectdata.plan import copy_seed, sample_id
 from affectdata.records import Finding
+from affectdata.schema import manifest_schema, release_schema
 from affectdata.tables import read_json, read_table
 
 KIND = "release"
+SCHEMA = "affectdata/release/1"  # the form of release.json
 INFO_FILE, TABLE_FILE, RECIPE_FILE = "release.json", "manifest.parquet", "recipe.yaml"
 SUMS_FILE, CARD_FILE, METADATA_FILE = "SHA256SUMS", "README.md", "metadata.parquet"
 
@@ -57,8 +59,18 @@ class Release:
 
     @cached_property
     def recipe_document(self) -> dict[str, Any]:
-        """The resolved recipe as plain data."""
-        return dict(yaml.safe_load((self.path / RECIPE_FILE).read_text(encoding="utf-8")))
+        """The resolved recipe as plain data.
+
+        Raises:
+            IntegrityError: it is not there, or not as `balance` writes it.
+        """
+        try:
+            document = yaml.safe_load(self.read(RECIPE_FILE))
+        except (yaml.YAMLError, ValueError):
+            document = None
+        if not isinstance(document, dict) or not {"seed", "pipelines"} <= set(document):
+            raise IntegrityError(f"{RECIPE_FILE} is not the file that was published", where=str(self.path))
+        return document
 
     def split(self, name: str) -> pa.Table:
         """Return the rows of one split."""
@@ -91,11 +103,14 @@ class Release:
         return importlib.import_module("affectdata.train.data").ReleaseDataset(self, split, **options)
 
 
+_ANEW = "remove the folder and run `affectdata balance` again"
+
+
 def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Release:
     """Open a release; `roots` says by source where the original pictures are, if they are needed.
 
     Raises:
-        ManifestError: not a finished release.
+        ManifestError: not a finished release, or of a newer form.
         IntegrityError: its table is not the one that was written.
     """
     folder = Path(path)
@@ -105,7 +120,16 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
             fix="`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
         )
     info = read_json(folder / INFO_FILE)
-    table, _ = read_table(folder / TABLE_FILE, KIND)
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+        raise ManifestError(f"{INFO_FILE} is not of the form {SCHEMA}", where=str(folder))
+    try:
+        table, metadata = read_table(folder / TABLE_FILE, KIND)
+    except ManifestError as error:
+        raise IntegrityError(error.what, where=error.where, fix=_ANEW) from error
+    absent = set(release_schema(manifest_schema()).names) - set(table.column_names)
+    if absent or metadata.get("release") != info.get("id"):
+        what = f"lacks {', '.join(sorted(absent))}" if absent else f"is of another release than {INFO_FILE}"
+        raise IntegrityError(f"{TABLE_FILE} {what}", where=str(folder), fix=_ANEW)
     return Release(folder, table, info, {name: Path(root) for name, root in (roots or {}).items()})
 
 
@@ -121,9 +145,51 @@ def newest_release(folder: Path) -> Path:
     return max(found, key=lambda path: (read_json(path / INFO_FILE)["created"], path.name))
 
 
+def explain_image(release: Release, image_id: str, manifests: Path) -> dict[str, Any]:
+    """Return an image's group with its edges, its split, cell and copies; `image_id` may be its beginning.
+
+    Edges are read from the edge tables in the folder `manifests`, where they are still there.
+
+    Raises:
+        UsageError: no image of the release, or several, begin like that.
+    """
+    table = release.table
+    rows = table.filter(pc.starts_with(table["image_id"], image_id)).to_pylist()
+    ids = {row["image_id"] for row in rows}
+    if len(ids) != 1:
+        what = f"{len(ids)} images begin" if ids else "no image begins"
+        raise UsageError(
+            f"{what} with {image_id!r}", where=str(release.path), fix="give more of its image_id"
+        )
+    first = rows[0]
+    together = table.filter(
+        pc.and_(pc.equal(table["group_id"], first["group_id"]), pc.equal(table["copy"], 0))
+    )
+    group = together.select(["image_id", "split", "path"]).to_pylist()
+    keys = ("image_id", "source", "source_id", "path", "split", "cell", "group_id")
+    return {
+        **{key: first[key] for key in keys},
+        "group": group,
+        "edges": _edges_among({row["image_id"] for row in group}, manifests),
+        "rows": [{key: row[key] for key in ("sample_id", "copy", "pipeline", "file_name")} for row in rows],
+    }
+
+
+def _edges_among(ids: set[str], manifests: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(manifests.glob("*.edges.parquet")):
+        edges, _ = read_table(path, "edges")
+        known = pa.array(sorted(ids), pa.string())
+        inside = pc.and_(pc.is_in(edges["image_id_a"], known), pc.is_in(edges["image_id_b"], known))
+        found += edges.filter(inside).to_pylist()
+    return found
+
+
 def check_release(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """Check every file against SHA256SUMS, and the table's lineage; an empty list means that all holds."""
-    return [*check_files(release, progress), *check_lineage(release)]
+    files = check_files(release, progress)
+    said = {finding.text for finding in files}
+    return files + [finding for finding in check_lineage(release) if finding.text not in said]
 
 
 def check_files(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
@@ -133,9 +199,9 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     except IntegrityError as error:
         return [Finding("missing", str(error.what))]
     findings = []
-    if file_hash(text) != release.info["sums_sha256"]:
+    if file_hash(text) != release.info.get("sums_sha256"):
         findings.append(Finding("changed", f"{SUMS_FILE} is not the one that was published"))
-    sums = {line[66:]: line[:64] for line in text.decode().splitlines()}
+    sums = {line[66:]: line[:64] for line in text.decode(errors="replace").splitlines()}
     for done, (name, expected) in enumerate(sums.items(), 1):
         file = release.path / name
         if not file.is_file():
@@ -163,16 +229,21 @@ def check_lineage(release: Release) -> list[Finding]:
     """Check what a release promises of its rows, whatever the hashes say.
 
     Every row's picture has its original in the same split; val and test hold originals only; no group is in
-    two splits; ids, seeds and file names follow from picture and copy; a copy has its original's labels.
+    two splits; ids, seeds and file names follow from picture and copy; a copy has a pipeline of the recipe
+    and its original's labels.
     """
     frame = release.table.to_pandas()
-    seed = release.recipe_document["seed"]
     findings = []
     keys = list(zip(frame["image_id"], frame["copy"], strict=True))
-    expected = {
-        "sample_id": [sample_id(*key) for key in keys],
-        "seed": [copy_seed(seed, *key) for key in keys],
-    }
+    expected: dict[str, list[Any]] = {"sample_id": [sample_id(*key) for key in keys]}
+    try:
+        recipe = release.recipe_document
+    except IntegrityError as error:
+        findings.append(Finding("changed", error.what))
+    else:
+        expected["seed"] = [copy_seed(recipe["seed"], *key) for key in keys]
+        unknown = ~frame["pipeline"].isin(["", *recipe["pipelines"]])
+        findings += _name_rows(frame.loc[unknown, "sample_id"], "its pipeline is not in the recipe")
     for column, values in expected.items():
         wrong = frame.loc[frame[column] != values, "sample_id"]
         findings += _name_rows(wrong, f"{column} does not follow from picture and copy")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from affectdata.errors import IntegrityError
+from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import hash_ranks
 
 SPLITS = ("train", "val", "test")
@@ -28,6 +28,7 @@ def assign_splits(
 
     Raises:
         IntegrityError: a group has rows in two splits already.
+        ManifestError: a row has a split of another name.
     """
     ids = table["image_id"].to_pylist()
     order = np.argsort(np.array(ids)) if ids else np.empty(0, np.int64)
@@ -82,6 +83,12 @@ def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
     for group, split, image_id in rows:
         if split is None:
             continue
+        if split not in SPLITS:
+            raise ManifestError(
+                f"unknown split {split!r} of {image_id[:16]}",
+                where="column split",
+                fix=f"name it {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, or leave it empty",
+            )
         first = side_of_group.setdefault(group, (SPLITS.index(split), image_id))
         if first[0] != SPLITS.index(split):
             raise IntegrityError(

@@ -16,8 +16,8 @@ from affectdata.balance.recipe import DEFAULT, Recipe
 from affectdata.balance.solver import share_copies, solve_bin, target_count
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.balance.weights import row_weights
-from affectdata.duplicates import assign_groups
-from affectdata.errors import RecipeError
+from affectdata.duplicates import assign_groups, find_edges
+from affectdata.errors import RecipeError, UsageError
 from affectdata.hashing import hash_ranks
 from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
@@ -50,15 +50,27 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
         RecipeError: no row is left, or two manifests hold the same picture.
     """
     table = pa.concat_tables([each.table for each in manifests], promote_options="default")
+    if len(manifests) > 1:  # each knows its own look-alikes only
+        table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
-        table = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {recipe.where}").cast(
-            table.schema
-        )
+        table = _selected(table, recipe.where)
     if not table.num_rows:
         raise RecipeError(f"no row of {', '.join(each.name for each in manifests)} is left", where="where")
     if table["image_id"].combine_chunks().value_counts().field("counts").to_numpy().max() > 1:
         raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
     return table.sort_by("image_id")
+
+
+def _selected(table: pa.Table, condition: str) -> pa.Table:
+    try:
+        rows = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {condition}")
+    except UsageError as error:
+        raise RecipeError(
+            f"{condition!r} is no condition over the manifest: {error.what}",
+            where="where",
+            fix=f"columns: {', '.join(table.column_names)}",
+        ) from error
+    return rows.cast(table.schema)
 
 
 def split_rows(table: pa.Table, recipe: Recipe) -> pa.Table:
@@ -86,6 +98,12 @@ def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
     _check_subtypes(table, recipe)
     cells = assign_cells(table, recipe)
     train = np.array(table["split"].to_pylist()) == "train"
+    if not train.any():
+        raise RecipeError(
+            "no row is left to train on: every one is in val or test already",
+            where="split",
+            fix="lower the shares of val and test, or empty the column `split` of the manifest",
+        )
     copies, bins, counts = _level(table, cells, train, recipe)
     _check_worth(counts, recipe)
     rows = np.repeat(np.arange(table.num_rows), copies)

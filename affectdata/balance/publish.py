@@ -24,7 +24,7 @@ from affectdata.balance.card import data_card
 from affectdata.balance.drift import LOOKS, look_of, measure_drift, over_bound
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, RenderSamples, canaries
-from affectdata.errors import InputError, IntegrityError, RecipeError, UsageError
+from affectdata.errors import InputError, IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest, Pictures
@@ -35,6 +35,7 @@ from affectdata.release import (
     KIND,
     METADATA_FILE,
     RECIPE_FILE,
+    SCHEMA,
     SUMS_FILE,
     TABLE_FILE,
     Release,
@@ -188,8 +189,7 @@ def _render_all(
 
 def _read_journal(journal: Path, partial: Path) -> pa.Table:
     """Return what an interrupted run rendered, of which the files are still as it wrote them."""
-    parts = [read_table(path, "journal")[0] for path in sorted(journal.glob("*.parquet"))]
-    noted = pa.concat_tables([_WRITTEN.empty_table(), *parts])
+    noted = pa.concat_tables([_WRITTEN.empty_table(), *_journal_parts(journal)])
     intact = [
         (partial / name).is_file() and file_hash((partial / name).read_bytes()) == expected
         for name, expected in zip(
@@ -197,6 +197,16 @@ def _read_journal(journal: Path, partial: Path) -> pa.Table:
         )
     ]
     return noted.filter(pa.array(intact, pa.bool_()))
+
+
+def _journal_parts(journal: Path) -> Iterator[pa.Table]:
+    for path in sorted(journal.glob("*.parquet")):
+        try:
+            part, _ = read_table(path, "journal")
+        except (ManifestError, IntegrityError):  # damaged: its pictures are rendered again
+            continue
+        if part.schema.equals(_WRITTEN):
+            yield part
 
 
 def _write_tables(
@@ -274,7 +284,7 @@ def release_info(
     copies = pc.sum(pc.greater(table["copy"], 0)).as_py() or 0
     terms = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
     return {
-        "schema": "affectdata/release/1",
+        "schema": SCHEMA,
         "id": identity,
         "name": recipe.name,
         "recipe_sha256": recipe.digest,

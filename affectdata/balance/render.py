@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from affectdata.balance.recipe import ImageSpec, Recipe
 from affectdata.balance.transforms import Pipeline, Step
+from affectdata.errors import InputError
 from affectdata.hashing import file_hash
 from affectdata.imaging import decode, encode, resize
 from affectdata.manifest import Pictures
@@ -23,6 +24,7 @@ from affectdata.schema import RENDERED
 
 RENDER_VERSION = 1  # part of every release id; raised whenever the same plan would give other pixels
 _HALVE_ABOVE = 4  # a picture this many times the output is first halved
+_MOST_PX = 65_500  # the longest side that a JPEG can have
 
 SAMPLES = pa.schema(
     [
@@ -62,7 +64,12 @@ class RenderSamples:
                     decode(self.pictures.read(row["source"], row["path"], last)).rgb, self.image
                 )
             drawn = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
-            yield row, fit(drawn, self.image)
+            try:
+                out = fit(drawn, self.image)
+            except InputError as error:
+                error.where = f"{row['source']}: {row['path']}"
+                raise
+            yield row, out
 
     def encode(self, rgb: np.ndarray) -> bytes:
         """Encode pixels as the recipe asks."""
@@ -77,17 +84,20 @@ def _bounded(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
 
 
 def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
-    """Bring a picture to the size that the recipe asks for, with one resize."""
+    """Bring a picture to the size that the recipe asks for, with one resize.
+
+    Raises:
+        InputError: it is so long and thin that no file could hold the result.
+    """
     height, width = rgb.shape[:2]
     if image.short_side_px is not None:
-        scale = image.short_side_px / min(width, height)
-        return resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
+        return _scaled(rgb, image.short_side_px / min(width, height))
     out_width, out_height = image.size_px or [width, height]
     if image.fit == "stretch":
         return resize(rgb, out_width, out_height)
     by_width, by_height = out_width / width, out_height / height
     scale = max(by_width, by_height) if image.fit == "crop" else min(by_width, by_height)
-    rgb = resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
+    rgb = _scaled(rgb, scale)
     across, down = out_width - rgb.shape[1], out_height - rgb.shape[0]
     if image.fit == "crop":
         top, left = -down // 2, -across // 2
@@ -95,6 +105,16 @@ def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
     # Black borders move predictions (and tell copies apart), so the picture is mirrored into the margin.
     sides = (down // 2, down - down // 2, across // 2, across - across // 2)
     return cv2.copyMakeBorder(rgb, *sides, cv2.BORDER_REFLECT_101)
+
+
+def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    if max(height, width) > _MOST_PX:
+        raise InputError(
+            f"a picture of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
+            fix="leave such pictures out, e.g. `where: width_px < 20 * height_px`",
+        )
+    return resize(rgb, width, height)
 
 
 def canaries(recipe: Recipe) -> dict[str, str]:
