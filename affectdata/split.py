@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import hash_ranks
@@ -27,8 +28,7 @@ def assign_splits(
     Which pictures go where depends on `seed` and the ids only, never on the order of rows.
 
     Raises:
-        IntegrityError: a group has rows in two splits already.
-        ManifestError: a row has a split of another name.
+        IntegrityError: a group has rows in two splits already (`drop_conflicts` leaves those in train out).
     """
     ids = table["image_id"].to_pylist()
     order = np.argsort(np.array(ids)) if ids else np.empty(0, np.int64)
@@ -77,30 +77,75 @@ class _Shares:
 
 def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
     """Return the split of each row that has one, or whose group has one; -1 for the free ones."""
-    side = np.full(table.num_rows, _FREE)
-    side_of_group: dict[int, tuple[int, str]] = {}
-    rows = zip(group_of.tolist(), table["split"].to_pylist(), table["image_id"].to_pylist(), strict=True)
-    for group, split, image_id in rows:
-        if split is None:
-            continue
-        if split not in SPLITS:
-            raise ManifestError(
-                f"unknown split {split!r} of {image_id[:16]}",
-                where="column split",
-                fix=f"name it {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, or leave it empty",
-            )
-        first = side_of_group.setdefault(group, (SPLITS.index(split), image_id))
-        if first[0] != SPLITS.index(split):
-            raise IntegrityError(
-                f"one group is in two splits: {first[1][:16]} in {SPLITS[first[0]]}, "
-                f"{image_id[:16]} in {split}",
-                where="column split, of pictures that must stay together (group_id)",
-                fix="correct the split of one of them, or remove both and split anew",
-            )
-    for row, group in enumerate(group_of):
-        if int(group) in side_of_group:
-            side[row] = side_of_group[int(group)][0]
-    return side
+    pair = _conflict(table, group_of)
+    if pair:
+        first, second = (f"{image_id[:16]} in {split}" for image_id, split in pair)
+        raise IntegrityError(
+            f"one group is in two splits: {first}, {second}",
+            where="column split, of pictures that must stay together (group_id)",
+            fix="correct the split of one of them, or leave those in train out (--on-conflict drop-train)",
+        )
+    own = _codes(table)
+    of_group = np.full(group_of.max(initial=-1) + 1, _FREE)
+    known = own != _FREE
+    of_group[group_of[known]] = own[known]
+    return of_group[group_of]
+
+
+def _codes(table: pa.Table) -> np.ndarray:
+    codes = pc.fill_null(pc.index_in(table["split"], pa.array(SPLITS)), _FREE)
+    return np.asarray(codes.to_numpy(), np.int64)
+
+
+def _conflict(table: pa.Table, group_of: np.ndarray) -> list[tuple[str, str]]:
+    """Return two pictures (id, split) of one group in two splits, or nothing."""
+    lowest, highest = _extremes(_codes(table), group_of)
+    bad = np.flatnonzero(lowest < highest)
+    if not len(bad):
+        return []
+    rows = table.select(["image_id", "split"]).filter(pa.array(group_of == bad[0])).to_pylist()
+    by_split = {row["split"]: row["image_id"] for row in rows if row["split"]}
+    return [(image_id, split) for split, image_id in by_split.items()][:2]
+
+
+def _extremes(codes: np.ndarray, group_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and largest split code of every group, over its rows that have one."""
+    n = group_of.max(initial=-1) + 1
+    lowest, highest = np.full(n, len(SPLITS)), np.full(n, _FREE)
+    known = codes != _FREE
+    np.minimum.at(lowest, group_of[known], codes[known])
+    np.maximum.at(highest, group_of[known], codes[known])
+    return lowest, highest
+
+
+def drop_conflicts(table: pa.Table) -> pa.Table:
+    """Leave out the train rows of groups that are in train and in val or test: train gives way, never test."""
+    group_of = np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
+    codes = _codes(table)
+    _, highest = _extremes(codes, group_of)
+    return table.filter(pa.array(~((codes == 0) & (highest[group_of] > 0))))
+
+
+def adopt_splits(table: pa.Table, earlier: pa.Table) -> pa.Table:
+    """Take over the splits of an earlier release by `image_id`, for rows that have none."""
+    seen = earlier.filter(pc.equal(earlier["copy"], 0))
+    at = pc.index_in(table["image_id"], seen["image_id"].combine_chunks())
+    split = pc.coalesce(table["split"], seen["split"].take(at))
+    return table.set_column(table.column_names.index("split"), "split", split)
+
+
+def split_distance(table: pa.Table, codes: np.ndarray) -> dict[str, float]:
+    """Return how far each split's shares of `codes` are from the whole's: total variation distance, 0–1."""
+    n_codes = int(codes.max(initial=0)) + 1
+    whole = np.bincount(codes, minlength=n_codes) / max(1, len(codes))
+    sides = _codes(table)
+    distances = {}
+    for index, name in enumerate(SPLITS):
+        part = codes[sides == index]
+        if len(part):
+            share = np.bincount(part, minlength=n_codes) / len(part)
+            distances[name] = round(float(np.abs(share - whole).sum() / 2), 6)
+    return distances
 
 
 def _by_group(

@@ -1,7 +1,7 @@
 """What augmentation did to the look of copies: drift against the parent, and a probe that tells them apart.
 
 In: low-level features of every released picture, taken while it was rendered. Out: plain numbers for
-release.json. A probe that finds copies is no harm yet; it shows what a model could learn instead of affect.
+release.json. A probe that finds copies is no harm yet; it shows what a model could learn in place of affect.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
 
 
 def over_bound(drift: dict[str, Any], bounds: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return (pipeline, words) for every pipeline and feature whose mean absolute change is over its bound."""
+    """Return pipeline and words for every feature whose mean absolute change is over its bound."""
     return [
         (pipeline, f"{pipeline} moves {name} by {summary[name]['mean_abs']:g} on average (bound {bound:g})")
         for pipeline, summary in drift.get("by_pipeline", {}).items()

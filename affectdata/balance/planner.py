@@ -22,20 +22,28 @@ from affectdata.hashing import hash_ranks
 from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
 from affectdata.schema import EDGES, PLAN
-from affectdata.split import assign_splits
+from affectdata.split import adopt_splits, assign_splits, drop_conflicts
 
 
 def plan_release(
-    manifests: Sequence[Manifest], others: Sequence[Manifest], recipe: Recipe
+    manifests: Sequence[Manifest],
+    others: Sequence[Manifest],
+    recipe: Recipe,
+    *,
+    earlier: pa.Table | None = None,
+    drop_train: bool = False,
 ) -> tuple[pa.Table, Plan]:
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
+
+    `earlier` is the table of a release whose splits are taken over; `drop_train` leaves out train rows whose
+    group is in val or test too, which is an error otherwise.
 
     Raises:
         RecipeError: the recipe does not fit the manifests.
         IntegrityError: a group has rows in two splits already.
     """
     check_upright(recipe, upright_of([*manifests, *others]))
-    rows = split_rows(choose_rows(manifests, recipe), recipe)
+    rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
         rows = fill_rows(
             rows, pa.concat_tables([each.table for each in others], promote_options="default"), recipe
@@ -73,7 +81,9 @@ def _selected(table: pa.Table, condition: str) -> pa.Table:
     return rows.cast(table.schema)
 
 
-def split_rows(table: pa.Table, recipe: Recipe) -> pa.Table:
+def split_rows(
+    table: pa.Table, recipe: Recipe, *, earlier: pa.Table | None = None, drop_train: bool = False
+) -> pa.Table:
     """Fill `split`, group-safe and stratified over bin and cell; splits that are there stay."""
     if recipe.split == "none":
         train = pa.array(["train"] * table.num_rows, pa.string())
@@ -83,6 +93,10 @@ def split_rows(table: pa.Table, recipe: Recipe) -> pa.Table:
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
     together = ["group_id", *recipe.split.groups]
     table = assign_groups(table, EDGES.empty_table(), together)
+    if earlier is not None:
+        table = adopt_splits(table, earlier)
+    if drop_train:
+        table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
     return assign_splits(table, [cells.bin, cells.code], recipe.split.fractions, recipe.seed)
 

@@ -136,3 +136,17 @@ def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
         if not (source and equals and path):
             raise click.BadParameter(f"{source + equals + path!r} is not SOURCE=PATH", param_hint="--root")
     return {source: Path(path) for source, _, path in pairs}
+
+
+DROP_TRAIN = "drop-train"
+
+
+def split_options(command: F) -> F:
+    """Add --split-from and --on-conflict."""
+    text = "Take over the splits of an earlier release."
+    command = click.option("--split-from", metavar="RELEASE", type=click.Path(path_type=Path), help=text)(
+        command
+    )
+    text = "What to do when pictures that must stay together have two splits already."
+    choice = click.Choice(["error", DROP_TRAIN])
+    return click.option("--on-conflict", type=choice, default="error", show_default=True, help=text)(command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from affectdata.cli._output import (
+    DROP_TRAIN,
     common_options,
     document,
     folder_option,
@@ -17,6 +18,7 @@ from affectdata.cli._output import (
     roots_option,
     say,
     say_table,
+    split_options,
     workers_option,
 )
 
@@ -40,6 +42,7 @@ _THIN_CELLS = 3  # cells worth least per row that are named
     help="Manifest to use; repeatable. [default: the recipe's sources, else the only one]",
 )
 @folder_option("--out", "releases", "Folder for the release.")
+@split_options
 @click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")
 @roots_option
 @workers_option
@@ -48,6 +51,8 @@ def command(
     recipe_name: str,
     manifests: tuple[Path, ...],
     out: Path,
+    split_from: Path | None,
+    on_conflict: str,
     dry_run: bool,
     roots: tuple[str, ...],
     workers: int | None,
@@ -61,6 +66,7 @@ def command(
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import choose_manifests, load_manifest
+    from affectdata.release import open_release
 
     recipe = read_recipe(find_recipe(recipe_name))
     given = parse_roots(roots)
@@ -68,7 +74,9 @@ def command(
     others = [
         load_manifest(Path("manifests") / f"{name}.parquet", given) for name in recipe.balance.fill_from
     ]
-    rows, plan = plan_release(chosen, others, recipe)
+    earlier = open_release(split_from).table if split_from else None
+    drop_train = on_conflict == DROP_TRAIN
+    rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)
     n_left_out = sum(map(len, chosen)) + sum(each.n_filled for each in plan.bins) - rows.num_rows
     _say_plan(plan, rows, recipe.target, n_left_out)
     remarks = lint_recipe(recipe)

@@ -3,36 +3,107 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, progress, say
+from affectdata.cli._output import (
+    common_options,
+    document,
+    folder_option,
+    note,
+    parse_roots,
+    progress,
+    roots_option,
+    say,
+    say_table,
+)
+
+if TYPE_CHECKING:
+    from affectdata.records import Finding
+    from affectdata.release import Release
 
 INTEGRITY = 4
+_MANIFESTS = Path("manifests")
 
 
 @click.command("verify")
 @click.argument("release", required=False, type=click.Path(path_type=Path))
 @folder_option("--releases", "releases", "Folder in which the newest is taken if none is named.")
+@click.option(
+    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N pictures and compare."
+)
+@click.option(
+    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Rebuild this picture; repeatable."
+)
+@click.option("--why", metavar="IMAGE_ID", help="Only show a picture's group, split, cell and copies.")
+@roots_option
 @common_options
-def command(release: Path | None, releases: Path) -> int:
+def command(
+    release: Path | None,
+    releases: Path,
+    n_rebuild: int | None,
+    samples: tuple[str, ...],
+    why: str | None,
+    roots: tuple[str, ...],
+) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
+    from affectdata.balance.rebuild import pick_rows, rebuild
     from affectdata.release import check_release, newest_release, open_release
 
-    opened = open_release(release or newest_release(releases))
+    opened = open_release(release or newest_release(releases), parse_roots(roots))
+    if why:
+        return _explain(opened, why)
     with progress("verify") as move:
         findings = check_release(opened, move)
+    n_rebuilt = 0
+    if (n_rebuild or samples) and not findings:
+        rebuilt = rebuild(opened, pick_rows(opened, n_rebuild, samples), _MANIFESTS)
+        for remark in rebuilt.notes:
+            note(f"note: {remark}")
+        findings, n_rebuilt = rebuilt.findings, rebuilt.n_rows
+    _say_findings(opened, findings, n_rebuilt)
+    return INTEGRITY if findings else 0
+
+
+def _say_findings(opened: Release, findings: list[Finding], n_rebuilt: int) -> None:
     for finding in findings:
         say(f"{finding.kind}: {finding.text}")
     state = f"{len(findings)} findings" if findings else "every file and every row holds"
     say(f"{opened.path}: {opened.table.num_rows} pictures, {state}")
+    if n_rebuilt and not findings:
+        say(f"{n_rebuilt} rebuilt from their source pictures: the same")
     document(
         "affectdata/verify/1",
         {
             "release": str(opened.path),
             "id": opened.id,
             "sound": not findings,
+            "rebuilt": n_rebuilt,
             "findings": [{"kind": each.kind, "text": each.text} for each in findings],
         },
     )
-    return INTEGRITY if findings else 0
+
+
+def _explain(opened: Release, image_id: str) -> int:
+    from affectdata.release import explain_image
+
+    found = explain_image(opened, image_id, _MANIFESTS)
+    say(f"{found['source']} {found['source_id']}: {found['path']}")
+    say(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
+    say(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} pictures that stay together")
+    say_table(
+        ["picture", "split", "path"],
+        [[row["image_id"][:16], row["split"], row["path"]] for row in found["group"]],
+    )
+    if found["edges"]:
+        rows = [
+            [e["image_id_a"][:16], e["image_id_b"][:16], e["kind"], e["distance_bits"], e["view"]]
+            for e in found["edges"]
+        ]
+        say_table(["picture", "and", "are", "bits apart", "as"], rows)
+    say("\nin the release")
+    rows = [[row["sample_id"], row["pipeline"] or "–", row["file_name"]] for row in found["rows"]]
+    say_table(["sample", "pipeline", "file"], rows)
+    document("affectdata/why/1", found)
+    return 0

@@ -1,0 +1,35 @@
+"""`affectdata diff`: what changed between two releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from affectdata.cli._output import common_options, document, say, say_table
+
+_SHOWN = 3
+
+
+@click.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@common_options
+def command(old: Path, new: Path) -> int:
+    """Say what changed from release OLD to NEW, and the version step that follows; exit 1 if anything did."""
+    from affectdata.diff import diff_releases
+    from affectdata.release import open_release
+
+    found = diff_releases(open_release(old), open_release(new))
+    content = found.document()
+    rows = []
+    for what in ("added", "removed", "moved", "relabelled", "redrawn", "described"):
+        ids = content[what]
+        rows.append([what, len(ids), ", ".join(ids[:_SHOWN]) + (" …" if len(ids) > _SHOWN else "")])
+    say_table(["", "rows", ""], rows, indent="")
+    if found.cells:
+        say()
+        say_table(["cell of train", "before", "after"], [[name, *pair] for name, pair in found.cells.items()])
+    say(f"\nversion step: {found.step}")
+    document("affectdata/diff/1", content)
+    return 0 if found.step == "none" else 1
