@@ -29,6 +29,7 @@ def assign_splits(
 
     Raises:
         IntegrityError: a group has rows in two splits already (`drop_conflicts` leaves those in train out).
+        ManifestError: a row has a split of another name.
     """
     ids = table["image_id"].to_pylist()
     order = np.argsort(np.array(ids)) if ids else np.empty(0, np.int64)
@@ -89,10 +90,14 @@ def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
     of_group = np.full(group_of.max(initial=-1) + 1, _FREE)
     known = own != _FREE
     of_group[group_of[known]] = own[known]
-    return of_group[group_of]
+    return np.asarray(of_group[group_of])
 
 
 def _codes(table: pa.Table) -> np.ndarray:
+    """Return the code of each row's split, -1 for none."""
+    unknown = sorted(set(table["split"].unique().drop_null().to_pylist()) - set(SPLITS))
+    if unknown:
+        raise ManifestError(f"no split is called {unknown[0]!r}", where="column split", fix=", ".join(SPLITS))
     codes = pc.fill_null(pc.index_in(table["split"], pa.array(SPLITS)), _FREE)
     return np.asarray(codes.to_numpy(), np.int64)
 
@@ -119,7 +124,7 @@ def _extremes(codes: np.ndarray, group_of: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def drop_conflicts(table: pa.Table) -> pa.Table:
-    """Leave out the train rows of groups that are in train and in val or test: train gives way, never test."""
+    """Leave out the train rows of groups that are in val or test too: train gives way, never test."""
     group_of = np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
     codes = _codes(table)
     _, highest = _extremes(codes, group_of)
@@ -161,6 +166,8 @@ def _by_group(
 
 def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares) -> None:
     """Split the rows that stand alone, cell by cell; what rounding leaves over goes on to the next cell."""
+    if not len(rows):
+        return
     cells, target, placed = state.levels[-1], state.target[-1], state.placed[-1]
     rows = rows[np.lexsort((ranks[rows], cells[rows]))]
     codes, starts = np.unique(cells[rows], return_index=True)
