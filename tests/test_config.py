@@ -55,8 +55,14 @@ def test_all_problems_are_listed_with_their_path() -> None:
     ("data", "line"),
     [
         ({"name": 7}, "  name: Input should be a valid string (got 7)"),
-        ({"name": "r", "inner": {"copies": "8"}}, "  inner.copies: Input should be a valid integer (got '8')"),
-        ({"name": "r", "inner": {"copies": True}}, "  inner.copies: Input should be a valid integer (got True)"),
+        (
+            {"name": "r", "inner": {"copies": "8"}},
+            "  inner.copies: Input should be a valid integer (got '8')",
+        ),
+        (
+            {"name": "r", "inner": {"copies": True}},
+            "  inner.copies: Input should be a valid integer (got True)",
+        ),
         (
             {"name": "r", "inner": {"level": float("nan")}},
             "  inner.level: Input should be a finite number (got nan)",
@@ -116,7 +122,16 @@ def test_anchors_and_merges_work(tmp_path: Path) -> None:
         "[" * 5000,
         "a: {[1]: 2}",
     ],
-    ids=["unclosed", "python object", "no such date", "two documents", "NUL", "no UTF-8", "deep", "list as key"],
+    ids=[
+        "unclosed",
+        "python object",
+        "no such date",
+        "two documents",
+        "NUL",
+        "no UTF-8",
+        "deep",
+        "list as key",
+    ],
 )
 def test_what_is_no_yaml_of_ours(tmp_path: Path, text: str | bytes) -> None:
     assert "r.yaml is not valid YAML" in yaml_error(tmp_path, text).what

@@ -187,7 +187,9 @@ def test_edges_and_groups_are_those_of_brute_force(
     expected = brute_force(ids, views, max_bits)
     for (a, b), edge in found.items():
         assert a < b and (a, b) in expected
-        distances = {name: (by_id[a][0] ^ view).bit_count() for name, view in zip(VIEWS, by_id[b], strict=True)}
+        distances = {
+            name: (by_id[a][0] ^ view).bit_count() for name, view in zip(VIEWS, by_id[b], strict=True)
+        }
         assert edge["distance_bits"] == min(distances.values()) == distances[edge["view"]]
     groups = assign_groups(table, edges)
     got = dict(zip(groups["image_id"].to_pylist(), groups["group_id"].to_pylist(), strict=True))
@@ -233,12 +235,20 @@ def grouped(ids: str, edges: Sequence[str], columns: dict[str, list[Any]], names
         ("abcd", [], {"theme": ["t", "t", "u", None]}, [], "abcd"),  # not unless it is asked for
         ("abcd", [], {"theme": ["t", "t", "u", None]}, ["theme"], "aacd"),
         ("abcd", ["bc"], {"theme": ["t", "t", "u", None]}, ["theme"], "aaad"),
-        ("abcd", [], {"theme": ["t", "t", "u", "u"], "artist": [None, "z", "z", None]}, ["theme", "artist"], "aaaa"),
+        (
+            "abcd",
+            [],
+            {"theme": ["t", "t", "u", "u"], "artist": [None, "z", "z", None]},
+            ["theme", "artist"],
+            "aaaa",
+        ),
         ("abc", [], {"age": [30, 31, 30]}, ["age"], "aba"),
         ("abc", [], {"theme": ["t", "t", "t"]}, ["no_such_column"], "abc"),
     ],
 )
-def test_groups(ids: str, edges: list[str], columns: dict[str, list[Any]], names: list[str], groups: str) -> None:
+def test_groups(
+    ids: str, edges: list[str], columns: dict[str, list[Any]], names: list[str], groups: str
+) -> None:
     assert grouped(ids, edges, columns, names) == groups
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -59,7 +60,7 @@ def test_a_file_that_is_not_finished_leaves_the_old_one_and_no_rest(tmp_path: Pa
         temporary.write_text("half")
         raise RuntimeError("power cut")
     assert path.read_text() == "old\n"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_table_whose_writing_fails_leaves_the_old_one(
@@ -76,7 +77,7 @@ def test_a_table_whose_writing_fails_leaves_the_old_one(
     monkeypatch.setattr(tables.pq, "write_table", fail)
     with pytest.raises(OSError, match="No space left"):
         write_table(table.slice(1), path, "manifest")
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.parquet"]
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
 
 
 def test_the_file_is_synced_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +128,9 @@ def test_the_file_has_one_key_of_ours(tmp_path: Path, table: pa.Table) -> None:
 
 
 @given(rows_of)
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
     path = tmp_path_factory.mktemp("table") / "a.parquet"
     write_table(as_table(rows), path, "manifest", {"k": 1})
     table, metadata = read_table(path, "manifest")
@@ -168,9 +171,7 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: pa.Table) -> 
         read_table(tmp_path / "a.parquet", "manifest")
 
 
-def test_a_newer_schema_is_refused(
-    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_schema_is_refused(tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as future:
         future.setattr(tables, "SCHEMA_VERSION", 2)
         write_table(table, tmp_path / "a.parquet", "manifest")
@@ -185,7 +186,9 @@ def test_edited_rows_are_noticed(tmp_path: Path, table: pa.Table) -> None:
     stored = pq.read_table(path)
     values = stored["value"].to_pylist()
     values[3] += 1e-9
-    pq.write_table(stored.set_column(1, "value", [values]).replace_schema_metadata(stored.schema.metadata), path)
+    pq.write_table(
+        stored.set_column(1, "value", [values]).replace_schema_metadata(stored.schema.metadata), path
+    )
     with pytest.raises(IntegrityError, match="not those that were written"):
         read_table(path, "manifest")
 
@@ -220,7 +223,7 @@ def test_the_digest_of_these_rows_never_changes(table: pa.Table) -> None:
 def test_the_digest_does_not_see_chunks_or_dictionaries(rows: list[dict[str, Any]], cuts: list[int]) -> None:
     table = as_table(rows)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    parts = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [table.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     chunked = pa.concat_tables([SCHEMA.empty_table(), *parts])
     assert table_digest(chunked) == table_digest(table)
     coded = table.set_column(0, "name", table["name"].dictionary_encode())

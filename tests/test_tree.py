@@ -78,11 +78,11 @@ def test_names_that_are_not_utf8_are_listed_apart(tmp_path: Path) -> None:
 
 def test_a_tree_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
     depth = 1500  # of one-letter folders: longer than a path may be, so made from inside
-    here = os.getcwd()
+    here = Path.cwd()
     try:
         os.chdir(tmp_path)
         for _ in range(depth):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
         Path("a.bmp").touch()
     finally:
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         return scandir(folder)
 
     monkeypatch.setattr(tree_module.os, "scandir", locked)
-    with pytest.raises(SourceError, match="cannot list .*Permission denied"):
+    with pytest.raises(SourceError, match=r"cannot list .*Permission denied"):
         read_tree(tmp_path)
 
 

@@ -37,5 +37,5 @@ def save_picture(path: Path, rgb: np.ndarray, container: str, palette: bool = Fa
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(rgb)
     buffer = io.BytesIO()
-    (image.quantize(256) if palette else image).save(buffer, container)
+    (image.quantize(256, Image.Quantize.FASTOCTREE) if palette else image).save(buffer, container)
     path.write_bytes(buffer.getvalue())

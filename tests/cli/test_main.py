@@ -1,0 +1,279 @@
+"""Exceptions become exit codes and messages; commands are found by file name; stdout holds results only."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from affectdata import __version__
+from affectdata.cli import _main
+from affectdata.cli import sources as sources_command
+from affectdata.cli._main import run
+from affectdata.cli._output import common_options, document, note, progress, say, say_table
+from affectdata.errors import (
+    AffectdataError,
+    IntegrityError,
+    MissingError,
+    PicturesNotFound,
+    RecipeError,
+    SourceError,
+    UsageError,
+)
+from affectdata.registry import find_plugins
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], list[str]]:
+    """Put a function in the place of `affectdata sources`; return the arguments that call it."""
+
+    def install(body: Callable[[], Any]) -> list[str]:
+        monkeypatch.setattr(sources_command, "command", common_options(click.command("sources")(body)))
+        return ["sources"]
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AffectdataError("what"), 1),
+        (UsageError("what"), 2),
+        (SourceError("what"), 3),
+        (RecipeError("what"), 3),
+        (PicturesNotFound("what"), 3),
+        (IntegrityError("what"), 4),
+        (MissingError("what"), 5),
+        (OSError(errno.ENOSPC, "No space left on device", "out.parquet"), 3),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (click.UsageError("what"), 2),
+        (click.BadParameter("what"), 2),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 5),
+        (ModuleNotFoundError("No module named 'sklearn.svm'", name="sklearn.svm"), 5),
+        (ModuleNotFoundError("No module named 'mine'", name="mine"), 1),
+        (ValueError("what"), 1),
+        (RecursionError("what"), 1),
+    ],
+)
+def test_exit_codes(command: Any, cli: Any, error: BaseException, code: int) -> None:
+    ran = cli(*command(raising(error)))
+    assert ran.code == code and ran.out == "" and ran.err
+
+
+@pytest.mark.parametrize(("answer", "code"), [(0, 0), (1, 1), (None, 0), (True, 1)])
+def test_the_answer_of_a_command_is_the_exit_code(command: Any, cli: Any, answer: Any, code: int) -> None:
+    assert cli(*command(lambda: answer)).code == code
+
+
+def test_an_error_says_what_where_and_what_to_do_without_a_traceback(command: Any, cli: Any) -> None:
+    ran = cli(*command(raising(SourceError("no 'Valence'", where="A.txt, line 1", fix="restore it"))))
+    assert ran.err == "error: no 'Valence'\n  where: A.txt, line 1\n  fix:   restore it\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "traced"), [([], False), (["-v"], False), (["-vv"], True), (["-v", "-v"], True)]
+)
+def test_a_traceback_is_shown_with_vv_only(command: Any, cli: Any, flags: list[str], traced: bool) -> None:
+    ran = cli(*command(raising(SourceError("what"))), *flags)
+    assert ran.code == 3 and ("Traceback" in ran.err) == traced and "error: what" in ran.err
+
+
+def test_a_bug_shows_its_traceback_once_and_says_so(command: Any, cli: Any) -> None:
+    for flags in ([], ["-vv"]):
+        ran = cli(*command(raising(ValueError("unforeseen"))), *flags)
+        assert ran.err.count("Traceback") == 1 and "this is a bug in affectdata" in ran.err
+
+
+def test_an_operating_system_error_names_its_file(command: Any, cli: Any) -> None:
+    ran = cli(*command(raising(PermissionError(13, "Permission denied", "/locked/a.txt"))))
+    assert ran.err == "error: Permission denied\n  where: /locked/a.txt\n"
+
+
+def test_a_missing_extra_prints_the_pip_line(command: Any, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+
+    def body() -> None:
+        import torch  # noqa: F401
+
+    ran = cli(*command(body))
+    assert ran.code == 5
+    assert ran.err == "error: torch is not installed\n  fix:   pip install 'affectdata[train]'\n"
+
+
+# --- usage
+
+
+def test_every_command_is_listed_with_a_line_of_help(cli: Any) -> None:
+    ran = cli("--help")
+    assert ran.code == 0 and ran.err == ""
+    listed = ran.out.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == [
+        name.replace("_", "-") for name in find_plugins("cli")
+    ]
+    assert all(len(line.split()) > 3 for line in listed if line.strip())
+    assert cli("-h").out == ran.out
+
+
+@pytest.mark.parametrize("name", find_plugins("cli"))
+def test_every_command_has_help_and_the_common_options(cli: Any, name: str) -> None:
+    ran = cli(name.replace("_", "-"), "--help")
+    assert ran.code == 0
+    for option in ("--json", "--quiet", "-v", "--help"):
+        assert option in ran.out, option
+
+
+def test_the_version(cli: Any) -> None:
+    assert cli("--version").out == f"affectdata, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-command"], "No such command 'no-such-command'"),
+        (["_main"], "No such command"),
+        (["ingest"], "Missing argument 'ROOT'"),
+        (["ingest", "x", "--no-such-option"], "No such option"),
+        (["ingest", "x", "--workers", "0"], "0 is not in the range"),
+        (["sample", "gaped"], "Missing argument 'FOLDER'"),
+    ],
+)
+def test_usage_errors(cli: Any, arguments: list[str], said: str) -> None:
+    ran = cli(*arguments)
+    assert ran.code == 2 and said in ran.err and ran.out == "" and "Traceback" not in ran.err
+
+
+def test_no_argument_at_all_shows_the_help(cli: Any) -> None:
+    ran = cli()
+    assert ran.code in (0, 2) and "Commands:" in ran.out + ran.err
+
+
+# --- output
+
+
+def test_text_and_json_exclude_each_other(command: Any, cli: Any) -> None:
+    def body() -> None:
+        say("a line")
+        say_table(["a"], [[1]])
+        document("affectdata/test/1", {"ü": 1.5, "none": None})
+
+    arguments = command(body)
+    assert cli(*arguments).out == "a line\n  a\n  1\n"
+    ran = cli(*arguments, "--json")
+    assert ran.document == {"schema": "affectdata/test/1", "ü": 1.5, "none": None}
+    assert "ü" in ran.out and ran.err == ""
+
+
+def test_json_holds_no_nan(command: Any, cli: Any) -> None:
+    assert cli(*command(lambda: document("x/1", {"a": float("nan")})), "--json").code == 1
+
+
+def test_notes_go_to_stderr_unless_quiet(command: Any, cli: Any) -> None:
+    arguments = command(lambda: note("by the way"))
+    assert cli(*arguments).err == "by the way\n" and cli(*arguments).out == ""
+    assert cli(*arguments, "--quiet").err == ""
+
+
+def test_a_table_puts_text_left_and_numbers_right(command: Any, cli: Any) -> None:
+    rows = [["a", 1, 0.5, None], ["long", 100, None, "x"]]
+    ran = cli(*command(lambda: say_table(["name", "n", "share", ""], rows, indent="")))
+    assert ran.out.splitlines() == [
+        "name    n  share",
+        "a       1  0.500  –",
+        "long  100      –  x",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("flags", "drawn"), [([], True), (["--quiet"], False)])
+def test_progress_is_drawn_on_a_terminal_only(
+    command: Any, cli: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], drawn: bool
+) -> None:
+    def body() -> None:
+        with progress("working") as move:
+            for done in range(1, 4) if move else ():
+                move(done * 10, 30)
+
+    arguments = command(body)
+    assert cli(*arguments).err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert run([*arguments, *flags]) == 0
+    assert ("working" in terminal.getvalue() and "30/30" in terminal.getvalue()) == drawn
+
+
+def test_a_reader_that_has_gone_is_no_error(start: Any) -> None:
+    for arguments in (["sources"], ["--help"], ["sources", "gaped"], ["sources", "--json"]):
+        with start(*arguments) as process:
+            process.stdout.close()
+            error = process.stderr.read()
+        assert (process.returncode, error) == (0, ""), arguments
+
+
+def test_the_module_is_the_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "affectdata", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("affectdata, version")
+
+
+# --- memory
+
+
+def test_only_the_command_line_sets_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:  # trap 14
+    calls: list[tuple[int, int]] = []
+
+    class Libc:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            calls.append((parameter, value))
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Libc)
+    assert run(["--version"]) == 0 and calls == []
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(SystemExit):
+        _main.main(["--version"])
+    assert dict(calls).keys() == {-1, -2, -3}
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_without_glibc_nothing_is_set(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # musl: a libc without mallopt
+    monkeypatch.setattr(sys, "platform", platform)
+    _main._keep_freed_memory()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="no glibc"
+)
+def test_glibc_takes_the_settings() -> None:
+    code = (
+        "import ctypes\nfrom affectdata.cli._main import _MALLOC\n"
+        "assert all(ctypes.CDLL(None).mallopt(*each) == 1 for each in _MALLOC.items())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_installed_command_exists() -> None:
+    assert (Path(sys.executable).parent / "affectdata").exists()
