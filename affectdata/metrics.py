@@ -1,0 +1,143 @@
+"""Measures of a prediction against the ratings. numpy only.
+
+Arrays are one-dimensional and of equal length, in POMP units (0–100) where a unit matters. What is not
+defined for the values given (R² of a constant, a correlation of one point) is NaN; writers turn it into null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MEAN_COLLAPSE = 0.25  # sd(prediction) / sd(truth) below this: the model says about the same to everything
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below > 0 else float("nan")
+
+
+def mse(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean squared error."""
+    return float(np.mean((y - predicted) ** 2))
+
+
+def rmse(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the root of the mean squared error."""
+    return float(np.sqrt(mse(y, predicted)))
+
+
+def mae(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean absolute error."""
+    return float(np.mean(np.abs(y - predicted)))
+
+
+def r2(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the coefficient of determination, 1 - Σ(y - p)² / Σ(y - ȳ)²; 0 is the mean of `y` itself.
+
+    >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]))
+    0.5
+    """
+    return 1 - _ratio(float(np.sum((y - predicted) ** 2)), float(np.sum((y - y.mean()) ** 2)))
+
+
+def ccc(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the concordance correlation, 2 s_yp / (s_y² + s_p² + (ȳ - p̄)²), moments over n.
+
+    Lin (1989), A concordance correlation coefficient to evaluate reproducibility, Biometrics 45, eq. 2.
+    """
+    covariance = float(np.mean((y - y.mean()) * (predicted - predicted.mean())))
+    return _ratio(2 * covariance, float(y.var() + predicted.var() + (y.mean() - predicted.mean()) ** 2))
+
+
+def pearson_r(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return Pearson's correlation."""
+    covariance = float(np.mean((y - y.mean()) * (predicted - predicted.mean())))
+    return _ratio(covariance, float(y.std() * predicted.std()))
+
+
+def sd_ratio(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return sd(prediction) / sd(truth); below `MEAN_COLLAPSE` it is called a mean collapse."""
+    return _ratio(float(predicted.std()), float(y.std()))
+
+
+def bin_codes(y: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Return the bin of each value: [a, b), the last one closed; what lies outside joins the nearest.
+
+    >>> bin_codes(np.array([0.0, 10.0, 20.0]), [0, 10, 20]).tolist()
+    [0, 1, 1]
+    """
+    codes = np.searchsorted(np.asarray(edges), y, side="right") - 1
+    return np.clip(codes, 0, len(edges) - 2)
+
+
+def mae_by(codes: np.ndarray, n_codes: int, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the mean absolute error within each of `n_codes` parts; NaN where a part is empty."""
+    count = np.bincount(codes, minlength=n_codes)
+    total = np.bincount(codes, np.abs(y - predicted), minlength=n_codes)
+    return np.asarray(np.divide(total, count, out=np.full(n_codes, np.nan), where=count > 0))
+
+
+def macro_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float]) -> float:
+    """Return the mean over non-empty bins of the mean absolute error within each.
+
+    Baccianella, Esuli and Sebastiani (2009), Evaluation measures for ordinal regression, ISDA, eq. 3.
+    """
+    return float(np.nanmean(mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)))
+
+
+def _within(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Remove each part's mean."""
+    codes = np.unique(parts, return_inverse=True)[1]
+    means = np.bincount(codes, values) / np.bincount(codes)
+    return np.asarray(values - means[codes])
+
+
+def r_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
+    """Return Pearson's correlation pooled over parts (subtypes), each part's means removed on both sides."""
+    return pearson_r(_within(y, parts), _within(predicted, parts))
+
+
+def r2_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
+    """Return R² pooled over parts (subtypes), each part's means removed from both sides.
+
+    0 says no more than the part does; negative, worse than saying nothing within a part.
+    """
+    return r2(_within(y, parts), _within(predicted, parts))
+
+
+def part_means(y: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Predict by the mean of `y` in each part (subtype), fitted on `y` and `parts`, for the parts `wanted`.
+
+    The baseline is told the true part of every picture, which a model has to see for itself: it is the score
+    of knowing the part and nothing else. A part that was not seen gets the mean of all.
+    """
+    means = {part: float(y[parts == part].mean()) for part in np.unique(parts)}
+    return np.array([means.get(part, float(y.mean())) for part in wanted], float)
+
+
+def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Count pairs: rows are the true labels, columns the predicted ones, in the order of `labels`."""
+    place = {label: at for at, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(counts, ([place[label] for label in true], [place[label] for label in predicted]), 1)
+    return counts
+
+
+def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the share of labels that are right."""
+    return float(np.mean(true == predicted))
+
+
+def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean recall over the labels that occur in `true`."""
+    return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
+
+
+def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN); labels that occur on either side count."""
+    scores = []
+    for label in np.unique(np.concatenate([true, predicted])):
+        hits = int(np.sum((true == label) & (predicted == label)))
+        scores.append(2 * hits / (np.sum(true == label) + np.sum(predicted == label)))
+    return float(np.mean(scores))

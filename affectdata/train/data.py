@@ -1,0 +1,58 @@
+"""A split of a release as a torch Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch.utils.data import Dataset
+
+from affectdata.errors import UsageError
+from affectdata.imaging import decode
+from affectdata.release import Release
+from affectdata.train.features import ReadReleased
+
+_ITEM = ("sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype")
+
+
+class ReleaseDataset(Dataset[dict[str, Any]]):
+    """The pictures of one split with their labels; picklable, so that a DataLoader's workers can hold it.
+
+    An item is a dict: `image`, a uint8 tensor (3, height, width) or what `transform` makes of it;
+    `sample_id`, `weight`; and of valence, arousal, dominance (POMP, 0–100), emotion and subtype those that
+    the row has. Pictures of one release may differ in size: to make batches, give a `transform` that crops or
+    resizes.
+
+    Raises:
+        UsageError: no such split.
+        IntegrityError: on reading a file that is not the one that was released.
+    """
+
+    def __init__(
+        self, release: Release, split: str, transform: Callable[[torch.Tensor], Any] | None = None
+    ) -> None:
+        table = release.split(split)
+        if not len(table):
+            there = ", ".join(pc.unique(release.table["split"]).to_pylist())
+            raise UsageError(f"{release.name} has no split {split!r}", fix=f"its splits: {there}")
+        self.transform = transform
+        self.files: pa.Table = table.select(["file_name", "file_sha256"]).combine_chunks()
+        self.labels: pa.Table = table.select([name for name in _ITEM if name in table.column_names])
+        self.read = ReadReleased(str(release.path))
+
+    def __len__(self) -> int:
+        return int(self.files.num_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        at = index % len(self)
+        (data,) = self.read(self.files.slice(at, 1))
+        image = torch.from_numpy(np.ascontiguousarray(decode(data).rgb.transpose(2, 0, 1)))
+        (row,) = self.labels.slice(at, 1).to_pylist()
+        labels = {name: value for name, value in row.items() if value is not None}
+        return {"image": self.transform(image) if self.transform else image, **labels}

@@ -1,0 +1,163 @@
+"""Features: computed once per picture and backbone, kept by the content of the picture.
+
+The cache is a folder per backbone of Parquet files (key, vector). Every file appears whole or not at all and
+is named after its keys, so an interrupted run loses one file's worth of work, and two runs do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from affectdata.balance.recipe import Recipe
+from affectdata.balance.render import RenderSamples
+from affectdata.errors import IntegrityError
+from affectdata.hashing import canonical_json, file_hash
+from affectdata.imaging import decode, pixel_versions, resize
+from affectdata.tables import replace_file
+from affectdata.train.backbones import Backbone
+from affectdata.workers import map_ordered
+
+_BATCH = 32  # pictures per pass through the network
+_PART = 8  # batches per file of the cache: what an interrupted run may lose
+
+Read = Callable[[pa.Table], list[bytes]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReleased:
+    """Read the released files of a batch (`file_name`, `file_sha256`) from the folder of the release."""
+
+    folder: str
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        rows = batch.select(["file_name", "file_sha256"]).to_pylist()
+        return [self._read(row["file_name"], row["file_sha256"]) for row in rows]
+
+    def _read(self, name: str, expected: str) -> bytes:
+        path = Path(self.folder, name)
+        data = path.read_bytes() if path.is_file() else b""
+        if file_hash(data) != expected:
+            raise IntegrityError(
+                f"{name} is not the file that was released",
+                where=str(path),
+                fix="`affectdata verify` names every such file; `affectdata balance` makes the release anew",
+            )
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRendered:
+    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as the release was."""
+
+    render: RenderSamples
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        return list(self.render(batch)["data"].to_pylist())
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPictures:
+    """Turn a batch into uint8 pictures (n, size_px, size_px, 3)."""
+
+    read: Read
+    size_px: int
+
+    def __call__(self, batch: pa.Table) -> np.ndarray:
+        return np.stack([fit_square(decode(data).rgb, self.size_px) for data in self.read(batch)])
+
+
+def fit_square(rgb: np.ndarray, size_px: int) -> np.ndarray:
+    """Bring the short side to `size_px` and cut the middle out: nothing is stretched."""
+    scale = size_px / min(rgb.shape[:2])
+    rgb = resize(rgb, max(size_px, round(rgb.shape[1] * scale)), max(size_px, round(rgb.shape[0] * scale)))
+    top, left = (rgb.shape[0] - size_px) // 2, (rgb.shape[1] - size_px) // 2
+    return rgb[top : top + size_px, left : left + size_px]
+
+
+def render_keys(plan: pa.Table, recipe: Recipe) -> list[str]:
+    """Return what decides the bytes of each row of a plan: picture, draw, image spec, library versions."""
+    always = [recipe.image.model_dump(mode="json"), pixel_versions()]
+    steps = recipe.document()["pipelines"]
+    names = ["image_id", "pipeline", "seed"]
+    rows = zip(*(plan[name].to_pylist() for name in names), strict=True)
+    return [
+        file_hash(
+            canonical_json([image_id, steps[name], seed, always] if name else [image_id, always]).encode()
+        )
+        for image_id, name, seed in rows
+    ]
+
+
+class FeatureCache:
+    """The features of one backbone, by key, in a folder of its own."""
+
+    def __init__(self, folder: Path, backbone: Backbone) -> None:
+        self.folder = folder / backbone.key
+
+    def read(self, keys: list[str]) -> dict[str, np.ndarray]:
+        """Return the features that are there, of those wanted; a file that is no Parquet is not there."""
+        wanted = pa.array(sorted(set(keys)), pa.string())
+        found: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(path, partitioning=None)
+            except (OSError, pa.ArrowException):
+                continue  # a disk that lost its tail; what was in it is computed again
+            table = table.filter(pc.is_in(table["key"], wanted)).combine_chunks()
+            if not len(table):
+                continue
+            vectors = np.array(pc.list_flatten(table["feature"]).to_numpy())
+            found.update(zip(table["key"].to_pylist(), vectors.reshape(len(table), -1), strict=True))
+        return found
+
+    def write(self, keys: list[str], features: np.ndarray) -> None:
+        """Add features; the file's name is a hash of their keys."""
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+        table = pa.table({"key": pa.array(keys, pa.string()), "feature": vectors})
+        with replace_file(self.folder / f"{file_hash(canonical_json(keys).encode())[:16]}.parquet") as path:
+            pq.write_table(table, path, compression="none")  # floats of a network do not compress
+
+
+def compute_features(
+    wanted: pa.Table, read: Read, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
+) -> tuple[np.ndarray, int]:
+    """Return the features of every row of `wanted`, in order, and the number of those that were new.
+
+    `wanted` has a column `key`, and what `read` needs. Pictures are read and decoded on `workers` threads
+    while the network runs.
+    """
+    keys = wanted["key"].to_pylist()
+    known = cache.read(keys)
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    todo = wanted.take(pa.array(sorted(row for key, row in first.items() if key not in known), pa.int64()))
+    load = LoadPictures(read, backbone.normalisation.size_px)
+    for part_keys, features in _parts(todo, load, backbone, workers, progress):
+        cache.write(part_keys, features)
+        known.update(zip(part_keys, features, strict=True))
+    return np.stack([known[key] for key in keys]), len(todo)
+
+
+def _parts(
+    todo: pa.Table, load: LoadPictures, backbone: Backbone, workers: int, progress: Progress
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield keys and features, a file's worth at a time."""
+    batches = [todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH)]
+    keys: list[str] = []
+    features: list[np.ndarray] = []
+    n_done = 0
+    for number, pictures in enumerate(map_ordered(load, batches, workers)):
+        keys += batches[number]["key"].to_pylist()
+        features.append(backbone.features(pictures))
+        n_done += len(pictures)
+        progress(n_done, len(todo))
+        if len(features) == _PART or n_done == len(todo):
+            yield keys, np.concatenate(features)
+            keys, features = [], []
