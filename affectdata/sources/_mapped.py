@@ -154,15 +154,29 @@ def _lacks_mean(name: str, columns: Mapping[str, str]) -> bool:
     return name in columns and name.split("_")[0] not in columns
 
 
-def read_mapped(tree: Tree, table: str, spec: ColumnMap, folder: str = "") -> Iterator[Item]:
-    """Yield the table as an annotation and each of its rows as a record or a reject.
+def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
+    """Yield the tables as annotations and each of their rows as a record or a reject.
 
     `spec.file` is relative to `folder`, which is empty or ends in a slash.
 
     Raises:
-        SourceError: the table cannot be read or lacks a column that the map names.
+        SourceError: a table cannot be read or lacks a column that the map names.
     """
-    header, cells = read_table(
+    rows: list[Row] = []
+    for table in tables:
+        yield Annotation(table)
+        for item in _read_rows(tree, table, spec, folder):
+            if isinstance(item, Row):
+                rows.append(item)
+            else:
+                yield item
+    pictures = [path for path in tree.pictures() if path.startswith(folder)]
+    for pair in join_rows(rows, pictures, fold_path):
+        yield _read_row(spec, *pair) if isinstance(pair, tuple) else pair
+
+
+def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject]:
+    header, lines = read_table(
         tree,
         table,
         sheet=spec.sheet,
@@ -173,18 +187,10 @@ def read_mapped(tree: Tree, table: str, spec: ColumnMap, folder: str = "") -> It
     placed = [name for name in _PLACE.findall(spec.file) if name != "key"]
     needed = dict.fromkeys([spec.key, *placed, *spec.columns.values(), *spec.emotions.values()])
     require_columns(header, list(needed), table, fix="correct the names in the column map")
-    yield Annotation(table)
-    rows = []
-    for number, line in enumerate(cells, 1):
+    for number, line in enumerate(lines, 1):
         row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
-        if row is None:
-            detail = f"data row {number} has nothing under {spec.key!r}"
-            yield Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
-        else:
-            rows.append(row)
-    pictures = [path for path in tree.pictures() if path.startswith(folder)]
-    for item in join_rows(rows, pictures, fold_path):
-        yield _read_row(spec, *item) if isinstance(item, tuple) else item
+        detail = f"data row {number} has nothing under {spec.key!r}"
+        yield row or Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
 
 
 def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:

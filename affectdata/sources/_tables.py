@@ -9,6 +9,7 @@ import io
 import json
 import math
 import warnings
+import zipfile
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -21,6 +22,7 @@ from affectdata.sources._delimited import decode_text, parse_delimited
 from affectdata.tree import Tree
 
 _HEAD_BYTES = 1 << 16
+_MAX_WORKBOOK_BYTES = 1 << 29  # unpacked; a small file can unpack to any size
 _NOT_READ = {".xls", ".ods", ".sav", ".mat", ".rda", ".rds"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".xlsx", ".xlsm", ".parquet", ".jsonl", *_NOT_READ}
 
@@ -92,6 +94,9 @@ def _guess_delimiter(text: str) -> str:
 
 def _read_workbook(data: bytes, path: str, sheet: str | None) -> list[list[str]]:
     try:
+        unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
+        if unpacked > _MAX_WORKBOOK_BYTES:
+            raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
             book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)

@@ -180,7 +180,7 @@ def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
     yield from (Annotation(path) for path in find_readmes(tree))
     for path, spec in specs.items():
         folder = path[: -len(PurePosixPath(path).name)]
-        for item in read_mapped(tree, path, spec, folder):
+        for item in read_mapped(tree, [path], spec, folder):
             if isinstance(item, Record) and item.split is None:
                 item = replace(item, split=_split_of(item.path))
             yield item

@@ -55,10 +55,13 @@ INFO = SourceInfo(
     url="",
     layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
 )
-_EXAMPLE = (
-    "name: my_norms | table: ratings.csv | key: picture | file: images/{key}.jpg | "
-    "scales: {valence: [1, 9]} | columns: {valence: V_mean}"
-)
+_EXAMPLE = """
+    name: my_norms
+    table: ratings.csv
+    key: picture
+    file: images/{key}.jpg
+    scales: {valence: [1, 9]}
+    columns: {valence: V_mean}"""
 
 
 def detect(tree: Tree) -> str | None:
@@ -95,7 +98,7 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
         raise UsageError(
             "the source `table` needs a column map",
             where=f"neither --map nor {MAP_FILE} in {tree.root}",
-            fix=f"--map COLUMNS.yaml; the least a map says, one key per line: {_EXAMPLE}",
+            fix=f"--map COLUMNS.yaml; the least that a map says:{_EXAMPLE}",
         )
     shipped = _SHIPPED / f"{options.map_path}.yaml"
     return shipped if len(options.map_path.parts) == 1 and shipped.exists() else options.map_path
@@ -106,8 +109,7 @@ def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) 
     if map_path.resolve().is_relative_to(tree.root.resolve()):
         beside.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
     yield from (Annotation(name) for name in sorted(beside))
-    for table in tables:
-        yield from read_mapped(tree, table, spec)
+    yield from read_mapped(tree, tables, spec)
 
 
 _SAMPLE_MAP = """\

@@ -45,14 +45,15 @@ def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..
 
 
 def test_map_at_the_root_is_used(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
-    outcome = take(grow("pic,V,SD,N,note\na,9,0.8,30,fine\nb.jpg,1,,,\n2000.0,5,1,3.0,x\n"))
+    table = "pic,V,SD,N,note\na,9,0.8,30,fine\nb.jpg,1,,,\n2000.0,5,1,3.0,x\n"
+    outcome = take(grow(table, {"README.txt": "hello"}))
     rows = outcome.rows
     assert (rows["images/a.jpg"]["valence"], rows["images/a.jpg"]["valence_sd"]) == (100.0, 10.0)
     assert rows["images/a.jpg"]["valence_n"] == 30
     assert (rows["images/b.PNG"]["valence"], rows["images/b.PNG"]["valence_sd"]) == (0.0, None)
     assert (rows["images/2000.jpg"]["source_id"], rows["images/2000.jpg"]["valence_n"]) == ("2000", 3)
     assert json.loads(rows["images/a.jpg"]["extra"]) == {"note": "fine"}
-    assert (outcome.result.info.name, outcome.result.counts["annotation"]) == ("norms", 2)
+    assert (outcome.result.info.name, outcome.result.counts["annotation"]) == ("norms", 3)
     assert not outcome.reasons
 
 
@@ -334,6 +335,42 @@ def test_several_tables_and_a_pattern_of_columns(
     (root / "r" / "*.csv").unlink()
     rows = take(root).rows
     assert {path: row["valence"] for path, row in rows.items()} == {"images/a.jpg": 50, "art/wide/x.jpg": 75}
+
+
+def test_rows_of_two_tables_for_one_picture(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+    tables = {"r1.csv": "pic,V,SD,N\na,5,,\nb,5,,", "r2.csv": "pic,V,SD,N\na,5,,\nb,6,,\n2000,5,,"}
+    root = grow("", tables, table="r?.csv")
+    (root / "r?.csv").unlink()
+    outcome = take(root)
+    assert set(outcome.rows) == {"images/a.jpg", "images/2000.jpg"}
+    assert outcome.reasons == {"images/b.PNG": "conflicting_rating"}
+    assert "r1.csv#b, r2.csv#b" in outcome.details["images/b.PNG"]
+
+
+def test_names_composed_in_two_ways(
+    plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    texts = {"norms.csv": f"pic,V,SD,N\n{composed},5,,", "columns.yaml": yaml.safe_dump(MAP)}
+    outcome = take(plant({f"images/{decomposed}.jpg": image(1), **texts}))
+    assert list(outcome.rows) == [f"images/{decomposed}.jpg"]
+
+
+def test_cells_as_text(plant: Callable[..., Path]) -> None:
+    table = pa.table({"a": [3.0, 2.5, None], "b": [True, False, None], "c": [[1, 2], [], None]})
+    root = plant({"x.csv": "a"})
+    pq.write_table(table, root / "x.parquet")
+    _, rows = read_table(read_tree(root), "x.parquet")
+    assert rows == [["3", "True", "[1, 2]"], ["2.5", "False", "[]"]]
+
+
+def test_workbook_that_unpacks_to_too_much(
+    plant: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = plant({"x.xlsx": _workbook([["a"], ["b"]])})
+    monkeypatch.setattr("affectdata.sources._tables._MAX_WORKBOOK_BYTES", 1000)
+    with pytest.raises(SourceError, match="unpacks to"):
+        read_table(read_tree(root), "x.xlsx")
 
 
 def test_header_names_that_are_there_twice(plant: Callable[..., Path]) -> None:
