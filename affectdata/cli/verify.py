@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,11 +49,12 @@ def command(
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
     from affectdata.balance.rebuild import pick_rows, rebuild
-    from affectdata.release import check_release, newest_release, open_release
+    from affectdata.release import check_release, explain_image, newest_release, open_release
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:
-        return _explain(opened, why)
+        _say_why(explain_image(opened, why, _MANIFESTS))
+        return 0
     with progress("verify") as move:
         findings = check_release(opened, move)
     n_rebuilt = 0
@@ -85,10 +86,7 @@ def _say_findings(opened: Release, findings: list[Finding], n_rebuilt: int) -> N
     )
 
 
-def _explain(opened: Release, image_id: str) -> int:
-    from affectdata.release import explain_image
-
-    found = explain_image(opened, image_id, _MANIFESTS)
+def _say_why(found: dict[str, Any]) -> None:
     say(f"{found['source']} {found['source_id']}: {found['path']}")
     say(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
     say(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} pictures that stay together")
@@ -106,4 +104,3 @@ def _explain(opened: Release, image_id: str) -> int:
     rows = [[row["sample_id"], row["pipeline"] or "–", row["file_name"]] for row in found["rows"]]
     say_table(["sample", "pipeline", "file"], rows)
     document("affectdata/why/1", found)
-    return 0
