@@ -22,6 +22,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, or it asks th
 import albumentations as A
 
 Step: TypeAlias = dict[str, dict[str, Any]]  # {TransformName: {argument: value}}
+_LEAST_PX = 8  # shorter sides are enlarged before a draw
 UPRIGHT_DEGREES = 20.0  # turns beyond this are refused for what stands upright
 
 
@@ -55,7 +56,8 @@ TRANSFORMS: dict[str, AffectClass] = {
 }
 _OPT_IN = (_P, _H)  # brightness and colour carry valence themselves (Valdez & Mehrabian 1994)
 _TURNS_OVER = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
-_ANGLE_OF = {"Affine": "rotate", "Rotate": "limit", "SafeRotate": "limit"}
+_ANGLES_OF = {"Affine": ("rotate", "shear"), "Rotate": ("limit",), "SafeRotate": ("limit",)}
+_NOT_STRICT = frozenset({"MedianBlur", "RandomRotate90", "ToSepia"})  # refuse unknown arguments as they are
 
 _CONSTANTS = {
     "interpolation": {
@@ -138,7 +140,7 @@ def _strength(name: str, step: A.BasicTransform) -> float:
 
 def _build_step(name: str, arguments: dict[str, Any]) -> A.BasicTransform:
     translated = {key: _translated(key, value) for key, value in arguments.items()}
-    return getattr(A, name)(**translated, strict=True)
+    return getattr(A, name)(**translated, **({} if name in _NOT_STRICT else {"strict": True}))
 
 
 def _translated(key: str, value: Any) -> Any:
@@ -152,11 +154,23 @@ def steps_that_overturn(steps: list[Step]) -> list[str]:
     found = []
     for step in steps:
         name, arguments = next(iter(step.items()))
-        angle = arguments.get(_ANGLE_OF.get(name, ""), 90.0 if name in ("Rotate", "SafeRotate") else 0.0)
-        degrees = max(map(abs, angle)) if isinstance(angle, list) else abs(angle)
-        if name in _TURNS_OVER or degrees > UPRIGHT_DEGREES:
+        default = 0.0 if name == "Affine" else 90.0
+        angles = [
+            angle for key in _ANGLES_OF.get(name, ()) for angle in _numbers(arguments.get(key, default))
+        ]
+        mirrored = name == "Affine" and min(_numbers(arguments.get("scale")), default=1.0) < 0
+        if name in _TURNS_OVER or mirrored or max(map(abs, angles), default=0.0) > UPRIGHT_DEGREES:
             found.append(name)
     return found
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return the numbers of a range that is written as one, as a pair, or by axis."""
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in _numbers(each)]
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)
@@ -172,4 +186,10 @@ class Pipeline:
     def apply(self, rgb: np.ndarray, seed: int) -> np.ndarray:
         """Return one draw, uint8 RGB, maybe of another size; the same seed gives the same draw."""
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return np.ascontiguousarray(self._compose(image=rgb)["image"])
+        return np.ascontiguousarray(self._compose(image=_thick(rgb))["image"])
+
+
+def _thick(rgb: np.ndarray) -> np.ndarray:
+    """Enlarge what is thinner than a few pixels: OpenCV's cubic warp never ends over one mirrored pixel."""
+    times = -(-_LEAST_PX // min(rgb.shape[:2]))
+    return rgb.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else rgb
