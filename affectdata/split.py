@@ -31,42 +31,61 @@ def assign_splits(
         IntegrityError: a group has rows in two splits already (`drop_conflicts` leaves those in train out).
         ManifestError: a row has a split of another name.
     """
-    ids = table["image_id"].to_pylist()
-    order = np.argsort(np.array(ids)) if ids else np.empty(0, np.int64)
+    group_of = _group_codes(table)
     shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
-    state = _Shares([np.zeros(len(ids), np.int64), *levels], shares)
-    group_of = np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
-    side = _kept(table, group_of)
-    state.place(np.flatnonzero(side != _FREE), side)
-
-    ranks = hash_ranks(seed, table["group_id"])
-    sizes = np.bincount(group_of, minlength=1)
-    free = order[side[order] == _FREE]
-    several = free[sizes[group_of[free]] > 1]
-    for rows in _by_group(several, group_of, sizes, ranks):
-        side[rows] = state.best(rows)
-        state.place(rows, side)
-    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state)
+    side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of))
     names = pa.array([SPLITS[index] for index in side], pa.string())
     return table.set_column(table.column_names.index("split"), "split", names)
 
 
+def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], k: int, seed: int) -> np.ndarray:
+    """Return a fold of 0 to k-1 per row, dealt as splits are: whole groups, level over every level's codes."""
+    free = np.full(table.num_rows, _FREE)
+    return _deal(table, _group_codes(table), levels, np.full(k, 1 / k), seed, free)
+
+
+def _group_codes(table: pa.Table) -> np.ndarray:
+    return np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
+
+
+def _deal(
+    table: pa.Table,
+    group_of: np.ndarray,
+    levels: Sequence[np.ndarray],
+    shares: np.ndarray,
+    seed: int,
+    side: np.ndarray,
+) -> np.ndarray:
+    """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
+    order = np.argsort(np.array(table["image_id"].to_pylist(), str))
+    state = _Shares([np.zeros(len(side), np.int64), *levels], shares)
+    state.place(np.flatnonzero(side != _FREE), side)
+    ranks = hash_ranks(seed, table["group_id"])
+    sizes = np.bincount(group_of, minlength=1)
+    free = order[side[order] == _FREE]
+    for rows in _by_group(free[sizes[group_of[free]] > 1], group_of, sizes, ranks):
+        side[rows] = state.best(rows)
+        state.place(rows, side)
+    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state)
+    return side
+
+
 class _Shares:
-    """How many rows each code of each level should have and has in each split."""
+    """How many rows each code of each level should have and has on each side."""
 
     def __init__(self, levels: Sequence[np.ndarray], shares: np.ndarray) -> None:
         self.levels = levels
         self.open = np.flatnonzero(shares > 0)
         sizes = [np.bincount(level, minlength=1) for level in levels]
         self.target = [size[:, None] * shares for size in sizes]
-        self.placed = [np.zeros((len(size), len(SPLITS))) for size in sizes]
+        self.placed = [np.zeros((len(size), len(shares))) for size in sizes]
 
     def place(self, rows: np.ndarray, side: np.ndarray) -> None:
         for level, placed in zip(self.levels, self.placed, strict=True):
             np.add.at(placed, (level[rows], side[rows]), 1)
 
     def best(self, rows: np.ndarray) -> int:
-        """Return the split whose relative squared error grows least when `rows` join it, over all levels."""
+        """Return the side whose relative squared error grows least when `rows` join it, over all levels."""
         cost = np.zeros(len(self.open))
         for level, target, placed in zip(self.levels, self.target, self.placed, strict=True):
             codes, counts = np.unique(level[rows], return_counts=True)
@@ -125,8 +144,7 @@ def _extremes(codes: np.ndarray, group_of: np.ndarray) -> tuple[np.ndarray, np.n
 
 def drop_conflicts(table: pa.Table) -> pa.Table:
     """Leave out the train rows of groups that are in val or test too: train gives way, never test."""
-    group_of = np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
-    codes = _codes(table)
+    group_of, codes = _group_codes(table), _codes(table)
     _, highest = _extremes(codes, group_of)
     return table.filter(pa.array(~((codes == 0) & (highest[group_of] > 0))))
 
@@ -171,10 +189,10 @@ def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Sh
     cells, target, placed = state.levels[-1], state.target[-1], state.placed[-1]
     rows = rows[np.lexsort((ranks[rows], cells[rows]))]
     codes, starts = np.unique(cells[rows], return_index=True)
-    carry = np.zeros(len(SPLITS))
+    carry = np.zeros(target.shape[1])
     for code, members in zip(codes, np.split(rows, starts[1:]), strict=True):
         left = members
-        for split in (2, 1):
+        for split in range(len(carry) - 1, 0, -1):
             exact = target[code, split] - placed[code, split] + carry[split]
             take = min(max(int(np.floor(exact + 0.5)), 0), len(left))
             carry[split] = exact - take

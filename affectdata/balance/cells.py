@@ -42,18 +42,25 @@ def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
     Raises:
         RecipeError: a column is missing, null in some rows, or a value lies outside the bins.
     """
-    for at, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata)]:
+    for at, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata_bins)]:
         _check_column(table, column, at)
-    values = table[recipe.target]
-    if recipe.bins is None:
-        bins, labels, edges = *_codes(values), None
-    else:
-        _check_number(values, recipe.target)
-        edges = bin_edges(values.filter(pa.array(own_rows(table, recipe))), recipe.bins)
-        bins, labels = _binned(values.to_numpy(), edges, recipe.target), _interval_labels(edges)
-    strata, crossed = _strata(table, recipe.strata)
+    own = pa.array(own_rows(table, recipe))
+    bins, labels, edges = _cut(table, recipe.target, recipe.bins, own)
+    strata, crossed = _strata(table, recipe, own)
     names = [[_cell_name(recipe, each, stratum) for stratum in crossed] for each in labels]
     return Cells(bins, strata, labels, [each.replace(_SEPARATOR, "|") for each in crossed], edges, names)
+
+
+def _cut(
+    table: pa.Table, column: str, bins: Bins | None, own: pa.Array
+) -> tuple[np.ndarray, list[str], list[float] | None]:
+    """Return codes, labels and edges of a column: by bins where it holds numbers, else a code per word."""
+    values = table[column]
+    if bins is None:
+        return *_codes(values), None
+    _check_number(values, column)
+    edges = bin_edges(values.filter(own), bins)
+    return _binned(values.to_numpy(), edges, column), _interval_labels(edges), edges
 
 
 def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
@@ -133,17 +140,20 @@ def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     return codes.to_numpy().astype(np.int64), words
 
 
-def _strata(table: pa.Table, columns: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Cross the strata columns; only combinations that occur get a code."""
-    if not columns:
+def _strata(table: pa.Table, recipe: Recipe, own: pa.Array) -> tuple[np.ndarray, list[str]]:
+    """Cross the strata; only combinations that occur get a code."""
+    if not recipe.strata:
         return np.zeros(table.num_rows, np.int64), [_ALL]
-    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in columns), _SEPARATOR)
-    return _codes(joined)
+    parts = []
+    for column, bins in recipe.strata_bins.items():
+        codes, labels, _ = _cut(table, column, bins, own)
+        parts.append(pa.array(labels, pa.string()).take(pa.array(codes)))
+    return _codes(pa.chunked_array([pc.binary_join_element_wise(*parts, _SEPARATOR)]))
 
 
 def _cell_name(recipe: Recipe, bin_label: str, stratum: str) -> str:
     parts = [f"{recipe.target}={bin_label}"]
     if recipe.strata:
         values = stratum.split(_SEPARATOR)
-        parts += [f"{name}={value}" for name, value in zip(recipe.strata, values, strict=True)]
+        parts += [f"{name}={value}" for name, value in zip(recipe.strata_bins, values, strict=True)]
     return "|".join(parts)

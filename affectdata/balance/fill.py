@@ -32,7 +32,7 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     """
     _check_sources(rows, others, recipe)
     edges = assign_cells(rows, recipe).edges
-    others = others.filter(_inside(others[recipe.target], edges))
+    others = others.filter(_inside(others[recipe.target], rows[recipe.target], edges))
     together = pa.concat_tables([rows, others], promote_options="default")
     own, rest = together.slice(0, len(rows)), together.slice(len(rows))
     rest = rest.filter(pc.invert(_looks_like(own, rest)))
@@ -73,10 +73,11 @@ def _check_sources(rows: pa.Table, others: pa.Table, recipe: Recipe) -> None:
         raise RecipeError(f"no column {recipe.target!r} in what is to fill", where=where)
 
 
-def _inside(values: pa.ChunkedArray, edges: list[float] | None) -> pa.ChunkedArray:
+def _inside(values: pa.ChunkedArray, own: pa.ChunkedArray, edges: list[float] | None) -> pa.ChunkedArray:
+    """Say which values fall into a bin: between the edges, or one of the target rows' words."""
     known = pc.is_valid(values)
     if edges is None:
-        return known
+        return pc.and_(known, pc.is_in(values, own.unique()))
     within = pc.and_(pc.greater_equal(values, edges[0]), pc.less_equal(values, edges[-1]))
     return pc.and_(known, pc.fill_null(within, False))
 

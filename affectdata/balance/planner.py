@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.balance.cells import Cells, assign_cells, own_rows
 from affectdata.balance.fill import fill_rows
-from affectdata.balance.recipe import DEFAULT, Recipe
+from affectdata.balance.labelling import add_labels
+from affectdata.balance.recipe import DEFAULT, LABEL, Recipe
 from affectdata.balance.solver import share_copies, solve_bin, target_count
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.balance.weights import row_weights
@@ -45,9 +47,10 @@ def plan_release(
     check_upright(recipe, upright_of([*manifests, *others]))
     rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
-        rows = fill_rows(
-            rows, pa.concat_tables([each.table for each in others], promote_options="default"), recipe
-        )
+        spare = pa.concat_tables([each.table for each in others], promote_options="default")
+        if recipe.labels is not None:  # which classes count is for the balanced rows to say
+            spare = add_labels(spare, recipe.labels.model_copy(update={"top": None, "min_count": None}))
+        rows = fill_rows(rows, spare, recipe)
     return rows, plan_rows(rows, recipe)
 
 
@@ -62,6 +65,9 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
         table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
         table = _selected(table, recipe.where)
+    if recipe.labels is not None:
+        table = add_labels(table, recipe.labels)
+        table = table.filter(pc.is_valid(table[LABEL]))
     if not table.num_rows:
         raise RecipeError(f"no row of {', '.join(each.name for each in manifests)} is left", where="where")
     if table["image_id"].combine_chunks().value_counts().field("counts").to_numpy().max() > 1:

@@ -221,8 +221,7 @@ def _write_tables(
     """Write everything but the pictures; release.json comes last."""
     for field in list(RENDERED)[1:]:
         table = table.append_column(field, rendered[field.name])
-    manifest_schema = pa.unify_schemas([manifest.table.schema for manifest in manifests])
-    table = table.select(release_schema(manifest_schema).names)
+    table = table.select(release_schema(table.schema).names)
     info = release_info(manifests, table, plan, recipe, identity)
     info["drift"] = measure_drift(table, rendered.select(LOOKS.names))
     _check_drift(info["drift"], recipe, partial)

@@ -21,6 +21,7 @@ from affectdata.hashing import canonical_json, file_hash
 
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
 DEFAULT = "default"
+LABEL = "label"  # the column that `labels` derives
 
 
 def _no_nan(value: float) -> float:
@@ -46,6 +47,31 @@ class Bins(StrictModel):
             raise ValueError("give exactly one of width, edges, quantiles")
         if self.edges is not None and (len(self.edges) < 2 or sorted(set(self.edges)) != self.edges):
             raise ValueError("edges must ascend, and be two at least")
+        return self
+
+
+class Labels(StrictModel):
+    """How emotions become classes, in the column `label`; rows without a class are left out.
+
+    A row's classes are its dominant `emotion`, or with `at_least` every emotion that this share of raters
+    chose; several make one class of their own, joined by "+" (a label set).
+    """
+
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
+    agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = None  # of the dominant emotion
+    merge: dict[
+        str, Annotated[list[str], Field(min_length=1)]
+    ] = {}  # class: emotions; others keep their name
+    drop: list[str] = []  # classes that do not count
+    top: Annotated[int, Field(ge=1)] | None = None  # only the largest classes
+    min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many pictures
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Labels:
+        if self.at_least is not None and self.agreement_over is not None:
+            raise ValueError(
+                "at_least takes every emotion, agreement_over the dominant one: give one of the two"
+            )
         return self
 
 
@@ -143,9 +169,12 @@ class Recipe(StrictModel):
     sources: list[str] = []  # names of manifests; without it, the only one there is
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     where: str | None = None  # SQL condition over the manifest's columns; the other rows are left out
+    labels: Labels | None = None
     target: str = "valence"
     bins: Bins | None = None
-    strata: list[str] = []
+    strata: list[
+        str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
+    ] = []  # words, or {column: bins}
     split: Split | Literal["none"] = Split(val=0.15, test=0.15)
     balance: Balance = Balance()
     weights: Weights | None = None
@@ -180,8 +209,10 @@ class Recipe(StrictModel):
             yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} leaves the scale; POMP units go from 0 to 100"
         if self.weights and self.weights.by == "smoothed" and self.target not in RATED:
             yield f"weights.by: smoothing needs a numeric target, and {self.target} is none"
-        if self.target in self.strata:
+        if self.target in self.strata_bins:
             yield f"strata: {self.target} is the target already"
+        if LABEL in (self.target, *self.strata_bins) and self.labels is None:
+            yield "labels: the column label is used, but nothing says how it is made"
 
     def _pipeline_problems(self) -> Iterator[str]:
         for name, steps in self.pipelines.items():
@@ -193,6 +224,12 @@ class Recipe(StrictModel):
             yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
         if DEFAULT not in self.subtypes and self.originals == "drawn":
             yield "subtypes.default: `originals: drawn` needs a pipeline to draw from"
+
+    @property
+    def strata_bins(self) -> dict[str, Bins | None]:
+        """The columns of the strata, and how those that hold numbers are cut."""
+        pairs = [(each, None) if isinstance(each, str) else next(iter(each.items())) for each in self.strata]
+        return dict(pairs)
 
     def rule_for(self, subtype: str | None) -> SubtypeRule | None:
         """Return the rule of a subtype, else the default one; None where no copies are made."""

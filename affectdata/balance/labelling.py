@@ -1,0 +1,76 @@
+"""From emotions to classes: the column `label` that a recipe's `labels` describes.
+
+In: a manifest's rows with `emotion`, `agreement` and shares per emotion. Out: the same rows with `label`, a
+class or a set of classes joined by "+", null where none applies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from affectdata.balance.recipe import LABEL, Labels
+from affectdata.errors import RecipeError
+
+_SHARE = "emotion_"
+_JOIN = "+"
+
+
+def add_labels(table: pa.Table, spec: Labels) -> pa.Table:
+    """Append the column `label`.
+
+    Raises:
+        RecipeError: the rule names an emotion that no row has, or leaves no row with a label.
+    """
+    found = _shared(table, spec.at_least) if spec.at_least is not None else _dominant(table, spec)
+    _check_known(found, spec)
+    to_class = {word: name for name, words in spec.merge.items() for word in words}
+    labels = [
+        _JOIN.join(sorted({to_class.get(word, word) for word in words} - set(spec.drop))) for words in found
+    ]
+    kept = _frequent(labels, spec)
+    if not kept:
+        raise RecipeError("no row is left with a label", where="labels")
+    column = pa.array([label if label in kept else None for label in labels], pa.string())
+    return table.append_column(LABEL, column)
+
+
+def _dominant(table: pa.Table, spec: Labels) -> list[set[str]]:
+    """Return each row's dominant emotion, where enough of its raters agree."""
+    rows = zip(table["emotion"].to_pylist(), table["agreement"].to_pylist(), strict=True)
+    return [{emotion} if emotion and _agreed(share, spec) else set() for emotion, share in rows]
+
+
+def _agreed(share: float | None, spec: Labels) -> bool:
+    return spec.agreement_over is None or (share is not None and share > spec.agreement_over)
+
+
+def _shared(table: pa.Table, at_least: float) -> list[set[str]]:
+    """Return the emotions of each row that at least this share of raters chose."""
+    columns = [name for name in table.column_names if name.startswith(_SHARE)]
+    found: list[set[str]] = [set() for _ in range(table.num_rows)]
+    for name in columns:
+        for row, share in enumerate(table[name].to_pylist()):
+            if share is not None and share >= at_least:
+                found[row].add(name.removeprefix(_SHARE))
+    return found
+
+
+def _check_known(found: Iterable[set[str]], spec: Labels) -> None:
+    known = set().union(*found)
+    unknown = sorted({word for words in spec.merge.values() for word in words} - known)
+    if unknown:
+        raise RecipeError(
+            f"no row has the emotion {', '.join(unknown)}",
+            where="labels.merge",
+            fix=f"known: {', '.join(sorted(known))}",
+        )
+
+
+def _frequent(labels: list[str], spec: Labels) -> set[str]:
+    """Return the labels that are kept: those frequent enough, the `top` ones; equal counts in their order."""
+    counts = Counter(label for label in labels if label)
+    ordered = sorted(counts, key=lambda label: (-counts[label], label))
+    return {label for label in ordered[: spec.top] if counts[label] >= (spec.min_count or 1)}
