@@ -85,9 +85,7 @@ def _print(result: IngestResult) -> None:
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
     say(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
-        note(
-            f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts"
-        )
+        note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
     by_subtype = _counts(result, "subtype")
     if by_subtype:
         say()
