@@ -25,6 +25,7 @@ import numpy as np
 from affectdata.errors import SourceError
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
 from affectdata.sources._delimited import parse_delimited, parse_number, require_columns
+from affectdata.sources._join import Row, join_rows
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.tree import Tree, is_picture_name
@@ -100,51 +101,36 @@ def _read_subtype(tree: Tree, code: str, pictures: list[str]) -> Iterator[Item]:
         yield Annotation(sd_table)
     else:
         yield Finding("partial", f"{sd_table} is not there: no standard deviations for {code}")
-
-    files: dict[str, str] = {}
-    for path in pictures:
-        stem = PurePosixPath(path).stem.lower()
-        if stem in files:
-            yield Reject(
-                path, Reason.BAD_NAME, f"{files[stem]} has the same name; which one was rated is unknown"
-            )
-        files.setdefault(stem, path)
-    seen: dict[str, dict[str, str]] = {}
-    for row in rows:
-        cells = dict(zip(header, row, strict=True))
-        key = PurePosixPath(cells.pop("")).stem
-        if key in seen:
-            if seen[key] != cells:
-                raise SourceError(f"{key} is rated twice, differently", where=table, fix="leave one row")
-            continue
-        seen[key] = dict(cells)
-        yield _read_row(table, code, key, cells, spreads.get(key, {}), files.get(key.lower()))
+    cells = (dict(zip(header, row, strict=True)) for row in rows)
+    named = (Row(table, _stem(each[""]), _stem(each[""]), each) for each in cells)
+    for found in join_rows(named, pictures, lambda path: _stem(path).lower()):
+        yield _record(code, *found, spreads) if isinstance(found, tuple) else found
 
 
-def _read_row(
-    table: str, code: str, key: str, cells: dict[str, str], spreads: dict[str, str], path: str | None
-) -> Record | Reject:
-    if path is None:
-        return Reject(
-            f"{table}#{key}", Reason.MISSING_IMAGE, f"rated in {table}, but no picture {code}/{key}.*"
-        )
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _record(code: str, row: Row, path: str, all_spreads: dict[str, dict[str, str]]) -> Record | Reject:
+    spreads = all_spreads.get(row.key, {})
     ratings = {}
     for measure, column in _MEASURES.items():
-        spread = spreads.pop(column, None)
+        spread = spreads.get(column)
         try:
-            ratings[measure] = Rating(parse_number(cells[column]), parse_number(spread) if spread else None)
+            mean, sd = parse_number(row.cells[column]), parse_number(spread) if spread else None
         except ValueError as error:
-            return Reject(path, Reason.BAD_RATING, f"{table}, row {key}, {column}: {error}")
-        del cells[column]
-    subtype = INFO.subtypes[code]
-    norm_spreads = {f"{column} (SD)": cell for column, cell in spreads.items()}
+            return Reject(path, Reason.BAD_RATING, f"{row.where}, {column}: {error}")
+        ratings[measure] = Rating(mean, sd)
+    read = {"", *_MEASURES.values()}
+    norms = {column: cell for column, cell in row.cells.items() if column not in read}
+    norm_spreads = {f"{column} (SD)": cell for column, cell in spreads.items() if column not in read}
     return Record(
         path=path,
-        source_id=key,
+        source_id=row.key,
         subtype=code,
         ratings=ratings,
-        content_tags=subtype.tags,
-        extra={**cells, **norm_spreads},
+        content_tags=INFO.subtypes[code].tags,
+        extra={**norms, **norm_spreads},
     )
 
 

@@ -74,7 +74,7 @@ def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Call
     [
         ("A001.jpg\tn/a\t60\t1\t1", "bad_rating", "Valence"),
         ("A001.jpg\t50\tinf\t1\t1", "bad_rating", "Arousal"),
-        ("A001.jpg\t\t60\t1\t1", "bad_rating", "A.txt, row A001"),
+        ("A001.jpg\t\t60\t1\t1", "bad_rating", "A.txt#A001"),
         ("A001.jpg\t100.5\t60\t1\t1", "rating_out_of_range", "100.5"),
     ],
 )
@@ -106,15 +106,16 @@ def test_two_files_of_one_name(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     outcome = take(grow(ROW, files={"A/A001.png": image(2, "PNG")}))
-    assert outcome.reasons == {"A/A001.png": "bad_name"}
+    unrated = {"A/A001.bmp": "missing_rating", "A/A001.png": "missing_rating"}
+    assert outcome.reasons == {"A.txt#A001": "bad_name", **unrated}
 
 
 def test_equal_rows_count_once_and_others_are_refused(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     assert list(take(grow(ROW, ROW)).rows) == ["A/A001.bmp"]
-    with pytest.raises(SourceError, match="A001 is rated twice"):
-        take(grow(ROW, ROW.replace("12.500", "13.500")))
+    outcome = take(grow(ROW, ROW.replace("12.500", "13.500")))
+    assert outcome.reasons == {"A/A001.bmp": "conflicting_rating"}
 
 
 def test_missing_column_says_what_is_there(plant: Callable[..., Path], image: Callable[..., bytes]) -> None:
