@@ -49,7 +49,7 @@ class Release:
 
     @property
     def id(self) -> str:
-        """SHA-256 over the manifests' digests, the recipe and the libraries that decide pixels."""
+        """SHA-256 over the manifests' digests, recipe, plan and the libraries that decide pixels."""
         return str(self.info["id"])
 
     @property

@@ -44,7 +44,7 @@ from affectdata.release import (
 )
 from affectdata.schema import RENDERED, release_schema
 from affectdata.split import SPLITS
-from affectdata.tables import read_table, write_json, write_table, write_text
+from affectdata.tables import read_table, table_digest, write_json, write_table, write_text
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 24  # rows rendered per call
@@ -70,11 +70,15 @@ class WriteSamples:
         return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_WRITTEN)
 
 
-def release_id(manifests: Sequence[Manifest], recipe: Recipe) -> str:
-    """Return the SHA-256 over everything that decides a release's content."""
+def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan) -> str:
+    """Return the SHA-256 over everything that decides a release's content.
+
+    The plan follows from manifests and recipe, unless splits were taken over from an earlier release.
+    """
     parts = {
         "manifests": sorted(manifest.digest for manifest in manifests),
         "recipe": recipe.document(),
+        "plan": table_digest(plan.table),
         "pixels": pixel_versions(),
         "render": RENDER_VERSION,
     }
@@ -100,7 +104,7 @@ def publish_release(
         IntegrityError: a source picture is not the one that was ingested, or the release there is damaged.
         UsageError: another run is writing the same release.
     """
-    identity = release_id(manifests, recipe)
+    identity = release_id(manifests, recipe, plan)
     target = folder / f"{recipe.name}-{identity[:8]}"
     partial = folder / f".{target.name}.partial"
     if target.exists():
