@@ -1,0 +1,146 @@
+"""`affectdata train-check`: what a model learns from a release, and a verdict on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from affectdata.cli._output import (
+    common_options,
+    document,
+    folder_option,
+    note,
+    parse_roots,
+    progress,
+    roots_option,
+    say,
+    say_table,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from affectdata.manifest import Pictures
+    from affectdata.release import Release
+
+_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "sd_ratio", "r_within", "r2_within")
+_LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+_SCORINGS = {"crossfit": "cross-fitted over the originals", "heldout": "held-out test of the release"}
+
+
+@click.command("train-check")
+@click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--backbone",
+    default="mobilenet_v3_large",
+    show_default=True,
+    metavar="NAME",
+    help="A classification model of torchvision, mobilenet_v1, small_cnn, or path.py:Class.",
+)
+@click.option(
+    "--weights",
+    default="DEFAULT",
+    show_default=True,
+    metavar="FILE|none|DEFAULT",
+    help="A .safetensors or .pt file; none: random ones; DEFAULT: torchvision's, fetched if need be.",
+)
+@click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
+@click.option("--no-crossfit", is_flag=True, help="Score the held-out test only.")
+@folder_option("--out", "checks", "Folder for the result, and for the features that are kept.")
+@roots_option
+@workers_option
+@common_options
+def command(
+    release_path: Path | None,
+    backbone: str,
+    weights: str,
+    device: str | None,
+    no_crossfit: bool,
+    out: Path,
+    roots: tuple[str, ...],
+    workers: int | None,
+) -> int:
+    """Train on a release, score on untouched originals, compare with the unbalanced originals.
+
+    RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
+    classifier are trained; the result is OUT/<release>/train-check.json. The exit code is 1 if the verdict
+    is against the release.
+    """
+    from affectdata.release import newest_release, open_release
+    from affectdata.train.backbones import load_backbone
+    from affectdata.train.check import run_check
+    from affectdata.train.prepare import prepare_check
+    from affectdata.workers import default_workers
+
+    n_workers = workers or default_workers()
+    release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
+    # What goes to the network is said whatever --quiet asks for.
+    network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
+    pictures, why_none = _find_pictures(release, no_crossfit)
+    with progress("features") as move:
+        prepared = prepare_check(
+            release, network, pictures, out, why_none=why_none, workers=n_workers, progress=move
+        )
+    note(f"features: {len(prepared.bank)} pictures, {prepared.bank.n_new} of them new")
+    with progress("train") as move:
+        checked = run_check(prepared, workers=n_workers, progress=move)
+    path = checked.write(out)
+    _print(checked.document)
+    say(f"\nwrote {path}")
+    document(checked.document["schema"], {**checked.document, "path": str(path)})
+    return 0 if checked.passed else 1
+
+
+def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None, str]:
+    """Return the source pictures, or why there are none."""
+    from affectdata.errors import PicturesNotFound
+
+    if no_crossfit:
+        return None, "--no-crossfit was asked for"
+    try:
+        return release.pictures(), ""
+    except PicturesNotFound as error:
+        note(f"note: only the held-out score\n{error}")
+        return None, error.what
+
+
+def _print(result: dict[str, Any]) -> None:
+    say(f"{result['release']['name']}: {result['release']['target']}, {result['settings']['backbone']}")
+    for scored_on, words in _SCORINGS.items():
+        n = result["bins"]["n"][scored_on]
+        if n is None:
+            continue
+        say(f"\n{words}, {sum(n)} pictures")
+        rows = list(_head_rows(result, scored_on))
+        if rows:
+            say_table(["arm", "head", "trained on", *_MEASURES], rows)
+        for name in result["arms"]["release"]["classifier"]:
+            say_table(["arm", name, *_LABEL_MEASURES], _class_rows(result, name, scored_on))
+    say("\nverdict")
+    for sentence in result["verdict"]["sentences"]:
+        say(f"  {sentence}")
+    say()
+    for rule in result["verdict"]["gate"]:
+        say(f"  {'pass' if rule['passed'] else 'FAIL'}  {rule['rule']}: {rule['text']}")
+    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}")
+
+
+def _head_rows(result: dict[str, Any], scored_on: str) -> list[list[Any]]:
+    return [
+        [arm, found[name]["head"], found["n_train"][scored_on]]
+        + [found[name][scored_on][measure]["mean"] for measure in _MEASURES]
+        for arm, found in result["arms"].items()
+        for name in ("regressor", "ridge")
+        if name in found
+    ]
+
+
+def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> list[list[Any]]:
+    rows = []
+    for arm, found in result["arms"].items():
+        scores = found.get("classifier", {}).get(name, {}).get(scored_on, {})
+        for key in ("both", "image", "regressor", "majority"):
+            if key in scores:
+                rows.append([arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)])
+    return rows
