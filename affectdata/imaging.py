@@ -173,9 +173,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 
 def _check_sums(data: bytes, notes: list[str]) -> None:
     try:
-        Image.open(
-            io.BytesIO(data)
-        ).verify()  # Pillow's decoder does not compare the sums of the pixel chunks
+        Image.open(io.BytesIO(data)).verify()  # decoding does not compare the sums of the pixel chunks
     except Exception as error:
         notes.append(_first_line(error, "broken PNG file"))
 
@@ -205,7 +203,8 @@ def _wide_grey(image: Image.Image) -> np.ndarray:
 def _to_srgb(rgb: np.ndarray, profile: bytes | None, notes: list[str]) -> np.ndarray:
     if not profile or _SRGB_NAMES.search(profile):
         return rgb
-    return _from_profile(Image.fromarray(rgb), profile, notes)
+    is_grey = profile[16:20] == b"GRAY"  # the colour space in an ICC header
+    return _from_profile(Image.fromarray(rgb[..., 0] if is_grey else rgb), profile, notes)
 
 
 def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> np.ndarray:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
-from affectdata.errors import DecodeError, SourceError, UsageError
-from affectdata.hashing import canonical_json, file_hash, perceptual_hashes, pixel_hash
-from affectdata.imaging import MAX_PIXELS, decode, pixel_versions
+from affectdata.errors import SourceError, UsageError
+from affectdata.hashing import canonical_json
+from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest, note_root, read_local, write_manifest
+from affectdata.noticed import find_against_sign, find_far_apart
+from affectdata.probe import PROBED, Probe
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import REJECTS, manifest_schema
@@ -30,67 +31,11 @@ from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
-_MAX_FILE_BYTES = 1 << 30
 _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
 )
-_NAME = re.compile(
-    r"\w[\w-]*"
-)  # a file name in any folder, and no dot: NAME.rejects.parquet is another table
-_FAR_APART = 10.0  # POMP points between near-duplicates that are worth a word
-
-_PROBED = pa.schema(
-    [manifest_schema().field(name) for name in ("path", "image_id", "pixel_id", "phash", "phash_views")]
-    + [
-        manifest_schema().field(name)
-        for name in ("format", "bytes", "width_px", "height_px", "decode_warning")
-    ]
-    + [("reason", pa.string()), ("detail", pa.string())]
-)
-_ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "format": "", "bytes": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Read, hash and decode the pictures of a batch; a bad picture is a row with `reason` and `detail`."""
-
-    root: str
-    strict: bool = False
-    max_pixels: int = MAX_PIXELS
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._probe(path) for path in batch["path"].to_pylist()], schema=_PROBED)
-
-    def _probe(self, path: str) -> dict[str, Any]:
-        empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
-        try:
-            file = Path(self.root, path)
-            if file.stat().st_size > _MAX_FILE_BYTES:
-                raise DecodeError(Reason.TOO_LARGE, f"the file is larger than {_MAX_FILE_BYTES >> 20} MiB")
-            data = file.read_bytes()
-            if not data:
-                raise DecodeError(Reason.UNREADABLE, "the file is empty")
-            picture = decode(data, self.max_pixels)
-            if self.strict and picture.warning:
-                raise DecodeError(Reason.DECODE_WARNING, picture.warning)
-        except DecodeError as error:
-            return {**empty, "reason": str(error.reason), "detail": error.what}
-        except OSError as error:
-            return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
-        first, *others = perceptual_hashes(picture.rgb)
-        return {
-            "path": path,
-            "image_id": file_hash(data),
-            "pixel_id": pixel_hash(picture.rgb),
-            "phash": first,
-            "phash_views": "".join(others),
-            "format": picture.format,
-            "bytes": len(data),
-            "width_px": picture.rgb.shape[1],
-            "height_px": picture.rgb.shape[0],
-            "decode_warning": picture.warning,
-        }
+_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +84,7 @@ def ingest(
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set.
     """
-    tree = read_tree(root)
+    tree = read_tree(root, leave_out=out)
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     reading = plugin.read(tree, options or ReadOptions())
@@ -155,7 +100,7 @@ def ingest(
     table, n_merged = _build(items, probed, reading.info)
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
-    items.findings += [*_far_apart(table, edges), *_against_sign(table, reading.info)]
+    items.findings += [*find_far_apart(table, edges), *find_against_sign(table, reading.info)]
 
     rejects = _rejects_table(items.rejects)
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
@@ -303,7 +248,7 @@ def _probe_all(
         n_done += len(result)
         if progress:
             progress(n_done, len(paths))
-    return pa.concat_tables([_PROBED.empty_table(), *done])
+    return pa.concat_tables([PROBED.empty_table(), *done])
 
 
 def _build(items: _Sorted, probed: pa.Table, info: SourceInfo) -> tuple[pa.Table, int]:
@@ -387,37 +332,3 @@ def _metadata(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
         "emotions": emotions,
         "decoders": pixel_versions(),
     }
-
-
-def _far_apart(table: pa.Table, edges: pa.Table) -> list[Finding]:
-    """Name near-duplicates whose ratings are far apart: at most one of the two can be right."""
-    rows = {row["image_id"]: row for row in table.select(["image_id", "path", *RATINGS]).to_pylist()}
-    findings = []
-    for edge in edges.to_pylist():
-        a, b = sorted((rows[edge["image_id_a"]], rows[edge["image_id_b"]]), key=lambda row: str(row["path"]))
-        apart = [
-            f"{name} {a[name]:g} against {b[name]:g}"
-            for name in RATINGS
-            if a[name] is not None and b[name] is not None and abs(a[name] - b[name]) > _FAR_APART
-        ]
-        if apart:
-            bits = edge["distance_bits"]
-            text = f"{a['path']} and {b['path']} look the same ({bits} bits): {', '.join(apart)}"
-            findings.append(Finding("far_apart", text))
-    return findings
-
-
-def _against_sign(table: pa.Table, info: SourceInfo) -> list[Finding]:
-    """Count the pictures whose valence lies on the other side than their subtype's."""
-    findings = []
-    for code, subtype in info.subtypes.items():
-        if not subtype.sign:
-            continue
-        valences = table.filter(pc.equal(table["subtype"], code))["valence"].drop_null()
-        other = pc.greater(valences, 50) if subtype.sign < 0 else pc.less(valences, 50)
-        n_other = pc.sum(other).as_py() or 0
-        if n_other:
-            side = "positive" if subtype.sign < 0 else "negative"
-            text = f"{n_other} of {len(valences)} in {code} ({subtype.name}) are rated on the {side} side"
-            findings.append(Finding("against_sign", text))
-    return findings

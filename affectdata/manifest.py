@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
 from affectdata.schema import manifest_schema
-from affectdata.tables import read_json, read_table, write_json, write_table
+from affectdata.tables import locked_folder, read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,8 @@ def read_local(folder: Path) -> dict[str, str]:
 
 def note_root(folder: Path, source: str, root: Path) -> None:
     """Note where a source's pictures are; part of no hash."""
-    write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
+    with locked_folder(folder):
+        write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
 
 
 def find_manifests(folder: Path) -> list[Path]:

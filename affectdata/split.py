@@ -39,7 +39,7 @@ def assign_splits(
 
 
 def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], k: int, seed: int) -> np.ndarray:
-    """Return a fold of 0 to k-1 per row, dealt as splits are: whole groups, level over every level's codes."""
+    """Return a fold of 0 to k-1 per row, dealt as splits are: whole groups, level over the levels."""
     free = np.full(table.num_rows, _FREE)
     return _deal(table, _group_codes(table), levels, np.full(k, 1 / k), seed, free)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from affectdata.errors import InputError, IntegrityError, ManifestError
+from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 17
@@ -45,6 +46,29 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the right to write in a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        InputError: the folder cannot be made.
+        UsageError: another process holds it, and `wait` is not set.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}", fix="choose another --out") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise UsageError(f"another run is writing {folder}", fix="wait for it to end") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

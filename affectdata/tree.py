@@ -55,8 +55,8 @@ class Tree:
             raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
 
 
-def read_tree(root: Path) -> Tree:
-    """List a source tree.
+def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
+    """List a source tree; `leave_out` is a folder of our own, if it lies inside.
 
     Raises:
         SourceError: `root` is not a folder, cannot be read, or holds no file.
@@ -67,7 +67,7 @@ def read_tree(root: Path) -> Tree:
     files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []
-    for path, is_plain in _walk(root):
+    for path, is_plain in _walk(root, leave_out and leave_out.resolve()):
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -79,10 +79,12 @@ def read_tree(root: Path) -> Tree:
     return Tree(root, tuple(sorted(files)), tuple(sorted(links)), tuple(sorted(bad_names)))
 
 
-def _walk(root: Path) -> Iterator[tuple[str, bool]]:
+def _walk(root: Path, leave_out: Path | None) -> Iterator[tuple[str, bool]]:
     folders = [""]  # a list, not recursion: a hostile tree may be deeper than Python's stack
     while folders:
         prefix = folders.pop()
+        if leave_out and prefix and (root / prefix).resolve() == leave_out:
+            continue
         try:
             entries = list(os.scandir(root / prefix))
         except OSError as error:

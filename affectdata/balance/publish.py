@@ -5,11 +5,9 @@ An interrupted run leaves the hidden folder with a journal of what it wrote; the
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +22,7 @@ from affectdata.balance.card import data_card
 from affectdata.balance.drift import LOOKS, look_of, measure_drift, over_bound
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, RenderSamples, canaries
-from affectdata.errors import InputError, IntegrityError, ManifestError, RecipeError, UsageError
+from affectdata.errors import IntegrityError, ManifestError, RecipeError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest, Pictures
@@ -34,6 +32,7 @@ from affectdata.release import (
     INFO_FILE,
     KIND,
     METADATA_FILE,
+    METADATA_KIND,
     RECIPE_FILE,
     SCHEMA,
     SUMS_FILE,
@@ -41,10 +40,11 @@ from affectdata.release import (
     Release,
     check_release,
     open_release,
+    split_metadata,
 )
 from affectdata.schema import RENDERED, release_schema
 from affectdata.split import SPLITS
-from affectdata.tables import read_table, table_digest, write_json, write_table, write_text
+from affectdata.tables import locked_folder, read_table, table_digest, write_json, write_table, write_text
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 24  # rows rendered per call
@@ -111,32 +111,12 @@ def publish_release(
         return _verified(target), False
     table = _joined(plan, rows)
     render = RenderSamples(_pictures(manifests), recipe.image, recipe.pipelines)
-    with _locked(partial):
+    with locked_folder(partial, wait=False):
         rendered = _render_all(table, render, partial, workers or default_workers(), progress)
         _write_tables(partial, table, rendered, manifests, plan, recipe, identity)
         os.sync()  # the pictures reach the disk before the folder takes its name
         partial.replace(target)
     return open_release(target), True
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Hold the right to write in a folder; the lock goes with the process, however it ends."""
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {partial.parent}: {error.strerror}", fix="choose another --out"
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"another run is writing {partial}", fix="wait for it to end") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _verified(target: Path) -> Release:
@@ -231,13 +211,11 @@ def _write_tables(
     _check_drift(info["drift"], recipe, partial)
     write_table(table, partial / TABLE_FILE, KIND, {"release": identity})
     for split in SPLITS:
-        part = table.filter(pc.equal(table["split"], split))
-        if not len(part):
+        part = split_metadata(table, split)
+        if len(part):
+            write_table(part, partial / split / METADATA_FILE, METADATA_KIND)
+        else:
             (partial / split).rmdir()
-            continue
-        bare = pc.replace_substring_regex(part["file_name"], "^[^/]*/", "")
-        at = part.column_names.index("file_name")
-        write_table(part.set_column(at, "file_name", bare), partial / split / METADATA_FILE, "metadata")
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
