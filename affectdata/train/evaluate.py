@@ -109,7 +109,7 @@ def predict_arm(train: Rows, test: Rows, classes: Sequence[Classes], numeric: bo
 def _predict_labels(
     classes: Classes, train: Rows, test: Rows, outputs: Outputs | None, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Predict labels from picture and regressor's output (`both`), from the picture, from the output alone."""
+    """Predict labels from picture and regressor's output (`both`), and from each of them alone."""
     labels = classes.of(train)
     words, counts = np.unique(labels, return_counts=True)
     found = {"majority": np.full(len(test), words[np.argmax(counts)])}

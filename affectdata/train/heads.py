@@ -126,7 +126,7 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
     """Fit `svr` or `ridge` on the target, its settings chosen by mean squared error on originals."""
     model, grid = _regressor(head, rows.x.shape[1])
     folds = inner_folds(rows, rows.stratum, seed)
-    return _search(model, grid, rows.x, rows.y, rows.weight, folds, "neg_mean_squared_error")
+    return _search(model, grid, rows.x, rows.y, rows.weight, folds, "neg_mean_squared_error", rows.x.shape[1])
 
 
 def _regressor(head: str, dim: int) -> tuple[Any, dict[str, tuple[float, ...]]]:
@@ -175,13 +175,13 @@ def _search(
     weight: np.ndarray,
     folds: Folds,
     scoring: Any,
-    n_features: int | None = None,
+    n_features: int,
 ) -> Fitted:
     """Choose settings over the folds and fit all rows; with no two folds the middle of the grid is taken.
 
     Columns of `x` behind the first `n_features` are left as they are.
     """
-    scale = ColumnTransformer([("features", StandardScaler(), slice(n_features))], remainder="passthrough")
+    scale = ColumnTransformer([("features", StandardScaler(), slice(0, n_features))], remainder="passthrough")
     pipeline = Pipeline([("scale", scale), ("head", model)])
     extra = {} if (weight == 1).all() else {"head__sample_weight": weight}
     if len(folds) < 2:
