@@ -32,7 +32,7 @@ from affectdata.records import Finding
 from affectdata.schema import manifest_schema, release_schema
 from affectdata.tables import read_json, read_table
 
-KIND = "release"
+KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/1"  # the form of release.json
 INFO_FILE, TABLE_FILE, RECIPE_FILE = "release.json", "manifest.parquet", "recipe.yaml"
 SUMS_FILE, CARD_FILE, METADATA_FILE = "SHA256SUMS", "README.md", "metadata.parquet"
@@ -213,7 +213,7 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     there = {path.relative_to(release.path).as_posix() for path in release.path.rglob("*") if path.is_file()}
     extra = sorted(there - set(sums) - {SUMS_FILE, INFO_FILE})
     findings += [Finding("added", f"{name} is no part of the release") for name in extra]
-    return findings + _unlisted_rows(release.table, sums)
+    return findings + _unlisted_rows(release.table, sums) + _other_metadata(release)
 
 
 def _unlisted_rows(table: pa.Table, sums: dict[str, str]) -> list[Finding]:
@@ -223,6 +223,32 @@ def _unlisted_rows(table: pa.Table, sums: dict[str, str]) -> list[Finding]:
         for name, expected in rows
         if sums.get(name) != expected
     ]
+
+
+def _other_metadata(release: Release) -> list[Finding]:
+    """Name the tables for Hugging Face that do not say what `manifest.parquet` says of their split."""
+    findings = []
+    for split in sorted(release.table["split"].unique().to_pylist()):
+        name = f"{split}/{METADATA_FILE}"
+        if not (release.path / name).is_file():
+            continue  # missing, and named as such
+        try:
+            same = read_table(release.path / name, METADATA_KIND)[0].equals(
+                split_metadata(release.table, split)
+            )
+        except (ManifestError, IntegrityError):
+            same = False
+        if not same:
+            findings.append(Finding("changed", f"{name} does not say what {TABLE_FILE} says"))
+    return findings
+
+
+def split_metadata(table: pa.Table, split: str) -> pa.Table:
+    """Return the rows of a split with the names of their files as seen from its folder."""
+    part = table.filter(pc.equal(table["split"], split))
+    bare = pc.replace_substring_regex(part["file_name"], "^[^/]*/", "")
+    at = part.column_names.index("file_name")
+    return part.set_column(at, part.schema.field(at), bare)
 
 
 def check_lineage(release: Release) -> list[Finding]:

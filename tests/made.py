@@ -1,19 +1,35 @@
-"""Rows, manifests and recipes made up for a test: decisions need no pictures."""
+"""What tests make for themselves: rows, manifests, recipes, releases, and forged ones."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from affectdata.balance.planner import plan_release
+from affectdata.balance.publish import publish_release
 from affectdata.balance.recipe import Recipe, parse_recipe
-from affectdata.manifest import Manifest
+from affectdata.ingest import ingest
+from affectdata.manifest import Manifest, load_manifest
+from affectdata.release import (
+    INFO_FILE,
+    KIND,
+    METADATA_FILE,
+    METADATA_KIND,
+    SUMS_FILE,
+    TABLE_FILE,
+    Release,
+    open_release,
+    split_metadata,
+)
 from affectdata.schema import manifest_schema
 from affectdata.sources.gaped import INFO
-from affectdata.tables import table_digest
+from affectdata.split import SPLITS
+from affectdata.tables import read_table, table_digest, write_table
 
 FLIP = [{"HorizontalFlip": {"p": 1.0}}]
 
@@ -82,3 +98,56 @@ def recipe_document(**changes: Any) -> dict[str, Any]:
 def make_recipe(**changes: Any) -> Recipe:
     """A small recipe."""
     return parse_recipe(recipe_document(**changes))
+
+
+def publish(root: Path, out: Path, *, workers: int = 1, **changes: Any) -> Release:
+    """Ingest the tree `root` into `out`/manifests and release it into `out`/releases; `changes` as above."""
+    manifest = load_manifest(ingest(root, out=out / "manifests", replace=True).manifest.path)
+    recipe = make_recipe(**{"split": {"val": 0.2, "test": 0.2}, **changes})
+    rows, plan = plan_release([manifest], [], recipe)
+    return publish_release([manifest], rows, plan, recipe, out / "releases", workers=workers)[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones too; the time in release.json is left out."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    if INFO_FILE in found:
+        info = json.loads(found[INFO_FILE])
+        found[INFO_FILE] = json.dumps({**info, "created": ""}).encode()
+    return found
+
+
+def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Release:
+    """Change the rows of a release, and every hash so that nothing but the lineage can tell.
+
+    Pictures whose row names another file are moved there.
+    """
+    table, metadata = read_table(folder / TABLE_FILE, KIND)
+    rows = table.to_pylist()
+    before = [row["file_name"] for row in rows]
+    change(rows)
+    for old, row in zip(before, rows, strict=False):
+        if old != row["file_name"]:
+            (folder / row["file_name"]).parent.mkdir(exist_ok=True)
+            (folder / old).rename(folder / row["file_name"])
+    table = pa.Table.from_pylist(rows, schema=table.schema)
+    write_table(table, folder / TABLE_FILE, KIND, {"release": metadata["release"]})
+    for split in SPLITS:
+        (folder / split / METADATA_FILE).unlink(missing_ok=True)
+        part = split_metadata(table, split)
+        if len(part):
+            write_table(part, folder / split / METADATA_FILE, METADATA_KIND)
+    reseal(folder)
+    return open_release(folder)
+
+
+def reseal(folder: Path) -> None:
+    """Make SHA256SUMS and release.json agree with whatever lies in the folder."""
+    names = sorted(set(contents(folder)) - {SUMS_FILE, INFO_FILE})
+    sums = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    (folder / SUMS_FILE).write_text(sums)
+    info = json.loads((folder / INFO_FILE).read_text())
+    info["sums_sha256"] = hashlib.sha256(sums.encode()).hexdigest()
+    (folder / INFO_FILE).write_text(json.dumps(info))
