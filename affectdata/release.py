@@ -217,11 +217,15 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
 
 
 def _unlisted_rows(table: pa.Table, sums: dict[str, str]) -> list[Finding]:
-    rows = zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True)
+    rows = dict(zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True))
+    pictures = {name for name in sums if "/" in name and not name.endswith(METADATA_FILE)}
     return [
-        Finding("changed", f"{TABLE_FILE} and {SUMS_FILE} do not agree on {name}")
-        for name, expected in rows
-        if sums.get(name) != expected
+        *(
+            Finding("changed", f"{TABLE_FILE} and {SUMS_FILE} do not agree on {name}")
+            for name, expected in rows.items()
+            if sums.get(name) != expected
+        ),
+        *(Finding("added", f"{name} is in no row of {TABLE_FILE}") for name in sorted(pictures - set(rows))),
     ]
 
 

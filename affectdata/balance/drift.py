@@ -43,9 +43,8 @@ def look_of(rgb: np.ndarray) -> tuple[float | str, ...]:
     planes = small.astype(np.float32)
     saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1]
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    gradient = (
-        across * across + down * down
-    )  # squared: whole numbers, which every CPU and thread rounds alike
+    # Squared: whole numbers, which every CPU and any number of threads round alike.
+    gradient = across * across + down * down
     histogram = np.bincount(grey.ravel(), minlength=256) / grey.size
     used = histogram[histogram > 0]
     return (
