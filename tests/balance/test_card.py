@@ -1,0 +1,42 @@
+"""The data card says what release.json says, and on which terms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from affectdata.balance.card import data_card
+from tests.made import publish
+
+
+@pytest.fixture(scope="module")
+def folder(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish(small_gaped, tmp_path_factory.mktemp("card")).path
+
+
+def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    info = json.loads((folder / "release.json").read_text())
+    assert text.startswith("# made\n")
+    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures (18 originals" in text
+    for split, count in info["rows"].items():
+        assert f"| {split} | {count} |" in text
+    for each in info["balance"]["bins"]:
+        assert f"| {each['bin']} | {each['n_before']} |" in text
+    assert "CC BY-NC-SA 3.0" in text
+    assert "must not be passed on" in text
+    assert "Dan-Glauser" in text
+
+
+def test_the_card_follows_from_release_json_alone(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    assert data_card(info) == (folder / "README.md").read_text()
+
+
+def test_a_collection_that_may_be_passed_on_is_said_to_be(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    info["manifests"][0]["redistributable"] = True
+    assert "may be passed on" in data_card(info)
+    assert "must not be passed on" not in data_card(info)
