@@ -1,0 +1,41 @@
+"""Train a small network on a release for a few steps: a release is a torch Dataset per split.
+
+python examples/02_train_a_network.py releases/valence_bins-…
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+import affectdata
+
+release = affectdata.open_release(sys.argv[1])
+
+
+def shrink(image: torch.Tensor) -> torch.Tensor:
+    """Make pictures of one size of uint8 pixels, so that they fit into one batch."""
+    return interpolate(image[None].float() / 255, (64, 64), mode="area")[0]
+
+
+def batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.stack([row["image"] for row in rows]), torch.tensor([[row["valence"]] for row in rows])
+
+
+torch.manual_seed(0)
+train = release.dataset("train", transform=shrink)
+loader = torch.utils.data.DataLoader(train, batch_size=32, shuffle=True, collate_fn=batch)
+convolution = nn.Sequential(nn.Conv2d(3, 16, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+network = nn.Sequential(convolution, nn.Linear(256, 1))
+optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+
+for epoch in range(3):
+    errors = []
+    for images, valences in loader:
+        loss = nn.functional.mse_loss(50 + 50 * network(images), valences.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    print(f"epoch {epoch}: train MSE {sum(errors) / len(errors):.0f}")

@@ -1,0 +1,23 @@
+"""Balance from Python, without files: what would other caps do to the thin bins?
+
+python examples/03_level_by_hand.py manifests/gaped.parquet
+"""
+
+import sys
+
+import affectdata
+from affectdata.balance.planner import plan_release
+from affectdata.balance.recipe import find_recipe, parse_recipe, read_recipe
+
+manifest = affectdata.load_manifest(sys.argv[1])
+recipe = read_recipe(find_recipe("valence_bins"))
+for cap in (1, 2, 4, 8, 16):
+    document = recipe.document()
+    document["balance"]["max_copies"] = cap
+    rows, plan = plan_release([manifest], [], parse_recipe(document))
+    thinnest = min(plan.cells, key=lambda cell: cell.n_eff / cell.n_after)
+    print(
+        f"at most {cap:2} copies: {rows.num_rows} pictures become {plan.table.num_rows}, "
+        f"largest over smallest bin {plan.summary()['imbalance_ratio']['after']:.2f}; "
+        f"{thinnest.cell}: {thinnest.n_after} rows worth {thinnest.n_eff:.0f}"
+    )
