@@ -53,6 +53,11 @@ class Release:
         return str(self.info["id"])
 
     @property
+    def is_virtual(self) -> bool:
+        """Whether it holds no pictures: they are rendered from the source's when they are read."""
+        return bool(self.info.get("mode") == "virtual")
+
+    @property
     def name(self) -> str:
         """The folder's name: recipe and the first 8 digits of the id."""
         return self.path.name
@@ -213,6 +218,8 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     there = {path.relative_to(release.path).as_posix() for path in release.path.rglob("*") if path.is_file()}
     extra = sorted(there - set(sums) - {SUMS_FILE, INFO_FILE})
     findings += [Finding("added", f"{name} is no part of the release") for name in extra]
+    if release.is_virtual:
+        return findings
     return findings + _unlisted_rows(release.table, sums) + _other_metadata(release)
 
 

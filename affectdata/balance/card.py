@@ -39,10 +39,20 @@ def data_card(info: dict[str, Any]) -> str:
         "dataset = datasets.load_dataset(path)                    # Hugging Face",
         "```",
         "",
+        *_how_it_lies(info),
         "`manifest.parquet` has one row per picture: labels, the picture it was made from, pipeline, seed.",
         "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _how_it_lies(info: dict[str, Any]) -> list[str]:
+    if info["mode"] == "files":
+        return []
+    return [
+        "This release is virtual: it holds no pictures. Each is rendered from its source when it is read.",
+        "",
+    ]
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

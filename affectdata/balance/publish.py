@@ -54,17 +54,21 @@ _WRITTEN = pa.schema([*RENDERED, *LOOKS])
 
 @dataclass(frozen=True, slots=True)
 class WriteSamples:
-    """Render a batch and write its files under `folder`; returns `schema.RENDERED` and the look of each."""
+    """Render a batch and write its files under `folder`; returns `schema.RENDERED` and the look of each.
+
+    Without a folder nothing is written: a virtual release only notes what its pictures are.
+    """
 
     render: RenderSamples
-    folder: str
+    folder: str | None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
         for row, rgb in self.render.draw(batch):
             data = self.render.encode(rgb)
             name = f"{row['split']}/{row['sample_id']}{self.render.image.suffix}"
-            Path(self.folder, name).write_bytes(data)
+            if self.folder is not None:
+                Path(self.folder, name).write_bytes(data)
             file = (name, file_hash(data), len(data), rgb.shape[1], rgb.shape[0])
             rows.append((row["sample_id"], *file, *look_of(rgb)))
         return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_WRITTEN)
@@ -112,7 +116,8 @@ def publish_release(
     table = _joined(plan, rows)
     render = RenderSamples(_pictures(manifests), recipe.image, recipe.pipelines)
     with locked_folder(partial, wait=False):
-        rendered = _render_all(table, render, partial, workers or default_workers(), progress)
+        write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
+        rendered = _render_all(table, write, partial, workers or default_workers(), progress)
         _write_tables(partial, table, rendered, manifests, plan, recipe, identity)
         os.sync()  # the pictures reach the disk before the folder takes its name
         partial.replace(target)
@@ -147,21 +152,22 @@ def _joined(plan: Plan, rows: pa.Table) -> pa.Table:
 
 def _render_all(
     table: pa.Table,
-    render: RenderSamples,
+    write: WriteSamples,
     partial: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> pa.Table:
     """Render what an earlier run has not; each batch is noted in a journal when its files are written."""
     journal = partial / _JOURNAL
-    for split in SPLITS:
-        (partial / split).mkdir(exist_ok=True)
-    done = _read_journal(journal, partial)
+    if write.folder is not None:
+        for split in SPLITS:
+            (partial / split).mkdir(exist_ok=True)
+    done = _read_journal(journal, write.folder)
     names = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
     todo = table.select(names).filter(pc.invert(pc.is_in(table["sample_id"], done["sample_id"])))
     batches = (todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH))
     parts, n_done = [done], len(done)
-    for number, part in enumerate(map_ordered(WriteSamples(render, str(partial)), batches, workers)):
+    for number, part in enumerate(map_ordered(write, batches, workers)):
         write_table(part, journal / f"{len(done)}-{number}.parquet", "journal")
         parts.append(part)
         n_done += len(part)
@@ -171,9 +177,12 @@ def _render_all(
     return rendered.take(pc.index_in(table["sample_id"], rendered["sample_id"]))
 
 
-def _read_journal(journal: Path, partial: Path) -> pa.Table:
+def _read_journal(journal: Path, folder: str | None) -> pa.Table:
     """Return what an interrupted run rendered, of which the files are still as it wrote them."""
     noted = pa.concat_tables([_WRITTEN.empty_table(), *_journal_parts(journal)])
+    if folder is None:
+        return noted
+    partial = Path(folder)
     intact = [
         (partial / name).is_file() and file_hash((partial / name).read_bytes()) == expected
         for name, expected in zip(
@@ -210,21 +219,25 @@ def _write_tables(
     info["drift"] = measure_drift(table, rendered.select(LOOKS.names))
     _check_drift(info["drift"], recipe, partial)
     write_table(table, partial / TABLE_FILE, KIND, {"release": identity})
+    files = dict(zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True))
+    if recipe.mode == "files":
+        _write_split_tables(partial, table)
+    document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
+    write_text(partial / RECIPE_FILE, document)
+    write_text(partial / CARD_FILE, data_card(info))
+    sums = _sums(partial, files if recipe.mode == "files" else {})
+    write_text(partial / SUMS_FILE, sums)
+    created = datetime.now(UTC).isoformat(timespec="microseconds")
+    write_json(partial / INFO_FILE, {**info, "created": created, "sums_sha256": file_hash(sums.encode())})
+
+
+def _write_split_tables(partial: Path, table: pa.Table) -> None:
     for split in SPLITS:
         part = split_metadata(table, split)
         if len(part):
             write_table(part, partial / split / METADATA_FILE, METADATA_KIND)
         else:
             (partial / split).rmdir()
-    document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
-    write_text(partial / RECIPE_FILE, document)
-    write_text(partial / CARD_FILE, data_card(info))
-    sums = _sums(
-        partial, dict(zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True))
-    )
-    write_text(partial / SUMS_FILE, sums)
-    created = datetime.now(UTC).isoformat(timespec="microseconds")
-    write_json(partial / INFO_FILE, {**info, "created": created, "sums_sha256": file_hash(sums.encode())})
 
 
 def _check_drift(drift: dict[str, Any], recipe: Recipe, partial: Path) -> None:
@@ -268,6 +281,7 @@ def release_info(
         "schema": SCHEMA,
         "id": identity,
         "name": recipe.name,
+        "mode": recipe.mode,
         "recipe_sha256": recipe.digest,
         "manifests": [
             {"name": each.name, "digest": each.digest, **{key: each.metadata[key] for key in terms}}

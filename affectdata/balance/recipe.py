@@ -168,6 +168,7 @@ class Recipe(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
     sources: list[str] = []  # names of manifests; without it, the only one there is
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    mode: Literal["files", "virtual"] = "files"  # virtual: write no picture, render each when it is read
     where: str | None = None  # SQL condition over the manifest's columns; the other rows are left out
     labels: Labels | None = None
     target: str = "valence"

@@ -24,9 +24,9 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
     Progress,
-    ReadReleased,
     ReadRendered,
     compute_features,
+    released_reader,
     render_keys,
 )
 from affectdata.train.heads import Rows, deal_folds
@@ -133,7 +133,9 @@ def fill_bank(
     found = np.array([place.get(name, -1) for name in _names(wanted)])
     held = release.table.take(pa.array(found[found >= 0]))
     held = held.append_column("key", held["file_sha256"])
-    x, n_new = compute_features(held, ReadReleased(str(release.path)), backbone, cache, workers, progress)
+    x, n_new = compute_features(
+        held, released_reader(release, pictures, recipe), backbone, cache, workers, progress
+    )
     missing = wanted.filter(pa.array(found < 0))
     if not len(missing):
         return Bank(originals, wanted, x, n_new)

@@ -11,11 +11,13 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
+from affectdata.balance.recipe import parse_recipe
 from affectdata.errors import UsageError
 from affectdata.imaging import decode
 from affectdata.release import Release
-from affectdata.train.features import ReadReleased
+from affectdata.train.features import released_reader
 
+_FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
 _ITEM = ("sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype")
 
 
@@ -30,6 +32,7 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
     Raises:
         UsageError: no such split.
         IntegrityError: on reading a file that is not the one that was released.
+        PicturesNotFound: the release is virtual, and its source pictures are not at hand.
     """
 
     def __init__(
@@ -40,9 +43,9 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
             there = ", ".join(pc.unique(release.table["split"]).to_pylist())
             raise UsageError(f"{release.name} has no split {split!r}", fix=f"its splits: {there}")
         self.transform = transform
-        self.files: pa.Table = table.select(["file_name", "file_sha256"]).combine_chunks()
+        self.files: pa.Table = table.select(list(_FILE)).combine_chunks()
         self.labels: pa.Table = table.select([name for name in _ITEM if name in table.column_names])
-        self.read = ReadReleased(str(release.path))
+        self.read = released_reader(release, None, parse_recipe(release.recipe_document))
 
     def __len__(self) -> int:
         return int(self.files.num_rows)

@@ -20,6 +20,8 @@ from affectdata.balance.render import RenderSamples
 from affectdata.errors import IntegrityError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.imaging import decode, pixel_versions, resize
+from affectdata.manifest import Pictures
+from affectdata.release import Release
 from affectdata.tables import replace_file
 from affectdata.train.backbones import Backbone
 from affectdata.workers import map_ordered
@@ -61,6 +63,17 @@ class ReadRendered:
 
     def __call__(self, batch: pa.Table) -> list[bytes]:
         return list(self.render(batch)["data"].to_pylist())
+
+
+def released_reader(release: Release, pictures: Pictures | None, recipe: Recipe) -> Read:
+    """Return what reads a release's pictures; a virtual one renders them from its source pictures.
+
+    Raises:
+        PicturesNotFound: it is virtual, and the source pictures are not at hand.
+    """
+    if not release.is_virtual:
+        return ReadReleased(str(release.path))
+    return ReadRendered(RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines))
 
 
 @dataclass(frozen=True, slots=True)
