@@ -12,6 +12,7 @@ _FEW = 5  # pictures of a bin, below which its figures are luck
 _WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
 _NAMES = {"r2": "R²", "ccc": "CCC", "mae": "MAE", "macro_mae": "macro-MAE"}
+_HIGHER_IS_BETTER = ("r2", "ccc")
 Document = dict[str, Any]
 
 
@@ -142,19 +143,29 @@ def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
     if document["comparison"] is None:
         return
     found = document["comparison"]["regressor"]
-    # macro-MAE is the measure that levelling is for; lower is better.
-    low, high = found["macro_mae"]["low"], found["macro_mae"]["high"]
-    if low is None or high is None:
-        word = "cannot be compared with the unbalanced originals"
-    elif high < 0:
-        word = "gained against the unbalanced originals"
-    elif low > 0:
-        word = "lost against the unbalanced originals"
+    better, worse = _sure(found, gained=True), _sure(found, gained=False)
+    if better and worse:
+        word = f"traded: better in {better}, worse in {worse} than the unbalanced originals"
+    elif better or worse:
+        word = f"{'gained' if better else 'lost'} against the unbalanced originals in {better or worse}"
     else:
         word = "neither gained nor lost for sure against the unbalanced originals"
     yield f"The balance {word}: " + "; ".join(_difference(name, found[name]) for name in _NAMES) + "."
     if recipe.balance.undersample:
         yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
+
+
+def _sure(found: Document, *, gained: bool) -> str:
+    """Name the measures whose interval lies wholly on one side of zero."""
+    names = []
+    for name, words in _NAMES.items():
+        low, high = found[name]["low"], found[name]["high"]
+        if low is None or high is None:
+            continue
+        higher_is_better = name in _HIGHER_IS_BETTER
+        if low > 0 if gained == higher_is_better else high < 0:
+            names.append(words)
+    return ", ".join(names)
 
 
 def _say_classes(document: Document) -> Iterator[str]:
