@@ -173,6 +173,17 @@ def test_look_alikes_of_two_manifests_share_a_split() -> None:
     assert all(split[str(at)] == split[f"o{at}"] for at in range(60))
 
 
+def test_groups_of_each_manifest_hold_when_there_are_several() -> None:
+    rows = [{"key": at, "valence": at % 97 + 0.5, "subtype": "A", "group": at - at % 2} for at in range(80)]
+    other = [{**row, "key": f"o{row['key']}", "group": f"o{row['group']}", "source": "oasis"} for row in rows]
+    manifests = [make_manifest(make_rows(rows)), make_manifest(make_rows(other), "oasis")]
+    found, _ = plan_release(manifests, [], make_recipe(split={"val": 0.3, "test": 0.3}))
+    split = dict(zip(found["source_id"].to_pylist(), found["split"].to_pylist(), strict=True))
+    for at in range(0, 80, 2):
+        assert split[str(at)] == split[str(at + 1)]
+        assert split[f"o{at}"] == split[f"o{at + 1}"]
+
+
 def test_one_picture_in_two_manifests_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A"}])
     with pytest.raises(RecipeError, match="one picture is in two of the manifests"):

@@ -19,6 +19,7 @@ from affectdata.balance import publish as publishing
 from affectdata.balance.publish import WriteSamples
 from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
 from affectdata.release import check_release, open_release
+from affectdata.tables import write_table
 from tests.made import contents, publish, reseal
 
 
@@ -141,11 +142,25 @@ def test_damage_to_what_an_interrupted_run_left_is_mended(
     swapped.write_bytes(b"another picture")
     (partial / "train" / ".0123.jpg.tmp").write_bytes(b"half")
     (partial / "train" / "stranger.jpg").write_bytes(b"no part of it")
-    journal, *_ = sorted((partial / ".journal").glob("*.parquet"))
-    journal.write_bytes(journal.read_bytes()[:50])
     release = publish(small_gaped, tmp_path)
     assert contents(release.path) == contents(whole)
     assert check_release(release) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "other table"])
+def test_a_damaged_journal_costs_no_more_than_its_pictures(
+    small_gaped: Path, tmp_path: Path, whole: Path, damage: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(Killed):
+            publish(small_gaped, tmp_path)
+    journal, *_ = sorted((partial_of(tmp_path) / ".journal").glob("*.parquet"))
+    if damage == "cut":
+        journal.write_bytes(journal.read_bytes()[:50])
+    else:  # as an older version may have written it
+        write_table(pa.table({"sample_id": ["0-0"]}), journal, "journal")
+    assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
 def test_a_kill_between_the_last_file_and_the_name_is_no_loss(
