@@ -7,6 +7,7 @@ release.json. A probe that finds copies is no harm yet; it shows what a model co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -87,14 +88,30 @@ def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
     }
 
 
-def over_bound(drift: dict[str, Any], bounds: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Return pipeline and words for every feature whose mean absolute change is over its bound."""
-    return [
-        (pipeline, f"{pipeline} moves {name} by {summary[name]['mean_abs']:g} on average (bound {bound:g})")
-        for pipeline, summary in drift.get("by_pipeline", {}).items()
-        for name, bound in bounds.items()
-        if summary[name]["mean_abs"] > bound
-    ]
+@dataclass(frozen=True, slots=True)
+class OverBound:
+    """A pipeline that moves a feature by more than its bound."""
+
+    pipeline: str
+    feature: str
+    text: str
+
+    @property
+    def feature_index(self) -> int:
+        """Its place in what `look_of` returns."""
+        return FEATURES.index(self.feature)
+
+
+def over_bound(drift: dict[str, Any], bounds: Mapping[str, float]) -> list[OverBound]:
+    """Return every pipeline and feature of which the mean absolute change is over its bound."""
+    found = []
+    for pipeline, summary in drift.get("by_pipeline", {}).items():
+        for name, bound in bounds.items():
+            moved = summary[name]["mean_abs"]
+            if moved > bound:
+                text = f"{pipeline} moves {name} by {moved:g} on average (bound {bound:g})"
+                found.append(OverBound(pipeline, name, text))
+    return found
 
 
 def _summary(change: np.ndarray) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ Decisions only, on Arrow tables; a pure function of the manifests' rows and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from affectdata.hashing import hash_ranks
 from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
 from affectdata.schema import EDGES, PLAN
-from affectdata.split import adopt_splits, assign_splits, drop_conflicts
+from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
 
 
 def plan_release(
@@ -105,6 +106,20 @@ def split_rows(
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
     return assign_splits(table, [cells.bin, cells.code], recipe.split.fractions, recipe.seed)
+
+
+def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's own rows per split, and how far each split's shares of bins and cells are off.
+
+    The distance is the total variation (0–1) between a split and the whole; pictures filled in do not count.
+    """
+    own = rows.filter(pa.array(own_rows(rows, recipe)))
+    cells = assign_cells(own, recipe)
+    counts = {each["values"]: each["counts"] for each in own["split"].value_counts().to_pylist()}
+    return {
+        "rows": {name: counts.get(name, 0) for name in SPLITS},
+        "distance": {"bin": split_distance(own, cells.bin), "cell": split_distance(own, cells.code)},
+    }
 
 
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import yaml
 
 from affectdata.balance.card import data_card
-from affectdata.balance.drift import LOOKS, look_of, measure_drift, over_bound
+from affectdata.balance.drift import LOOKS, OverBound, look_of, measure_drift, over_bound
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, RenderSamples, canaries
 from affectdata.errors import IntegrityError, ManifestError, RecipeError
@@ -49,6 +49,7 @@ from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 24  # rows rendered per call
 _JOURNAL = ".journal"
+_BLAME_PICTURES = 16  # on which each transform of a pipeline is tried alone
 _WRITTEN = pa.schema([*RENDERED, *LOOKS])
 
 
@@ -118,7 +119,13 @@ def publish_release(
     with locked_folder(partial, wait=False):
         write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
         rendered = _render_all(table, write, partial, workers or default_workers(), progress)
-        _write_tables(partial, table, rendered, manifests, plan, recipe, identity)
+        drift = measure_drift(table, rendered.select(LOOKS.names))
+        try:
+            _check_drift(drift, table, render, recipe)
+        except RecipeError:
+            shutil.rmtree(partial)
+            raise
+        _write_tables(partial, table, rendered, manifests, plan, recipe, identity, drift)
         os.sync()  # the pictures reach the disk before the folder takes its name
         partial.replace(target)
     return open_release(target), True
@@ -210,14 +217,13 @@ def _write_tables(
     plan: Plan,
     recipe: Recipe,
     identity: str,
+    drift: dict[str, Any],
 ) -> None:
     """Write everything but the pictures; release.json comes last."""
     for field in list(RENDERED)[1:]:
         table = table.append_column(field, rendered[field.name])
     table = table.select(release_schema(table.schema).names)
-    info = release_info(manifests, table, plan, recipe, identity)
-    info["drift"] = measure_drift(table, rendered.select(LOOKS.names))
-    _check_drift(info["drift"], recipe, partial)
+    info = {**release_info(manifests, table, plan, recipe, identity), "drift": drift}
     write_table(table, partial / TABLE_FILE, KIND, {"release": identity})
     files = dict(zip(table["file_name"].to_pylist(), table["file_sha256"].to_pylist(), strict=True))
     if recipe.mode == "files":
@@ -240,20 +246,31 @@ def _write_split_tables(partial: Path, table: pa.Table) -> None:
             (partial / split).rmdir()
 
 
-def _check_drift(drift: dict[str, Any], recipe: Recipe, partial: Path) -> None:
+def _check_drift(drift: dict[str, Any], table: pa.Table, render: RenderSamples, recipe: Recipe) -> None:
     """Refuse a release whose copies changed more than `max_drift` allows; nothing is redrawn."""
     problems = over_bound(drift, recipe.max_drift)
-    if problems:
-        shutil.rmtree(partial)
-        steps = {
-            name: ", ".join(next(iter(step)) for step in steps) for name, steps in recipe.pipelines.items()
-        }
-        raise RecipeError(
-            "copies changed more than the recipe allows:\n  "
-            + "\n  ".join(f"{text}; its transforms: {steps[name]}" for name, text in problems),
-            where="max_drift",
-            fix="weaken the transform that does this, or raise the bound",
-        )
+    if not problems:
+        return
+    lines = [f"{each.text}, most of it by {_blame(each, table, render)}" for each in problems]
+    raise RecipeError(
+        "copies changed more than the recipe allows:\n  " + "\n  ".join(lines),
+        where="max_drift",
+        fix="weaken the transform that does it, or raise the bound",
+    )
+
+
+def _blame(problem: OverBound, table: pa.Table, render: RenderSamples) -> str:
+    """Name the transform of a pipeline that alone moves a feature most, on some of its pictures."""
+    made = table.filter(pc.equal(table["pipeline"], problem.pipeline)).slice(0, _BLAME_PICTURES)
+    plain = made.set_column(made.column_names.index("pipeline"), "pipeline", [[""] * len(made)])
+    before = [look_of(rgb)[problem.feature_index] for _, rgb in render.draw(plain)]
+    moved = {}
+    for step in render.pipelines[problem.pipeline]:
+        alone = replace(render, pipelines={problem.pipeline: [step]})
+        after = [look_of(rgb)[problem.feature_index] for _, rgb in alone.draw(made)]
+        changes = [abs(float(new) - float(old)) for new, old in zip(after, before, strict=True)]
+        moved[next(iter(step))] = sum(changes) / len(changes)
+    return max(moved, key=lambda name: moved[name])
 
 
 def _sums(partial: Path, pictures: dict[str, str]) -> str:

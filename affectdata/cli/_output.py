@@ -89,6 +89,14 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str 
         say((indent + "  ".join(aligned)).rstrip())
 
 
+def say_splits(found: dict[str, Any]) -> None:
+    """Print the pictures per split, and how far each is from the whole (`planner.describe_splits`)."""
+    header = ["split", "pictures", "distance over bins", "over cells"]
+    far = found["distance"]
+    rows = [[name, n, far["bin"].get(name), far["cell"].get(name)] for name, n in found["rows"].items()]
+    say_table(header, rows)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"

@@ -17,17 +17,18 @@ from affectdata.cli._output import (
     progress,
     roots_option,
     say,
+    say_splits,
     say_table,
     split_options,
     workers_option,
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from affectdata.plan import Plan
+    from affectdata.records import Finding
 
 _THIN_CELLS = 3  # cells worth least per row that are named
+_MOST_STRATA = 12  # that fit beside each other
 
 
 @click.command("balance")
@@ -44,6 +45,9 @@ _THIN_CELLS = 3  # cells worth least per row that are named
 @folder_option("--out", "releases", "Folder for the release.")
 @split_options
 @click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")
+@click.option(
+    "--lint", "only_lint", is_flag=True, help="Only say what looks unwise in the recipe; needs no data."
+)
 @roots_option
 @workers_option
 @common_options
@@ -54,6 +58,7 @@ def command(
     split_from: Path | None,
     on_conflict: str,
     dry_run: bool,
+    only_lint: bool,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
@@ -62,28 +67,31 @@ def command(
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
     from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import plan_release
+    from affectdata.balance.planner import describe_splits, plan_release
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.manifest import choose_manifests, load_manifest
+    from affectdata.manifest import choose_manifests
     from affectdata.release import open_release
 
     recipe = read_recipe(find_recipe(recipe_name))
-    given = parse_roots(roots)
-    chosen = choose_manifests(manifests, recipe.sources, Path("manifests"), given)
-    others = [
-        load_manifest(Path("manifests") / f"{name}.parquet", given) for name in recipe.balance.fill_from
-    ]
+    remarks = lint_recipe(recipe)
+    if only_lint:
+        return _say_lint(remarks)
+    given, folder = parse_roots(roots), Path("manifests")
+    chosen = choose_manifests(manifests, recipe.sources, folder, given)
+    fill = recipe.balance.fill_from
+    others = choose_manifests([], fill, folder, given) if fill else []
     earlier = open_release(split_from).table if split_from else None
     drop_train = on_conflict == DROP_TRAIN
     rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)
-    n_left_out = sum(map(len, chosen)) + sum(each.n_filled for each in plan.bins) - rows.num_rows
-    _say_plan(plan, rows, recipe.target, n_left_out)
-    remarks = lint_recipe(recipe)
+    found = describe_splits(rows, recipe)
+    n_left_out = sum(map(len, chosen)) - sum(found["rows"].values())
+    say_splits(found)
+    _say_plan(plan, recipe.target, n_left_out)
     for remark in remarks:
         note(f"lint: {remark.text}")
-    content: dict[str, Any] = {"balance": plan.summary(), "left_out": n_left_out, "recipe": recipe.name}
-    content["lint"] = [{"kind": remark.kind, "text": remark.text} for remark in remarks]
+    content: dict[str, Any] = {"recipe": recipe.name, "balance": plan.summary(), "splits": found}
+    content |= {"left_out": n_left_out, "lint": [{"kind": each.kind, "text": each.text} for each in remarks]}
     if dry_run:
         say("\ndry run: nothing was written")
         document("affectdata/plan/1", content)
@@ -92,28 +100,50 @@ def command(
         release, is_new = publish_release(
             [*chosen, *others], rows, plan, recipe, out, workers=workers, progress=move
         )
+    _say_drift(release.info["drift"])
     say(f"\n{'wrote' if is_new else 'already there, verified:'} {release.path}")
-    document(
-        "affectdata/balance/1", {**content, "release": str(release.path), "id": release.id, "new": is_new}
-    )
+    content |= {"release": str(release.path), "id": release.id, "new": is_new, "drift": release.info["drift"]}
+    document("affectdata/balance/1", content)
     return 0
 
 
-def _say_plan(plan: Plan, rows: pa.Table, target: str, n_left_out: int) -> None:
-    splits = {each["values"]: each["counts"] for each in rows["split"].value_counts().to_pylist()}
-    say("originals: " + ", ".join(f"{splits.get(name, 0)} {name}" for name in ("train", "val", "test")))
+def _say_lint(remarks: list[Finding]) -> int:
+    for remark in remarks:
+        say(remark.text)
+    say(f"{len(remarks)} remarks" if remarks else "nothing to remark")
+    document("affectdata/lint/1", {"lint": [{"kind": each.kind, "text": each.text} for each in remarks]})
+    return 1 if remarks else 0
+
+
+def _say_plan(plan: Plan, target: str, n_left_out: int) -> None:
     if n_left_out:
-        say(f"left out by `where`: {n_left_out}")
-    say(f"train grows from {splits.get('train', 0)} to {sum(each.n_after for each in plan.bins)}\n")
-    strata = list(dict.fromkeys(sorted(cell.stratum for cell in plan.cells)))
+        say(f"left out (`where`, `labels`, conflicts): {n_left_out}")
+    before = sum(each.n_before + each.n_filled for each in plan.bins)
+    say(f"train grows from {before} to {sum(each.n_after for each in plan.bins)}\n")
+    strata = sorted({cell.stratum for cell in plan.cells})
+    shown_strata = strata if len(strata) <= _MOST_STRATA else []
     cells = {(cell.bin, cell.stratum): cell for cell in plan.cells}
     table = []
     for each in plan.bins:
-        row = [cells.get((each.bin, stratum)) for stratum in strata]
+        row = [cells.get((each.bin, stratum)) for stratum in shown_strata]
         shown = [f"{cell.n_before}→{cell.n_after}" if cell else "" for cell in row]
         table.append([each.bin, each.n_before, each.n_filled, each.n_after, each.shortfall or None, *shown])
-    say_table([target, "before", "filled", "after", "short", *strata], table)
+    say_table([target, "before", "filled", "after", "short", *shown_strata], table)
+    if len(strata) > len(shown_strata):
+        say(f"  level over {len(strata)} strata; --json lists all {len(plan.cells)} cells")
     _say_worth(plan)
+
+
+def _say_drift(drift: dict[str, Any]) -> None:
+    if not drift["copies"]:
+        return
+    changes = ", ".join(f"{name} {found['mean_abs']:.2g}" for name, found in drift["all"].items())
+    say(f"\ncopies changed on average, against their originals: {changes}")
+    say(f"{drift['near_copies']} of {drift['copies']} copies look nearly like their original or each other")
+    probe = drift["probe"]
+    if probe:
+        interval = f"{probe['low']:.2f} to {probe['high']:.2f}"
+        say(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
 
 
 def _say_worth(plan: Plan) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import DROP_TRAIN, common_options, document, say, say_table, split_options
+from affectdata.cli._output import DROP_TRAIN, common_options, document, say, say_splits, split_options
 
 
 @click.command("split")
@@ -19,12 +19,11 @@ def command(manifest: Path, recipe_name: str, split_from: Path | None, on_confli
 
     Every later `balance` keeps them, and shares out only what has none yet.
     """
-    from affectdata.balance.cells import assign_cells
-    from affectdata.balance.planner import choose_rows, split_rows
+    from affectdata.balance.planner import choose_rows, describe_splits, split_rows
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import load_manifest, write_manifest
     from affectdata.release import open_release
-    from affectdata.split import SPLITS, adopt_splits, split_distance
+    from affectdata.split import adopt_splits
 
     recipe, loaded = read_recipe(find_recipe(recipe_name)), load_manifest(manifest)
     earlier = open_release(split_from).table if split_from else None
@@ -32,15 +31,12 @@ def command(manifest: Path, recipe_name: str, split_from: Path | None, on_confli
     rows = split_rows(chosen, recipe, earlier=earlier, drop_train=on_conflict == DROP_TRAIN)
     table = adopt_splits(loaded.table, rows.append_column("copy", [[0] * len(rows)]))
     written = write_manifest(table, loaded.metadata, manifest)
-    cells = assign_cells(rows, recipe)
-    far = {"bin": split_distance(rows, cells.bin), "cell": split_distance(rows, cells.code)}
-    counts = {name: rows["split"].to_pylist().count(name) for name in SPLITS}
-    header = ["split", "pictures", "distance over bins", "over cells"]
-    say_table(header, [[name, counts[name], far["bin"].get(name), far["cell"].get(name)] for name in SPLITS])
+    found = describe_splits(rows, recipe)
+    say_splits(found)
     without = table["split"].null_count
     if without:
         say(f"{without} rows of the manifest stay without a split")
     say(f"wrote {manifest}")
-    content = {"manifest": str(manifest), "digest": written.digest, "rows": counts, "distance": far}
-    document("affectdata/split/1", {**content, "without_split": without})
+    content = {"manifest": str(manifest), "digest": written.digest, "without_split": without}
+    document("affectdata/split/1", {**content, **found})
     return 0
