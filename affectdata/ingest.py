@@ -19,6 +19,7 @@ from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
+from affectdata.indexes import compare_index
 from affectdata.manifest import Manifest, note_root, read_local, write_manifest
 from affectdata.noticed import find_against_sign, find_far_apart
 from affectdata.probe import PROBED, Probe
@@ -100,6 +101,7 @@ def ingest(
     table, n_merged = _build(items, probed, reading.info)
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
+    items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
     items.findings += [*find_far_apart(table, edges), *find_against_sign(table, reading.info)]
 
     rejects = _rejects_table(items.rejects)

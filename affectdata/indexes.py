@@ -1,0 +1,48 @@
+"""Published indexes: which files a source is known to have, by SHA-256, so that a copy can be told from it.
+
+An index is `manifests/index/<source>.csv`: a first line with its origin, then file, sha256, bytes, width_px,
+height_px, subtype. It holds neither ratings nor pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from affectdata.records import Finding
+
+
+def find_index(source: str) -> Path | None:
+    """Return the index of a source that comes with the package, installed or in a checkout."""
+    package = Path(str(files("affectdata")))
+    for folder in (package / "_data" / "index", package.parent / "manifests" / "index"):
+        path = folder / f"{source}.csv"
+        if path.is_file():
+            return path
+    return None
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return the files of an index: SHA-256 to name."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return {row["sha256"]: row["file"] for row in rows}
+
+
+def compare_index(source: str, image_ids: Iterable[str]) -> list[Finding]:
+    """Say how many of a source's pictures are those of the indexed copy; nothing for a source without one."""
+    path = find_index(source)
+    if path is None:
+        return []
+    known, here = read_index(path), set(image_ids)
+    same, gone = len(known.keys() & here), sorted(known[sha] for sha in known.keys() - here)
+    if not same:
+        return [Finding("index", f"none of the {len(known)} indexed files: another copy, or not {source}")]
+    text = f"{same} of {len(known)} files identical to the indexed copy"
+    if gone:
+        text += f"; not here: {', '.join(gone[:3])}" + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+    if here - known.keys():
+        text += f"; {len(here - known.keys())} here are not in the index"
+    return [Finding("index", text)]

@@ -1,0 +1,46 @@
+"""The published indexes, and what `ingest` says of a copy."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from affectdata.indexes import compare_index, find_index, read_index
+from affectdata.registry import find_plugins
+
+INDEXES = sorted((Path(__file__).parents[1] / "manifests" / "index").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.stem)
+def test_an_index_names_its_origin_and_no_rating(path: Path) -> None:
+    origin, header, *rows = path.read_text(encoding="utf-8").splitlines()
+    assert origin.startswith("# ") and path.stem in find_plugins("sources")
+    assert header == "file,sha256,bytes,width_px,height_px,subtype"
+    files = [row[0] for row in csv.reader(rows)]
+    assert files == sorted(set(files))
+    assert all(re.fullmatch(r"[0-9a-f]{64}", row[1]) for row in csv.reader(rows))
+
+
+def test_the_counts_are_the_published_ones() -> None:
+    counts = {path.stem: len(read_index(path)) for path in INDEXES}
+    assert counts == {"gaped": 730, "oasis": 900}
+
+
+def test_a_copy_is_told_from_the_index() -> None:
+    known = list(read_index(find_index("gaped") or Path()))
+    assert compare_index("gaped", known)[0].text == "730 of 730 files identical to the indexed copy"
+    (changed,) = compare_index("gaped", [*known[4:], "0" * 64])
+    assert changed.text.startswith("726 of 730 files identical to the indexed copy; not here: ")
+    assert changed.text.endswith(" and 1 more; 1 here are not in the index")
+
+
+def test_another_collection_is_called_that() -> None:
+    (other,) = compare_index("gaped", ["0" * 64])
+    assert other.text == "none of the 730 indexed files: another copy, or not gaped"
+
+
+def test_a_source_without_an_index_says_nothing() -> None:
+    assert find_index("table") is None and compare_index("table", ["0" * 64]) == []
