@@ -19,6 +19,7 @@ from affectdata.cli._output import (
     say_table,
     workers_option,
 )
+from affectdata.errors import PicturesNotFound
 
 if TYPE_CHECKING:
     from affectdata.manifest import Pictures
@@ -94,8 +95,6 @@ def command(
 
 def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None, str]:
     """Return the source pictures, or why there are none."""
-    from affectdata.errors import PicturesNotFound
-
     if no_crossfit:
         return None, "--no-crossfit was asked for"
     try:
