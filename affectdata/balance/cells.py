@@ -96,16 +96,19 @@ def bin_edges(values: pa.ChunkedArray, bins: Bins) -> list[float]:
     """Return the edges of the bins, ascending, in the unit of `values` (POMP for ratings)."""
     if bins.edges is not None:
         return list(bins.edges)
-    if bins.width is not None:
-        inner = np.arange(1, int(np.ceil(100 / bins.width - 1e-9))) * bins.width
-        return [0.0, *(round(float(edge), 6) for edge in inner), 100.0]
-    if bins.quantiles is None:
-        raise RecipeError("bins name no way to cut", where="bins")
-    shares = np.linspace(0, 1, bins.quantiles + 1)
+    if bins.quantiles is not None:
+        return _quantile_edges(values, bins.quantiles)
+    width = bins.width or 100.0
+    inner = np.arange(1, int(np.ceil(100 / width - 1e-9))) * width
+    return [0.0, *(round(float(edge), 6) for edge in inner), 100.0]
+
+
+def _quantile_edges(values: pa.ChunkedArray, n_bins: int) -> list[float]:
+    shares = np.linspace(0, 1, n_bins + 1)
     edges = sorted({round(float(edge), 6) for edge in np.quantile(values.to_numpy(), shares)})
-    if len(edges) != bins.quantiles + 1:
+    if len(edges) != n_bins + 1:
         raise RecipeError(
-            f"{bins.quantiles} quantiles fall on {len(edges) - 1} distinct bins: too many equal values",
+            f"{n_bins} quantiles fall on {len(edges) - 1} distinct bins: too many equal values",
             where="bins.quantiles",
             fix="ask for fewer, or give edges",
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.balance.cells import assign_cells
+from affectdata.balance.cells import assign_cells, bin_edges
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.solver import solve_bin, target_count
 from affectdata.duplicates import assign_groups, find_edges
@@ -24,18 +24,18 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     """Return the split rows, and in train pictures of `others` where its bins are short of their target.
 
     Inside a bin they are taken as level over the other sources' own categories (`subtype`) as there are
-    pictures, and of one category those with the smallest hash. Pictures without a target or outside the bins,
-    and those that look like one of `rows`, are not taken.
+    pictures, and of one category those with the smallest hash. Not taken are pictures without a target or
+    stratum, or outside the bins of either, and those that must stay together with one of `rows`: they look
+    like it, or share a column of `split.groups`. A picture of two sources is taken once.
 
     Raises:
         RecipeError: `others` has no such column, or holds a source of `rows`.
     """
     _check_sources(rows, others, recipe)
-    edges = assign_cells(rows, recipe).edges
-    others = others.filter(_inside(others[recipe.target], rows[recipe.target], edges))
+    others = _each_once(others.filter(_fits(rows, others, recipe)))
     together = pa.concat_tables([rows, others], promote_options="default")
     own, rest = together.slice(0, len(rows)), together.slice(len(rows))
-    rest = rest.filter(pc.invert(_looks_like(own, rest)))
+    rest = rest.filter(pc.invert(_belongs_to(own, rest, recipe)))
     cells = assign_cells(pa.concat_tables([own, rest]), recipe)
     train = np.array(own["split"].to_pylist()) == "train"
     counts = np.bincount(cells.bin[: len(own)][train], minlength=len(cells.bin_labels)).tolist()
@@ -51,10 +51,18 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     return pa.concat_tables([own, picked]).sort_by("image_id")
 
 
-def _looks_like(own: pa.Table, rest: pa.Table) -> pa.ChunkedArray:
+def _each_once(others: pa.Table) -> pa.Table:
+    """Keep one row per picture, that of the first source by name."""
+    others = others.sort_by([("image_id", "ascending"), ("source", "ascending")])
+    _, first = np.unique(np.array(others["image_id"].to_pylist(), str), return_index=True)
+    return others.take(pa.array(first))
+
+
+def _belongs_to(own: pa.Table, rest: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
     """Say which rows of `rest` hang together with a row of `own`."""
     together = pa.concat_tables([own, rest])
-    groups = assign_groups(together, find_edges(together), ["group_id"])["group_id"]
+    columns = ["group_id", *(recipe.split.groups if recipe.split != "none" else [])]
+    groups = assign_groups(together, find_edges(together), columns)["group_id"]
     return pc.is_in(groups.slice(len(own)), groups.slice(0, len(own)).combine_chunks())
 
 
@@ -69,8 +77,20 @@ def _check_sources(rows: pa.Table, others: pa.Table, recipe: Recipe) -> None:
         )
     if own:
         raise RecipeError(f"{', '.join(own)} is balanced already; it cannot fill itself", where=where)
-    if recipe.target not in others.column_names:
-        raise RecipeError(f"no column {recipe.target!r} in what is to fill", where=where)
+    for column in (recipe.target, *recipe.strata_bins):
+        if column not in others.column_names:
+            raise RecipeError(f"no column {column!r} in what is to fill", where=where)
+
+
+def _fits(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
+    """Say which of the others have a target and strata, inside the bins into which `rows` are cut."""
+    fits = _inside(others[recipe.target], rows[recipe.target], assign_cells(rows, recipe).edges)
+    for column, bins in recipe.strata_bins.items():
+        inside = pc.is_valid(others[column])
+        if bins is not None:
+            inside = _inside(others[column], rows[column], bin_edges(rows[column], bins))
+        fits = pc.and_(fits, inside)
+    return fits
 
 
 def _inside(values: pa.ChunkedArray, own: pa.ChunkedArray, edges: list[float] | None) -> pa.ChunkedArray:

@@ -7,7 +7,6 @@ class or a set of classes joined by "+", null where none applies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import pyarrow as pa
 
@@ -18,20 +17,21 @@ _SHARE = "emotion_"
 _JOIN = "+"
 
 
-def add_labels(table: pa.Table, spec: Labels) -> pa.Table:
-    """Append the column `label`.
+def add_labels(table: pa.Table, spec: Labels, *, check: bool = True) -> pa.Table:
+    """Append the column `label`; without `check` the rule may name what is not there, and fit no row.
 
     Raises:
-        RecipeError: the rule names an emotion that no row has, or leaves no row with a label.
+        RecipeError: the rule names an emotion that the table does not know, or leaves no row with a label.
     """
+    if check:
+        _check_known(_vocabulary(table, spec), spec)
     found = _shared(table, spec.at_least) if spec.at_least is not None else _dominant(table, spec)
-    _check_known(found, spec)
     to_class = {word: name for name, words in spec.merge.items() for word in words}
     labels = [
         _JOIN.join(sorted({to_class.get(word, word) for word in words} - set(spec.drop))) for words in found
     ]
     kept = _frequent(labels, spec)
-    if not kept:
+    if check and not kept:
         raise RecipeError("no row is left with a label", where="labels")
     column = pa.array([label if label in kept else None for label in labels], pa.string())
     return table.append_column(LABEL, column)
@@ -58,15 +58,22 @@ def _shared(table: pa.Table, at_least: float) -> list[set[str]]:
     return found
 
 
-def _check_known(found: Iterable[set[str]], spec: Labels) -> None:
-    known = set().union(*found)
-    unknown = sorted({word for words in spec.merge.values() for word in words} - known)
-    if unknown:
-        raise RecipeError(
-            f"no row has the emotion {', '.join(unknown)}",
-            where="labels.merge",
-            fix=f"known: {', '.join(sorted(known))}",
-        )
+def _vocabulary(table: pa.Table, spec: Labels) -> set[str]:
+    """Return the emotions that raters of the table could choose, or did."""
+    if spec.at_least is not None:
+        return {name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)}
+    return set(table["emotion"].unique().drop_null().to_pylist())
+
+
+def _check_known(known: set[str], spec: Labels) -> None:
+    merged = {word for words in spec.merge.values() for word in words}
+    for key, unknown in (("merge", merged - known), ("drop", set(spec.drop) - known - set(spec.merge))):
+        if unknown:
+            raise RecipeError(
+                f"no row has the emotion {', '.join(sorted(unknown))}",
+                where=f"labels.{key}",
+                fix=f"known: {', '.join(sorted(known))}",
+            )
 
 
 def _frequent(labels: list[str], spec: Labels) -> set[str]:

@@ -38,8 +38,9 @@ def plan_release(
 ) -> tuple[pa.Table, Plan]:
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
 
-    `earlier` is the table of a release whose splits are taken over; `drop_train` leaves out train rows whose
-    group is in val or test too, which is an error otherwise.
+    The recipe names subtypes by their codes (`resolve_subtypes`). `earlier` is the table of a release whose
+    splits are taken over; `drop_train` leaves out train rows whose group is in val or test too, which is an
+    error otherwise.
 
     Raises:
         RecipeError: the recipe does not fit the manifests.
@@ -50,7 +51,8 @@ def plan_release(
     if others:
         spare = pa.concat_tables([each.table for each in others], promote_options="default")
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
-            spare = add_labels(spare, recipe.labels.model_copy(update={"top": None, "min_count": None}))
+            every = recipe.labels.model_copy(update={"top": None, "min_count": None})
+            spare = add_labels(spare, every, check=False)
         rows = fill_rows(rows, spare, recipe)
     return rows, plan_rows(rows, recipe)
 
@@ -206,13 +208,30 @@ def _check_subtypes(table: pa.Table, recipe: Recipe) -> None:
         )
 
 
-def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
-    """Return which subtypes stand upright, as the data sheets of the sources say."""
-    return {
-        code: subtype["upright"]
+def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
+    """Return the recipe with the data sheets' long names of subtypes ("snakes") replaced by their codes.
+
+    Raises:
+        RecipeError: a subtype is named twice, by code and by name.
+    """
+    codes = {
+        subtype["name"]: code
         for manifest in manifests
         for code, subtype in manifest.metadata["subtypes"].items()
     }
+    resolved = {codes.get(name, name): rule for name, rule in recipe.subtypes.items()}
+    if len(resolved) < len(recipe.subtypes):
+        raise RecipeError("a subtype is there twice, by its code and by its name", where="subtypes")
+    return recipe.model_copy(update={"subtypes": resolved})
+
+
+def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
+    """Return which subtypes stand upright, as the data sheets say; if any source says so, it does."""
+    upright: dict[str, bool] = {}
+    for manifest in manifests:
+        for code, subtype in manifest.metadata["subtypes"].items():
+            upright[code] = upright.get(code, False) or subtype["upright"]
+    return upright
 
 
 def check_upright(recipe: Recipe, upright: dict[str, bool]) -> None:

@@ -117,6 +117,9 @@ def publish_release(
     table = _joined(plan, rows)
     render = RenderSamples(_pictures(manifests), recipe.image, recipe.pipelines)
     with locked_folder(partial, wait=False):
+        if target.exists():  # another run was first
+            shutil.rmtree(partial)
+            return _verified(target), False
         write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
         rendered = _render_all(table, write, partial, workers or default_workers(), progress)
         drift = measure_drift(table, rendered.select(LOOKS.names))

@@ -5,13 +5,12 @@ The shape is documented by the models below; a recipe's first line is a comment 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from affectdata.balance.drift import FEATURES
 from affectdata.balance.transforms import Step, check_steps
@@ -24,21 +23,14 @@ DEFAULT = "default"
 LABEL = "label"  # the column that `labels` derives
 
 
-def _no_nan(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
 Share = Annotated[float, Field(ge=0, lt=1)]
-Number = Annotated[float, AfterValidator(_no_nan)]
 
 
 class Bins(StrictModel):
     """How a numeric target is cut: bins are [a, b), the last one closed. Exactly one of the three."""
 
     width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # from 0 to 100 in steps of this
-    edges: list[Number] | None = None  # POMP units, ascending
+    edges: list[float] | None = None  # POMP units, ascending
     quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many pictures
 
     @model_validator(mode="after")
@@ -157,8 +149,8 @@ class NotWorse(StrictModel):
 class Check(StrictModel):
     """What `train-check` asks of the release. `classes` cuts the target into negative, neutral, positive."""
 
-    classes: dict[str, Annotated[list[Number], Field(min_length=1)]] = {"valence": [40.0, 60.0]}
-    min_r2: Number = 0.0
+    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {"valence": [40.0, 60.0]}
+    min_r2: float = 0.0
     not_worse: NotWorse = NotWorse()
 
 

@@ -67,7 +67,7 @@ def command(
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
     from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import describe_splits, plan_release
+    from affectdata.balance.planner import describe_splits, plan_release, resolve_subtypes
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import choose_manifests
@@ -81,6 +81,7 @@ def command(
     chosen = choose_manifests(manifests, recipe.sources, folder, given)
     fill = recipe.balance.fill_from
     others = choose_manifests([], fill, folder, given) if fill else []
+    recipe = resolve_subtypes(recipe, [*chosen, *others])
     earlier = open_release(split_from).table if split_from else None
     drop_train = on_conflict == DROP_TRAIN
     rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)
