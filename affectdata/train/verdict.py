@@ -78,7 +78,7 @@ def _gate_classes(document: Document) -> Iterator[Document]:
 
 
 def _difference(name: str, found: Document) -> str:
-    if found["difference"] is None or found["low"] is None:
+    if None in found.values():
         return f"{_NAMES[name]} cannot be compared on these pictures"
     digits = 3 if name in ("r2", "ccc") else 2
     low, high = (f"{found[end]:+.{digits}f}" for end in ("low", "high"))

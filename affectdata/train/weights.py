@@ -11,14 +11,12 @@ import pickle
 import re
 import socket
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -44,9 +42,9 @@ def read_state(weights: str) -> State:
         raise MissingError(f"no weights at {path}", fix=OTHER_WAYS)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a reader on hostile bytes may raise anything
         raise InputError(
-            f"{path.name} is no file of weights: {str(error).splitlines()[0]}",
+            f"{path.name} is no file of weights: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
             where=str(path),
             fix="weights are read from .safetensors, or from a .pt of tensors only (a state_dict)",
         ) from error
@@ -72,7 +70,8 @@ def fetch_state(name: str, published: Any, say: Callable[[str], None]) -> State:
         size = published.meta.get("_file_size", 0)
         say(f"fetching the weights of {name}: {size:.0f} MB from {published.url}")
     try:
-        with _bounded_wait():
+        # torch.hub announces downloads on stdout, which is for results.
+        with _bounded_wait(), redirect_stdout(sys.stderr):
             state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise MissingError(

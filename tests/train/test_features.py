@@ -1,0 +1,166 @@
+"""train.features and train.data: computed once, found again by content, gone on with after a stop."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from affectdata.balance.recipe import Recipe
+from affectdata.errors import IntegrityError, UsageError
+from affectdata.imaging import encode
+from affectdata.release import Release
+from affectdata.schema import PLAN
+from affectdata.train.backbones import Backbone
+from affectdata.train.data import ReleaseDataset
+from affectdata.train.features import FeatureCache, compute_features, fit_square, render_keys
+
+
+@dataclass(frozen=True)
+class FromNumbers:
+    """Read pictures that are drawn from their number; `stop_at` raises instead, as a stopped run does."""
+
+    stop_at: int = -1
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        numbers = batch["number"].to_pylist()
+        if self.stop_at in numbers:
+            raise KeyboardInterrupt
+        return [
+            encode(np.random.default_rng(n).integers(0, 256, (20, 30, 3), np.uint8), "png", 0)
+            for n in numbers
+        ]
+
+
+def _wanted(numbers: list[int]) -> pa.Table:
+    return pa.table({"key": [f"key{number}" for number in numbers], "number": numbers})
+
+
+@pytest.fixture
+def compute(backbone: Backbone, tmp_path: Path) -> Callable[..., tuple[np.ndarray, int]]:
+    def call(numbers: list[int], stop_at: int = -1) -> tuple[np.ndarray, int]:
+        cache = FeatureCache(tmp_path, backbone)
+        read = FromNumbers(stop_at)
+        return compute_features(_wanted(numbers), read, backbone, cache, 2, lambda _done, _of: None)
+
+    return call
+
+
+def test_each_picture_once_and_in_the_order_asked_for(
+    compute: Callable[..., tuple[np.ndarray, int]],
+) -> None:
+    features, n_new = compute([3, 1, 3, 2])
+    assert n_new == 3
+    assert (features[0] == features[2]).all() and not (features[0] == features[1]).all()
+    again, n_again = compute([2, 3, 1, 9])
+    assert n_again == 1
+    assert (again[:3] == features[[3, 0, 1]]).all()
+
+
+def test_a_stopped_run_keeps_what_was_written(
+    compute: Callable[..., tuple[np.ndarray, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affectdata.train.features._BATCH", 2)
+    monkeypatch.setattr("affectdata.train.features._PART", 2)
+    with pytest.raises(KeyboardInterrupt):
+        compute(list(range(20)), stop_at=17)
+    _, n_new = compute(list(range(20)))
+    assert 4 <= n_new < 20
+    assert compute(list(range(20)))[1] == 0
+
+
+def test_a_damaged_file_of_the_cache_is_computed_again(
+    compute: Callable[..., tuple[np.ndarray, int]], tmp_path: Path
+) -> None:
+    before, _ = compute([1, 2])
+    (part,) = tmp_path.rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:50])
+    after, n_new = compute([1, 2])
+    assert n_new == 2
+    assert (before == after).all()
+
+
+def test_nothing_is_left_but_the_parts(
+    compute: Callable[..., tuple[np.ndarray, int]], tmp_path: Path, backbone: Backbone
+) -> None:
+    compute([1, 2])
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == [backbone.key]
+
+
+def test_the_middle_is_cut_out_and_nothing_stretched() -> None:
+    wide = np.zeros((50, 150, 3), np.uint8)
+    wide[:, 50:100] = 200
+    assert (fit_square(wide, 50) == 200).all()
+    assert fit_square(wide.transpose(1, 0, 2), 25).shape == (25, 25, 3)
+
+
+def _plan(**changes: object) -> pa.Table:
+    row = {"sample_id": "a-1", "image_id": "a", "split": "train", "cell": "c", "copy": 1, "pipeline": "flip"}
+    return pa.Table.from_pylist([{**row, "seed": 7, "weight": 1.0, **changes}], schema=PLAN)
+
+
+def test_a_render_key_is_what_decides_the_picture(recipe_of: Callable[..., Recipe]) -> None:
+    recipe = recipe_of()
+    (key,) = render_keys(_plan(), recipe)
+    assert render_keys(_plan(weight=2.0, cell="d", split="test"), recipe) == [key]
+    others = [
+        render_keys(_plan(seed=8), recipe),
+        render_keys(_plan(image_id="b"), recipe),
+        render_keys(_plan(pipeline=""), recipe),
+        render_keys(_plan(), recipe_of(image={"short_side_px": 65})),
+        render_keys(_plan(), recipe_of(pipelines={"flip": [{"HorizontalFlip": {"p": 0.5}}]})),
+    ]
+    assert len({key, *(each for (each,) in others)}) == 6
+    # An original draws nothing: its seed and the pipelines do not matter.
+    assert render_keys(_plan(pipeline="", seed=1), recipe) == render_keys(_plan(pipeline="", seed=2), recipe)
+
+
+def test_a_dataset_gives_pictures_and_labels(release: Release) -> None:
+    dataset = release.dataset("test")
+    assert isinstance(dataset, ReleaseDataset)
+    assert len(dataset) == len(release.split("test"))
+    item, row = dataset[0], release.split("test").slice(0, 1).to_pylist()[0]
+    assert item["image"].dtype == torch.uint8
+    assert item["image"].shape == (3, row["out_height_px"], row["out_width_px"])
+    assert (item["valence"], item["subtype"], item["sample_id"]) == (
+        row["valence"],
+        row["subtype"],
+        row["sample_id"],
+    )
+    assert "emotion" not in item  # GAPED has none
+    assert dataset[-1]["sample_id"] == release.split("test")["sample_id"].to_pylist()[-1]
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def _small(image: torch.Tensor) -> torch.Tensor:
+    return image[:, :32, :32].float()
+
+
+def test_a_data_loader_makes_batches(release: Release) -> None:
+    dataset = pickle.loads(pickle.dumps(release.dataset("val", transform=_small)))
+    batch = next(iter(DataLoader(dataset, batch_size=4)))
+    assert batch["image"].shape == (4, 3, 32, 32)
+    assert batch["valence"].dtype == torch.float64
+
+
+def test_a_split_that_is_not_there(release: Release) -> None:
+    with pytest.raises(UsageError, match="its splits: "):
+        release.dataset("validation")
+
+
+def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) -> None:
+    release = publish(seed=11)
+    dataset = release.dataset("test")
+    file = release.path / release.split("test")["file_name"].to_pylist()[0]
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(IntegrityError, match="not the file that was released"):
+        dataset[0]
