@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from affectdata.balance.recipe import Recipe
-from affectdata.balance.transforms import Step
+from affectdata.balance.transforms import Step, numbers_in
 from affectdata.records import Finding
 
-_MAY_DO_NOTHING = frozenset({"D4", "RandomRotate90"})  # the identity is one of their draws
-_LEAVES_MARGINS = frozenset({"Affine", "Rotate", "Perspective"})
+_CHANGES = {"D4": 7 / 8, "RandomRotate90": 3 / 4}  # the identity is one of their draws
+_STILL = {"scale": 1, "translate_percent": 0, "translate_px": 0, "rotate": 0, "shear": 0}  # moves nothing
+_LEAVES_MARGINS = frozenset({"Affine", "Rotate", "SafeRotate", "ElasticTransform", "GridDistortion"})
 _MOST_CROPPED = 0.5  # share of the area beyond which a crop can lose the subject
 
 
@@ -25,21 +27,28 @@ def lint_recipe(recipe: Recipe) -> list[Finding]:
 
 def _lint_steps(steps: list[Step]) -> Iterator[tuple[str, str]]:
     named = [next(iter(step.items())) for step in steps]
-    if not any(_always_changes(name, arguments) for name, arguments in named):
-        share = 1.0
-        for name, arguments in named:
-            share *= 1 - arguments["p"] * (0.875 if name == "D4" else 0.75 if name == "RandomRotate90" else 1)
-        yield "identity", f"{share:.0%} of the draws leave the picture as it is, a copy equal to its parent"
+    same = math.prod(1 - _change_chance(name, arguments) for name, arguments in named)
+    if same:
+        yield "identity", f"{same:.0%} of the draws leave the picture as it is, a copy equal to its parent"
     for name, arguments in named:
-        if name in _LEAVES_MARGINS and arguments.get("border_mode", "constant") == "constant":
+        if _leaves_margins(name, arguments):
             yield "border", f"{name} leaves black margins, which move predictions; border_mode: reflect_101"
         lost = _most_cropped(name, arguments)
         if lost > _MOST_CROPPED:
             yield "crop", f"{name} can cut away {lost:.0%} of the picture, and the subject with it"
 
 
-def _always_changes(name: str, arguments: dict[str, Any]) -> bool:
-    return bool(arguments["p"] == 1) and name not in _MAY_DO_NOTHING
+def _change_chance(name: str, arguments: dict[str, Any]) -> float:
+    """Return the chance that a draw changes the picture."""
+    found = [(number, still) for key, still in _STILL.items() for number in numbers_in(arguments.get(key))]
+    if name == "Affine" and all(number == still for number, still in found):
+        return 0.0
+    return float(arguments["p"] * _CHANGES.get(name, 1.0))
+
+
+def _leaves_margins(name: str, arguments: dict[str, Any]) -> bool:
+    reaches_out = name in _LEAVES_MARGINS or (name == "Perspective" and arguments.get("fit_output", False))
+    return bool(reaches_out and arguments.get("border_mode", "constant") == "constant")
 
 
 def _most_cropped(name: str, arguments: dict[str, Any]) -> float:

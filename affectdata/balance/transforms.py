@@ -156,18 +156,18 @@ def steps_that_overturn(steps: list[Step]) -> list[str]:
         name, arguments = next(iter(step.items()))
         default = 0.0 if name == "Affine" else 90.0
         angles = [
-            angle for key in _ANGLES_OF.get(name, ()) for angle in _numbers(arguments.get(key, default))
+            angle for key in _ANGLES_OF.get(name, ()) for angle in numbers_in(arguments.get(key, default))
         ]
-        mirrored = name == "Affine" and min(_numbers(arguments.get("scale")), default=1.0) < 0
+        mirrored = name == "Affine" and min(numbers_in(arguments.get("scale")), default=1.0) < 0
         if name in _TURNS_OVER or mirrored or max(map(abs, angles), default=0.0) > UPRIGHT_DEGREES:
             found.append(name)
     return found
 
 
-def _numbers(value: Any) -> list[float]:
+def numbers_in(value: Any) -> list[float]:
     """Return the numbers of a range that is written as one, as a pair, or by axis."""
     if isinstance(value, dict):
-        return [number for each in value.values() for number in _numbers(each)]
+        return [number for each in value.values() for number in numbers_in(each)]
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
