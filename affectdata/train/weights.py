@@ -44,7 +44,8 @@ def read_state(weights: str) -> State:
         state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise InputError(
-            f"{path.name} is no file of weights: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            # The first sentence only: torch goes on to advise loading the file unsafely.
+            f"{path.name} is no file of weights: {type(error).__name__}: {str(error).partition('. ')[0]}",
             where=str(path),
             fix="weights are read from .safetensors, or from a .pt of tensors only (a state_dict)",
         ) from error
