@@ -1,7 +1,7 @@
 """What changed from one release to the next, and the version step that follows.
 
-Croissant's rule for dataset versions: patch for what changes no data a model sees (terms, names), minor for
-data added, major for data removed or changed.
+Croissant's rule for dataset versions: patch for what changes no picture and no label (terms, names, weights),
+minor for data added, major for data removed or changed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import pandas as pd
 
 from affectdata.release import Release
 
-_LABELS = ("valence", "arousal", "dominance", "emotion", "subtype")
-_MADE = {"sample_id", "image_id", "split", "copy", "cell", "pipeline", "seed", "weight", "group_id"}
+_LABELS = ("valence", "arousal", "dominance", "emotion", "label", "subtype")
+_MADE = {"sample_id", "image_id", "split", "copy", "pipeline", "seed", "group_id"}
 _MADE |= {"out_width_px", "out_height_px", "file_sha256", "file_name", "file_bytes"}
 
 
@@ -27,7 +27,7 @@ class ReleaseDiff:
     moved: list[str]  # in another split
     relabelled: list[str]
     redrawn: list[str]  # another file from the same picture
-    described: list[str]  # other columns only
+    described: list[str]  # other columns only: terms, names, cells, sampling weights
     cells: dict[str, tuple[int, int]]
 
     @property

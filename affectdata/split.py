@@ -5,7 +5,7 @@ In: a manifest's rows with `image_id`, `group_id`, `split`. Out: the same rows w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,8 @@ from affectdata.hashing import hash_ranks
 
 SPLITS = ("train", "val", "test")
 _FREE = -1
+# From what each side lacks (may be negative; it sums to the rows there are) to whole numbers of rows.
+Rounding = Callable[[np.ndarray, int], np.ndarray]
 
 
 def assign_splits(
@@ -33,7 +35,7 @@ def assign_splits(
     """
     group_of = _group_codes(table)
     shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
-    side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of))
+    side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of), _round_to_train)
     names = pa.array([SPLITS[index] for index in side], pa.string())
     return table.set_column(table.column_names.index("split"), "split", names)
 
@@ -41,7 +43,7 @@ def assign_splits(
 def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], k: int, seed: int) -> np.ndarray:
     """Return a fold of 0 to k-1 per row, dealt as splits are: whole groups, level over the levels."""
     free = np.full(table.num_rows, _FREE)
-    return _deal(table, _group_codes(table), levels, np.full(k, 1 / k), seed, free)
+    return _deal(table, _group_codes(table), levels, np.full(k, 1 / k), seed, free, _round_evenly)
 
 
 def _group_codes(table: pa.Table) -> np.ndarray:
@@ -55,6 +57,7 @@ def _deal(
     shares: np.ndarray,
     seed: int,
     side: np.ndarray,
+    rounding: Rounding,
 ) -> np.ndarray:
     """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
     order = np.argsort(np.array(table["image_id"].to_pylist(), str))
@@ -66,7 +69,7 @@ def _deal(
     for rows in _by_group(free[sizes[group_of[free]] > 1], group_of, sizes, ranks):
         side[rows] = state.best(rows)
         state.place(rows, side)
-    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state)
+    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state, rounding)
     return side
 
 
@@ -182,7 +185,9 @@ def _by_group(
     return np.split(rows, starts)
 
 
-def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares) -> None:
+def _share_out(
+    rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares, rounding: Rounding
+) -> None:
     """Split the rows that stand alone, cell by cell; what rounding leaves over goes on to the next cell."""
     if not len(rows):
         return
@@ -190,12 +195,28 @@ def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Sh
     rows = rows[np.lexsort((ranks[rows], cells[rows]))]
     codes, starts = np.unique(cells[rows], return_index=True)
     carry = np.zeros(target.shape[1])
+    sides = np.arange(len(carry))[::-1]
     for code, members in zip(codes, np.split(rows, starts[1:]), strict=True):
-        left = members
-        for split in range(len(carry) - 1, 0, -1):
-            exact = target[code, split] - placed[code, split] + carry[split]
-            take = min(max(int(np.floor(exact + 0.5)), 0), len(left))
-            carry[split] = exact - take
-            side[left[:take]] = split
-            left = left[take:]
-        side[left] = 0
+        lack = target[code] - placed[code] + carry
+        counts = rounding(lack, len(members))
+        carry = lack - counts
+        side[members] = np.repeat(sides, counts[sides])
+
+
+def _round_to_train(lack: np.ndarray, n: int) -> np.ndarray:
+    """Share `n` rows: test and val get what they lack, rounded, and train the rest."""
+    counts = np.zeros(len(lack), np.int64)
+    for at in range(len(lack) - 1, 0, -1):
+        counts[at] = min(max(int(np.floor(lack[at] + 0.5)), 0), n - counts.sum())
+    counts[0] = n - counts.sum()
+    return counts
+
+
+def _round_evenly(lack: np.ndarray, n: int) -> np.ndarray:
+    """Share `n` rows in proportion to what each lacks, by the largest remainders."""
+    wanted = np.maximum(lack, 0)
+    wanted *= n / wanted.sum()
+    counts = np.floor(wanted).astype(np.int64)
+    largest = np.argsort(counts - wanted, kind="stable")
+    counts[largest[: n - counts.sum()]] += 1
+    return np.asarray(counts)
