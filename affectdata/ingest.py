@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import SourceError, UsageError
@@ -21,8 +22,9 @@ from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
 from affectdata.manifest import Manifest, note_root, read_local, write_manifest
+from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart
-from affectdata.probe import PROBED, Probe
+from affectdata.probe import Probe
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import REJECTS, manifest_schema
@@ -32,6 +34,7 @@ from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
+_NOTE_EVERY = 4096  # pictures after which the memo is written, for a run that is killed
 _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
@@ -75,11 +78,14 @@ def ingest(
     workers: int | None = None,
     strict: bool = False,
     replace: bool = False,
+    rehash: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
     """Turn a source tree into a manifest under `out`.
 
     `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
+    Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
+    `rehash` is set.
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
@@ -97,7 +103,9 @@ def ingest(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
     _sweep(tree, items)
-    probed = _probe_all(tree, items.records, workers or default_workers(), strict, progress)
+    memo = out / f".{reading.info.name}.memo"
+    n_workers = workers or default_workers()
+    probed = _probe_all(tree, items.records, Probe(str(root), strict), memo, rehash, n_workers, progress)
     table, n_merged = _build(items, probed, reading.info)
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
@@ -237,20 +245,34 @@ def _sweep(tree: Tree, items: _Sorted) -> None:
 def _probe_all(
     tree: Tree,
     records: list[Record],
+    probe: Probe,
+    memo: Path,
+    rehash: bool,
     workers: int,
-    strict: bool,
     progress: Callable[[int, int], None] | None,
 ) -> pa.Table:
-    paths = pa.table({"path": pa.array([record.path for record in records], pa.string())})
-    batches = (paths.slice(start, _BATCH) for start in range(0, len(paths), _BATCH))
-    done: list[pa.Table] = []
-    n_done = 0
-    for result in map_ordered(Probe(str(tree.root), strict), batches, workers):
-        done.append(result)
-        n_done += len(result)
-        if progress:
-            progress(n_done, len(paths))
-    return pa.concat_tables([PROBED.empty_table(), *done])
+    """Return what is seen of each record's file, in their order; the memo spares what did not change."""
+    stamps = stamp_files(tree.root, [record.path for record in records])
+    settings = {"strict": probe.strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
+    known = MEMO.empty_table() if rehash else read_memo(memo, settings)
+    done = [recall(known, stamps)]
+    todo = stamps.filter(pc.invert(pc.is_in(stamps["path"], done[0]["path"].combine_chunks())))
+    n_done, n_noted = len(done[0]), len(done[0])
+    batches = (todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH))
+    try:
+        for result in map_ordered(probe, batches, workers):
+            done.append(result)
+            n_done += len(result)
+            if n_done - n_noted >= _NOTE_EVERY:
+                write_memo(memo, pa.concat_tables(done), stamps, settings)
+                n_noted = n_done
+            if progress:
+                progress(n_done, len(stamps))
+    finally:
+        if n_done > n_noted:
+            write_memo(memo, pa.concat_tables(done), stamps, settings)
+    seen = pa.concat_tables(done)
+    return seen.take(pc.index_in(stamps["path"], seen["path"].combine_chunks()))
 
 
 def _build(items: _Sorted, probed: pa.Table, info: SourceInfo) -> tuple[pa.Table, int]:

@@ -42,6 +42,7 @@ _FIRST_REJECTS = 10
 )
 @click.option("--strict", is_flag=True, help="Reject pictures that a decoder warns about.")
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
+@click.option("--rehash", is_flag=True, help="Open every picture again, also those that did not change.")
 @workers_option
 @common_options
 def command(
@@ -52,6 +53,7 @@ def command(
     out: Path,
     strict: bool,
     replace: bool,
+    rehash: bool,
     workers: int | None,
 ) -> int:
     """Turn the folder ROOT of a source into a manifest.
@@ -73,6 +75,7 @@ def command(
             workers=workers,
             strict=strict,
             replace=replace,
+            rehash=rehash,
             progress=move,
         )
     _print(result)

@@ -88,6 +88,7 @@ def test_where_it_writes_by_default(
     monkeypatch.chdir(tmp_path)
     assert cli("ingest", small_gaped).code == 0
     assert sorted(path.name for path in (tmp_path / "manifests").iterdir()) == [
+        ".gaped.memo",
         ".local.json",
         "gaped.edges.parquet",
         "gaped.parquet",
