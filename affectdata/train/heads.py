@@ -7,6 +7,7 @@ ridge. Classes: standardised features, multinomial logistic regression.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -14,8 +15,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
@@ -150,6 +150,24 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     return _search(model, GRIDS["logistic"], x, labels, rows.weight, folds, _log_likelihood, rows.x.shape[1])
 
 
+class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Standardise the first `n_features` columns and leave the others as they are.
+
+    scikit-learn's ColumnTransformer does this too, but starts a parallel job of its own inside every fit, and
+    such jobs disturb each other's warning filters.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        self.n_features = n_features
+
+    def fit(self, x: np.ndarray, y: object = None) -> ScaleFeatures:
+        self.scaler_ = StandardScaler().fit(x[:, : self.n_features])
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        return np.hstack([self.scaler_.transform(x[:, : self.n_features]), x[:, self.n_features :]])
+
+
 def with_output(x: np.ndarray, output: np.ndarray | None) -> np.ndarray:
     """Return features with the regressor's output (POMP) as one more column, which is not standardised.
 
@@ -181,7 +199,7 @@ def _search(
 
     Columns of `x` behind the first `n_features` are left as they are.
     """
-    scale = ColumnTransformer([("features", StandardScaler(), slice(0, n_features))], remainder="passthrough")
+    scale = StandardScaler() if x.shape[1] == n_features else ScaleFeatures(n_features)
     pipeline = Pipeline([("scale", scale), ("head", model)])
     extra = {} if (weight == 1).all() else {"head__sample_weight": weight}
     if len(folds) < 2:
@@ -191,7 +209,10 @@ def _search(
     search = GridSearchCV(
         pipeline, {f"head__{name}": list(values) for name, values in grid.items()}, scoring=scoring, cv=folds
     )
-    search.fit(x, y, **extra)
+    # scikit-learn sets the warning filters around every fit. They belong to the process, and two threads may
+    # leave each other's behind.
+    with warnings.catch_warnings():
+        search.fit(x, y, **extra)
     chosen = {name: float(search.best_params_[f"head__{name}"]) for name in grid}
     on_edge = [name for name, values in grid.items() if chosen[name] in (values[0], values[-1])]
     return Fitted(search.best_estimator_, chosen, on_edge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -146,6 +147,17 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
     predict_arm(train, test, classes, True, 0)
     assert [output is marks for output in seen] == [False, True] * 2
     assert seen[0] is None
+
+
+def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[..., Rows]) -> None:
+    rows = planted(n=40)
+    labels = np.where(rows.y > 50, "high", "low")
+    before = list(warnings.filters)
+    with cores(4):
+        for seed in range(6):
+            fit_classifier(rows, labels, rows.y, seed)
+            fit_regressor(rows, "ridge", seed)
+    assert list(warnings.filters) == before
 
 
 def test_the_output_is_a_column_of_its_own(planted: Callable[..., Rows]) -> None:
