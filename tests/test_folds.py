@@ -62,7 +62,7 @@ def test_rows_that_stand_alone_come_out_even_in_every_cell(n: int, k: int) -> No
     for level in (np.zeros(n, int), cells // 3, cells):
         for code in np.unique(level):
             counts = np.bincount(fold[level == code], minlength=k)
-            assert counts.max() - counts.min() <= 3
+            assert counts.max() - counts.min() <= 2
     counts = np.bincount(fold, minlength=k)
     assert counts.max() - counts.min() <= 2
 

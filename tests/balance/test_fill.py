@@ -85,6 +85,15 @@ def test_the_target_is_that_of_the_own_rows() -> None:
     _, plan = planned(own_rows(), rows_of("oasis", [5.0] * 50 + [15.0] * 50, "Person"))
     assert [each.target for each in plan.bins] == [10, 10]
     assert [each.n_after for each in plan.bins] == [10, 10]
+    own = rows_of("gaped", [5.0] + [15.0] * 4 + [25.0] * 10 + [35.0] * 10, split="train")
+    _, plan = planned(
+        own,
+        rows_of("oasis", [5.0] * 50 + [15.0] * 50, "Person"),
+        bins={"edges": [0, 10, 20, 30, 40]},
+        balance={**FILL, "level": "median"},
+    )
+    assert [each.target for each in plan.bins] == [7] * 4
+    assert [each.n_after for each in plan.bins] == [7, 7, 10, 10]
 
 
 def test_the_fill_is_level_over_the_categories_of_the_other_source() -> None:
