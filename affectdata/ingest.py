@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
-from affectdata.errors import SourceError, UsageError
+from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
-from affectdata.manifest import Manifest, note_root, read_local, write_manifest
+from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart
 from affectdata.probe import Probe
@@ -29,6 +29,7 @@ from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Rej
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.sources._protocol import Item, ReadOptions, Source
+from affectdata.split import adopt_splits
 from affectdata.tables import write_table
 from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
@@ -112,10 +113,11 @@ def ingest(
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
     items.findings += [*find_far_apart(table, edges), *find_against_sign(table, reading.info)]
 
+    path = out / f"{reading.info.name}.parquet"
+    table = _keep_splits(table, path, items.findings)
     rejects = _rejects_table(items.rejects)
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table = table.select(manifest_schema(emotions).names).cast(manifest_schema(emotions))
-    path = out / f"{reading.info.name}.parquet"
     write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     manifest = write_manifest(table, _metadata(reading.info, emotions), path)
@@ -331,6 +333,22 @@ def _columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
                 f"{name}_max": scale.high,
             }
     return row
+
+
+def _keep_splits(table: pa.Table, path: Path, findings: list[Finding]) -> pa.Table:
+    """Take over the splits that the manifest at `path` has: a split, once made, stays."""
+    if not path.is_file():
+        return table
+    try:
+        earlier = load_manifest(path).table
+    except AffectdataError as error:
+        findings.append(Finding("replaced", f"{path} could not be read and is replaced: {error.what}"))
+        return table
+    kept = adopt_splits(table, earlier)
+    n_kept = table["split"].null_count - kept["split"].null_count
+    if n_kept:
+        findings.append(Finding("splits", f"{n_kept} pictures keep the split that they had in {path}"))
+    return kept
 
 
 def _rejects_table(rejects: list[Reject]) -> pa.Table:

@@ -106,7 +106,7 @@ def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
         raise IntegrityError(
             f"one group is in two splits: {first}, {second}",
             where="column split, of pictures that must stay together (group_id)",
-            fix="correct the split of one of them, or leave those in train out (--on-conflict drop-train)",
+            fix="correct the split of one of them, or leave those in train out (`balance --on-conflict drop-train`)",
         )
     own = _codes(table)
     of_group = np.full(group_of.max(initial=-1) + 1, _FREE)
@@ -153,8 +153,8 @@ def drop_conflicts(table: pa.Table) -> pa.Table:
 
 
 def adopt_splits(table: pa.Table, earlier: pa.Table) -> pa.Table:
-    """Take over the splits of an earlier release by `image_id`, for rows that have none."""
-    seen = earlier.filter(pc.equal(earlier["copy"], 0))
+    """Take over the splits of an earlier manifest or release by `image_id`, for rows that have none."""
+    seen = earlier.filter(pc.equal(earlier["copy"], 0)) if "copy" in earlier.column_names else earlier
     at = pc.index_in(table["image_id"], seen["image_id"].combine_chunks())
     split = pc.coalesce(table["split"], seen["split"].take(at))
     return table.set_column(table.column_names.index("split"), "split", split)

@@ -149,12 +149,15 @@ def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
 DROP_TRAIN = "drop-train"
 
 
-def split_options(command: F) -> F:
-    """Add --split-from and --on-conflict."""
+def split_from_option(command: F) -> F:
+    """Add --split-from."""
     text = "Take over the splits of an earlier release."
-    command = click.option("--split-from", metavar="RELEASE", type=click.Path(path_type=Path), help=text)(
-        command
-    )
+    kind = click.Path(path_type=Path)
+    return click.option("--split-from", metavar="RELEASE", type=kind, help=text)(command)
+
+
+def on_conflict_option(command: F) -> F:
+    """Add --on-conflict."""
     text = "What to do when pictures that must stay together have two splits already."
     choice = click.Choice(["error", DROP_TRAIN])
     return click.option("--on-conflict", type=choice, default="error", show_default=True, help=text)(command)

@@ -13,13 +13,14 @@ from affectdata.cli._output import (
     document,
     folder_option,
     note,
+    on_conflict_option,
     parse_roots,
     progress,
     roots_option,
     say,
     say_splits,
     say_table,
-    split_options,
+    split_from_option,
     workers_option,
 )
 
@@ -43,7 +44,8 @@ _MOST_STRATA = 12  # that fit beside each other
     help="Manifest to use; repeatable. [default: the recipe's sources, else the only one]",
 )
 @folder_option("--out", "releases", "Folder for the release.")
-@split_options
+@split_from_option
+@on_conflict_option
 @click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only say what looks unwise in the recipe; needs no data."

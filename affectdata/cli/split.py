@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import DROP_TRAIN, common_options, document, say, say_splits, split_options
+from affectdata.cli._output import common_options, document, say, say_splits, split_from_option
 
 
 @click.command("split")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--recipe", "recipe_name", required=True, metavar="R", help="The recipe whose split is wanted.")
-@split_options
+@split_from_option
 @common_options
-def command(manifest: Path, recipe_name: str, split_from: Path | None, on_conflict: str) -> int:
+def command(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
     """Fill the column `split` of MANIFEST as a recipe says; splits that are there stay.
 
     Every later `balance` keeps them, and shares out only what has none yet.
@@ -28,8 +28,8 @@ def command(manifest: Path, recipe_name: str, split_from: Path | None, on_confli
     recipe, loaded = read_recipe(find_recipe(recipe_name)), load_manifest(manifest)
     earlier = open_release(split_from).table if split_from else None
     chosen = choose_rows([loaded], recipe)
-    rows = split_rows(chosen, recipe, earlier=earlier, drop_train=on_conflict == DROP_TRAIN)
-    table = adopt_splits(loaded.table, rows.append_column("copy", [[0] * len(rows)]))
+    rows = split_rows(chosen, recipe, earlier=earlier)
+    table = adopt_splits(loaded.table, rows)
     written = write_manifest(table, loaded.metadata, manifest)
     found = describe_splits(rows, recipe)
     say_splits(found)
