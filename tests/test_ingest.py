@@ -23,6 +23,7 @@ from affectdata import load_manifest
 from affectdata import tree as tree_module
 from affectdata.errors import SourceError, UsageError
 from affectdata.ingest import IngestResult, Probe, ingest, recognise
+from affectdata.manifest import write_manifest
 from affectdata.sources._protocol import ReadOptions
 from affectdata.tables import read_table
 from affectdata.tree import read_tree
