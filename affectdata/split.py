@@ -5,7 +5,7 @@ In: a manifest's rows with `image_id`, `group_id`, `split`. Out: the same rows w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from affectdata.hashing import hash_ranks
 SPLITS = ("train", "val", "test")
 _FREE = -1
 # From what each side lacks (may be negative; it sums to the rows there are) to whole numbers of rows.
-Rounding = Callable[[np.ndarray, int], np.ndarray]
 
 
 def assign_splits(
@@ -35,15 +34,27 @@ def assign_splits(
     """
     group_of = _group_codes(table)
     shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
-    side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of), _round_to_train)
+    side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of))
     names = pa.array([SPLITS[index] for index in side], pa.string())
     return table.set_column(table.column_names.index("split"), "split", names)
 
 
-def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], k: int, seed: int) -> np.ndarray:
-    """Return a fold of 0 to k-1 per row, dealt as splits are: whole groups, level over the levels."""
-    free = np.full(table.num_rows, _FREE)
-    return _deal(table, _group_codes(table), levels, np.full(k, 1 / k), seed, free, _round_evenly)
+def deal_folds(group: np.ndarray, stratum: np.ndarray, seed: int, n_folds: int) -> np.ndarray:
+    """Return a fold per row, 0 … n_folds - 1, for cross-validation: groups stay whole, strata are level.
+
+    The largest groups are dealt first, equal ones by a hash of seed and group, each to the fold that has the
+    fewest rows of its stratum (that of its first row), then the fewest rows. With fewer groups than folds
+    there are as many folds as groups. The order of rows does not matter.
+    """
+    names, first, code, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
+    kinds, kind = np.unique(stratum[first], return_inverse=True)
+    n_folds = min(n_folds, len(names))
+    held = np.zeros((len(kinds), n_folds), np.int64)
+    fold = np.zeros(len(names), np.int64)
+    for each in np.lexsort((hash_ranks(seed, names), -sizes)):
+        fold[each] = np.lexsort((held.sum(0), held[kind[each]]))[0]
+        held[kind[each], fold[each]] += sizes[each]
+    return np.asarray(fold[code])
 
 
 def _group_codes(table: pa.Table) -> np.ndarray:
@@ -57,7 +68,6 @@ def _deal(
     shares: np.ndarray,
     seed: int,
     side: np.ndarray,
-    rounding: Rounding,
 ) -> np.ndarray:
     """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
     order = np.argsort(np.array(table["image_id"].to_pylist(), str))
@@ -69,7 +79,7 @@ def _deal(
     for rows in _by_group(free[sizes[group_of[free]] > 1], group_of, sizes, ranks):
         side[rows] = state.best(rows)
         state.place(rows, side)
-    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state, rounding)
+    _share_out(free[sizes[group_of[free]] == 1], side, ranks, state)
     return side
 
 
@@ -106,7 +116,7 @@ def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
         raise IntegrityError(
             f"one group is in two splits: {first}, {second}",
             where="column split, of pictures that must stay together (group_id)",
-            fix="correct the split of one of them, or leave those in train out (`balance --on-conflict drop-train`)",
+            fix="correct the split of one of them, or `balance --on-conflict drop-train` leaves train's out",
         )
     own = _codes(table)
     of_group = np.full(group_of.max(initial=-1) + 1, _FREE)
@@ -185,9 +195,7 @@ def _by_group(
     return np.split(rows, starts)
 
 
-def _share_out(
-    rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares, rounding: Rounding
-) -> None:
+def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares) -> None:
     """Split the rows that stand alone, cell by cell; what rounding leaves over goes on to the next cell."""
     if not len(rows):
         return
@@ -195,28 +203,12 @@ def _share_out(
     rows = rows[np.lexsort((ranks[rows], cells[rows]))]
     codes, starts = np.unique(cells[rows], return_index=True)
     carry = np.zeros(target.shape[1])
-    sides = np.arange(len(carry))[::-1]
     for code, members in zip(codes, np.split(rows, starts[1:]), strict=True):
-        lack = target[code] - placed[code] + carry
-        counts = rounding(lack, len(members))
-        carry = lack - counts
-        side[members] = np.repeat(sides, counts[sides])
-
-
-def _round_to_train(lack: np.ndarray, n: int) -> np.ndarray:
-    """Share `n` rows: test and val get what they lack, rounded, and train the rest."""
-    counts = np.zeros(len(lack), np.int64)
-    for at in range(len(lack) - 1, 0, -1):
-        counts[at] = min(max(int(np.floor(lack[at] + 0.5)), 0), n - counts.sum())
-    counts[0] = n - counts.sum()
-    return counts
-
-
-def _round_evenly(lack: np.ndarray, n: int) -> np.ndarray:
-    """Share `n` rows in proportion to what each lacks, by the largest remainders."""
-    wanted = np.maximum(lack, 0)
-    wanted *= n / wanted.sum()
-    counts = np.floor(wanted).astype(np.int64)
-    largest = np.argsort(counts - wanted, kind="stable")
-    counts[largest[: n - counts.sum()]] += 1
-    return np.asarray(counts)
+        left = members
+        for split in range(len(carry) - 1, 0, -1):
+            exact = target[code, split] - placed[code, split] + carry[split]
+            take = min(max(int(np.floor(exact + 0.5)), 0), len(left))
+            carry[split] = exact - take
+            side[left[:take]] = split
+            left = left[take:]
+        side[left] = 0

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from affectdata.errors import IntegrityError, ManifestError
-from affectdata.split import assign_folds, assign_splits
+from affectdata.split import assign_splits
 from tests.made import image_id, make_rows
 
 THIRDS = {"val": 0.15, "test": 0.15}
@@ -135,19 +135,3 @@ def test_a_hundred_thousand_rows_in_groups_and_alone() -> None:
         assert abs((side == name).sum() - 15_000) < 10
     single = assign_splits(table.slice(30_000), [cells[30_000:]], THIRDS, 0)["split"].to_pylist()
     assert Counter(single) == {"train": 49_000, "val": 10_500, "test": 10_500}
-
-
-def test_folds_hold_whole_groups_and_a_like_share_of_every_cell() -> None:
-    rows = [{"key": str(at), "group": str(at - at % 2)} for at in range(200)]
-    cells = np.arange(200) // 50
-    fold = assign_folds(make_rows(rows), [cells], 5, 7)
-    assert set(fold) == set(range(5))
-    assert (fold[::2] == fold[1::2]).all()
-    assert (np.abs(np.bincount(cells * 5 + fold) - 10) <= 2).all()
-    assert (assign_folds(make_rows(rows), [cells], 5, 7) == fold).all()
-    assert (assign_folds(make_rows(rows), [cells], 5, 8) != fold).any()
-
-
-def test_folds_do_not_know_splits() -> None:
-    rows = [{"key": str(at), "split": "test"} for at in range(20)]
-    assert np.bincount(assign_folds(make_rows(rows), [], 5, 0)).tolist() == [4] * 5

@@ -19,7 +19,7 @@ from affectdata.cli._output import Settings
 from affectdata.errors import AffectdataError, MissingError
 from affectdata.registry import find_plugins, load_plugin
 
-_TRAIN_PACKAGES = {"torch", "torchvision", "sklearn", "safetensors", "joblib"}
+_TRAIN_PACKAGES = {"torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"}
 INTERRUPTED = 130
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
 _MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}

@@ -20,6 +20,7 @@ from affectdata.balance.render import RenderSamples
 from affectdata.manifest import Pictures
 from affectdata.release import Release
 from affectdata.schema import PLAN
+from affectdata.split import deal_folds
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
@@ -29,7 +30,7 @@ from affectdata.train.features import (
     released_reader,
     render_keys,
 )
-from affectdata.train.heads import Rows, deal_folds
+from affectdata.train.heads import N_FOLDS, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def fold_originals(originals: Originals, seed: int) -> np.ndarray:
     fold = np.full(len(originals.table), -1)
     own = originals.own
     group = np.array(originals.table["group_id"].to_pylist())[own]
-    fold[own] = deal_folds(group, originals.code[own], seed)
+    fold[own] = deal_folds(group, originals.code[own], seed, N_FOLDS)
     return fold
 
 

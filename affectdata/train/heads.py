@@ -21,9 +21,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
-from affectdata.hashing import hash_ranks
+from affectdata.split import deal_folds
 
 N_FOLDS = 5
 _INNER, _SECOND_STAGE = 1, 2  # added to the seed, so that folds inside folds are dealt anew
@@ -95,26 +95,9 @@ def cores(workers: int) -> Iterator[None]:
         yield
 
 
-def deal_folds(group: np.ndarray, stratum: np.ndarray, seed: int, n_folds: int = N_FOLDS) -> np.ndarray:
-    """Return a fold per row, 0 … n_folds - 1: groups stay whole, strata are level over folds.
-
-    The largest groups are dealt first, equal ones by a hash of seed and group, each to the fold that has the
-    fewest rows of its stratum, then the fewest rows. The order of rows does not matter.
-    """
-    names, first, code, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
-    kinds, kind = np.unique(stratum[first], return_inverse=True)
-    n_folds = min(n_folds, len(names))
-    held = np.zeros((len(kinds), n_folds), np.int64)
-    fold = np.zeros(len(names), np.int64)
-    for each in np.lexsort((hash_ranks(seed, names), -sizes)):
-        fold[each] = np.lexsort((held.sum(0), held[kind[each]]))[0]
-        held[kind[each], fold[each]] += sizes[each]
-    return np.asarray(fold[code])
-
-
 def inner_folds(rows: Rows, stratum: np.ndarray, seed: int) -> Folds:
     """Return pairs of row numbers (train, test): a group is on one side only, test holds originals only."""
-    fold = deal_folds(rows.group, stratum, seed + _INNER)
+    fold = deal_folds(rows.group, stratum, seed + _INNER, N_FOLDS)
     pairs = [
         (np.flatnonzero(fold != each), np.flatnonzero((fold == each) & (rows.copy == 0)))
         for each in np.unique(fold)
@@ -224,7 +207,7 @@ def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
     What a regressor says of its own training pictures has seen their labels: a second stage that is trained
     on that learns to believe it, and is wrong on new pictures.
     """
-    fold = deal_folds(rows.group, rows.stratum, seed + _SECOND_STAGE)
+    fold = deal_folds(rows.group, rows.stratum, seed + _SECOND_STAGE, N_FOLDS)
     predicted = np.full(len(rows), float(np.average(rows.y, weights=rows.weight)))
     for each in np.unique(fold):
         inside = fold == each

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
@@ -24,7 +22,6 @@ from affectdata.train.heads import (
     GRIDS,
     Rows,
     cores,
-    deal_folds,
     fit_classifier,
     fit_regressor,
     inner_folds,
@@ -37,28 +34,6 @@ from affectdata.train.heads import (
 def _one_blas_thread() -> Iterator[None]:
     with cores(2):
         yield
-
-
-@given(st.lists(st.integers(0, 12), min_size=2, max_size=80), st.integers(1, 5), st.integers(0, 9))
-def test_folds_keep_groups_whole_and_do_not_know_the_order(
-    groups: list[int], n_strata: int, seed: int
-) -> None:
-    group = np.array([f"g{each}" for each in groups])
-    stratum = np.array(groups) % n_strata
-    fold = deal_folds(group, stratum, seed)
-    assert all(len(set(fold[group == each])) == 1 for each in set(group))
-    assert set(fold) == set(range(min(5, len(set(groups)))))
-    order = np.random.default_rng(seed).permutation(len(group))
-    assert (deal_folds(group[order], stratum[order], seed) == fold[order]).all()
-
-
-def test_folds_are_level_over_strata() -> None:
-    stratum = np.repeat([0, 1, 2], [50, 27, 13])
-    fold = deal_folds(np.arange(90).astype(str), stratum, 1)
-    for each in range(3):
-        counts = np.bincount(fold[stratum == each], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    assert np.bincount(fold).max() - np.bincount(fold).min() <= 1
 
 
 def test_inner_folds_score_originals_only_and_split_no_group(planted: Callable[..., Rows]) -> None:
