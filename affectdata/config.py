@@ -63,7 +63,7 @@ def parse_model(model: type[Model], data: Any, where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(
-            _all_problems(error, data, where), where=where, fix="correct every key named above"
+            _all_problems(error, data, where), where=where, fix="correct what is named above"
         ) from error
 
 

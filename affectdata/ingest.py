@@ -35,6 +35,7 @@ from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
+_SHOWN = 5  # rejects named when nothing is left
 _NOTE_EVERY = 4096  # pictures after which the memo is written, for a run that is killed
 _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
@@ -108,6 +109,8 @@ def ingest(
     n_workers = workers or default_workers()
     probed = _probe_all(tree, items.records, Probe(str(root), strict), memo, rehash, n_workers, progress)
     table, n_merged = _build(items, probed, reading.info)
+    if not len(table):
+        raise _nothing_kept(items.rejects, root)
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
@@ -178,10 +181,20 @@ def _check_name(name: str) -> None:
         )
 
 
+def _nothing_kept(rejects: list[Reject], root: Path) -> SourceError:
+    told = [each for each in rejects if each.reason is not Reason.JUNK]
+    shown = "\n  ".join(f"{each.path}: {each.reason}: {each.detail}" for each in told[:_SHOWN])
+    return SourceError(
+        f"no picture of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
+        fix="names in a table are relative to the root; `affectdata sources NAME` shows a source's layout",
+    )
+
+
 def _check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
     noted = read_local(out).get(name)
     path = out / f"{name}.parquet"
-    if path.exists() and noted and noted != str(root.resolve()) and not replace:
+    moved = noted and not Path(noted).is_dir()  # the pictures went elsewhere: this is the way to say so
+    if path.exists() and noted and noted != str(root.resolve()) and not (replace or moved):
         raise UsageError(
             f"{path} was made from another folder",
             where=f"{noted}, now {root.resolve()}",

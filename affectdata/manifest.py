@@ -37,8 +37,8 @@ class Manifest:
     `roots` are the folders of pictures given by hand, by source; they win over every other way.
     """
 
-    table: pa.Table
-    metadata: dict[str, Any]
+    table: pa.Table = field(repr=False)
+    metadata: dict[str, Any] = field(repr=False)
     path: Path
     roots: Mapping[str, Path] = field(default_factory=dict)
 
@@ -197,6 +197,18 @@ def find_manifests(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)
+
+
+def check_roots(given: Mapping[str, str | Path], manifests: Sequence[Manifest]) -> None:
+    """Refuse a folder for a source that none of the manifests has, which is a slip of the pen.
+
+    Raises:
+        UsageError: naming it, and the sources that there are.
+    """
+    sources = sorted({source for manifest in manifests for source in manifest.sources})
+    unknown = sorted(set(given) - set(sources))
+    if unknown:
+        raise UsageError(f"--root: no source {unknown[0]!r} here", fix=f"sources: {', '.join(sources)}")
 
 
 def choose_manifests(

@@ -43,8 +43,8 @@ class Release:
     """A published release: `table` as in `schema.release_schema`, `info` as in release.json."""
 
     path: Path
-    table: pa.Table
-    info: dict[str, Any]
+    table: pa.Table = field(repr=False)
+    info: dict[str, Any] = field(repr=False)
     roots: Mapping[str, Path] = field(default_factory=dict)
 
     @property

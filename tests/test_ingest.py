@@ -226,12 +226,14 @@ def test_strict_rejects_what_a_decoder_warns_about(spoiled: Path, tmp_path: Path
     assert strict.counts["kept"] == lax.counts["kept"] - 1 and strict.n_seen == lax.n_seen
 
 
-def test_a_tree_whose_every_picture_is_broken_is_an_empty_manifest(gaped_copy: Path, tmp_path: Path) -> None:
+def test_a_tree_of_which_nothing_is_left_replaces_no_manifest(gaped_copy: Path, tmp_path: Path) -> None:
+    before = ingest(gaped_copy, out=tmp_path / "out").manifest
     for path in gaped_copy.glob("*/*.bmp"):
         path.write_bytes(b"")
-    result = ingest(gaped_copy, out=tmp_path / "out")
-    assert (result.counts["kept"], result.counts["rejected"]) == (0, 18)
-    assert len(load_manifest(tmp_path / "out/gaped.parquet")) == 0
+    with pytest.raises(SourceError, match=r"nothing was written\. Rejects: 18, such as:\n  A/A") as caught:
+        ingest(gaped_copy, out=tmp_path / "out")
+    assert "unreadable" in str(caught.value)
+    assert load_manifest(before.path).digest == before.digest
 
 
 def test_a_picture_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: Path) -> None:

@@ -5,6 +5,7 @@ Decisions only, on Arrow tables; a pure function of the manifests' rows and the 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def plan_release(
         RecipeError: the recipe does not fit the manifests.
         IntegrityError: a group has rows in two splits already.
     """
+    check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_of([*manifests, *others]))
     rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
@@ -132,7 +134,6 @@ def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
     Raises:
         RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
     """
-    _check_subtypes(table, recipe)
     cells = assign_cells(table, recipe)
     train = np.array(table["split"].to_pylist()) == "train"
     if not train.any():
@@ -197,14 +198,23 @@ def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
         )
 
 
-def _check_subtypes(table: pa.Table, recipe: Recipe) -> None:
-    known = {subtype for subtype in table["subtype"].unique().to_pylist() if subtype}
+def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
+    """Refuse rules for subtypes that neither the manifests nor the data sheets of their sources know.
+
+    Raises:
+        RecipeError: naming them, and those that there are.
+    """
+    known = {code for manifest in manifests for code in manifest.metadata["subtypes"]}
+    for manifest in manifests:
+        known |= set(manifest.table["subtype"].unique().drop_null().to_pylist())
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
+        close = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise RecipeError(
             f"no picture has the subtype {', '.join(map(repr, unknown))}",
             where="subtypes",
-            fix=f"subtypes of the manifest: {', '.join(sorted(known)) or 'none'}",
+            fix=f"{hint}subtypes of the manifests: {', '.join(sorted(known)) or 'none'}",
         )
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from affectdata.balance.drift import FEATURES
 from affectdata.balance.transforms import Step, check_steps
@@ -23,6 +23,14 @@ DEFAULT = "default"
 LABEL = "label"  # the column that `labels` derives
 
 
+def _checked(steps: list[Step], info: ValidationInfo) -> list[Step]:
+    problems = list(check_steps(steps, (info.data or {}).get("allow", {})))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return steps
+
+
+Steps = Annotated[list[Step], Field(min_length=1), AfterValidator(_checked)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -177,7 +185,7 @@ class Recipe(StrictModel):
     allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # by strength
     max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # mean change against the parent, by feature
     image: ImageSpec = ImageSpec(short_side_px=256)
-    pipelines: dict[str, Annotated[list[Step], Field(min_length=1)]] = {}
+    pipelines: dict[str, Steps] = {}  # checked against `allow`, which comes before
     subtypes: dict[str, SubtypeRule] = {}
     check: Check = Check()
 
@@ -208,8 +216,6 @@ class Recipe(StrictModel):
             yield "labels: the column label is used, but nothing says how it is made"
 
     def _pipeline_problems(self) -> Iterator[str]:
-        for name, steps in self.pipelines.items():
-            yield from (f"pipelines.{name}: {problem}" for problem in check_steps(steps, self.allow))
         for subtype, rule in self.subtypes.items():
             if rule.pipeline not in self.pipelines:
                 yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +20,13 @@ import cv2
 import numpy as np
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, or it asks the network for its version
-import albumentations as A
+# It imports torch where that is installed, for a class that is not used here: seconds, and native threads.
+_HIDDEN: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
+sys.modules.update(_HIDDEN)
+import albumentations as A  # noqa: E402
+
+for _name in _HIDDEN:
+    del sys.modules[_name]
 
 Step: TypeAlias = dict[str, dict[str, Any]]  # {TransformName: {argument: value}}
 _LEAST_PX = 8  # shorter sides are enlarged before a draw
@@ -54,6 +61,7 @@ TRANSFORMS: dict[str, AffectClass] = {
         ("GaussNoise", "ISONoise", "GaussianBlur", "MotionBlur", "MedianBlur", "ImageCompression"), _N
     ),
 }
+_WORDS = {_P: "brightness or contrast", _H: "colour"}
 _OPT_IN = (_P, _H)  # brightness and colour carry valence themselves (Valdez & Mehrabian 1994)
 _TURNS_OVER = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
 _ANGLES_OF = {"Affine": ("rotate", "shear"), "Rotate": ("limit",), "SafeRotate": ("limit",)}
@@ -122,7 +130,7 @@ def _problem(name: str, arguments: dict[str, Any], allow: Mapping[Any, float]) -
     affect = TRANSFORMS[name]
     if affect in _OPT_IN and affect not in allow:
         opt_in = f"`allow: {{{affect}: {strength:g}}}`"
-        return f"{name} changes {affect}, which carries affect itself; {opt_in} opts in"
+        return f"{name} changes {_WORDS[affect]}, which carries affect itself; {opt_in} opts in"
     if affect in _OPT_IN and strength > allow[affect] + 1e-9:
         return f"{name} has strength {strength:g}, over `allow.{affect}`: {allow[affect]:g}"
     return None

@@ -72,7 +72,7 @@ def command(
     from affectdata.balance.planner import describe_splits, plan_release, resolve_subtypes
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.manifest import choose_manifests
+    from affectdata.manifest import check_roots, choose_manifests
     from affectdata.release import open_release
 
     recipe = read_recipe(find_recipe(recipe_name))
@@ -80,9 +80,12 @@ def command(
     if only_lint:
         return _say_lint(remarks)
     given, folder = parse_roots(roots), Path("manifests")
-    chosen = choose_manifests(manifests, recipe.sources, folder, given)
     fill = recipe.balance.fill_from
-    others = choose_manifests([], fill, folder, given) if fill else []
+    own = [path for path in manifests if path.stem not in fill]
+    spare = [path for path in manifests if path.stem in fill]
+    chosen = choose_manifests(own, recipe.sources, folder, given)
+    others = choose_manifests(spare, fill, folder, given) if fill else []
+    check_roots(given, [*chosen, *others])
     recipe = resolve_subtypes(recipe, [*chosen, *others])
     earlier = open_release(split_from).table if split_from else None
     drop_train = on_conflict == DROP_TRAIN

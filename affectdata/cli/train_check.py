@@ -17,6 +17,7 @@ from affectdata.cli._output import (
     roots_option,
     say,
     say_table,
+    settings,
     workers_option,
 )
 from affectdata.errors import PicturesNotFound
@@ -105,7 +106,15 @@ def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None
 
 
 def _print(result: dict[str, Any]) -> None:
+    """Print the verdict first, then the figures it rests on; the classifiers' tables with -v."""
     say(f"{result['release']['name']}: {result['release']['target']}, {result['settings']['backbone']}")
+    say()
+    for sentence in result["verdict"]["sentences"]:
+        say(f"  {sentence}")
+    say()
+    for rule in result["verdict"]["gate"]:
+        say(f"  {'pass' if rule['passed'] else 'FAIL'}  {rule['rule']}: {rule['text']}")
+    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}")
     for scored_on, words in _SCORINGS.items():
         n = result["bins"]["n"][scored_on]
         if n is None:
@@ -114,15 +123,9 @@ def _print(result: dict[str, Any]) -> None:
         rows = list(_head_rows(result, scored_on))
         if rows:
             say_table(["arm", "head", "trained on", *_MEASURES], rows)
-        for name in result["arms"]["release"]["classifier"]:
-            say_table(["arm", name, *_LABEL_MEASURES], _class_rows(result, name, scored_on))
-    say("\nverdict")
-    for sentence in result["verdict"]["sentences"]:
-        say(f"  {sentence}")
-    say()
-    for rule in result["verdict"]["gate"]:
-        say(f"  {'pass' if rule['passed'] else 'FAIL'}  {rule['rule']}: {rule['text']}")
-    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}")
+        if settings().verbose:
+            for name in result["arms"]["release"]["classifier"]:
+                say_table(["arm", name, *_LABEL_MEASURES], _class_rows(result, name, scored_on))
 
 
 def _head_rows(result: dict[str, Any], scored_on: str) -> list[list[Any]]:

@@ -206,7 +206,9 @@ def test_the_bound_is_the_strength(step: Step, affect: str, strength: float) -> 
     def parse(**allow: float) -> None:
         make_recipe(pipelines={"flip": [step, *FLIP]}, allow=allow)
 
-    with pytest.raises(RecipeError, match=f"{name} changes {affect}, which carries affect itself"):
+    with pytest.raises(
+        RecipeError, match=rf"{name} changes .*, which carries affect itself; `allow: \{{{affect}: "
+    ):
         parse()
     parse(**{affect: min(1.0, strength + 1e-6)})
     parse(**{affect: 1.0})

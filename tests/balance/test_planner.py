@@ -223,12 +223,19 @@ def test_a_condition_that_does_not_work_is_refused(where: str, words: str) -> No
 
 
 def test_a_subtype_that_no_picture_has_is_refused() -> None:
-    subtypes = {"default": {"pipeline": "flip"}, "Snake": {"pipeline": "flip"}}
+    recipe = make_recipe(subtypes={"default": {"pipeline": "flip"}, "Snake": {"pipeline": "flip"}})
     with pytest.raises(RecipeError, match="no picture has the subtype 'Snake'") as caught:
-        planned(make_mixed(), subtypes=subtypes)
+        plan_release([make_manifest(make_mixed())], [], recipe)
     assert caught.value.exit_code == 3
     assert caught.value.where == "subtypes"
     assert "A, P, Sn" in caught.value.fix
+
+
+def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
+    subtypes = {"default": {"pipeline": "flip"}, "Sn": {"pipeline": "flip"}}
+    recipe = make_recipe(subtypes=subtypes, where="subtype <> 'Sn'", balance={"max_copies": 2})
+    rows, plan = plan_release([make_manifest(make_mixed())], [], recipe)
+    assert "Sn" not in rows["subtype"].to_pylist() and plan.table.num_rows >= rows.num_rows
 
 
 def test_no_row_left_to_train_on_is_refused() -> None:

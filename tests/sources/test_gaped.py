@@ -24,10 +24,17 @@ ROW = "A001.jpg\t12.500\t60.250\t10.123456\t20.234567"
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added."""
+    """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added.
 
-    def call(*rows: str, **files: Any) -> Path:
+    With `spare` there is one more picture, so that something is kept whatever becomes of the rest.
+    """
+
+    def call(*rows: str, spare: bool = False, **files: Any) -> Path:
+        if spare:
+            rows = (*rows, ROW.replace("A001", "A900"))
         tree = {"A.txt": MEANS + "\r\n".join(rows), "A/A001.bmp": image(1, "BMP")}
+        if spare:
+            tree["A/A900.bmp"] = image(900, "BMP")
         return plant({**tree, **files.get("files", {})})
 
     return call
@@ -81,7 +88,7 @@ def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Call
 def test_bad_rating_rejects_the_picture(
     row: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
-    outcome = take(grow(row))
+    outcome = take(grow(row, spare=True))
     assert outcome.reasons == {"A/A001.bmp": reason}
     assert said in outcome.details["A/A001.bmp"]
 
@@ -105,7 +112,7 @@ def test_damaged_pictures_are_rejected(
 def test_two_files_of_one_name(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    outcome = take(grow(ROW, files={"A/A001.png": image(2, "PNG")}))
+    outcome = take(grow(ROW, spare=True, files={"A/A001.png": image(2, "PNG")}))
     unrated = {"A/A001.bmp": "missing_rating", "A/A001.png": "missing_rating"}
     assert outcome.reasons == {"A.txt#A001": "bad_name", **unrated}
 
@@ -114,7 +121,7 @@ def test_equal_rows_count_once_and_others_are_refused(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     assert list(take(grow(ROW, ROW)).rows) == ["A/A001.bmp"]
-    outcome = take(grow(ROW, ROW.replace("12.500", "13.500")))
+    outcome = take(grow(ROW, ROW.replace("12.500", "13.500"), spare=True))
     assert outcome.reasons == {"A/A001.bmp": "conflicting_rating"}
 
 

@@ -79,8 +79,9 @@ def test_exact_name_wins_over_a_renamed_twin(
 def test_two_renamed_twins_leave_it_open(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    tree = {"OASIS.csv": _csv(HEADER, ACORNS), "Acorns_1.jpg": image(1), "Acorns1.jpg": image(2)}
-    outcome = take(plant(tree))
+    other = ["I2", "Beach 1", *ACORNS[2:]]
+    tree = {"OASIS.csv": _csv(HEADER, ACORNS, other), "Acorns_1.jpg": image(1), "Acorns1.jpg": image(2)}
+    outcome = take(plant({**tree, "Beach 1.jpg": image(3)}))
     assert outcome.reasons == {
         "OASIS.csv#I1": "bad_name",
         "Acorns_1.jpg": "missing_rating",
