@@ -228,7 +228,7 @@ def test_a_subtype_that_no_picture_has_is_refused() -> None:
         plan_release([make_manifest(make_mixed())], [], recipe)
     assert caught.value.exit_code == 3
     assert caught.value.where == "subtypes"
-    assert "A, P, Sn" in caught.value.fix
+    assert caught.value.fix.startswith("did you mean 'Sn'? subtypes of the manifests: A, H, N, P, Sn, Sp")
 
 
 def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
