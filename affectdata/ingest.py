@@ -108,7 +108,8 @@ def ingest(
     memo = out / f".{reading.info.name}.memo"
     n_workers = workers or default_workers()
     probed = _probe_all(tree, items.records, Probe(str(root), strict), memo, rehash, n_workers, progress)
-    table, n_merged = _build(items, probed, reading.info)
+    emotions = sorted({emotion for record in items.records for emotion in record.emotions})
+    table, n_merged = _build(items, probed, reading.info, emotions)
     if not len(table):
         raise _nothing_kept(items.rejects, root)
     edges = find_edges(table)
@@ -119,7 +120,6 @@ def ingest(
     path = out / f"{reading.info.name}.parquet"
     table = _keep_splits(table, path, items.findings)
     rejects = _rejects_table(items.rejects)
-    emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table = table.select(manifest_schema(emotions).names).cast(manifest_schema(emotions))
     write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
@@ -290,7 +290,7 @@ def _probe_all(
     return seen.take(pc.index_in(stamps["path"], seen["path"].combine_chunks()))
 
 
-def _build(items: _Sorted, probed: pa.Table, info: SourceInfo) -> tuple[pa.Table, int]:
+def _build(items: _Sorted, probed: pa.Table, info: SourceInfo, emotions: list[str]) -> tuple[pa.Table, int]:
     """Join records with what was seen of their pictures; bad pictures and exact duplicates become rejects."""
     rows: list[dict[str, Any]] = []
     first: dict[str, Record] = {}
@@ -305,7 +305,6 @@ def _build(items: _Sorted, probed: pa.Table, info: SourceInfo) -> tuple[pa.Table
         else:
             first[seen["image_id"]] = record
             rows.append({**seen, **_columns_of(record, info)})
-    emotions = {emotion for record in items.records for emotion in record.emotions}
     schema = manifest_schema(emotions)
     return pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("group_id"))), n_merged
 

@@ -7,7 +7,7 @@
     README.md            the data card
     release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
 
-Reading and checking are here; `balance.render` writes it.
+Reading and checking are here; `balance.publish` writes it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from affectdata.hashing import hash_ranks
 
 SPLITS = ("train", "val", "test")
 _FREE = -1
-# From what each side lacks (may be negative; it sums to the rows there are) to whole numbers of rows.
 
 
 def assign_splits(

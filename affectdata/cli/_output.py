@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from affectdata.records import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BAR = 40  # characters of the longest bar
@@ -66,6 +68,11 @@ def note(text: str) -> None:
     """Print a line on stderr, unless --quiet."""
     if not settings().quiet:
         click.echo(text, err=True)
+
+
+def plain_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """Return findings as a document lists them."""
+    return [asdict(finding) for finding in findings]
 
 
 def document(schema: str, content: dict[str, Any]) -> None:

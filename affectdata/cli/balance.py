@@ -15,6 +15,7 @@ from affectdata.cli._output import (
     note,
     on_conflict_option,
     parse_roots,
+    plain_findings,
     progress,
     roots_option,
     say,
@@ -97,7 +98,7 @@ def command(
     for remark in remarks:
         note(f"lint: {remark.text}")
     content: dict[str, Any] = {"recipe": recipe.name, "balance": plan.summary(), "splits": found}
-    content |= {"left_out": n_left_out, "lint": [{"kind": each.kind, "text": each.text} for each in remarks]}
+    content |= {"left_out": n_left_out, "lint": plain_findings(remarks)}
     if dry_run:
         say("\ndry run: nothing was written")
         document("affectdata/plan/1", content)
@@ -117,7 +118,7 @@ def _say_lint(remarks: list[Finding]) -> int:
     for remark in remarks:
         say(remark.text)
     say(f"{len(remarks)} remarks" if remarks else "nothing to remark")
-    document("affectdata/lint/1", {"lint": [{"kind": each.kind, "text": each.text} for each in remarks]})
+    document("affectdata/lint/1", {"lint": plain_findings(remarks)})
     return 1 if remarks else 0
 
 

@@ -12,6 +12,7 @@ from affectdata.cli._output import (
     common_options,
     document,
     note,
+    plain_findings,
     progress,
     say,
     say_table,
@@ -123,7 +124,7 @@ def _print(result: IngestResult) -> None:
             "reasons": reasons,
             "subtypes": by_subtype,
             "valence_histogram": histogram,
-            "findings": [{"kind": finding.kind, "text": finding.text} for finding in result.findings],
+            "findings": plain_findings(result.findings),
         },
     )
 

@@ -13,6 +13,7 @@ from affectdata.cli._output import (
     folder_option,
     note,
     parse_roots,
+    plain_findings,
     progress,
     roots_option,
     say,
@@ -81,7 +82,7 @@ def _say_findings(opened: Release, findings: list[Finding], n_rebuilt: int) -> N
             "id": opened.id,
             "sound": not findings,
             "rebuilt": n_rebuilt,
-            "findings": [{"kind": each.kind, "text": each.text} for each in findings],
+            "findings": plain_findings(findings),
         },
     )
 
