@@ -86,6 +86,22 @@ def macro_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float]) -> f
     return float(np.nanmean(mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)))
 
 
+def tail_bins(counts: np.ndarray) -> np.ndarray:
+    """Return which bins are thin: fewer than half of the mean count of those that have any, and some.
+
+    >>> tail_bins(np.array([40, 100, 0, 10])).tolist()
+    [False, False, False, True]
+    """
+    some = counts > 0
+    return np.asarray(some & (counts < counts[some].mean() / 2 if some.any() else False))
+
+
+def tail_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float], tail: np.ndarray) -> float:
+    """Return the mean over the bins of `tail` (booleans) of the mean absolute error within each."""
+    each = mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)[tail]
+    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+
+
 def _within(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Remove each part's mean."""
     codes = np.unique(parts, return_inverse=True)[1]
@@ -132,6 +148,33 @@ def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
 def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the labels that occur in `true`."""
     return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
+
+
+def calibration_error(
+    true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], n_bins: int = 10
+) -> float:
+    """Return the expected calibration error: |share right - mean certainty| over bins of certainty, weighted.
+
+    `probabilities` (n, labels) are of `labels`. Guo et al. (2017), On calibration of modern neural networks,
+    ICML, eq. 3.
+    """
+    certainty = probabilities.max(1)
+    right = np.asarray(labels)[probabilities.argmax(1)] == true
+    codes = np.minimum((certainty * n_bins).astype(int), n_bins - 1)
+    gaps = [
+        abs(right[codes == each].mean() - certainty[codes == each].mean()) * np.mean(codes == each)
+        for each in np.unique(codes)
+    ]
+    return float(np.sum(gaps))
+
+
+def noise_ceiling(y: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
+    """Return the R² of a model that knows the true means: 1 - mean(SD² / N) / var(y).
+
+    The mean of N raters has itself a variance of SD² / N, which nothing can predict. Spearman (1910): it is
+    the reliability of the means, with the raters' noise as error.
+    """
+    return 1 - _ratio(float(np.mean(sd**2 / n)), float(y.var()))
 
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:

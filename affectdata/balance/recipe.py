@@ -148,18 +148,32 @@ class SubtypeRule(StrictModel):
 
 
 class NotWorse(StrictModel):
-    """By how much a release may be worse than the unbalanced originals before the check fails."""
+    """By how much a release may be worse than what it is compared with before the check fails."""
 
     r2: Annotated[float, Field(ge=0)] = 0.02
     ccc: Annotated[float, Field(ge=0)] = 0.02
+    balanced_accuracy: Annotated[float, Field(ge=0)] = 0.03
 
 
 class Check(StrictModel):
-    """What `train-check` asks of the release. `classes` cuts the target into negative, neutral, positive."""
+    """What `train-check` asks of the release; `train-check --rules` says what each bound is for."""
 
-    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {"valence": [40.0, 60.0]}
+    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {
+        "valence": [40.0, 60.0]
+    }  # cuts the target into negative, neutral, positive
+    undecided: Literal["pass", "fail"] = "pass"
     min_r2: float = 0.0
     not_worse: NotWorse = NotWorse()
+    min_sd_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    max_r2: Annotated[float, Field(gt=0)] = 0.65
+    max_nearest: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_shuffled: Annotated[float, Field(ge=0)] = 0.05
+    max_cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
+    max_excess_shift: Annotated[float, Field(gt=0)] = 1.0  # POMP units
+    max_transform: Annotated[float, Field(gt=0)] = 4.0  # times a flip
+    max_affect_shift: Annotated[float, Field(gt=0)] = 5.0  # POMP units
+    max_second_stage: Annotated[float, Field(gt=0)] = 0.2  # R²
+    max_pictures: Annotated[int, Field(ge=20)] = 5000  # more are sampled
 
 
 class Recipe(StrictModel):

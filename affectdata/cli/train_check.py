@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +25,12 @@ from affectdata.cli._output import (
 from affectdata.errors import PicturesNotFound
 
 if TYPE_CHECKING:
-    from affectdata.manifest import Pictures
+    from affectdata.manifest import Manifest, Pictures
     from affectdata.release import Release
 
-_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "sd_ratio", "r_within", "r2_within")
+_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
-_SCORINGS = {"crossfit": "cross-fitted over the originals", "heldout": "held-out test of the release"}
+_SCORINGS = {"crossfit": "ten splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
 @click.command("train-check")
@@ -48,7 +50,8 @@ _SCORINGS = {"crossfit": "cross-fitted over the originals", "heldout": "held-out
     help="A .safetensors or .pt file; none: random ones; DEFAULT: torchvision's, fetched if need be.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
-@click.option("--no-crossfit", is_flag=True, help="Score the held-out test only.")
+@click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
+@click.option("--rules", is_flag=True, help="List the rules of the gate with their defaults, and stop.")
 @folder_option("--out", "checks", "Folder for the result, and for the features that are kept.")
 @roots_option
 @workers_option
@@ -59,16 +62,20 @@ def command(
     weights: str,
     device: str | None,
     no_crossfit: bool,
+    rules: bool,
     out: Path,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Train on a release, score on untouched originals, compare with the unbalanced originals.
+    """Train on a release, score on untouched originals, compare with what else could be done with them.
 
     RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
-    classifier are trained; the result is OUT/<release>/train-check.json. The exit code is 1 if the verdict
-    is against the release.
+    classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,
+    fails or is undecided; the exit code is 1 if one fails. Other manifests in ./manifests are tried for thin
+    bins.
     """
+    if rules:
+        return _print_rules()
     from affectdata.release import newest_release, open_release
     from affectdata.train.backbones import load_backbone
     from affectdata.train.check import run_check
@@ -80,9 +87,22 @@ def command(
     # What goes to the network is said whatever --quiet asks for.
     network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
     pictures, why_none = _find_pictures(release, no_crossfit)
+    others = _find_others(release) if pictures else []
+    if pictures:
+        pictures = replace(
+            pictures,
+            roots={**pictures.roots, **{name: root for _, found in others for name, root in found.items()}},
+        )
     with progress("features") as move:
         prepared = prepare_check(
-            release, network, pictures, out, why_none=why_none, workers=n_workers, progress=move
+            release,
+            network,
+            pictures,
+            out,
+            others=[manifest for manifest, _ in others],
+            why_none=why_none,
+            workers=n_workers,
+            progress=move,
         )
     note(f"features: {len(prepared.bank)} pictures, {prepared.bank.n_new} of them new")
     with progress("train") as move:
@@ -92,6 +112,23 @@ def command(
     say(f"\nwrote {path}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
     return 0 if checked.passed else 1
+
+
+def _print_rules() -> int:
+    from affectdata.balance.recipe import Check
+    from affectdata.train.gate import RULES
+
+    defaults = Check().model_dump(mode="json")
+    say_table(["rule", "passes where"], [[rule.name, rule.what] for rule in RULES])
+    say(
+        "\nA rule whose interval holds its bound is undecided, a pass but for recipes with `undecided: fail`."
+    )
+    say("check: " + json.dumps(defaults).replace('"', ""))
+    document(
+        "affectdata/rules/1",
+        {"rules": [{"name": rule.name, "what": rule.what} for rule in RULES], "defaults": defaults},
+    )
+    return 0
 
 
 def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None, str]:
@@ -105,16 +142,40 @@ def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None
         return None, error.what
 
 
+def _find_others(release: Release) -> list[tuple[Manifest, dict[str, Path]]]:
+    """Return the manifests of other sources that lie in ./manifests, with the folders of their pictures."""
+    from affectdata.manifest import find_manifests, find_roots, load_manifest
+
+    own = set(release.table["source"].unique().to_pylist())
+    found = []
+    for path in find_manifests(Path("manifests")):
+        manifest = load_manifest(path)
+        sources = sorted(manifest.table["source"].unique().to_pylist())
+        if own & set(sources):
+            continue
+        try:
+            found.append((manifest, find_roots(sources, path.parent, release.roots)))
+        except PicturesNotFound as error:
+            note(f"note: {path.stem} is not tried for thin bins: {error.what}")
+    return found
+
+
 def _print(result: dict[str, Any]) -> None:
     """Print the verdict first, then the figures it rests on; the classifiers' tables with -v."""
     say(f"{result['release']['name']}: {result['release']['target']}, {result['settings']['backbone']}")
     say()
     for sentence in result["verdict"]["sentences"]:
         say(f"  {sentence}")
-    say()
+    if result["verdict"]["advice"]:
+        say("\nwhat would help")
+        for sentence in result["verdict"]["advice"]:
+            say(f"  {sentence}")
+    say("\nrules")
     for rule in result["verdict"]["gate"]:
-        say(f"  {'pass' if rule['passed'] else 'FAIL'}  {rule['rule']}: {rule['text']}")
-    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}")
+        say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
+    undecided = sum(rule["outcome"] == "undecided" for rule in result["verdict"]["gate"])
+    said = f", {undecided} rules undecided" if undecided else ""
+    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}{said}")
     for scored_on, words in _SCORINGS.items():
         n = result["bins"]["n"][scored_on]
         if n is None:
@@ -130,18 +191,18 @@ def _print(result: dict[str, Any]) -> None:
 
 def _head_rows(result: dict[str, Any], scored_on: str) -> list[list[Any]]:
     return [
-        [arm, found[name]["head"], found["n_train"][scored_on]]
+        [arm, found[name]["head"], round(found["n_train"][scored_on])]
         + [found[name][scored_on][measure]["mean"] for measure in _MEASURES]
         for arm, found in result["arms"].items()
         for name in ("regressor", "ridge")
-        if name in found
+        if name in found and found[name][scored_on]
     ]
 
 
 def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> list[list[Any]]:
     rows = []
     for arm, found in result["arms"].items():
-        scores = found.get("classifier", {}).get(name, {}).get(scored_on, {})
+        scores = found.get("classifier", {}).get(name, {}).get(scored_on) or {}
         for key in ("both", "image", "regressor", "majority"):
             if key in scores:
                 rows.append([arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)])

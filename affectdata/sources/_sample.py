@@ -18,7 +18,7 @@ def draw_picture(rng: np.random.Generator, valence: float, width: int = 160, hei
     The blobs are large and random, so that no two pictures are near-duplicates; noise on top keeps the look
     from giving the valence away.
     """
-    mood = np.clip(valence / 100 + rng.normal(0, 0.12), 0, 1)
+    mood = np.clip(valence / 100 + rng.normal(0, 0.25), 0, 1)
     cold, warm = np.array([40.0, 60.0, 90.0]), np.array([235.0, 200.0, 120.0])
     ground = cold + (warm - cold) * mood
     coarse = rng.normal(0, 1, (6, 8, 3)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The bank: every picture that any arm or fold needs, once, with its features and labels.
+"""The bank: every picture that any arm or split needs, once, with its features and labels.
 
-Copy k of a picture is the same picture in every fold, so its features are computed once. What the release
+Copy k of a picture is the same picture in every split, so its features are computed once. What the release
 holds is read from it; what it does not hold (copies of test pictures, say) is rendered from the source.
 """
 
@@ -17,10 +17,12 @@ from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
 from affectdata.balance.recipe import RATED, Recipe
 from affectdata.balance.render import RenderSamples
+from affectdata.hashing import hash_ranks
 from affectdata.manifest import Pictures
+from affectdata.metrics import bin_codes
+from affectdata.plan import copy_seed, sample_id
 from affectdata.release import Release
 from affectdata.schema import PLAN
-from affectdata.split import deal_folds
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
@@ -30,53 +32,121 @@ from affectdata.train.features import (
     released_reader,
     render_keys,
 )
-from affectdata.train.heads import N_FOLDS, Rows
+from affectdata.train.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
 class Originals:
-    """One row per picture of a release, sorted by image_id, as the recipe sees it.
+    """One row per picture, sorted by image_id, as the recipe sees it.
 
-    `own` is False for pictures that fill thin bins from another source: trained on, never scored. `edges`
-    are those of the target's bins, None where it is no number; `code` is the bin of each row, else its word.
+    `kind` is own (scored, and trained on when it is not), filled (fills thin bins of the release: trained on,
+    never scored) or offered (of another manifest; the release does not have it). `edges` are those of the
+    target's bins, None where it is no number; `bin` is the bin of each row, else its word; `cell` its cell.
     """
 
     table: pa.Table
-    own: np.ndarray
+    kind: np.ndarray
     edges: list[float] | None
-    code: np.ndarray
+    bin: np.ndarray
+    cell: np.ndarray
     labels: list[str]
+    y: np.ndarray
 
-    def plain(self) -> pa.Table:
-        """Return plan rows of the pictures as they are, resized and nothing else."""
-        plain = self.table.select(PLAN.names)
-        at = plain.column_names.index("pipeline")
-        return plain.set_column(at, PLAN.field("pipeline"), pa.array([""] * len(plain), pa.string()))
+    @property
+    def own(self) -> np.ndarray:
+        """Which rows may be scored."""
+        return np.asarray(self.kind == "own")
+
+    def plain(self, rows: np.ndarray | None = None) -> pa.Table:
+        """Return plan rows of (some of) the pictures as they are, resized and nothing else."""
+        table = self.table if rows is None else self.table.filter(pa.array(rows))
+        columns = {**{name: table[name] for name in PLAN.names}, "pipeline": [""] * len(table)}
+        return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of words, "" for null."""
+        return np.array(self.table[name].cast(pa.string()).fill_null("").to_pylist(), str)
 
 
 def find_originals(release: Release, recipe: Recipe) -> Originals:
-    """Return the pictures that a release was made from, one row each."""
+    """Return the pictures that a release was made from, one row each; at most `check.max_pictures` of them.
+
+    Of more, whole groups are left out, those with the largest hash.
+    """
     table = release.table.filter(pc.equal(release.table["copy"], 0)).sort_by("image_id")
     cells = assign_cells(table, recipe)
     edges = cells.edges if recipe.target in RATED else None
-    return Originals(table, own_rows(table, recipe), edges, cells.bin, cells.bin_labels)
+    y = np.zeros(len(table)) if edges is None else np.asarray(table[recipe.target].to_numpy(), float)
+    kind = np.where(own_rows(table, recipe), "own", "filled")
+    all_of_them = Originals(table, kind, edges, cells.bin, cells.code, cells.bin_labels, y)
+    return _take(all_of_them, _sampled(table, recipe))
 
 
-def fold_originals(originals: Originals, seed: int) -> np.ndarray:
-    """Return the fold of each picture, level over bins and subtypes; -1 for those that are never scored."""
-    fold = np.full(len(originals.table), -1)
-    own = originals.own
-    group = np.array(originals.table["group_id"].to_pylist())[own]
-    fold[own] = deal_folds(group, originals.code[own], seed, N_FOLDS)
-    return fold
+def _sampled(table: pa.Table, recipe: Recipe) -> np.ndarray:
+    """Return which rows take part: groups in the order of their hash, as long as there is room."""
+    most = recipe.check.max_pictures
+    if len(table) <= most:
+        return np.ones(len(table), bool)
+    groups, code, sizes = np.unique(
+        np.array(table["group_id"].to_pylist()), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(hash_ranks(recipe.seed, groups))
+    taken = np.zeros(len(groups), bool)
+    taken[order] = np.cumsum(sizes[order]) <= most
+    return np.asarray(taken[code])
 
 
-def plan_fold(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
+def _take(originals: Originals, rows: np.ndarray) -> Originals:
+    if rows.all():
+        return originals
+    return Originals(
+        originals.table.filter(pa.array(rows)),
+        originals.kind[rows],
+        originals.edges,
+        originals.bin[rows],
+        originals.cell[rows],
+        originals.labels,
+        originals.y[rows],
+    )
+
+
+def add_offered(originals: Originals, offered: pa.Table, target: str, seed: int) -> Originals:
+    """Return the originals with pictures of another manifest behind them; the target is a number."""
+    edges = originals.edges or []
+    image_ids = offered["image_id"].to_pylist()
+    plan = {
+        "sample_id": [sample_id(each, 0) for each in image_ids],
+        "cell": ["offered"] * len(image_ids),
+        "copy": [0] * len(image_ids),
+        "pipeline": [""] * len(image_ids),
+        "seed": [copy_seed(seed, each, 0) for each in image_ids],
+        "weight": [1.0] * len(image_ids),
+        "split": ["train"] * len(image_ids),
+    }
+    for name, values in plan.items():
+        column = pa.array(values, PLAN.field(name).type)
+        at = offered.column_names.index(name) if name in offered.column_names else -1
+        offered = offered.append_column(name, column) if at < 0 else offered.set_column(at, name, column)
+    y = np.asarray(offered[target].to_numpy(), float)
+    bins = bin_codes(y, edges)
+    return Originals(
+        pa.concat_tables([originals.table, offered], promote_options="permissive"),
+        np.concatenate([originals.kind, np.full(len(offered), "offered")]),
+        originals.edges,
+        np.concatenate([originals.bin, bins]),
+        np.concatenate([originals.cell, -1 - bins]),
+        originals.labels,
+        np.concatenate([originals.y, y]),
+    )
+
+
+def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
     """Plan the recipe anew on some of the pictures and return its train rows."""
-    table = originals.table
-    split = pa.array(np.where(train, "train", "test").tolist(), pa.string())
+    ours = originals.kind != "offered"
+    table = originals.table.filter(pa.array(ours))
+    split = pa.array(np.where(train[ours], "train", "test").tolist(), pa.string())
     table = table.set_column(table.column_names.index("split"), "split", split)
-    # A floor on what a cell is worth was met by the whole; four fifths of it may miss it.
+    # A floor on what a cell is worth was met by the whole; a part of it may miss it.
     lenient = recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"min_n_eff": None})})
     plan = plan_rows(table, lenient).table
     return plan.filter(pc.equal(plan["split"], "train"))
@@ -89,27 +159,26 @@ class Bank:
         self.originals = originals
         self.n_new = n_new
         self._place = {name: row for row, name in enumerate(_names(wanted))}
-        self._x = x.astype(np.float64)  # as scikit-learn computes; float32 costs digits in the scaler
-        table = originals.table
-        self._of = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
-        self._group = np.array(table["group_id"].to_pylist())
-        self._part = np.array(table["subtype"].fill_null("").to_pylist())
+        self._x = x
+        self._of = {each: row for row, each in enumerate(originals.table["image_id"].to_pylist())}
+        self._words = {name: originals.column(name) for name in ("group_id", "subtype", "source")}
 
     def __len__(self) -> int:
         return len(self._place)
 
-    def rows(self, plan: pa.Table, y: np.ndarray) -> Rows:
-        """Return the rows of a plan; `y` is the target of each original."""
+    def rows(self, plan: pa.Table) -> Rows:
+        """Return the rows of a plan."""
         image_id = plan["image_id"].to_pylist()
         of = np.array([self._of[each] for each in image_id], np.int64)
         return Rows(
             x=self._x[[self._place[name] for name in _names(plan)]],
-            y=y[of],
-            image_id=np.array(image_id),
-            group=self._group[of],
+            y=self.originals.y[of],
+            image_id=np.array(image_id, str),
+            group=self._words["group_id"][of],
             copy=plan["copy"].to_numpy(),
-            part=self._part[of],
-            stratum=self.originals.code[of],
+            part=self._words["subtype"][of],
+            source=self._words["source"][of],
+            stratum=self.originals.bin[of],
             weight=plan["weight"].to_numpy(),
         )
 
@@ -129,26 +198,29 @@ def fill_bank(
 
     Without `pictures` the plans may only name what the release holds.
     """
-    wanted = _distinct([release.table.select(PLAN.names), *plans])
+    wanted = _distinct(plans)
     place = {name: row for row, name in enumerate(_names(release.table))}
-    found = np.array([place.get(name, -1) for name in _names(wanted)])
+    found = np.array([place.get(name, -1) for name in _names(wanted)], np.int64)
     held = release.table.take(pa.array(found[found >= 0]))
     held = held.append_column("key", held["file_sha256"])
     x, n_new = compute_features(
         held, released_reader(release, pictures, recipe), backbone, cache, workers, progress
     )
     missing = wanted.filter(pa.array(found < 0))
-    if not len(missing):
-        return Bank(originals, wanted, x, n_new)
-    if pictures is None:
-        raise ValueError("pictures that the release does not hold are wanted, and no source to render them")
-    missing = _with_paths(missing, originals.table)
-    missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
-    read = ReadRendered(RenderSamples(pictures, recipe.image, recipe.pipelines))
-    more, n_more = compute_features(missing, read, backbone, cache, workers, progress)
-    both = np.empty((len(wanted), x.shape[1]), x.dtype)
-    both[found >= 0], both[found < 0] = x, more
-    return Bank(originals, wanted, both, n_new + n_more)
+    if len(missing):
+        if pictures is None:
+            raise ValueError(
+                "pictures that the release does not hold are wanted, and no source to render them"
+            )
+        missing = _with_paths(missing, originals.table)
+        missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
+        read = ReadRendered(RenderSamples(pictures, recipe.image, recipe.pipelines))
+        more, n_more = compute_features(missing, read, backbone, cache, workers, progress)
+        both = np.empty((len(wanted), more.shape[1]), more.dtype)
+        both[found >= 0], both[found < 0] = x if len(held) else both[found >= 0], more
+        x, n_new = both, n_new + n_more
+    # float64, as scikit-learn computes; float32 costs digits in the scaler.
+    return Bank(originals, wanted, x.astype(np.float64), n_new)
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:

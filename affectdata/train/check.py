@@ -1,36 +1,45 @@
 """train-check: can a model learn the target from this release, and did balancing help or harm?
 
 In: a release, a backbone, and the source pictures where they are at hand. Out: one document, written to
-`checks/<release>/train-check.json` (schema ``affectdata/train-check/1``), and the predictions behind it
+`checks/<release>/train-check.json` (schema ``affectdata/train-check/2``), and the predictions behind it
 (`predictions.parquet`: per original its fold, target, and what every arm and head said of it).
 
     release          id, name, recipe, target
-    settings         backbone, weights, backbone_key, device, seed, n_folds, n_resamples, grids of the heads
+    settings         backbone, weights, backbone_key, device, seed, n_splits, grids of the heads
     versions         of the libraries that decide the numbers
-    bins             edges (POMP units; null if the target is no number), labels, n per bin: crossfit, heldout
+    numeric, copies  whether the target is a number, and how many copies train has
+    bins             edges (POMP units; null if the target is no number), labels, tail (thin bins),
+                     n per bin: crossfit, heldout
     crossfit_missing null, or why there is only the held-out score
-    arms.<arm>       release: trained on the recipe's plan; originals: on the unbalanced originals;
-                     mean: predicts their mean; subtype_mean: is told the subtype and predicts its mean
-      n_train        rows trained on, by scoring (crossfit: mean over folds)
+    structure.<part> problems (exact checks; a broken lineage is refused before anything is trained), text
+    arms.<arm>       see `arms`; mean and subtype_mean are told nothing, and the subtype
+      n_train        rows trained on, by scoring (mean over splits)
       regressor      SVR (RBF) on frozen features, or the arm's constant
-      ridge          ridge on the same
-        head         its name
-        <scoring>    crossfit: five folds over all originals, group-safe, the recipe planned anew on four;
-                     heldout: the release's test split. null where it could not be scored.
-          r2 mse rmse mae macro_mae ccc pearson_r sd_ratio r_within r2_within
-                     each {mean: over all scored originals together, folds: [per fold], sd: over the folds}
-          mae_per_bin, mae_per_subtype, mean_collapse
-          chosen     hyperparameters (per fold), with `on_edge`: those on the edge of the grid
-      classifier.<classes>.<scoring>
+      ridge          ridge on the same (release and originals)
+        <scoring>    crossfit: ten splits, five folds dealt twice over all originals, group-safe, every arm
+                     planned anew on four of five; heldout: the release's test split. null where not scored.
+          r2 mse rmse mae macro_mae tail_mae ccc pearson_r sd_ratio r_within r2_within
+                     each {mean: over splits, low, high: 95 % interval corrected for shared training
+                     pictures, splits: [per split], pooled: over every original once}
+          mae_per_bin, mae_per_subtype, per_source, mean_collapse
+        chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid
+      classifier.<classes>.<scoring>   (release; every arm where the target is no number)
                      <classes>: `<target>_class` (check.classes of the recipe) and `subtype`
         labels, n    the classes, and how many originals each has
+        interval     of the measures below, image and regressor's output together (or image alone)
         both, image, regressor, majority
-                     accuracy, balanced_accuracy, macro_f1, confusion (rows: true) of the classifier on
-                     features and regressor's output; on features alone; of the regressor's output, cut; of
-                     the most frequent class. `chance` has the accuracy of guessing.
-    comparison       release minus originals: scored_on, then per head and measure difference, low, high:
-                     the 95 % interval
-    verdict          passed, gate: [{rule, passed, text}], sentences
+                     accuracy, balanced_accuracy, macro_f1, calibration_error, confusion (rows: true; also
+                     normalised) of the classifier on features and regressor's output; on features alone; of
+                     the regressor's output, cut; of the most frequent class. `chance`: that of guessing.
+    comparison       "<arm> - <arm>": per measure mean, low, high of the difference
+    on_edge          arms of which the choice lies on the edge of its grid in over a quarter of the splits
+    cascade          what the regressor's output adds to the classifier, second stage's R²
+    leak, shift, effects, affect_of_look, probe, copies_and_target   see `leak` and `shift`
+    ceiling          R² that the raters' own noise leaves room for, where SD and N are known
+    subgroups        errors per age group, gender, ethnicity of the release's model, with the gap
+    regrouped        R² of the originals with groups that the recipe did not declare
+    not_offered      manifests that could not be tried for the thin bins, and why
+    verdict          passed, gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
 
 A measure that is not defined (a bin without pictures, R² of one picture) is null.
 """
@@ -38,7 +47,7 @@ A measure that is not defined (a bin without pictures, R² of one picture) is nu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,27 +55,44 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from affectdata import metrics
 from affectdata.tables import write_json, write_table
-from affectdata.train.compare import N_RESAMPLES, compare_arms
-from affectdata.train.evaluate import (
-    HEADS,
-    TRAINED,
-    Classes,
-    Predicted,
-    find_classes,
-    join_folds,
-    predict_split,
-    score_labels,
-    score_values,
-)
+from affectdata.train.advice import advise
+from affectdata.train.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
+from affectdata.train.evaluate import HEADS, Classes, TellSplit, find_classes
 from affectdata.train.features import Progress
-from affectdata.train.heads import GRIDS, N_FOLDS, Rows, cores
-from affectdata.train.prepare import Prepared
-from affectdata.train.verdict import judge
+from affectdata.train.gate import judge_all
+from affectdata.train.heads import GRIDS, quiet_threads
+from affectdata.train.leak import describe_leak
+from affectdata.train.prepare import Prepared, Split
+from affectdata.train.scores import (
+    COMPARED,
+    LABEL_MEASURES,
+    Scoring,
+    score_classes,
+    score_head,
+    score_subgroups,
+)
+from affectdata.train.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
+from affectdata.train.structure import check_structure
+from affectdata.train.verdict import say_all
+from affectdata.workers import map_ordered
 
-SCHEMA = "affectdata/train-check/1"
+SCHEMA = "affectdata/train-check/2"
 _VERSIONS = ("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "torch", "torchvision")
+_PAIRS = (
+    (RELEASE, ORIGINALS),
+    (RELEASE, EVEN),
+    (RELEASE, STRETCHED),
+    (RELEASE, DUPLICATES),
+    (RELEASE, WEIGHTS),
+    (WEIGHTS, ORIGINALS),
+    (EVEN, ORIGINALS),
+)
+_SUBGROUPS = ("age_group", "gender", "ethnicity")
+_ON_EDGE = 0.25  # share of the splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +104,7 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        """Whether every rule of the gate holds."""
+        """Whether no rule of the gate fails."""
         return bool(self.document["verdict"]["passed"])
 
     def write(self, folder: Path) -> Path:
@@ -89,61 +115,303 @@ class Checked:
         return own / "train-check.json"
 
 
-@dataclass(frozen=True, eq=False)
-class Scoring:
-    """What the arms say of the originals that are scored; `fold` per row where cross-fitted."""
-
-    test: Rows
-    arms: dict[str, Predicted]
-    fold: np.ndarray | None
-
-
 def run_check(prepared: Prepared, *, workers: int = 1, progress: Progress | None = None) -> Checked:
-    """Train all arms on all folds, score, compare and judge; a pure function of what was prepared."""
-    classes = _classes(prepared)
-    scorings = _predict(prepared, classes, workers, progress or (lambda _done, _of: None))
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "release": _describe_release(prepared),
-        "settings": _describe_settings(prepared),
-        "versions": {name: version(name) for name in _VERSIONS},
-        "crossfit_missing": prepared.crossfit_missing,
-        "bins": _describe_bins(prepared, scorings),
-        "arms": _score_arms(prepared, classes, scorings),
-        "comparison": _compare(prepared, scorings),
+    """Train all arms on all splits, score, compare and judge; a pure function of what was prepared."""
+    checking = _Checking(prepared)
+    checking.train(workers, progress or (lambda _done, _of: None))
+    document = _without_nan(checking.document())
+    recipe = prepared.recipe
+    gate = judge_all(document, recipe.check)
+    failing = {"fail"} if recipe.check.undecided == "pass" else {"fail", "undecided"}
+    document["verdict"] = {
+        "passed": not failing & {each["outcome"] for each in gate},
+        "gate": gate,
+        "sentences": say_all(document, recipe),
+        "advice": advise(document, prepared.release.info),
     }
-    document = _without_nan(document)
-    document["verdict"] = judge(document, prepared.recipe)
-    return Checked(document, _predictions(prepared, scorings))
+    return Checked(document, checking.predictions())
 
 
-def _classes(prepared: Prepared) -> list[Classes]:
-    labels = None if prepared.numeric else prepared.originals.labels
-    subtypes = sorted(set(prepared.originals.table["subtype"].fill_null("").to_pylist()))
-    return find_classes(prepared.recipe, labels, subtypes)
+class _Checking:
+    """One check: what was prepared, and what the arms said."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        originals = prepared.originals
+        labels = None if prepared.numeric else originals.labels
+        subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
+        self.classes = find_classes(prepared.recipe, labels, subtypes)
+        self.scorings: dict[str, Scoring | None] = {}
+        self.regrouped: dict[str, Scoring] = {}
+
+    def train(self, workers: int, progress: Progress) -> None:
+        """Train all arms of all splits; splits are spread over threads."""
+        prepared = self.prepared
+        n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
+        # The subtypes' classifier is read once, from the splits that score every original once.
+        plans = [
+            (split, self.classes if at < n_first else self.classes[:1])
+            for at, split in enumerate(prepared.crossfit)
+        ]
+        plans += [(prepared.heldout, self.classes)] if prepared.heldout else []
+        plans += [(split, self.classes[:1]) for some in prepared.regrouped.values() for split in some]
+        told = []
+        with quiet_threads():
+            for done, one in enumerate(map_ordered(self._tell, plans, workers), 1):
+                told.append(one)
+                progress(done, len(plans))
+        n = len(prepared.crossfit)
+        self.scorings["crossfit"] = self._scoring(prepared.crossfit, told[:n], n_first) if n else None
+        self.scorings["heldout"] = (
+            self._scoring([prepared.heldout], told[n : n + 1], 1) if prepared.heldout else None
+        )
+        n += 1 if prepared.heldout else 0
+        for name, splits in prepared.regrouped.items():
+            self.regrouped[name] = self._scoring(splits, told[n : n + len(splits)], len(splits))
+            n += len(splits)
+
+    def _tell(self, plan: tuple[Split, list[Classes]]) -> Any:
+        split, classes = plan
+        return TellSplit(classes, self.prepared.numeric, self.prepared.recipe.seed)(split)
+
+    def _scoring(self, splits: Sequence[Split], told: list[Any], n_first: int) -> Scoring:
+        originals = self.prepared.originals
+        edges = originals.edges or [0.0, 100.0]
+        counts = np.bincount(originals.bin[originals.own], minlength=len(edges) - 1)
+        tail = metrics.tail_bins(counts)[: len(edges) - 1]
+        return Scoring(list(splits), told, n_first, edges, tail, self.prepared.recipe.seed)
+
+    @property
+    def best(self) -> Scoring:
+        """The scoring that the rules look at: cross-fitted where there is that."""
+        found = self.scorings["crossfit"] or self.scorings["heldout"]
+        if found is None:
+            raise ValueError("nothing was scored")
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return the document without its verdict."""
+        prepared = self.prepared
+        crossfit, numeric = self.scorings["crossfit"], prepared.numeric
+        drift = prepared.release.info.get("drift") or {}
+        train = prepared.bank.rows(_train_plan(prepared))
+        comparison = self._compare()
+        return {
+            "schema": SCHEMA,
+            "release": _describe_release(prepared),
+            "settings": _describe_settings(prepared),
+            "versions": {name: version(name) for name in _VERSIONS},
+            "numeric": numeric,
+            "copies": int((train.copy > 0).sum()),
+            "bins": self._bins(),
+            "crossfit_missing": prepared.crossfit_missing,
+            "structure": check_structure(
+                prepared.release, [each for one in self.scorings.values() if one for each in one.splits]
+            ),
+            "arms": self._arms(),
+            "comparison": comparison,
+            "on_edge": self._on_edge(),
+            "cascade": self._cascade() if numeric else None,
+            "leak": describe_leak(
+                self.best,
+                prepared.originals,
+                None if numeric else self.classes[0],
+                prepared.recipe.check.max_cosine,
+            ),
+            "shift": describe_shift(crossfit) if crossfit and numeric else None,
+            "effects": describe_effects(crossfit) if crossfit and numeric else None,
+            "affect_of_look": affect_of_look(drift),
+            "probe": drift.get("probe"),
+            "copies_and_target": copies_and_target(train.copy > 0, train.y) if numeric else None,
+            "ceiling": self._ceiling() if numeric else None,
+            "subgroups": self._subgroups(),
+            "regrouped": {
+                name: one.interval(one.figure("r2", ORIGINALS)) for name, one in self.regrouped.items()
+            }
+            if numeric
+            else {},
+            "not_offered": prepared.not_offered,
+        }
+
+    def _bins(self) -> dict[str, Any]:
+        originals = self.prepared.originals
+        counts = {
+            name: np.bincount(one.tests().stratum, minlength=len(originals.labels)).tolist() if one else None
+            for name, one in self.scorings.items()
+        }
+        tail = self.best.tail.tolist() if originals.edges else []
+        return {"edges": originals.edges, "labels": originals.labels, "tail": tail, "n": counts}
+
+    def _arms(self) -> dict[str, Any]:
+        """Return `arms.<arm>.<head or classifier>…`, as the module says."""
+        arms: dict[str, Any] = {}
+        for arm in self.best.told[0].arms:
+            mine = {key: one if one and one.has(arm) else None for key, one in self.scorings.items()}
+            arms[arm] = {
+                "n_train": {
+                    key: one and float(np.mean([each.arms[arm].n_train for each in one.told]))
+                    for key, one in mine.items()
+                }
+            }
+            said = self.best.told[0].arms[arm]
+            for head in said.values:
+                arms[arm][head] = {
+                    "head": HEADS[head] if said.chosen else arm,
+                    "chosen": {
+                        key: one and [each.arms[arm].chosen.get(head) for each in one.told]
+                        for key, one in mine.items()
+                    },
+                    **{key: one and score_head(one, arm, head) for key, one in mine.items()},
+                }
+            if said.labels:
+                arms[arm]["classifier"] = {
+                    classes.name: {
+                        key: one and self._score_classes(one, arm, classes, first=at == 0)
+                        for key, one in mine.items()
+                    }
+                    for at, classes in enumerate(self.classes)
+                }
+        return arms
+
+    def _score_classes(self, scoring: Scoring, arm: str, classes: Classes, *, first: bool) -> dict[str, Any]:
+        found = score_classes(scoring, arm, classes)
+        name = "both" if "both" in found else "image"
+        # Only the target's own classes are told apart in all splits.
+        if first:
+            found["interval"] = {
+                measure: scoring.interval(scoring.label_figure(measure, arm, classes, name))
+                for measure in LABEL_MEASURES
+            }
+        return found
+
+    def _compare(self) -> dict[str, Any]:
+        """Return the differences between arms on the same pictures, measure by measure."""
+        scoring = self.best
+        pairs = [*_PAIRS, *((arm, ORIGINALS) for arm in scoring.told[0].arms if arm.startswith(WITH))]
+        found = {}
+        for one, other in pairs:
+            if scoring.has(one) and scoring.has(other):
+                found[f"{one} - {other}"] = {
+                    name: scoring.interval(_difference(first, second))
+                    for name, first, second in self._figures(scoring, one, other)
+                }
+        return found
+
+    def _figures(self, scoring: Scoring, one: str, other: str) -> Iterator[tuple[str, Any, Any]]:
+        if self.prepared.numeric:
+            for name in COMPARED:
+                yield name, scoring.figure(name, one), scoring.figure(name, other)
+            return
+        for name in LABEL_MEASURES:
+            first, second = (
+                scoring.label_figure(name, arm, self.classes[0], "image") for arm in (one, other)
+            )
+            yield name, first, second
+
+    def _on_edge(self) -> list[str]:
+        found = []
+        for arm in (RELEASE, ORIGINALS, EVEN):
+            if not self.best.has(arm):
+                continue
+            name = "regressor" if self.prepared.numeric else f"{self.classes[0].name}.image"
+            chosen = [each.arms[arm].chosen.get(name, {}) for each in self.best.told]
+            if sum(bool(each.get("on_edge")) for each in chosen) > _ON_EDGE * len(chosen):
+                found.append(arm)
+        return found
+
+    def _cascade(self) -> dict[str, Any] | None:
+        """Return what the regressor's output adds to the target's classes, and whether it was out of fold."""
+        scoring = self.best
+        if not self.classes or self.classes[0].thresholds is None:
+            return None
+        classes = self.classes[0]
+        gain = {
+            name: scoring.interval(
+                _difference(
+                    *(scoring.label_figure(name, RELEASE, classes, each) for each in ("both", "image"))
+                )
+            )
+            for name in LABEL_MEASURES
+        }
+        told = [each.arms[RELEASE] for each in scoring.told]
+        seen = [each.second_stage for each in told if each.second_stage is not None]
+        new = [
+            scoring.figure("r2", RELEASE)(at, np.arange(len(each.test)))
+            for at, each in enumerate(scoring.splits)
+        ]
+        second, on_new = float(np.mean(seen)), float(np.nanmean(new))
+        return {**gain, "second_stage": second, "on_new": on_new, "second_stage_excess": second - on_new}
+
+    def _ceiling(self) -> float | None:
+        table, target = self.prepared.originals.table, self.prepared.recipe.target
+        table = table.filter(pa.array(self.prepared.originals.own))
+        if (
+            f"{target}_n" not in table.column_names
+            or table[f"{target}_n"].null_count
+            or table[f"{target}_sd"].null_count
+        ):
+            return None
+        y, sd, n = (table[f"{target}{ending}"].to_numpy().astype(float) for ending in ("", "_sd", "_n"))
+        return metrics.noise_ceiling(y, sd, n)
+
+    def _subgroups(self) -> dict[str, Any]:
+        scoring, originals = self.best, self.prepared.originals
+        test = scoring.tests()
+        place = {each: row for row, each in enumerate(originals.column("image_id").tolist())}
+        rows = np.array([place[each] for each in test.image_id.tolist()], np.int64)
+        if self.prepared.numeric:
+            true, said = test.y, scoring.values(RELEASE)
+        else:
+            name = self.classes[0].name
+            true = self.classes[0].of(test)
+            said = scoring.labels(RELEASE, name, "image")
+        found = {column: score_subgroups(originals.column(column)[rows], true, said) for column in _SUBGROUPS}
+        return {column: each for column, each in found.items() if each["groups"]}
+
+    def predictions(self) -> pa.Table:
+        """Return one row per original, with what every arm and head said of it (null where not scored)."""
+        prepared = self.prepared
+        table = prepared.originals.table
+        names = ["image_id", "source", "path", "subtype", "group_id"]
+        out = table.select([*names, *({prepared.recipe.target} - set(names))])
+        place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
+        folds = prepared.deals[0].tolist() if prepared.deals else [-1] * len(table)
+        out = out.append_column("fold", pa.array([each if each >= 0 else None for each in folds], pa.int32()))
+        for name, values, rows in self._columns(place):
+            column: list[Any] = [None] * len(table)
+            for row, value in zip(rows, values.tolist(), strict=True):
+                column[row] = value
+            kind = pa.string() if values.dtype.kind in "UO" else pa.float64()
+            out = out.append_column(name, pa.array(column, kind))
+        return out
+
+    def _columns(self, place: dict[str, int]) -> Iterator[tuple[str, np.ndarray, list[int]]]:
+        """Yield name, values and rows of each column: `<scoring>.<arm>.<head or classes>`."""
+        for scored_on, scoring in self.scorings.items():
+            if scoring is None:
+                continue
+            rows = [place[image_id] for image_id in scoring.tests().image_id.tolist()]
+            for arm, said in scoring.told[0].arms.items():
+                for head in said.values:
+                    yield (
+                        f"{scored_on}.{arm}.{head}",
+                        scoring.values(arm, head),
+                        rows,
+                    )
+                for classes, variants in said.labels.items():
+                    name = "both" if "both" in variants else "image"
+                    labels = scoring.labels(arm, classes, name)
+                    yield f"{scored_on}.{arm}.{classes}", labels, rows
 
 
-def _predict(
-    prepared: Prepared, classes: list[Classes], workers: int, progress: Progress
-) -> dict[str, Scoring | None]:
-    """Predict by every arm: fold by fold, then the held-out test."""
-    splits = [*prepared.crossfit, *([prepared.heldout] if prepared.heldout else [])]
-    parts = []
-    with cores(workers):
-        for done, split in enumerate(splits, 1):
-            parts.append(predict_split(split, classes, prepared.numeric, prepared.recipe.seed))
-            progress(done, len(splits))
-    heldout = Scoring(prepared.heldout[1], parts.pop(), None) if prepared.heldout else None
-    crossfit = _join(prepared, parts) if parts else None
-    return {"crossfit": crossfit, "heldout": heldout}
+def _difference(first: Any, second: Any) -> Any:
+    return lambda at, rows: first(at, rows) - second(at, rows)
 
 
-def _join(prepared: Prepared, parts: list[dict[str, Predicted]]) -> Scoring:
-    """Put the folds together, in the order of the originals."""
-    tests = [test for _, test in prepared.crossfit]
-    fold = np.concatenate([np.full(len(test), number) for number, test in enumerate(tests)])
-    order = np.argsort(np.concatenate([test.image_id for test in tests]))
-    return Scoring(Rows.concat(tests).take(order), join_folds(parts, order), fold[order])
+def _train_plan(prepared: Prepared) -> pa.Table:
+    known = prepared.originals.table["image_id"].combine_chunks()
+    train = prepared.release.split("train")
+    return train.filter(pc.is_in(train["image_id"], known))
 
 
 def _describe_release(prepared: Prepared) -> dict[str, Any]:
@@ -153,121 +421,20 @@ def _describe_release(prepared: Prepared) -> dict[str, Any]:
 
 def _describe_settings(prepared: Prepared) -> dict[str, Any]:
     backbone = prepared.backbone
+    n_all = len({*prepared.release.table["image_id"].to_pylist()})
     return {
         "backbone": backbone.name,
         "weights": Path(backbone.weights).name,
         "backbone_key": backbone.key,
         "device": backbone.device.type,
         "seed": prepared.recipe.seed,
-        "n_folds": N_FOLDS,
-        "n_resamples": N_RESAMPLES,
+        "n_splits": len(prepared.crossfit),
+        "n_deals": len(prepared.deals),
+        "n_pictures": int((prepared.originals.kind != "offered").sum()),
+        "n_pictures_of": n_all,
         "grids": GRIDS,
-        "classes": prepared.recipe.check.classes,
+        "check": prepared.recipe.check.model_dump(mode="json"),
     }
-
-
-def _describe_bins(prepared: Prepared, scorings: dict[str, Scoring | None]) -> dict[str, Any]:
-    originals = prepared.originals
-    counts = {
-        name: np.bincount(scoring.test.stratum, minlength=len(originals.labels)).tolist() if scoring else None
-        for name, scoring in scorings.items()
-    }
-    return {"edges": originals.edges, "labels": originals.labels, "n": counts}
-
-
-def _score_arms(
-    prepared: Prepared, classes: list[Classes], scorings: dict[str, Scoring | None]
-) -> dict[str, Any]:
-    """Return `arms.<arm>.<head or classifier>…`, as the module says."""
-    arms: dict[str, Any] = {}
-    names = next(scoring.arms for scoring in scorings.values() if scoring)
-    for arm in names:
-        arms[arm] = {"n_train": {key: each and each.arms[arm].n_train for key, each in scorings.items()}}
-        for name in names[arm].values:
-            scores = {key: each and _score_head(prepared, each, arm, name) for key, each in scorings.items()}
-            arms[arm][name] = {"head": HEADS[name] if arm in TRAINED else arm, **scores}
-        if arm in TRAINED:
-            arms[arm]["classifier"] = {
-                one.name: {key: each and _score_classes(one, each, arm) for key, each in scorings.items()}
-                for one in classes
-            }
-    return arms
-
-
-def _score_head(prepared: Prepared, scoring: Scoring, arm: str, name: str) -> dict[str, Any]:
-    predicted = scoring.arms[arm]
-    edges = prepared.originals.edges or []
-    scores = score_values(scoring.test, predicted.values[name], edges, scoring.fold)
-    return {**scores, "chosen": predicted.chosen.get(name)}
-
-
-def _score_classes(classes: Classes, scoring: Scoring, arm: str) -> dict[str, Any]:
-    true = classes.of(scoring.test)
-    predicted = scoring.arms[arm]
-    scores = {
-        name: {
-            **score_labels(true, labels, classes.labels),
-            "chosen": predicted.chosen.get(f"{classes.name}.{name}"),
-        }
-        for name, labels in predicted.labels[classes.name].items()
-    }
-    n = [int(np.sum(true == label)) for label in classes.labels]
-    chance = {"accuracy": 1 / len(classes.labels), "balanced_accuracy": 1 / len(classes.labels)}
-    return {"labels": classes.labels, "n": n, **scores, "chance": chance}
-
-
-def _compare(prepared: Prepared, scorings: dict[str, Scoring | None]) -> dict[str, Any] | None:
-    """Compare release and originals on the same pictures: cross-fitted if there is that, else held-out."""
-    edges = prepared.originals.edges
-    scored_on = "crossfit" if scorings["crossfit"] else "heldout"
-    scoring = scorings[scored_on]
-    if edges is None or scoring is None:
-        return None
-    test, arms = scoring.test, scoring.arms
-    heads = {
-        name: compare_arms(
-            test.y,
-            arms["release"].values[name],
-            arms["originals"].values[name],
-            test.group,
-            edges,
-            prepared.recipe.seed,
-        )
-        for name in HEADS
-    }
-    return {"scored_on": scored_on, **heads}
-
-
-def _predictions(prepared: Prepared, scorings: dict[str, Scoring | None]) -> pa.Table:
-    """Return one row per original, with what every arm and head said of it (null where not scored)."""
-    table = prepared.originals.table
-    names = ["image_id", "source", "path", "subtype", "group_id"]
-    out = table.select([*names, *({prepared.recipe.target} - set(names))])
-    place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
-    folds = None if prepared.folds is None else [int(each) if each >= 0 else None for each in prepared.folds]
-    out = out.append_column("fold", pa.array(folds or [None] * len(table), pa.int32()))
-    for name, values, rows in _columns(scorings, place):
-        column: list[Any] = [None] * len(table)
-        for row, value in zip(rows, values.tolist(), strict=True):
-            column[row] = value
-        kind = pa.string() if values.dtype.kind in "UO" else pa.float64()
-        out = out.append_column(name, pa.array(column, kind))
-    return out
-
-
-def _columns(
-    scorings: dict[str, Scoring | None], place: dict[str, int]
-) -> Iterator[tuple[str, np.ndarray, list[int]]]:
-    """Yield name, values and rows of each column: `<scoring>.<arm>.<head>`, `<scoring>.<arm>.<classes>`."""
-    for scored_on, scoring in scorings.items():
-        if scoring is None:
-            continue
-        rows = [place[image_id] for image_id in scoring.test.image_id]
-        for arm, predicted in scoring.arms.items():
-            for head, values in predicted.values.items():
-                yield f"{scored_on}.{arm}.{head}", values, rows
-            for classes, variants in predicted.labels.items():
-                yield f"{scored_on}.{arm}.{classes}", variants.get("both", variants["image"]), rows
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,26 +1,27 @@
-"""Train the heads of every arm and score them on originals: held-out, and cross-fitted over all originals.
+"""Train every arm of a split and let it predict the originals of its test side, and what else is asked.
 
-Arms differ in the rows they are trained on: `release` (the recipe's plan), `originals` (the same pictures,
-unbalanced), `mean` (the mean of those), `subtype_mean` (told the subtype of every picture).
+The arms are in `arms`; `mean` and `subtype_mean` are the two baselines that need no training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from affectdata import metrics
 from affectdata.balance.recipe import Recipe
-from affectdata.train.heads import Rows, fit_classifier, fit_regressor, out_of_fold, with_output
+from affectdata.train.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
+from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, refit, with_output
+from affectdata.train.prepare import Split
+from affectdata.train.rows import Rows
 
 HEADS = {"regressor": "svr", "ridge": "ridge"}  # name in the results: head
-TRAINED = ("release", "originals")
+_BOTH_HEADS = (RELEASE, ORIGINALS)  # arms that have ridge beside the SVR, and are asked about more pictures
 _CLASS_NAMES = {1: ["negative", "positive"], 2: ["negative", "neutral", "positive"]}
-Split = tuple[Mapping[str, Rows], Rows]  # train rows by arm, and the originals to score
-Outputs = tuple[np.ndarray, np.ndarray]  # what the regressor says of the train rows, and of those to score
+_SHUFFLE = 3  # added to the seed
 
 
 @dataclass(frozen=True)
@@ -51,161 +52,158 @@ def cut_values(values: np.ndarray, thresholds: Sequence[float], labels: Sequence
 
 
 def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) -> list[Classes]:
-    """Return what there is to tell apart: the target's classes, and the subtypes where there are several.
+    """Return what there is to tell apart: the target's classes first, and the subtypes if there are several.
 
     `labels` are the words of a target that is no number.
     """
     found = []
     thresholds = recipe.check.classes.get(recipe.target)
     if labels is not None:
-        found.append(_words(recipe.target, labels))
+        words = np.array(labels)
+        found.append(Classes(recipe.target, labels, lambda rows: words[rows.stratum]))
     elif thresholds:
-        found.append(_thirds(recipe.target, thresholds))
+        names = _CLASS_NAMES.get(len(thresholds)) or [f"class_{n}" for n in range(len(thresholds) + 1)]
+        cut = list(thresholds)
+        found.append(
+            Classes(f"{recipe.target}_class", names, lambda rows: cut_values(rows.y, cut, names), thresholds)
+        )
     if recipe.target != "subtype" and len(subtypes) > 1:
         found.append(Classes("subtype", subtypes, lambda rows: rows.part))
     return found
 
 
-def _words(target: str, labels: list[str]) -> Classes:
-    words = np.array(labels)
-    return Classes(target, labels, lambda rows: words[rows.stratum])
-
-
-def _thirds(target: str, thresholds: list[float]) -> Classes:
-    names = _CLASS_NAMES.get(len(thresholds)) or [f"class_{n}" for n in range(len(thresholds) + 1)]
-    return Classes(f"{target}_class", names, lambda rows: cut_values(rows.y, thresholds, names), thresholds)
-
-
 @dataclass
 class Predicted:
-    """What one arm says of originals: `values` by head, `labels` by classes and input, settings `chosen`."""
+    """What one arm says of the test originals.
 
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
-    n_train: int = 0
-
-
-def predict_arm(train: Rows, test: Rows, classes: Sequence[Classes], numeric: bool, seed: int) -> Predicted:
-    """Fit both stages on `train` and predict `test`.
-
-    The second stage sees the picture's features and the regressor's output; it is trained on outputs that the
-    regressor gave out of fold.
+    `values` by head; `asked`: the SVR's word on more pictures, by their name; `labels` and `probabilities`
+    (n, classes) by classes and input; `chosen`: settings; `second_stage`: R² of the regressor's outputs that
+    the classifier was trained on, over the training originals.
     """
-    out = Predicted(n_train=len(train))
-    outputs: Outputs | None = None
-    if numeric:
-        fitted = {name: fit_regressor(train, head, seed) for name, head in HEADS.items()}
-        out.values = {name: np.asarray(each.model.predict(test.x)) for name, each in fitted.items()}
-        out.chosen = {name: each.report() for name, each in fitted.items()}
-        outputs = out_of_fold(fitted["regressor"], train, seed), out.values["regressor"]
-    for each in classes:
-        labels, chosen = _predict_labels(each, train, test, outputs, seed)
-        out.labels[each.name] = labels
-        out.chosen |= {f"{each.name}.{name}": choice for name, choice in chosen.items()}
-    return out
+
+    n_train: int = 0
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    asked: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    probabilities: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    second_stage: float | None = None
 
 
-def _predict_labels(
-    classes: Classes, train: Rows, test: Rows, outputs: Outputs | None, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Predict labels from picture and regressor's output (`both`), and from each of them alone."""
-    labels = classes.of(train)
-    words, counts = np.unique(labels, return_counts=True)
-    found = {"majority": np.full(len(test), words[np.argmax(counts)])}
-    if outputs and classes.thresholds:
-        found["regressor"] = classes.cut(outputs[1])
-    inputs: dict[str, Any] = {"image": (None, None), **({"both": outputs} if outputs else {})}
-    chosen = {}
-    for name, (out_of_fold_output, output) in inputs.items():
-        if len(words) == 1:
-            found[name] = found["majority"]
-            continue
-        fitted = fit_classifier(train, labels, out_of_fold_output, seed)
-        found[name] = fitted.model.predict(with_output(test.x, output))
-        chosen[name] = fitted.report()
-    return found, chosen
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What all arms say of one split, and two canaries: a nearest neighbour, and labels that were shuffled.
+
+    `nearest` has the target (its class, where it is no number) of each test picture's most similar training
+    original; `shuffled` the true and the predicted values of a training on shuffled labels.
+    """
+
+    arms: dict[str, Predicted]
+    nearest: np.ndarray
+    shuffled: tuple[np.ndarray, np.ndarray] | None
 
 
-def predict_means(arms: Mapping[str, Rows], test: Rows) -> dict[str, np.ndarray]:
-    """Return the two baselines: the mean of the original train rows, and their mean per subtype."""
-    train = arms["originals"]
-    return {
-        "mean": np.full(len(test), float(train.y.mean())),
-        "subtype_mean": metrics.part_means(train.y, train.part, test.part),
+@dataclass(frozen=True, eq=False)
+class TellSplit:
+    """Train and ask every arm of a split. `classes`: those that are told apart here."""
+
+    classes: list[Classes]
+    numeric: bool
+    seed: int
+
+    def __call__(self, split: Split) -> Told:
+        arms = {}
+        fitted: dict[str, Fitted] = {}
+        for name, train in split.arms.items():
+            arms[name], regressor = self._arm(name, train, split)
+            if regressor:
+                fitted[name] = regressor
+        if self.numeric and RELEASE in arms:
+            arms |= _untrained(split, arms)
+        originals = split.arms[ORIGINALS]
+        truth = originals.y if self.numeric else self.classes[0].of(originals)
+        shuffled = _shuffled(fitted[ORIGINALS], originals, split.test, self.seed) if self.numeric else None
+        return Told(arms, truth[most_similar(split.test.x, originals.x)[0]], shuffled)
+
+    def _arm(self, name: str, train: Rows, split: Split) -> tuple[Predicted, Fitted | None]:
+        out = Predicted(n_train=len(train))
+        regressor = None
+        if self.numeric:
+            heads = HEADS if name in _BOTH_HEADS else {"regressor": HEADS["regressor"]}
+            fitted = {each: fit_regressor(train, head, self.seed) for each, head in heads.items()}
+            regressor = fitted["regressor"]
+            out.values = {each: np.asarray(one.model.predict(split.test.x)) for each, one in fitted.items()}
+            out.chosen = {each: one.report() for each, one in fitted.items()}
+        if name in _BOTH_HEADS and regressor:
+            out.asked = {
+                each: np.asarray(regressor.model.predict(rows.x)) for each, rows in split.asked.items()
+            }
+        # Where the target is a number, classes are for the cascade, and that is the release's.
+        if name == RELEASE or not self.numeric:
+            self._classify(train, split.test, regressor, out)
+        return out, regressor
+
+    def _classify(self, train: Rows, test: Rows, regressor: Fitted | None, out: Predicted) -> None:
+        """Predict classes from the picture, and from the picture and what the regressor says of it."""
+        outputs = None
+        if regressor:
+            outputs = out_of_fold(regressor, train, self.seed), out.values["regressor"]
+            own = train.copy == 0
+            out.second_stage = metrics.r2(train.y[own], outputs[0][own])
+        for classes in self.classes:
+            labels = classes.of(train)
+            words, counts = np.unique(labels, return_counts=True)
+            found = {"majority": np.full(len(test), words[np.argmax(counts)])}
+            if outputs and classes.thresholds:
+                found["regressor"] = classes.cut(outputs[1])
+            out.labels[classes.name], out.probabilities[classes.name] = found, {}
+            for name, (seen, new) in {
+                "image": (None, None),
+                **({"both": outputs} if outputs else {}),
+            }.items():
+                if len(words) == 1:
+                    found[name] = found["majority"]
+                    continue
+                fitted = fit_classifier(train, labels, seen, self.seed)
+                probabilities = fitted.model.predict_proba(with_output(test.x, new))
+                found[name] = fitted.model.classes_[probabilities.argmax(1)]
+                out.probabilities[classes.name][name] = _in_order(probabilities, fitted.model, classes.labels)
+                out.chosen[f"{classes.name}.{name}"] = fitted.report()
+
+
+def _in_order(probabilities: np.ndarray, model: Any, labels: Sequence[str]) -> np.ndarray:
+    """Return a column per label; 0 for those that the training rows do not have."""
+    ordered = np.zeros((len(probabilities), len(labels)))
+    for column, label in enumerate(model.classes_):
+        ordered[:, list(labels).index(label)] = probabilities[:, column]
+    return ordered
+
+
+def _untrained(split: Split, arms: dict[str, Predicted]) -> dict[str, Predicted]:
+    """Return the arms that follow from the others: two baselines, and the originals stretched."""
+    train, test = split.arms[ORIGINALS], split.test
+    values = {
+        MEAN: np.full(len(test), float(train.y.mean())),
+        SUBTYPE_MEAN: metrics.part_means(train.y, train.part, test.part),
+        STRETCHED: stretch(arms[ORIGINALS].values["regressor"], arms[RELEASE].values["regressor"]),
     }
+    return {name: Predicted(len(train), {"regressor": said}) for name, said in values.items()}
 
 
-def predict_split(split: Split, classes: Sequence[Classes], numeric: bool, seed: int) -> dict[str, Predicted]:
-    """Return what every arm says of the rows to score."""
-    arms, test = split
-    found = {name: predict_arm(arms[name], test, classes, numeric, seed) for name in TRAINED}
-    if numeric:
-        for name, values in predict_means(arms, test).items():
-            found[name] = Predicted({"regressor": values}, n_train=len(arms["originals"]))
-    return found
+def most_similar(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each row of `x` the row of `others` with the largest cosine, and that cosine."""
+    a, b = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (x, others))
+    cosine = a @ b.T
+    at = cosine.argmax(1)
+    return at, cosine[np.arange(len(x)), at]
 
 
-def join_folds(parts: Sequence[dict[str, Predicted]], order: np.ndarray) -> dict[str, Predicted]:
-    """Put the predictions of the folds behind each other and bring them into `order`."""
-    return {arm: _join([part[arm] for part in parts], order) for arm in parts[0]}
-
-
-def _join(parts: Sequence[Predicted], order: np.ndarray) -> Predicted:
-    first = parts[0]
-    return Predicted(
-        values={name: np.concatenate([one.values[name] for one in parts])[order] for name in first.values},
-        labels={
-            name: {key: np.concatenate([one.labels[name][key] for one in parts])[order] for key in variants}
-            for name, variants in first.labels.items()
-        },
-        chosen={name: {"folds": [one.chosen.get(name) for one in parts]} for name in first.chosen},
-        n_train=round(float(np.mean([one.n_train for one in parts]))),
-    )
-
-
-def score_values(
-    test: Rows, predicted: np.ndarray, edges: Sequence[float], fold: np.ndarray | None
-) -> dict[str, Any]:
-    """Return every regression measure: `mean` over all rows together, `folds` and their `sd`."""
-    y, part = test.y, test.part
-    measures: dict[str, Callable[[np.ndarray], float]] = {
-        "r2": lambda at: metrics.r2(y[at], predicted[at]),
-        "mse": lambda at: metrics.mse(y[at], predicted[at]),
-        "rmse": lambda at: metrics.rmse(y[at], predicted[at]),
-        "mae": lambda at: metrics.mae(y[at], predicted[at]),
-        "macro_mae": lambda at: metrics.macro_mae(y[at], predicted[at], edges),
-        "ccc": lambda at: metrics.ccc(y[at], predicted[at]),
-        "pearson_r": lambda at: metrics.pearson_r(y[at], predicted[at]),
-        "sd_ratio": lambda at: metrics.sd_ratio(y[at], predicted[at]),
-        "r_within": lambda at: metrics.r_within(y[at], predicted[at], part[at]),
-        "r2_within": lambda at: metrics.r2_within(y[at], predicted[at], part[at]),
-    }
-    return {
-        **{name: _over_folds(measure, len(y), fold) for name, measure in measures.items()},
-        "mae_per_bin": metrics.mae_by(metrics.bin_codes(y, edges), len(edges) - 1, y, predicted).tolist(),
-        "mae_per_subtype": {
-            name: metrics.mae(y[part == name], predicted[part == name]) for name in np.unique(part) if name
-        },
-        "mean_collapse": bool(metrics.sd_ratio(y, predicted) < metrics.MEAN_COLLAPSE),
-    }
-
-
-def _over_folds(
-    measure: Callable[[np.ndarray], float], n_rows: int, fold: np.ndarray | None
-) -> dict[str, Any]:
-    value: dict[str, Any] = {"mean": measure(np.arange(n_rows)), "sd": None}
-    if fold is not None and len(np.unique(fold)) > 1:
-        each = [measure(np.flatnonzero(fold == one)) for one in np.unique(fold)]
-        value |= {"sd": float(np.std(each, ddof=1)), "folds": each}
-    return value
-
-
-def score_labels(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, Any]:
-    """Return every measure of labels; rows of the confusion matrix are the true ones."""
-    return {
-        "accuracy": metrics.accuracy(true, predicted),
-        "balanced_accuracy": metrics.balanced_accuracy(true, predicted),
-        "macro_f1": metrics.macro_f1(true, predicted),
-        "confusion": metrics.confusion(true, predicted, labels).tolist(),
-    }
+def _shuffled(fitted: Fitted, train: Rows, test: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle the labels over all pictures of a split, fit, and predict: true (shuffled) and predicted."""
+    rng = np.random.default_rng(seed + _SHUFFLE)
+    pictures, at = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
+    y = np.empty(len(pictures))
+    y[at] = np.concatenate([train.y, test.y])
+    y = rng.permutation(y)[at]
+    model = refit(fitted, replace(train, y=y[: len(train)]))
+    return y[len(train) :], np.asarray(model.predict(test.x))

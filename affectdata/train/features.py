@@ -155,7 +155,7 @@ def compute_features(
     for part_keys, features in _parts(todo, load, backbone, workers, progress):
         cache.write(part_keys, features)
         known.update(zip(part_keys, features, strict=True))
-    return np.stack([known[key] for key in keys]), len(todo)
+    return np.stack([known[key] for key in keys]) if keys else np.empty((0, 0), np.float32), len(todo)
 
 
 def _parts(

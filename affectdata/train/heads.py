@@ -8,12 +8,12 @@ ridge. Classes: standardised features, multinomial logistic regression.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -24,6 +24,7 @@ from sklearn.svm import SVR
 from threadpoolctl import threadpool_limits
 
 from affectdata.split import deal_folds
+from affectdata.train.rows import Rows
 
 N_FOLDS = 5
 _INNER, _SECOND_STAGE = 1, 2  # added to the seed, so that folds inside folds are dealt anew
@@ -32,47 +33,13 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 # The optimum on GAPED lies inside each of these. An SVR that has reached its tube no longer changes with C.
 # gamma is in units of 1 / number of features.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "svr": {"C": (1.0, 10.0, 100.0, 1000.0, 10000.0), "gamma": (0.05, 0.2, 0.5, 1.0, 2.0)},
-    "ridge": {"alpha": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)},
-    "logistic": {"C": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)},
+    "svr": {"C": (1.0, 10.0, 100.0, 1000.0), "gamma": (0.1, 0.3, 1.0, 3.0)},
+    "ridge": {"alpha": (10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)},
+    "logistic": {"C": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1)},
 }
 _SVR_EPSILON = 3.0  # POMP units: less than what raters differ by is not worth fitting
 _OUTPUT_MIDDLE, _OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _LEAST_PROBABILITY = 1e-6  # of a class that the training rows of an inner fold do not have
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """Rows of pictures as arrays of equal length. `x`: features (n, dim); `copy`: 0 is the original.
-
-    `y` is the numeric target, `stratum` what folds are level over, `part` the subtype ("" where unknown).
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    image_id: np.ndarray
-    group: np.ndarray
-    copy: np.ndarray
-    part: np.ndarray
-    stratum: np.ndarray
-    weight: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: np.ndarray) -> Rows:
-        """Return some of the rows."""
-        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    def unweighted(self) -> Rows:
-        """Return the rows with a weight of 1 each."""
-        return replace(self, weight=np.ones(len(self)))
-
-    @staticmethod
-    def concat(parts: Sequence[Rows]) -> Rows:
-        """Put rows behind each other."""
-        names = [field.name for field in fields(Rows)]
-        return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,9 +56,13 @@ class Fitted:
 
 
 @contextmanager
-def cores(workers: int) -> Iterator[None]:
-    """Run searches on `workers` threads, with one BLAS thread each: more of them only fight for the cores."""
-    with threadpool_limits(1), joblib.parallel_config(backend="threading", n_jobs=workers):
+def quiet_threads() -> Iterator[None]:
+    """Let several threads fit at once, one BLAS thread each: more of them only fight for the cores.
+
+    scikit-learn sets the warning filters around every fit. They belong to the process, and two threads may
+    leave each other's behind; here they are put back.
+    """
+    with threadpool_limits(1), warnings.catch_warnings():
         yield
 
 
@@ -107,30 +78,99 @@ def inner_folds(rows: Rows, stratum: np.ndarray, seed: int) -> Folds:
 
 def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
     """Fit `svr` or `ridge` on the target, its settings chosen by mean squared error on originals."""
-    model, grid = _regressor(head, rows.x.shape[1])
     folds = inner_folds(rows, rows.stratum, seed)
-    return _search(model, grid, rows.x, rows.y, rows.weight, folds, "neg_mean_squared_error", rows.x.shape[1])
+    return _search_ridge(rows, folds) if head == "ridge" else _search_svr(rows, folds)
 
 
-def _regressor(head: str, dim: int) -> tuple[Any, dict[str, tuple[float, ...]]]:
-    grid = GRIDS[head]
-    if head == "ridge":
-        return Ridge(), grid
-    return SVR(epsilon=_SVR_EPSILON), {**grid, "gamma": tuple(each / dim for each in grid["gamma"])}
+def refit(fitted: Fitted, rows: Rows) -> Any:
+    """Fit the same pipeline with the same settings on other rows, and return it."""
+    return clone(fitted.model).fit(rows.x, rows.y, **_weights(rows.weight))
+
+
+def _search_svr(rows: Rows, folds: Folds) -> Fitted:
+    """Choose C and gamma over the folds and fit all rows.
+
+    It is GridSearchCV over Pipeline(StandardScaler, SVR): each fold's kernel is made once for all C, not
+    inside every fit, which is five times faster and chooses the same.
+    """
+    dim = rows.x.shape[1]
+    grid = {"C": GRIDS["svr"]["C"], "gamma": tuple(each / dim for each in GRIDS["svr"]["gamma"])}
+    settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    chosen = {name: values[len(values) // 2] for name, values in grid.items()}
+    if len(folds) > 1:
+        errors = np.mean([_svr_errors(rows, settings, train, test) for train, test in folds], axis=0)
+        chosen = settings[int(np.argmin(errors))]
+    pipeline = Pipeline([("scale", StandardScaler()), ("head", SVR(epsilon=_SVR_EPSILON, **chosen))])
+    on_edge = [name for name, values in grid.items() if chosen[name] in (values[0], values[-1])]
+    model = pipeline.fit(rows.x, rows.y, **_weights(rows.weight))
+    return Fitted(model, chosen, on_edge if len(folds) > 1 else [])
+
+
+def _svr_errors(
+    rows: Rows, settings: list[dict[str, float]], train: np.ndarray, test: np.ndarray
+) -> list[float]:
+    """Return the mean squared error on `test` of each setting, fitted on `train`."""
+    weight = rows.weight[train]
+    scale = StandardScaler().fit(rows.x[train], sample_weight=weight if rows.is_weighted else None)
+    a, b = scale.transform(rows.x[train]), scale.transform(rows.x[test])
+    within, across = _squared_distances(a, a), _squared_distances(b, a)
+    kernels = {gamma: (np.exp(-gamma * within), np.exp(-gamma * across)) for gamma in _distinct(settings)}
+    errors = []
+    for each in settings:
+        inside, outside = kernels[each["gamma"]]
+        model = SVR(kernel="precomputed", C=each["C"], epsilon=_SVR_EPSILON)
+        model.fit(inside, rows.y[train], sample_weight=weight if rows.is_weighted else None)
+        errors.append(float(np.mean((model.predict(outside) - rows.y[test]) ** 2)))
+    return errors
+
+
+def _distinct(settings: list[dict[str, float]]) -> list[float]:
+    return sorted({each["gamma"] for each in settings})
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.asarray(np.maximum(squares, 0.0))
 
 
 def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> Fitted:
     """Fit a multinomial logistic regression of `labels`, chosen by log-likelihood on originals.
 
     It sees the features and, where `output` is given, the regressor's output for each row (`with_output`).
-    There must be two labels at least.
+    There must be two labels at least. Each fold goes through the penalties in order and starts each where the
+    one before ended, which saves a third of the time.
     """
     folds = [
         (train, test) for train, test in inner_folds(rows, labels, seed) if len(np.unique(labels[train])) > 1
     ]
-    model = LogisticRegression(max_iter=5000)
-    x = with_output(rows.x, output)
-    return _search(model, GRIDS["logistic"], x, labels, rows.weight, folds, _log_likelihood, rows.x.shape[1])
+    x, grid = with_output(rows.x, output), GRIDS["logistic"]["C"]
+    scale = ScaleFeatures(rows.x.shape[1])
+    chosen = grid[len(grid) // 2]
+    if len(folds) > 1:
+        likelihood = np.mean([_logistic_path(x, labels, rows.weight, scale, *fold) for fold in folds], axis=0)
+        chosen = grid[int(np.argmax(likelihood))]
+    model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=5000, C=chosen))])
+    on_edge = ["C"] if len(folds) > 1 and chosen in (grid[0], grid[-1]) else []
+    return Fitted(model.fit(x, labels, **_weights(rows.weight)), {"C": chosen}, on_edge)
+
+
+def _logistic_path(
+    x: np.ndarray,
+    labels: np.ndarray,
+    weight: np.ndarray,
+    scale: ScaleFeatures,
+    train: np.ndarray,
+    test: np.ndarray,
+) -> list[float]:
+    """Return the mean log-likelihood on `test` for each C of the grid, fitted on `train`."""
+    scale = clone(scale).fit(x[train], sample_weight=None if (weight == 1).all() else weight[train])
+    inside, outside = scale.transform(x[train]), scale.transform(x[test])
+    model = LogisticRegression(max_iter=5000, warm_start=True)
+    found = []
+    for c in GRIDS["logistic"]["C"]:
+        model.set_params(C=c).fit(inside, labels[train], sample_weight=weight[train])
+        found.append(_log_likelihood(model, outside, labels[test]))
+    return found
 
 
 class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -143,8 +183,8 @@ class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
 
-    def fit(self, x: np.ndarray, y: object = None) -> ScaleFeatures:
-        self.scaler_ = StandardScaler().fit(x[:, : self.n_features])
+    def fit(self, x: np.ndarray, y: object = None, sample_weight: np.ndarray | None = None) -> ScaleFeatures:
+        self.scaler_ = StandardScaler().fit(x[:, : self.n_features], sample_weight=sample_weight)
         return self
 
     def transform(self, x: np.ndarray) -> np.ndarray:
@@ -168,37 +208,25 @@ def _log_likelihood(model: Any, x: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.log(np.maximum(own, _LEAST_PROBABILITY))))
 
 
-def _search(
-    model: Any,
-    grid: dict[str, Any],
-    x: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray,
-    folds: Folds,
-    scoring: Any,
-    n_features: int,
-) -> Fitted:
-    """Choose settings over the folds and fit all rows; with no two folds the middle of the grid is taken.
+def _weights(weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the weights as a pipeline takes them; a row of weight 2 is the same as the row twice."""
+    return {} if (weight == 1).all() else {"scale__sample_weight": weight, "head__sample_weight": weight}
 
-    Columns of `x` behind the first `n_features` are left as they are.
-    """
-    scale = StandardScaler() if x.shape[1] == n_features else ScaleFeatures(n_features)
-    pipeline = Pipeline([("scale", scale), ("head", model)])
-    extra = {} if (weight == 1).all() else {"head__sample_weight": weight}
+
+def _search_ridge(rows: Rows, folds: Folds) -> Fitted:
+    """Choose the penalty over the folds and fit all rows; with no two folds the middle of the grid."""
+    pipeline, grid = Pipeline([("scale", StandardScaler()), ("head", Ridge())]), GRIDS["ridge"]["alpha"]
+    extra = _weights(rows.weight)
     if len(folds) < 2:
-        middle = {name: values[len(values) // 2] for name, values in grid.items()}
-        pipeline.set_params(**{f"head__{name}": value for name, value in middle.items()})
-        return Fitted(pipeline.fit(x, y, **extra), middle, [])
-    search = GridSearchCV(
-        pipeline, {f"head__{name}": list(values) for name, values in grid.items()}, scoring=scoring, cv=folds
-    )
-    # scikit-learn sets the warning filters around every fit. They belong to the process, and two threads may
-    # leave each other's behind.
-    with warnings.catch_warnings():
-        search.fit(x, y, **extra)
-    chosen = {name: float(search.best_params_[f"head__{name}"]) for name in grid}
-    on_edge = [name for name, values in grid.items() if chosen[name] in (values[0], values[-1])]
-    return Fitted(search.best_estimator_, chosen, on_edge)
+        middle = grid[len(grid) // 2]
+        return Fitted(
+            pipeline.set_params(head__alpha=middle).fit(rows.x, rows.y, **extra), {"alpha": middle}, []
+        )
+    search = GridSearchCV(pipeline, {"head__alpha": list(grid)}, scoring="neg_mean_squared_error", cv=folds)
+    search.fit(rows.x, rows.y, **extra)
+    chosen = float(search.best_params_["head__alpha"])
+    on_edge = ["alpha"] if chosen in (grid[0], grid[-1]) else []
+    return Fitted(search.best_estimator_, {"alpha": chosen}, on_edge)
 
 
 def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
@@ -213,7 +241,5 @@ def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
         inside = fold == each
         if inside.all():
             break
-        extra = {} if (rows.weight == 1).all() else {"head__sample_weight": rows.weight[~inside]}
-        model = clone(fitted.model).fit(rows.x[~inside], rows.y[~inside], **extra)
-        predicted[inside] = model.predict(rows.x[inside])
+        predicted[inside] = refit(fitted, rows.take(~inside)).predict(rows.x[inside])
     return predicted

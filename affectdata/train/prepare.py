@@ -1,39 +1,77 @@
-"""Make a check ready: find the originals, deal the folds, plan each one, compute every picture's features."""
+"""Make a check ready: deal the splits, plan every arm of each, compute every picture's features."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.balance.fill import fill_rows
 from affectdata.balance.recipe import Recipe, parse_recipe
-from affectdata.errors import InputError
-from affectdata.manifest import Pictures
+from affectdata.duplicates import assign_groups
+from affectdata.errors import InputError, RecipeError
+from affectdata.manifest import Manifest, Pictures
 from affectdata.release import Release, require_sound
+from affectdata.schema import EDGES
+from affectdata.split import deal_folds
+from affectdata.train.arms import (
+    EVEN,
+    ORIGINALS,
+    WITH,
+    Arms,
+    has_copies,
+    make_arms,
+    spread_evenly,
+)
+from affectdata.train.asked import plan_asked, with_effects
 from affectdata.train.backbones import Backbone
-from affectdata.train.bank import Bank, Originals, fill_bank, find_originals, fold_originals, plan_fold
-from affectdata.train.evaluate import Split
+from affectdata.train.bank import Bank, Originals, add_offered, fill_bank, find_originals, plan_anew
 from affectdata.train.features import FeatureCache, Progress
+from affectdata.train.heads import N_FOLDS
+from affectdata.train.rows import Rows
 
 CACHE = ".features"  # folder below that of the checks
+N_DEALS = 2  # times N_FOLDS: ten splits, in which every original is scored twice
+GROUPING = ("theme", "artist")  # columns that may hide groups which the recipe did not declare
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One division: train rows by arm, the originals to score, and more pictures of those, by name.
+
+    `asked` are the test originals through a pipeline of the recipe (`draw:NAME`) or a transform
+    (`effect:NAME`): nothing is scored on them, only how far the prediction moves.
+    """
+
+    arms: dict[str, Rows]
+    test: Rows
+    asked: dict[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that the training needs; `folds` has a number per original, None without cross-fitting."""
+    """Everything that the training needs.
+
+    `deals` has a fold per original and deal (-1: never scored), one array each; `crossfit` their splits, deal
+    by deal. `regrouped` are the splits of one deal whose groups also hold a column together that the recipe
+    did not declare. `not_offered` says which other manifests could not be tried, and why.
+    """
 
     release: Release
     recipe: Recipe
     backbone: Backbone
     originals: Originals
     bank: Bank
-    folds: np.ndarray | None
+    deals: list[np.ndarray]
     heldout: Split | None
     crossfit: list[Split]
     crossfit_missing: str | None
+    regrouped: dict[str, list[Split]]
+    not_offered: dict[str, str]
 
     @property
     def numeric(self) -> bool:
@@ -51,13 +89,15 @@ def prepare_check(
     pictures: Pictures | None,
     checks: Path,
     *,
+    others: Sequence[Manifest] = (),
     why_none: str = "the source pictures are not at hand",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Plan every fold and compute the features of all pictures that any of them needs.
+    """Plan every split and compute the features of all pictures that any of them needs.
 
-    Without `pictures` there is only the held-out score; `why_none` is the reason given. Features are kept in
+    Without `pictures` there is only the held-out score; `why_none` is the reason given. `others` are
+    manifests whose pictures may fill thin bins, to see what they would do. Features are kept in
     `checks/.features`.
 
     Raises:
@@ -67,67 +107,177 @@ def prepare_check(
     require_sound(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
     originals = find_originals(release, recipe)
-    n_groups = len(set(pc.filter(originals.table["group_id"], pa.array(originals.own)).to_pylist()))
+    n_groups = len(set(originals.column("group_id")[originals.own]))
     if pictures and n_groups < 2:
         pictures, why_none = None, f"there is {n_groups} group of pictures; two at least make folds"
-    folds = fold_originals(originals, recipe.seed) if pictures else None
-    plain = originals.plain()
-    plans = [plan_fold(originals, np.asarray(folds != each), recipe) for each in _numbers(folds)]
-    cache = FeatureCache(checks / CACHE, backbone)
-    wanted = [*plans, plain] if pictures else []
-    bank = fill_bank(
-        release, originals, wanted, recipe, backbone, cache, pictures, workers, progress or _nothing
-    )
-    y = _targets(originals, recipe)
-    heldout = _heldout(release, originals, bank, y, plain if pictures else None)
-    crossfit = [
-        _fold(bank, plan, plain, originals, y, folds, each)
-        for plan, each in zip(plans, _numbers(folds), strict=True)
-    ]
+    not_offered: dict[str, str] = {}
+    if pictures:
+        originals, not_offered = _offer(originals, others, recipe)
+    dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if pictures else {})
+    deals = [dealing.folds(recipe.seed + deal) for deal in range(N_DEALS)] if pictures else []
+    crossfit = [each for folds in deals for each in dealing.splits(folds)]
+    regrouped = {name: dealing.regrouped(name) for name in GROUPING if pictures and dealing.hides(name)}
+    heldout = _heldout(release, originals, recipe, with_pictures=pictures is not None)
     if not heldout and not crossfit:
         raise InputError(
             f"nothing to score: the release has no test split, and {why_none}",
             where=str(release.path),
             fix="--root SOURCE=PATH says where the source pictures are",
         )
-    missing = None if pictures else why_none
-    return Prepared(release, recipe, backbone, originals, bank, folds, heldout, crossfit, missing)
+    planned = [
+        *crossfit,
+        *([heldout] if heldout else []),
+        *(each for some in regrouped.values() for each in some),
+    ]
+    plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
+    cache = FeatureCache(checks / CACHE, backbone)
+    bank = fill_bank(
+        release,
+        originals,
+        plans,
+        with_effects(recipe),
+        backbone,
+        cache,
+        pictures,
+        workers,
+        progress or _nothing,
+    )
+    return Prepared(
+        release,
+        recipe,
+        backbone,
+        originals,
+        bank,
+        deals,
+        heldout.read(bank) if heldout else None,
+        [each.read(bank) for each in crossfit],
+        None if pictures else why_none,
+        {name: [each.read(bank) for each in splits] for name, splits in regrouped.items()},
+        not_offered,
+    )
 
 
-def _numbers(folds: np.ndarray | None) -> list[int]:
-    return [] if folds is None else [int(each) for each in np.unique(folds) if each >= 0]
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A split as plans, before there are features."""
+
+    arms: Arms
+    test: pa.Table
+    asked: Arms = field(default_factory=dict)
+
+    def read(self, bank: Bank) -> Split:
+        rows = {name: bank.rows(plan) for name, plan in self.arms.items()}
+        asked = {name: bank.rows(plan) for name, plan in self.asked.items()}
+        return Split(rows, bank.rows(self.test), asked)
 
 
-def _targets(originals: Originals, recipe: Recipe) -> np.ndarray:
-    if originals.edges is None:
-        return np.zeros(len(originals.table))
-    return np.asarray(originals.table[recipe.target].to_numpy(), float)
+class _Dealing:
+    """Deals originals into folds and plans the arms of each."""
+
+    def __init__(self, originals: Originals, recipe: Recipe, asked: Arms) -> None:
+        self.originals, self.recipe, self.asked = originals, recipe, asked
+        self.group = originals.column("group_id")
+        self.subtype = originals.table["subtype"].to_pylist()
+        self.image_id = np.array(originals.table["image_id"].to_pylist(), str)
+
+    def folds(self, seed: int, group: np.ndarray | None = None) -> np.ndarray:
+        """Return the fold of each picture, level over bins; -1 for those that are never scored."""
+        own = self.originals.own
+        fold = np.full(len(own), -1)
+        group = self.group if group is None else group
+        fold[own] = deal_folds(group[own], self.originals.bin[own], seed, N_FOLDS)
+        return fold
+
+    def splits(self, folds: np.ndarray) -> list[_Planned]:
+        return [self._split(folds == each) for each in np.unique(folds) if each >= 0]
+
+    def _split(self, scored: np.ndarray) -> _Planned:
+        originals = self.originals
+        train = originals.own & ~scored
+        base = originals.plain(train)
+        planned = plan_anew(originals, ~scored, self.recipe)
+        arms = make_arms(planned, base, (originals.bin[train], originals.cell[train]))
+        if has_copies(planned):
+            subtypes = [self.subtype[row] for row in np.flatnonzero(train)]
+            arms[EVEN] = spread_evenly(base, subtypes, len(planned), self.recipe)
+        for name in sorted(set(originals.column("source")[originals.kind == "offered"])):
+            rows = (originals.kind == "offered") & (originals.column("source") == name)
+            arms[WITH + name] = pa.concat_tables([base, originals.plain(rows)])
+        ids = pa.array(self.image_id[scored])
+        asked = {name: plan.filter(pc.is_in(plan["image_id"], ids)) for name, plan in self.asked.items()}
+        return _Planned(
+            arms, originals.plain(scored), {name: plan for name, plan in asked.items() if len(plan)}
+        )
+
+    def hides(self, column: str) -> bool:
+        """Whether pictures of one value of a column are in several groups."""
+        values = self.originals.column(column)
+        own = self.originals.own & (values != "")
+        pairs = set(zip(values[own], self.group[own], strict=True))
+        return 1 < len({value for value, _ in pairs}) < len(pairs)
+
+    def regrouped(self, column: str) -> list[_Planned]:
+        """Return the splits of `originals` alone, groups and equal values of a column held together."""
+        table = self.originals.table
+        linked = assign_groups(table, EDGES.empty_table(), [column, "group_id"])
+        folds = self.folds(self.recipe.seed, np.array(linked["group_id"].to_pylist(), str))
+        own = self.originals.own
+        return [
+            _Planned(
+                {ORIGINALS: self.originals.plain(own & (folds != each))}, self.originals.plain(folds == each)
+            )
+            for each in np.unique(folds[own])
+        ]
 
 
 def _heldout(
-    release: Release, originals: Originals, bank: Bank, y: np.ndarray, plain: pa.Table | None
-) -> Split | None:
+    release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool
+) -> _Planned | None:
     """Return the release's own train and test split; None without one."""
-    train, test = release.split("train"), release.split("test")
+    known = originals.table["image_id"].combine_chunks()
+    train, test = (
+        part.filter(pc.is_in(part["image_id"], known))
+        for part in (release.split("train"), release.split("test"))
+    )
     if not len(train) or not len(test):
         return None
-    own = originals.table["image_id"].filter(pa.array(originals.own))
-    base = release.table.filter(pc.equal(release.table["copy"], 0)) if plain is None else plain
-    base = base.filter(pc.and_(pc.equal(base["split"], "train"), pc.is_in(base["image_id"], own)))
-    arms = {"release": bank.rows(train, y), "originals": bank.rows(base, y).unweighted()}
-    return arms, bank.rows(test, y)
+    rows = originals.own & (originals.column("split") == "train")
+    base = originals.plain(rows)
+    if not with_pictures and recipe.originals == "drawn":  # their plain form is not in the release
+        base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id").select(base.column_names)
+        base = base.filter(pc.is_in(base["image_id"], originals.plain(rows)["image_id"].combine_chunks()))
+    arms = make_arms(train.select(base.column_names), base, (originals.bin[rows], originals.cell[rows]))
+    if with_pictures and has_copies(train):
+        subtypes = originals.table["subtype"].filter(pa.array(rows)).to_pylist()
+        arms[EVEN] = spread_evenly(base, subtypes, len(train), recipe)
+    return _Planned(arms, test.select(base.column_names))
 
 
-def _fold(
-    bank: Bank,
-    plan: pa.Table,
-    plain: pa.Table,
-    originals: Originals,
-    y: np.ndarray,
-    folds: np.ndarray | None,
-    number: int,
-) -> Split:
-    scored = np.asarray(folds == number)
-    rest = plain.filter(pa.array(originals.own & ~scored))
-    arms = {"release": bank.rows(plan, y), "originals": bank.rows(rest, y).unweighted()}
-    return arms, bank.rows(plain.filter(pa.array(scored)), y)
+def _offer(
+    originals: Originals, others: Sequence[Manifest], recipe: Recipe
+) -> tuple[Originals, dict[str, str]]:
+    """Add pictures of other manifests that would fill thin bins; say which manifests have none to offer."""
+    refused: dict[str, str] = {}
+    if originals.edges is None:
+        return originals, refused
+    own = originals.table.filter(pa.array(originals.own))
+    own = own.set_column(own.column_names.index("split"), "split", pa.array(["train"] * len(own)))
+    offers = []
+    for manifest in others:
+        sources = sorted(manifest.table["source"].unique().to_pylist())
+        asking = recipe.model_copy(
+            update={"balance": recipe.balance.model_copy(update={"fill_from": sources})}
+        )
+        try:
+            filled = fill_rows(own, manifest.table, asking)
+        except RecipeError as error:
+            refused[manifest.path.stem] = error.what
+            continue
+        offered = filled.filter(pc.is_in(filled["source"], pa.array(sources)))
+        if len(offered):
+            offers.append(offered)
+        else:
+            refused[manifest.path.stem] = "it has no picture for the thin bins"
+    for offered in offers:
+        originals = add_offered(originals, offered, recipe.target, recipe.seed)
+    return originals, refused

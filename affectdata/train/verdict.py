@@ -1,116 +1,65 @@
-"""The verdict: a check's document in sentences, and the gate that decides the exit code."""
+"""The verdict: a check's document in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from affectdata.balance.recipe import Recipe
-from affectdata.metrics import MEAN_COLLAPSE
+from affectdata.train.arms import EVEN, ORIGINALS, RELEASE, STRETCHED
+from affectdata.train.gate import ARM_NAMES, NAMES, Document, interval_text, number, scored_on, scores
 
 _FEW = 5  # pictures of a bin, below which its figures are luck
 _WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
-_NAMES = {"r2": "R²", "ccc": "CCC", "mae": "MAE", "macro_mae": "macro-MAE"}
-_HIGHER_IS_BETTER = ("r2", "ccc")
-Document = dict[str, Any]
+_HIGHER_IS_BETTER = ("r2", "ccc", "accuracy", "balanced_accuracy", "macro_f1")
 
 
-def judge(document: Document, recipe: Recipe) -> Document:
-    """Return `passed`, the rules of the gate with their outcome, and what there is to say in sentences."""
-    gate = list(_gate(document, recipe))
-    return {
-        "passed": all(rule["passed"] for rule in gate),
-        "gate": gate,
-        "sentences": [
-            *_say_scores(document),
-            *_say_subtype(document),
-            *_say_collapse(document),
-            *_say_balance(document, recipe),
-            *_say_classes(document),
-            *_say_caveats(document),
-        ],
-    }
-
-
-def scored_on(document: Document) -> str:
-    """Return the scoring that the verdict rests on: cross-fitted where there is that."""
-    return "heldout" if document["crossfit_missing"] else "crossfit"
-
-
-def _scores(document: Document, arm: str, head: str = "regressor") -> Document | None:
-    found: Document | None = document["arms"].get(arm, {}).get(head, {}).get(scored_on(document))
-    return found
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def _gate(document: Document, recipe: Recipe) -> Iterator[Document]:
-    yield {"rule": "structure", "passed": True, "text": "originals only in val and test, lineage holds"}
-    scores = _scores(document, "release")
-    if scores is None:
-        yield from _gate_classes(document)
-        return
-    r2, floor = scores["r2"]["mean"], recipe.check.min_r2
-    yield {
-        "rule": "min_r2",
-        "passed": r2 is not None and r2 >= floor,
-        "text": f"R² {_number(r2)}, at least {floor:g} is asked for",
-    }
-    for name, margin in recipe.check.not_worse.model_dump().items():
-        found = document["comparison"]["regressor"][name]
-        # Worse for sure: even the upper end of the interval lies below the margin.
-        worse = found["high"] is not None and found["high"] < -margin
-        yield {"rule": f"not_worse.{name}", "passed": not worse, "text": _difference(name, found)}
-
-
-def _gate_classes(document: Document) -> Iterator[Document]:
-    name = document["release"]["target"]
-    found = document["arms"]["release"]["classifier"][name][scored_on(document)]
-    score, chance = found["image"]["balanced_accuracy"], found["chance"]["balanced_accuracy"]
-    yield {
-        "rule": "above_chance",
-        "passed": score > chance,
-        "text": f"balanced accuracy {score:.3f} on {name}, chance is {chance:.3f}",
-    }
-
-
-def _difference(name: str, found: Document) -> str:
-    if None in found.values():
-        return f"{_NAMES[name]} cannot be compared on these pictures"
-    digits = 3 if name in ("r2", "ccc") else 2
-    low, high = (f"{found[end]:+.{digits}f}" for end in ("low", "high"))
-    return f"{_NAMES[name]} {found['difference']:+.{digits}f} (95 % interval {low} to {high})"
+def say_all(document: Document, recipe: Recipe) -> list[str]:
+    """Return what there is to say, the most important first."""
+    return [
+        *_say_scores(document),
+        *_say_subtype(document),
+        *_say_sources(document),
+        *_say_collapse(document),
+        *_say_balance(document, recipe),
+        *_say_classes(document),
+        *_say_subgroups(document),
+        *_say_caveats(document),
+    ]
 
 
 def _say_scores(document: Document) -> Iterator[str]:
-    scores, mean = _scores(document, "release"), _scores(document, "mean")
-    if scores is None or mean is None:
+    found, mean = scores(document, RELEASE), scores(document, "mean")
+    if found is None or mean is None:
         return
     n = sum(document["bins"]["n"][scored_on(document)])
-    how = "cross-fitted over all" if scored_on(document) == "crossfit" else "on the held-out"
+    how = (
+        f"{document['settings']['n_splits']} splits of"
+        if scored_on(document) == "crossfit"
+        else "the held-out"
+    )
+    ceiling = document["ceiling"]
+    noise = f"; the raters' noise leaves room for {number(ceiling)}" if ceiling is not None else ""
     yield (
-        f"Frozen {document['settings']['backbone']} features with an SVR, {how} {n} originals: "
-        f"R² {_number(scores['r2']['mean'])}, CCC {_number(scores['ccc']['mean'])}, "
-        f"macro-MAE {_number(scores['macro_mae']['mean'], 2)} "
-        f"(predicting the mean: {_number(mean['macro_mae']['mean'], 2)})."
+        f"Frozen {document['settings']['backbone']} features with an SVR, over {how} {n} originals: "
+        f"R² {interval_text(found['r2'])}{noise}, CCC {interval_text(found['ccc'])}, "
+        f"macro-MAE {number(found['macro_mae']['mean'], 2)} "
+        f"(predicting the mean: {number(mean['macro_mae']['mean'], 2)})."
     )
 
 
 def _say_subtype(document: Document) -> Iterator[str]:
-    scores, told = _scores(document, "release"), _scores(document, "subtype_mean")
-    if scores is None or told is None:
+    found, told = scores(document, RELEASE), scores(document, "subtype_mean")
+    if found is None or told is None:
         return
-    target, r2 = document["release"]["target"], scores["r2"]["mean"]
+    target, r2 = document["release"]["target"], found["r2"]["pooled"]
     if len(told["mae_per_subtype"]) < 2:
         yield f"There are no subtypes to tell {target} from."
         return
-    within, baseline = scores["r_within"]["mean"], told["r2"]["mean"]
+    within, baseline = found["r_within"]["pooled"], told["r2"]["pooled"]
     figures = (
-        f"knowing the subtype and nothing else gives R² {_number(baseline)}; "
-        f"inside subtypes its r is {_number(within)} (R² {_number(scores['r2_within']['mean'])})"
+        f"knowing the subtype and nothing else gives R² {number(baseline)}; "
+        f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['pooled'])})"
     )
     if r2 is None or r2 <= 0:
         yield f"The model knows neither {target} nor the subtype: {figures}."
@@ -122,54 +71,76 @@ def _say_subtype(document: Document) -> Iterator[str]:
         yield f"The model knows only the subtype, not {target}: {figures}."
 
 
+def _say_sources(document: Document) -> Iterator[str]:
+    found = scores(document, RELEASE)
+    if found and len(found["per_source"]) > 1:
+        each = ", ".join(
+            f"{name} R² {number(one['r2'])} (n = {one['n']})" for name, one in found["per_source"].items()
+        )
+        yield f"Scores are taken within each source and averaged: {each}."
+
+
 def _say_collapse(document: Document) -> Iterator[str]:
-    for arm in ("release", "originals"):
+    least = document["settings"]["check"]["min_sd_ratio"]
+    for arm in (RELEASE, ORIGINALS):
         for head in ("regressor", "ridge"):
-            scores = _scores(document, arm, head)
-            if scores and scores["mean_collapse"]:
+            found = scores(document, arm, head)
+            if found and found["mean_collapse"]:
                 yield (
-                    f"Mean collapse: the {scores_name(head)} of the {arm} arm says about the same to every "
-                    f"picture (its spread is {_number(scores['sd_ratio']['mean'])} of the true one; "
-                    f"{MEAN_COLLAPSE} is the least)."
+                    f"Mean collapse: the {'SVR' if head == 'regressor' else head} of the {arm} arm says "
+                    "about the same to every picture (its spread is "
+                    f"{number(found['sd_ratio']['pooled'])} of the true one; {least:g} is the least)."
                 )
 
 
-def scores_name(head: str) -> str:
-    """Return what a head is called."""
-    return "SVR" if head == "regressor" else head
-
-
 def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
-    if document["comparison"] is None:
+    """Say whether levelling helps: if it beats originals, an equal budget and stretched originals."""
+    compared = document["comparison"]
+    against = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
+    if not against:
         return
-    found = document["comparison"]["regressor"]
-    better, worse = _sure(found, gained=True), _sure(found, gained=False)
-    if better and worse:
-        word = f"traded: better in {better}, worse in {worse} than the unbalanced originals"
-    elif better or worse:
-        word = f"{'gained' if better else 'lost'} against the unbalanced originals in {better or worse}"
+    pairs = {arm: compared[f"{RELEASE} - {arm}"] for arm in against}
+    helped = [name for name in pairs[ORIGINALS] if all(_gained(each[name], name) for each in pairs.values())]
+    lost = [name for name in pairs[ORIGINALS] if _lost(pairs[ORIGINALS][name], name)]
+    figures = "; ".join(
+        f"{NAMES[name]} {interval_text(each, _digits(name), '+')}" for name, each in pairs[ORIGINALS].items()
+    )
+    others = " and ".join(ARM_NAMES[arm] for arm in against[1:])
+    if document["on_edge"]:
+        word = "No verdict on levelling: the best setting lies on the edge of its grid in too many splits"
+    elif helped and lost:
+        word = f"Levelling trades: it helps {_list(helped)} and costs {_list(lost)}"
+    elif helped:
+        word = f"Levelling helps {_list(helped)}, beyond what {others or 'the originals'} would do"
+    elif lost:
+        word = f"Levelling costs {_list(lost)}"
     else:
-        word = "neither gained nor lost for sure against the unbalanced originals"
-    yield f"The balance {word}: " + "; ".join(_difference(name, found[name]) for name in _NAMES) + "."
+        word = "Whether levelling helps is undecided: what it changes is within the luck of the splits"
+    yield f"{word}. Against {ARM_NAMES[ORIGINALS]}: {figures}."
     if recipe.balance.undersample:
         yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
 
 
-def _sure(found: Document, *, gained: bool) -> str:
-    """Name the measures whose interval lies wholly on one side of zero."""
-    names = []
-    for name, words in _NAMES.items():
-        low, high = found[name]["low"], found[name]["high"]
-        if low is None or high is None:
-            continue
-        higher_is_better = name in _HIGHER_IS_BETTER
-        if low > 0 if gained == higher_is_better else high < 0:
-            names.append(words)
-    return ", ".join(names)
+def _digits(name: str) -> int:
+    return 3 if name in _HIGHER_IS_BETTER else 2
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(NAMES[name] for name in names)
+
+
+def _gained(found: Document, name: str) -> bool:
+    end = found["low" if name in _HIGHER_IS_BETTER else "high"]
+    return end is not None and (end > 0 if name in _HIGHER_IS_BETTER else end < 0)
+
+
+def _lost(found: Document, name: str) -> bool:
+    end = found["high" if name in _HIGHER_IS_BETTER else "low"]
+    return end is not None and (end < 0 if name in _HIGHER_IS_BETTER else end > 0)
 
 
 def _say_classes(document: Document) -> Iterator[str]:
-    for name, scorings in document["arms"]["release"]["classifier"].items():
+    for name, scorings in document["arms"][RELEASE].get("classifier", {}).items():
         found = scorings[scored_on(document)]
         there = [label for label, n in zip(found["labels"], found["n"], strict=True) if n]
         if len(there) < 2:
@@ -192,14 +163,31 @@ def _say_classes(document: Document) -> Iterator[str]:
         )
 
 
-def _say_caveats(document: Document) -> Iterator[str]:
-    edges = sorted(set(_on_edge(document)))
-    if edges:
+def _say_subgroups(document: Document) -> Iterator[str]:
+    for column, found in document["subgroups"].items():
+        if found["gap"] is None or len(found["groups"]) < 2:
+            continue
+        measure = found["measure"]
+        ordered = sorted(found["groups"].items(), key=lambda item: item[1][measure])
+        (low, first), (high, last) = ordered[0], ordered[-1]
+        words = "MAE" if measure == "mae" else "accuracy"
         yield (
-            f"The best setting lies on the edge of its grid for {', '.join(edges)}: a better one may lie "
-            "outside, and differences between arms may come from that."
+            f"By {column.replace('_', ' ')}, {words} goes from {number(first[measure])} "
+            f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
+            f"a gap of {number(found['gap'])}."
         )
-    bins = document["bins"]
+
+
+def _say_caveats(document: Document) -> Iterator[str]:
+    if document["on_edge"]:
+        yield (
+            f"The best setting of {', '.join(document['on_edge'])} lies on the edge of its grid: a better "
+            "one may lie outside, and differences between arms may come from that."
+        )
+    settings, bins = document["settings"], document["bins"]
+    if settings["n_pictures"] < settings["n_pictures_of"]:
+        part = f"{settings['n_pictures']} of {settings['n_pictures_of']} originals"
+        yield f"Checked on {part} (`check.max_pictures`)."
     counts = bins["n"][scored_on(document)]
     thin = [f"{label} ({n})" for label, n in zip(bins["labels"], counts, strict=True) if n < _FEW]
     if thin:
@@ -209,14 +197,3 @@ def _say_caveats(document: Document) -> Iterator[str]:
             f"Only the held-out score: {document['crossfit_missing']}. "
             f"On {sum(counts)} pictures a difference of .05 in R² is luck."
         )
-
-
-def _on_edge(document: Document) -> Iterator[str]:
-    """Yield `arm head` where the choice lies on an edge in more than a quarter of the folds."""
-    for arm in ("release", "originals"):
-        for head in ("regressor", "ridge"):
-            chosen = (_scores(document, arm, head) or {}).get("chosen") or {}
-            folds = chosen.get("folds", [chosen])
-            on_edge = [each for each in folds if each and each.get("on_edge")]
-            if len(on_edge) * 4 > len(folds):
-                yield f"{scores_name(head)} of the {arm} arm"

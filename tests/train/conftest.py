@@ -17,8 +17,9 @@ from affectdata.manifest import Manifest
 from affectdata.release import Release, open_release
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.check import Checked, run_check
-from affectdata.train.heads import GRIDS, Rows
+from affectdata.train.heads import GRIDS
 from affectdata.train.prepare import Prepared, prepare_check
+from affectdata.train.rows import Rows
 
 RECIPE: dict[str, Any] = {
     "name": "small",
@@ -121,6 +122,7 @@ def planted() -> Callable[..., Rows]:
             group=names[of // 2 * 2],
             copy=np.tile(np.arange(copies), n),
             part=np.where(x[of, 1] > 0, "up", "down"),
+            source=np.full(n * copies, "made"),
             stratum=(y[of] > 50).astype(int),
             weight=np.ones(n * copies),
         )

@@ -1,4 +1,4 @@
-"""train.heads, evaluate, compare: folds keep groups whole, copies are never scored, nothing leaks."""
+"""train.heads and evaluate: folds keep groups whole, copies are never scored, nothing leaks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -16,23 +16,24 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata import metrics
-from affectdata.train.compare import compare_arms, draw_weights
-from affectdata.train.evaluate import cut_values, find_classes, predict_arm, score_values
+from affectdata.train.evaluate import TellSplit, cut_values, find_classes, most_similar
 from affectdata.train.heads import (
     GRIDS,
-    Rows,
-    cores,
     fit_classifier,
     fit_regressor,
     inner_folds,
     out_of_fold,
+    quiet_threads,
     with_output,
 )
+from affectdata.train.prepare import Split
+from affectdata.train.rows import Rows
+from affectdata.workers import map_ordered
 
 
 @pytest.fixture(autouse=True)
 def _one_blas_thread() -> Iterator[None]:
-    with cores(2):
+    with quiet_threads():
         yield
 
 
@@ -119,8 +120,8 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
 
     monkeypatch.setattr("affectdata.train.evaluate.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
-    predict_arm(train, test, classes, True, 0)
-    assert [output is marks for output in seen] == [False, True] * 2
+    TellSplit(classes, True, 0)(Split({"release": train, "originals": train}, test))
+    assert [output is marks for output in seen] == [False, True] * 2  # the release's arm only
     assert seen[0] is None
 
 
@@ -128,10 +129,13 @@ def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[.
     rows = planted(n=40)
     labels = np.where(rows.y > 50, "high", "low")
     before = list(warnings.filters)
-    with cores(4):
-        for seed in range(6):
-            fit_classifier(rows, labels, rows.y, seed)
-            fit_regressor(rows, "ridge", seed)
+
+    def fit(seed: int) -> None:
+        fit_classifier(rows, labels, rows.y, seed)
+        fit_regressor(rows, "ridge", seed)
+
+    with quiet_threads():
+        list(map_ordered(fit, range(6), 4))
     assert list(warnings.filters) == before
 
 
@@ -157,7 +161,7 @@ def test_two_groups_are_enough_and_one_takes_the_middle(planted: Callable[..., R
     rows = planted(n=8)
     assert len(inner_folds(replace(rows, group=np.repeat(["a", "b"], 4)), rows.stratum, 0)) == 2
     one = replace(rows, group=np.repeat("a", 8))
-    assert fit_regressor(one, "ridge", 0).report() == {"alpha": GRIDS["ridge"]["alpha"][4], "on_edge": []}
+    assert fit_regressor(one, "ridge", 0).report() == {"alpha": GRIDS["ridge"]["alpha"][3], "on_edge": []}
     assert len(set(out_of_fold(fit_regressor(one, "ridge", 0), one, 0))) == 1
 
 
@@ -166,8 +170,8 @@ def test_one_class_is_the_answer_to_everything(
 ) -> None:
     train = replace(planted(), part=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
-    found = predict_arm(train, planted(seed=1), classes, True, 0).labels["subtype"]
-    assert set(found["both"]) == {"same"}
+    told = TellSplit(classes, True, 0)(Split({"release": train, "originals": train}, planted(seed=1)))
+    assert set(told.arms["release"].labels["subtype"]["both"]) == {"same"}
 
 
 def test_thresholds_belong_to_neutral() -> None:
@@ -184,37 +188,45 @@ def test_thresholds_belong_to_neutral() -> None:
     ]
 
 
-def test_a_collapsed_head_is_named(planted: Callable[..., Rows]) -> None:
-    rows = planted()
-    flat = rows.y.mean() + 0.1 * (rows.y - rows.y.mean())
-    assert score_values(rows, flat, [0, 50, 100], None)["mean_collapse"]
-    assert not score_values(rows, rows.y, [0, 50, 100], None)["mean_collapse"]
+def test_logistic_paths_choose_what_a_plain_search_chooses(planted: Callable[..., Rows]) -> None:
+    rows, test = planted(n=90, copies=2, dim=40), planted(n=90, dim=40, seed=1)
+    labels = np.digitize(rows.y, [40, 60]).astype(str)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+        {"logisticregression__C": GRIDS["logistic"]["C"]},
+        cv=inner_folds(rows, labels, 0),
+        scoring="neg_log_loss",
+    ).fit(rows.x, labels)
+    found = fit_classifier(rows, labels, None, 0)
+    assert found.chosen["C"] == search.best_params_["logisticregression__C"]
+    expected = search.best_estimator_.predict_proba(test.x)
+    assert np.abs(found.model.predict_proba(test.x) - expected).max() < 1e-3
 
 
-def test_resamples_draw_groups_and_keep_the_size_of_bins() -> None:
-    group = np.array(["a", "a", "b", "c", "d", "e"])
-    bins = np.array([0, 0, 0, 1, 1, 1])
-    drawn = draw_weights(group, bins, 200, np.random.default_rng(0))
-    assert (drawn[:, 0] == drawn[:, 1]).all()
-    assert (drawn[:, 3:].sum(1) == 3).all()
-    assert (drawn[:, 1] + drawn[:, 2] == 2).all()
-    assert drawn.mean() == pytest.approx(1, abs=0.1)
+def test_the_same_row_twice_is_a_row_of_weight_2(planted: Callable[..., Rows]) -> None:
+    rows, test = planted(), planted(seed=1)
+    weight = np.where(rows.y > 60, 2.0, 1.0)
+    twice = rows.take(np.repeat(np.arange(len(rows)), weight.astype(int)))
+    for head in ("svr", "ridge"):
+        heavy, copied = (fit_regressor(each, head, 0).model for each in (rows.weighted(weight), twice))
+        assert np.abs(heavy.predict(test.x) - copied.predict(test.x)).max() < 0.05
 
 
-def test_a_comparison_has_the_plain_differences_and_an_interval_around_them() -> None:
-    rng = np.random.default_rng(0)
-    y = rng.uniform(0, 100, 300)
-    good, bad = y + rng.normal(0, 10, 300), y + rng.normal(0, 20, 300)
-    edges = [0, 25, 50, 75, 100]
-    found = compare_arms(y, good, bad, np.arange(300).astype(str), edges, 0, 500)
-    for name in ("r2", "ccc", "mae"):
-        measure = getattr(metrics, name)
-        assert found[name]["difference"] == pytest.approx(measure(y, good) - measure(y, bad))
-    expected = metrics.macro_mae(y, good, edges) - metrics.macro_mae(y, bad, edges)
-    assert found["macro_mae"]["difference"] == pytest.approx(expected)
-    for each in found.values():
-        assert each["low"] < each["difference"] < each["high"]
-    assert found["r2"]["low"] > 0 and found["macro_mae"]["high"] < 0
-    same = compare_arms(y, good, good, np.arange(300).astype(str), edges, 0, 100)
-    assert all(set(each.values()) == {0.0} for each in same.values())
-    assert compare_arms(y, good, bad, np.arange(300).astype(str), edges, 0, 500) == found
+def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
+    x = np.array([[1.0, 0.0], [0.0, 2.0]])
+    at, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
+    assert at.tolist() == [1, 0]
+    assert cosine == pytest.approx([3 / np.hypot(3, 0.1), 1.0])
+
+
+def test_labels_are_shuffled_by_picture_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
+    train, test = planted(n=120), planted(n=120, seed=1)
+    test = replace(test, image_id=np.array([f"other{each}" for each in range(120)]))
+    found = TellSplit([], True, 0)(Split({"release": train, "originals": train}, test)).shuffled
+    assert found is not None
+    assert sorted([*found[0]]) != sorted(test.y) and set(found[0]) <= {*train.y, *test.y}
+    assert metrics.r2(*found) < 0.1
+    # A picture that is on both sides keeps its label, and is recognised.
+    seen = TellSplit([], True, 0)(Split({"release": train, "originals": train}, train)).shuffled
+    assert seen is not None
+    assert metrics.pearson_r(*seen) > metrics.pearson_r(*found) + 0.2

@@ -1,0 +1,97 @@
+"""The advice: what would help more than this release does, measured where it can be.
+
+In the order in which it helped on real GAPED: pictures of another source, weights as well as copies, and
+groups that nobody declared, which do not help but tell the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from affectdata.train.arms import ORIGINALS, RELEASE, WEIGHTS, WITH
+from affectdata.train.gate import Document, interval_text, number, scores
+
+_FEW = 20  # real pictures, below which a bin is worth naming
+_DROP = 0.02  # R² lost with undeclared groups held together, from which it is worth saying
+
+
+def advise(document: Document, info: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what to do next; `info` is release.json."""
+    return [
+        *_thin_bins(info),
+        *_other_sources(document),
+        *_weights(document),
+        *_groups(document),
+    ]
+
+
+def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
+    bins = info.get("balance", {}).get("bins", [])
+    thin = [each for each in bins if 0 < each["n_before"] < _FEW or each["shortfall"]]
+    if thin:
+        named = ", ".join(f"{each['bin']} ({each['n_before']})" for each in thin[:4])
+        yield (
+            f"Real pictures are what lacks: train has few in {named}. Copies add no information there; "
+            "`balance: {fill_from: [NAME]}` takes pictures of another manifest first."
+        )
+
+
+def _other_sources(document: Document) -> Iterator[str]:
+    for pair, found in document["comparison"].items():
+        if not pair.startswith(WITH):
+            continue
+        name = pair.split(" - ")[0].removeprefix(WITH)
+        n = _added(document, WITH + name)
+        tail, r2 = found["tail_mae"], found["r2"]
+        sure = tail["high"] is not None and tail["high"] < 0
+        worse = r2["high"] is not None and r2["high"] < 0
+        verb = (
+            "would help the thin bins"
+            if sure
+            else "would do harm"
+            if worse
+            else "would change nothing for sure"
+        )
+        yield (
+            f"{n} pictures of {name} that fall into the thin bins {verb}: tail MAE "
+            f"{interval_text(tail, 2, '+')}, R² {interval_text(r2, 3, '+')} against the originals alone."
+        )
+    for name, why in document["not_offered"].items():
+        yield f"{name} could not be tried for the thin bins: {why}."
+
+
+def _added(document: Document, arm: str) -> int:
+    more, own = (float(document["arms"][each]["n_train"]["crossfit"]) for each in (arm, ORIGINALS))
+    return round(more - own)
+
+
+def _weights(document: Document) -> Iterator[str]:
+    found = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
+    if not found or not document["copies"]:
+        return
+    measure = "macro_mae" if document["numeric"] else "balanced_accuracy"
+    difference = found[measure]
+    lower_is_better = measure == "macro_mae"
+    end = difference["high" if lower_is_better else "low"]
+    if end is None or (end < 0 if lower_is_better else end > 0):
+        return
+    words = "macro-MAE" if lower_is_better else "balanced accuracy"
+    yield (
+        f"Copies do not do more than weights for sure ({words} {interval_text(difference, 3, '+')}): "
+        "`weights: {by: inverse}` with `max_copies: 1` needs no pixel rendered."
+    )
+
+
+def _groups(document: Document) -> Iterator[str]:
+    before = scores(document, ORIGINALS)
+    for column, found in document["regrouped"].items():
+        r2 = before["r2"]["mean"] if before else None
+        if found["mean"] is None or r2 is None:
+            continue
+        lost = r2 - found["mean"]
+        told = f"with these together, the originals score R² {interval_text(found)}, not {number(r2)}"
+        if lost > _DROP:
+            yield f"Declare `split: {{groups: [{column}]}}`: {told}; the rest had been seen before."
+        else:
+            yield f"Groups by {column} were not declared; {told}."

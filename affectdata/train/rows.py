@@ -1,0 +1,50 @@
+"""Rows: pictures as arrays of equal length, the form in which every arm is trained and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Pictures with what is known of them. `copy`: 0 is the original.
+
+    `x` is what a learner takes: features (n, dim), or places in a store of pictures (n). `y` is the numeric
+    target, `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where
+    unknown).
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    image_id: np.ndarray
+    group: np.ndarray
+    copy: np.ndarray
+    part: np.ndarray
+    source: np.ndarray
+    stratum: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Return some of the rows."""
+        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def weighted(self, weight: np.ndarray) -> Rows:
+        """Return the rows with other weights."""
+        return replace(self, weight=np.asarray(weight, float))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether rows weigh differently."""
+        return bool((self.weight != 1).any())
+
+    @staticmethod
+    def concat(parts: Sequence[Rows]) -> Rows:
+        """Put rows behind each other."""
+        names = [field.name for field in fields(Rows)]
+        return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -1,0 +1,206 @@
+"""Scores: what the arms say of originals, measured split by split, with intervals.
+
+Where originals of several sources are scored, a measure is taken within each source and averaged over them:
+pooled over sources, a model that only tells the sources apart would score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from affectdata import metrics
+from affectdata.train.compare import Interval, bootstrap_interval, corrected_interval
+from affectdata.train.evaluate import Classes, Told
+from affectdata.train.prepare import Split
+from affectdata.train.rows import Rows
+
+Figure = Callable[[int, np.ndarray], float]  # split number, rows of its test side (which may repeat)
+COMPARED = ("r2", "ccc", "mae", "macro_mae", "tail_mae")
+LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+LEAST_SUBGROUP = 30  # pictures, below which nothing is said of a subgroup
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """Splits with what all arms say of them. `crossfit`: ten; `heldout`: the release's own test.
+
+    The first `n_first` splits score every original once.
+    """
+
+    splits: list[Split]
+    told: list[Told]
+    n_first: int
+    edges: list[float]
+    tail: np.ndarray
+    seed: int
+
+    def interval(self, figure: Figure) -> Interval:
+        """Return mean and interval of a figure over the splits; on one split over its resampled groups."""
+        if len(self.splits) == 1:
+            test = self.splits[0].test
+            return bootstrap_interval(lambda rows: figure(0, rows), test.group, test.stratum, self.seed)
+        values = [figure(at, np.arange(len(each.test))) for at, each in enumerate(self.splits)]
+        n_test = float(np.mean([len(each.test) for each in self.splits]))
+        first = next(iter(self.splits[0].arms))
+        originals = [each.arms.get("originals", each.arms[first]) for each in self.splits]
+        return corrected_interval(values, n_test, float(np.mean([len(each) for each in originals])))
+
+    def figure(self, measure: str, arm: str, head: str = "regressor") -> Figure:
+        """Return the figure of a measure of one arm's values."""
+        take = MEASURES[measure]
+
+        def of(at: int, rows: np.ndarray) -> float:
+            test = self.splits[at].test.take(rows)
+            return by_source(test, self.told[at].arms[arm].values[head][rows], self, take)
+
+        return of
+
+    def label_figure(self, measure: str, arm: str, classes: Classes, name: str) -> Figure:
+        """Return the figure of a measure of one arm's labels."""
+        take = getattr(metrics, measure)
+
+        def of(at: int, rows: np.ndarray) -> float:
+            true = classes.of(self.splits[at].test)[rows]
+            return float(take(true, self.told[at].arms[arm].labels[classes.name][name][rows]))
+
+        return of
+
+    def has(self, arm: str) -> bool:
+        """Whether every split has an arm."""
+        return all(arm in each.arms for each in self.told)
+
+    def tests(self) -> Rows:
+        """Return every scored original once, split behind split."""
+        return Rows.concat([each.test for each in self.splits[: self.n_first]])
+
+    def values(self, arm: str, head: str = "regressor") -> np.ndarray:
+        """Return what an arm's head says of every scored original once, in the order of `tests`."""
+        return np.concatenate([each.arms[arm].values[head] for each in self.told[: self.n_first]])
+
+    def labels(self, arm: str, classes: str, name: str) -> np.ndarray:
+        """Return the labels of an arm, in the order of `tests`."""
+        return np.concatenate([each.arms[arm].labels[classes][name] for each in self.told[: self.n_first]])
+
+    def probabilities(self, arm: str, classes: str, name: str) -> np.ndarray | None:
+        """Return the probabilities behind the labels (n, classes); None where there are none."""
+        each = [one.arms[arm].probabilities[classes].get(name) for one in self.told[: self.n_first]]
+        known = [one for one in each if one is not None]
+        return np.concatenate(known) if len(known) == len(each) else None
+
+
+Measure = Callable[[Rows, np.ndarray, Scoring], float]
+MEASURES: dict[str, Measure] = {
+    "r2": lambda test, p, _: metrics.r2(test.y, p),
+    "ccc": lambda test, p, _: metrics.ccc(test.y, p),
+    "pearson_r": lambda test, p, _: metrics.pearson_r(test.y, p),
+    "mse": lambda test, p, _: metrics.mse(test.y, p),
+    "rmse": lambda test, p, _: metrics.rmse(test.y, p),
+    "mae": lambda test, p, _: metrics.mae(test.y, p),
+    "macro_mae": lambda test, p, of: metrics.macro_mae(test.y, p, of.edges),
+    "tail_mae": lambda test, p, of: metrics.tail_mae(test.y, p, of.edges, of.tail),
+    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.y, p),
+    "r_within": lambda test, p, _: metrics.r_within(test.y, p, test.part),
+    "r2_within": lambda test, p, _: metrics.r2_within(test.y, p, test.part),
+}
+
+
+def by_source(test: Rows, predicted: np.ndarray, scoring: Scoring, measure: Measure) -> float:
+    """Return a measure, averaged over the sources of the rows."""
+    sources = np.unique(test.source)
+    if len(sources) == 1:
+        return measure(test, predicted, scoring)
+    each = [measure(test.take(test.source == one), predicted[test.source == one], scoring) for one in sources]
+    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+
+
+def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
+    """Return every measure of one arm's values.
+
+    Each is {mean, low, high, splits: [per split], pooled: over every original once}.
+    """
+    test = scoring.tests()
+    predicted = scoring.values(arm, head)
+    found: dict[str, Any] = {}
+    for name, measure in MEASURES.items():
+        figure = scoring.figure(name, arm, head)
+        splits = [figure(at, np.arange(len(each.test))) for at, each in enumerate(scoring.splits)]
+        # One split has an interval too, but a bootstrap of every measure of every arm is work nobody reads.
+        over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
+        found[name] = {**over, "splits": splits, "pooled": by_source(test, predicted, scoring, measure)}
+    found["mean_collapse"] = bool(found["sd_ratio"]["pooled"] < metrics.MEAN_COLLAPSE)
+    return found | _parts(test, predicted, scoring.edges)
+
+
+def _parts(test: Rows, predicted: np.ndarray, edges: Sequence[float]) -> dict[str, Any]:
+    """Return errors per bin, per subtype, and all that there is per source."""
+    codes = metrics.bin_codes(test.y, edges)
+    return {
+        "mae_per_bin": metrics.mae_by(codes, len(edges) - 1, test.y, predicted).tolist(),
+        "mae_per_subtype": {
+            name: metrics.mae(test.y[test.part == name], predicted[test.part == name])
+            for name in np.unique(test.part).tolist()
+            if name
+        },
+        "per_source": {
+            name: {
+                "n": int((test.source == name).sum()),
+                **{
+                    measure: getattr(metrics, measure)(
+                        test.y[test.source == name], predicted[test.source == name]
+                    )
+                    for measure in ("r2", "ccc", "mae", "sd_ratio")
+                },
+            }
+            for name in np.unique(test.source).tolist()
+        },
+    }
+
+
+def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
+    """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance."""
+    true = classes.of(scoring.tests())
+    found: dict[str, Any] = {
+        "labels": classes.labels,
+        "n": [int((true == each).sum()) for each in classes.labels],
+    }
+    for name in scoring.told[0].arms[arm].labels[classes.name]:
+        predicted = scoring.labels(arm, classes.name, name)
+        found[name] = {
+            **{measure: getattr(metrics, measure)(true, predicted) for measure in LABEL_MEASURES},
+            "confusion": metrics.confusion(true, predicted, classes.labels).tolist(),
+        }
+        certain = scoring.probabilities(arm, classes.name, name)
+        if certain is not None:
+            found[name]["calibration_error"] = metrics.calibration_error(true, certain, classes.labels)
+        counts = np.array(found[name]["confusion"], float)
+        found[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
+    even = 1 / len(classes.labels)
+    return {**found, "chance": {"accuracy": even, "balanced_accuracy": even}}
+
+
+def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Return the error (numbers) or the accuracy (words) per value of a column, and the gap between them.
+
+    Values of fewer than `LEAST_SUBGROUP` pictures are left out, and counted.
+    """
+    measure = "mae" if predicted.dtype.kind == "f" else "accuracy"
+    names, counts = np.unique(values[values != ""], return_counts=True)
+    groups: dict[str, Any] = {}
+    for name, n in zip(names.tolist(), counts.tolist(), strict=True):
+        if n < LEAST_SUBGROUP:
+            continue
+        y, said = true[values == name], predicted[values == name]
+        groups[name] = {"n": n, measure: getattr(metrics, measure)(y, said)}
+        if measure == "mae":
+            groups[name]["bias"] = float(np.mean(said - y))
+    each = [one[measure] for one in groups.values()]
+    return {
+        "measure": measure,
+        "groups": groups,
+        "gap": max(each) - min(each) if each else None,
+        "too_few": len(names) - len(groups),
+    }
