@@ -309,6 +309,7 @@ def release_info(
         ],
         "target": recipe.target,
         "rows": {row["split"]: row["count_all"] for row in splits},
+        "folds": recipe.split.folds if recipe.split != "none" else None,
         "originals": len(table) - copies,
         "copies": copies,
         "balance": plan.summary(),

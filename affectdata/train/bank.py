@@ -17,10 +17,10 @@ from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
 from affectdata.balance.recipe import RATED, Recipe
 from affectdata.balance.render import RenderSamples
+from affectdata.folds import deal_folds
 from affectdata.manifest import Pictures
 from affectdata.release import Release
 from affectdata.schema import PLAN
-from affectdata.split import deal_folds
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
@@ -67,7 +67,7 @@ def fold_originals(originals: Originals, seed: int) -> np.ndarray:
     fold = np.full(len(originals.table), -1)
     own = originals.own
     group = np.array(originals.table["group_id"].to_pylist())[own]
-    fold[own] = deal_folds(group, originals.code[own], seed, N_FOLDS)
+    fold[own] = deal_folds(group, [originals.code[own]], seed, N_FOLDS)
     return fold
 
 
