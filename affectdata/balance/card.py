@@ -29,7 +29,7 @@ def data_card(info: dict[str, Any]) -> str:
         "",
         "## Sources and terms",
         "",
-        *_sources(info),
+        *sources_and_terms(info),
         "## Use",
         "",
         "```python",
@@ -76,7 +76,8 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _sources(info: dict[str, Any]) -> list[str]:
+def sources_and_terms(info: dict[str, Any]) -> list[str]:
+    """Return Markdown lines on where the pictures come from, and on which terms; the last is empty."""
     lines = []
     for each in info["manifests"]:
         pixels = "may be passed on" if each["redistributable"] else "must not be passed on"

@@ -189,9 +189,7 @@ class Recipe(StrictModel):
         "resized"  # drawn: train's originals take a draw of their pipeline
     )
     allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # by strength
-    max_drift: dict[
-        str, Annotated[float, Field(gt=0)]
-    ] = {}  # mean change against the parent, by feature of drift.py
+    max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # mean change against the parent, by feature
     image: ImageSpec = ImageSpec(short_side_px=256)
     pipelines: dict[str, Steps] = {}  # checked against `allow`, which comes before
     subtypes: dict[str, SubtypeRule] = {}

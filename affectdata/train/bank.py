@@ -17,6 +17,7 @@ from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
 from affectdata.balance.recipe import RATED, Recipe
 from affectdata.balance.render import RenderSamples
+from affectdata.balance.replay import ReadRendered, released_reader
 from affectdata.folds import deal_folds
 from affectdata.manifest import Pictures
 from affectdata.release import Release
@@ -25,9 +26,7 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
     Progress,
-    ReadRendered,
     compute_features,
-    released_reader,
     render_keys,
 )
 from affectdata.train.heads import N_FOLDS, Rows

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from affectdata.balance.recipe import parse_recipe
+from affectdata.balance.replay import released_reader
 from affectdata.errors import UsageError
 from affectdata.imaging import decode
 from affectdata.release import Release
-from affectdata.train.features import released_reader
 
 _FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
 _ITEM = ("sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype")

@@ -14,11 +14,11 @@ import numpy as np
 
 from affectdata import metrics
 from affectdata.balance.recipe import Recipe
+from affectdata.labels import class_names, cut_values
 from affectdata.train.heads import Rows, fit_classifier, fit_regressor, out_of_fold, with_output
 
 HEADS = {"regressor": "svr", "ridge": "ridge"}  # name in the results: head
 TRAINED = ("release", "originals")
-_CLASS_NAMES = {1: ["negative", "positive"], 2: ["negative", "neutral", "positive"]}
 Split = tuple[Mapping[str, Rows], Rows]  # train rows by arm, and the originals to score
 Outputs = tuple[np.ndarray, np.ndarray]  # what the regressor says of the train rows, and of those to score
 
@@ -38,16 +38,6 @@ class Classes:
     def cut(self, values: np.ndarray) -> np.ndarray:
         """Return the class of each value."""
         return cut_values(values, self.thresholds or [], self.labels)
-
-
-def cut_values(values: np.ndarray, thresholds: Sequence[float], labels: Sequence[str]) -> np.ndarray:
-    """Return the label of each value; there is one label more than thresholds.
-
-    >>> cut_values(np.array([39.9, 40, 60, 60.1]), [40, 60], ["low", "mid", "high"]).tolist()
-    ['low', 'mid', 'mid', 'high']
-    """
-    codes = sum((values >= each).astype(int) for each in thresholds[:-1]) + (values > thresholds[-1])
-    return np.asarray(np.array(labels)[codes])
 
 
 def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) -> list[Classes]:
@@ -72,7 +62,7 @@ def _words(target: str, labels: list[str]) -> Classes:
 
 
 def _thirds(target: str, thresholds: list[float]) -> Classes:
-    names = _CLASS_NAMES.get(len(thresholds)) or [f"class_{n}" for n in range(len(thresholds) + 1)]
+    names = class_names(len(thresholds))
     return Classes(f"{target}_class", names, lambda rows: cut_values(rows.y, thresholds, names), thresholds)
 
 

@@ -16,8 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata import metrics
+from affectdata.labels import cut_values
 from affectdata.train.compare import compare_arms, draw_weights
-from affectdata.train.evaluate import cut_values, find_classes, predict_arm, score_values
+from affectdata.train.evaluate import find_classes, predict_arm, score_values
 from affectdata.train.heads import (
     GRIDS,
     Rows,
