@@ -24,7 +24,7 @@ class ReleaseDiff:
 
     added: list[str]
     removed: list[str]
-    moved: list[str]  # in another split
+    moved: list[str]  # in another split or fold
     relabelled: list[str]
     redrawn: list[str]  # another file from the same picture
     described: list[str]  # other columns only: terms, names, cells, sampling weights
@@ -56,7 +56,9 @@ def diff_releases(old: Release, new: Release) -> ReleaseDiff:
     return ReleaseDiff(
         added=sorted(b.index.difference(a.index)),
         removed=sorted(a.index.difference(b.index)),
-        moved=both[(before["split"] != after["split"]).to_numpy()].tolist(),
+        moved=both[
+            _changed(before, after, [name for name in ("split", "fold") if name in a and name in b])
+        ].tolist(),
         relabelled=both[relabelled].tolist(),
         redrawn=both[(before["file_sha256"] != after["file_sha256"]).to_numpy()].tolist(),
         described=both[_changed(before, after, others) & ~relabelled].tolist(),

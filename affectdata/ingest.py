@@ -27,7 +27,7 @@ from affectdata.noticed import find_against_sign, find_far_apart
 from affectdata.probe import Probe
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
-from affectdata.schema import REJECTS, manifest_schema
+from affectdata.schema import FOLD, REJECTS, manifest_schema
 from affectdata.sources._protocol import Item, ReadOptions, Source
 from affectdata.split import adopt_splits
 from affectdata.tables import write_table
@@ -120,7 +120,8 @@ def ingest(
     path = out / f"{reading.info.name}.parquet"
     table = _keep_splits(table, path, items.findings)
     rejects = _rejects_table(items.rejects)
-    table = table.select(manifest_schema(emotions).names).cast(manifest_schema(emotions))
+    schema = manifest_schema(emotions, folds=FOLD.name in table.column_names)
+    table = table.select(schema.names).cast(schema)
     write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     manifest = write_manifest(table, _metadata(reading.info, emotions), path)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
-from affectdata.schema import manifest_schema
+from affectdata.schema import FOLD, manifest_schema
 from affectdata.tables import locked_folder, read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         IntegrityError: its rows are not those that were written.
     """
     table, metadata = read_table(Path(path), KIND)
-    expected = manifest_schema(metadata["emotions"])
+    expected = manifest_schema(metadata["emotions"], folds=FOLD.name in table.column_names)
     if not table.schema.equals(expected):
         raise ManifestError(
             "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +30,11 @@ from affectdata.hashing import file_hash
 from affectdata.manifest import Pictures, find_roots
 from affectdata.plan import copy_seed, sample_id
 from affectdata.records import Finding
-from affectdata.schema import manifest_schema, release_schema
+from affectdata.schema import FOLD, manifest_schema, release_schema
 from affectdata.tables import read_json, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/1"  # the form of release.json
@@ -78,9 +81,27 @@ class Release:
             raise IntegrityError(f"{RECIPE_FILE} is not the file that was published", where=str(self.path))
         return document
 
-    def split(self, name: str) -> pa.Table:
-        """Return the rows of one split."""
-        return self.table.filter(pc.equal(self.table["split"], name))
+    def split(self, name: str, fold: int | None = None) -> pa.Table:
+        """Return the rows of one split.
+
+        With `fold`, "train" is train without that fold, copies and all, and "val" its originals in that fold.
+
+        Raises:
+            UsageError: the release has no such fold, or `name` is neither of the two.
+        """
+        if fold is None:
+            return self.table.filter(pc.equal(self.table["split"], name))
+        folds = self.table[FOLD.name] if FOLD.name in self.table.column_names else pa.array([], pa.int32())
+        there = sorted(folds.unique().drop_null().to_pylist())
+        if fold not in there or name not in ("train", "val"):
+            known = ", ".join(map(str, there)) or "none; a recipe's `split: {folds: 5}` deals them"
+            raise UsageError(
+                f"{self.name} has no {name!r} of fold {fold}", fix=f'"train" and "val" have folds: {known}'
+            )
+        inside = pc.fill_null(pc.equal(folds, fold), False)
+        if name == "val":
+            return self.table.filter(pc.and_(inside, pc.equal(self.table["copy"], 0)))
+        return self.split("train").filter(pc.invert(inside.filter(pc.equal(self.table["split"], "train"))))
 
     def read(self, file_name: str) -> bytes:
         """Read one released picture.
@@ -293,8 +314,8 @@ def check_lineage(release: Release) -> list[Finding]:
     """Check what a release promises of its rows, whatever the hashes say.
 
     Every row's picture has its original in the same split; val and test hold originals only; no group is in
-    two splits; ids, seeds and file names follow from picture and copy; a copy has a pipeline of the recipe
-    and its original's labels.
+    two splits or folds; ids, seeds and file names follow from picture and copy; a copy has a pipeline of the
+    recipe, its original's labels and its fold.
     """
     frame = release.table.to_pandas()
     findings = []
@@ -327,12 +348,26 @@ def check_lineage(release: Release) -> list[Finding]:
     findings += _name_rows(frame.loc[orphan, "sample_id"], "its original is not in the same split")
     straddling = frame.groupby("group_id")["split"].nunique()
     findings += _name_rows(straddling.index[straddling > 1], "this group is in two splits")
-    return findings + _unequal_labels(release.table)
+    return findings + _broken_folds(frame) + _unequal_labels(release.table)
+
+
+def _broken_folds(frame: pd.DataFrame) -> list[Finding]:
+    if FOLD.name not in frame:
+        return []
+    fold = frame[FOLD.name]
+    outside = frame.loc[fold.notna() & (frame["split"] != "train"), "sample_id"]
+    copies = frame.groupby("image_id")[FOLD.name].nunique(dropna=False)
+    groups = frame.groupby("group_id")[FOLD.name].nunique(dropna=False)
+    return [
+        *_name_rows(outside, "has a fold outside train"),
+        *_name_rows(copies.index[copies > 1], "its copies are in another fold"),
+        *_name_rows(groups.index[groups > 1], "this group is in two folds"),
+    ]
 
 
 def _unequal_labels(table: pa.Table) -> list[Finding]:
     """Name the pictures whose rows do not carry one and the same source row."""
-    own = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split"}
+    own = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split", FOLD.name}
     columns = [
         name for name in table.column_names if name not in own and not name.startswith(("file_", "out_"))
     ]

@@ -73,13 +73,20 @@ _LABELS_AFTER_EMOTIONS = [
 ]
 
 
-def manifest_schema(emotions: Iterable[str] = ()) -> pa.Schema:
+# Behind `split`, where a recipe asked for folds: 0, 1, … in train; null in val and test, and for pictures of
+# other sources that fill bins, which are always trained on.
+FOLD = pa.field("fold", _I32)
+
+
+def manifest_schema(emotions: Iterable[str] = (), folds: bool = False) -> pa.Schema:
     """Return the columns of a manifest, one row per picture, sorted by `image_id`.
 
-    `emotions` are the source's emotions; each has a column `emotion_<name>`: share of raters, 0–1.
+    `emotions` are the source's emotions; each has a column `emotion_<name>`: share of raters, 0–1. With
+    `folds` there is a column `fold`.
     """
     shares = [pa.field(f"emotion_{name}", _F) for name in sorted(emotions)]
-    return pa.schema(_PICTURE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
+    schema = pa.schema(_PICTURE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
+    return schema.insert(schema.get_field_index("split") + 1, FOLD) if folds else schema
 
 
 # One row per thing under the source's root that is no row of the manifest.
@@ -102,7 +109,7 @@ EDGES = pa.schema(
     ]
 )
 
-# One row per picture to release.
+# One row per picture to release; where rows have a `fold`, it is the last column.
 PLAN = pa.schema(
     [
         _required("sample_id", _S),  # key: first 16 hex digits of image_id, "-", copy

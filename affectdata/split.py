@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError
+from affectdata.folds import put_folds
 from affectdata.hashing import hash_ranks
+from affectdata.schema import FOLD
 
 SPLITS = ("train", "val", "test")
 _FREE = -1
@@ -36,24 +38,6 @@ def assign_splits(
     side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of))
     names = pa.array([SPLITS[index] for index in side], pa.string())
     return table.set_column(table.column_names.index("split"), "split", names)
-
-
-def deal_folds(group: np.ndarray, stratum: np.ndarray, seed: int, n_folds: int) -> np.ndarray:
-    """Return a fold per row, 0 … n_folds - 1, for cross-validation: groups stay whole, strata are level.
-
-    The largest groups are dealt first, equal ones by a hash of seed and group, each to the fold that has the
-    fewest rows of its stratum (that of its first row), then the fewest rows. With fewer groups than folds
-    there are as many folds as groups. The order of rows does not matter.
-    """
-    names, first, code, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
-    kinds, kind = np.unique(stratum[first], return_inverse=True)
-    n_folds = min(n_folds, len(names))
-    held = np.zeros((len(kinds), n_folds), np.int64)
-    fold = np.zeros(len(names), np.int64)
-    for each in np.lexsort((hash_ranks(seed, names), -sizes)):
-        fold[each] = np.lexsort((held.sum(0), held[kind[each]]))[0]
-        held[kind[each], fold[each]] += sizes[each]
-    return np.asarray(fold[code])
 
 
 def _group_codes(table: pa.Table) -> np.ndarray:
@@ -162,24 +146,29 @@ def drop_conflicts(table: pa.Table) -> pa.Table:
 
 
 def adopt_splits(table: pa.Table, earlier: pa.Table) -> pa.Table:
-    """Take over the splits of an earlier manifest or release by `image_id`, for rows that have none."""
+    """Take over the splits, and folds, of an earlier manifest or release by `image_id`, for rows without."""
     seen = earlier.filter(pc.equal(earlier["copy"], 0)) if "copy" in earlier.column_names else earlier
     at = pc.index_in(table["image_id"], seen["image_id"].combine_chunks())
     split = pc.coalesce(table["split"], seen["split"].take(at))
-    return table.set_column(table.column_names.index("split"), "split", split)
+    table = table.set_column(table.column_names.index("split"), "split", split)
+    if FOLD.name not in seen.column_names:
+        return table
+    fold = seen[FOLD.name].take(at)
+    return put_folds(table, pc.coalesce(table[FOLD.name], fold) if FOLD.name in table.column_names else fold)
 
 
-def split_distance(table: pa.Table, codes: np.ndarray) -> dict[str, float]:
-    """Return how far each split's shares of `codes` are from the whole's: total variation distance, 0–1."""
+def split_distance(codes: np.ndarray, part_of: np.ndarray) -> dict[str, float]:
+    """Return how far the shares of `codes` in each part are from the whole's: total variation, 0–1.
+
+    `part_of` names the part of each row: its split, or its fold.
+    """
     n_codes = int(codes.max(initial=0)) + 1
     whole = np.bincount(codes, minlength=n_codes) / max(1, len(codes))
-    sides = _codes(table)
     distances = {}
-    for index, name in enumerate(SPLITS):
-        part = codes[sides == index]
-        if len(part):
-            share = np.bincount(part, minlength=n_codes) / len(part)
-            distances[name] = round(float(np.abs(share - whole).sum() / 2), 6)
+    for name in np.unique(part_of):
+        part = codes[part_of == name]
+        share = np.bincount(part, minlength=n_codes) / len(part)
+        distances[str(name)] = round(float(np.abs(share - whole).sum() / 2), 6)
     return distances
 
 

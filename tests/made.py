@@ -102,7 +102,7 @@ def make_recipe(**changes: Any) -> Recipe:
 
 def publish(root: Path, out: Path, *, workers: int = 1, **changes: Any) -> Release:
     """Ingest the tree `root` into `out`/manifests and release it into `out`/releases; `changes` as above."""
-    manifest = load_manifest(ingest(root, out=out / "manifests", replace=True).manifest.path)
+    manifest = load_manifest(ingest(root, out=out / "manifests", replace=True, workers=workers).manifest.path)
     recipe = make_recipe(**{"split": {"val": 0.2, "test": 0.2}, **changes})
     rows, plan = plan_release([manifest], [], recipe)
     return publish_release([manifest], rows, plan, recipe, out / "releases", workers=workers)[0]

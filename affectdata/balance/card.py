@@ -17,6 +17,7 @@ def data_card(info: dict[str, Any]) -> str:
         "",
         "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
         "",
+        *_folds(info["folds"]),
         f"## Levelling of train, by {info['target']}",
         "",
         *_table(
@@ -28,7 +29,7 @@ def data_card(info: dict[str, Any]) -> str:
         "",
         "## Sources and terms",
         "",
-        *_sources(info),
+        *sources_and_terms(info),
         "## Use",
         "",
         "```python",
@@ -44,6 +45,18 @@ def data_card(info: dict[str, Any]) -> str:
         "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _folds(n: int | None) -> list[str]:
+    if n is None:
+        return []
+    return [
+        f"Train is dealt into {n} folds (column `fold`). To cross-validate, train on all but one, copies",
+        "too, and score the rows of that one with `copy` 0. Train was levelled as a whole: what is left is",
+        "about as level as the folds are alike. Rows of train without a fold fill bins from other sources;",
+        "they are always trained on.",
+        "",
+    ]
 
 
 def _how_it_lies(info: dict[str, Any]) -> list[str]:
@@ -63,7 +76,8 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _sources(info: dict[str, Any]) -> list[str]:
+def sources_and_terms(info: dict[str, Any]) -> list[str]:
+    """Return Markdown lines on where the pictures come from, and on which terms; the last is empty."""
     lines = []
     for each in info["manifests"]:
         pixels = "may be passed on" if each["redistributable"] else "must not be passed on"

@@ -6,6 +6,8 @@ release.json. A probe that finds copies is no harm yet; it shows what a model co
 
 from __future__ import annotations
 
+import colorsys
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,10 @@ import pyarrow as pa
 
 from affectdata.hashing import hash_ranks, perceptual_hashes
 
-FEATURES = ("luminance", "contrast", "saturation", "warmth", "edges", "sharpness", "entropy")
+FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
 _SIDE_PX = 96  # features but sharpness are taken at this short side
+_HUE = FEATURES.index("hue")
+_LEAST_CHROMA = 2.0  # percent; a mean colour with less is grey, and has no hue
 _EDGE = 60.0  # gradient magnitude that counts as an edge
 _FOLDS = 5
 _RIDGE = 1.0
@@ -33,15 +37,14 @@ LOOKS = pa.schema(
 def look_of(rgb: np.ndarray) -> tuple[float | str, ...]:
     """Return the `FEATURES` of a picture, and its pHash.
 
-    Luminance, contrast (its standard deviation) and saturation in percent; warmth, the mean of red minus
-    blue, in percent; edges, the share of pixels with a strong gradient, in percent; sharpness, log10 of the
-    variance of the Laplacian; entropy of the grey histogram in bits.
+    Luminance, contrast (its standard deviation) and saturation in percent; hue in degrees (`_hue`); edges,
+    the share of pixels with a strong gradient, in percent; sharpness, log10 of the variance of the Laplacian;
+    entropy of the grey histogram in bits.
     """
     scale = _SIDE_PX / min(rgb.shape[:2])
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     detail = cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_16S)
-    planes = small.astype(np.float32)
     saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1]
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     # Squared: whole numbers, which every CPU and any number of threads round alike.
@@ -52,12 +55,33 @@ def look_of(rgb: np.ndarray) -> tuple[float | str, ...]:
         float(grey.mean() / 2.55),
         float(grey.std() / 2.55),
         float(saturation.mean() / 2.55),
-        float((planes[..., 0] - planes[..., 2]).mean() / 2.55),
+        _hue(small),
         float((gradient > _EDGE**2).mean() * 100),
         float(np.log10(float(cv2.meanStdDev(detail)[1][0, 0]) ** 2 + 1)),
         float(-(used * np.log2(used)).sum()),
         perceptual_hashes(small)[0],
     )
+
+
+def _hue(rgb: np.ndarray) -> float:
+    """Return the HSV hue of the mean colour, 0–360 degrees (0 red, 120 green); NaN if that is all but grey.
+
+    As red, green and blue are added up, hues count as vectors as long as their chroma (Hanbury 2008): it is
+    the circular mean of the pixels' hues in which grey and dark pixels have no weight.
+    """
+    red, green, blue = (float(each) / 2.55 for each in rgb.mean(axis=(0, 1)))
+    chroma = max(red, green, blue) - min(red, green, blue)
+    return colorsys.rgb_to_hsv(red, green, blue)[0] * 360 if chroma >= _LEAST_CHROMA else math.nan
+
+
+def changes(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the change of each feature, (n, features): of hue the shorter way round, -180 to 180 degrees.
+
+    Where one of the two has no hue, hue did not change: what colour it gained or lost is in saturation.
+    """
+    change = after - before
+    change[:, _HUE] = (change[:, _HUE] + 180) % 360 - 180
+    return np.where(np.isnan(change), 0.0, change)
 
 
 def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
@@ -72,7 +96,7 @@ def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
     parents, group = np.unique(ids, return_inverse=True)
     original = np.zeros(len(parents), np.int64)
     original[group[copy == 0]] = np.flatnonzero(copy == 0)
-    change = values - values[original[group]]
+    change = changes(values, values[original[group]])
     is_copy = copy > 0
     if not is_copy.any():
         return {"copies": 0}
@@ -84,7 +108,7 @@ def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
         "all": _summary(change[is_copy]),
         "by_pipeline": _by(pipelines[is_copy], change[is_copy]),
         "by_subtype": _by(subtypes[is_copy], change[is_copy]),
-        "probe": probe_auc(values, is_copy, group),
+        "probe": probe_auc(_on_a_line(values), is_copy, group),
     }
 
 
@@ -123,6 +147,14 @@ def _summary(change: np.ndarray) -> dict[str, dict[str, float]]:
 
 def _by(labels: np.ndarray, change: np.ndarray) -> dict[str, Any]:
     return {str(label): _summary(change[labels == label]) for label in np.unique(labels)}
+
+
+def _on_a_line(values: np.ndarray) -> np.ndarray:
+    """Return the features with hue as cosine and sine, 0 where there is none, for a linear model."""
+    hue = np.radians(values[:, _HUE])
+    return np.column_stack(
+        [np.delete(values, _HUE, axis=1), np.nan_to_num(np.cos(hue)), np.nan_to_num(np.sin(hue))]
+    )
 
 
 def _near_copies(phashes: np.ndarray, group: np.ndarray) -> int:

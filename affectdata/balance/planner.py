@@ -22,10 +22,11 @@ from affectdata.balance.transforms import steps_that_overturn
 from affectdata.balance.weights import row_weights
 from affectdata.duplicates import assign_groups, find_edges
 from affectdata.errors import RecipeError, UsageError
+from affectdata.folds import assign_folds
 from affectdata.hashing import hash_ranks
 from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
-from affectdata.schema import EDGES, PLAN
+from affectdata.schema import EDGES, FOLD, PLAN
 from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
 
 
@@ -51,7 +52,7 @@ def plan_release(
     check_upright(recipe, upright_of([*manifests, *others]))
     rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
-        spare = pa.concat_tables([each.table for each in others], promote_options="default")
+        spare = _without_folds(pa.concat_tables([each.table for each in others], promote_options="default"))
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
@@ -95,8 +96,12 @@ def _selected(table: pa.Table, condition: str) -> pa.Table:
 def split_rows(
     table: pa.Table, recipe: Recipe, *, earlier: pa.Table | None = None, drop_train: bool = False
 ) -> pa.Table:
-    """Fill `split`, group-safe and stratified over bin and cell; splits that are there stay."""
+    """Fill `split`, group-safe and stratified over bin and cell; splits that are there stay.
+
+    So with `fold`, if the recipe asks for folds; else there is no such column.
+    """
     if recipe.split == "none":
+        table = _without_folds(table)
         train = pa.array(["train"] * table.num_rows, pa.string())
         return table.set_column(table.column_names.index("split"), "split", train)
     for column in recipe.split.groups:
@@ -109,21 +114,38 @@ def split_rows(
     if drop_train:
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
-    return assign_splits(table, [cells.bin, cells.code], recipe.split.fractions, recipe.seed)
+    levels = [cells.bin, cells.code]
+    table = assign_splits(table, levels, recipe.split.fractions, recipe.seed)
+    if recipe.split.folds is None:
+        return _without_folds(table)
+    return assign_folds(table, levels, recipe.split.folds, recipe.seed)
+
+
+def _without_folds(table: pa.Table) -> pa.Table:
+    return table.select([name for name in table.column_names if name != FOLD.name])
 
 
 def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's own rows per split, and how far each split's shares of bins and cells are off.
 
     The distance is the total variation (0–1) between a split and the whole; pictures filled in do not count.
+    Where there are folds, `folds` says the same of them, the whole being what was dealt.
     """
     own = rows.filter(pa.array(own_rows(rows, recipe)))
     cells = assign_cells(own, recipe)
-    counts = {each["values"]: each["counts"] for each in own["split"].value_counts().to_pylist()}
-    return {
-        "rows": {name: counts.get(name, 0) for name in SPLITS},
-        "distance": {"bin": split_distance(own, cells.bin), "cell": split_distance(own, cells.code)},
-    }
+    found = _describe(np.array(own["split"].to_pylist()), cells.bin, cells.code)
+    found["rows"] = {name: found["rows"].get(name, 0) for name in SPLITS}
+    if FOLD.name in own.column_names:
+        dealt = pc.is_valid(own[FOLD.name]).to_numpy()
+        fold = own[FOLD.name].filter(pa.array(dealt)).to_numpy()
+        found["folds"] = _describe(fold, cells.bin[dealt], cells.code[dealt])
+    return found
+
+
+def _describe(part_of: np.ndarray, bin_of: np.ndarray, cell_of: np.ndarray) -> dict[str, Any]:
+    parts, counts = np.unique(part_of, return_counts=True)
+    distance = {"bin": split_distance(bin_of, part_of), "cell": split_distance(cell_of, part_of)}
+    return {"rows": dict(zip(map(str, parts), counts.tolist(), strict=True)), "distance": distance}
 
 
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
@@ -285,7 +307,10 @@ def _plan_table(
         "seed": [copy_seed(recipe.seed, image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
         "weight": _weights(cells, rows, splits, recipe),
     }
-    return pa.table([columns[field.name] for field in PLAN], schema=PLAN)
+    plan = pa.table([columns[field.name] for field in PLAN], schema=PLAN)
+    if FOLD.name not in table.column_names:
+        return plan
+    return plan.append_column(FOLD, table[FOLD.name].take(pa.array(rows)))
 
 
 def _pipelines(subtypes: list[str | None], copies: list[int], splits: list[str], recipe: Recipe) -> list[str]:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from affectdata.balance.card import data_card
-from affectdata.balance.drift import LOOKS, OverBound, look_of, measure_drift, over_bound
+from affectdata.balance.drift import FEATURES, LOOKS, OverBound, changes, look_of, measure_drift, over_bound
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, RenderSamples, canaries
 from affectdata.errors import IntegrityError, ManifestError, RecipeError
@@ -266,14 +267,17 @@ def _blame(problem: OverBound, table: pa.Table, render: RenderSamples) -> str:
     """Name the transform of a pipeline that alone moves a feature most, on some of its pictures."""
     made = table.filter(pc.equal(table["pipeline"], problem.pipeline)).slice(0, _BLAME_PICTURES)
     plain = made.set_column(made.column_names.index("pipeline"), "pipeline", [[""] * len(made)])
-    before = [look_of(rgb)[problem.feature_index] for _, rgb in render.draw(plain)]
+    before = _features(render, plain)
     moved = {}
     for step in render.pipelines[problem.pipeline]:
         alone = replace(render, pipelines={problem.pipeline: [step]})
-        after = [look_of(rgb)[problem.feature_index] for _, rgb in alone.draw(made)]
-        changes = [abs(float(new) - float(old)) for new, old in zip(after, before, strict=True)]
-        moved[next(iter(step))] = sum(changes) / len(changes)
+        change = changes(_features(alone, made), before)[:, problem.feature_index]
+        moved[next(iter(step))] = float(np.abs(change).mean())
     return max(moved, key=lambda name: moved[name])
+
+
+def _features(render: RenderSamples, batch: pa.Table) -> np.ndarray:
+    return np.array([look_of(rgb)[: len(FEATURES)] for _, rgb in render.draw(batch)], float)
 
 
 def _sums(partial: Path, pictures: dict[str, str]) -> str:
@@ -309,6 +313,7 @@ def release_info(
         ],
         "target": recipe.target,
         "rows": {row["split"]: row["count_all"] for row in splits},
+        "folds": recipe.split.folds if recipe.split != "none" else None,
         "originals": len(table) - copies,
         "copies": copies,
         "balance": plan.summary(),

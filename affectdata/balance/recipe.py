@@ -76,10 +76,16 @@ class Labels(StrictModel):
 
 
 class Split(StrictModel):
-    """Shares of val and test; train is the rest. `groups` are columns whose equal values stay together."""
+    """Shares of val and test; train is the rest. `groups` are columns whose equal values stay together.
+
+    `folds` deals train into that many parts for cross-validation, level over bins and cells. Train on all but
+    one, copies too, and score the originals of that one: `release.dataset("train", fold=0)` and
+    `("val", fold=0)`. Train is levelled as a whole: a fold that is left out takes its copies with it.
+    """
 
     val: Share = 0.0
     test: Share = 0.0
+    folds: Annotated[int, Field(ge=2, le=1000)] | None = None
     groups: list[str] = []
 
     @model_validator(mode="after")
@@ -213,8 +219,13 @@ class Recipe(StrictModel):
     def _contradictions(self) -> Iterator[str]:
         yield from self._target_problems()
         yield from self._pipeline_problems()
+        yield from self._fold_problems()
         for name in sorted(set(self.max_drift) - set(FEATURES)):
             yield f"max_drift: no feature {name!r}; known: {', '.join(FEATURES)}"
+
+    def _fold_problems(self) -> Iterator[str]:
+        if self.split != "none" and self.split.folds and self.originals == "drawn":
+            yield "split.folds: with `originals: drawn` train has no untouched picture to score a fold on"
 
     def _target_problems(self) -> Iterator[str]:
         if self.target in RATED and self.bins is None:

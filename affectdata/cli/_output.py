@@ -97,11 +97,14 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str 
 
 
 def say_splits(found: dict[str, Any]) -> None:
-    """Print the pictures per split, and how far each is from the whole (`planner.describe_splits`)."""
-    header = ["split", "pictures", "distance over bins", "over cells"]
-    far = found["distance"]
-    rows = [[name, n, far["bin"].get(name), far["cell"].get(name)] for name, n in found["rows"].items()]
-    say_table(header, rows)
+    """Print the pictures per split and fold, and how far each is from the whole (`describe_splits`)."""
+    for name, parts in (("split", found), ("fold", found.get("folds"))):
+        if parts:
+            far = parts["distance"]
+            rows = [
+                [part, n, far["bin"].get(part), far["cell"].get(part)] for part, n in parts["rows"].items()
+            ]
+            say_table([name, "pictures", "distance over bins", "over cells"], rows)
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,7 @@ from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
 from affectdata.balance.recipe import RATED, Recipe
 from affectdata.balance.render import RenderSamples
+from affectdata.balance.replay import ReadRendered, released_reader
 from affectdata.hashing import hash_ranks
 from affectdata.manifest import Pictures
 from affectdata.metrics import bin_codes
@@ -27,9 +28,7 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.features import (
     FeatureCache,
     Progress,
-    ReadRendered,
     compute_features,
-    released_reader,
     render_keys,
 )
 from affectdata.train.rows import Rows

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from affectdata.balance.recipe import parse_recipe
+from affectdata.balance.replay import released_reader
 from affectdata.errors import UsageError
 from affectdata.imaging import decode
 from affectdata.release import Release
-from affectdata.train.features import released_reader
 
 _FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
 _ITEM = ("sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype")
@@ -27,18 +27,22 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
     An item is a dict: `image`, a uint8 tensor (3, height, width) or what `transform` makes of it;
     `sample_id`, `weight`; and of valence, arousal, dominance (POMP, 0–100), emotion and subtype those that
     the row has. Pictures of one release may differ in size: to make batches, give a `transform` that crops or
-    resizes.
+    resizes. For cross-validation, `fold` leaves a fold out of "train", or gives its originals as "val".
 
     Raises:
-        UsageError: no such split.
+        UsageError: no such split or fold.
         IntegrityError: on reading a file that is not the one that was released.
         PicturesNotFound: the release is virtual, and its source pictures are not at hand.
     """
 
     def __init__(
-        self, release: Release, split: str, transform: Callable[[torch.Tensor], Any] | None = None
+        self,
+        release: Release,
+        split: str,
+        transform: Callable[[torch.Tensor], Any] | None = None,
+        fold: int | None = None,
     ) -> None:
-        table = release.split(split)
+        table = release.split(split, fold)
         if not len(table):
             there = ", ".join(pc.unique(release.table["split"]).to_pylist())
             raise UsageError(f"{release.name} has no split {split!r}", fix=f"its splits: {there}")

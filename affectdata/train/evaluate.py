@@ -13,6 +13,7 @@ import numpy as np
 
 from affectdata import metrics
 from affectdata.balance.recipe import Recipe
+from affectdata.labels import class_names, cut_values
 from affectdata.train.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
 from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, refit, with_output
 from affectdata.train.prepare import Split
@@ -20,7 +21,6 @@ from affectdata.train.rows import Rows
 
 HEADS = {"regressor": "svr", "ridge": "ridge"}  # name in the results: head
 _BOTH_HEADS = (RELEASE, ORIGINALS)  # arms that have ridge beside the SVR, and are asked about more pictures
-_CLASS_NAMES = {1: ["negative", "positive"], 2: ["negative", "neutral", "positive"]}
 _SHUFFLE = 3  # added to the seed
 
 
@@ -41,16 +41,6 @@ class Classes:
         return cut_values(values, self.thresholds or [], self.labels)
 
 
-def cut_values(values: np.ndarray, thresholds: Sequence[float], labels: Sequence[str]) -> np.ndarray:
-    """Return the label of each value; there is one label more than thresholds.
-
-    >>> cut_values(np.array([39.9, 40, 60, 60.1]), [40, 60], ["low", "mid", "high"]).tolist()
-    ['low', 'mid', 'mid', 'high']
-    """
-    codes = sum((values >= each).astype(int) for each in thresholds[:-1]) + (values > thresholds[-1])
-    return np.asarray(np.array(labels)[codes])
-
-
 def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) -> list[Classes]:
     """Return what there is to tell apart: the target's classes first, and the subtypes if there are several.
 
@@ -62,7 +52,7 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
         words = np.array(labels)
         found.append(Classes(recipe.target, labels, lambda rows: words[rows.stratum]))
     elif thresholds:
-        names = _CLASS_NAMES.get(len(thresholds)) or [f"class_{n}" for n in range(len(thresholds) + 1)]
+        names = class_names(len(thresholds))
         cut = list(thresholds)
         found.append(
             Classes(f"{recipe.target}_class", names, lambda rows: cut_values(rows.y, cut, names), thresholds)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from threadpoolctl import threadpool_limits
 
-from affectdata.split import deal_folds
+from affectdata.folds import deal_folds
 from affectdata.train.rows import Rows
 
 N_FOLDS = 5
@@ -68,7 +68,7 @@ def quiet_threads() -> Iterator[None]:
 
 def inner_folds(rows: Rows, stratum: np.ndarray, seed: int) -> Folds:
     """Return pairs of row numbers (train, test): a group is on one side only, test holds originals only."""
-    fold = deal_folds(rows.group, stratum, seed + _INNER, N_FOLDS)
+    fold = deal_folds(rows.group, [stratum], seed + _INNER, N_FOLDS)
     pairs = [
         (np.flatnonzero(fold != each), np.flatnonzero((fold == each) & (rows.copy == 0)))
         for each in np.unique(fold)
@@ -235,7 +235,7 @@ def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
     What a regressor says of its own training pictures has seen their labels: a second stage that is trained
     on that learns to believe it, and is wrong on new pictures.
     """
-    fold = deal_folds(rows.group, rows.stratum, seed + _SECOND_STAGE, N_FOLDS)
+    fold = deal_folds(rows.group, [rows.stratum], seed + _SECOND_STAGE, N_FOLDS)
     predicted = np.full(len(rows), float(np.average(rows.y, weights=rows.weight)))
     for each in np.unique(fold):
         inside = fold == each

@@ -14,10 +14,10 @@ from affectdata.balance.fill import fill_rows
 from affectdata.balance.recipe import Recipe, parse_recipe
 from affectdata.duplicates import assign_groups
 from affectdata.errors import InputError, RecipeError
+from affectdata.folds import deal_folds
 from affectdata.manifest import Manifest, Pictures
 from affectdata.release import Release, require_sound
 from affectdata.schema import EDGES
-from affectdata.split import deal_folds
 from affectdata.train.arms import (
     EVEN,
     ORIGINALS,
@@ -185,7 +185,7 @@ class _Dealing:
         own = self.originals.own
         fold = np.full(len(own), -1)
         group = self.group if group is None else group
-        fold[own] = deal_folds(group[own], self.originals.bin[own], seed, N_FOLDS)
+        fold[own] = deal_folds(group[own], [self.originals.bin[own]], seed, N_FOLDS)
         return fold
 
     def splits(self, folds: np.ndarray) -> list[_Planned]:

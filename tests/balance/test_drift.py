@@ -48,23 +48,26 @@ def test_a_plain_grey_picture_has_luminance_and_nothing_else() -> None:
     for level in (0, 51, 255):
         found = look(plain(level, level, level))
         assert found.pop("luminance") == pytest.approx(level / 2.55)
-        assert found == dict.fromkeys(FEATURES[1:], 0.0)
+        assert np.isnan(found.pop("hue"))
+        assert set(found.values()) == {0.0}
 
 
 @pytest.mark.parametrize(
-    ("rgb", "saturation", "warmth"),
+    ("rgb", "saturation", "hue"),
     [
-        ((255, 0, 0), 100, 100),
-        ((0, 0, 255), 100, -100),
-        ((0, 255, 0), 100, 0),
-        ((102, 51, 51), 50, 20),
-        ((255, 255, 255), 0, 0),
+        ((255, 0, 0), 100, 0),
+        ((0, 0, 255), 100, 240),
+        ((0, 255, 0), 100, 120),
+        ((0, 200, 200), 100, 180),
+        ((102, 51, 51), 50, 0),
+        ((255, 255, 255), 0, np.nan),
+        ((101, 100, 98), 3, np.nan),  # all but grey
     ],
 )
-def test_colours(rgb: tuple[int, int, int], saturation: float, warmth: float) -> None:
+def test_colours(rgb: tuple[int, int, int], saturation: float, hue: float) -> None:
     found = look(plain(*rgb))
     assert found["saturation"] == pytest.approx(saturation, abs=0.5)
-    assert found["warmth"] == pytest.approx(warmth, abs=0.01)
+    assert found["hue"] == pytest.approx(hue, abs=0.01, nan_ok=True)
     assert found["contrast"] == found["entropy"] == 0
 
 
@@ -94,7 +97,7 @@ def test_blur_takes_sharpness_and_edges_and_leaves_colour() -> None:
     before, after = look(rgb), look(blurred(rgb, 3))
     assert after["sharpness"] < before["sharpness"] - 1  # a tenth of the variance, and less
     assert after["edges"] < before["edges"] * 0.8
-    for name in ("luminance", "warmth"):
+    for name in ("luminance", "hue"):
         assert after[name] == pytest.approx(before[name], abs=1.5)
 
 
@@ -109,12 +112,12 @@ def test_a_large_picture_has_the_look_of_a_small_one() -> None:
     rgb = blurred(draw_picture(np.random.default_rng(2), 50.0), 2)
     large = cv2.resize(rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     small, big = look(rgb), look(large)
-    for name in ("luminance", "contrast", "saturation", "warmth"):
+    for name in ("luminance", "contrast", "saturation", "hue"):
         assert big[name] == pytest.approx(small[name], abs=1)
 
 
 def test_a_picture_of_one_pixel_has_a_look() -> None:
-    assert all(np.isfinite(list(look(plain(9, 9, 9, shape=(1, 1))).values())))
+    assert all(np.isfinite(list(look(plain(90, 9, 9, shape=(1, 1))).values())))
 
 
 # --- drift -----------------------------------------------------------------------------------------------
@@ -174,6 +177,58 @@ def test_drift_is_signed_by_pipeline_and_by_subtype() -> None:
     assert luminance(drift["by_subtype"]["–"]) == pytest.approx((10 / 2.55,) * 2, abs=1e-3)
     assert luminance(drift["all"]) == pytest.approx((5 / 2.55, 15 / 2.55), abs=1e-3)
     assert drift["probe"] is None  # too few rows
+
+
+def of_hue(degrees: float) -> np.ndarray:
+    """A plain picture of one HSV hue."""
+    hsv = np.full((8, 8, 3), (degrees / 2, 200, 180), np.uint8)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def turned(rgb: np.ndarray, degrees: int) -> np.ndarray:
+    """A picture with every pixel's HSV hue turned."""
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(int)
+    hsv[..., 0] = (hsv[..., 0] + degrees // 2) % 180
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+
+
+def hue_drift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    made = Released()
+    for key, (before, after) in enumerate(pairs):
+        made.add(key, before)
+        made.add(key, after, 1)
+    found = made.measure()["all"]["hue"]
+    return found["mean"], found["mean_abs"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"), [(350, 10, 20), (10, 350, -20), (100, 130, 30), (0, 170, 170)]
+)
+def test_hue_goes_the_shorter_way_round(before: int, after: int, moved: int) -> None:
+    mean, mean_abs = hue_drift([(of_hue(before), of_hue(after))])
+    assert (mean, mean_abs) == (pytest.approx(moved, abs=0.5), pytest.approx(abs(moved), abs=0.5))
+
+
+@pytest.mark.parametrize("degrees", [30, 90, -60])
+def test_a_turn_of_every_pixels_hue_is_measured_on_pictures_of_many_hues(degrees: int) -> None:
+    some = [rgb for rgb in pictures(30, seed=3) if np.isfinite(look(rgb)["hue"])]
+    assert len(some) > 15
+    assert hue_drift([(rgb, turned(rgb, degrees)) for rgb in some])[0] == pytest.approx(degrees, abs=4)
+
+
+def test_grey_has_no_hue_to_move() -> None:
+    grey = plain(100, 100, 100)
+    assert hue_drift([(of_hue(200), grey), (grey, of_hue(200)), (grey, grey)]) == (0, 0)
+    assert hue_drift([(grey, grey), (of_hue(200), of_hue(240))])[1] == pytest.approx(20, abs=1)
+
+
+def test_a_bound_on_hue_names_the_transform_that_turns_it(small_gaped: Path, tmp_path: Path) -> None:
+    shift = {"hue_shift_limit": [30, 30], "sat_shift_limit": [0, 0], "val_shift_limit": [0, 0], "p": 1.0}
+    steps = [*FLIP, {"HueSaturationValue": shift}]
+    with pytest.raises(RecipeError, match=r"moves hue by .* most of it by HueSaturationValue"):
+        publish(
+            small_gaped, tmp_path, max_drift={"hue": 10.0}, allow={"colour": 1.0}, pipelines={"flip": steps}
+        )
 
 
 def test_originals_of_val_and_test_do_not_count() -> None:

@@ -70,12 +70,14 @@ def test_a_release_holds_what_it_says(whole: Path) -> None:
         assert files == listed | {"metadata.parquet"}
 
 
-def test_two_runs_two_workers_and_another_path_give_the_same_bytes(
-    small_gaped: Path, tmp_path: Path, whole: Path
+@pytest.mark.parametrize("workers", [2, 8])
+def test_two_runs_more_workers_and_another_path_give_the_same_bytes(
+    small_gaped: Path, tmp_path: Path, whole: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publishing, "_BATCH", 3)  # enough batches for every worker
     moved = tmp_path / "elsewhere" / "other name"
     shutil.copytree(small_gaped, moved)
-    release = publish(moved, tmp_path, workers=2)
+    release = publish(moved, tmp_path, workers=workers)
     assert release.path.name == whole.name
     assert contents(release.path) == contents(whole)
 

@@ -16,7 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata import metrics
-from affectdata.train.evaluate import TellSplit, cut_values, find_classes, most_similar
+from affectdata.labels import cut_values
+from affectdata.train.evaluate import TellSplit, find_classes, most_similar
 from affectdata.train.heads import (
     GRIDS,
     fit_classifier,

@@ -1,0 +1,61 @@
+"""Read the pictures of a release: its files, or rendered in memory where it is virtual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from affectdata.balance.recipe import Recipe
+from affectdata.balance.render import RenderSamples
+from affectdata.errors import IntegrityError
+from affectdata.hashing import file_hash
+from affectdata.manifest import Pictures
+from affectdata.release import Release
+
+Read = Callable[[pa.Table], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReleased:
+    """Read the released files of a batch (`file_name`, `file_sha256`) from the folder of the release."""
+
+    folder: str
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        rows = batch.select(["file_name", "file_sha256"]).to_pylist()
+        return [self._read(row["file_name"], row["file_sha256"]) for row in rows]
+
+    def _read(self, name: str, expected: str) -> bytes:
+        path = Path(self.folder, name)
+        data = path.read_bytes() if path.is_file() else b""
+        if file_hash(data) != expected:
+            raise IntegrityError(
+                f"{name} is not the file that was released",
+                where=str(path),
+                fix="`affectdata verify` names every such file; `affectdata balance` makes the release anew",
+            )
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRendered:
+    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as the release was."""
+
+    render: RenderSamples
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        return list(self.render(batch)["data"].to_pylist())
+
+
+def released_reader(release: Release, pictures: Pictures | None, recipe: Recipe) -> Read:
+    """Return what reads a release's pictures; a virtual one renders them from its source pictures.
+
+    Raises:
+        PicturesNotFound: it is virtual, and the source pictures are not at hand.
+    """
+    if not release.is_virtual:
+        return ReadReleased(str(release.path))
+    return ReadRendered(RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines))

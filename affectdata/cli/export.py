@@ -1,0 +1,69 @@
+"""`affectdata export`: a release in the form that another program reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from affectdata.cli._output import (
+    common_options,
+    document,
+    parse_roots,
+    progress,
+    roots_option,
+    say,
+    workers_option,
+)
+from affectdata.registry import find_plugins
+
+
+@click.command("export")
+@click.argument("release", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(find_plugins("exports")), help="The form wanted.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to make. [default: exports/<release>-<form>]",
+)
+@click.option("--by", metavar="COLUMN", help="Classes of `folders`. [default: those of the recipe's target]")
+@click.option(
+    "--i-may-redistribute",
+    "may_redistribute",
+    is_flag=True,
+    help="Export pictures though their terms forbid to pass them on: you may, or you keep them.",
+)
+@roots_option
+@workers_option
+@common_options
+def command(
+    release: Path,
+    to: str,
+    out: Path | None,
+    by: str | None,
+    may_redistribute: bool,
+    roots: tuple[str, ...],
+    workers: int | None,
+) -> int:
+    """Write RELEASE in another form, with its terms: a folder per class, tar shards, or Croissant metadata.
+
+    The pictures are those of the release, byte for byte; those of a virtual release are rendered.
+    """
+    from affectdata.exports._write import export_release
+    from affectdata.release import open_release
+
+    opened = open_release(release, parse_roots(roots))
+    folder = out or Path("exports") / f"{opened.name}-{to}"
+    with progress("export") as move:
+        export_release(
+            opened,
+            to,
+            folder,
+            by=by,
+            may_redistribute=may_redistribute,
+            workers=workers,
+            progress=move,
+        )
+    say(f"wrote {folder}")
+    document("affectdata/export/1", {"release": str(opened.path), "to": to, "out": str(folder)})
+    return 0

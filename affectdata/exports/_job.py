@@ -1,0 +1,131 @@
+"""What an export module offers, and what it is handed. To add a format, write one module in this folder.
+
+HAS_PICTURES         whether it holds pictures, which their terms may forbid to pass on
+HAS_CLASSES          whether it sorts them into classes
+export(job, folder)  write the release into an empty folder: equal bytes for equal releases, bounded memory
+
+The folder takes its name when `export` has returned; `README.md`, with the terms, is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.balance.recipe import Recipe
+from affectdata.balance.replay import Read
+from affectdata.errors import InputError, IntegrityError
+from affectdata.hashing import file_hash
+from affectdata.labels import class_names, cut_values
+from affectdata.release import Release
+from affectdata.workers import map_ordered
+
+_BATCH = 24  # pictures in one worker's hands
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sound release, how its pictures are read, and what to sort them by (`by`, a column)."""
+
+    release: Release
+    recipe: Recipe
+    read: Read | None
+    by: str | None = None
+    workers: int = 1
+    progress: Callable[[int, int], None] | None = None
+
+    def pictures(self, table: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield each row of `table` with the bytes of its picture, in order, a few batches in memory.
+
+        Raises:
+            IntegrityError: a picture is not the one that was released.
+        """
+        if self.read is None:
+            raise TypeError("an export without HAS_PICTURES reads none")
+        read, done = ReadChecked(self.read), 0
+        batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
+        for batch, pictures in zip(batches, map_ordered(read, batches, self.workers), strict=True):
+            yield from zip(batch.to_pylist(), pictures, strict=True)
+            done += len(batch)
+            if self.progress:
+                self.progress(done, len(table))
+
+    def classes(self) -> pa.ChunkedArray:
+        """Return the class of every row: the word in its column `by`, by default the recipe's target.
+
+        A number is cut where `check.classes` of the recipe says.
+
+        Raises:
+            InputError: no such column, rows without a class, or a number with nothing to cut it by.
+        """
+        name, table = self.by or self.recipe.target, self.release.table
+        if name not in table.column_names:
+            words = [field.name for field in table.schema if pa.types.is_string(field.type)]
+            raise InputError(f"the release has no column {name!r}", where="--by", fix=", ".join(words))
+        values = table[name]
+        if values.null_count:
+            raise InputError(
+                f"{name} is null in {values.null_count} of {len(table)} rows",
+                where="--by",
+                fix="choose another column, or leave those rows out of the release (`where:`)",
+            )
+        if pa.types.is_string(values.type):
+            return values
+        thresholds = self.recipe.check.classes.get(name)
+        if thresholds is None:
+            raise InputError(
+                f"{name} is a number, and the recipe's check.classes does not say where to cut it",
+                where="--by",
+                fix="choose a column of words, such as --by subtype",
+            )
+        cut = cut_values(np.asarray(values.to_numpy(), float), thresholds, class_names(len(thresholds)))
+        return pa.chunked_array([pa.array(cut.tolist(), pa.string())])
+
+
+class Exporter(Protocol):
+    """An export module."""
+
+    HAS_PICTURES: bool
+    HAS_CLASSES: bool
+
+    def export(self, job: Job, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChecked:
+    """Read a batch and hold every picture against the hash that the release has of it."""
+
+    read: Read
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        pictures = self.read(batch)
+        expected = batch["file_sha256"].to_pylist()
+        for name, data, digest in zip(batch["file_name"].to_pylist(), pictures, expected, strict=True):
+            if file_hash(data) != digest:
+                raise IntegrityError(
+                    f"{name}, rendered anew, is not the picture that was released",
+                    where="a virtual release",
+                    fix="`affectdata verify --rebuild 1` says why; export it where it was made",
+                )
+        return pictures
+
+
+def check_names(table: pa.Table, splits: tuple[str, ...]) -> None:
+    """Refuse rows whose names would lead a file out of its folder.
+
+    Raises:
+        IntegrityError: naming the first ones.
+    """
+    plain = pc.match_substring_regex(table["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
+    plain = pc.and_(plain, pc.is_in(table["split"], pa.array(splits)))
+    bad = table["sample_id"].filter(pc.invert(plain)).to_pylist()
+    if bad:
+        named = ", ".join(repr(each) for each in bad[:_SHOWN])
+        raise IntegrityError(f"{len(bad)} rows have names that `affectdata` does not give: {named}")

@@ -1,0 +1,116 @@
+"""Export a release: check it and its terms, write into a hidden folder, give that its name at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from affectdata.balance.card import sources_and_terms
+from affectdata.balance.recipe import parse_recipe
+from affectdata.balance.replay import released_reader
+from affectdata.errors import UsageError
+from affectdata.exports._job import Exporter, Job, check_names
+from affectdata.registry import load_plugin
+from affectdata.release import Release, require_sound
+from affectdata.split import SPLITS
+from affectdata.tables import locked_folder, write_text
+from affectdata.workers import default_workers
+
+TERMS_FILE = "README.md"
+
+
+def export_release(
+    release: Release,
+    to: str,
+    out: Path,
+    *,
+    by: str | None = None,
+    may_redistribute: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a release in the format `to` as the folder `out`, whole or not at all.
+
+    A virtual release is rendered, bit for bit as it was released. `may_redistribute` is the user's word that
+    pictures whose terms forbid it may be passed on.
+
+    Raises:
+        IntegrityError: the release breaks its promises, or a picture is not the one that was released.
+        UsageError: the terms forbid it, `out` is taken, or the format has no classes for `by`.
+        PicturesNotFound: the release is virtual, and its source pictures are not at hand.
+    """
+    plugin = cast(Exporter, load_plugin("exports", to))
+    if by is not None and not plugin.HAS_CLASSES:
+        raise UsageError(f"--to {to} does not sort by classes", fix="leave --by out")
+    require_sound(release)
+    check_names(release.table, SPLITS)
+    if plugin.HAS_PICTURES and not may_redistribute:
+        _check_terms(release)
+    recipe = parse_recipe(release.recipe_document, str(release.path))
+    read = released_reader(release, None, recipe) if plugin.HAS_PICTURES else None
+    job = Job(release, recipe, read, by, workers or default_workers(), progress)
+    out = out.resolve()
+    partial = out.with_name(f".{out.name}.partial")
+    _check_free(out)
+    with locked_folder(partial, wait=False):
+        _check_free(out)  # another run may have been first
+        try:
+            _empty(partial)  # what a killed run left
+            plugin.export(job, partial)
+            write_text(partial / TERMS_FILE, _readme(release, to))
+            os.sync()  # the files reach the disk before the folder takes its name
+            partial.replace(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out} is there already", fix="choose another --out, or remove it")
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _check_terms(release: Release) -> None:
+    """Refuse to export pictures that must not be passed on.
+
+    Raises:
+        UsageError: naming the sources and their terms.
+    """
+    terms = {each["source"]: each for each in release.info["manifests"]}
+    sources = release.table["source"].unique().to_pylist()
+    forbidden = [name for name in sorted(sources) if not terms.get(name, {}).get("redistributable")]
+    if forbidden:
+        said = [
+            f"{name} ({terms[name]['license'] if name in terms else 'terms unknown'})" for name in forbidden
+        ]
+        raise UsageError(
+            f"the terms of {', '.join(said)} do not let its pictures be passed on",
+            where=str(release.path),
+            fix="--i-may-redistribute, if you may, or if the export stays with you",
+        )
+
+
+def _readme(release: Release, to: str) -> str:
+    lines = [
+        f"# {release.info['name']}, as {to}",
+        "",
+        f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} pictures and "
+        f"{release.info['copies']} augmented copies of them.",
+        "",
+        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        "",
+        "## Sources and terms",
+        "",
+        *sources_and_terms(release.info),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Croissant metadata (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html) of a release.
+
+    croissant.json    to be laid into a copy of the release's folder: names in it are relative to that
+
+It describes `manifest.parquet`, column by column, and the pictures; it holds neither. Whoever publishes the
+release adds `creator`, `version` and its `url`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from affectdata.exports._job import Job
+from affectdata.hashing import file_hash
+from affectdata.release import TABLE_FILE
+from affectdata.tables import write_json
+
+HAS_PICTURES = False
+HAS_CLASSES = False
+_CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+_CROISSANT_TERMS = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet"),
+    *("format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet"),
+    *("references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField"),
+    "transform",
+)
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
+}
+_MIME = {".jpg": "image/jpeg", ".png": "image/png"}
+
+
+def export(job: Job, folder: Path) -> None:
+    """Write `croissant.json`."""
+    write_json(folder / "croissant.json", describe(job))
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """Return the JSON-LD document."""
+    release, info = job.release, job.release.info
+    sources = info["manifests"]
+    titles = ", ".join(each["title"] for each in sources)
+    data = release.read(TABLE_FILE)
+    table = {
+        "@type": "cr:FileObject",
+        "@id": TABLE_FILE,
+        "name": TABLE_FILE,
+        "contentUrl": TABLE_FILE,
+        "contentSize": f"{len(data)} B",
+        "encodingFormat": "application/x-parquet",
+        "sha256": file_hash(data),
+    }
+    rows = {
+        "@type": "cr:RecordSet",
+        "@id": "rows",
+        "name": "rows",
+        "description": "One row per released picture; copy 0 is the original.",
+        "key": {"@id": "rows/sample_id"},
+        "field": [_field(each) for each in release.table.schema],
+    }
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": _CONFORMS_TO,
+        "name": release.name,
+        "description": f"Pictures with ratings from {titles}, levelled on {info['target']}: "
+        f"{info['originals']} originals, {info['copies']} copies.",
+        "license": [each["license"] for each in sources],
+        "citeAs": " / ".join(each["citation"] for each in sources),
+        "isBasedOn": [each["url"] for each in sources if each["url"]],
+        "datePublished": info["created"],
+        "distribution": [table, *([] if release.is_virtual else [_pictures(job)])],
+        "recordSet": [rows, *([] if release.is_virtual else [_PICTURES])],
+    }
+
+
+def _field(column: pa.Field) -> dict[str, Any]:
+    kind = "sc:Float" if pa.types.is_floating(column.type) else "sc:Text"
+    return {
+        "@type": "cr:Field",
+        "@id": f"rows/{column.name}",
+        "name": column.name,
+        "dataType": "sc:Integer" if pa.types.is_integer(column.type) else kind,
+        "source": {"fileObject": {"@id": TABLE_FILE}, "extract": {"column": column.name}},
+    }
+
+
+def _pictures(job: Job) -> dict[str, Any]:
+    suffix = job.recipe.image.suffix
+    splits = sorted(job.release.table["split"].unique().to_pylist())
+    return {
+        "@type": "cr:FileSet",
+        "@id": "files",
+        "name": "files",
+        "encodingFormat": _MIME[suffix],
+        "includes": [f"{split}/*{suffix}" for split in splits],
+    }
+
+
+_PICTURES = {
+    "@type": "cr:RecordSet",
+    "@id": "pictures",
+    "name": "pictures",
+    "description": "The pictures, by the name of their file without its folder.",
+    "field": [
+        {
+            "@type": "cr:Field",
+            "@id": f"pictures/{name}",
+            "name": name,
+            "dataType": kind,
+            "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": what}},
+        }
+        for name, kind, what in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
+    ],
+}
