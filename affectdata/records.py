@@ -90,7 +90,8 @@ class SourceInfo:
     """What is known of a source as a whole: its data sheet in a form that code can use.
 
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
-    split. `evidence` is "seen" when the layout was read in real files, else "unverified".
+    split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
+    citation as an entry for LaTeX; empty where there is no paper.
     """
 
     name: str
@@ -104,6 +105,7 @@ class SourceInfo:
     groups: tuple[str, ...] = ()
     redistributable: bool = False
     evidence: str = "seen"
+    bibtex: str = ""
 
 
 @dataclass(frozen=True, slots=True)

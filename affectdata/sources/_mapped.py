@@ -72,6 +72,7 @@ class ColumnMap(StrictModel):
     license: str = "not stated"
     citation: str = "not stated"
     url: str = ""
+    bibtex: str = ""
     evidence: Literal["seen", "unverified"] = "seen"
 
     @field_validator("encoding")
@@ -142,6 +143,7 @@ class ColumnMap(StrictModel):
             },
             groups=tuple(self.groups),
             evidence=self.evidence,
+            bibtex=self.bibtex,
         )
 
 

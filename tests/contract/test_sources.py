@@ -74,6 +74,8 @@ def test_data_sheet_is_filled_in(plugin: ModuleType) -> None:
     assert set(info.groups) <= set(manifest_schema().names)
     assert info.evidence in ("seen", "unverified")
     assert len((plugin.__doc__ or "").splitlines()) > 5
+    if info.name not in ("image_folder", "table"):  # those have no paper of their own
+        assert info.bibtex.startswith("@") and info.bibtex.count("{") == info.bibtex.count("}")
 
 
 def test_sample_depends_on_nothing_but_the_seed(plugin: ModuleType, sample: Path, tmp_path: Path) -> None:
