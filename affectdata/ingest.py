@@ -165,9 +165,11 @@ def recognise(tree: Tree) -> tuple[str, str]:
 
 
 def _detect(tree: Tree) -> list[tuple[str, str]]:
-    plugins = [(name, cast(Source, load_plugin("sources", name))) for name in find_plugins("sources")]
-    found = [(name, plugin.detect(tree)) for name, plugin in plugins]
-    return [(name, why) for name, why in found if why]
+    """Return the sources that recognise a tree, and why; the generic ones only where no other does."""
+    plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
+    found = [(plugin.INFO, plugin.detect(tree)) for plugin in plugins]
+    specific = any(why for info, why in found if not info.generic)
+    return [(info.name, why) for info, why in found if why and not (specific and info.generic)]
 
 
 def _expected_layout(info: SourceInfo) -> str:

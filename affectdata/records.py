@@ -91,7 +91,8 @@ class SourceInfo:
 
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
     split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
-    citation as an entry for LaTeX; empty where there is no paper.
+    citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
+    particular: where a collection recognises a tree too, that one wins.
     """
 
     name: str
@@ -106,6 +107,7 @@ class SourceInfo:
     redistributable: bool = False
     evidence: str = "seen"
     bibtex: str = ""
+    generic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ INFO = SourceInfo(
     citation=_STATED,
     url="",
     layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
+    generic=True,
 )
 _EXAMPLE = """
     name: my_norms
