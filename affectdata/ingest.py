@@ -23,7 +23,7 @@ from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
 from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
-from affectdata.noticed import find_against_sign, find_far_apart
+from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
 from affectdata.probe import Probe
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
@@ -91,12 +91,15 @@ def ingest(
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
-        UsageError: a manifest of that name was made from another folder, and `replace` is not set.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
+            source has no such variant.
     """
     tree = read_tree(root, leave_out=out)
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
-    reading = plugin.read(tree, options or ReadOptions())
+    options = options or ReadOptions()
+    _check_variant(plugin.INFO, options.variant)
+    reading = plugin.read(tree, options)
     _check_name(reading.info.name)
     _check_replace(out, reading.info.name, root, replace)
     items = _sort_items(reading.items, reading.info)
@@ -116,6 +119,7 @@ def ingest(
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
     items.findings += [*find_far_apart(table, edges), *find_against_sign(table, reading.info)]
+    items.findings += find_undecided(table, emotions)
 
     path = out / f"{reading.info.name}.parquet"
     table = _keep_splits(table, path, items.findings)
@@ -180,6 +184,14 @@ def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
+        )
+
+
+def _check_variant(info: SourceInfo, variant: str | None) -> None:
+    if variant is not None and variant not in info.variants:
+        raise UsageError(
+            f"{info.name} has no variant {variant!r}",
+            fix=f"its variants: {', '.join(info.variants) or 'none'}",
         )
 
 

@@ -92,7 +92,8 @@ class SourceInfo:
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
     split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
-    particular: where a collection recognises a tree too, that one wins.
+    particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
+    one tree that --variant chooses from, the default first.
     """
 
     name: str
@@ -108,6 +109,7 @@ class SourceInfo:
     evidence: str = "seen"
     bibtex: str = ""
     generic: bool = False
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ _FIRST_REJECTS = 10
 @click.option(
     "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
 )
+@click.option("--variant", help="Which reading of a source that has several (`affectdata sources NAME`).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -51,6 +52,7 @@ def command(
     source: str | None,
     map_path: Path | None,
     name: str | None,
+    variant: str | None,
     out: Path,
     strict: bool,
     replace: bool,
@@ -71,7 +73,7 @@ def command(
         result = ingest(
             root,
             source=source,
-            options=ReadOptions(map_path=map_path, name=name),
+            options=ReadOptions(map_path=map_path, name=name, variant=variant),
             out=out,
             workers=workers,
             strict=strict,

@@ -29,9 +29,16 @@ def command(name: str | None, cite: bool) -> int:
         info = module.INFO
         say(inspect.getdoc(module) or info.title)
         say(f"\nlayout:   {info.layout}\nterms:    {info.license}")
+        if info.variants:
+            say(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
         say(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
         content = {"name": info.name, "title": info.title, "layout": info.layout, "license": info.license}
-        more = {"citation": info.citation, "bibtex": info.bibtex, "evidence": info.evidence}
+        more = {
+            "citation": info.citation,
+            "bibtex": info.bibtex,
+            "evidence": info.evidence,
+            "variants": info.variants,
+        }
         document("affectdata/source/1", {**content, "url": info.url, **more})
         return 0
     infos = [load_plugin("sources", each).INFO for each in find_plugins("sources")]
