@@ -24,7 +24,7 @@ from affectdata.indexes import compare_index
 from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
-from affectdata.probe import Probe
+from affectdata.probe import Probe, mark_placeholders
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import REJECTS, manifest_schema
@@ -111,6 +111,8 @@ def ingest(
     memo = out / f".{reading.info.name}.memo"
     n_workers = workers or default_workers()
     probed = _probe_all(tree, items.records, Probe(str(root), strict), memo, rehash, n_workers, progress)
+    if reading.info.placeholder_names:
+        probed = mark_placeholders(probed, reading.info.placeholder_names)
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table, n_merged = _build(items, probed, reading.info, emotions)
     if not len(table):

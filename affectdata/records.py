@@ -93,7 +93,8 @@ class SourceInfo:
     split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
     particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
-    one tree that --variant chooses from, the default first.
+    one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
+    so many file names or more is what a site shows where a photograph is gone.
     """
 
     name: str
@@ -110,6 +111,7 @@ class SourceInfo:
     bibtex: str = ""
     generic: bool = False
     variants: tuple[str, ...] = ()
+    placeholder_names: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
