@@ -94,7 +94,8 @@ class SourceInfo:
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
     particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
     one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
-    so many file names or more is what a site shows where a photograph is gone.
+    so many file names or more is what a site shows where a photograph is gone. `overlay` is a source that has
+    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`).
     """
 
     name: str
@@ -112,6 +113,7 @@ class SourceInfo:
     generic: bool = False
     variants: tuple[str, ...] = ()
     placeholder_names: int | None = None
+    overlay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
