@@ -23,8 +23,8 @@ from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
 from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
-from affectdata.noticed import find_against_sign, find_far_apart
-from affectdata.probe import Probe
+from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
+from affectdata.probe import Probe, mark_placeholders
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, REJECTS, manifest_schema
@@ -62,7 +62,7 @@ class IngestResult:
 
 
 @dataclass(slots=True)
-class _Sorted:
+class SortedItems:
     """The items of a source, by kind."""
 
     records: list[Record] = field(default_factory=list)
@@ -91,15 +91,18 @@ def ingest(
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
-        UsageError: a manifest of that name was made from another folder, and `replace` is not set.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
+            source has no such variant.
     """
     tree = read_tree(root, leave_out=out)
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
-    reading = plugin.read(tree, options or ReadOptions())
-    _check_name(reading.info.name)
-    _check_replace(out, reading.info.name, root, replace)
-    items = _sort_items(reading.items, reading.info)
+    options = options or ReadOptions()
+    check_variant(plugin.INFO, options.variant)
+    reading = plugin.read(tree, options)
+    check_name(reading.info.name)
+    check_replace(out, reading.info.name, root, replace)
+    items = sort_items(reading.items, reading.info)
     if not items.records and not items.rejects:
         raise SourceError(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
@@ -108,6 +111,8 @@ def ingest(
     memo = out / f".{reading.info.name}.memo"
     n_workers = workers or default_workers()
     probed = _probe_all(tree, items.records, Probe(str(root), strict), memo, rehash, n_workers, progress)
+    if reading.info.placeholder_names:
+        probed = mark_placeholders(probed, reading.info.placeholder_names)
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table, n_merged = _build(items, probed, reading.info, emotions)
     if not len(table):
@@ -116,15 +121,9 @@ def ingest(
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
     items.findings += [*find_far_apart(table, edges), *find_against_sign(table, reading.info)]
+    items.findings += find_undecided(table, emotions)
 
-    path = out / f"{reading.info.name}.parquet"
-    table = _keep_splits(table, path, items.findings)
-    rejects = _rejects_table(items.rejects)
-    schema = manifest_schema(emotions, folds=FOLD.name in table.column_names)
-    table = table.select(schema.names).cast(schema)
-    write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
-    write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
-    manifest = write_manifest(table, _metadata(reading.info, emotions), path)
+    manifest, rejects = write_tables(table, edges, items, describe_source(reading.info, emotions), out)
     note_root(out, reading.info.name, root)
     n_junk = sum(reject.reason is Reason.JUNK for reject in items.rejects)
     counts = {
@@ -166,19 +165,31 @@ def recognise(tree: Tree) -> tuple[str, str]:
 
 
 def _detect(tree: Tree) -> list[tuple[str, str]]:
-    plugins = [(name, cast(Source, load_plugin("sources", name))) for name in find_plugins("sources")]
-    found = [(name, plugin.detect(tree)) for name, plugin in plugins]
-    return [(name, why) for name, why in found if why]
+    """Return the sources that recognise a tree, and why; the generic ones only where no other does."""
+    plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
+    found = [(plugin.INFO, plugin.detect(tree)) for plugin in plugins]
+    specific = any(why for info, why in found if not info.generic)
+    return [(info.name, why) for info, why in found if why and not (specific and info.generic)]
 
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse a name that no manifest can have."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
+        )
+
+
+def check_variant(info: SourceInfo, variant: str | None) -> None:
+    """Refuse a variant that the source does not have."""
+    if variant is not None and variant not in info.variants:
+        raise UsageError(
+            f"{info.name} has no variant {variant!r}",
+            fix=f"its variants: {', '.join(info.variants) or 'none'}",
         )
 
 
@@ -191,7 +202,8 @@ def _nothing_kept(rejects: list[Reject], root: Path) -> SourceError:
     )
 
 
-def _check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
+def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
+    """Refuse to replace a manifest made from another folder, unless that is gone or `replace` is set."""
     noted = read_local(out).get(name)
     path = out / f"{name}.parquet"
     moved = noted and not Path(noted).is_dir()  # the pictures went elsewhere: this is the way to say so
@@ -203,8 +215,9 @@ def _check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
         )
 
 
-def _sort_items(items: Iterable[Item], info: SourceInfo) -> _Sorted:
-    into = _Sorted()
+def sort_items(items: Iterable[Item], info: SourceInfo) -> SortedItems:
+    """Sort what a source says by kind; a rating outside its scale is a reject."""
+    into = SortedItems()
     for item in items:
         if isinstance(item, Record):
             outside = _out_of_range(item, info)
@@ -231,7 +244,7 @@ def _out_of_range(record: Record, info: SourceInfo) -> Reject | None:
     return None
 
 
-def _sweep(tree: Tree, items: _Sorted) -> None:
+def _sweep(tree: Tree, items: SortedItems) -> None:
     """Account for every file that the source did not name."""
     named = Counter(record.path for record in items.records)
     named.update(items.annotations)
@@ -291,7 +304,9 @@ def _probe_all(
     return seen.take(pc.index_in(stamps["path"], seen["path"].combine_chunks()))
 
 
-def _build(items: _Sorted, probed: pa.Table, info: SourceInfo, emotions: list[str]) -> tuple[pa.Table, int]:
+def _build(
+    items: SortedItems, probed: pa.Table, info: SourceInfo, emotions: list[str]
+) -> tuple[pa.Table, int]:
     """Join records with what was seen of their pictures; bad pictures and exact duplicates become rejects."""
     rows: list[dict[str, Any]] = []
     first: dict[str, Record] = {}
@@ -305,7 +320,7 @@ def _build(items: _Sorted, probed: pa.Table, info: SourceInfo, emotions: list[st
             n_merged += 1
         else:
             first[seen["image_id"]] = record
-            rows.append({**seen, **_columns_of(record, info)})
+            rows.append({**seen, **columns_of(record, info)})
     schema = manifest_schema(emotions)
     return pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("group_id"))), n_merged
 
@@ -323,7 +338,8 @@ def _label(record: Record) -> str:
     return " ".join(filter(None, [record.subtype, record.emotion, *ratings])) or "no label"
 
 
-def _columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
+def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
+    """Return a record as columns of the manifest."""
     row: dict[str, Any] = {name: getattr(record, name) for name in _AS_THEY_ARE}
     row |= {
         "source": info.name,
@@ -348,6 +364,19 @@ def _columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
     return row
 
 
+def write_tables(
+    table: pa.Table, edges: pa.Table, items: SortedItems, metadata: dict[str, Any], out: Path
+) -> tuple[Manifest, pa.Table]:
+    """Write a manifest, its rejects and its edges; return the manifest and the rejects as a table."""
+    path = out / f"{metadata['source']}.parquet"
+    table = _keep_splits(table, path, items.findings)
+    rejects = _rejects_table(items.rejects)
+    schema = manifest_schema(metadata["emotions"], folds=FOLD.name in table.column_names)
+    write_table(rejects, path.with_suffix(".rejects.parquet"), "rejects")
+    write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
+    return write_manifest(table.select(schema.names).cast(schema), metadata, path), rejects
+
+
 def _keep_splits(table: pa.Table, path: Path, findings: list[Finding]) -> pa.Table:
     """Take over the splits that the manifest at `path` has: a split, once made, stays."""
     if not path.is_file():
@@ -369,7 +398,8 @@ def _rejects_table(rejects: list[Reject]) -> pa.Table:
     return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 3, schema=REJECTS)
 
 
-def _metadata(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
+def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
+    """Return what a manifest says of its source as a whole."""
     return {
         "source": info.name,
         "title": info.title,

@@ -7,7 +7,7 @@ of the file; it is looked up (`find_roots`), and every picture read is checked a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +197,30 @@ def find_manifests(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)
+
+
+def load_others(
+    table: pa.Table, folder: Path, roots: Mapping[str, Path], say: Callable[[str], None]
+) -> tuple[list[Manifest], dict[str, Path]]:
+    """Load the manifests in a folder that share no source with `table`, and find their pictures' folders.
+
+    One whose pictures are nowhere to be found is left out, after saying so.
+    """
+    own = set(table["source"].unique().to_pylist())
+    found: list[Manifest] = []
+    where: dict[str, Path] = {}
+    for path in find_manifests(folder):
+        manifest = load_manifest(path)
+        sources = sorted(manifest.table["source"].unique().to_pylist())
+        if own & set(sources):
+            continue
+        try:
+            where |= find_roots(sources, folder, roots)
+        except PicturesNotFound as error:
+            say(f"note: {path.stem} is left out: {error.what}")
+        else:
+            found.append(manifest)
+    return found, where
 
 
 def check_roots(given: Mapping[str, str | Path], manifests: Sequence[Manifest]) -> None:

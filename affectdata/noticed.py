@@ -42,3 +42,14 @@ def find_against_sign(table: pa.Table, info: SourceInfo) -> list[Finding]:
             text = f"{n_other} of {len(valences)} in {code} ({subtype.name}) are rated on the {side} side"
             findings.append(Finding("against_sign", text))
     return findings
+
+
+def find_undecided(table: pa.Table, emotions: list[str]) -> list[Finding]:
+    """Count the pictures without a dominant emotion though raters chose some: a tie, or no majority."""
+    if not emotions:
+        return []
+    felt = pc.max_element_wise(*(table[f"emotion_{name}"] for name in emotions))
+    undecided = pc.and_(pc.is_null(table["emotion"]), pc.greater(felt, 0))
+    n = pc.sum(undecided).as_py() or 0
+    text = f"{n} of {len(table)} have no dominant emotion: a tie, or no majority"
+    return [Finding("undecided", text)] if n else []

@@ -90,7 +90,12 @@ class SourceInfo:
     """What is known of a source as a whole: its data sheet in a form that code can use.
 
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
-    split. `evidence` is "seen" when the layout was read in real files, else "unverified".
+    split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
+    citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
+    particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
+    one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
+    so many file names or more is what a site shows where a photograph is gone. `overlay` is a source that has
+    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`).
     """
 
     name: str
@@ -104,6 +109,11 @@ class SourceInfo:
     groups: tuple[str, ...] = ()
     redistributable: bool = False
     evidence: str = "seen"
+    bibtex: str = ""
+    generic: bool = False
+    variants: tuple[str, ...] = ()
+    placeholder_names: int | None = None
+    overlay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,10 @@ class Release:
             document = yaml.safe_load(self.read(RECIPE_FILE))
         except (yaml.YAMLError, ValueError):
             document = None
-        if not isinstance(document, dict) or not {"seed", "pipelines"} <= set(document):
+        expected = {"seed": int, "pipelines": dict}
+        if not isinstance(document, dict) or any(
+            not isinstance(document.get(name), kind) for name, kind in expected.items()
+        ):
             raise IntegrityError(f"{RECIPE_FILE} is not the file that was published", where=str(self.path))
         return document
 
@@ -253,8 +256,9 @@ def check_encoding(release: Release) -> list[Finding]:
     """
     found: dict[str, list[str]] = {}
     for name in [] if release.is_virtual else release.table["file_name"].to_pylist():
-        if (release.path / name).is_file():  # what is missing is another finding
-            found.setdefault(_encoding(release.path / name), []).append(name)
+        kind = _encoding(release.path / name)
+        if kind:  # what is missing or no picture is another finding
+            found.setdefault(kind, []).append(name)
     if len(found) < 2:
         return []
     kinds = sorted(found.items(), key=lambda item: -len(item[1]))
@@ -262,13 +266,13 @@ def check_encoding(release: Release) -> list[Finding]:
     return [Finding("lineage", f"pictures were encoded in {len(kinds)} ways, which a model can tell: {told}")]
 
 
-def _encoding(path: Path) -> str:
-    """Return format and quantisation of a released file, as a word to compare."""
+def _encoding(path: Path) -> str | None:
+    """Return format and quantisation of a file, as a word to compare; None if it is no picture."""
     try:
         with Image.open(path) as picture:
             return f"{picture.format} {sorted(getattr(picture, 'quantization', {}).items())}"
     except (OSError, ValueError, SyntaxError):
-        return "unreadable"
+        return None
 
 
 def _unlisted_rows(table: pa.Table, sums: dict[str, str]) -> list[Finding]:

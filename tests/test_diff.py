@@ -146,7 +146,7 @@ def test_another_file_from_the_same_picture_is_major(release: Release) -> None:
     "description",
     [
         {"license": "CC BY 4.0"},
-        {"extra": "{}"},
+        {"extra": '{"note": "new"}'},
         {"path": "new/name.bmp"},
         {"valence_sd": 3.0},
         {"age": 40},

@@ -390,7 +390,7 @@ def test_a_named_source_on_a_tree_without_it_is_an_error_and_no_empty_manifest(t
 @pytest.mark.parametrize("name", ["../up", "a.b", "", "a/b", "-x"])
 def test_a_manifest_name_that_is_no_file_name(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be called"):
-        ingest_module._check_name(name)
+        ingest_module.check_name(name)
 
 
 def test_progress_is_told_from_the_first_batch_to_the_last(small_gaped: Path, tmp_path: Path) -> None:

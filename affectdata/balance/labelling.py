@@ -10,8 +10,9 @@ from collections import Counter
 
 import pyarrow as pa
 
-from affectdata.balance.recipe import LABEL, Labels
+from affectdata.balance.recipe import BY_RATINGS, LABEL, Labels
 from affectdata.errors import RecipeError
+from affectdata.labels import MAPS, mood_quadrant
 
 _SHARE = "emotion_"
 _JOIN = "+"
@@ -25,7 +26,7 @@ def add_labels(table: pa.Table, spec: Labels, *, check: bool = True) -> pa.Table
     """
     if check:
         _check_known(_vocabulary(table, spec), spec)
-    found = _shared(table, spec.at_least) if spec.at_least is not None else _dominant(table, spec)
+    found = _mapped(_emotions(table, spec), spec)
     to_class = {word: name for name, words in spec.merge.items() for word in words}
     labels = [
         _JOIN.join(sorted({to_class.get(word, word) for word in words} - set(spec.drop))) for words in found
@@ -35,6 +36,26 @@ def add_labels(table: pa.Table, spec: Labels, *, check: bool = True) -> pa.Table
         raise RecipeError("no row is left with a label", where="labels")
     column = pa.array([label if label in kept else None for label in labels], pa.string())
     return table.append_column(LABEL, column)
+
+
+def _emotions(table: pa.Table, spec: Labels) -> list[set[str]]:
+    if spec.map == BY_RATINGS:
+        return _quadrants(table)
+    return _shared(table, spec.at_least) if spec.at_least is not None else _dominant(table, spec)
+
+
+def _quadrants(table: pa.Table) -> list[set[str]]:
+    rated = zip(table["valence"].to_pylist(), table["arousal"].to_pylist(), strict=True)
+    found = (None if None in pair else mood_quadrant(*pair) for pair in rated)
+    return [{quadrant} if quadrant else set() for quadrant in found]
+
+
+def _mapped(found: list[set[str]], spec: Labels) -> list[set[str]]:
+    """Replace emotions by the map's classes; those that it does not place are left out."""
+    if spec.map not in MAPS:
+        return found
+    class_of = MAPS[spec.map].class_of
+    return [{class_of[word] for word in words & class_of.keys()} for words in found]
 
 
 def _dominant(table: pa.Table, spec: Labels) -> list[set[str]]:
@@ -59,7 +80,9 @@ def _shared(table: pa.Table, at_least: float) -> list[set[str]]:
 
 
 def _vocabulary(table: pa.Table, spec: Labels) -> set[str]:
-    """Return the emotions that raters of the table could choose, or did."""
+    """Return the emotions that raters of the table could choose, or did; with a map, its classes."""
+    if spec.map is not None:
+        return set(MAPS["mood_quadrants" if spec.map == BY_RATINGS else spec.map].classes)
     if spec.at_least is not None:
         return {name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)}
     return set(table["emotion"].unique().drop_null().to_pylist())

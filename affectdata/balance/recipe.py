@@ -21,6 +21,7 @@ from affectdata.hashing import canonical_json, file_hash
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
 DEFAULT = "default"
 LABEL = "label"  # the column that `labels` derives
+BY_RATINGS = "valence_arousal"  # the map that takes ratings to mood quadrants, not emotions
 
 
 def _checked(steps: list[Step], info: ValidationInfo) -> list[Step]:
@@ -54,14 +55,17 @@ class Labels(StrictModel):
     """How emotions become classes, in the column `label`; rows without a class are left out.
 
     A row's classes are its dominant `emotion`, or with `at_least` every emotion that this share of raters
-    chose; several make one class of their own, joined by "+" (a label set).
+    chose; several make one class of their own, joined by "+" (a label set). A `map` of `labels.MAPS` takes
+    emotions to fewer classes, and leaves out those that it does not place; `valence_arousal` takes the mood
+    quadrant of the ratings instead.
     """
 
+    map: Literal["mood_quadrants", "polarity", "plutchik8", "valence_arousal"] | None = None
     at_least: Annotated[float, Field(gt=0, le=1)] | None = None
     agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = None  # of the dominant emotion
     merge: dict[
         str, Annotated[list[str], Field(min_length=1)]
-    ] = {}  # class: emotions; others keep their name
+    ] = {}  # class: emotions, or classes of the map; others keep their name
     drop: list[str] = []  # classes that do not count
     top: Annotated[int, Field(ge=1)] | None = None  # only the largest classes
     min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many pictures
@@ -71,6 +75,10 @@ class Labels(StrictModel):
         if self.at_least is not None and self.agreement_over is not None:
             raise ValueError(
                 "at_least takes every emotion, agreement_over the dominant one: give one of the two"
+            )
+        if self.map == BY_RATINGS and (self.at_least, self.agreement_over) != (None, None):
+            raise ValueError(
+                "the map valence_arousal reads no emotion: leave out at_least and agreement_over"
             )
         return self
 

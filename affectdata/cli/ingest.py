@@ -35,6 +35,13 @@ _FIRST_REJECTS = 10
     "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
 )
 @click.option(
+    "--onto",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="ROOT is a table of labels for the pictures of this manifest; may be repeated.",
+)
+@click.option("--variant", help="Which reading of a source that has several (`affectdata sources NAME`).")
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("manifests"),
@@ -51,27 +58,36 @@ def command(
     source: str | None,
     map_path: Path | None,
     name: str | None,
+    onto: tuple[Path, ...],
+    variant: str | None,
     out: Path,
     strict: bool,
     replace: bool,
     rehash: bool,
     workers: int | None,
 ) -> int:
-    """Turn the folder ROOT of a source into a manifest.
+    """Turn the folder ROOT of a source into a manifest; with --onto, a table of labels.
 
     Writes NAME.parquet, NAME.rejects.parquet (what is no row, and why) and NAME.edges.parquet
     (near-duplicates), and prints what went where.
     """
     from affectdata.ingest import ingest
+    from affectdata.manifest import load_manifest
+    from affectdata.overlay import overlay
     from affectdata.sources._protocol import ReadOptions
 
     if map_path and not source:
         source = "table"
+    options = ReadOptions(map_path=map_path, name=name, variant=variant)
+    if onto:
+        bases = [load_manifest(path) for path in onto]
+        _print(overlay(root, bases, source=source, options=options, out=out, replace=replace))
+        return 0
     with progress("ingest") as move:
         result = ingest(
             root,
             source=source,
-            options=ReadOptions(map_path=map_path, name=name),
+            options=options,
             out=out,
             workers=workers,
             strict=strict,

@@ -25,7 +25,7 @@ from affectdata.cli._output import (
 from affectdata.errors import PicturesNotFound
 
 if TYPE_CHECKING:
-    from affectdata.manifest import Manifest, Pictures
+    from affectdata.manifest import Pictures
     from affectdata.release import Release
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
@@ -74,32 +74,34 @@ def command(
     fails or is undecided; the exit code is 1 if one fails. Other manifests in ./manifests are tried for thin
     bins.
     """
-    if rules:
-        return _print_rules()
+    from affectdata.balance.recipe import Check
+    from affectdata.manifest import load_others
     from affectdata.release import newest_release, open_release
     from affectdata.train.backbones import load_backbone
     from affectdata.train.check import run_check
+    from affectdata.train.gate import RULES
     from affectdata.train.prepare import prepare_check
     from affectdata.workers import default_workers
 
+    if rules:
+        return _print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
     # What goes to the network is said whatever --quiet asks for.
     network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
     pictures, why_none = _find_pictures(release, no_crossfit)
-    others = _find_others(release) if pictures else []
+    others, roots_of = (
+        load_others(release.table, Path("manifests"), release.roots, say=note) if pictures else ([], {})
+    )
     if pictures:
-        pictures = replace(
-            pictures,
-            roots={**pictures.roots, **{name: root for _, found in others for name, root in found.items()}},
-        )
+        pictures = replace(pictures, roots={**pictures.roots, **roots_of})
     with progress("features") as move:
         prepared = prepare_check(
             release,
             network,
             pictures,
             out,
-            others=[manifest for manifest, _ in others],
+            others=others,
             why_none=why_none,
             workers=n_workers,
             progress=move,
@@ -114,20 +116,14 @@ def command(
     return 0 if checked.passed else 1
 
 
-def _print_rules() -> int:
-    from affectdata.balance.recipe import Check
-    from affectdata.train.gate import RULES
-
-    defaults = Check().model_dump(mode="json")
-    say_table(["rule", "passes where"], [[rule.name, rule.what] for rule in RULES])
+def _print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:
+    say_table(["rule", "passes where"], rules)
     say(
         "\nA rule whose interval holds its bound is undecided, a pass but for recipes with `undecided: fail`."
     )
     say("check: " + json.dumps(defaults).replace('"', ""))
-    document(
-        "affectdata/rules/1",
-        {"rules": [{"name": rule.name, "what": rule.what} for rule in RULES], "defaults": defaults},
-    )
+    listed = [{"name": name, "what": what} for name, what in rules]
+    document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
     return 0
 
 
@@ -140,24 +136,6 @@ def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None
     except PicturesNotFound as error:
         note(f"note: only the held-out score\n{error}")
         return None, error.what
-
-
-def _find_others(release: Release) -> list[tuple[Manifest, dict[str, Path]]]:
-    """Return the manifests of other sources that lie in ./manifests, with the folders of their pictures."""
-    from affectdata.manifest import find_manifests, find_roots, load_manifest
-
-    own = set(release.table["source"].unique().to_pylist())
-    found = []
-    for path in find_manifests(Path("manifests")):
-        manifest = load_manifest(path)
-        sources = sorted(manifest.table["source"].unique().to_pylist())
-        if own & set(sources):
-            continue
-        try:
-            found.append((manifest, find_roots(sources, path.parent, release.roots)))
-        except PicturesNotFound as error:
-            note(f"note: {path.stem} is not tried for thin bins: {error.what}")
-    return found
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from affectdata.config import StrictModel
 from affectdata.errors import SourceError
-from affectdata.labels import spell_emotion
+from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.records import (
     RATINGS,
     Annotation,
@@ -72,6 +72,7 @@ class ColumnMap(StrictModel):
     license: str = "not stated"
     citation: str = "not stated"
     url: str = ""
+    bibtex: str = ""
     evidence: Literal["seen", "unverified"] = "seen"
 
     @field_validator("encoding")
@@ -142,6 +143,7 @@ class ColumnMap(StrictModel):
             },
             groups=tuple(self.groups),
             evidence=self.evidence,
+            bibtex=self.bibtex,
         )
 
 
@@ -273,8 +275,7 @@ def _emotions(spec: ColumnMap, cells: Mapping[str, str]) -> tuple[dict[str, floa
     if "emotion" in spec.columns:
         emotion = spell_emotion(cells.get(spec.columns["emotion"], "")) or None
     else:
-        largest = [name for name, share in shares.items() if share and share == max(shares.values())]
-        emotion = largest[0] if len(largest) == 1 else None
+        emotion = dominant_emotion(shares)
     agreement = _parse(cells, spec.columns.get("agreement"), parse)
     return shares, emotion, shares.get(emotion or "") if agreement is None else agreement
 

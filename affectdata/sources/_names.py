@@ -55,6 +55,6 @@ def fold_stem(path: str) -> str:
     return "".join(letter for letter in fold_path(path).rpartition("/")[2] if letter.isalnum())
 
 
-def find_readmes(tree: Tree) -> list[str]:
-    """List the readmes and licences at the root."""
-    return [path for path in tree.files if _README.fullmatch(path)]
+def find_readmes(tree: Tree, folder: str = "") -> list[str]:
+    """List the readmes and licences at the root, or in `folder`, which ends in a slash."""
+    return [path for path in tree.files if _README.fullmatch(path.removeprefix(folder))]

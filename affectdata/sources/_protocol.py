@@ -23,10 +23,14 @@ Item: TypeAlias = Record | Reject | Annotation | Finding
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a user says about a tree: `map_path` a column map for `table`, `name` for sources without one."""
+    """What a user says about a tree: `map_path` a column map for `table`, `name` for sources without one.
+
+    `variant` is one of the source's `variants`; None is the first.
+    """
 
     map_path: Path | None = None
     name: str | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,18 @@ INFO = SourceInfo(
         "730-picture database focusing on valence and normative significance. Behavior Research Methods, "
         "43(2), 468–477. https://doi.org/10.3758/s13428-011-0064-1"
     ),
+    bibtex="""\
+@article{danglauser2011gaped,
+  author  = {Dan-Glauser, Elise S. and Scherer, Klaus R.},
+  title   = {The {Geneva} affective picture database ({GAPED}): a new 730-picture database focusing on valence
+             and normative significance},
+  journal = {Behavior Research Methods},
+  volume  = {43},
+  number  = {2},
+  pages   = {468--477},
+  year    = {2011},
+  doi     = {10.3758/s13428-011-0064-1},
+}""",
     url="https://www.unige.ch/cisa/research/materials-and-online-research/research-material/",
     layout="{A,H,N,P,Sn,Sp}/*.bmp, {A,H,N,P,Sn,Sp}.txt, '{A,H,N,P,Sn,Sp}_with SD.txt'",
     subtypes={

@@ -56,6 +56,17 @@ INFO = SourceInfo(
         "Kurdi, B., Lozano, S., & Banaji, M. R. (2017). Introducing the Open Affective Standardized Image "
         "Set (OASIS). Behavior Research Methods, 49(2), 457–470. https://doi.org/10.3758/s13428-016-0715-3"
     ),
+    bibtex="""\
+@article{kurdi2017oasis,
+  author  = {Kurdi, Benedek and Lozano, Shayn and Banaji, Mahzarin R.},
+  title   = {Introducing the {Open Affective Standardized Image Set} ({OASIS})},
+  journal = {Behavior Research Methods},
+  volume  = {49},
+  number  = {2},
+  pages   = {457--470},
+  year    = {2017},
+  doi     = {10.3758/s13428-016-0715-3},
+}""",
     url="https://osf.io/6pnd7/",
     layout="OASIS.csv, 'images/<Theme>.jpg'",
     subtypes={name: Subtype(name.lower()) for name in _CATEGORIES.values()},

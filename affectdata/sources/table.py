@@ -18,7 +18,7 @@ A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Witho
     percent: true                     # bare numbers under `emotions` are percentages
     subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
     groups: [theme]                   # equal values never straddle a split
-    title: My norms                   # and license, citation, url, evidence (seen | unverified)
+    title: My norms                   # and license, citation, bibtex, url, evidence (seen | unverified)
 
 `columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
 age_group, gender, ethnicity, split, license, attribution and url. Columns that the map does not name go into
@@ -54,6 +54,7 @@ INFO = SourceInfo(
     citation=_STATED,
     url="",
     layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
+    generic=True,
 )
 _EXAMPLE = """
     name: my_norms

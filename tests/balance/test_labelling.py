@@ -98,6 +98,40 @@ def test_what_is_dropped_leaves_the_rest_of_the_set() -> None:
     assert labels_of(table, at_least=0.4, drop=["neutral"]) == ["love", "love", None]
 
 
+# --- maps -------------------------------------------------------------------------------------------------
+
+
+def test_a_map_takes_emotions_to_classes_and_leaves_out_what_it_does_not_place() -> None:
+    table = shared(love=[0.5, 0.5, 0.0], trust=[0.0, 0.4, 0.0], neutral=[0.5, 0.0, 0.9], surprise=[0.4, 0, 0])
+    assert labels_of(table, map="mood_quadrants", at_least=0.4) == ["Euphoric", "Calm+Euphoric", None]
+    assert labels_of(table, map="polarity", at_least=0.4) == ["neutral+positive", "positive", "neutral"]
+    assert labels_of(chosen(["terror", "awe", None]), map="plutchik8") == ["fear", None, None]
+
+
+def test_classes_of_a_map_can_be_merged_and_dropped() -> None:
+    table = shared(sadness=[0.5, 0.5, 0.0], trust=[0.0, 0.5, 0.5], anger=[0.0, 0.0, 0.5])
+    merged = {"map": "mood_quadrants", "at_least": 0.4, "merge": {"Calm": ["Melancholy"]}}
+    assert labels_of(table, **merged) == ["Calm", "Calm", "Aggressive+Calm"]
+    assert labels_of(table, **merged, drop=["Aggressive"]) == ["Calm", "Calm", "Calm"]
+    with pytest.raises(RecipeError, match="no row has the emotion sadness") as caught:
+        labels_of(table, map="mood_quadrants", at_least=0.4, merge={"Calm": ["sadness"]})
+    assert "Melancholy" in caught.value.fix
+
+
+def test_quadrants_of_the_ratings() -> None:
+    pairs = [(80, 80), (20, 80), (20, 20), (80, 20), (50, 80), (None, 20), (80, None)]
+    table = make_rows([{"valence": valence, "arousal": arousal} for valence, arousal in pairs])
+    found = ["Euphoric", "Aggressive", "Melancholy", "Calm", None, None, None]
+    assert labels_of(table, map="valence_arousal") == found
+    assert labels_of(table, map="valence_arousal", merge={"low": ["Melancholy", "Calm"]})[2:4] == [
+        "low",
+        "low",
+    ]
+    for more in ({"at_least": 0.4}, {"agreement_over": 0.5}):
+        with pytest.raises(ValueError, match="reads no emotion"):
+            Labels(map="valence_arousal", **more)
+
+
 # --- merge, drop, top, min_count --------------------------------------------------------------------------
 
 

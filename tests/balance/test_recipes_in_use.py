@@ -14,6 +14,7 @@ import pytest
 
 from affectdata.balance.planner import describe_splits, plan_release, plan_rows
 from affectdata.balance.recipe import Recipe, packaged_recipes, read_recipe
+from affectdata.labels import MAPS, VOCABULARIES
 from affectdata.plan import Plan
 from affectdata.schema import PLAN, manifest_schema
 from tests.made import image_id, make_manifest, make_recipe
@@ -233,8 +234,9 @@ ARTISTS = 160
 
 def make_wikiart() -> pa.Table:
     """Shares of 20 emotions per painting; two emotions of a quadrant make it no mixture."""
-    merge = packaged("wikiart_quadrants").labels.merge
-    names = sorted({word for words in merge.values() for word in words} | {"neutral"})
+    moods = MAPS["mood_quadrants"].classes
+    merge = {**moods, "Calm": moods["Calm"] + moods["Melancholy"]}
+    names = VOCABULARIES["wikiart20"].emotions
     draw = random.Random(2)
     found: list[dict[str, float]] = []
     for quadrants, count in CLASSES.items():

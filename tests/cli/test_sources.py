@@ -36,6 +36,15 @@ def test_the_data_sheet_of_one(cli: Any) -> None:
     assert (document["schema"], document["name"]) == ("affectdata/source/1", "gaped")
 
 
+def test_the_citation_alone(cli: Any) -> None:
+    ran = cli("sources", "gaped", "--cite")
+    assert ran.out.startswith("@article{") and "10.3758/s13428-011-0064-1" in ran.out
+    assert cli("sources", "gaped", "--cite", "--json").document["bibtex"] == ran.out.strip()
+    assert cli("sources", "--cite").code == 2
+    ran = cli("sources", "table", "--cite")
+    assert ran.code == 2 and "as the column map states" in ran.err
+
+
 @pytest.mark.parametrize("command", [["sources", "gapde"], ["sample", "gapde", "folder"]])
 def test_an_unknown_source(cli: Any, command: list[str]) -> None:
     ran = cli(*command)

@@ -1,0 +1,143 @@
+"""Labels of one source on the pictures of others: a table whose rows name pictures that have manifests.
+
+In: a table, the source that reads it, and manifests. Out: a manifest of the pictures named, with the table's
+labels; the rows that name none are rejects. The pictures stay where their own sources have them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+
+from affectdata.duplicates import assign_groups, find_edges
+from affectdata.errors import SourceError
+from affectdata.hashing import canonical_json
+from affectdata.ingest import (
+    IngestResult,
+    SortedItems,
+    check_name,
+    check_replace,
+    check_variant,
+    columns_of,
+    describe_source,
+    recognise,
+    sort_items,
+    write_tables,
+)
+from affectdata.manifest import Manifest, note_root, read_local
+from affectdata.records import Reason, Record, Reject, SourceInfo
+from affectdata.registry import load_plugin
+from affectdata.schema import manifest_schema
+from affectdata.sources._protocol import ReadOptions, Source
+from affectdata.tree import Tree, is_picture_name
+
+_OF_THE_PICTURE = (
+    "source",
+    "source_id",
+    "license",
+    "url",
+    "extra",
+)  # stay as the picture's own source has them
+_SUFFIX = ".jpg"  # of the names under which pictures are offered to the table; no file is called so
+
+
+def overlay(
+    path: Path,
+    onto: Sequence[Manifest],
+    *,
+    source: str | None = None,
+    options: ReadOptions | None = None,
+    out: Path = Path("manifests"),
+    replace: bool = False,
+) -> IngestResult:
+    """Put the labels of the table at `path` onto the pictures of manifests, and write them as one manifest.
+
+    The table's rows name pictures as `<source>/<source_id>`. What a row says replaces what the picture's own
+    source says, which goes into `extra`, as `<source> <column>`.
+
+    Raises:
+        SourceError: no such table, no source recognises it, or none of its rows names a picture.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path} is no file", fix="--onto takes labels from one table: give its path")
+    alone = Tree(path.parent, (path.name,))
+    name, why = (source, "as said") if source else recognise(alone)
+    plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
+    check_variant(plugin.INFO, options.variant)
+    pictures = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
+    reading = plugin.read(replaced(alone, files=(path.name, *sorted(pictures))), options)
+    check_name(reading.info.name)
+    check_replace(out, reading.info.name, path.parent, replace)
+    items = sort_items(reading.items, reading.info)
+    if not items.records:
+        told = "; ".join(f"{each.path}: {each.detail}" for each in items.rejects[:3])
+        raise SourceError(
+            f"no row of {path} names a picture of {', '.join(each.name for each in onto)}",
+            where=told or str(path),
+            fix="--onto takes the manifests of the pictures; rows name a source and its own id",
+        )
+    emotions = sorted({emotion for record in items.records for emotion in record.emotions})
+    table, n_merged = _build(items, pictures, reading.info, emotions)
+    edges = find_edges(table)
+    table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
+    metadata = _describe(describe_source(reading.info, emotions), onto)
+    manifest, rejects = write_tables(table, edges, items, metadata, out)
+    note_root(out, reading.info.name, path.parent)
+    for base in onto:
+        for each in base.sources:
+            if root := read_local(base.path.parent).get(each):
+                note_root(out, each, Path(root))
+    n_rejected = len(items.rejects) - n_merged
+    counts = {"kept": len(table), "merged": n_merged, "annotation": 1, "junk": 0, "rejected": n_rejected}
+    return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+
+
+def _reference(row: dict[str, Any]) -> str:
+    """Return the name under which a table finds a picture."""
+    key = f"{row['source']}/{row['source_id']}"
+    return key if is_picture_name(key) else key + _SUFFIX
+
+
+def _build(
+    items: SortedItems, pictures: dict[str, dict[str, Any]], info: SourceInfo, emotions: list[str]
+) -> tuple[pa.Table, int]:
+    """Return the rows, and how many more were the same picture by another name."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in items.records:
+        row = _label(pictures[record.path], record, info)
+        kept = rows.setdefault(row["image_id"], row)
+        if kept is not row:
+            detail = (
+                f"the same bytes as {kept['source']}/{kept['source_id']}, which has a row of the table too"
+            )
+            items.rejects.append(Reject(record.path, Reason.EXACT_DUPLICATE, detail))
+    table = pa.Table.from_pylist(list(rows.values()), schema=manifest_schema(emotions))
+    return table, len(items.records) - len(rows)
+
+
+def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
+    said = {name: value for name, value in columns_of(record, info).items() if value is not None}
+    new = {name: value for name, value in said.items() if name not in _OF_THE_PICTURE}
+    whole = ("agreement", "emotion", *record.ratings)  # replaced with all their columns
+    gone = [name for name in picture if name in new or name.startswith(whole)]
+    was = {f"{picture['source']} {name}": str(picture[name]) for name in gone if picture[name] is not None}
+    extra = {f"{info.name} {name}": cell for name, cell in record.extra.items()}
+    kept = {name: value for name, value in picture.items() if name not in gone}
+    return {**kept, **new, "extra": canonical_json({**json.loads(picture["extra"]), **was, **extra})}
+
+
+def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, Any]:
+    """Add what the pictures' own sources say of subtypes and groups."""
+    subtypes = {code: each for base in onto for code, each in base.metadata["subtypes"].items()}
+    groups = sorted({column for base in onto for column in base.metadata["groups"]})
+    return {
+        **metadata,
+        "subtypes": {**subtypes, **metadata["subtypes"]},
+        "groups": sorted({*groups, *metadata["groups"]}),
+    }

@@ -1,0 +1,131 @@
+"""Abstract Paintings: 280 paintings without a motif, each voted on by about 14 people for one of 8 emotions.
+
+Machajdik & Hanbury (2010); 230 people voted on the web. The tree as shipped:
+
+    testImages_abstract/abstract_0001.jpg …
+    ABSTRACT_groundTruth.csv     every cell between single quotes, the first header cell empty; votes 0–13
+
+The shares are votes over all votes of a painting; the votes themselves are in `extra`. `Content` is
+contentment, `Sad` sadness. 229 paintings have one emotion with most votes; the other 51 have no `emotion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.labels import dominant_emotion, spell_emotion
+from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources._delimited import parse_count, parse_delimited
+from affectdata.sources._join import Row, join_rows
+from affectdata.sources._names import find_readmes, fold_stem
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.sources._tables import read_head
+from affectdata.tree import Tree
+
+INFO = SourceInfo(
+    name="abstract",
+    title="Abstract Paintings",
+    scales={},
+    license="research only",
+    citation=(
+        "Machajdik, J., & Hanbury, A. (2010). Affective image classification using features inspired by "
+        "psychology and art theory. Proceedings of the 18th ACM International Conference on Multimedia, "
+        "83–92. https://doi.org/10.1145/1873951.1873965"
+    ),
+    bibtex="""\
+@inproceedings{machajdik2010affective,
+  author    = {Machajdik, Jana and Hanbury, Allan},
+  title     = {Affective image classification using features inspired by psychology and art theory},
+  booktitle = {Proceedings of the 18th ACM International Conference on Multimedia},
+  pages     = {83--92},
+  year      = {2010},
+  doi       = {10.1145/1873951.1873965},
+}""",
+    url="https://www.imageemotion.org/",
+    layout="testImages_abstract/abstract_*.jpg, ABSTRACT_groundTruth.csv",
+    evidence="unverified",
+)
+_EMOTIONS = ("Amusement", "Anger", "Awe", "Content", "Disgust", "Excitement", "Fear", "Sad")
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise the collection by the header of its table of votes."""
+    table = _find_table(tree)
+    return f"the header of {table}" if table else None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the votes.
+
+    Raises:
+        SourceError: there is no table of votes.
+    """
+    table = _find_table(tree)
+    if table is None:
+        raise SourceError(
+            "there is no table of votes", where=f"{tree.root}: no .csv with {', '.join(_EMOTIONS)}"
+        )
+    return Reading(INFO, _read_items(tree, table))
+
+
+def _find_table(tree: Tree) -> str | None:
+    for path in tree.files:
+        if path.lower().endswith(".csv") and set(_cells(read_head(tree, path).split(","))) >= set(_EMOTIONS):
+            return path
+    return None
+
+
+def _cells(row: list[str]) -> list[str]:
+    return [cell.strip().strip("'\"").strip() for cell in row]
+
+
+def _read_items(tree: Tree, table: str) -> Iterator[Item]:
+    yield from map(Annotation, [table, *find_readmes(tree)])
+    header, lines = parse_delimited(tree.read_bytes(table), ",", table)
+    names = ["", *_cells(header)[1:]]
+    votes = (dict(zip(names, _cells(line), strict=True)) for line in lines)
+    rows = (Row(table, cells[""], cells[""], cells) for cells in votes)
+    for found in join_rows(rows, tree.pictures(), fold_stem):
+        yield _record(*found) if isinstance(found, tuple) else found
+
+
+def _record(row: Row, path: str) -> Record | Reject:
+    try:
+        votes = {spell_emotion(name): parse_count(row.cells[name]) for name in _EMOTIONS}
+    except ValueError as error:
+        return Reject(path, Reason.BAD_RATING, f"{row.where}: {error}")
+    n = sum(votes.values())
+    if not n:
+        return Reject(path, Reason.MISSING_RATING, f"{row.where}: nobody voted")
+    shares = {emotion: round(count / n, 9) for emotion, count in votes.items()}
+    emotion = dominant_emotion(shares)
+    return Record(
+        path=path,
+        source_id=row.key,
+        emotion=emotion,
+        emotions=shares,
+        agreement=shares.get(emotion or ""),
+        extra={name: cell for name, cell in row.cells.items() if name},
+    )
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 24 generated pictures and their votes, with ties; a further row has no picture."""
+    lines = [",".join(f"'{name}'" for name in ("", *_EMOTIONS))]
+    for number in range(1, 26):
+        votes = rng.multinomial(14, rng.dirichlet(np.full(8, 0.4)))
+        votes[0] += not votes.any()
+        if number in (3, 10):  # as many for the first as for the second
+            votes[:2] = votes.max() + 1
+        name = f"abstract_{number:04d}.jpg"
+        lines.append(",".join(f"'{cell}'" for cell in (name, *votes)))
+        if number < 25:
+            save_picture(
+                root / "testImages_abstract" / name, draw_picture(rng, rng.uniform(5, 95), 96, 96), "JPEG"
+            )
+    (root / "ABSTRACT_groundTruth.csv").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")

@@ -1,0 +1,240 @@
+"""WikiArt Emotions: 4,105 works of Western art, with the share of raters who felt each of 20 emotions.
+
+Mohammad & Kiritchenko (2018). About ten people said which emotions a work brings to mind: seen with its
+title, the picture alone, the title alone; a work may have several. There is no valence. The ratings of the
+art itself (-3 to 3: liking) are in `extra`.
+
+The tables as shipped; pictures are not, and whoever fetches them calls them `<ID>.jpg`, whatever they are:
+
+    README.txt                       of an older release: its list of columns is not that of the tables
+    WikiArt-Emotions-All.tsv         4,105 rows, 69 columns, CRLF, cells with a comma quoted; shares 0–1
+    WikiArt-Emotions-Ag3.tsv …       0 and 1: All at 0.3, 0.4, 0.5 (`neutral` only where nothing else is)
+    WikiArt-info.tsv                 4,119 rows, unquoted: titles, years and URLs; 14 works were not rated
+    WikiArt-annotations.csv          the single answers
+
+Shares are read from All, so Ag3, Ag4 and Ag5 say nothing new and stay unread; a recipe has the authors' Ag4
+with `labels: {at_least: 0.4}`. --variant image or title takes the shares of another question; what is not
+taken is in `extra`, as is everything else. Titles are those of the info table, since a spreadsheet made dates
+of five of the others. Older releases have URLs in the rating tables. Where two emotions were felt by equally
+many, `emotion` is empty. `subtype` is the style; eight works are of two.
+"""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.labels import dominant_emotion, spell_emotion
+from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype
+from affectdata.sources._delimited import parse_delimited, require_columns
+from affectdata.sources._join import Row, join_rows
+from affectdata.sources._mapped import parse_share
+from affectdata.sources._names import find_readmes, fold_stem
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.sources._tables import read_head
+from affectdata.tree import Tree
+
+_VARIANTS = {"art": "Art (image+title): ", "image": "ImageOnly: ", "title": "TitleOnly: "}
+_STYLES = ("Renaissance Art", "Post Renaissance Art", "Modern Art", "Contemporary Art")
+INFO = SourceInfo(
+    name="wikiart_emotions",
+    title="WikiArt Emotions",
+    scales={},
+    license="annotations © NRC Canada, research only, not to be redistributed; pictures: see WikiArt.org",
+    citation=(
+        "Mohammad, S. M., & Kiritchenko, S. (2018). WikiArt Emotions: An annotated dataset of emotions "
+        "evoked by art. Proceedings of the 11th Language Resources and Evaluation Conference (LREC)."
+    ),
+    bibtex="""\
+@inproceedings{mohammad2018wikiart,
+  author    = {Mohammad, Saif M. and Kiritchenko, Svetlana},
+  title     = {{WikiArt Emotions}: An Annotated Dataset of Emotions Evoked by Art},
+  booktitle = {Proceedings of the 11th Language Resources and Evaluation Conference ({LREC})},
+  year      = {2018},
+}""",
+    url="http://saifmohammad.com/WebPages/wikiartemotions.html",
+    layout="WikiArt-Emotions-All.tsv, WikiArt-info.tsv, and pictures called <ID>.jpg anywhere",
+    subtypes={style: Subtype(style.lower()) for style in _STYLES},
+    variants=tuple(_VARIANTS),
+)
+_TABLE, _INFO_TABLE = "WikiArt-Emotions-All.tsv", "WikiArt-info.tsv"
+_URL = "Image URL"
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise the collection by the header of a table of its emotions."""
+    tables = _rating_tables(tree)
+    return f"the header of {tables[0]}" if tables else None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the table of shares and the one of URLs.
+
+    Raises:
+        SourceError: the table of shares is not there.
+    """
+    tables = _rating_tables(tree)
+    table = next((path for path in tables if _name(path) == _TABLE), None)
+    if table is None:
+        raise SourceError(
+            f"{_TABLE} is not there: only it has the shares of raters",
+            where=f"{tree.root}: {', '.join(tables) or 'no table of WikiArt Emotions'}",
+            fix=f"put {_TABLE} beside the pictures, as it is shipped",
+        )
+    prefix = _VARIANTS[options.variant or "art"]
+    return Reading(replace(INFO, title=f"{INFO.title}, {prefix[:-2]}"), _read_items(tree, table, prefix))
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path).name
+
+
+def _rating_tables(tree: Tree) -> list[str]:
+    tables = (path for path in tree.files if path.endswith(".tsv"))
+    return [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+
+
+def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
+    folder = table.removesuffix(_name(table))
+    works_table = folder + _INFO_TABLE
+    works = _read_works(tree, works_table) if works_table in tree.files else {}
+    shipped = {path for path in tree.files if fnmatchcase(path, f"{folder}WikiArt-*.[ct]sv")}
+    unread = sorted({*_rating_tables(tree), *shipped} - {table, works_table})
+    readmes = {*find_readmes(tree), *find_readmes(tree, folder)}
+    yield from map(Annotation, [table, *unread, *sorted(readmes), *([works_table] if works else [])])
+    if unread:
+        yield Finding("unread_table", f"left unread, the shares are those of {table}: {', '.join(unread)}")
+    header, lines = parse_delimited(tree.read_bytes(table), "\t", table)
+    require_columns(header, ["ID", "Style", "Artist", "Title", "Year"], table)
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    n_unrated = len(works.keys() - {row["ID"] for row in rows})
+    if n_unrated:
+        yield Finding("unrated", f"{n_unrated} works of {works_table} were not rated")
+    if not works and _URL not in header:
+        yield Finding(
+            "partial", f"{works_table} is not there: no URLs, and titles as a spreadsheet left them"
+        )
+    named = (Row(table, row["ID"], row["ID"], row) for row in rows)
+    for found in join_rows(named, tree.pictures(), fold_stem):
+        yield _record(*found, works, prefix) if isinstance(found, tuple) else found
+
+
+def _read_works(tree: Tree, table: str) -> dict[str, dict[str, str]]:
+    header, lines = parse_delimited(tree.read_bytes(table), "\t", table)
+    require_columns(header, ["ID", "Title", _URL], table)
+    rows = (dict(zip(header, line, strict=True)) for line in lines)
+    return {row["ID"]: row for row in rows}
+
+
+def _record(row: Row, path: str, works: dict[str, dict[str, str]], prefix: str) -> Record | Reject:
+    try:
+        shares = {
+            spell_emotion(name.removeprefix(prefix)): parse_share(cell)
+            for name, cell in row.cells.items()
+            if name.startswith(prefix)
+        }
+    except ValueError as error:
+        return Reject(path, Reason.BAD_RATING, f"{row.where}: {error}")
+    work = works.get(row.key, {})
+    rest = {name: cell for name, cell in row.cells.items() if not name.startswith(prefix)}
+    moved = {f"{name} ({_TABLE})": rest[name] for name in work if name in rest and rest[name] != work[name]}
+    cells = {**rest, **work, **moved}
+    emotion = dominant_emotion(shares)
+    artist, title = html.unescape(cells["Artist"]).strip(), html.unescape(cells["Title"])
+    return Record(
+        path=path,
+        source_id=row.key,
+        subtype=cells["Style"] or None,
+        emotion=emotion,
+        emotions=shares,
+        agreement=shares.get(emotion or ""),
+        artist=artist or None,
+        attribution=f"{artist}: {title} ({cells['Year']}), WikiArt.org",
+        url=_clean_url(row.cells.get(_URL) or work.get(_URL, "")),
+        extra={name: cell for name, cell in cells.items() if name not in ("ID", "Style")},
+    )
+
+
+def _clean_url(url: str) -> str | None:
+    """Return a URL in ASCII, on the host that answers today."""
+    return quote(url.replace("use2-", ""), safe=string.punctuation) or None
+
+
+# The generated sample: emotions in the tables' order, and artists with what the real cells have.
+_EMOTIONS = (
+    *("agreeableness", "anger", "anticipation", "arrogance", "disagreeableness", "disgust", "fear"),
+    *("gratitude", "happiness", "humility", "love", "optimism", "pessimism", "regret", "sadness", "shame"),
+    *("shyness", "surprise", "trust", "neutral"),
+)
+_ARTISTS = ("Ada Vermilion", "Pat O&#39;Quill ", "Jos\u00e9 Umbra", "Workshop of the Blue Door", "Mira Lind")
+_INFO_COLUMNS = ("ID", "Category", "Artist", "Title", "Year", _URL, "Painting Info URL", "Artist Info URL")
+_COLUMNS = (
+    *("ID", "Style", "Category", "Artist", "Title", "Year", "Is painting", "Face/body", "Ave. art rating"),
+)
+_N_PICTURES = 40
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 40 generated pictures and the five tables; one rated work has no picture, two are not rated."""
+    works = [_draw_work(rng, number) for number in range(_N_PICTURES + 3)]
+    shares = [_draw_shares(rng) for _ in range(_N_PICTURES + 1)]
+    for number, work in enumerate(works[:_N_PICTURES]):
+        picture = draw_picture(rng, rng.uniform(5, 95), 112, 84)
+        save_picture(root / "images" / f"{work['ID']}.jpg", picture, "PNG" if number == 5 else "JPEG")
+    emotions = [prefix + emotion for prefix in _VARIANTS.values() for emotion in _EMOTIONS]
+    for name, least in (("All", None), ("Ag3", 0.3), ("Ag4", 0.4), ("Ag5", 0.5)):
+        lines = ["\t".join([*_COLUMNS, *emotions])]
+        for number, (work, own) in enumerate(zip(works, shares, strict=False)):
+            cells = {**work, "Title": "1-Aug-48" if number == 3 else work["Title"]}
+            quoted = [f'"{cells[name]}"' if "," in cells[name] else cells[name] for name in _COLUMNS]
+            lines.append("\t".join(quoted + _share_cells(own, least)))
+        _write_crlf(root / f"WikiArt-Emotions-{name}.tsv", lines)
+    info = ["\t".join(work[name] for name in _INFO_COLUMNS) for work in works]
+    _write_crlf(root / _INFO_TABLE, ["\t".join(_INFO_COLUMNS), *info])
+    (root / "README.txt").write_text("Generated works and shares.\n", encoding="utf-8", newline="\n")
+
+
+def _draw_work(rng: np.random.Generator, number: int) -> dict[str, str]:
+    site = f"https://uploads{number % 9}.wikiart.org/images/no-such-artist/no-such-work-{number}"
+    return {
+        "ID": rng.bytes(12).hex(),
+        "Style": "Contemporary Art,Modern Art" if number == 8 else _STYLES[number % 4],
+        "Category": "Cubism,Expressionism" if number == 9 else "Made Up",
+        "Artist": dict(enumerate(_ARTISTS)).get(number % 14, f"Painter {number % 14}"),
+        "Title": ("Still Life", "Harbour, at Night", "The Miller&#39;s Gate", "1 August 1948")[number % 4],
+        "Year": ("1893", "XVIII-XIX cent.", "1481-1482")[number % 3],
+        "Is painting": "yes",
+        "Face/body": ("face", "none", "body")[number % 3],
+        "Ave. art rating": f"{rng.uniform(-2, 2.8):.1f}",
+        _URL: site + {2: "-caf\u00e9.jpg", 4: ".JPG"}.get(number, ".jpg"),
+        "Painting Info URL": site,
+        "Artist Info URL": "https://www.wikiart.org/no-such-artist",
+    }
+
+
+def _draw_shares(rng: np.random.Generator) -> np.ndarray:
+    """Draw the shares of ten to twelve raters, (3 questions, 20 emotions); a work has few emotions."""
+    n = int(rng.integers(10, 13))
+    felt = np.clip(2 * rng.dirichlet(np.full(len(_EMOTIONS), 0.2)), 0, 0.95)
+    return np.round(rng.binomial(n, felt, (3, len(_EMOTIONS))) / n, 3)
+
+
+def _share_cells(shares: np.ndarray, least: float | None) -> list[str]:
+    if least is None:
+        return [f"{share:g}" for share in shares.ravel()]
+    chosen = shares >= least
+    chosen[:, -1] &= ~chosen[:, :-1].any(axis=1)
+    return [str(int(cell)) for cell in chosen.ravel()]
+
+
+def _write_crlf(path: Path, lines: list[str]) -> None:
+    path.write_bytes(("\r\n".join(lines) + "\r\n").encode())

@@ -1,0 +1,59 @@
+"""Abstract paintings: single-quoted votes as shares, ties without a dominant emotion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectdata.errors import SourceError
+from affectdata.sources import abstract
+from affectdata.tree import read_tree
+
+Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
+NAMES = ("", "Amusement", "Anger", "Awe", "Content", "Disgust", "Excitement", "Fear", "Sad")
+TABLE = "ABSTRACT_groundTruth.csv"
+
+
+def line(*cells: object, quote: str = "'") -> str:
+    return ",".join(f"{quote}{cell}{quote}" for cell in cells) + "\n"
+
+
+def picture(number: int) -> str:
+    return f"abstract_{number:04d}.jpg"
+
+
+@pytest.mark.parametrize("quote", ["'", '"', ""])
+def test_votes_become_shares_and_stay_in_extra(quote: str, plant: Plant, take: Take, image: Image) -> None:
+    rows = line(*NAMES, quote=quote) + line(picture(1), 0, 1, 2, 8, 0, 1, 0, 4, quote=quote)
+    row = take(plant({TABLE: rows, f"testImages_abstract/{picture(1)}": image(1)})).rows[
+        f"testImages_abstract/{picture(1)}"
+    ]
+    assert (row["emotion"], row["agreement"], row["emotion_sadness"]) == ("contentment", 0.5, 0.25)
+    assert (
+        sum(row[f"emotion_{name}"] for name in ("anger", "awe", "contentment", "excitement", "sadness")) == 1
+    )
+    assert json.loads(row["extra"])["Content"] == "8"
+    assert row["source_id"] == picture(1)
+
+
+def test_ties_have_no_emotion_and_bad_votes_no_row(plant: Plant, take: Take, image: Image) -> None:
+    votes = [(0, 3, 3, 0, 0, 0, 0, 1), (0,) * 8, (1, 2, 3, "x", 0, 0, 0, 0), (1, 0, 0, 0, 0, 0, 0, 0)]
+    table = line(*NAMES) + "".join(line(picture(at), *each) for at, each in enumerate(votes))
+    outcome = take(plant({TABLE: table, **{picture(at): image(at) for at in range(3)}}))
+    assert outcome.reasons == {
+        picture(1): "missing_rating",
+        picture(2): "bad_rating",
+        f"{TABLE}#{picture(3)}": "missing_image",
+    }
+    assert outcome.rows[picture(0)]["emotion"] is None
+    assert outcome.rows[picture(0)]["emotion_anger"] == round(3 / 7, 9)
+    assert outcome.findings == ["undecided"]
+
+
+def test_without_votes_it_is_said(plant: Plant, image: Image) -> None:
+    with pytest.raises(SourceError, match="no table of votes"):
+        abstract.read(read_tree(plant({picture(1): image(1)})), abstract.ReadOptions())

@@ -1,0 +1,125 @@
+"""FI: folders of emotions, votes for and against one emotion each, notices in place of photographs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from affectdata.balance.planner import plan_release
+from affectdata.balance.recipe import packaged_recipes, read_recipe
+from affectdata.errors import SourceError
+from affectdata.ingest import recognise
+from affectdata.labels import VOCABULARIES
+from affectdata.manifest import load_manifest
+from affectdata.sources import fi
+from affectdata.tree import read_tree
+
+Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
+SITE = "https://farm6.example.org/123"
+
+
+def votes(*rows: tuple[str, int, int]) -> str:
+    """Votes against and for, by file name."""
+    return "".join(f"x,{SITE}/{name}?size=m,{against},{agree}\n" for name, against, agree in rows)
+
+
+def test_a_picture_is_of_an_emotion_if_more_voted_for_than_against(
+    plant: Plant, take: Take, image: Image
+) -> None:
+    files = {f"emotion_dataset/awe/{number}.jpg": image(number) for number in range(4)}
+    table = votes(("0.jpg", 1, 4), ("1.jpg", 4, 1), ("2.JPG", 2, 2))
+    outcome = take(plant({**files, "agg/awe_1.csv": table}), source="fi")
+    found = [outcome.rows[path] for path in files]
+    assert [row["emotion"] for row in found] == ["awe", None, None, "awe"]
+    assert [row["emotion_awe"] for row in found] == [0.8, 0.2, 0.5, None]
+    assert [row["agreement"] for row in found] == [0.8, None, None, None]
+    assert found[0]["url"] == f"{SITE}/0.jpg?size=m"
+    assert json.loads(found[0]["extra"])["awe first field"] == "x"
+    assert outcome.findings == ["partial", "undecided"]
+
+
+def test_a_photograph_under_several_words_has_the_clearest(plant: Plant, take: Take, image: Image) -> None:
+    """In one folder for all, a name is all that there is."""
+    files = {f"images/{number}.jpg": image(number) for number in range(3)}
+    tables = {
+        "agg/awe_a.csv": votes(("0.jpg", 1, 4), ("1.jpg", 1, 4)),
+        "agg/fear_a.csv": votes(("0.jpg", 2, 3), ("1.jpg", 1, 4)),
+    }
+    outcome = take(plant({**files, **tables}))
+    assert (outcome.rows["images/0.jpg"]["emotion"], outcome.rows["images/0.jpg"]["agreement"]) == (
+        "awe",
+        0.8,
+    )
+    assert outcome.rows["images/0.jpg"]["emotion_fear"] == 0.6
+    assert outcome.rows["images/1.jpg"]["emotion"] is None
+    assert outcome.reasons == {"images/2.jpg": "missing_rating"}
+
+
+def test_votes_count_for_the_folder_of_their_emotion_only(plant: Plant, take: Take, image: Image) -> None:
+    files = {"emotion_dataset/awe/0.jpg": image(0), "emotion_dataset/fear/0.jpg": image(1)}
+    rows = take(plant({**files, "agg/awe_a.csv": votes(("0.jpg", 1, 4))})).rows
+    assert rows["emotion_dataset/awe/0.jpg"]["agreement"] == 0.8
+    assert rows["emotion_dataset/fear/0.jpg"]["emotion"] == "fear"
+    assert rows["emotion_dataset/fear/0.jpg"]["agreement"] is None
+
+
+@pytest.mark.parametrize("bad", [("0.jpg", -1, 4), ("0.jpg", 0, 0)])
+def test_no_votes_are_no_label(bad: tuple[str, int, int], plant: Plant, take: Take, image: Image) -> None:
+    files = {"emotion_dataset/awe/0.jpg": image(0), "emotion_dataset/awe/1.jpg": image(1)}
+    outcome = take(plant({**files, "agg/awe_a.csv": votes(bad)}))
+    assert outcome.reasons == {"emotion_dataset/awe/0.jpg": "bad_rating"}
+
+
+def test_votes_that_differ_reject_the_picture_once(plant: Plant, take: Take, image: Image) -> None:
+    files = {"images/0.jpg": image(0), "images/1.jpg": image(1)}
+    twice = votes(("0.jpg", 1, 4), ("0.jpg", 0, 5), ("1.jpg", 1, 4), ("1.jpg", 1, 4))
+    outcome = take(plant({**files, "agg/awe_a.csv": twice, "agg/fear_a.csv": twice}))
+    assert outcome.reasons == {"images/0.jpg": "conflicting_rating"}
+    assert outcome.findings == ["repeated_row", "repeated_row", "undecided"]
+
+
+def test_a_picture_of_three_names_is_a_placeholder_and_one_of_two_is_not(
+    plant: Plant, take: Take, image: Image
+) -> None:
+    """The same name in two folders is one photograph that two words found."""
+    notice, shared = image(8), image(9)
+    files = {
+        f"emotion_dataset/{emotion}/{at}.jpg": notice for at, emotion in enumerate(("awe", "fear", "fear"))
+    }
+    again = {"emotion_dataset/awe/a.jpg": shared, "emotion_dataset/fear/a.jpg": shared}
+    outcome = take(plant({**files, **again, "emotion_dataset/fear/b.jpg": shared}), source="fi")
+    assert Counter(outcome.reasons.values()) == {"placeholder": 3, "exact_duplicate": 2}
+    assert "3 names" in outcome.details["emotion_dataset/awe/0.jpg"]
+    assert outcome.result.counts["merged"] == 2
+
+
+def test_other_sources_keep_what_bears_many_names(plant: Plant, take: Take, image: Image) -> None:
+    files = {f"{emotion}/{at}.jpg": image(8) for emotion in ("awe", "fear") for at in range(3)}
+    outcome = take(plant({**files, "awe/x.jpg": image(1)}))
+    assert set(outcome.reasons.values()) == {"exact_duplicate"}
+
+
+def test_eight_folders_are_fi_only_under_their_name(plant: Plant, image: Image) -> None:
+    words = VOCABULARIES["mikels8"].emotions
+    files = {f"{word}/{number}.jpg": image(number) for number, word in enumerate(words)}
+    inner = plant(files, "emotion_dataset")
+    assert recognise(read_tree(inner))[0] == "fi"
+    assert recognise(read_tree(plant(files, "elsewhere")))[0] == "image_folder"
+    with pytest.raises(SourceError, match="no folder of pictures is called by an emotion"):
+        fi.read(read_tree(plant({"a/1.jpg": image(1)}, "other")), fi.ReadOptions())
+
+
+def test_the_packaged_recipe_plans_the_sample(tmp_path: Path, take: Take) -> None:
+    fi.write_sample(tmp_path / "tree", np.random.default_rng(0))
+    outcome = take(tmp_path / "tree")
+    assert Counter(outcome.reasons.values()) == {"placeholder": 4, "missing_image": 1, "junk": 1}
+    assert outcome.result.info.evidence == "unverified"
+    manifest = load_manifest(outcome.result.manifest.path)
+    rows, plan = plan_release([manifest], [], read_recipe(packaged_recipes() / "fi_mikels8.yaml"))
+    assert len(rows) == 34 and {each.bin for each in plan.bins} == set(VOCABULARIES["mikels8"].emotions)

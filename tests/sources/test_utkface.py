@@ -1,0 +1,136 @@
+"""UTKFace: what a file's name says, names that say too little, folders of emotions on top."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from affectdata.balance.planner import plan_release
+from affectdata.balance.recipe import packaged_recipes, read_recipe
+from affectdata.ingest import recognise
+from affectdata.manifest import load_manifest
+from affectdata.sources import utkface
+from affectdata.tree import read_tree
+
+Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
+NAME = "26_1_3_20170116174525125.jpg.chip.jpg"
+KNOWN_BAD = [  # five of the aligned faces, four in the wild
+    "61_1_20170109142408075.jpg.chip.jpg",
+    "61_1_20170109150557335.jpg.chip.jpg",
+    "39_1_20170116174525125.jpg.chip.jpg",
+    "24_0_1_20170116220224657 .jpg.chip.jpg",
+    "55_0_0_20170116232725357jpg.chip.jpg",
+    "61_3_20170109150557335.jpg",
+    "61_1_20170109142408075.jpg",
+    "39_1_20170116174525125.jpg",
+    "53__0_20170116184028385.jpg",
+]
+
+
+@pytest.mark.parametrize("bad", [*KNOWN_BAD, "117_0_0_20170116184028385.jpg", "26_2_0_20170116184028385.jpg"])
+def test_a_name_that_says_too_little_is_rejected_not_repaired(
+    bad: str, plant: Plant, take: Take, image: Image
+) -> None:
+    outcome = take(plant({f"part1/{bad}": image(1), f"part1/{NAME}": image(2)}), source="utkface")
+    assert outcome.reasons == {f"part1/{bad}": "bad_name"}
+    assert list(outcome.rows) == [f"part1/{NAME}"]
+
+
+def test_the_name_says_age_gender_and_ethnicity(plant: Plant, take: Take, image: Image) -> None:
+    row = take(plant({NAME: image(1)})).rows[NAME]
+    assert (row["age"], row["age_group"], row["gender"], row["ethnicity"]) == (
+        26,
+        "20-39",
+        "female",
+        "Indian",
+    )
+    assert json.loads(row["extra"]) == {"time": "20170116174525125"}
+    assert (row["emotion"], row["split"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("age", "group"),
+    [
+        (0, "0-12"),
+        (12, "0-12"),
+        (13, "13-19"),
+        (20, "20-39"),
+        (40, "40-59"),
+        (59, "40-59"),
+        (60, "60+"),
+        (116, "60+"),
+    ],
+)
+def test_age_groups(age: int, group: str, plant: Plant, take: Take, image: Image) -> None:
+    (row,) = take(plant({f"{age}_0_4_20170116174525125.jpg": image(1)})).rows.values()
+    assert (row["age_group"], row["gender"], row["ethnicity"]) == (group, "male", "Others")
+
+
+def test_folders_of_emotions_and_splits_on_top(plant: Plant, take: Take, image: Image) -> None:
+    names = [f"{20 + number}_0_0_2017011617452512{number}.jpg" for number in range(4)]
+    folders = ["happy", "test/neutral", "part1", "test"]
+    files = {
+        f"{folder}/{name}": image(at) for at, (folder, name) in enumerate(zip(folders, names, strict=True))
+    }
+    root = plant(files)
+    assert recognise(read_tree(root))[0] == "utkface"  # not image_folder
+    rows = take(root).rows
+    assert [(rows[path]["emotion"], rows[path]["split"]) for path in files] == [
+        ("happiness", None),
+        ("neutral", "test"),
+        (None, None),
+        (None, "test"),
+    ]
+
+
+def test_a_copy_in_a_folder_of_emotions_labels_the_face_wherever_it_lies(
+    plant: Plant, take: Take, image: Image
+) -> None:
+    stem = NAME.partition(".")[0]
+    files = {f"UTKFace/{NAME}": image(1), f"test/happy/{NAME}": image(1), f"part1/{stem}.jpg": image(2)}
+    outcome = take(plant(files))
+    assert {(row["emotion"], row["split"]) for row in outcome.rows.values()} == {("happiness", "test")}
+    assert outcome.reasons == {f"test/happy/{NAME}": "exact_duplicate"}
+    assert outcome.findings == []  # one label, so no conflict
+    assert {row["subject_id"] for row in outcome.rows.values()} == {stem}
+    assert len({row["group_id"] for row in outcome.rows.values()}) == 1
+
+
+def test_a_face_under_two_emotions_is_rejected(plant: Plant, take: Take, image: Image) -> None:
+    other = NAME.replace("26", "27")
+    outcome = take(
+        plant({f"happy/{NAME}": image(1), f"neutral/{NAME}": image(2), f"happy/{other}": image(3)})
+    )
+    assert set(outcome.reasons.values()) == {"conflicting_rating"} and len(outcome.reasons) == 2
+    assert "happiness and neutral" in outcome.details[f"happy/{NAME}"]
+
+
+def test_landmarks_are_said_to_be_unread(plant: Plant, take: Take, image: Image) -> None:
+    outcome = take(plant({f"part1/{NAME}": image(1), "landmark_list_part1.txt": "1 2 3\n"}))
+    assert outcome.findings == ["unread_table"]
+    assert outcome.result.counts["annotation"] == 1
+
+
+def test_a_few_such_names_among_many_others_are_not_utkface(plant: Plant, image: Image) -> None:
+    tree = plant({NAME: image(1), "a.jpg": image(2), "b.jpg": image(3)})
+    assert utkface.detect(read_tree(tree)) is None
+
+
+def test_the_packaged_recipe_plans_the_sample(tmp_path: Path, take: Take) -> None:
+    utkface.write_sample(tmp_path / "tree", np.random.default_rng(0))
+    outcome = take(tmp_path / "tree")
+    assert Counter(outcome.reasons.values()) == {"bad_name": 2}
+    manifest = load_manifest(outcome.result.manifest.path)
+    rows, plan = plan_release([manifest], [], read_recipe(packaged_recipes() / "utkface_fair.yaml"))
+    assert Counter(rows["emotion"].to_pylist()) == {"happiness": 15, "neutral": 15}
+    kept = {row["path"] for row in rows.to_pylist() if row["split"] == "test"}
+    assert {path for path in outcome.rows if path.startswith("test/")} <= kept
+    assert [each.n_after for each in plan.bins] == [
+        20 * each.n_before for each in plan.bins
+    ]  # far from 6,300
