@@ -25,7 +25,7 @@ from affectdata.cli._output import (
 from affectdata.errors import PicturesNotFound
 
 if TYPE_CHECKING:
-    from affectdata.manifest import Pictures
+    from affectdata.manifest import Manifest, Pictures
     from affectdata.release import Release
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
@@ -118,9 +118,7 @@ def command(
 
 def _print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:
     say_table(["rule", "passes where"], rules)
-    say(
-        "\nA rule whose interval holds its bound is undecided, a pass but for recipes with `undecided: fail`."
-    )
+    say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
     say("check: " + json.dumps(defaults).replace('"', ""))
     listed = [{"name": name, "what": what} for name, what in rules]
     document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
