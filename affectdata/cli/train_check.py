@@ -90,10 +90,9 @@ def command(
     # What goes to the network is said whatever --quiet asks for.
     network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
     pictures, why_none = _find_pictures(release, no_crossfit)
-    others, roots_of = (
-        load_others(release.table, Path("manifests"), release.roots, say=note) if pictures else ([], {})
-    )
+    others: list[Manifest] = []
     if pictures:
+        others, roots_of = load_others(release.table, Path("manifests"), release.roots, say=note)
         pictures = replace(pictures, roots={**pictures.roots, **roots_of})
     with progress("features") as move:
         prepared = prepare_check(
