@@ -63,7 +63,7 @@ from affectdata.train.advice import advise
 from affectdata.train.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
 from affectdata.train.evaluate import HEADS, Classes, TellSplit, find_classes
 from affectdata.train.features import Progress
-from affectdata.train.gate import judge_all
+from affectdata.train.gate import judge_all, passes_gate
 from affectdata.train.heads import GRIDS, quiet_threads
 from affectdata.train.leak import describe_leak
 from affectdata.train.prepare import Prepared, Split
@@ -122,9 +122,8 @@ def run_check(prepared: Prepared, *, workers: int = 1, progress: Progress | None
     document = _without_nan(checking.document())
     recipe = prepared.recipe
     gate = judge_all(document, recipe.check)
-    failing = {"fail"} if recipe.check.undecided == "pass" else {"fail", "undecided"}
     document["verdict"] = {
-        "passed": not failing & {each["outcome"] for each in gate},
+        "passed": passes_gate(gate, recipe.check),
         "gate": gate,
         "sentences": say_all(document, recipe),
         "advice": advise(document, prepared.release.info),

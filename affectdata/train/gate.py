@@ -67,6 +67,12 @@ def judge_all(document: Document, check: Check) -> list[dict[str, Any]]:
     ]
 
 
+def passes_gate(gate: list[dict[str, Any]], check: Check) -> bool:
+    """Whether no outcome is a fail, nor undecided where the recipe says that this fails too."""
+    failing = {"fail"} if check.undecided == "pass" else {"fail", "undecided"}
+    return not failing & {each["outcome"] for each in gate}
+
+
 def scored_on(document: Document) -> str:
     """Return the scoring that the rules look at: cross-fitted where there is that."""
     return "heldout" if document["crossfit_missing"] else "crossfit"
@@ -226,6 +232,8 @@ def _transforms(document: Document, check: Check) -> Parts:
     if document["effects"] is None:
         yield "", _not_run(document)
         return
+    if not document["effects"]:
+        yield "", _nothing("nothing but mirror images")
     for name, found in document["effects"].items():
         ratio = found["of_flip"]
         if ratio["mean"] is None:
@@ -239,8 +247,8 @@ def _transforms(document: Document, check: Check) -> Parts:
 
 
 def _affect(document: Document, check: Check) -> Parts:
-    if not document["copies"]:
-        yield "", _nothing("the release has no copies")
+    if not document["affect_of_look"]:
+        yield "", _not_run(document) if document["copies"] else _nothing("the release has no copies")
     for name, moved in document["affect_of_look"].items():
         text = f"luminance and saturation of {name}'s draws move pleasure by {moved:.2f} points"
         outcome = Outcome.PASS if moved <= check.max_affect_shift else Outcome.FAIL
