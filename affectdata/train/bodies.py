@@ -108,10 +108,11 @@ def run_body(name: str, module: nn.Module, x: Tensor) -> Any:
             where=name,
             fix="take smaller batches, smaller pictures or a smaller network",
         ) from error
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
             f"{name} cannot take pictures of {tuple(x.shape)}: {error}",
-            fix="a class may say its `size_px`; its forward returns (n, features) or (n, channels, h, w)",
+            fix="a network wants pictures of its size or larger; a class may say its `size_px`, and its "
+            "forward returns (n, features) or (n, channels, h, w)",
         ) from error
 
 
