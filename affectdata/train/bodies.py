@@ -192,7 +192,7 @@ def _build_torchvision(name: str, weights: str, say: Say) -> Body:
     removed = _remove_last_layer(module)
     if weights != NONE:
         state = fetch_state(name, published, say) if weights == DEFAULT else read_state(weights)
-        _fit_without(removed, module, state, weights)
+        _fit_without((removed,), module, state, weights)
     taken = published.transforms()
     normalisation = Normalisation(int(taken.crop_size[0]), tuple(taken.mean), tuple(taken.std))
     return Body(name, module, normalisation)
@@ -205,8 +205,9 @@ def _unknown(name: str, known: list[str], fix: str) -> UsageError:
     )
 
 
-def _fit_without(layer: str, module: nn.Module, state: State, where: str) -> None:
-    kept = {key: value for key, value in state.items() if not key.startswith(f"{layer}.")}
+def _fit_without(layers: tuple[str, ...], module: nn.Module, state: State, where: str) -> None:
+    removed = tuple(f"{layer}." for layer in layers)
+    kept = {key: value for key, value in state.items() if not key.startswith(removed)}
     fit_state(module, kept, where)
 
 
@@ -239,7 +240,8 @@ def _build_timm(name: str, weights: str, say: Say) -> Body:
     else:
         module = timm.create_model(name, num_classes=0)
     if weights not in (DEFAULT, NONE):
-        _fit_without(config.classifier, module, read_state(weights), weights)
+        last = config.classifier
+        _fit_without((last,) if isinstance(last, str) else last, module, read_state(weights), weights)
     taken = timm.data.resolve_model_data_config(module)
     normalisation = Normalisation(int(taken["input_size"][1]), tuple(taken["mean"]), tuple(taken["std"]))
     return Body(f"timm:{name}", module, normalisation)
