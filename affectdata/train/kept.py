@@ -69,10 +69,11 @@ class Header(StrictModel):
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model says of n pictures: values (n, targets), POMP, and shares (n, labels)."""
+    """What a model says of n pictures: values (n, targets), POMP; scores (n, labels), and shares of them."""
 
-    values: Tensor | None
-    shares: Tensor | None
+    values: Tensor | None = None
+    scores: Tensor | None = None
+    shares: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +102,9 @@ class FrozenModel:
         features = pool(torch.as_tensor(run_body(self.backbone.name, self.backbone.module, x)))
         values = self.heads["regressor"](features) if "regressor" in self.heads else None
         if "classifier" not in self.heads:
-            return Outputs(values, None)
-        logits = self.heads["classifier"](features, None if values is None else values[:, 0])
-        return Outputs(values, logits.softmax(1))
+            return Outputs(values)
+        scores = self.heads["classifier"](features, None if values is None else values[:, 0])
+        return Outputs(values, scores, scores.softmax(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +129,20 @@ class TrainedModel:
 
     def __call__(self, x: Tensor) -> Outputs:
         """Say what is in normalised pictures (n, 3, height, width)."""
-        values = self._run("regressor", x, None) if "regressor" in self.fitted else None
-        told = None if values is None else values[:, 0]
-        return Outputs(values, self._run("classifier", x, told) if "classifier" in self.fitted else None)
+        values, told = None, None
+        if "regressor" in self.fitted:
+            values = self._decode("regressor", self._run("regressor", x, None))
+            told = values[:, 0]
+        if "classifier" not in self.fitted:
+            return Outputs(values)
+        scores = self._run("classifier", x, told)
+        return Outputs(values, scores, self._decode("classifier", scores))
 
     def _run(self, stage: Stages, x: Tensor, told: Tensor | None) -> Tensor:
-        fitted = self.fitted[stage]
-        return find_loss(fitted.settings.loss).decode(fitted.network.module.eval()(x, told).float())
+        return torch.as_tensor(self.fitted[stage].network.module.eval()(x, told)).float()
+
+    def _decode(self, stage: Stages, outputs: Tensor) -> Tensor:
+        return find_loss(self.fitted[stage].settings.loss).decode(outputs)
 
 
 KeptModel = FrozenModel | TrainedModel
