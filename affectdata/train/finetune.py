@@ -50,6 +50,7 @@ class Fitted:
         """
         chosen = np.arange(len(pictures)) if rows is None else np.asarray(rows)
         check_pictures(self.network, pictures, chosen)
+        chosen = chosen.astype(np.int64)
         told = hold_outputs(self.network, outputs, len(chosen))
         size = self.settings.batch
         batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]

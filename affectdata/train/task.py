@@ -103,7 +103,7 @@ def hold_examples(network: Network, pictures: np.ndarray, examples: Examples, lo
         raise InputError("weights are finite, not negative, and not all 0")
     targets = find_loss(loss).encode(examples.targets, network.n_outputs)
     return Held(
-        rows,
+        rows.astype(np.int64),
         targets.to(network.device),
         torch.from_numpy(weights / weights.mean()).float().to(network.device),
         hold_outputs(network, examples.outputs, len(rows)),
