@@ -165,4 +165,8 @@ def test_timms_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytes
 def test_the_networks_of_the_examples(name: str, size_px: int, n_features: int) -> None:
     network = build_network(f"{OWN}:{name}", 4, "none", device="cpu")
     assert (network.normalisation.size_px, network.module.head.in_features) == (size_px, n_features)
-    assert isinstance(network.module.body, nn.Module)
+    dense = [each for each in network.module.body.modules() if isinstance(each, nn.Linear)]
+    if name == "EmbeddingMlp":  # the embedding is frozen: only the dense layers are trained
+        assert {id(each) for each in network.groups()["body"]} == {
+            id(parameter) for layer in dense for parameter in layer.parameters()
+        }
