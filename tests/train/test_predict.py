@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import affectdata
 from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
 from affectdata.train.backbones import Backbone
 from affectdata.train.finetune import Fitted, finetune
-from affectdata.train.heads import Rows, fit_classifier, fit_regressor, with_output
+from affectdata.train.heads import fit_classifier, fit_regressor, with_output
 from affectdata.train.kept import FrozenModel, TrainedModel, freeze_model, keep_model, load_model
 from affectdata.train.networks import build_network
 from affectdata.train.plain_heads import PlainHead, plain_head
+from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 
 SIZE = 128  # what the backbone of these tests takes
@@ -39,12 +41,10 @@ def pictures() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def rows(pictures: np.ndarray, backbone: Backbone) -> Rows:
-    x = backbone.features(pictures).astype(np.float64)
+def rows(pictures: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
     y = pictures.mean((1, 2, 3)) / 2.55
-    n, one = len(x), np.ones(len(x))
-    names = np.array([f"{number:02d}" for number in range(n)])
-    return Rows(x, y, names, names, np.zeros(n, int), names, (y > 50).astype(int), one)
+    x = backbone.features(pictures).astype(np.float64)
+    return replace(planted(len(x)), x=x, y=y, stratum=(y > 50).astype(int))
 
 
 def labels_of(rows: Rows, n: int) -> np.ndarray:
