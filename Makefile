@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint clean
+.PHONY: env demo test check lint bench-gpu clean
 
 env: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ check: lint
 
 test: lint
 	$(BIN)/pytest -n 2
+
+# Runs on the CPU too, where it says that its figure is none of a GPU.
+bench-gpu: env
+	$(BIN)/python benchmarks/bench_gpu.py
 
 clean:
 	rm -rf $(VENV) demo build dist

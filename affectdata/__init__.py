@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from affectdata.errors import AffectdataError
     from affectdata.manifest import Manifest, load_manifest
     from affectdata.release import Release, open_release
+    from affectdata.train.predict import predict
 
 __version__ = "0.1.0"
-__all__ = ["AffectdataError", "Manifest", "Release", "load_manifest", "open_release"]
+__all__ = ["AffectdataError", "Manifest", "Release", "load_manifest", "open_release", "predict"]
 
 _HOMES = {
     "AffectdataError": "errors",
@@ -23,6 +24,7 @@ _HOMES = {
     "Release": "release",
     "load_manifest": "manifest",
     "open_release": "release",
+    "predict": "train.predict",
 }
 
 

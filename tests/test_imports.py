@@ -22,6 +22,7 @@ DOORS = {
     "torchvision": ["train/"],
     "sklearn": ["train/"],
     "safetensors": ["train/"],
+    "captum": ["train/"],
     "ctypes": ["cli/_main.py"],  # mallopt: a library must not change its host's allocator
 }
 

@@ -1,0 +1,270 @@
+"""Bodies: networks without their last layer, built by name, with the weights asked for and never another's.
+
+By name: any classification model of torchvision, `timm:` and a model of timm (extra `timm`), `mobilenet_v1`
+(`mobilenet_v1:8` for its first eight blocks), `small_cnn`, or `path.py:Class`. Weights: DEFAULT (its own),
+`none` (random, always the same ones) or a file. Backbones freeze a body, networks train it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from affectdata.errors import InputError, MissingError, UsageError
+from affectdata.train.mobilenet_v1 import MAX_BLOCKS, MobileNetV1
+from affectdata.train.weights import (
+    DEFAULT,
+    NONE,
+    OTHER_WAYS,
+    State,
+    fetch_state,
+    fit_state,
+    load_class,
+    read_state,
+)
+
+_SIZE_PX = 224
+_OTHERS = "timm:NAME, mobilenet_v1, small_cnn, or path.py:Class"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Size of the square that a network takes, and what its pixels, as 0–1, are shifted and divided by."""
+
+    size_px: int = _SIZE_PX
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's models expect it
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def apply(self, pictures: Tensor) -> Tensor:
+        """Turn uint8 RGB (n, height, width, 3) into float32 (n, 3, height, width), on its device."""
+        mean, std = _constants(self, pictures.device)
+        return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+@lru_cache(maxsize=8)  # copying three numbers to a GPU for every batch would make it wait
+def _constants(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # what is kept must be usable in training too
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+            for values in (normalisation.mean, normalisation.std)
+        )
+    return mean, std
+
+
+_SIGNED = Normalisation(_SIZE_PX, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # x / 127.5 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A network without its last layer. `name` builds the same layers again; `code` hashes a user's file."""
+
+    name: str
+    module: nn.Module
+    normalisation: Normalisation
+    code: str = ""
+
+
+class SmallCnn(nn.Module):
+    """Four random convolutions, averaged at every depth: enough for colour and texture, to try things out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 128)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = []
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+            means.append(x.mean((2, 3)))
+        return torch.cat(means, 1)
+
+
+def run_body(name: str, module: nn.Module, x: Tensor) -> Any:
+    """Run a network, and say which one cannot take the pictures.
+
+    Raises:
+        InputError: it cannot.
+        MissingError: the device has not the memory.
+    """
+    try:
+        return module(x)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MissingError(
+            f"{len(x)} pictures at once do not fit into the memory of {x.device}",
+            where=name,
+            fix="take smaller batches, smaller pictures or a smaller network",
+        ) from error
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"{name} cannot take pictures of {tuple(x.shape)}: {error}",
+            fix="a network wants pictures of its size or larger; a class may say its `size_px`, and its "
+            "forward returns (n, features) or (n, channels, h, w)",
+        ) from error
+
+
+def pool(output: Tensor) -> Tensor:
+    """Average a map over its places; flatten what is no map."""
+    return output.mean((2, 3)) if output.ndim == 4 else output.flatten(1)
+
+
+def build_body(name: str, weights: str, say: Say) -> Body:
+    """Build a body with its weights; `say` is told before anything is fetched.
+
+    Raises:
+        MissingError: its weights or the extra that it needs are not there.
+        InputError: the weights do not fit, or a file is not what it should be.
+        UsageError: no network has that name.
+    """
+    if ".py:" in name:
+        return _build_users(name, weights)
+    kind, _, rest = name.partition(":")
+    if kind == "timm":
+        return _build_timm(rest, weights, say)
+    if kind == "mobilenet_v1":
+        return _build_mobilenet_v1(rest, weights)
+    if name == "small_cnn":
+        return Body(name, _build_small_cnn(weights), Normalisation(128))
+    return _build_torchvision(name, weights, say)
+
+
+def _build_small_cnn(weights: str) -> nn.Module:
+    if weights == DEFAULT:
+        raise MissingError("small_cnn has no weights of its own", fix="--weights none takes random ones")
+    module = SmallCnn()
+    if weights != NONE:
+        fit_state(module, read_state(weights), weights)
+    return module
+
+
+def _build_mobilenet_v1(blocks: str, weights: str) -> Body:
+    """Build as many blocks as asked for, else as the file has."""
+    if weights == DEFAULT:
+        raise MissingError("mobilenet_v1 comes without weights", fix=OTHER_WAYS)
+    if blocks and (not blocks.isdecimal() or not 1 <= int(blocks) <= MAX_BLOCKS):
+        raise UsageError(f"mobilenet_v1 has no {blocks!r} blocks", fix=f"mobilenet_v1:1 to :{MAX_BLOCKS}")
+    state = {} if weights == NONE else read_state(weights)
+    n_blocks = int(blocks) if blocks else _count_blocks(state) if state else MAX_BLOCKS
+    module = MobileNetV1(n_blocks)
+    if weights != NONE:
+        fit_state(module, state, weights)
+    return Body(f"mobilenet_v1:{n_blocks}", module, _SIGNED)
+
+
+def _count_blocks(state: State) -> int:
+    found = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))]
+    return min(max(found, default=0) + 1, MAX_BLOCKS)
+
+
+def _build_users(name: str, weights: str) -> Body:
+    """Build the class of a user's file, without arguments; it may say `size_px`, `mean` and `std`."""
+    module, code = load_class(name)
+    if weights not in (DEFAULT, NONE):
+        fit_state(module, read_state(weights), weights)
+    plain = Normalisation()
+    normalisation = Normalisation(
+        int(getattr(module, "size_px", plain.size_px)),
+        tuple(getattr(module, "mean", plain.mean)),
+        tuple(getattr(module, "std", plain.std)),
+    )
+    return Body(name, module, normalisation, code)
+
+
+def _build_torchvision(name: str, weights: str, say: Say) -> Body:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise _unknown(name, ["mobilenet_v1", "small_cnn", *known], f"torchvision's models, {_OTHERS}")
+    published = torchvision.models.get_model_weights(name).DEFAULT
+    module = torchvision.models.get_model(name, weights=None, **_quiet(name))
+    removed = _remove_last_layer(module)
+    if weights != NONE:
+        state = fetch_state(name, published, say) if weights == DEFAULT else read_state(weights)
+        _fit_without((removed,), module, state, weights)
+    taken = published.transforms()
+    normalisation = Normalisation(int(taken.crop_size[0]), tuple(taken.mean), tuple(taken.std))
+    return Body(name, module, normalisation)
+
+
+def _unknown(name: str, known: list[str], fix: str) -> UsageError:
+    close = difflib.get_close_matches(name, known, n=3)
+    return UsageError(
+        f"no backbone is called {name!r}", fix=f"{f'did you mean {close}? ' if close else ''}{fix}"
+    )
+
+
+def _fit_without(layers: tuple[str, ...], module: nn.Module, state: State, where: str) -> None:
+    removed = tuple(f"{layer}." for layer in layers)
+    kept = {key: value for key, value in state.items() if not key.startswith(removed)}
+    fit_state(module, kept, where)
+
+
+def _quiet(name: str) -> dict[str, bool]:
+    """Return the options that keep two old models from warning, and with which their weights were trained."""
+    if name not in ("googlenet", "inception_v3"):
+        return {}
+    return {"init_weights": True, "transform_input": True}
+
+
+def _remove_last_layer(module: nn.Module) -> str:
+    """Replace the last layer that has weights, the one that tells classes apart; return its name."""
+    layers = [
+        name for name, each in module.named_modules() if isinstance(each, nn.Linear | nn.Conv2d) and name
+    ]
+    last: str = layers[-1]
+    parent, _, leaf = last.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, nn.Identity())
+    return last
+
+
+def _build_timm(name: str, weights: str, say: Say) -> Body:
+    timm = load_extra("timm", "timm")
+    if not timm.is_model(name):
+        raise _unknown(f"timm:{name}", [f"timm:{each}" for each in timm.list_models()], "timm.list_models()")
+    config = timm.get_pretrained_cfg(name)
+    if weights == DEFAULT:
+        say(f"fetching the weights of {name} where they are not kept yet; their licence: {config.license}")
+        module = _fetch_timm(timm, name)
+    else:
+        module = timm.create_model(name, num_classes=0)
+    if weights not in (DEFAULT, NONE):
+        last = config.classifier
+        _fit_without((last,) if isinstance(last, str) else last, module, read_state(weights), weights)
+    taken = timm.data.resolve_model_data_config(module)
+    normalisation = Normalisation(int(taken["input_size"][1]), tuple(taken["mean"]), tuple(taken["std"]))
+    return Body(f"timm:{name}", module, normalisation)
+
+
+def _fetch_timm(timm: Any, name: str) -> nn.Module:
+    try:
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # whatever its HTTP client raises
+        raise MissingError(
+            f"the weights of timm:{name} could not be fetched: {error}", fix=OTHER_WAYS
+        ) from error
+    return module
+
+
+def load_extra(module: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        MissingError: it is not installed; naming the extra that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingError(f"{module} is not installed", fix=f"pip install 'affectdata[{extra}]'") from error

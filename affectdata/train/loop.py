@@ -1,0 +1,206 @@
+"""The loop: steps of training in two phases, points of the curve, and the state from which it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectdata.errors import InputError, MissingError
+from affectdata.train.feed import Feed, deal_batches
+from affectdata.train.losses import find_loss
+from affectdata.train.networks import Network
+from affectdata.train.repeatable import seed_step
+from affectdata.train.task import LEAST_PART, Held, Settings
+
+_WARM_FRAC = 0.05  # of the second phase
+Point = dict[str, Any]
+
+
+class Loop:
+    """One run over examples; `network` is trained in place. `n_parts`: what a batch is cut into."""
+
+    def __init__(
+        self, network: Network, train: Held, val: Held | None, settings: Settings, say: Callable[[str], None]
+    ) -> None:
+        self.network, self.train, self.val, self.settings, self.say = network, train, val, settings, say
+        self.module, self.device = network.module, network.device
+        self.cost = find_loss(settings.loss).cost
+        self.class_weights = _class_weights(settings, network)
+        self.n_steps = settings.count_steps(len(train.rows))
+        self.head_steps = min(settings.head_steps, self.n_steps)
+        self.groups = network.groups()
+        self.optimiser = torch.optim.AdamW(
+            [{"params": self.groups["head"]}, {"params": self.groups["body"]}],
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        self.module.drop.p = settings.dropout
+        self.step, self.n_parts, self.done = 0, 1, False
+        self.curve: list[Point] = []
+        self.best: dict[str, Tensor] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `resume` needs, as tensors and plain data."""
+        plain = {name: getattr(self, name) for name in ("step", "n_parts", "done", "curve", "best")}
+        return {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), **plain}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same run."""
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name in ("step", "n_parts", "done", "curve", "best"):
+            setattr(self, name, state[name])
+
+    def run(self, feed: Feed) -> Iterator[Point]:
+        """Train to the end; yield every point of the curve with `steps`, `images_per_s` and `eta_s`."""
+        settings, rows = self.settings, self.train.rows
+        dealt, ahead = (
+            itertools.islice(
+                deal_batches(len(rows), settings.batch, settings.seed, self.step),
+                0 if self.done else self.n_steps - self.step,
+            )
+            for _ in range(2)
+        )
+        total, first, began = torch.zeros((), device=self.device), self.step, time.monotonic()
+        self._set_phase()
+        for at, pictures in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
+            seed_step(settings.seed, self.step)
+            self._set_rates()
+            total += self._take_step(torch.from_numpy(at).to(self.device), pictures)
+            self.step += 1
+            if self.step % settings.every and self.step not in (self.head_steps, self.n_steps):
+                continue
+            n_steps, loss = self.step - first, float(total)
+            rate = n_steps / max(time.monotonic() - began, 1e-9)
+            self._add_point(loss / n_steps, feed)
+            yield {
+                **self.curve[-1],
+                "steps": self.n_steps,
+                "images_per_s": rate * settings.batch,
+                "eta_s": (self.n_steps - self.step) / rate,
+            }
+            self._set_phase()  # the last step of the first phase is a point
+            if self.done:
+                return
+            total, first, began = torch.zeros_like(total), self.step, time.monotonic()
+
+    def _set_phase(self) -> None:
+        is_head = self.step < self.head_steps
+        self.module.train()
+        self.module.body.train(not is_head)  # a frozen body keeps its batch norms' averages too
+        for parameter in self.groups["body"]:
+            parameter.requires_grad_(not is_head)
+
+    def _set_rates(self) -> None:
+        settings, is_head = self.settings, self.step < self.head_steps
+        scale = 1.0 if is_head else _schedule(self.step - self.head_steps, self.n_steps - self.head_steps)
+        for group, rate in zip(
+            self.optimiser.param_groups, (settings.lr_head, settings.lr_body), strict=True
+        ):
+            group["lr"] = rate * scale
+
+    def _take_step(self, at: Tensor, pictures: Tensor) -> Tensor:
+        """Train on one batch; where it does not fit into memory, in twice as many parts from now on."""
+        while True:
+            try:
+                return self._accumulate(at, pictures)
+            except torch.cuda.OutOfMemoryError:
+                pass  # what follows stands outside, where the failed pass no longer holds its tensors
+            self._halve(len(at))
+
+    def _accumulate(self, at: Tensor, pictures: Tensor) -> Tensor:
+        self.optimiser.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for part, of_part in zip(
+            pictures.tensor_split(self.n_parts), at.tensor_split(self.n_parts), strict=True
+        ):
+            loss = self._costs(self.train, of_part, part).sum() / len(at)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        self.optimiser.step()
+        return total
+
+    def _halve(self, n_rows: int) -> None:
+        self.n_parts *= 2
+        if n_rows // self.n_parts < LEAST_PART:
+            raise MissingError(
+                f"{self.network.name} does not fit into the memory of {self.device}, not even "
+                f"{n_rows // self.n_parts * 2} pictures at a time",
+                fix="take smaller pictures, a smaller network, or --device cpu",
+            )
+        self.optimiser.zero_grad()
+        torch.cuda.empty_cache()
+        self.say(
+            f"out of memory: batches of {n_rows} in {self.n_parts} parts from step {self.step}; "
+            "the gradients are added up"
+        )
+
+    def _costs(self, held: Held, at: Tensor, pictures: Tensor) -> Tensor:
+        """Return the weighted loss of every picture; auxiliary heads join in training."""
+        x = self.network.normalisation.apply(pictures)
+        told = None if held.outputs is None else held.outputs[at]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs = self.module.all_outputs(x, told)
+        costs = [self.cost(each.float(), held.targets[at], self.class_weights) for each in outputs]
+        joined = costs[0] + self.network.auxiliary_weight * sum(costs[1:])
+        return torch.as_tensor(joined * held.weights[at])
+
+    def _add_point(self, loss: float, feed: Feed) -> None:
+        phase = "head" if self.step <= self.head_steps else "all"
+        point: Point = {"step": self.step, "phase": phase, "loss": loss}
+        if self.val:
+            point["val_loss"] = self._validate(self.val, feed)
+        if not all(math.isfinite(value) for name, value in point.items() if name.endswith("loss")):
+            raise InputError(
+                f"the loss is no finite number at step {self.step}",
+                where=self.network.name,
+                fix="lower the learning rates, or look at the targets",
+            )
+        self.curve.append(point)
+        self.done = self.step == self.n_steps
+        if self.settings.patience:
+            self._judge(self.settings.patience)
+
+    def _judge(self, patience: int) -> None:
+        """Keep the weights of the best point, and stop when it is too long ago."""
+        losses = [point["val_loss"] for point in self.curve if point["phase"] == "all"]
+        if not losses:
+            return
+        best = int(np.argmin(losses))
+        if best == len(losses) - 1:
+            self.best = {name: value.cpu().clone() for name, value in self.module.state_dict().items()}
+        if len(losses) - 1 - best >= patience:
+            self.done = True
+        if self.done:
+            self.module.load_state_dict(self.best)
+
+    def _validate(self, held: Held, feed: Feed) -> float:
+        self.module.eval()
+        n, size = len(held.rows), self.settings.batch
+        batches = [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
+        total = torch.zeros((), device=self.device)
+        with torch.no_grad():
+            for at, pictures in zip(batches, feed.stream(held.rows[at] for at in batches), strict=True):
+                total += self._costs(held, torch.from_numpy(at).to(self.device), pictures).sum()
+        return float(total) / n
+
+
+def _schedule(step: int, n_steps: int) -> float:
+    """Return what the rates are multiplied by: up to 1 linearly, then down as a cosine."""
+    warm = min(1.0, (step + 1) / max(1.0, _WARM_FRAC * n_steps))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+def _class_weights(settings: Settings, network: Network) -> Tensor | None:
+    if settings.class_weights is None:
+        return None
+    if len(settings.class_weights) != network.n_outputs:
+        raise InputError(f"{len(settings.class_weights)} class weights for {network.n_outputs} outputs")
+    return torch.tensor(settings.class_weights, device=network.device)

@@ -1,0 +1,177 @@
+"""A study: every combination of a grid of settings is run; the best is named on validation, never on test.
+
+    # For the six classes of CAP-D: how fast, with how much dropout.
+    name: capd_rates
+    best: macro_f1            # of the scores on validation, over the mean of the seeds
+    seeds: [0, 1, 2]
+    settings: {loss: cross_entropy, steps: 600}
+    grid: {lr_body: [0.0001, 0.0003], dropout: [0.0, 0.5]}
+
+In a folder: `runs/<key>.json`, one file per run, so that a study that was stopped goes on; `results.csv`, one
+row per run; `study.json` (schema ``affectdata/study/1``), what was best and its scores.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.errors import InputError
+from affectdata.hashing import canonical_json, file_hash
+from affectdata.tables import read_json, write_json, write_text
+
+SCHEMA = "affectdata/study/1"
+VAL, TEST = "val", "test"
+Scores = Mapping[str, Mapping[str, float]]  # by part (`val`, `test`), then by measure
+RunOne = Callable[[dict[str, Any]], Scores]
+Run = dict[str, Any]
+
+
+def _no_number_as_text(value: Any) -> Any:
+    if isinstance(value, str) and _is_number(value):
+        raise ValueError("YAML reads this as text; write a number with a point: 1.0e-3")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+Value = Annotated[bool | int | float | str | None, AfterValidator(_no_number_as_text)]
+
+
+class Study(StrictModel):
+    """What to try. `settings` are those of every run; `grid` has the values that are combined."""
+
+    name: str
+    best: str  # measure on validation that decides
+    lower_is_better: bool = False
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    settings: dict[str, Value] = {}
+    grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
+
+    @model_validator(mode="after")
+    def _every_key_once(self) -> Study:
+        twice = sorted({"seed", *self.settings} & set(self.grid) | {"seed"} & set(self.settings))
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: said twice; seeds are `seeds`, the rest settings or grid")
+        return self
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the settings of every run, `seed` among them, the last key of the grid changing first."""
+        return [
+            {**self.settings, **dict(zip(self.grid, values, strict=True)), "seed": seed}
+            for values in itertools.product(*self.grid.values())
+            for seed in self.seeds
+        ]
+
+
+def load_study(path: Path) -> Study:
+    """Read a study.
+
+    Raises:
+        RecipeError: naming every problem at once.
+    """
+    return parse_model(Study, read_yaml(path), str(path))
+
+
+def run_study(
+    study: Study,
+    run_one: RunOne,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Run what has not been run yet and return the document of `study.json`.
+
+    `run_one` trains with the settings that it is given and returns its scores. A run that ends in an
+    InputError (a loss that ran away) is kept with its error, and is not the best.
+
+    Raises:
+        InputError: no run has the score that decides.
+    """
+    wanted = study.runs()
+    runs = []
+    for number, settings in enumerate(wanted, 1):
+        path = folder / "runs" / f"{file_hash(canonical_json(settings).encode())[:16]}.json"
+        if not path.exists():
+            write_json(path, _try(run_one, settings))
+        runs.append(read_json(path))
+        progress(number, len(wanted))
+    write_text(folder / "results.csv", _as_csv(study, runs))
+    document = {"schema": SCHEMA, "name": study.name, "best_on": f"{VAL}.{study.best}", **_best(study, runs)}
+    write_json(folder / "study.json", document)
+    return document
+
+
+def _try(run_one: RunOne, settings: dict[str, Any]) -> Run:
+    try:
+        scores = run_one(dict(settings))
+    except InputError as error:
+        return {"settings": settings, "scores": {}, "error": str(error)}
+    plain = {
+        part: {name: float(value) if math.isfinite(value) else None for name, value in measures.items()}
+        for part, measures in scores.items()
+    }
+    return {"settings": settings, "scores": plain, "error": None}
+
+
+def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
+    """Return settings and scores of the combination whose mean over the seeds is best on validation.
+
+    A combination of which one seed failed is out: its mean would be that of the lucky ones.
+    """
+    combinations: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run["settings"].items() if name != "seed"}
+        combinations.setdefault(canonical_json(settings), []).append(run)
+    means = {
+        key: float(np.mean([run["scores"][VAL][study.best] for run in group]))
+        for key, group in combinations.items()
+        if all(run["scores"].get(VAL, {}).get(study.best) is not None for run in group)
+    }
+    if not means:
+        raise InputError(
+            f"no combination of {study.name} has {VAL}.{study.best} for every seed",
+            fix="`best` names a score on validation; results.csv has the scores and errors of every run",
+        )
+    key = (min if study.lower_is_better else max)(means, key=lambda each: means[each])
+    group = combinations[key]
+    settings = {name: value for name, value in group[0]["settings"].items() if name != "seed"}
+    scores = {
+        part: {name: _over_seeds(group, part, name) for name in group[0]["scores"][part]}
+        for part in group[0]["scores"]
+    }
+    return {"settings": settings, "scores": scores, "n_runs": len(runs), "n_compared": len(means)}
+
+
+def _over_seeds(group: list[Run], part: str, name: str) -> dict[str, float | None]:
+    values = [run["scores"].get(part, {}).get(name) for run in group]
+    if any(value is None for value in values):
+        return {"mean": None, "sd": None}
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def _as_csv(study: Study, runs: list[Run]) -> str:
+    """Write a row per run: what the grid varies, the seed, every score, the error."""
+    scores = sorted({(p, n) for run in runs for p, found in run["scores"].items() for n in found})
+    scores.sort(key=lambda each: each[0] == TEST)  # what decides comes first
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*study.grid, "seed", *(f"{part}_{name}" for part, name in scores), "error"])
+    for run in runs:
+        found = [run["scores"].get(part, {}).get(name) for part, name in scores]
+        writer.writerow([*(run["settings"][name] for name in [*study.grid, "seed"]), *found, run["error"]])
+    return text.getvalue()

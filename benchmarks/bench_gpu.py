@@ -1,0 +1,156 @@
+"""How much of a network's speed does fine-tuning keep? Pictures per second, against the network alone.
+
+    python benchmarks/bench_gpu.py [--device cpu] [--name resnet50]
+
+The network alone: the same layers, loss and optimiser on one batch that lies on the device as floats, so
+that nothing is read, moved or normalised. Fine-tuning: decoded JPEG pictures, uint8, kept in the memory of
+the GPU, and from a memmap on disk. Wanted: 0.9 of the network alone at least. The pictures are generated; the
+result replaces its section of RESULTS.md. Exit code 1 if a ratio on a GPU is below what is wanted.
+"""
+
+import argparse
+import io
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+
+from affectdata.train import feed
+from affectdata.train.finetune import finetune
+from affectdata.train.loop import Loop
+from affectdata.train.networks import Network, build_network
+from affectdata.train.repeatable import repeatable
+from affectdata.train.task import Examples, Settings, hold_examples
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+TITLE = "Fine-tuning on a GPU (bench_gpu.py)"
+WANTED = 0.9
+ROUNDS, CHUNK = (
+    3,
+    20,
+)  # each way in turn, so that what else the machine does meets all of them; steps per point
+SIZES = {"cuda": ("resnet50", 224, 128, 2048, 6), "cpu": ("small_cnn", 64, 32, 256, 3)}
+
+
+def make_pictures(n: int, size_px: int) -> np.ndarray:
+    """Draw soft shapes, encode them as JPEG and decode them: pixels as of photographs, not of noise."""
+    rng = np.random.default_rng(0)
+    pictures = np.empty((n, size_px, size_px, 3), np.uint8)
+    for picture in pictures:
+        shapes = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((size_px, size_px))
+        buffer = io.BytesIO()
+        shapes.save(buffer, "JPEG", quality=95)
+        picture[:] = np.asarray(Image.open(buffer).convert("RGB"))
+    return pictures
+
+
+def alone(network: Network, settings: Settings, n_chunks: int) -> float:
+    """Return the pictures per second of training steps on one batch of floats on the device."""
+    size = network.normalisation.size_px
+    examples = Examples(np.zeros(settings.batch, int), np.full(settings.batch, 50.0))
+    held = hold_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
+    loop = Loop(network.copy(), held, None, settings, print)
+    loop.module.train()
+    shape = (settings.batch, 3, size, size)
+    x = torch.randn(shape, device=network.device).to(memory_format=torch.channels_last)
+    rates = []
+    with repeatable(network.device):
+        for _ in range(n_chunks):
+            began = time.perf_counter()
+            total = torch.zeros((), device=network.device)
+            for _ in range(CHUNK):
+                loop.optimiser.zero_grad()
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+                    outputs = loop.module(x)
+                loss = loop.cost(outputs.float(), held.targets, None).mean()
+                loss.backward()
+                loop.optimiser.step()
+                total += loss.detach()
+            float(total)  # waits for the device, as the loop does at every point of its curve
+            rates.append(CHUNK * settings.batch / (time.perf_counter() - began))
+    return statistics.median(rates[1:])
+
+
+def tuned(network: Network, pictures: np.ndarray, settings: Settings, resident_frac: float) -> float:
+    """Return the pictures per second of fine-tuning; 0 of the GPU's memory for pictures is a memmap's way."""
+    feed._RESIDENT_FRAC = resident_frac
+    rows = np.arange(len(pictures))
+    points: list[dict] = []
+    finetune(network, pictures, Examples(rows, rows % 100.0), settings, progress=points.append)
+    return statistics.median(point["images_per_s"] for point in points[1:])
+
+
+def measure(device: str, name: str | None) -> tuple[dict[str, float], str]:
+    """Return the pictures per second by way, and what was run."""
+    usual, size_px, batch, n, n_chunks = SIZES["cuda" if device.startswith("cuda") else "cpu"]
+    network = build_network(name or usual, 1, "none", size_px=size_px, device=device)
+    settings = Settings(steps=CHUNK * n_chunks, head_steps=0, batch=batch, every=CHUNK)
+    pictures = make_pictures(n, size_px)
+    found: dict[str, list[float]] = {"alone": [], "memory": [], "memmap": []}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "pictures.npy"), pictures)
+        mapped = np.load(Path(folder, "pictures.npy"), mmap_mode="r")
+        for _ in range(ROUNDS):
+            found["alone"].append(alone(network, settings, n_chunks))
+            found["memory"].append(tuned(network, pictures, settings, 0.5))
+            found["memmap"].append(tuned(network, mapped, settings, 0.0))
+    said = f"{network.name}, {size_px} px, batches of {batch}, {settings.steps} steps, {n} pictures"
+    return {way: statistics.median(rates) for way, rates in found.items()}, said
+
+
+def describe(device: str) -> str:
+    if device.startswith("cuda"):
+        where = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, bf16"
+    else:
+        where = f"CPU {platform.machine()}, {torch.get_num_threads()} threads, float32: no figure for a GPU"
+    return (
+        f"{where}; torch {torch.__version__}, torchvision {torchvision.__version__}, numpy {np.__version__}"
+    )
+
+
+def write_section(text: str) -> None:
+    """Replace the section of this benchmark in RESULTS.md, or append it."""
+    before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results of the benchmarks\n"
+    section = f"## {TITLE}\n\n{text}\n"
+    pattern = rf"^## {re.escape(TITLE)}\n.*?(?=^## |\Z)"
+    after, count = re.subn(pattern, lambda _: section + "\n", before, flags=re.MULTILINE | re.DOTALL)
+    RESULTS.write_text((after if count else f"{before}\n{section}").rstrip() + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--name", help="a network that train-check knows")
+    options = parser.parse_args()
+    rates, said = measure(options.device, options.name)
+    lines = [
+        f"{said}.",
+        f"{describe(options.device)}.",
+        "",
+        "| way | pictures/s | ratio |",
+        "| --- | --- | --- |",
+    ]
+    words = {
+        "alone": "the network alone",
+        "memory": "fine-tuning, from memory",
+        "memmap": "fine-tuning, memmap",
+    }
+    lines += [f"| {words[way]} | {rate:.0f} | {rate / rates['alone']:.2f} |" for way, rate in rates.items()]
+    write_section("\n".join(lines))
+    print("\n".join(lines))
+    reached = min(rates["memory"], rates["memmap"]) / rates["alone"] >= WANTED
+    return 0 if reached or options.device == "cpu" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""train.plain_heads, kept, predict: a kept model says what the fitted one said; only its own files load."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from sklearn.linear_model import Lasso
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+import affectdata
+from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
+from affectdata.train.backbones import Backbone
+from affectdata.train.finetune import Fitted, finetune
+from affectdata.train.heads import fit_classifier, fit_regressor, with_output
+from affectdata.train.kept import FrozenModel, TrainedModel, freeze_model, keep_model, load_model
+from affectdata.train.networks import build_network
+from affectdata.train.plain_heads import PlainHead, plain_head
+from affectdata.train.rows import Rows
+from affectdata.train.task import Examples, Settings
+
+SIZE = 128  # what the backbone of these tests takes
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    light = rng.uniform(40, 200, (24, 1, 1, 3))
+    return np.clip(rng.normal(light, 30, (24, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def rows(pictures: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
+    y = pictures.mean((1, 2, 3)) / 2.55
+    x = backbone.features(pictures).astype(np.float64)
+    return replace(planted(len(x)), x=x, y=y, stratum=(y > 50).astype(int))
+
+
+def labels_of(rows: Rows, n: int) -> np.ndarray:
+    words = np.array(["negative", "neutral", "positive"][:n])
+    return words[np.searchsorted(np.quantile(rows.y, np.linspace(0, 1, n + 1)[1:-1]), rows.y)]
+
+
+@pytest.fixture(scope="module")
+def fitted(rows: Rows) -> tuple[Any, Any]:
+    """A regressor, and a classifier that takes its output."""
+    regressor = fit_regressor(rows, "svr", 0).model
+    classifier = fit_classifier(rows, labels_of(rows, 3), regressor.predict(rows.x), 0).model
+    return regressor, classifier
+
+
+@pytest.fixture(scope="module")
+def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> FrozenModel:
+    return freeze_model(backbone, *fitted)
+
+
+def small(n_outputs: int, **options: Any) -> Any:
+    return build_network("small_cnn", n_outputs, "none", size_px=SIZE, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: np.ndarray, rows: Rows) -> TrainedModel:
+    at = np.arange(len(pictures))
+    few: dict[str, Any] = {"steps": 4, "head_steps": 2, "batch": 8}
+    regressor = finetune(small(1), pictures, Examples(at, rows.y), Settings(**few))
+    told = regressor.predict(pictures)[:, 0]
+    classes = Examples(at, (rows.y > 50).astype(int), outputs=told)
+    network = small(2, takes_output=True)
+    classifier = finetune(network, pictures, classes, Settings("cross_entropy", **few))
+    return TrainedModel({"regressor": regressor, "classifier": classifier}, ["valence"], ["low", "high"])
+
+
+# Heads as arrays.
+
+
+@pytest.mark.parametrize("head", ["svr", "ridge"])
+def test_a_regressor_says_what_scikit_learns_says(head: str, planted: Callable[..., Rows]) -> None:
+    rows = planted()
+    model = fit_regressor(rows, head, 0).model
+    values = plain_head(model)(torch.from_numpy(rows.x))
+    assert values.shape == (len(rows), 1)
+    assert values[:, 0].numpy() == pytest.approx(model.predict(rows.x), abs=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("takes_output", [True, False])
+def test_a_classifier_says_what_scikit_learns_says(
+    n_classes: int, takes_output: bool, planted: Callable[..., Rows]
+) -> None:
+    rows = planted()
+    output = np.random.default_rng(0).uniform(0, 100, len(rows)) if takes_output else None
+    model = fit_classifier(rows, labels_of(rows, n_classes), output, 0).model
+    logits = plain_head(model)(
+        torch.from_numpy(rows.x), torch.from_numpy(rows.y if output is None else output)
+    )
+    expected = model.predict_proba(with_output(rows.x, output))
+    assert logits.softmax(1).numpy() == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_cannot_be_kept() -> None:
+    x, y = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9.0)
+    for model in (Lasso(), SVR(kernel="poly")):
+        with pytest.raises(InputError, match="cannot be kept"):
+            plain_head(make_pipeline(StandardScaler(), model).fit(x, y))
+
+
+def test_a_head_that_misses_the_output_is_an_error(fitted: tuple[Any, Any], rows: Rows) -> None:
+    with pytest.raises(InputError, match="columns for a head of"):
+        plain_head(fitted[1])(torch.from_numpy(rows.x))
+
+
+# Kept and read again.
+
+
+def test_a_frozen_model_comes_back(
+    frozen: FrozenModel, fitted: tuple[Any, Any], rows: Rows, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    keep_model(frozen, tmp_path / "model.safetensors")
+    said = affectdata.predict(tmp_path / "model.safetensors", list(pictures))
+    valence = fitted[0].predict(rows.x)
+    shares = fitted[1].predict_proba(with_output(rows.x, valence))
+    assert list(said) == ["image", "valence", "class", "p_negative", "p_neutral", "p_positive"]
+    assert said["image"].tolist() == list(range(len(pictures)))
+    assert said["valence"].to_numpy() == pytest.approx(valence, abs=1e-3)  # features are float32
+    assert said[["p_negative", "p_neutral", "p_positive"]].to_numpy() == pytest.approx(shares, abs=1e-3)
+    assert said["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
+
+
+def test_a_trained_model_comes_back(trained: TrainedModel, pictures: np.ndarray, tmp_path: Path) -> None:
+    keep_model(trained, tmp_path / "model.safetensors")
+    said = affectdata.predict(load_model(tmp_path / "model.safetensors", device="cpu"), list(pictures))
+    valence = trained.fitted["regressor"].predict(pictures)[:, 0]
+    shares = trained.fitted["classifier"].predict(pictures, outputs=valence)
+    assert said["valence"].to_numpy() == pytest.approx(valence, abs=1e-4)
+    assert said["p_high"].to_numpy() == pytest.approx(shares[:, 1], abs=1e-5)
+    assert (said["class"] == "high").tolist() == (shares[:, 1] > 0.5).tolist()
+
+
+def test_as_many_blocks_of_mobilenet_as_were_kept(tmp_path: Path) -> None:
+    network = build_network("mobilenet_v1:2", 1, "none", size_px=32, device="cpu")
+    kept = TrainedModel({"regressor": Fitted(network, Settings(), [])}, ["valence"], [])
+    keep_model(kept, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors", device="cpu")
+    assert isinstance(again, TrainedModel)
+    state = again.fitted["regressor"].network.module.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in network.module.state_dict().items())
+
+
+def test_one_stage_is_enough(frozen: FrozenModel, fitted: tuple[Any, Any], pictures: np.ndarray) -> None:
+    only = freeze_model(frozen.backbone, fitted[0], None)
+    assert list(affectdata.predict(only, pictures[:1])) == ["image", "valence"]
+    assert len(affectdata.predict(frozen, [])) == 0
+    assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, pictures[:1]))
+
+
+def test_files_are_cut_to_the_square_of_the_training(
+    frozen: FrozenModel, pictures: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
+) -> None:
+    wide = np.pad(pictures[0], ((0, 0), (40, 40), (0, 0)))
+    (tmp_path / "wide.png").write_bytes(as_bytes(wide, "PNG"))
+    said = affectdata.predict(frozen, tmp_path / "wide.png")
+    assert said["image"].tolist() == [str(tmp_path / "wide.png")]
+    assert said["valence"][0] == pytest.approx(affectdata.predict(frozen, [pictures[0]])["valence"][0])
+
+
+# What is refused.
+
+
+def test_a_picture_that_cannot_be_read_is_named(frozen: FrozenModel, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    for name in ("text.jpg", "absent.jpg"):
+        with pytest.raises(InputError, match=name):
+            affectdata.predict(frozen, [tmp_path / name])
+    for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)):
+        with pytest.raises(InputError, match="a picture is uint8"):
+            affectdata.predict(frozen, [wrong])
+
+
+def test_a_pickle_is_no_model_and_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "was_run",)
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="no kept model"):
+        load_model(path)
+    torch.save({"a": Evil()}, path)
+    with pytest.raises(InputError, match="no kept model"):
+        load_model(path)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_files_of_another_form(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(InputError, match="no kept model"):
+        load_model(path)
+    for metadata in (None, {"affectdata": "[1"}, {"affectdata": '{"form": "affectdata/model/9"}'}):
+        save_file({"a": torch.zeros(1)}, path, metadata)
+        with pytest.raises(InputError, match=r"no kept model|not of the form affectdata/model/1"):
+            load_model(path)
+
+
+def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Change header and tensors of a kept model."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["affectdata"])
+    tensors = load_file(path)
+    change(header, tensors)
+    save_file(tensors, path, {"affectdata": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda header, tensors: tensors.pop("regressor.gamma"), "no such arrays"),
+        (lambda header, tensors: tensors.update({"regressor.mean": torch.zeros(3)}), "do not fit each other"),
+        (lambda header, tensors: header["heads"].update(regressor="tree"), "the kind 'tree'"),
+        (lambda header, tensors: header.update(more=1), "more: unknown key"),
+        (lambda header, tensors: header.pop("labels"), "labels: required"),
+    ],
+)
+def test_a_changed_file_is_refused(
+    change: Callable[..., Any], words: str, frozen: FrozenModel, tmp_path: Path
+) -> None:
+    keep_model(frozen, tmp_path / "model.safetensors")
+    forge(tmp_path / "model.safetensors", change)
+    with pytest.raises(InputError, match=words):
+        load_model(tmp_path / "model.safetensors", device="cpu")
+
+
+def test_keys_of_another_network_are_named(trained: TrainedModel, tmp_path: Path) -> None:
+    keep_model(trained, tmp_path / "model.safetensors")
+    forge(tmp_path / "model.safetensors", lambda _, tensors: tensors.pop("regressor.head.bias"))
+    with pytest.raises(InputError, match=r"missing: head\.bias"):
+        load_model(tmp_path / "model.safetensors", device="cpu")
+
+
+def test_another_backbone_than_the_models(frozen: FrozenModel, tmp_path: Path) -> None:
+    keep_model(frozen, tmp_path / "model.safetensors")
+    state = frozen.backbone.module.state_dict()
+    save_file({key: value + 1 for key, value in state.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(IntegrityError, match="the backbone small_cnn is not the one"):
+        load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "other.safetensors"), device="cpu")
+    with pytest.raises(MissingError, match="no weights at"):
+        load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "absent.pt"), device="cpu")
+
+
+def test_a_users_class_that_changed(tmp_path: Path) -> None:
+    code = "from affectdata.train.bodies import SmallCnn\nclass Mine(SmallCnn):\n    size_px = 32\n"
+    (tmp_path / "mine.py").write_text(code)
+    network = build_network(f"{tmp_path / 'mine.py'}:Mine", 1, "none", device="cpu")
+    model = tmp_path / "model.safetensors"
+    keep_model(TrainedModel({"regressor": Fitted(network, Settings(), [])}, ["valence"], []), model)
+    (tmp_path / "mine.py").rename(tmp_path / "moved.py")
+    load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
+    (tmp_path / "moved.py").write_text(code + "# changed\n")
+    with pytest.raises(IntegrityError, match="the class"):
+        load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
+
+
+def test_stages_that_do_not_go_together(trained: TrainedModel, frozen: FrozenModel, tmp_path: Path) -> None:
+    other = build_network("small_cnn", 2, "none", size_px=32, device="cpu")
+    mixed = {**trained.fitted, "classifier": Fitted(other, Settings("cross_entropy"), [])}
+    no_heads: dict[Any, PlainHead] = {}
+    for model, words in (
+        (TrainedModel(mixed, ["valence"], ["low", "high"]), "another form"),  # type: ignore[arg-type]
+        (TrainedModel(trained.fitted, ["valence"], ["low"]), "1 names for the 2 outputs of the classifier"),
+        (TrainedModel(trained.fitted, [], ["low", "high"]), "a regressor without targets"),
+        (FrozenModel(frozen.backbone, no_heads, [], []), "neither regressor nor classifier"),
+    ):
+        with pytest.raises(InputError, match=words):
+            keep_model(model, tmp_path / "model.safetensors")
+    with pytest.raises(UsageError, match=r"model\.pt"):
+        keep_model(frozen, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
