@@ -33,7 +33,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 # The optimum on GAPED lies inside each of these. An SVR that has reached its tube no longer changes with C.
 # gamma is in units of 1 / number of features.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "svr": {"C": (1.0, 10.0, 100.0, 1000.0), "gamma": (0.1, 0.3, 1.0, 3.0)},
+    "svr": {"C": (1.0, 10.0, 100.0, 1000.0), "gamma": (0.05, 0.2, 0.5, 1.0, 2.0)},
     "ridge": {"alpha": (10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)},
     "logistic": {"C": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1)},
 }
