@@ -51,6 +51,18 @@ _SCORINGS = {"crossfit": "ten splits of the originals (mean)", "heldout": "held-
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
+@click.option(
+    "--keep-model",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the model of the release's train rows, for affectdata.predict; ends in .safetensors.",
+)
+@click.option(
+    "--maps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Draw where the model looked, for the N clearest and the N worst predictions on test.",
+)
 @click.option("--rules", is_flag=True, help="List the rules of the gate with their defaults, and stop.")
 @folder_option("--out", "checks", "Folder for the result, and for the features that are kept.")
 @roots_option
@@ -62,6 +74,8 @@ def command(
     weights: str,
     device: str | None,
     no_crossfit: bool,
+    keep_model: Path | None,
+    maps: int | None,
     rules: bool,
     out: Path,
     roots: tuple[str, ...],
@@ -79,10 +93,15 @@ def command(
     from affectdata.release import newest_release, open_release
     from affectdata.train.backbones import load_backbone
     from affectdata.train.check import run_check
+    from affectdata.train.final import draw_maps, fit_final
     from affectdata.train.gate import RULES
+    from affectdata.train.kept import check_name
+    from affectdata.train.kept import keep_model as write_model
     from affectdata.train.prepare import prepare_check
     from affectdata.workers import default_workers
 
+    if keep_model:
+        check_name(keep_model)
     if rules:
         return _print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
     n_workers = workers or default_workers()
@@ -109,8 +128,14 @@ def command(
     with progress("train") as move:
         checked = run_check(prepared, workers=n_workers, progress=move)
     path = checked.write(out)
+    model = fit_final(prepared) if keep_model or maps else None
+    if model and keep_model:
+        write_model(model, keep_model)
+    drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
     _print(checked.document)
     say(f"\nwrote {path}")
+    for written in [*([keep_model] if keep_model else []), *sorted({each.parent for each in drawn})]:
+        say(f"wrote {written}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
     return 0 if checked.passed else 1
 

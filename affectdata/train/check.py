@@ -55,7 +55,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from affectdata import metrics
 from affectdata.tables import write_json, write_table
@@ -193,7 +192,7 @@ class _Checking:
         prepared = self.prepared
         crossfit, numeric = self.scorings["crossfit"], prepared.numeric
         drift = prepared.release.info.get("drift") or {}
-        train = prepared.bank.rows(_train_plan(prepared))
+        train = prepared.train
         comparison = self._compare()
         return {
             "schema": SCHEMA,
@@ -405,12 +404,6 @@ class _Checking:
 
 def _difference(first: Any, second: Any) -> Any:
     return lambda at, rows: first(at, rows) - second(at, rows)
-
-
-def _train_plan(prepared: Prepared) -> pa.Table:
-    known = prepared.originals.table["image_id"].combine_chunks()
-    train = prepared.release.split("train")
-    return train.filter(pc.is_in(train["image_id"], known))
 
 
 def _describe_release(prepared: Prepared) -> dict[str, Any]:

@@ -162,6 +162,16 @@ def freeze_model(
     return FrozenModel(backbone, heads, [] if regressor is None else [target], labels)
 
 
+def check_name(path: Path) -> None:
+    """Check that a model may be written to this path, before any time is spent on it.
+
+    Raises:
+        UsageError: it does not end in .safetensors.
+    """
+    if path.suffix != _SUFFIX:
+        raise UsageError(f"{path.name} is no name of a model", fix=f"let it end in {_SUFFIX}")
+
+
 def keep_model(model: KeptModel, path: Path) -> None:
     """Write a model, whole or not at all.
 
@@ -169,8 +179,7 @@ def keep_model(model: KeptModel, path: Path) -> None:
         UsageError: `path` does not end in .safetensors.
         InputError: the stages do not go together, or the folder cannot be written.
     """
-    if path.suffix != _SUFFIX:
-        raise UsageError(f"{path.name} is no name of a model", fix=f"let it end in {_SUFFIX}")
+    check_name(path)
     if isinstance(model, FrozenModel):
         parts: dict[Stages, dict[str, Tensor]] = {name: head.arrays for name, head in model.heads.items()}
         backbone = model.backbone

@@ -17,7 +17,7 @@ from affectdata.errors import InputError, RecipeError
 from affectdata.folds import deal_folds
 from affectdata.manifest import Manifest, Pictures
 from affectdata.release import Release, require_sound
-from affectdata.schema import EDGES
+from affectdata.schema import EDGES, PLAN
 from affectdata.train.arms import (
     EVEN,
     ORIGINALS,
@@ -56,9 +56,10 @@ class Split:
 class Prepared:
     """Everything that the training needs.
 
-    `deals` has a fold per original and deal (-1: never scored), one array each; `crossfit` their splits, deal
-    by deal. `regrouped` are the splits of one deal whose groups also hold a column together that the recipe
-    did not declare. `not_offered` says which other manifests could not be tried, and why.
+    `deals` has a fold per original and deal (-1: never scored), one array each; `crossfit` their splits,
+    deal by deal; `train` are the release's own train rows. `regrouped` are the splits of one deal whose
+    groups also hold a column together that the recipe did not declare. `not_offered` says which other
+    manifests could not be tried, and why.
     """
 
     release: Release
@@ -66,6 +67,7 @@ class Prepared:
     backbone: Backbone
     originals: Originals
     bank: Bank
+    train: Rows
     deals: list[np.ndarray]
     heldout: Split | None
     crossfit: list[Split]
@@ -130,6 +132,7 @@ def prepare_check(
         *(each for some in regrouped.values() for each in some),
     ]
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
+    plans.append(_train_plan(release, originals))
     cache = FeatureCache(checks / CACHE, backbone)
     bank = fill_bank(
         release,
@@ -148,6 +151,7 @@ def prepare_check(
         backbone,
         originals,
         bank,
+        bank.rows(plans[-1]),
         deals,
         heldout.read(bank) if heldout else None,
         [each.read(bank) for each in crossfit],
@@ -228,6 +232,11 @@ class _Dealing:
             )
             for each in np.unique(folds[own])
         ]
+
+
+def _train_plan(release: Release, originals: Originals) -> pa.Table:
+    train = release.split("train").select(PLAN.names)
+    return train.filter(pc.is_in(train["image_id"], originals.table["image_id"].combine_chunks()))
 
 
 def _heldout(

@@ -1,0 +1,79 @@
+"""train.final: the model of a release is kept, says what its heads say, and shows where it looked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import affectdata
+from affectdata.errors import InputError
+from affectdata.release import Release
+from affectdata.train.backbones import Backbone
+from affectdata.train.final import draw_maps, fit_final
+from affectdata.train.prepare import Prepared, prepare_check
+
+
+def test_a_kept_model_says_of_test_pictures_what_the_check_said(
+    cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
+) -> None:
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
+    path = tmp_path / "model.safetensors"
+    ran = cli("train-check", release.path, *options, "--no-crossfit", "--keep-model", path, "--quiet")
+    assert ran.code == 1 and f"wrote {path}" in ran.out  # 1: rules that need all pictures were not run
+    test = release.split("test")
+    files = [release.path / name for name in test["file_name"].to_pylist()]
+    said = affectdata.predict(path, files)
+    checked = pd.read_parquet(tmp_path / release.name / "predictions.parquet").set_index("image_id")
+    expected = checked.loc[test["image_id"].to_pylist(), "heldout.release.regressor"]
+    assert np.abs(said["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
+    classes = checked.loc[test["image_id"].to_pylist(), "heldout.release.valence_class"]
+    assert said["class"].tolist() == classes.tolist()
+
+
+def test_a_name_that_no_model_can_have_costs_no_time(cli: Callable[..., Any], tmp_path: Path) -> None:
+    ran = cli("train-check", "--keep-model", tmp_path / "model.pkl")
+    assert ran.code == 2 and ".safetensors" in ran.err
+
+
+def test_maps_of_the_clearest_and_the_worst(
+    release: Release, backbone: Backbone, checks: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("captum")
+    prepared = prepare_check(release, backbone, None, checks)
+    model = fit_final(prepared)
+    draw_maps(prepared, model, 2, tmp_path)
+    with (tmp_path / "worst" / "index.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    errors = [abs(float(row["valence"]) - float(row["true"])) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    said = affectdata.predict(
+        model, [release.path / name for name in release.split("test")["file_name"].to_pylist()]
+    )
+    truth = release.split("test")["valence"].to_numpy()
+    assert errors[0] == pytest.approx(np.abs(said["valence"].to_numpy() - truth).max(), abs=1e-6)
+    assert len(list((tmp_path / "worst").glob("*.png"))) == 4  # valence and class of each
+
+
+def test_one_class_of_words_is_no_model(
+    publish: Callable[..., Release], backbone: Backbone, checks: Path
+) -> None:
+    release = publish(target="subtype", bins=None, strata=[], where="subtype = 'P'")
+    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    with pytest.raises(InputError, match="one class of subtype"):
+        fit_final(prepared)
+
+
+def test_without_a_test_split_there_is_nothing_to_draw(
+    prepared: Prepared, publish: Any, checks: Path
+) -> None:
+    release = publish(split="none")
+    whole = prepare_check(release, prepared.backbone, release.pictures(), checks)
+    with pytest.raises(InputError, match="test split"):
+        draw_maps(whole, fit_final(whole), 1, checks / "maps")
