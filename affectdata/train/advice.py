@@ -28,7 +28,8 @@ def advise(document: Document, info: Mapping[str, Any]) -> list[str]:
 
 def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
     bins = info.get("balance", {}).get("bins", [])
-    thin = [each for each in bins if 0 < each["n_before"] < _FEW or each["shortfall"]]
+    mean = sum(each["n_before"] for each in bins) / max(1, len(bins))
+    thin = [each for each in bins if each["n_before"] < _FEW or each["n_before"] < mean / 2]
     if thin:
         named = ", ".join(f"{each['bin']} ({each['n_before']})" for each in thin[:4])
         yield (

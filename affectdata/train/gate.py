@@ -300,7 +300,8 @@ def _not_worse(document: Document, check: Check) -> Parts:
                 f"{NAMES[measure]} {interval_text(found[measure], 3, '+')} against {ARM_NAMES[other]}, "
                 f"at most {margin:g} worse is asked for"
             )
-            if document["on_edge"] and outcome is not Outcome.UNDECIDED:
+            same = found[measure]["low"] == found[measure]["high"] == 0  # both arms have the same rows
+            if document["on_edge"] and outcome is not Outcome.UNDECIDED and not same:
                 outcome = Outcome.UNDECIDED
                 text += "; no verdict, for the best setting lies on the edge of its grid"
             yield f"{other}.{measure}", _judged(outcome, text, found[measure], -margin)

@@ -11,6 +11,7 @@ from affectdata.train.gate import ARM_NAMES, NAMES, Document, interval_text, num
 _FEW = 5  # pictures of a bin, below which its figures are luck
 _WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
+_FIRST = f"{RELEASE} - {ORIGINALS}"
 _HIGHER_IS_BETTER = ("r2", "ccc", "accuracy", "balanced_accuracy", "macro_f1")
 
 
@@ -98,6 +99,9 @@ def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
     compared = document["comparison"]
     against = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
     if not against:
+        return
+    if not document["copies"] and all(each["low"] == each["high"] == 0 for each in compared[_FIRST].values()):
+        yield "The release trains on the originals as they are: there is nothing to compare them with."
         return
     pairs = {arm: compared[f"{RELEASE} - {arm}"] for arm in against}
     helped = [name for name in pairs[ORIGINALS] if all(_gained(each[name], name) for each in pairs.values())]
