@@ -390,15 +390,16 @@ def _name_rows(keys: Any, what: str) -> list[Finding]:
 
 
 def require_sound(release: Release) -> None:
-    """Refuse a release whose lineage does not hold; for whatever builds on one.
+    """Refuse a release whose lineage or encoding does not hold; for whatever builds on one.
 
     Raises:
         IntegrityError: naming every broken promise.
     """
-    findings = check_lineage(release)
+    findings = [*check_lineage(release), *check_encoding(release)]
     if findings:
         raise IntegrityError(
-            "the release breaks what it promises:\n  " + "\n  ".join(finding.text for finding in findings),
+            "structure: the release breaks what it promises:\n  "
+            + "\n  ".join(finding.text for finding in findings),
             where=str(release.path),
             fix="make it anew with `affectdata balance`",
         )
