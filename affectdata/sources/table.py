@@ -29,22 +29,20 @@ are rows for one picture that differ.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
 from affectdata.config import parse_model, read_yaml
-from affectdata.errors import SourceError, UsageError
+from affectdata.errors import UsageError
 from affectdata.records import Annotation, SourceInfo
-from affectdata.sources._mapped import MAP_FILE, ColumnMap, read_mapped
+from affectdata.sources._columns import MAP_FILE, ColumnMap
+from affectdata.sources._mapped import find_tables, read_mapped
 from affectdata.sources._names import find_readmes, slug
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import TABLE_SUFFIXES
 from affectdata.tree import Tree
 
-_SHIPPED = Path(__file__).parent / "maps"
 _STATED = "as the column map states"
 INFO = SourceInfo(
     name="table",
@@ -80,16 +78,8 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """
     path = _find_map(tree, options)
     spec = parse_model(ColumnMap, read_yaml(path), str(path))
-    tables = [name for name in tree.files if name == spec.table or fnmatchcase(name, spec.table)]
-    if not tables:
-        there = [name for name in tree.files if Path(name).suffix.lower() in TABLE_SUFFIXES]
-        raise SourceError(
-            f"{tree.root} holds no table {spec.table!r}",
-            where=f"tables there: {', '.join(there[:10]) or 'none'}",
-            fix=f"correct `table` in {path}",
-        )
-    info = spec.to_info(slug(options.name or "") or spec.name, f"{spec.table}, {spec.file}")
-    return Reading(info, _read_items(tree, spec, tables, path))
+    info = spec.to_info(slug(options.name or "") or spec.name)
+    return Reading(info, _read_items(tree, spec, find_tables(tree, spec), path))
 
 
 def _find_map(tree: Tree, options: ReadOptions) -> Path:
@@ -101,8 +91,7 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
             where=f"neither --map nor {MAP_FILE} in {tree.root}",
             fix=f"--map COLUMNS.yaml; the least that a map says:{_EXAMPLE}",
         )
-    shipped = _SHIPPED / f"{options.map_path}.yaml"
-    return shipped if len(options.map_path.parts) == 1 and shipped.exists() else options.map_path
+    return options.map_path
 
 
 def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) -> Iterator[Item]:
