@@ -33,7 +33,9 @@ def _built_in(socket: str) -> set[str]:
 
 
 def _maps(socket: str) -> dict[str, Path]:
-    return {path.stem: path for path in (_PACKAGE / socket / "maps").glob("*.yaml")}
+    folder = _PACKAGE / socket / "maps"
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {path.stem: path for path in files if path.suffix == ".yaml"}
 
 
 def find_plugins(socket: str) -> list[str]:
