@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
+from affectdata.picture_bytes import file_of, read_picture
 from affectdata.schema import FOLD, manifest_schema
 from affectdata.tables import locked_folder, read_json, read_table, write_json, write_table
 
@@ -127,17 +128,18 @@ class Pictures:
     roots: Mapping[str, Path]
 
     def read(self, source: str, path: str, image_id: str) -> bytes:
-        """Read one picture file and check that it is the one that was ingested.
+        """Read one picture and check that it is the one that was ingested.
 
         Raises:
             PicturesNotFound: the file is not there.
+            DecodeError: it was a row of a table, which holds no picture now.
             IntegrityError: it is another file than the one that was ingested, or lies outside the root.
         """
-        file = self.roots[source] / path
+        file = self.roots[source] / file_of(path)
         if not file.resolve().is_relative_to(self.roots[source].resolve()):
             raise IntegrityError(f"{path} leads out of the folder of {source}", where=str(file))
         try:
-            data = file.read_bytes()
+            data = read_picture(self.roots[source], path)
         except OSError as error:
             raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
         if file_hash(data) != image_id:

@@ -10,7 +10,7 @@ from affectdata.errors import SourceError
 from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.records import RATINGS, Rating, Reason, Record, Reject
 from affectdata.sources._columns import TEXTS, ColumnMap
-from affectdata.sources._delimited import parse_count, parse_number, parse_spread
+from affectdata.sources._delimited import parse_count, parse_number, parse_share, parse_spread
 from affectdata.sources._join import Row
 from affectdata.sources._names import spell_split
 
@@ -102,21 +102,6 @@ def _emotions(spec: ColumnMap, cells: Mapping[str, str]) -> tuple[dict[str, floa
         emotion = dominant_emotion(shares)
     agreement = _parse(cells, spec.columns.get("agreement"), parse)
     return shares, emotion, shares.get(emotion or "") if agreement is None else agreement
-
-
-def parse_share(cell: str, percent: bool = False) -> float:
-    """Read a share of raters; `13 %`, and with `percent` a bare `13` too, is 0.13.
-
-    Raises:
-        ValueError: no number, or outside 0–1.
-    """
-    number = cell.removesuffix("%").rstrip()
-    share = parse_number(number)
-    if percent or number != cell:
-        share = round(share / 100, 9)
-    if not 0 <= share <= 1:
-        raise ValueError(f"{cell!r} is no share from 0 to 1 (for percentages: `percent: true`)")
-    return share
 
 
 def _split(spec: ColumnMap, row: Row, cells: Mapping[str, str]) -> str | None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.errors import RecipeError, SourceError, UsageError
-from affectdata.sources._rows import parse_share
+from affectdata.sources._delimited import parse_share
 from affectdata.sources._tables import read_table
 from affectdata.tree import read_tree
 
