@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.archives import find_roots_in, is_archive, unpack
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
@@ -83,7 +84,7 @@ def ingest(
     rehash: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
-    """Turn a source tree into a manifest under `out`.
+    """Turn a source tree into a manifest under `out`; an archive of one is first unpacked beside itself.
 
     `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
     Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
@@ -94,6 +95,8 @@ def ingest(
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
             source has no such variant.
     """
+    unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
+    root = unpacked or root
     tree = read_tree(root, leave_out=out)
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
@@ -103,6 +106,8 @@ def ingest(
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
     items = sort_items(reading.items, reading.info)
+    if unpacked:
+        items.findings.append(Finding("unpacked", f"keep {root}: the pictures are read there from now on"))
     if not items.records and not items.rejects:
         raise SourceError(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
@@ -134,6 +139,15 @@ def ingest(
         "rejected": len(items.rejects) - n_junk - n_merged,
     }
     return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+
+
+def _unpack(archive: Path, source: str | None) -> Path:
+    """Unpack an archive, and step into the folders that it wraps around the source."""
+    roots = find_roots_in(unpack(archive))
+    names = [source] if source else find_plugins("sources")
+    plugins = [cast(Source, load_plugin("sources", name)) for name in names]
+    known = (root for root in roots if any(plugin.detect(read_tree(root)) for plugin in plugins))
+    return next(known, roots[-1])
 
 
 def recognise(tree: Tree) -> tuple[str, str]:
