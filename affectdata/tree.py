@@ -64,7 +64,9 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise SourceError(f"{root} {what}", fix="give the folder of the source, or its .zip or .tar")
+        raise SourceError(
+            f"{root} {what}", fix="give the folder that the source was unpacked to, or its .zip or .tar"
+        )
     files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []
