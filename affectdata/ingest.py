@@ -6,7 +6,6 @@ and `<name>.edges.parquet`. Every file and every rating row is accounted for exa
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
-from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
+from affectdata.manifest import Manifest, check_name, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
 from affectdata.probe import Probe, mark_placeholders
@@ -42,7 +41,6 @@ _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
 )
-_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +186,6 @@ def _detect(tree: Tree) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that no manifest can have."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
-        )
 
 
 def check_variant(info: SourceInfo, variant: str | None) -> None:

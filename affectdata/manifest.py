@@ -7,6 +7,7 @@ of the file; it is looked up (`find_roots`), and every picture read is checked a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
+_OF_A_SOURCE = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
+_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class Manifest:
     def sources(self) -> list[str]:
         """The sources of its rows, sorted."""
         return sorted(pc.unique(self.table["source"]).to_pylist())
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What each source of its rows says of itself: title, terms, citation; several after `concat`."""
+        whole = {key: self.metadata[key] for key in _OF_A_SOURCE if key in self.metadata}
+        return list(self.metadata.get("parts", [whole]))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a DataFrame."""
@@ -113,6 +122,18 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
             "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"
         )
     return Manifest(table, metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no manifest can have.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
+        )
 
 
 def write_manifest(table: pa.Table, metadata: Mapping[str, Any], path: Path) -> Manifest:

@@ -301,7 +301,6 @@ def release_info(
     """Return what release.json says, but for its time and the hash of SHA256SUMS."""
     splits = table.group_by("split").aggregate([([], "count_all")]).to_pylist()
     copies = pc.sum(pc.greater(table["copy"], 0)).as_py() or 0
-    terms = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
     return {
         "schema": SCHEMA,
         "id": identity,
@@ -309,8 +308,7 @@ def release_info(
         "mode": recipe.mode,
         "recipe_sha256": recipe.digest,
         "manifests": [
-            {"name": each.name, "digest": each.digest, **{key: each.metadata[key] for key in terms}}
-            for each in manifests
+            {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
         ],
         "terms": _terms(manifests, table),
         "target": recipe.target,
@@ -330,4 +328,4 @@ def _terms(manifests: Sequence[Manifest], table: pa.Table) -> dict[str, Any]:
     """Return the terms of all pictures together, as their rows state them."""
     counts = pc.value_counts(pc.fill_null(table["license"], "not stated")).to_pylist()
     pictures = {row["values"]: row["counts"] for row in counts}
-    return combine_terms(pictures, all(each.metadata["redistributable"] for each in manifests))
+    return combine_terms(pictures, all(part["redistributable"] for each in manifests for part in each.parts))
