@@ -84,18 +84,14 @@ def _chains(column: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
 def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
     """Set `group_id` to the smallest image_id of each row's component.
 
-    Rows hang together by an edge, or by an equal value (not null) in `subject_id` or one of `columns`. A
-    subject is one of a source: two sources may call different people alike.
+    Rows hang together by an edge, or by an equal value (not null) in `subject_id` or one of `columns`.
     """
     ids = table["image_id"]
     first = pc.index_in(edges["image_id_a"], ids).to_pylist()
     second = pc.index_in(edges["image_id_b"], ids).to_pylist()
     links = list(zip(first, second, strict=True))
-    for column in set(columns) & set(table.column_names):
+    for column in {"subject_id", *columns} & set(table.column_names):
         links += _chains(table[column])
-    if "subject_id" in table.column_names:
-        sources = table["source"] if "source" in table.column_names else ""
-        links += _chains(pc.binary_join_element_wise(sources, table["subject_id"], "\x1f"))
     n = table.num_rows
     ends = np.array(links, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(n, n))

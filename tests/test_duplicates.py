@@ -252,12 +252,6 @@ def test_groups(
     assert grouped(ids, edges, columns, names) == groups
 
 
-def test_a_subject_is_one_of_its_source() -> None:
-    columns = {"image_id": list("abcd"), "subject_id": ["x"] * 4, "source": list("sstt")}
-    groups = assign_groups(pa.table(columns), EDGES.empty_table())["group_id"].to_pylist()
-    assert groups == ["a", "a", "c", "c"]
-
-
 def test_groups_over_chunks_are_the_same() -> None:
     parts = [pa.table({"image_id": list(ids), "subject_id": ["x"] * len(ids)}) for ids in ("cd", "ab")]
     groups = assign_groups(pa.concat_tables(parts), EDGES.empty_table())
