@@ -25,7 +25,7 @@ from affectdata.manifest import Manifest, check_name, load_manifest, note_root, 
 from affectdata.merging import FROM, Conflict, describe_conflict, merge_rows
 from affectdata.noticed import find_far_apart
 from affectdata.records import Finding
-from affectdata.schema import manifest_schema
+from affectdata.schema import FOLD, manifest_schema
 from affectdata.split import adopt_splits
 from affectdata.tables import write_table
 
@@ -61,7 +61,8 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     _check(manifests, on_conflict)
     earlier, roots = _find_earlier(path), _roots(manifests)
     emotions = sorted({emotion for each in manifests for emotion in each.metadata["emotions"]})
-    schema = manifest_schema(emotions)
+    tables = [each.table for each in [*manifests, *([earlier] if earlier else [])]]
+    schema = manifest_schema(emotions, folds=any(FOLD.name in table.column_names for table in tables))
     rows = pa.concat_tables([_widen(each, schema) for each in manifests])
     table, conflicts = merge_rows(rows, emotions, on_conflict)
     if conflicts and on_conflict == "error":

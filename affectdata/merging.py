@@ -15,6 +15,7 @@ from affectdata.errors import IntegrityError
 from affectdata.hashing import canonical_json
 from affectdata.labels import dominant_emotion
 from affectdata.records import RATINGS, Scale
+from affectdata.schema import FOLD
 
 FROM = "manifest"  # the column that says where a row is from, while rows are merged
 _RATING_PARTS = ("", "_sd", "_n", "_raw", "_min", "_max")
@@ -52,7 +53,7 @@ def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Tab
     `policy` is `first`, `mean` or `prefer:NAME`; any other takes the first.
 
     Raises:
-        IntegrityError: a picture has two splits.
+        IntegrityError: a picture has two splits or folds.
     """
     ids = rows["image_id"].combine_chunks()
     counts = pc.value_counts(ids)
@@ -85,7 +86,8 @@ class _Merge:
         row |= self._labels(same, "emotion", ["emotion", *shares, "agreement"], _mean_emotions)
         terms = {name: _joined((each[name] for each in same), "; ") for name in ("license", "attribution")}
         tags = _joined((tag for each in same for tag in (each["content_tags"] or "").split(",")), ",")
-        own = {"split": _same_split(same), "extra": _both_extras(same), "content_tags": tags}
+        own = {"extra": _both_extras(same), "content_tags": tags}
+        own |= {column: _same(same, column) for column in ("split", FOLD.name) if column in row}
         return {**row, **terms, **own}
 
     def _labels(
@@ -148,16 +150,17 @@ def _mean_emotions(told: list[dict[str, Any]], columns: list[str]) -> dict[str, 
     return {"emotion": emotion, "agreement": known.get(emotion or ""), **shares}
 
 
-def _same_split(same: list[dict[str, Any]]) -> str | None:
-    splits = {each["split"]: each for each in same if each["split"]}
-    if len(splits) > 1:
-        told = ", ".join(f"{split} in {each[FROM]}" for split, each in splits.items())
+def _same(same: list[dict[str, Any]], column: str) -> Any:
+    """Return the split or fold that all rows have which have one."""
+    said = {each[column]: each for each in same if each[column] is not None}
+    if len(said) > 1:
+        told = ", ".join(f"{value} in {each[FROM]}" for value, each in said.items())
         raise IntegrityError(
-            f"one picture is in two splits: {told}",
+            f"one picture has two values of {column}: {told}",
             where=f"{same[0]['path']}, image_id {same[0]['image_id'][:16]}…",
             fix="split one of the manifests anew: ingest it with --replace into another --out",
         )
-    return next(iter(splits), None)
+    return next(iter(said), None)
 
 
 def _both_extras(same: list[dict[str, Any]]) -> str:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from affectdata.concat import Concat, concat
 from affectdata.errors import IntegrityError, ManifestError, UsageError
+from affectdata.folds import put_folds
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest, load_manifest, note_root, write_manifest
 from affectdata.records import Scale
 from affectdata.registry import load_plugin
+from affectdata.schema import FOLD
 from tests.made import image_id, make_rows, publish_manifest
 
 RATED = {"valence": 25.0, "valence_sd": 10.0, "valence_n": 20, "valence_raw": 3.0}
@@ -220,8 +223,22 @@ def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
 def test_one_picture_in_two_splits(tmp_path: Path) -> None:
     splits = (("a", "train"), ("b", "test"))
     both = [manifest(tmp_path, name, [{"key": "x", "split": split}]) for name, split in splits]
-    with pytest.raises(IntegrityError, match="in two splits: train in a, test in b"):
+    with pytest.raises(IntegrityError, match="two values of split: train in a, test in b"):
         concat(both, None, tmp_path, "first")
+
+
+def test_folds_stay_as_splits_do(tmp_path: Path) -> None:
+    both = []
+    for name, keys, last in (("a", "xy", 1), ("b", "xz", 2)):
+        made = manifest(tmp_path, name, [{"key": key} for key in keys])
+        table = put_folds(made.table, pa.array([0, last], FOLD.type))
+        both.append(write_manifest(table, made.metadata, made.path))
+    result = concat(both, None, tmp_path)
+    folds = {row["image_id"]: row["fold"] for row in result.manifest.table.to_pylist()}
+    assert folds == {image_id("x"): 0, image_id("y"): 1, image_id("z"): 2}
+    assert len(load_manifest(result.manifest.path)) == 3
+    plain = manifest(tmp_path, "c", [{"key": "w"}])
+    assert concat([plain, both[0]], None, tmp_path).manifest.table["fold"].null_count == 1
 
 
 def test_look_alikes_in_two_splits_are_named(tmp_path: Path) -> None:

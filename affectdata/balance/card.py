@@ -86,7 +86,7 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
             f"Cite: {each['citation']}",
             "",
         ]
-    return lines + _together(info["terms"])
+    return lines + (_together(info["terms"]) if "terms" in info else [])  # earlier releases do not say
 
 
 def _together(terms: dict[str, Any]) -> list[str]:
