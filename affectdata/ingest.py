@@ -6,7 +6,6 @@ and `<name>.edges.parquet`. Every file and every rating row is accounted for exa
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.archives import find_roots_in, is_archive, unpack
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index
-from affectdata.manifest import Manifest, load_manifest, note_root, read_local, write_manifest
+from affectdata.manifest import Manifest, check_name, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
 from affectdata.probe import Probe, mark_placeholders
@@ -41,7 +41,6 @@ _AS_THEY_ARE = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
 )
-_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def ingest(
     rehash: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
-    """Turn a source tree into a manifest under `out`.
+    """Turn a source tree into a manifest under `out`; an archive of one is first unpacked beside itself.
 
     `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
     Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
@@ -94,6 +93,8 @@ def ingest(
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
             source has no such variant.
     """
+    unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
+    root = unpacked or root
     tree = read_tree(root, leave_out=out)
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
@@ -103,6 +104,8 @@ def ingest(
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
     items = sort_items(reading.items, reading.info)
+    if unpacked:
+        items.findings.append(Finding("unpacked", f"keep {root}: the pictures are read there from now on"))
     if not items.records and not items.rejects:
         raise SourceError(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
@@ -134,6 +137,15 @@ def ingest(
         "rejected": len(items.rejects) - n_junk - n_merged,
     }
     return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+
+
+def _unpack(archive: Path, source: str | None) -> Path:
+    """Unpack an archive, and step into the folders that it wraps around the source."""
+    roots = find_roots_in(unpack(archive))
+    names = [source] if source else find_plugins("sources")
+    plugins = [cast(Source, load_plugin("sources", name)) for name in names]
+    known = (root for root in roots if any(plugin.detect(read_tree(root)) for plugin in plugins))
+    return next(known, roots[-1])
 
 
 def recognise(tree: Tree) -> tuple[str, str]:
@@ -174,14 +186,6 @@ def _detect(tree: Tree) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that no manifest can have."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
-        )
 
 
 def check_variant(info: SourceInfo, variant: str | None) -> None:

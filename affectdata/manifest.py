@@ -7,6 +7,7 @@ of the file; it is looked up (`find_roots`), and every picture read is checked a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
+from affectdata.picture_bytes import file_of, read_picture
 from affectdata.schema import FOLD, manifest_schema
 from affectdata.tables import locked_folder, read_json, read_table, write_json, write_table
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
+_OF_A_SOURCE = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
+_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class Manifest:
     def sources(self) -> list[str]:
         """The sources of its rows, sorted."""
         return sorted(pc.unique(self.table["source"]).to_pylist())
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What each source of its rows says of itself: title, terms, citation; several after `concat`."""
+        whole = {key: self.metadata[key] for key in _OF_A_SOURCE if key in self.metadata}
+        return list(self.metadata.get("parts", [whole]))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a DataFrame."""
@@ -114,6 +124,18 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
     return Manifest(table, metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()})
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no manifest can have.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
+        )
+
+
 def write_manifest(table: pa.Table, metadata: Mapping[str, Any], path: Path) -> Manifest:
     """Write a manifest and return it; `metadata` must name its `emotions`."""
     digest = write_table(table, path, KIND, metadata)
@@ -127,17 +149,18 @@ class Pictures:
     roots: Mapping[str, Path]
 
     def read(self, source: str, path: str, image_id: str) -> bytes:
-        """Read one picture file and check that it is the one that was ingested.
+        """Read one picture and check that it is the one that was ingested.
 
         Raises:
             PicturesNotFound: the file is not there.
+            DecodeError: it was a row of a table, which holds no picture now.
             IntegrityError: it is another file than the one that was ingested, or lies outside the root.
         """
-        file = self.roots[source] / path
+        file = self.roots[source] / file_of(path)
         if not file.resolve().is_relative_to(self.roots[source].resolve()):
             raise IntegrityError(f"{path} leads out of the folder of {source}", where=str(file))
         try:
-            data = file.read_bytes()
+            data = read_picture(self.roots[source], path)
         except OSError as error:
             raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
         if file_hash(data) != image_id:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import AffectdataError
+from affectdata.picture_bytes import file_of
 from affectdata.probe import PROBED
 from affectdata.tables import read_table, write_table
 
@@ -33,7 +34,7 @@ def stamp_files(root: Path, paths: list[str]) -> pa.Table:
 def _stamps(root: Path, paths: list[str]) -> Iterator[tuple[int, int, int]]:
     for path in paths:
         try:
-            found = (root / path).stat()
+            found = (root / file_of(path)).stat()
         except OSError:
             yield _GONE
         else:

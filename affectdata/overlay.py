@@ -20,7 +20,6 @@ from affectdata.hashing import canonical_json
 from affectdata.ingest import (
     IngestResult,
     SortedItems,
-    check_name,
     check_replace,
     check_variant,
     columns_of,
@@ -29,7 +28,7 @@ from affectdata.ingest import (
     sort_items,
     write_tables,
 )
-from affectdata.manifest import Manifest, note_root, read_local
+from affectdata.manifest import Manifest, check_name, note_root, read_local
 from affectdata.records import Reason, Record, Reject, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import manifest_schema

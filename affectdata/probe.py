@@ -11,6 +11,7 @@ import pyarrow as pa
 from affectdata.errors import DecodeError
 from affectdata.hashing import file_hash, perceptual_hashes, pixel_hash
 from affectdata.imaging import MAX_PIXELS, decode
+from affectdata.picture_bytes import read_picture
 from affectdata.records import Reason
 from affectdata.schema import manifest_schema
 
@@ -39,10 +40,7 @@ class Probe:
     def _probe(self, path: str) -> dict[str, Any]:
         empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
         try:
-            file = Path(self.root, path)
-            if file.stat().st_size > _MAX_FILE_BYTES:
-                raise DecodeError(Reason.TOO_LARGE, f"the file is larger than {_MAX_FILE_BYTES >> 20} MiB")
-            data = file.read_bytes()
+            data = read_picture(Path(self.root), path, _MAX_FILE_BYTES)
             if not data:
                 raise DecodeError(Reason.UNREADABLE, "the file is empty")
             picture = decode(data, self.max_pixels)

@@ -1,5 +1,8 @@
 """Plugins: the modules of a socket's folder, found by file name, and entry points of other packages.
 
+A socket may also have plugins that are data: every YAML file in its folder `maps`, which its module
+`_packaged` turns into an object that offers what a module does.
+
 A socket is a folder of the package (`sources`, `metrics`, `exports`, `cli`); every module in it whose name
 does not start with `_` is one plugin. Nothing is imported before it is asked for. Another package adds a
 plugin with an entry point in the group `affectdata.<socket>` that names a module.
@@ -13,6 +16,7 @@ import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from affectdata.errors import UsageError
 
@@ -28,12 +32,18 @@ def _built_in(socket: str) -> set[str]:
     return {module.name for module in found if not module.name.startswith("_")}
 
 
+def _maps(socket: str) -> dict[str, Path]:
+    folder = _PACKAGE / socket / "maps"
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {path.stem: path for path in files if path.suffix == ".yaml"}
+
+
 def find_plugins(socket: str) -> list[str]:
     """List the names of a socket's plugins, sorted, without importing any."""
-    return sorted(_built_in(socket) | _outside(socket).keys())
+    return sorted(_built_in(socket) | _maps(socket).keys() | _outside(socket).keys())
 
 
-def load_plugin(socket: str, name: str) -> ModuleType:
+def load_plugin(socket: str, name: str) -> Any:
     """Import one plugin; a built-in one wins over an entry point of the same name.
 
     Raises:
@@ -41,6 +51,8 @@ def load_plugin(socket: str, name: str) -> ModuleType:
     """
     if name in _built_in(socket):
         return importlib.import_module(f"affectdata.{socket}.{name}")
+    if name in _maps(socket):
+        return importlib.import_module(f"affectdata.{socket}._packaged").load_map(_maps(socket)[name])
     outside = _outside(socket)
     if name in outside:
         module = outside[name].load()

@@ -32,13 +32,13 @@ def _rating(name: str) -> list[pa.Field]:
 
 
 _PICTURE = [
-    _required("image_id", _S),  # key: SHA-256 of the file's bytes, 64 hex digits
+    _required("image_id", _S),  # key: SHA-256 of the file's bytes (of a table's row: as a PGM), 64 hex digits
     _required("pixel_id", _S),  # xxh3-128 over mode, size and RGB pixels, 32 hex digits
     _required("phash", _S),  # imagehash.phash of the decoded picture, 16 hex digits
     _required("phash_views", _S),  # the same for its seven other flips and turns, 7 × 16 hex digits
     _required("source", _S),  # registered source
     _required("source_id", _S),  # the source's own key
-    _required("path", _S),  # POSIX path relative to the source's root
+    _required("path", _S),  # POSIX path relative to the source's root; `TABLE.csv#N`: see picture_bytes.py
     _required("format", _S),  # container as decoded, not as named: jpeg, png, bmp, …
     _required("bytes", _I64),  # size of the file
     _required("width_px", _I32),  # after the EXIF turn

@@ -47,10 +47,11 @@ class Tree:
         """List the files whose names end as pictures' do and that are no junk."""
         return [path for path in self.files if is_picture_name(path) and not is_junk(path)]
 
-    def read_bytes(self, path: str) -> bytes:
-        """Read one listed file."""
+    def read_bytes(self, path: str, most: int = -1) -> bytes:
+        """Read one listed file, or its first `most` bytes."""
         try:
-            return (self.root / path).read_bytes()
+            with (self.root / path).open("rb") as file:
+                return file.read(most)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
 
@@ -63,7 +64,9 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise SourceError(f"{root} {what}", fix="give the folder that the source was unpacked to")
+        raise SourceError(
+            f"{root} {what}", fix="give the folder that the source was unpacked to, or its .zip or .tar"
+        )
     files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []

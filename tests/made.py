@@ -39,10 +39,10 @@ def image_id(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def make_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def make_rows(rows: Sequence[Mapping[str, Any]], emotions: Sequence[str] = ()) -> pa.Table:
     """A manifest's table; a row needs no more than `key` (default: its number), the rest is filled in.
 
-    `group` is the key of the row whose group it joins.
+    `group` is the key of the row whose group it joins; `emotions` have columns.
     """
     filled = []
     for number, given in enumerate(rows):
@@ -65,7 +65,7 @@ def make_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             "group_id": image_id(group),
         }
         filled.append({**fixed, **row})
-    return pa.Table.from_pylist(filled, schema=manifest_schema())
+    return pa.Table.from_pylist(filled, schema=manifest_schema(emotions))
 
 
 def make_manifest(table: pa.Table, name: str = "gaped", **metadata: Any) -> Manifest:
@@ -103,6 +103,11 @@ def make_recipe(**changes: Any) -> Recipe:
 def publish(root: Path, out: Path, *, workers: int = 1, **changes: Any) -> Release:
     """Ingest the tree `root` into `out`/manifests and release it into `out`/releases; `changes` as above."""
     manifest = load_manifest(ingest(root, out=out / "manifests", replace=True, workers=workers).manifest.path)
+    return publish_manifest(manifest, out, workers=workers, **changes)
+
+
+def publish_manifest(manifest: Manifest, out: Path, *, workers: int = 1, **changes: Any) -> Release:
+    """Release a manifest into `out`/releases; `changes` as above."""
     recipe = make_recipe(**{"split": {"val": 0.2, "test": 0.2}, **changes})
     rows, plan = plan_release([manifest], [], recipe)
     return publish_release([manifest], rows, plan, recipe, out / "releases", workers=workers)[0]

@@ -14,10 +14,11 @@ from affectdata.errors import UsageError
 from affectdata.registry import find_plugins, load_plugin
 
 
-def test_every_module_without_an_underscore_is_a_plugin() -> None:
+def test_every_module_without_an_underscore_and_every_map_is_a_plugin() -> None:
     folder = Path(registry.__file__).parent / "sources"
     files = {path.stem for path in folder.glob("*.py") if not path.name.startswith("_")}
-    assert find_plugins("sources") == sorted(files)
+    maps = {path.stem for path in (folder / "maps").glob("*.yaml")}
+    assert find_plugins("sources") == sorted(files | maps) and not files & maps
     assert "gaped" in files
 
 

@@ -86,4 +86,21 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
             f"Cite: {each['citation']}",
             "",
         ]
+    return lines + (_together(info["terms"]) if "terms" in info else [])  # earlier releases do not say
+
+
+def _together(terms: dict[str, Any]) -> list[str]:
+    """Say what holds for the release as a whole: of every term the strictest."""
+    said = [
+        "its pictures may be passed on" if terms["redistributable"] else "its pictures must not be passed on",
+        "commercial use is allowed" if terms["commercial_use"] else "no commercial use",
+    ]
+    if not terms["changes"]:
+        said.append("changed pictures, as the copies are, must not be passed on")
+    if terms["share_alike"]:
+        said.append(f"share alike: what is made from it goes on under {' and '.join(terms['share_alike'])}")
+    each = "Every row of `manifest.parquet` carries its own terms (`license`, `attribution`, `url`)."
+    lines = [f"**This release as a whole**, by the strictest of its terms: {'; '.join(said)}. {each}", ""]
+    if len(terms["pictures"]) > 1:
+        lines += [*_table(("terms", "pictures"), list(terms["pictures"].items())), ""]
     return lines

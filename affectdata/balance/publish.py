@@ -46,6 +46,7 @@ from affectdata.release import (
 from affectdata.schema import RENDERED, release_schema
 from affectdata.split import SPLITS
 from affectdata.tables import locked_folder, read_table, table_digest, write_json, write_table, write_text
+from affectdata.terms import combine_terms
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 24  # rows rendered per call
@@ -300,7 +301,6 @@ def release_info(
     """Return what release.json says, but for its time and the hash of SHA256SUMS."""
     splits = table.group_by("split").aggregate([([], "count_all")]).to_pylist()
     copies = pc.sum(pc.greater(table["copy"], 0)).as_py() or 0
-    terms = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
     return {
         "schema": SCHEMA,
         "id": identity,
@@ -308,9 +308,9 @@ def release_info(
         "mode": recipe.mode,
         "recipe_sha256": recipe.digest,
         "manifests": [
-            {"name": each.name, "digest": each.digest, **{key: each.metadata[key] for key in terms}}
-            for each in manifests
+            {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
         ],
+        "terms": _terms(manifests, table),
         "target": recipe.target,
         "rows": {row["split"]: row["count_all"] for row in splits},
         "folds": recipe.split.folds if recipe.split != "none" else None,
@@ -322,3 +322,10 @@ def release_info(
         "cpu_features": cv2.getCPUFeaturesLine(),
         "canaries": canaries(recipe),
     }
+
+
+def _terms(manifests: Sequence[Manifest], table: pa.Table) -> dict[str, Any]:
+    """Return the terms of all pictures together, as their rows state them."""
+    counts = pc.value_counts(pc.fill_null(table["license"], "not stated")).to_pylist()
+    pictures = {row["values"]: row["counts"] for row in counts}
+    return combine_terms(pictures, all(part["redistributable"] for each in manifests for part in each.parts))

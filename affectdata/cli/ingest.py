@@ -66,7 +66,7 @@ def command(
     rehash: bool,
     workers: int | None,
 ) -> int:
-    """Turn the folder ROOT of a source into a manifest; with --onto, a table of labels.
+    """Turn the folder ROOT of a source, or its .zip or .tar, into a manifest; with --onto, a table of labels.
 
     Writes NAME.parquet, NAME.rejects.parquet (what is no row, and why) and NAME.edges.parquet
     (near-duplicates), and prints what went where.

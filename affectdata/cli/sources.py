@@ -6,8 +6,9 @@ import inspect
 
 import click
 
-from affectdata.cli._output import common_options, document, say, say_table
+from affectdata.cli._output import common_options, document, say
 from affectdata.errors import UsageError
+from affectdata.records import SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 
 _EVIDENCE = {
@@ -21,36 +22,34 @@ _EVIDENCE = {
 @click.option("--cite", is_flag=True, help="Print only the BibTeX entry of NAME.")
 @common_options
 def command(name: str | None, cite: bool) -> int:
-    """List the known sources with their terms, or show the data sheet of NAME."""
+    """List the known sources with terms, origin and layout, or show the data sheet of NAME."""
     if cite:
         return _cite(name)
     if name:
-        module = load_plugin("sources", name)
-        info = module.INFO
-        say(inspect.getdoc(module) or info.title)
-        say(f"\nlayout:   {info.layout}\nterms:    {info.license}")
-        if info.variants:
-            say(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
-        say(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
-        content = {"name": info.name, "title": info.title, "layout": info.layout, "license": info.license}
-        more = {
-            "citation": info.citation,
-            "bibtex": info.bibtex,
-            "evidence": info.evidence,
-            "variants": info.variants,
-        }
-        document("affectdata/source/1", {**content, "url": info.url, **more})
-        return 0
+        return _show(name)
     infos = [load_plugin("sources", each).INFO for each in find_plugins("sources")]
-    say_table(
-        ["source", "title", "terms"], [[info.name, info.title, info.license] for info in infos], indent=""
-    )
-    rows = [
-        {"name": i.name, "title": i.title, "license": i.license, "layout": i.layout, "url": i.url}
-        for i in infos
-    ]
-    document("affectdata/sources/1", {"sources": rows})
+    for info in infos:
+        say(f"{info.name}: {info.title}")
+        say(f"    terms   {info.license}\n    from    {info.url or '–'}\n    layout  {info.layout}")
+    document("affectdata/sources/1", {"sources": [_sheet(info) for info in infos]})
     return 0
+
+
+def _show(name: str) -> int:
+    source = load_plugin("sources", name)
+    info = source.INFO
+    say(inspect.getdoc(source) or info.title)
+    say(f"\nlayout:   {info.layout}\nterms:    {info.license}")
+    if info.variants:
+        say(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
+    say(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
+    document("affectdata/source/1", {**_sheet(info), "bibtex": info.bibtex, "variants": info.variants})
+    return 0
+
+
+def _sheet(info: SourceInfo) -> dict[str, str]:
+    names = ("name", "title", "license", "url", "layout", "citation", "evidence")
+    return {name: getattr(info, name) for name in names}
 
 
 def _cite(name: str | None) -> int:

@@ -100,3 +100,18 @@ def parse_spread(cell: str) -> float:
     if value < 0:
         raise ValueError(f"{cell!r} is negative, so no standard deviation")
     return value
+
+
+def parse_share(cell: str, percent: bool = False) -> float:
+    """Read a share of raters; `13 %`, and with `percent` a bare `13` too, is 0.13.
+
+    Raises:
+        ValueError: no number, or outside 0–1.
+    """
+    number = cell.removesuffix("%").rstrip()
+    share = parse_number(number)
+    if percent or number != cell:
+        share = round(share / 100, 9)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{cell!r} is no share from 0 to 1 (for percentages: `percent: true`)")
+    return share

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from affectdata.records import Finding, Reason, Reject
 
@@ -24,13 +25,20 @@ class Row:
         return f"{self.table}#{self.key}"
 
 
+Pool: TypeAlias = Callable[[list[Row]], Row | None]
+
+
 def join_rows(
-    rows: Iterable[Row], pictures: Iterable[str], fold: Callable[[str], str]
+    rows: Iterable[Row],
+    pictures: Iterable[str],
+    fold: Callable[[str], str],
+    pool: Pool | None = None,
 ) -> Iterator[tuple[Row, str] | Reject | Finding]:
     """Yield each row with its picture's path.
 
     Names are compared after `fold`, then exactly where that finds several pictures. Equal rows for one
-    picture count once, with a finding; rows that differ reject the picture.
+    picture count once, with a finding; rows that differ are one if `pool` makes one of them, else they reject
+    the picture.
     """
     index: dict[str, list[str]] = {}
     for path in pictures:
@@ -41,7 +49,7 @@ def join_rows(
         target = found[0] if len(found) == 1 else row.where
         by_target.setdefault(target, (found, []))[1].append(row)
     for found, same in by_target.values():
-        yield from _pair(found, same)
+        yield from _pair(found, same, pool)
 
 
 def _candidates(row: Row, found: list[str]) -> list[str]:
@@ -49,7 +57,9 @@ def _candidates(row: Row, found: list[str]) -> list[str]:
     return exact if len(exact) == 1 else found
 
 
-def _pair(found: list[str], rows: list[Row]) -> Iterator[tuple[Row, str] | Reject | Finding]:
+def _pair(
+    found: list[str], rows: list[Row], pool: Pool | None
+) -> Iterator[tuple[Row, str] | Reject | Finding]:
     first = rows[0]
     if not found:
         yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no picture {first.picture!r}")
@@ -57,8 +67,13 @@ def _pair(found: list[str], rows: list[Row]) -> Iterator[tuple[Row, str] | Rejec
         detail = f"which picture was rated is unknown: {', '.join(sorted(found))}"
         yield Reject(first.where, Reason.BAD_NAME, detail)
     elif any(row.cells != first.cells for row in rows):
+        pooled = pool(rows) if pool else None
         detail = f"{len(rows)} rows for it, which differ: {', '.join(row.where for row in rows)}"
-        yield Reject(found[0], Reason.CONFLICTING_RATING, detail)
+        if pooled is None:
+            yield Reject(found[0], Reason.CONFLICTING_RATING, detail)
+        else:
+            yield Finding("averaged", f"{found[0]}: {detail}; their means are taken")
+            yield pooled, found[0]
     else:
         if len(rows) > 1:
             yield Finding("repeated_row", f"{first.where} is there {len(rows)} times, word for word")

@@ -1,169 +1,91 @@
-"""Rows of any table as records, by a map from our columns to the table's."""
+"""Rows of any table, or the names of files, as records, by a column map."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Literal, TypeVar
+import statistics
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import PurePosixPath
 
-from pydantic import Field, ValidationInfo, field_validator
-
-from affectdata.config import StrictModel
 from affectdata.errors import SourceError
-from affectdata.labels import dominant_emotion, spell_emotion
-from affectdata.records import (
-    RATINGS,
-    Annotation,
-    Rating,
-    Reason,
-    Record,
-    Reject,
-    Scale,
-    SourceInfo,
-    Subtype,
-)
-from affectdata.sources._delimited import parse_count, parse_number, parse_spread, require_columns
+from affectdata.records import RATINGS, Annotation, Reason, Reject
+from affectdata.sources._columns import PLACE, ColumnMap
+from affectdata.sources._delimited import parse_number, require_columns
 from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import fold_path, spell_split
+from affectdata.sources._names import fold_path, is_readme
 from affectdata.sources._protocol import Item
-from affectdata.sources._tables import read_table
-from affectdata.tree import Tree, is_picture_name
-
-_TEXTS = (
-    *("subtype", "subject_id", "artist", "theme", "age_group", "gender", "ethnicity"),
-    *("license", "attribution", "url"),
-)
-_SPREADS = tuple(f"{name}_{part}" for name in RATINGS for part in ("sd", "n"))
-MAPPED = (*RATINGS, *_SPREADS, *_TEXTS, "emotion", "agreement", "age", "split")
-MAP_FILE = "columns.yaml"  # at the root, it is the column map of the tree
-_OLDEST = 150
-_PLACE = re.compile(r"\{([^{}]+)\}")
-Parsed = TypeVar("Parsed")
+from affectdata.sources._rows import read_row
+from affectdata.sources._tables import TABLE_SUFFIXES, Shape, has_columns, read_table
+from affectdata.tree import Tree, is_junk, is_picture_name
 
 
-class SubtypeMap(StrictModel):
-    """A content category: what its code means."""
+def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
+    """List the tables that a map means; none for a map of names.
 
-    name: str
-    sign: Literal[-1, 0, 1] | None = None
-    upright: bool = True
-    tags: list[str] = []
-
-
-class ColumnMap(StrictModel):
-    """Where a table is, which of its columns is what, on which scales, and under which terms."""
-
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]*$")]
-    table: str  # path inside the root, or a pattern such as ratings/*.csv
-    key: str  # the column that names the picture
-    file: str = "{key}"  # {key} or any column in braces; a picture's suffix is optional
-    title: str = ""
-    sheet: str | None = None
-    skip_rows: Annotated[int, Field(ge=0)] = 0
-    encoding: str | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    na: list[str] = ["NA", "N/A", "nan", "NaN", "null", "None"]  # an empty cell always is
-    scales: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
-    columns: dict[str, str] = {}
-    emotions: dict[str, str] = {}
-    percent: bool = False
-    subtypes: dict[str, SubtypeMap] = {}
-    groups: list[str] = []
-    license: str = "not stated"
-    citation: str = "not stated"
-    url: str = ""
-    bibtex: str = ""
-    evidence: Literal["seen", "unverified"] = "seen"
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, encoding: str | None) -> str | None:
-        try:
-            "".encode(encoding or "utf-8")
-        except LookupError:
-            raise ValueError("no such encoding") from None
-        return encoding
-
-    @field_validator("scales")
-    @classmethod
-    def _usable_scales(cls, scales: dict[str, list[float]]) -> dict[str, list[float]]:
-        _refuse(
-            [
-                f"{name} is no rating; these are: {', '.join(RATINGS)}"
-                for name in scales
-                if name not in RATINGS
-            ]
-            + [f"{name} does not go from low to high" for name, (low, high) in scales.items() if low >= high]
+    Raises:
+        SourceError: there is none.
+    """
+    tables = _match(tree, spec)
+    if spec.patterns and not tables:
+        there = [name for name in tree.files if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
+        raise SourceError(
+            f"{tree.root} holds no table {' or '.join(map(repr, spec.patterns))}",
+            where=f"tables there: {', '.join(there[:10]) or 'none'}",
+            fix=f"restore it, or describe yours in a column map (now: that of {spec.name})",
         )
-        return scales
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, columns: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        scales = info.data.get("scales", RATINGS)  # if those are wrong, that is said already
-        _refuse(
-            [f"{name} is unknown; known: {', '.join(MAPPED)}" for name in columns if name not in MAPPED]
-            + [
-                f"{name} needs its scale under `scales`"
-                for name in RATINGS
-                if name in columns.keys() - scales
-            ]
-            + [f"{name} without {name.split('_')[0]}" for name in _SPREADS if _lacks_mean(name, columns)]
-        )
-        return columns
-
-    @field_validator("emotions")
-    @classmethod
-    def _spelt_emotions(cls, emotions: dict[str, str]) -> dict[str, str]:
-        _refuse(
-            [f"write {name} as {spell_emotion(name)}" for name in emotions if spell_emotion(name) != name]
-        )
-        return emotions
-
-    @field_validator("groups")
-    @classmethod
-    def _mapped_groups(cls, groups: list[str], info: ValidationInfo) -> list[str]:
-        columns = info.data.get("columns", groups)
-        _refuse([f"{name} is not among `columns`" for name in groups if name not in columns])
-        return groups
-
-    def to_info(self, name: str, layout: str) -> SourceInfo:
-        """Return the data sheet that the map amounts to."""
-        return SourceInfo(
-            name=name,
-            title=self.title or name,
-            scales={rating: Scale(low, high) for rating, (low, high) in self.scales.items()},
-            license=self.license,
-            citation=self.citation,
-            url=self.url,
-            layout=layout,
-            subtypes={
-                code: Subtype(item.name, item.sign, item.upright, tuple(item.tags))
-                for code, item in self.subtypes.items()
-            },
-            groups=tuple(self.groups),
-            evidence=self.evidence,
-            bibtex=self.bibtex,
-        )
+    return tables
 
 
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ValueError("; ".join(problems))
+def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
+    """Recognise a tree by a table of the right name and columns, or by the words in all of its names.
+
+    Names alone tell only where each picture lies in one folder, has a word that the map knows, and there is
+    no table that could say more.
+    """
+    if spec.patterns:
+        found = (path for path in _match(tree, spec) if has_columns(tree, path, _shape(spec)))
+        table = next(found, None)
+        return table and f"the columns of {table}"
+    words = set(spec.values.get("emotion", {}))
+    pictures = tree.pictures()
+    cells = [_read_name(path, spec) or {} for path in pictures]
+    here = {each.get(spec.columns.get("emotion", "")) for each in cells}
+    alone = len({PurePosixPath(path).parent for path in pictures}) == 1
+    if len(here) < 2 or not here <= words or not alone or _others(tree):
+        return None
+    return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
 
 
-def _lacks_mean(name: str, columns: Mapping[str, str]) -> bool:
-    return name in columns and name.split("_")[0] not in columns
+def _match(tree: Tree, spec: ColumnMap) -> list[str]:
+    return [
+        path for path in tree.files if any(path == each or fnmatchcase(path, each) for each in spec.patterns)
+    ]
+
+
+def _others(tree: Tree) -> list[str]:
+    """List the files that are no pictures, junk or readmes."""
+    pictures = set(tree.pictures())
+    return [path for path in tree.files if path not in pictures and not is_junk(path) and not is_readme(path)]
+
+
+def _shape(spec: ColumnMap) -> Shape:
+    return Shape(spec.sheet, spec.skip_rows, spec.encoding, spec.delimiter, spec.needed, spec.header)
 
 
 def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
     """Yield the tables as annotations and each of their rows as a record or a reject.
 
-    `spec.file` is relative to `folder`, which is empty or ends in a slash.
+    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every picture is a
+    row, whose cells are the parts of its name.
 
     Raises:
         SourceError: a table cannot be read or lacks a column that the map names.
     """
+    if not spec.patterns:
+        yield from _read_names(tree, spec)
+        return
     rows: list[Row] = []
     for table in tables:
         yield Annotation(table)
@@ -173,26 +95,50 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
             else:
                 yield item
     pictures = [path for path in tree.pictures() if path.startswith(folder)]
-    for pair in join_rows(rows, pictures, fold_path):
-        yield _read_row(spec, *pair) if isinstance(pair, tuple) else pair
+    parts = spec.match_parts
+
+    def fold(path: str) -> str:
+        return "/".join(fold_path(path).split("/")[-parts:]) if parts else fold_path(path)
+
+    pool = partial(_average, spec) if spec.repeated == "mean" else None
+    for pair in join_rows(rows, pictures, fold, pool):
+        yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
+
+
+def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
+    for path in tree.pictures():
+        cells = _read_name(path, spec)
+        if cells is None:
+            yield Reject(path, Reason.BAD_NAME, f"not called as {spec.file}")
+        else:
+            yield read_row(spec, Row(path, PurePosixPath(path).stem, path, cells), path)
+
+
+def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
+    """Return the parts of a picture's name that stand in braces in `file`."""
+    stem = PurePosixPath(path).with_suffix("").as_posix()
+    places = PLACE.split(spec.file)  # literal, name, literal, …
+    pattern = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(places))
+    found = re.fullmatch(f"(?:.*/)?{pattern}", stem)
+    return found and found.groupdict()
 
 
 def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject]:
-    header, lines = read_table(
-        tree,
-        table,
-        sheet=spec.sheet,
-        skip_rows=spec.skip_rows,
-        encoding=spec.encoding,
-        delimiter=spec.delimiter,
-    )
-    placed = [name for name in _PLACE.findall(spec.file) if name != "key"]
-    needed = dict.fromkeys([spec.key, *placed, *spec.columns.values(), *spec.emotions.values()])
-    require_columns(header, list(needed), table, fix="correct the names in the column map")
+    header, lines = read_table(tree, table, _shape(spec))
+    require_columns(header, spec.needed, table, fix="correct the names in the column map")
     for number, line in enumerate(lines, 1):
         row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
-        detail = f"data row {number} has nothing under {spec.key!r}"
-        yield row or Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
+        if row is None:
+            detail = f"data row {number} has nothing under {spec.key!r}"
+            yield Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
+        elif empty := [
+            f"{column} {word!r}" for column, word in spec.placeholder.items() if row.cells[column] == word
+        ]:
+            yield Reject(
+                row.where, Reason.PLACEHOLDER, f"the table says that there is no picture: {empty[0]}"
+            )
+        else:
+            yield row
 
 
 def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:
@@ -203,107 +149,40 @@ def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) 
     stem = key.replace("\\", "/").lstrip("/").removeprefix("./")
     if is_picture_name(stem) and not spec.file.endswith("{key}"):
         stem = stem.rpartition(".")[0]
-    picture = _PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
+    picture = PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
     return Row(table, key, folder + picture, cells)
 
 
-def _read_row(spec: ColumnMap, row: Row, path: str) -> Record | Reject:
-    cells = {column: cell for column, cell in row.cells.items() if cell and cell not in spec.na}
-    labels = [spec.columns[name] for name in (*RATINGS, "emotion") if name in spec.columns]
-    labels += spec.emotions.values()
-    if labels and not any(column in cells for column in labels):
-        detail = f"{row.where} has nothing under {', '.join(labels)}"
-        return Reject(path, Reason.MISSING_RATING, detail)
-    try:
-        return _to_record(spec, row, path, cells)
-    except ValueError as error:
-        return Reject(path, Reason.BAD_RATING, f"{row.where}, {error}")
+def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
+    """Return rows for one picture as one: the mean of their ratings; None where labels in words differ.
 
-
-def _to_record(spec: ColumnMap, row: Row, path: str, cells: Mapping[str, str]) -> Record:
-    used = {spec.key, *spec.columns.values(), *spec.emotions.values()}
-    texts = {name: cells.get(spec.columns[name]) for name in _TEXTS if name in spec.columns}
-    shares, emotion, agreement = _emotions(spec, cells)
-    subtype = spec.subtypes.get(texts.get("subtype") or "")
-    return Record(
-        path=path,
-        source_id=row.key,
-        ratings=_ratings(spec, cells),
-        emotion=emotion,
-        emotions=shares,
-        agreement=agreement,
-        age=_parse(cells, spec.columns.get("age"), lambda cell: parse_count(cell, _OLDEST)),
-        split=_split(spec, row, cells),
-        content_tags=tuple(subtype.tags) if subtype else (),
-        extra={column: cell for column, cell in row.cells.items() if column not in used},
-        **texts,
-    )
-
-
-def _parse(cells: Mapping[str, str], column: str | None, parse: Callable[[str], Parsed]) -> Parsed | None:
-    """Parse one cell; None where the column is not mapped or holds NA; an error names the column."""
-    if column is None or column not in cells:
-        return None
-    try:
-        return parse(cells[column])
-    except ValueError as error:
-        raise ValueError(f"{column}: {error}") from None
-
-
-def _ratings(spec: ColumnMap, cells: Mapping[str, str]) -> dict[str, Rating]:
-    ratings = {}
-    for name in RATINGS:
-        mean = _parse(cells, spec.columns.get(name), parse_number)
-        sd = _parse(cells, spec.columns.get(f"{name}_sd"), parse_spread)
-        n = _parse(cells, spec.columns.get(f"{name}_n"), parse_count)
-        if mean is not None:
-            ratings[name] = Rating(mean, sd, n)
-    return ratings
-
-
-def _emotions(spec: ColumnMap, cells: Mapping[str, str]) -> tuple[dict[str, float], str | None, float | None]:
-    """Return shares, dominant emotion and agreement; without an emotion column the largest share decides.
-
-    Two largest shares have no dominant emotion.
+    Spreads are pooled as for raters of equal number; other cells that differ stand side by side.
     """
-
-    def parse(cell: str) -> float:
-        return parse_share(cell, spec.percent)
-
-    read = {name: _parse(cells, column, parse) for name, column in spec.emotions.items()}
-    shares = {name: share for name, share in read.items() if share is not None}
-    if "emotion" in spec.columns:
-        emotion = spell_emotion(cells.get(spec.columns["emotion"], "")) or None
-    else:
-        emotion = dominant_emotion(shares)
-    agreement = _parse(cells, spec.columns.get("agreement"), parse)
-    return shares, emotion, shares.get(emotion or "") if agreement is None else agreement
-
-
-def parse_share(cell: str, percent: bool = False) -> float:
-    """Read a share of raters; `13 %`, and with `percent` a bare `13` too, is 0.13.
-
-    Raises:
-        ValueError: no number, or outside 0–1.
-    """
-    number = cell.removesuffix("%").rstrip()
-    share = parse_number(number)
-    if percent or number != cell:
-        share = round(share / 100, 9)
-    if not 0 <= share <= 1:
-        raise ValueError(f"{cell!r} is no share from 0 to 1 (for percentages: `percent: true`)")
-    return share
+    rated = {column: name for name, column in spec.columns.items() if name.startswith(RATINGS)}
+    fixed = {*spec.columns.values(), *spec.emotions.values()} - rated.keys()
+    cells = {}
+    for column, first in rows[0].cells.items():
+        said = list(dict.fromkeys(row.cells[column] for row in rows))
+        if len(said) == 1 or column == spec.key:
+            cells[column] = first
+        elif column in fixed:
+            return None
+        elif column not in rated:
+            cells[column] = " | ".join(said)
+        else:
+            told = [
+                row.cells[column] for row in rows if row.cells[column] and row.cells[column] not in spec.na
+            ]
+            try:
+                cells[column] = _pool(rated[column], [parse_number(cell) for cell in told])
+            except ValueError:
+                return None
+    return Row(rows[0].table, rows[0].key, rows[0].picture, cells)
 
 
-def _split(spec: ColumnMap, row: Row, cells: Mapping[str, str]) -> str | None:
-    word = cells.get(spec.columns.get("split", ""))
-    if word is None:
-        return None
-    split = spell_split(word)
-    if split is None:
-        raise SourceError(
-            f"{word!r} is no split; these are: train, val, test",
-            where=f"{row.where}, {spec.columns['split']}",
-            fix="correct the cell, or leave the column out of the map",
-        )
-    return split
+def _pool(name: str, numbers: list[float]) -> str:
+    if name.endswith("_n"):
+        return f"{sum(numbers):g}"
+    if name.endswith("_sd"):
+        return f"{statistics.fmean(number**2 for number in numbers) ** 0.5:.9g}"
+    return f"{statistics.fmean(numbers):.9g}"

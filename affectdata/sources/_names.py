@@ -55,6 +55,11 @@ def fold_stem(path: str) -> str:
     return "".join(letter for letter in fold_path(path).rpartition("/")[2] if letter.isalnum())
 
 
+def is_readme(path: str) -> bool:
+    """Say whether a file is a readme or a licence, by its name, wherever it lies."""
+    return _README.fullmatch(PurePosixPath(path).name) is not None
+
+
 def find_readmes(tree: Tree, folder: str = "") -> list[str]:
     """List the readmes and licences at the root, or in `folder`, which ends in a slash."""
     return [path for path in tree.files if _README.fullmatch(path.removeprefix(folder))]

@@ -1,30 +1,38 @@
-"""A rating table in any common container as text cells: delimited text, .xlsx, .parquet, .jsonl.
+"""A rating table in any common container as text cells: delimited text, .xlsx, .xls, .parquet, .jsonl.
 
 Out: a header of unique names and rows of as many cells; what is missing is an empty cell.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 import json
 import math
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xlrd
 
 from affectdata.errors import SourceError
 from affectdata.sources._delimited import decode_text, parse_delimited
 from affectdata.tree import Tree
 
 _HEAD_BYTES = 1 << 16
+_HEAD_ROWS = 40  # among which a header is looked for
 _MAX_WORKBOOK_BYTES = 1 << 29  # unpacked; a small file can unpack to any size
-_NOT_READ = {".xls", ".ods", ".sav", ".mat", ".rda", ".rds"}
-TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".xlsx", ".xlsm", ".parquet", ".jsonl", *_NOT_READ}
+_BOOKS = {".xlsx", ".xlsm", ".xls"}
+_NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
+TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".jsonl", *_BOOKS, *_NOT_READ}
 
 
 def read_head(tree: Tree, path: str) -> str:
@@ -33,23 +41,41 @@ def read_head(tree: Tree, path: str) -> str:
     Raises:
         SourceError: the file cannot be read.
     """
+    return decode_text(tree.read_bytes(path, _HEAD_BYTES)).partition("\n")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where in a file the table is, and how its text is written.
+
+    `needed` are columns that the header has: it is the first line or row with all of them, and without one
+    the line after `skip_rows`. `names` is the header of a table that has none.
+    """
+
+    sheet: str | None = None
+    skip_rows: int = 0
+    encoding: str | None = None
+    delimiter: str | None = None
+    needed: Sequence[str] = ()
+    names: Sequence[str] = ()
+
+
+def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
+    """Say whether a table has a header of the columns needed; of a text only the beginning is read."""
+    suffix = PurePosixPath(path).suffix.lower()
     try:
-        with (tree.root / path).open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}", where=str(tree.root / path)) from error
-    return decode_text(head).partition("\n")[0]
+        if suffix in _BOOKS:
+            head = _read_rows(tree.read_bytes(path), path, shape.sheet)[:_HEAD_ROWS]
+        else:
+            data = tree.read_bytes(path, _HEAD_BYTES)
+            read = codecs.getincrementaldecoder(shape.encoding or "utf-8")("replace")  # it may end mid-letter
+            head = [_cells(line, shape.delimiter) for line in read.decode(data).splitlines()[:_HEAD_ROWS]]
+    except SourceError:
+        return False
+    return _find_header(head, shape.needed) is not None
 
 
-def read_table(
-    tree: Tree,
-    path: str,
-    *,
-    sheet: str | None = None,
-    skip_rows: int = 0,
-    encoding: str | None = None,
-    delimiter: str | None = None,
-) -> tuple[list[str], list[list[str]]]:
+def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[str], list[list[str]]]:
     """Read one table; cells are stripped text, whole floats without `.0`, empty rows left out.
 
     A name that is there twice becomes `M`, `M#2`; a column without one is called by its place, `#1`.
@@ -57,21 +83,54 @@ def read_table(
     Raises:
         SourceError: the file is not what its suffix says, or of a kind that is not read.
     """
+    shape = shape or Shape()
     data, suffix = tree.read_bytes(path), PurePosixPath(path).suffix.lower()
     if suffix in _NOT_READ:
         raise SourceError(
             f"{suffix} files are not read", where=path, fix="save the table as .xlsx, .csv or .parquet"
         )
-    if suffix in (".xlsx", ".xlsm"):
-        header, rows = _fit(_read_workbook(data, path, sheet)[skip_rows:], path)
+    if suffix in _BOOKS:
+        header, rows = _fit(_from_header(_read_rows(data, path, shape.sheet), shape), path)
     elif suffix == ".parquet":
         header, rows = _read_parquet(data, path)
     elif suffix == ".jsonl":
         header, rows = _read_json_lines(data, path)
     else:
-        text = _decode(data, encoding, path).split("\n", skip_rows)[-1]
-        header, rows = parse_delimited(text.encode(), delimiter or _guess_delimiter(text), path)
-    return _unique_names(header), [row for row in rows if any(row)]
+        header, rows = _read_text(data, path, shape)
+    return unique_names(header), [row for row in rows if any(row)]
+
+
+def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], list[list[str]]]:
+    text = _decode(data, shape.encoding, path)
+    head = [_cells(line, shape.delimiter) for line in text.split("\n", _HEAD_ROWS)[:_HEAD_ROWS]]
+    at = _find_header(head, shape.needed)
+    text = text.split("\n", shape.skip_rows if at is None else at)[-1]
+    delimiter = shape.delimiter or _guess_delimiter(text)
+    if at is None and shape.names:
+        text = delimiter.join(shape.names) + "\n" + text
+    return parse_delimited(text.encode(), delimiter, path)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    try:
+        row = next(csv.reader([line], delimiter=delimiter or _guess_delimiter(line)), [])
+    except csv.Error:  # longer than any cell of a header
+        return []
+    return [cell.strip() for cell in row]
+
+
+def _find_header(head: Sequence[Sequence[str]], needed: Sequence[str]) -> int | None:
+    """Return the first row that has all the columns needed; None if there is none, or none is needed."""
+    found = (at for at, row in enumerate(head) if needed and set(unique_names(row)).issuperset(needed))
+    return next(found, None)
+
+
+def _from_header(rows: list[list[str]], shape: Shape) -> list[list[str]]:
+    at = _find_header(rows[:_HEAD_ROWS], shape.needed)
+    if at is None and shape.names:
+        width = max(map(len, rows), default=0)
+        return [list(shape.names) + [""] * (width - len(shape.names)), *rows]
+    return rows[shape.skip_rows if at is None else at :]
 
 
 def _decode(data: bytes, encoding: str | None, path: str) -> str:
@@ -92,21 +151,32 @@ def _guess_delimiter(text: str) -> str:
     return ";" if head.count(";") > head.count(",") else ","
 
 
-def _read_workbook(data: bytes, path: str, sheet: str | None) -> list[list[str]]:
+def _read_rows(data: bytes, path: str, sheet: str | None) -> list[list[str]]:
+    """Read the cells of one sheet of a workbook, as text."""
     try:
-        unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-        if unpacked > _MAX_WORKBOOK_BYTES:
-            raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
-            book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+        is_old = PurePosixPath(path).suffix.lower() == ".xls"
+        sheets = _read_old_workbook(data) if is_old else _read_workbook(data)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise SourceError(f"{path} cannot be read as a workbook: {error}", where=path) from error
-    sheets = {cells.title: cells for cells in book.worksheets}
     chosen = next(iter(sheets), "") if sheet is None else sheet
     if chosen not in sheets:
         raise SourceError(f"{path} has no sheet {chosen!r}", where=f"its sheets: {', '.join(sheets)}")
-    return [[_cell_text(cell) for cell in row] for row in sheets[chosen].iter_rows(values_only=True)]
+    return [[_cell_text(cell) for cell in row] for row in sheets[chosen]()]
+
+
+def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
+    unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
+    if unpacked > _MAX_WORKBOOK_BYTES:
+        raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
+        book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+    return {cells.title: partial(cells.iter_rows, values_only=True) for cells in book.worksheets}
+
+
+def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
+    book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO())
+    return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
 
 
 def _read_parquet(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:
@@ -148,7 +218,8 @@ def _fit(rows: list[list[str]], path: str) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-def _unique_names(header: list[str]) -> list[str]:
+def unique_names(header: Sequence[str]) -> list[str]:
+    """Return a header in which no name is empty and none is there twice."""
     names: list[str] = []
     for place, title in enumerate(header, 1):
         name, count = title or f"#{place}", 1

@@ -27,8 +27,9 @@ import numpy as np
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import SourceError, UsageError
 from affectdata.records import Scale, SourceInfo
+from affectdata.sources._columns import ColumnMap
 from affectdata.sources._delimited import parse_number
-from affectdata.sources._mapped import ColumnMap, read_mapped
+from affectdata.sources._mapped import read_mapped
 from affectdata.sources._protocol import Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.sources._tables import read_table

@@ -34,8 +34,9 @@ from affectdata.config import parse_model
 from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources._columns import MAP_FILE, MAPPED, ColumnMap
 from affectdata.sources._delimited import parse_number, require_columns
-from affectdata.sources._mapped import MAP_FILE, MAPPED, ColumnMap, read_mapped
+from affectdata.sources._mapped import read_mapped
 from affectdata.sources._names import find_readmes, slug, spell_split
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
@@ -94,8 +95,8 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     for path, spec in specs.items():
         if any(scales[rating] != ends for rating, ends in spec.scales.items()):
             raise SourceError("its ratings are on another scale than elsewhere", where=str(tree.root / path))
-    info = specs[metadata[0]].model_copy(update={"scales": scales}).to_info(name, INFO.layout)
-    info = replace(info, license=INFO.license, citation=INFO.citation, url=INFO.url)
+    info = specs[metadata[0]].model_copy(update={"scales": scales}).to_info(name)
+    info = replace(info, license=INFO.license, citation=INFO.citation, url=INFO.url, layout=INFO.layout)
     return Reading(info, _read_metadata(tree, specs))
 
 

@@ -1,21 +1,27 @@
-"""Any rating table beside pictures, described by a column map: CSV, TSV, XLSX, Parquet or JSON lines.
+"""Any rating table beside pictures, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON lines.
 
 A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map the file
 `columns.yaml` at the root is one, and a tree that holds it is recognised by it. All there is to say in one:
 
     name: my_norms                    # of the manifest; --name wins
-    table: ratings/*.csv              # a path inside the root, or a pattern for several tables
-    sheet: Ratings                    # .xlsx: a sheet, by default the first
-    skip_rows: 2                      # lines before the header
+    table: ratings/*.csv              # a path inside the root, a pattern for several tables, or a list
+    sheet: Ratings                    # of a workbook, by default the first
+    skip_rows: 2                      # lines that are no header; it is the first after them with every column
+    header: [picture, V_mean]         # the columns of a table without a header
     encoding: cp1252                  # by default UTF-8, else cp1252
     delimiter: ";"                    # by default the tab, semicolon or comma of the header
     na: [".", "NA"]                   # cells that hold nothing, beside empty ones
     key: picture                      # the column that names the picture
     file: images/{key}.jpg            # where it is; any column in braces; the suffix may differ or be missing
+    match_parts: 1                    # compare only the last parts of paths: wherever the pictures are
+    placeholder: {thumb: Empty}       # rows that stand for no picture
+    repeated: mean                    # rows for one picture that differ: reject (the default), or their mean
     scales: {valence: [1, 9]}         # for each rating, its lowest and highest answer
     columns: {valence: V_mean, valence_sd: V_SD, valence_n: N, subtype: kind, theme: scene}
+    values: {emotion: {"0": neutral, "9": null}}    # what codes mean; others are refused
     emotions: {joy: Joy, sadness: Sad}    # shares of raters; "13 %" is 0.13
     percent: true                     # bare numbers under `emotions` are percentages
+    split_by_table: true              # the tables are called train, val, test
     subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
     groups: [theme]                   # equal values never straddle a split
     title: My norms                   # and license, citation, bibtex, url, evidence (seen | unverified)
@@ -23,28 +29,27 @@ A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Witho
 `columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
 age_group, gender, ethnicity, split, license, attribution and url. Columns that the map does not name go into
 `extra` as they are. A spreadsheet's `2000.0` is the key 2000. A row whose ratings are all NA is rejected, as
-are rows for one picture that differ.
+are rows for one picture that differ. Without `table` the names of the files say it all, and `file` says how:
+`file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
 from affectdata.config import parse_model, read_yaml
-from affectdata.errors import SourceError, UsageError
+from affectdata.errors import UsageError
 from affectdata.records import Annotation, SourceInfo
-from affectdata.sources._mapped import MAP_FILE, ColumnMap, read_mapped
+from affectdata.sources._columns import MAP_FILE, ColumnMap
+from affectdata.sources._mapped import find_tables, read_mapped
 from affectdata.sources._names import find_readmes, slug
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import TABLE_SUFFIXES
 from affectdata.tree import Tree
 
-_SHIPPED = Path(__file__).parent / "maps"
 _STATED = "as the column map states"
 INFO = SourceInfo(
     name="table",
@@ -80,16 +85,8 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """
     path = _find_map(tree, options)
     spec = parse_model(ColumnMap, read_yaml(path), str(path))
-    tables = [name for name in tree.files if name == spec.table or fnmatchcase(name, spec.table)]
-    if not tables:
-        there = [name for name in tree.files if Path(name).suffix.lower() in TABLE_SUFFIXES]
-        raise SourceError(
-            f"{tree.root} holds no table {spec.table!r}",
-            where=f"tables there: {', '.join(there[:10]) or 'none'}",
-            fix=f"correct `table` in {path}",
-        )
-    info = spec.to_info(slug(options.name or "") or spec.name, f"{spec.table}, {spec.file}")
-    return Reading(info, _read_items(tree, spec, tables, path))
+    info = spec.to_info(slug(options.name or "") or spec.name)
+    return Reading(info, _read_items(tree, spec, find_tables(tree, spec), path))
 
 
 def _find_map(tree: Tree, options: ReadOptions) -> Path:
@@ -101,8 +98,7 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
             where=f"neither --map nor {MAP_FILE} in {tree.root}",
             fix=f"--map COLUMNS.yaml; the least that a map says:{_EXAMPLE}",
         )
-    shipped = _SHIPPED / f"{options.map_path}.yaml"
-    return shipped if len(options.map_path.parts) == 1 and shipped.exists() else options.map_path
+    return options.map_path
 
 
 def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) -> Iterator[Item]:

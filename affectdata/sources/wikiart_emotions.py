@@ -34,9 +34,8 @@ import numpy as np
 from affectdata.errors import SourceError
 from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype
-from affectdata.sources._delimited import parse_delimited, require_columns
+from affectdata.sources._delimited import parse_delimited, parse_share, require_columns
 from affectdata.sources._join import Row, join_rows
-from affectdata.sources._mapped import parse_share
 from affectdata.sources._names import find_readmes, fold_stem
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture

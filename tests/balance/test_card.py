@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from affectdata.balance.card import data_card
+from affectdata.terms import combine_terms
 from tests.made import publish
 
 
@@ -37,6 +38,20 @@ def test_the_card_follows_from_release_json_alone(folder: Path) -> None:
 
 def test_a_collection_that_may_be_passed_on_is_said_to_be(folder: Path) -> None:
     info = json.loads((folder / "release.json").read_text())
-    info["manifests"][0]["redistributable"] = True
+    info["manifests"][0]["redistributable"] = info["terms"]["redistributable"] = True
     assert "may be passed on" in data_card(info)
     assert "must not be passed on" not in data_card(info)
+
+
+def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    (gaped,) = info["terms"]["pictures"]
+    assert info["terms"]["pictures"] == {gaped: sum(info["rows"].values())}
+    text = data_card(info)
+    assert "no commercial use; share alike: what is made from it goes on under CC BY-NC-SA 3.0" in text
+    assert "| terms | pictures |" not in text
+    info["terms"] = combine_terms({"CC BY-ND 4.0": 3, "CC0 1.0": 2}, True)
+    text = data_card(info)
+    for said in ("may be passed on; commercial use is allowed; changed pictures", "| CC BY-ND 4.0 | 3 |"):
+        assert said in text
+    assert "share alike" not in text

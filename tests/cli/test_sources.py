@@ -16,16 +16,28 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_list_has_every_source_with_its_terms(cli: Any) -> None:
+def test_the_list_has_every_source_with_terms_origin_and_layout(cli: Any) -> None:
     ran = cli("sources")
     assert ran.code == 0 and ran.err == ""
-    header, *rows = ran.out.splitlines()
-    assert header.split() == ["source", "title", "terms"]
-    assert [row.split()[0] for row in rows] == find_plugins("sources")
     document = cli("sources", "--json").document
     assert document["schema"] == "affectdata/sources/1"
     assert [row["name"] for row in document["sources"]] == find_plugins("sources")
-    assert all(row["license"] and row["layout"] for row in document["sources"])
+    assert {"gaped", "naps", "ferplus"} <= set(find_plugins("sources"))
+    lines = ran.out.splitlines()
+    assert len(lines) == 4 * len(document["sources"])
+    for at, row in enumerate(document["sources"]):
+        assert lines[4 * at] == f"{row['name']}: {row['title']}"
+        said = [line.strip().partition(" ") for line in lines[4 * at + 1 : 4 * at + 4]]
+        expected = [("terms", row["license"]), ("from", row["url"] or "–"), ("layout", row["layout"])]
+        assert [(word, text.strip()) for word, _, text in said] == expected
+        assert row["license"] and row["layout"]
+
+
+def test_the_data_sheet_of_a_packaged_map(cli: Any) -> None:
+    out = cli("sources", "iaps").out
+    for said in ("IAPS, the International", "six lines", "terms:    restricted", "evidence: unverified"):
+        assert said in out
+    assert cli("sources", "iaps", "--cite").out.startswith("@techreport{lang2008iaps")
 
 
 def test_the_data_sheet_of_one(cli: Any) -> None:

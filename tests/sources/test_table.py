@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.errors import RecipeError, SourceError, UsageError
-from affectdata.sources._mapped import parse_share
+from affectdata.sources._delimited import parse_share
 from affectdata.sources._tables import read_table
 from affectdata.tree import read_tree
 
@@ -382,8 +382,8 @@ def test_header_names_that_are_there_twice(plant: Callable[..., Path]) -> None:
 
 @given(st.lists(st.sampled_from(["M", "SD", "", "M#2", "#3"]), min_size=1, max_size=8))
 def test_header_names_become_unique(header: list[str]) -> None:
-    from affectdata.sources._tables import _unique_names
+    from affectdata.sources._tables import unique_names
 
-    names = _unique_names(header)
+    names = unique_names(header)
     assert len(set(names)) == len(names) == len(header)
     assert all(name.startswith(title) for name, title in zip(names, header, strict=True))

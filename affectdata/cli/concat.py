@@ -1,0 +1,69 @@
+"""`affectdata concat`: several manifests become one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from affectdata.cli._output import common_options, document, folder_option, plain_findings, say
+
+_FIRST_CONFLICTS = 10
+
+
+@click.command("concat")
+@click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the new manifest. [default: the names of all, joined by _]")
+@folder_option("--out", "manifests", "Folder to write to.")
+@click.option(
+    "--on-conflict",
+    metavar="POLICY",
+    default="error",
+    show_default=True,
+    help="When labels of one picture differ: error, first, mean, or prefer:NAME.",
+)
+@common_options
+def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
+    """Write the rows of several MANIFESTS as one, a row per picture.
+
+    Rows of the same bytes become one, look-alikes across sources come into one group, and no row changes its
+    split. A source is added by naming the earlier result too: concat all.parquet fi.parquet --name all.
+    """
+    from affectdata.concat import concat
+    from affectdata.manifest import load_manifest
+    from affectdata.merging import describe_conflict
+
+    result = concat([load_manifest(path) for path in manifests], name, out, on_conflict)
+    across, path = result.n_across, result.manifest.path
+    say(f"{result.n_rows} rows: {len(result.manifest)} pictures, {result.n_merged} rows merged")
+    say(
+        f"across sources: {across['same_pixels']} pairs of the same pixels, "
+        f"{across['near_duplicate']} near-duplicates"
+    )
+    if result.conflicts:
+        say(f"\n{len(result.conflicts)} labels differed, resolved by {on_conflict}")
+        for each in result.conflicts[:_FIRST_CONFLICTS]:
+            say(f"  {describe_conflict(each)}")
+        if len(result.conflicts) > _FIRST_CONFLICTS:
+            say(f"  … and {len(result.conflicts) - _FIRST_CONFLICTS} more (--json lists all)")
+    if result.findings:
+        say("\nnoticed")
+        for finding in result.findings:
+            say(f"  {finding.text}")
+    say(f"\nwrote {path}")
+    document(
+        "affectdata/concat/1",
+        {
+            "manifest": str(path),
+            "digest": result.manifest.digest,
+            "rows": result.n_rows,
+            "pictures": len(result.manifest),
+            "merged": result.n_merged,
+            "across": across,
+            "policy": on_conflict,
+            "conflicts": [asdict(each) for each in result.conflicts],
+            "findings": plain_findings(result.findings),
+        },
+    )
+    return 0

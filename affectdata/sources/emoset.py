@@ -1,0 +1,172 @@
+"""EmoSet-118K: 118,102 pictures labelled by hand with one of Mikels' eight emotions and six attributes.
+
+Yang et al. (2023). Each picture has one emotion, no shares and no ratings; brightness and colourfulness
+(0–1), scene, objects, facial expression and human action, where they apply, are in `extra` as JSON. The
+owner's split is taken over.
+
+The tree as shipped:
+
+    info.json                                       the codes of all attributes
+    train.json val.json test.json                   lists of [label, picture, annotation]
+    annotation/<emotion>/<emotion>_<number>.json    attributes of one picture
+    image/<emotion>/<emotion>_<number>.jpg
+
+The readme describes the entries of the lists with an id in second place; both forms are read, by the folder
+that each part begins with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.hashing import canonical_json
+from affectdata.labels import spell_emotion
+from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources._join import Row, join_rows
+from affectdata.sources._names import find_readmes, fold_path
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.tree import Tree
+
+INFO = SourceInfo(
+    name="emoset",
+    title="EmoSet-118K",
+    scales={},
+    license="non-commercial research; copyright of the pictures stays with their owners",
+    citation=(
+        "Yang, J., Huang, Q., Ding, T., Lischinski, D., Cohen-Or, D., & Huang, H. (2023). EmoSet: A "
+        "large-scale visual emotion dataset with rich attributes. IEEE/CVF International Conference on "
+        "Computer Vision (ICCV), 20383–20394. https://arxiv.org/abs/2307.07961"
+    ),
+    bibtex="""\
+@inproceedings{yang2023emoset,
+  author    = {Yang, Jingyuan and Huang, Qirui and Ding, Tingting and Lischinski, Dani and
+               Cohen-Or, Daniel and Huang, Hui},
+  title     = {{EmoSet}: A large-scale visual emotion dataset with rich attributes},
+  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
+  pages     = {20383--20394},
+  year      = {2023},
+  url       = {https://arxiv.org/abs/2307.07961},
+}""",
+    url="https://vcc.tech/EmoSet",
+    layout="{train,val,test}.json, info.json, 'image/<emotion>/*.jpg', 'annotation/<emotion>/*.json'",
+    evidence="unverified",
+)
+_SPLITS = ("train", "val", "test")
+_KNOWN = ("emotion", "image_id")  # they are columns
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise EmoSet by its lists beside the folders `image` and `annotation`."""
+    lists = _find_lists(tree)
+    folders = {path.split("/")[0] for path in tree.files if "/" in path}
+    return (
+        f"{lists[0]} beside image/ and annotation/" if lists and {"image", "annotation"} <= folders else None
+    )
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the lists that are there.
+
+    Raises:
+        SourceError: there is none, or an entry is of neither form.
+    """
+    if not _find_lists(tree):
+        raise SourceError("there is no list of EmoSet", where=str(tree.root), fix=f"expected: {INFO.layout}")
+    return Reading(INFO, _read_items(tree))
+
+
+def _find_lists(tree: Tree) -> list[str]:
+    return [f"{split}.json" for split in _SPLITS if f"{split}.json" in tree.files]
+
+
+def _read_items(tree: Tree) -> Iterator[Item]:
+    yield from (Annotation(path) for path in [*find_readmes(tree), *_find_lists(tree)])
+    about = [path for path in tree.files if path == "info.json" or _is_annotation(path)]
+    yield from (Annotation(path) for path in about)
+    rows = (row for name in _find_lists(tree) for row in _read_list(tree, name))
+    for found in join_rows(rows, tree.pictures(), fold_path):
+        yield _read_row(tree, *found) if isinstance(found, tuple) else found
+
+
+def _is_annotation(path: object) -> bool:
+    return isinstance(path, str) and path.startswith("annotation/") and path.endswith(".json")
+
+
+def _read_list(tree: Tree, name: str) -> Iterator[Row]:
+    entries = _read_json(tree, name)
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        parts = entry if isinstance(entry, list) else []
+        pictures = [part for part in parts if isinstance(part, str) and part.startswith("image/")]
+        annotations = [part for part in parts if _is_annotation(part)]
+        if len(pictures) != 1 or len(annotations) != 1 or not isinstance(parts[0], str):
+            raise SourceError(
+                f"an entry is not [label, picture, annotation]: {str(entry)[:100]}",
+                where=f"{name}, entry {number}",
+            )
+        cells = {"label": parts[0], "annotation": annotations[0], "split": name.removesuffix(".json")}
+        yield Row(name, Path(pictures[0]).stem, pictures[0], cells)
+
+
+def _read_row(tree: Tree, row: Row, path: str) -> Record | Reject:
+    said = row.cells["annotation"]
+    if said not in tree.files:
+        return Reject(path, Reason.MISSING_RATING, f"{row.where}: its annotation {said} is not there")
+    about = _read_json(tree, said)
+    if not isinstance(about, dict):
+        return Reject(path, Reason.BAD_RATING, f"{said} is no JSON object")
+    label = row.cells["label"]
+    if about.get("emotion", label) != label:
+        return Reject(
+            path, Reason.CONFLICTING_RATING, f"{label} in {row.table}, {about['emotion']} in {said}"
+        )
+    return Record(
+        path=path,
+        source_id=row.key,
+        emotion=spell_emotion(label),
+        split=row.cells["split"],
+        extra={
+            name: canonical_json(value)
+            for name, value in about.items()
+            if name not in ("emotion", "image_id")
+        },
+    )
+
+
+def _read_json(tree: Tree, path: str) -> Any:
+    try:
+        return json.loads(tree.read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path} is not JSON: {error}", where=str(tree.root / path)) from error
+
+
+_SAMPLE = {"amusement": 80, "awe": 75, "anger": 20, "sadness": 25}  # and the valence that pictures look like
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 24 generated pictures in EmoSet's layout; one listed picture is not there."""
+    entries: dict[str, list[list[str]]] = {split: [] for split in _SPLITS}
+    for word, valence in _SAMPLE.items():
+        for number in range(6):
+            name = f"{word}/{word}_{number:05d}"
+            about = {"image_id": Path(name).name, "emotion": word, "brightness": round(number / 10, 1)}
+            about |= {"scene": "bakery/shop", "object": ["Tree", "Person"]} if number % 2 else {}
+            save_picture(root / "image" / f"{name}.jpg", draw_picture(rng, valence, 96, 72), "JPEG")
+            _write_json(root / "annotation" / f"{name}.json", about)
+            split = _SPLITS[max(0, number - 3)]
+            entries[split].append([word, f"image/{name}.jpg", f"annotation/{name}.json"])
+    entries["test"].append(["awe", "image/awe/awe_99999.jpg", "annotation/awe/awe_99999.json"])
+    for split, listed in entries.items():
+        _write_json(root / f"{split}.json", listed)
+    _write_json(root / "info.json", {"emotion": {"label2idx": {word: at for at, word in enumerate(_SAMPLE)}}})
+
+
+def _write_json(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json.dumps(document, indent=1).replace("\n", "\r\n").encode())

@@ -1,0 +1,167 @@
+"""FER+: 35,887 faces of FER2013 at 48 × 48 pixels, each with the votes of ten people.
+
+Barsoum et al. (2016) had the faces of Goodfellow et al. (2013) labelled anew. The votes are shares over eight
+emotions; who voted `unknown` or `NF` (not a face) counts among the raters, and those votes are in `extra`
+with the label of FER2013 and the name of the picture. A picture that every rater called no face is rejected,
+and so is one without a name, which FER+ left out. The owners' split is taken over: Training is train,
+PublicTest is val, PrivateTest is test.
+
+The two tables as shipped, anywhere under one root:
+
+    fer2013.csv         emotion,pixels,Usage; the pixels are 2,304 numbers in one cell
+    fer2013new.csv      Usage,Image name,neutral,…,unknown,NF; ten votes
+
+There are no picture files: a picture's path is `fer2013.csv#N`, N the row from 0. The tables are brought
+together by row; the names in the second do not count rows, and four are there twice.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from affectdata.errors import SourceError
+from affectdata.labels import dominant_emotion
+from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources._delimited import parse_count
+from affectdata.sources._names import find_readmes
+from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._sample import draw_picture
+from affectdata.sources._tables import Shape, has_columns, read_table
+from affectdata.tree import Tree
+
+INFO = SourceInfo(
+    name="ferplus",
+    title="FER+: FER2013 with ten votes per face",
+    scales={},
+    license="votes: MIT; pictures: FER2013, research only, on the terms of their owners",
+    citation=(
+        "Barsoum, E., Zhang, C., Canton Ferrer, C., & Zhang, Z. (2016). Training deep networks for facial "
+        "expression recognition with crowd-sourced label distribution. Proceedings of the 18th ACM "
+        "International Conference on Multimodal Interaction, 279–283. https://doi.org/10.1145/2993148.2993165"
+    ),
+    bibtex="""\
+@inproceedings{barsoum2016ferplus,
+  author    = {Barsoum, Emad and Zhang, Cha and Canton Ferrer, Cristian and Zhang, Zhengyou},
+  title     = {Training deep networks for facial expression recognition with crowd-sourced label
+               distribution},
+  booktitle = {Proceedings of the 18th ACM International Conference on Multimodal Interaction},
+  pages     = {279--283},
+  year      = {2016},
+  doi       = {10.1145/2993148.2993165},
+}""",
+    url="https://github.com/microsoft/FERPlus",
+    layout="fer2013.csv, fer2013new.csv",
+    evidence="unverified",
+)
+_EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+_NO_FACE = "NF"
+_VOTES = (*_EMOTIONS, "unknown", _NO_FACE)
+_PIXELS = ["emotion", "pixels", "Usage"]
+_SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+
+
+def detect(tree: Tree) -> str | None:
+    """Recognise FER+ by its table of votes beside that of pixels."""
+    pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
+    return f"votes in {votes} on pixels in {pixels}" if pixels and votes else None
+
+
+def read(tree: Tree, options: ReadOptions) -> Reading:
+    """Read the two tables, row by row.
+
+    Raises:
+        SourceError: one is not there, or they differ in length or in the use of a row.
+    """
+    pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
+    if not pixels or not votes:
+        raise SourceError(
+            f"no table of {'votes' if pixels else 'pixels'}",
+            where=str(tree.root),
+            fix=f"expected: {INFO.layout}",
+        )
+    return Reading(INFO, _read_items(tree, pixels, votes))
+
+
+def _find(tree: Tree, columns: list[str]) -> str | None:
+    tables = (path for path in tree.files if PurePosixPath(path).name.lower().startswith("fer2013"))
+    named = (path for path in tables if path.lower().endswith(".csv"))
+    return next((path for path in named if has_columns(tree, path, Shape(needed=columns))), None)
+
+
+def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
+    yield from (Annotation(path) for path in [*find_readmes(tree), pixels, votes])
+    faces = list(_read_faces(tree, pixels))
+    header, lines = read_table(tree, votes)
+    if len(faces) != len(lines):
+        raise SourceError(
+            f"{pixels} has {len(faces)} rows, {votes} has {len(lines)}",
+            where=str(tree.root),
+            fix="the tables belong together row by row: restore them as their owners ship them",
+        )
+    for number, (face, line) in enumerate(zip(faces, lines, strict=True)):
+        cells = {**dict(zip(header, line, strict=True)), "FER2013 emotion": face[0]}
+        if face[1] != cells["Usage"]:
+            raise SourceError(f"row {number} is {face[1]} in {pixels}, {cells['Usage']} in {votes}")
+        yield _read_row(f"{pixels}#{number}", votes, cells)
+
+
+def _read_faces(tree: Tree, table: str) -> Iterator[tuple[str, str]]:
+    """Yield label and use of each line; the pixels are left where they are."""
+    with (tree.root / table).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = [cell.strip() for cell in file.readline().split(",")]
+        at = [header.index(column) for column in ("emotion", "Usage")]
+        for line in file:
+            try:
+                row = next(csv.reader([line.rstrip()]), [])
+                yield row[at[0]].strip(), row[at[1]].strip()
+            except (csv.Error, IndexError) as error:
+                raise SourceError(f"a line is no row: {line[:60]!r}", where=table) from error
+
+
+def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
+    number = path.rpartition("#")[2]
+    split, where = _SPLITS.get(cells["Usage"]), f"{table}, row {number}"
+    if split is None:
+        raise SourceError(f"{cells['Usage']!r} is none of {', '.join(_SPLITS)}", where=where)
+    try:
+        votes = {name: parse_count(cells[name] or "0") for name in _VOTES}
+    except ValueError as error:
+        return Reject(path, Reason.BAD_RATING, f"{where}: {error}")
+    raters = sum(votes.values())
+    if not cells["Image name"] or votes[_NO_FACE] == raters:
+        detail = "every rater called it no face" if votes[_NO_FACE] == raters else "FER+ gives it no name"
+        return Reject(path, Reason.MISSING_RATING, f"{where}: {detail}")
+    shares = {name: round(votes[name] / raters, 9) for name in _VOTES}
+    chosen = dominant_emotion(shares)
+    emotion = chosen if chosen in _EMOTIONS else None
+    return Record(
+        path=path,
+        source_id=number,
+        emotion=emotion,
+        emotions={name: shares[name] for name in _EMOTIONS},
+        agreement=shares.get(emotion or ""),
+        split=split,
+        extra={name: cells[name] for name in ("Image name", "unknown", _NO_FACE, "FER2013 emotion")},
+    )
+
+
+def write_sample(root: Path, rng: np.random.Generator) -> None:
+    """Write 30 generated faces: one without a name, one that nobody took for a face, one with nine votes."""
+    pixels, votes = [",".join(_PIXELS)], [",".join(["Usage", "Image name", *_VOTES])]
+    for number in range(30):
+        use = list(_SPLITS)[max(0, number % 10 - 7)]
+        grey = cv2.cvtColor(draw_picture(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
+        pixels.append(f'{number % 7},"{" ".join(map(str, grey.ravel()))}",{use}')
+        counts = rng.multinomial(9 if number == 4 else 10, rng.dirichlet(np.full(len(_VOTES), 0.4)))
+        if number in (6, 7):
+            counts[:] = [0] * (len(_VOTES) - 1) + [10]
+        name = "" if number == 6 else f"fer{number + (number > 20):07d}.png"
+        votes.append(",".join([use, name, *map(str, counts)]))
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "fer2013.csv").write_text("\n".join(pixels) + "\n", encoding="ascii", newline="\n")
+    (root / "fer2013new.csv").write_text("\n".join(votes) + "\n", encoding="ascii", newline="\n")

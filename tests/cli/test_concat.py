@@ -1,0 +1,62 @@
+"""`affectdata concat`: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectdata.manifest import load_manifest
+
+
+@pytest.fixture
+def two(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the manifests of two trees that share three pictures."""
+    monkeypatch.chdir(tmp_path)
+    assert cli("sample", "emotion6", "emotion6").code == 0
+    for number, path in enumerate(sorted(Path("emotion6").rglob("*.jpg"))[:3]):
+        Path("mine").mkdir(exist_ok=True)
+        (Path("mine") / f"{number}.jpg").write_bytes(path.read_bytes())
+    (Path("mine") / "n.csv").write_text("pic,v\n0,1\n1,9\n2,9\n")
+    column_map = "{name: mine, table: n.csv, key: pic, scales: {valence: [1, 9]}, columns: {valence: v}}"
+    (Path("mine") / "columns.yaml").write_text(column_map)
+    for root in ("emotion6", "mine"):
+        assert cli("ingest", root).code == 0
+    return tmp_path / "manifests"
+
+
+def test_conflicts_are_listed_and_resolved(cli: Any, two: Path) -> None:
+    names = [str(two / "emotion6.parquet"), str(two / "mine.parquet")]
+    refused = cli("concat", *names)
+    assert refused.code == 3 and "labels of the same pictures differ" in refused.err
+    ran = cli("concat", *names, "--name", "all", "--on-conflict", "prefer:mine")
+    assert ran.code == 0
+    for said in ("19 rows: 16 pictures, 3 rows merged", "resolved by prefer:mine", "in emotion6", "in mine"):
+        assert said in ran.out
+    document = cli("concat", *names, "--name", "all", "--on-conflict", "mean", "--json").document
+    assert (document["schema"], document["pictures"], document["policy"]) == (
+        "affectdata/concat/1",
+        16,
+        "mean",
+    )
+    first = document["conflicts"][0]
+    assert first["said"].keys() == {"emotion6", "mine"}
+    assert first["kept"] == pytest.approx(sum(first["said"].values()) / 2, abs=1e-5)
+    assert len(load_manifest(two / "all.parquet")) == 16
+
+
+def test_the_result_opens_its_pictures(cli: Any, two: Path) -> None:
+    cli("concat", two / "emotion6.parquet", two / "mine.parquet", "--out", "other", "--on-conflict", "first")
+    manifest = load_manifest(Path("other") / "emotion6_mine.parquet")
+    pictures = manifest.pictures()
+    for row in manifest.table.to_pylist():
+        assert pictures.read(row["source"], row["path"], row["image_id"])
+
+
+def test_usage(cli: Any, two: Path) -> None:
+    assert cli("concat").code == 2
+    assert cli("concat", two / "mine.parquet").code == 2
+    assert cli("concat", two / "mine.parquet", two / "gone.parquet").code == 3
+    ran = cli("concat", two / "mine.parquet", two / "emotion6.parquet", "--on-conflict", "prefer:fi")
+    assert ran.code == 2 and "prefer:mine, prefer:emotion6" in ran.err
