@@ -1,0 +1,159 @@
+"""train.leak and shift: what was seen before is found, and what a model makes of the look of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from affectdata.train.evaluate import TellSplit, Told
+from affectdata.train.leak import above_chance, describe_leak
+from affectdata.train.prepare import Prepared, Split
+from affectdata.train.rows import Rows
+from affectdata.train.scores import Scoring
+from affectdata.train.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
+
+Planted = Callable[..., Rows]
+
+
+def _scoring(splits: list[Split], told: list[Told]) -> Scoring:
+    return Scoring(splits, told, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
+
+
+def _renamed(rows: Rows, prefix: str) -> Rows:
+    names = np.array([prefix + each for each in rows.image_id])
+    return replace(rows, image_id=names, group=names)
+
+
+def _tell(splits: list[Split]) -> Scoring:
+    return _scoring(splits, [TellSplit([], True, 0)(split) for split in splits])
+
+
+def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
+    planted: Planted, prepared: Prepared
+) -> None:
+    train = planted(n=60, dim=60)
+    clean = [planted(n=60, dim=60, seed=seed) for seed in (1, 2, 3)]
+    leaked = [replace(train, x=train.x + 0.01, image_id=one.image_id, group=one.group) for one in clean]
+    scores = {}
+    for name, tests in (("clean", clean), ("leaked", leaked)):
+        splits = [
+            Split({"release": train, "originals": train}, _renamed(one, f"{name}{at}"))
+            for at, one in enumerate(tests)
+        ]
+        originals = _with_ids(prepared, splits)
+        found = describe_leak(_tell(splits), originals, None, 0.98)
+        scores[name] = found["nearest"]["mean"]
+        assert (found["features"]["n_over"] > 0) == (name == "leaked")
+    assert scores["clean"] < 0.5 < 0.95 < scores["leaked"]
+
+
+def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
+    """Originals whose rows have the ids of planted ones."""
+    ids = sorted(
+        {each for split in splits for rows in (split.test, split.arms["originals"]) for each in rows.image_id}
+    )
+    table = prepared.originals.table
+    table = table.take(pa.array(np.arange(len(ids)) % len(table)))
+    column = pa.array([str(each) for each in ids])
+    table = table.set_column(table.column_names.index("image_id"), table.schema.field("image_id"), column)
+    return replace(prepared.originals, table=table)
+
+
+def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
+    told = [TellSplit([], True, 0)(split) for split in prepared.crossfit[:5]]
+    scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
+    assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
+    table = prepared.originals.table
+    place = {each: row for row, each in enumerate(table["image_id"].to_pylist())}
+    split = prepared.crossfit[0]
+    one, other = (place[str(rows.image_id[0])] for rows in (split.test, split.arms["originals"]))
+    hashes = table["phash"].to_pylist()
+    hashes[one] = table["phash_views"].to_pylist()[other][16:32]  # the other one, upside down
+    forged = table.set_column(
+        table.column_names.index("phash"), table.schema.field("phash"), pa.array(hashes)
+    )
+    looks = describe_leak(scoring, replace(prepared.originals, table=forged), None, 1.0)["looks"]
+    assert looks["least_bits"] == 0 and looks["counts"]["6"] >= 1
+    first = looks["pairs"][0]
+    assert (
+        table["path"][one].as_py() in first["scored"] and table["path"][other].as_py() in first["trained_on"]
+    )
+
+
+def test_above_chance() -> None:
+    true = np.array(["a", "a", "b", "b"])
+    assert above_chance(true, true) == 1
+    assert above_chance(true, np.array(["a"] * 4)) == 0
+    assert np.isnan(above_chance(np.array(["a", "a"]), np.array(["a", "a"])))
+
+
+@pytest.fixture
+def drawn(planted: Planted) -> Callable[[float], Scoring]:
+    """Splits whose draws are marked in a column that only the release's copies have, on one side."""
+
+    def call(moved: float) -> Scoring:
+        splits = []
+        for seed in range(4):
+            base, test = planted(n=120, dim=8, seed=seed), planted(n=80, dim=8, seed=seed + 10)
+            base, test = _without_mark(base), _renamed(_without_mark(test), "t")
+            high = base.take(np.flatnonzero(base.y > 60))
+            copies = replace(high, x=_mark(high.x, 1.0), copy=np.ones(len(high), int))
+            marked = copies if moved else base.take(np.arange(1))
+            draw = replace(test, x=_mark(test.x, moved))
+            splits.append(
+                Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": draw})
+            )
+        return _tell(splits)
+
+    return call
+
+
+def _without_mark(rows: Rows) -> Rows:
+    return replace(rows, x=_mark(rows.x, 0.0))
+
+
+def _mark(x: np.ndarray, value: float) -> np.ndarray:
+    x = x.copy()
+    x[:, -1] = value
+    return x
+
+
+def test_a_shortcut_moves_the_prediction_of_untouched_pictures(drawn: Callable[[float], Scoring]) -> None:
+    found = describe_shift(drawn(1.0))["p"]
+    assert found["low"]["low"] > 1  # pictures of the low side look high once they bear the mark
+    honest = describe_shift(drawn(0.0))["p"]
+    assert honest["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert len(found["per_bin"]) == 2
+
+
+def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted) -> None:
+    train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
+    half = test.take(np.arange(40))
+    flip, crop = (replace(rows, x=rows.x.copy()) for rows in (test, half))
+    flip.x[:, 0] += 0.1
+    crop.x[:, 0] += 0.3
+    asked = {"effect:flip": flip, "effect:Crop": crop}
+    found = describe_effects(_tell([Split({"release": train, "originals": train}, test, asked)]))
+    assert set(found) == {"Crop"}
+    assert found["Crop"]["n"] == 40
+    assert found["Crop"]["of_flip"]["mean"] == pytest.approx(3, rel=0.2)
+    assert (
+        found["Crop"]["of_flip"]["low"] < found["Crop"]["of_flip"]["mean"] < found["Crop"]["of_flip"]["high"]
+    )
+    assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
+
+
+def test_affect_of_luminance_and_saturation() -> None:
+    drift = {"by_pipeline": {"dim": {"luminance": {"mean_abs": 10.0}, "saturation": {"mean_abs": 5.0}}}}
+    assert affect_of_look(drift) == {"dim": pytest.approx(0.69 * 10 + 0.22 * 5)}
+    assert affect_of_look({}) == {}
+
+
+def test_copies_that_stand_on_one_side_go_with_the_target() -> None:
+    y = np.array([10.0, 20.0, 80.0, 90.0])
+    assert copies_and_target(y > 50, y) > 0.9
+    assert abs(copies_and_target(np.array([True, False, False, True]), y)) < 0.01
