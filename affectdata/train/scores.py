@@ -54,8 +54,8 @@ class Scoring:
         take = MEASURES[measure]
 
         def of(at: int, rows: np.ndarray) -> float:
-            test = self.splits[at].test.take(rows)
-            return by_source(test, self.told[at].arms[arm].values[head][rows], self, take)
+            test, said = self.splits[at].test.take(rows), self.told[at].arms[arm].values[head][rows]
+            return by_source(test.source, lambda part: take(test.take(part), said[part], self))
 
         return of
 
@@ -64,8 +64,9 @@ class Scoring:
         take = getattr(metrics, measure)
 
         def of(at: int, rows: np.ndarray) -> float:
-            true = classes.of(self.splits[at].test)[rows]
-            return float(take(true, self.told[at].arms[arm].labels[classes.name][name][rows]))
+            test = self.splits[at].test.take(rows)
+            true, said = classes.of(test), self.told[at].arms[arm].labels[classes.name][name][rows]
+            return by_source(test.source, lambda part: take(true[part], said[part]))
 
         return of
 
@@ -108,12 +109,9 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def by_source(test: Rows, predicted: np.ndarray, scoring: Scoring, measure: Measure) -> float:
-    """Return a measure, averaged over the sources of the rows."""
-    sources = np.unique(test.source)
-    if len(sources) == 1:
-        return measure(test, predicted, scoring)
-    each = [measure(test.take(test.source == one), predicted[test.source == one], scoring) for one in sources]
+def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> float:
+    """Return a measure, averaged over the sources of the rows; `measure` takes booleans, one per row."""
+    each = [measure(source == one) for one in np.unique(source)]
     return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
 
 
@@ -128,11 +126,16 @@ def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
     for name, measure in MEASURES.items():
         figure = scoring.figure(name, arm, head)
         splits = [figure(at, np.arange(len(each.test))) for at, each in enumerate(scoring.splits)]
+        pooled = _pooled(test, predicted, scoring, measure)
         # One split has an interval too, but a bootstrap of every measure of every arm is work nobody reads.
         over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
-        found[name] = {**over, "splits": splits, "pooled": by_source(test, predicted, scoring, measure)}
+        found[name] = {**over, "splits": splits, "pooled": pooled}
     found["mean_collapse"] = bool(found["sd_ratio"]["pooled"] < metrics.MEAN_COLLAPSE)
     return found | _parts(test, predicted, scoring.edges)
+
+
+def _pooled(test: Rows, predicted: np.ndarray, scoring: Scoring, measure: Measure) -> float:
+    return by_source(test.source, lambda part: measure(test.take(part), predicted[part], scoring))
 
 
 def _parts(test: Rows, predicted: np.ndarray, edges: Sequence[float]) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def _parts(test: Rows, predicted: np.ndarray, edges: Sequence[float]) -> dict[st
 def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
     """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance."""
     true = classes.of(scoring.tests())
+    source = scoring.tests().source
     found: dict[str, Any] = {
         "labels": classes.labels,
         "n": [int((true == each).sum()) for each in classes.labels],
@@ -171,6 +175,10 @@ def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any
         predicted = scoring.labels(arm, classes.name, name)
         found[name] = {
             **{measure: getattr(metrics, measure)(true, predicted) for measure in LABEL_MEASURES},
+            "accuracy_per_source": {
+                one: metrics.accuracy(true[source == one], predicted[source == one])
+                for one in np.unique(source).tolist()
+            },
             "confusion": metrics.confusion(true, predicted, classes.labels).tolist(),
         }
         certain = scoring.probabilities(arm, classes.name, name)
