@@ -28,10 +28,10 @@ from affectdata.probe import Probe, mark_placeholders
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, REJECTS, manifest_schema
-from affectdata.sources._protocol import Item, ReadOptions, Source
+from affectdata.sources._protocol import Item, Link, ReadOptions, Source
 from affectdata.split import adopt_splits
 from affectdata.tables import write_table
-from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
+from affectdata.tree import DOWNLOADED, Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
@@ -119,7 +119,7 @@ def ingest(
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table, n_merged = _build(items, probed, reading.info, emotions)
     if not len(table):
-        raise _nothing_kept(items.rejects, root)
+        raise _nothing_kept(items.rejects, root, find_links(plugin, tree, options))
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
@@ -197,12 +197,20 @@ def check_variant(info: SourceInfo, variant: str | None) -> None:
         )
 
 
-def _nothing_kept(rejects: list[Reject], root: Path) -> SourceError:
+def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
+    """List the addresses of pictures that a tree has; most sources ship pictures instead."""
+    find: Callable[[Tree, ReadOptions], Iterable[Link]] | None = getattr(plugin, "find_links", None)
+    return list(find(tree, options)) if find else []
+
+
+def _nothing_kept(rejects: list[Reject], root: Path, links: list[Link]) -> SourceError:
     told = [each for each in rejects if each.reason is not Reason.JUNK]
     shown = "\n  ".join(f"{each.path}: {each.reason}: {each.detail}" for each in told[:_SHOWN])
     return SourceError(
         f"no picture of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
-        fix="names in a table are relative to the root; `affectdata sources NAME` shows a source's layout",
+        fix=f"`affectdata download '{root}'` fetches pictures from the addresses in its tables"
+        if links and any(each.reason is Reason.MISSING_IMAGE for each in told)
+        else "names in a table are relative to the root; `affectdata sources NAME` shows a source's layout",
     )
 
 
@@ -261,7 +269,9 @@ def _sweep(tree: Tree, items: SortedItems) -> None:
     for path in tree.files:
         if path in named:
             continue
-        if is_junk(path):
+        if path == DOWNLOADED:
+            items.annotations.append(path)
+        elif is_junk(path):
             items.rejects.append(
                 Reject(path, Reason.JUNK, "left behind by an operating system or an archiver")
             )

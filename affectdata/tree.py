@@ -13,6 +13,7 @@ PICTURE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
 _JUNK_NAMES = frozenset(
     {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db", ".gitkeep", ".gitattributes"}
 )

@@ -31,7 +31,7 @@ from affectdata.records import Annotation, Finding, Reason, Record, Reject, Sour
 from affectdata.sources._delimited import parse_count, parse_delimited
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._names import find_readmes
-from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.tree import Tree
 
@@ -86,6 +86,14 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
             "no folder of pictures is called by an emotion, and there are no votes", where=str(tree.root)
         )
     return Reading(INFO, _read_items(tree))
+
+
+def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
+    """List the addresses that were voted on; all go into one folder, as a picture may have several words."""
+    there = {_file_name(path): path for path in tree.pictures()}
+    for table in _find_tables(tree):
+        for row in _read_votes(tree, table):
+            yield Link(there.get(_file_name(row.picture), f"images/{row.picture}"), row.key)
 
 
 def _find_tables(tree: Tree) -> list[str]:
