@@ -85,6 +85,8 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
     """
     shape = shape or Shape()
     data, suffix = tree.read_bytes(path), PurePosixPath(path).suffix.lower()
+    if not data:
+        raise SourceError(f"{path} is empty", where=path, fix="restore it as it was shipped")
     if suffix in _NOT_READ:
         raise SourceError(
             f"{suffix} files are not read", where=path, fix="save the table as .xlsx, .csv or .parquet"

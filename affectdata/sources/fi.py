@@ -131,6 +131,8 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     for path in labelled:
         if path not in rejects:
             yield _record(path, votes.get(path, {}))
+    if not tables:
+        yield Finding("partial", "no votes (agg/<emotion>_*.csv): the emotion is that of the folder, for all")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
         yield Finding("partial", f"{n_unvoted} pictures in folders of emotions have no votes")

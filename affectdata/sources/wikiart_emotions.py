@@ -99,6 +99,13 @@ def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
 def _find_table(tree: Tree) -> str:
     tables = _rating_tables(tree)
     table = next((path for path in tables if _name(path) == _TABLE), None)
+    named = [path for path in tree.files if _name(path) == _TABLE]
+    if table is None and named:
+        raise SourceError(
+            f"{named[0]} has no column {_VARIANTS['art']!r}…",
+            where=str(tree.root / named[0]),
+            fix="restore it as it was shipped",
+        )
     if table is None:
         raise SourceError(
             f"{_TABLE} is not there: only it has the shares of raters",
