@@ -28,10 +28,10 @@ from affectdata.probe import Probe, mark_placeholders
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, REJECTS, manifest_schema
-from affectdata.sources._protocol import Item, ReadOptions, Source
+from affectdata.sources._protocol import Item, Link, ReadOptions, Source
 from affectdata.split import adopt_splits
 from affectdata.tables import write_table
-from affectdata.tree import Tree, is_junk, is_picture_name, read_tree
+from affectdata.tree import DOWNLOADED, Tree, is_junk, is_picture_name, read_tree
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
@@ -119,7 +119,7 @@ def ingest(
     emotions = sorted({emotion for record in items.records for emotion in record.emotions})
     table, n_merged = _build(items, probed, reading.info, emotions)
     if not len(table):
-        raise _nothing_kept(items.rejects, root)
+        raise _nothing_kept(items.rejects, root, plugin.INFO, find_links(plugin, tree, options))
     edges = find_edges(table)
     table = assign_groups(table, edges, reading.info.groups).sort_by("image_id")
     items.findings += compare_index(reading.info.name, table["image_id"].to_pylist())
@@ -162,8 +162,10 @@ def recognise(tree: Tree) -> tuple[str, str]:
         raise SourceError(
             f"{tree.root} looks like several sources: {names}", fix="say which with --source NAME"
         )
-    for folder in sorted({path.split("/")[0] for path in tree.files if "/" in path}):
-        inside = _detect(read_tree(tree.root / folder))
+    folders = sorted({path.split("/")[0] for path in tree.files if "/" in path})
+    beside = len({path.split("/")[0] for path in tree.files if not is_junk(path)}) > 1
+    for folder in folders:
+        inside = _detect(read_tree(tree.root / folder), generic=not beside)  # else what lies beside is lost
         if inside:
             raise SourceError(
                 f"{tree.root} is no source, but the folder {folder} in it looks like {inside[0][0]}",
@@ -176,12 +178,14 @@ def recognise(tree: Tree) -> tuple[str, str]:
     )
 
 
-def _detect(tree: Tree) -> list[tuple[str, str]]:
-    """Return the sources that recognise a tree, and why; the generic ones only where no other does."""
+def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
+    """Return the sources that recognise a tree, and why; the generic ones, if at all, where no other does."""
     plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
     found = [(plugin.INFO, plugin.detect(tree)) for plugin in plugins]
     specific = any(why for info, why in found if not info.generic)
-    return [(info.name, why) for info, why in found if why and not (specific and info.generic)]
+    return [
+        (info.name, why) for info, why in found if why and not (info.generic and (specific or not generic))
+    ]
 
 
 def _expected_layout(info: SourceInfo) -> str:
@@ -197,12 +201,23 @@ def check_variant(info: SourceInfo, variant: str | None) -> None:
         )
 
 
-def _nothing_kept(rejects: list[Reject], root: Path) -> SourceError:
+def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
+    """List the addresses of pictures that a tree has; most sources ship pictures instead."""
+    find: Callable[[Tree, ReadOptions], Iterable[Link]] | None = getattr(plugin, "find_links", None)
+    return list(find(tree, options)) if find else []
+
+
+def _nothing_kept(rejects: list[Reject], root: Path, info: SourceInfo, links: list[Link]) -> SourceError:
     told = [each for each in rejects if each.reason is not Reason.JUNK]
     shown = "\n  ".join(f"{each.path}: {each.reason}: {each.detail}" for each in told[:_SHOWN])
+    fix = f"names in a table are relative to the root; {_expected_layout(info)}"
+    if info.overlay:
+        fix = "ingest the databases that have the pictures, then: affectdata ingest TABLE --onto MANIFEST"
+    elif links and any(each.reason is Reason.MISSING_IMAGE for each in told):
+        fix = f"`affectdata download '{root}'` fetches pictures from the addresses in its tables"
     return SourceError(
         f"no picture of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
-        fix="names in a table are relative to the root; `affectdata sources NAME` shows a source's layout",
+        fix=fix,
     )
 
 
@@ -261,7 +276,9 @@ def _sweep(tree: Tree, items: SortedItems) -> None:
     for path in tree.files:
         if path in named:
             continue
-        if is_junk(path):
+        if path == DOWNLOADED:
+            items.annotations.append(path)
+        elif is_junk(path):
             items.rejects.append(
                 Reject(path, Reason.JUNK, "left behind by an operating system or an archiver")
             )

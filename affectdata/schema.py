@@ -109,6 +109,19 @@ EDGES = pa.schema(
     ]
 )
 
+# One row per picture that `download` asked for.
+DOWNLOADS = pa.schema(
+    [
+        _required("path", _S),  # key: POSIX path relative to the folder that it was to lie in
+        _required("url", _S),  # that it came from, or the last one asked
+        _required("status", _S),  # `fetch.Status`
+        pa.field("bytes", _I64),  # of a picture that was fetched
+        pa.field("sha256", _S),
+        pa.field("error", _S),  # why there is no picture
+        _required("attempts", _I32),  # over all runs
+    ]
+)
+
 # One row per picture to release; where rows have a `fold`, it is the last column.
 PLAN = pa.schema(
     [

@@ -26,7 +26,8 @@ def assign_splits(
     """Fill `split`: `fractions` gives the shares of val and test, the rest is train.
 
     `levels` are integer codes per row, from coarse to fine (bin, then cell); each code's rows are shared out
-    by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group joins it.
+    by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group joins it;
+    they count towards the shares, so that a test set that comes with a source grows only if it is too small.
     Which pictures go where depends on `seed` and the ids only, never on the order of rows.
 
     Raises:
@@ -55,7 +56,7 @@ def _deal(
     """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
     order = np.argsort(np.array(table["image_id"].to_pylist(), str))
     state = _Shares([np.zeros(len(side), np.int64), *levels], shares)
-    state.place(np.flatnonzero(side != _FREE), side)
+    state.declare(np.flatnonzero(side != _FREE), side)
     ranks = hash_ranks(seed, table["group_id"])
     sizes = np.bincount(group_of, minlength=1)
     free = order[side[order] == _FREE]
@@ -75,6 +76,22 @@ class _Shares:
         sizes = [np.bincount(level, minlength=1) for level in levels]
         self.target = [size[:, None] * shares for size in sizes]
         self.placed = [np.zeros((len(size), len(shares))) for size in sizes]
+
+    def declare(self, rows: np.ndarray, side: np.ndarray) -> None:
+        """Place rows that have a side; of val and test only what is then lacking of the whole is open still.
+
+        It is shared out over the codes that have less than their share, each getting the same part of that.
+        """
+        if not len(rows):
+            return
+        self.place(rows, side)
+        left = self.target[0][0] - self.placed[0][0]  # the first level is the whole
+        left[left < 0.5] = 0  # no row
+        for target, placed in zip(self.target, self.placed, strict=True):
+            lacking = np.maximum(target - placed, 0)
+            part = left / np.maximum(lacking.sum(axis=0), left + (left == 0))
+            target[:, 1:] = (placed + lacking * part)[:, 1:]
+        self.open = self.open[(self.open == 0) | (left[self.open] > 0)]
 
     def place(self, rows: np.ndarray, side: np.ndarray) -> None:
         for level, placed in zip(self.levels, self.placed, strict=True):

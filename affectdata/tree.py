@@ -13,6 +13,7 @@ PICTURE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
 _JUNK_NAMES = frozenset(
     {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db", ".gitkeep", ".gitattributes"}
 )
@@ -62,11 +63,14 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
     Raises:
         SourceError: `root` is not a folder, cannot be read, or holds no file.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
+    if root.is_file():
         raise SourceError(
-            f"{root} {what}", fix="give the folder that the source was unpacked to, or its .zip or .tar"
+            f"{root} is a file, not a folder",
+            fix="give the folder that the source was unpacked to; `ingest` also takes its .zip or .tar, and "
+            "labels for pictures that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
         )
+    if not root.is_dir():
+        raise SourceError(f"{root} does not exist", fix="give the folder that the source was unpacked to")
     files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []

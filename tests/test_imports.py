@@ -23,6 +23,7 @@ DOORS = {
     "sklearn": ["train/"],
     "safetensors": ["train/"],
     "captum": ["train/"],
+    "httpx2": ["fetch.py"],  # the network
     "ctypes": ["cli/_main.py"],  # mallopt: a library must not change its host's allocator
 }
 

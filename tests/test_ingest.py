@@ -370,6 +370,19 @@ def test_the_folder_above_gets_a_hint(small_gaped: Path, tmp_path: Path) -> None
     assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree/GAPED 2'}'"
 
 
+def test_a_folder_of_classes_is_no_hint_where_tables_lie_beside(small_gaped: Path, tmp_path: Path) -> None:
+    """Who takes the folder alone loses what the tables say."""
+    for name in ("calm", "glad"):
+        (tmp_path / "tree/images" / name).mkdir(parents=True)
+        picture = next((small_gaped / "P").glob("*.bmp"))
+        shutil.copy(picture, tmp_path / "tree/images" / name)
+    with pytest.raises(SourceError, match="the folder images in it looks like image_folder"):
+        recognise(read_tree(tmp_path / "tree"))
+    (tmp_path / "tree/ratings.csv").write_text("picture,valence\n")
+    with pytest.raises(SourceError, match="no source recognises"):
+        recognise(read_tree(tmp_path / "tree"))
+
+
 def test_a_tree_that_looks_like_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [("gaped", "tables"), ("oasis", "a table")]
     monkeypatch.setattr(ingest_module, "_detect", lambda tree: both)

@@ -193,6 +193,15 @@ def test_nothing_to_put_on(put: Callable[..., IngestResult], tmp_path: Path, bas
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_among_folders_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "capd.csv").write_text(HEADER + "\nN001,GAPED,Sad,1,4,5")
+    (tmp_path / "gaped").mkdir()
+    (tmp_path / "gaped" / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="no picture of") as caught:
+        ingest(tmp_path, source="capd", out=tmp_path / "out")
+    assert "--onto" in caught.value.fix
+
+
 def test_a_table_alone_is_recognised_and_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "CAPD_norms.csv").write_text(HEADER)
     with pytest.raises(UsageError, match="no pictures of its own") as caught:

@@ -83,6 +83,17 @@ def test_what_is_there_counts_towards_the_shares() -> None:
     assert Counter(assign(rows, {"val": 0.0, "test": 0.1}).values()) == {"train": 90, "test": 10}
 
 
+@pytest.mark.parametrize(("n_declared", "expected"), [(6, 6), (9, 9), (2, 6), (0, 6)])
+def test_a_test_set_that_comes_with_a_source_grows_only_if_too_small(n_declared: int, expected: int) -> None:
+    """Its rows lie in one cell of many, so that the others have none of it."""
+    rows = [{"key": str(at), **({"split": "test"} if at < n_declared else {})} for at in range(30)]
+    cells = np.arange(30) // 3
+    table = assign_splits(make_rows(rows), [cells // 5, cells], {"val": 0.1, "test": 0.2}, 1)
+    counts = Counter(table["split"].to_pylist())
+    assert counts["test"] == expected
+    assert 2 <= counts["val"] <= 3
+
+
 def test_new_rows_never_move_old_ones() -> None:
     old = assign([{"key": str(at)} for at in range(100)])
     rows = [{"key": str(at), **({"split": old[str(at)]} if at < 100 else {})} for at in range(300)]

@@ -193,6 +193,7 @@ def probe_auc(values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> dic
             np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
             for _ in range(_RESAMPLES)
         )
+        if 0 < is_copy[rows].sum() < len(rows)  # where few parents have copies, a resample may have none
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {

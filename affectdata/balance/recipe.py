@@ -86,6 +86,9 @@ class Labels(StrictModel):
 class Split(StrictModel):
     """Shares of val and test; train is the rest. `groups` are columns whose equal values stay together.
 
+    Rows that come with a split keep it and count towards its share: a test set of the source's own grows only
+    if it is smaller than that.
+
     `folds` deals train into that many parts for cross-validation, level over bins and cells. Train on all but
     one, copies too, and score the originals of that one: `release.dataset("train", fold=0)` and
     `("val", fold=0)`. Train is levelled as a whole: a fold that is left out takes its copies with it.

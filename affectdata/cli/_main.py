@@ -19,7 +19,9 @@ from affectdata.cli._output import Settings
 from affectdata.errors import AffectdataError, MissingError
 from affectdata.registry import find_plugins, load_plugin
 
-_TRAIN_PACKAGES = {"torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"}
+_EXTRAS = dict.fromkeys(
+    ("torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"), "train"
+) | {"httpx2": "download"}
 INTERRUPTED = 130
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
 _MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}
@@ -94,8 +96,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(error: Exception, settings: Settings) -> int:
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _TRAIN_PACKAGES:
-        error = MissingError(f"{error.name} is not installed", fix="pip install 'affectdata[train]'")
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        extra = _EXTRAS[(error.name or "").split(".")[0]]
+        error = MissingError(f"{error.name} is not installed", fix=f"pip install 'affectdata[{extra}]'")
     if settings.verbose >= 2:
         traceback.print_exception(error)
     if isinstance(error, AffectdataError):

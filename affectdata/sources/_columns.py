@@ -39,6 +39,15 @@ class SampleMap(StrictModel):
     header: list[str] = []  # as shipped, also names that are there twice
     pictures: str  # path of a picture, with {key}
     keys: list[str]  # "%d" is the row's number; used in turn
+    urls: str = ""  # path of the table that the map's `urls` mean
+
+
+class UrlMap(StrictModel):
+    """A table of the addresses of pictures, beside those of ratings."""
+
+    table: str  # its path inside the root, or a pattern
+    path: str  # the column that says where a picture is wanted, under the root
+    url: str  # rows for one path are tried in their order
 
 
 class ColumnMap(StrictModel):
@@ -71,6 +80,7 @@ class ColumnMap(StrictModel):
     url: str = ""
     bibtex: str = ""
     evidence: Literal["seen", "unverified"] = "seen"
+    urls: UrlMap | None = None  # else `columns: {url: …}` has the addresses
     sample: SampleMap | None = None
 
     @property

@@ -32,7 +32,8 @@ def parse_delimited(data: bytes, delimiter: str, name: str) -> tuple[list[str], 
     except csv.Error as error:
         raise SourceError(f"{name} is no delimited text: {error}", where=name) from error
     if not table or not any(table[0]):
-        raise SourceError(f"{name} has no header", where=f"{name}, line 1")
+        what = "has no header" if data.strip() else "is empty"
+        raise SourceError(f"{name} {what}", where=f"{name}, line 1", fix="restore it as it was shipped")
     header, width = table[0], len(table[0])
     rows = []
     for number, row in enumerate(table[1:], 2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import struct
 import zipfile
@@ -35,10 +36,11 @@ def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> N
     if sample is None:
         raise ValueError(f"the map {spec.name} describes no sample")
     names = unique_names(sample.header)
-    rows = []
+    rows, keys = [], []
     for number in range(_PICTURES):
         key = sample.keys[number % len(sample.keys)].replace("%d", f"{number + 1:04d}")
         rows.append(_draw_row(spec, names, key, number, rng))
+        keys.append(key.lstrip("/"))
         path = PurePosixPath(sample.pictures.replace("{key}", key.lstrip("/")))
         path = path.with_suffix(".JPG") if number == 2 else path
         save_picture(root / path, draw_picture(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
@@ -54,6 +56,9 @@ def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> N
         header = [] if spec.header and at else [sample.header]
         part = rows[at :: len(sample.tables)]
         _write_table(root / path_, [*([line] for line in sample.above), *header, *part], spec)
+    if spec.urls:
+        addresses = [{spec.urls.path: key, spec.urls.url: f"https://example.org/{key}"} for key in keys]
+        (root / sample.urls).write_text(json.dumps(addresses), encoding="ascii")
     (root / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from affectdata.errors import SourceError
 from affectdata.records import RATINGS, Annotation, Reason, Reject
@@ -15,7 +16,7 @@ from affectdata.sources._columns import PLACE, ColumnMap
 from affectdata.sources._delimited import parse_number, require_columns
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._names import fold_path, is_readme
-from affectdata.sources._protocol import Item
+from affectdata.sources._protocol import Item, Link
 from affectdata.sources._rows import read_row
 from affectdata.sources._tables import TABLE_SUFFIXES, Shape, has_columns, read_table
 from affectdata.tree import Tree, is_junk, is_picture_name
@@ -27,7 +28,7 @@ def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
     Raises:
         SourceError: there is none.
     """
-    tables = _match(tree, spec)
+    tables = _match(tree, spec.patterns)
     if spec.patterns and not tables:
         there = [name for name in tree.files if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
         raise SourceError(
@@ -45,7 +46,7 @@ def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
     no table that could say more.
     """
     if spec.patterns:
-        found = (path for path in _match(tree, spec) if has_columns(tree, path, _shape(spec)))
+        found = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
         table = next(found, None)
         return table and f"the columns of {table}"
     words = set(spec.values.get("emotion", {}))
@@ -58,10 +59,8 @@ def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
     return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
 
 
-def _match(tree: Tree, spec: ColumnMap) -> list[str]:
-    return [
-        path for path in tree.files if any(path == each or fnmatchcase(path, each) for each in spec.patterns)
-    ]
+def _match(tree: Tree, patterns: list[str]) -> list[str]:
+    return [path for path in tree.files if any(path == each or fnmatchcase(path, each) for each in patterns)]
 
 
 def _others(tree: Tree) -> list[str]:
@@ -94,15 +93,54 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
                 rows.append(item)
             else:
                 yield item
+    yield from map(Annotation, _url_tables(tree, spec))
     pictures = [path for path in tree.pictures() if path.startswith(folder)]
-    parts = spec.match_parts
-
-    def fold(path: str) -> str:
-        return "/".join(fold_path(path).split("/")[-parts:]) if parts else fold_path(path)
-
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, pictures, fold, pool):
+    for pair in join_rows(rows, pictures, partial(_fold, spec), pool):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
+
+
+def _fold(spec: ColumnMap, path: str) -> str:
+    """Return what of a path is compared."""
+    parts = spec.match_parts
+    return "/".join(fold_path(path).split("/")[-parts:]) if parts else fold_path(path)
+
+
+def _url_tables(tree: Tree, spec: ColumnMap) -> list[str]:
+    return _match(tree, [spec.urls.table]) if spec.urls else []
+
+
+def find_mapped_links(tree: Tree, spec: ColumnMap) -> Iterator[Link]:
+    """Yield the addresses in the table that the map's `urls` name, or in the column that is `url`.
+
+    Raises:
+        SourceError: a table cannot be read or lacks a column that the map names.
+    """
+    there = {_fold(spec, path): path for path in tree.pictures()}
+    for path, url in _read_urls(tree, spec):
+        yield Link(there.get(_fold(spec, path), path), url)
+
+
+def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:
+    if spec.urls:
+        for table in _url_tables(tree, spec):
+            header, lines = read_table(tree, table)
+            require_columns(header, [spec.urls.path, spec.urls.url], table)
+            for line in lines:
+                cells = dict(zip(header, line, strict=True))
+                yield cells[spec.urls.path].lstrip("/"), cells[spec.urls.url]
+    elif "url" in spec.columns:
+        for table in find_tables(tree, spec):
+            for row in _read_rows(tree, table, spec, ""):
+                url = row.cells[spec.columns["url"]] if isinstance(row, Row) else ""
+                if isinstance(row, Row) and url and url not in spec.na:
+                    yield row.picture + ("" if is_picture_name(row.picture) else _suffix(url)), url
+
+
+def _suffix(url: str) -> str:
+    """Return how the file name in an address ends, if as a picture's; a decoder does not ask the name."""
+    path = urlsplit(url).path
+    return PurePosixPath(path).suffix if is_picture_name(path) else ".jpg"
 
 
 def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:

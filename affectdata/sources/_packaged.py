@@ -16,9 +16,9 @@ from affectdata.config import parse_model, read_yaml
 from affectdata.records import Annotation
 from affectdata.sources._columns import ColumnMap
 from affectdata.sources._map_sample import write_map_sample
-from affectdata.sources._mapped import find_tables, read_mapped, recognise_map
+from affectdata.sources._mapped import find_mapped_links, find_tables, read_mapped, recognise_map
 from affectdata.sources._names import is_readme
-from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.tree import Tree
 
 
@@ -48,6 +48,10 @@ class MapSource:
         readmes = [path for path in tree.files if is_readme(path) and path not in tables]
         yield from (Annotation(path) for path in readmes)
         yield from read_mapped(tree, tables, self.spec)
+
+    def find_links(self, tree: Tree, options: ReadOptions) -> Iterator[Link]:
+        """List the addresses that the tables have."""
+        return find_mapped_links(tree, self.spec)
 
     def write_sample(self, root: Path, rng: np.random.Generator) -> None:
         """Write generated pictures and tables as the map describes them."""

@@ -4,6 +4,10 @@ INFO            the data sheet, `records.SourceInfo`
 detect(tree)    words that say why the tree is this source, or None
 read(tree, options)       the tree as records, rejects, annotations and findings
 write_sample(root, rng)   a small fake tree in the true layout, with its true quirks; no real picture
+
+and, where tables have the addresses of pictures that are not shipped,
+
+find_links(tree, options) every address, and where the layout wants its picture (`affectdata download`)
 """
 
 from __future__ import annotations
@@ -42,6 +46,17 @@ class Reading:
 
     info: SourceInfo
     items: Iterable[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The address of a picture, and its `path`: where it lies in the tree, or else where it is wanted.
+
+    Several links of one path are tried in their order.
+    """
+
+    path: str
+    url: str
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""A rating table in any common container as text cells: delimited text, .xlsx, .xls, .parquet, .jsonl.
+"""A rating table in any common container as text cells: delimited, .xlsx, .xls, .parquet, .json, .jsonl.
 
 Out: a header of unique names and rows of as many cells; what is missing is an empty cell.
 """
@@ -85,6 +85,8 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
     """
     shape = shape or Shape()
     data, suffix = tree.read_bytes(path), PurePosixPath(path).suffix.lower()
+    if not data:
+        raise SourceError(f"{path} is empty", where=path, fix="restore it as it was shipped")
     if suffix in _NOT_READ:
         raise SourceError(
             f"{suffix} files are not read", where=path, fix="save the table as .xlsx, .csv or .parquet"
@@ -93,7 +95,7 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
         header, rows = _fit(_from_header(_read_rows(data, path, shape.sheet), shape), path)
     elif suffix == ".parquet":
         header, rows = _read_parquet(data, path)
-    elif suffix == ".jsonl":
+    elif suffix in (".json", ".jsonl"):
         header, rows = _read_json_lines(data, path)
     else:
         header, rows = _read_text(data, path, shape)
@@ -189,11 +191,16 @@ def _read_parquet(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_json_lines(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:
-    lines = [line for line in decode_text(data).split("\n") if line.strip()]
+    text = decode_text(data)
     try:
-        objects = [dict(json.loads(line)) for line in lines]
+        listed = path.lower().endswith(".json")
+        objects = (
+            json.loads(text) if listed else [json.loads(line) for line in text.split("\n") if line.strip()]
+        )
+        objects = [dict(item) for item in objects]
     except (ValueError, TypeError, RecursionError) as error:
-        raise SourceError(f"{path} is not one JSON object per line: {error}", where=path) from error
+        form = "a list of JSON objects" if listed else "one JSON object per line"
+        raise SourceError(f"{path} is not {form}: {error}", where=path) from error
     header = list(dict.fromkeys(name for item in objects for name in item))
     return header, [[_cell_text(item.get(name)) for name in header] for item in objects]
 

@@ -31,7 +31,7 @@ from affectdata.records import Annotation, Finding, Reason, Record, Reject, Sour
 from affectdata.sources._delimited import parse_count, parse_delimited
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._names import find_readmes
-from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.tree import Tree
 
@@ -88,6 +88,14 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     return Reading(INFO, _read_items(tree))
 
 
+def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
+    """List the addresses that were voted on; all go into one folder, as a picture may have several words."""
+    there = {_file_name(path): path for path in tree.pictures()}
+    for table in _find_tables(tree):
+        for row in _read_votes(tree, table):
+            yield Link(there.get(_file_name(row.picture), f"images/{row.picture}"), row.key)
+
+
 def _find_tables(tree: Tree) -> list[str]:
     return [path for path in tree.files if _TABLE.fullmatch(path)]
 
@@ -123,6 +131,8 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     for path in labelled:
         if path not in rejects:
             yield _record(path, votes.get(path, {}))
+    if not tables:
+        yield Finding("partial", "no votes (agg/<emotion>_*.csv): the emotion is that of the folder, for all")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
         yield Finding("partial", f"{n_unvoted} pictures in folders of emotions have no votes")

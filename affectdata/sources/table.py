@@ -27,10 +27,11 @@ A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Witho
     title: My norms                   # and license, citation, bibtex, url, evidence (seen | unverified)
 
 `columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
-age_group, gender, ethnicity, split, license, attribution and url. Columns that the map does not name go into
-`extra` as they are. A spreadsheet's `2000.0` is the key 2000. A row whose ratings are all NA is rejected, as
-are rows for one picture that differ. Without `table` the names of the files say it all, and `file` says how:
-`file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
+age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches pictures from
+their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
+that the map does not name go into `extra` as they are. A spreadsheet's `2000.0` is the key 2000. A row whose
+ratings are all NA is rejected, as are rows for one picture that differ. Without `table` the names of files
+say it all, and `file` says how: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ from affectdata.config import parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.records import Annotation, SourceInfo
 from affectdata.sources._columns import MAP_FILE, ColumnMap
-from affectdata.sources._mapped import find_tables, read_mapped
+from affectdata.sources._mapped import find_mapped_links, find_tables, read_mapped
 from affectdata.sources._names import find_readmes, slug
-from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.tree import Tree
 
@@ -84,9 +85,18 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
         SourceError: no such table, or it lacks a column.
     """
     path = _find_map(tree, options)
-    spec = parse_model(ColumnMap, read_yaml(path), str(path))
+    spec = _read_map(path)
     info = spec.to_info(slug(options.name or "") or spec.name)
     return Reading(info, _read_items(tree, spec, find_tables(tree, spec), path))
+
+
+def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
+    """List the addresses that the tables have."""
+    return find_mapped_links(tree, _read_map(_find_map(tree, options)))
+
+
+def _read_map(path: Path) -> ColumnMap:
+    return parse_model(ColumnMap, read_yaml(path), str(path))
 
 
 def _find_map(tree: Tree, options: ReadOptions) -> Path:

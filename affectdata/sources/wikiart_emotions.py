@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import html
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -37,7 +37,7 @@ from affectdata.records import Annotation, Finding, Reason, Record, Reject, Sour
 from affectdata.sources._delimited import parse_delimited, parse_share, require_columns
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._names import find_readmes, fold_stem
-from affectdata.sources._protocol import Item, Reading, ReadOptions
+from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.sources._tables import read_head
 from affectdata.tree import Tree
@@ -81,16 +81,38 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     Raises:
         SourceError: the table of shares is not there.
     """
+    table, prefix = _find_table(tree), _VARIANTS[options.variant or "art"]
+    return Reading(replace(INFO, title=f"{INFO.title}, {prefix[:-2]}"), _read_items(tree, table, prefix))
+
+
+def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
+    """List the addresses of the works that were rated."""
+    there = {fold_stem(path): path for path in tree.pictures()}
+    table = _find_table(tree)
+    works = _find_works(tree, table)[1]
+    for row in _read_rows(tree, table):
+        url = _work_url(row, works.get(row["ID"], {}))
+        if url:
+            yield Link(there.get(fold_stem(row["ID"]), f"images/{row['ID']}.jpg"), url)
+
+
+def _find_table(tree: Tree) -> str:
     tables = _rating_tables(tree)
     table = next((path for path in tables if _name(path) == _TABLE), None)
+    named = [path for path in tree.files if _name(path) == _TABLE]
+    if table is None and named:
+        raise SourceError(
+            f"{named[0]} has no column {_VARIANTS['art']!r}…",
+            where=str(tree.root / named[0]),
+            fix="restore it as it was shipped",
+        )
     if table is None:
         raise SourceError(
             f"{_TABLE} is not there: only it has the shares of raters",
             where=f"{tree.root}: {', '.join(tables) or 'no table of WikiArt Emotions'}",
             fix=f"put {_TABLE} beside the pictures, as it is shipped",
         )
-    prefix = _VARIANTS[options.variant or "art"]
-    return Reading(replace(INFO, title=f"{INFO.title}, {prefix[:-2]}"), _read_items(tree, table, prefix))
+    return table
 
 
 def _name(path: str) -> str:
@@ -104,21 +126,18 @@ def _rating_tables(tree: Tree) -> list[str]:
 
 def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
     folder = table.removesuffix(_name(table))
-    works_table = folder + _INFO_TABLE
-    works = _read_works(tree, works_table) if works_table in tree.files else {}
+    works_table, works = _find_works(tree, table)
     shipped = {path for path in tree.files if fnmatchcase(path, f"{folder}WikiArt-*.[ct]sv")}
     unread = sorted({*_rating_tables(tree), *shipped} - {table, works_table})
     readmes = {*find_readmes(tree), *find_readmes(tree, folder)}
     yield from map(Annotation, [table, *unread, *sorted(readmes), *([works_table] if works else [])])
     if unread:
         yield Finding("unread_table", f"left unread, the shares are those of {table}: {', '.join(unread)}")
-    header, lines = parse_delimited(tree.read_bytes(table), "\t", table)
-    require_columns(header, ["ID", "Style", "Artist", "Title", "Year"], table)
-    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    rows = _read_rows(tree, table)
     n_unrated = len(works.keys() - {row["ID"] for row in rows})
     if n_unrated:
         yield Finding("unrated", f"{n_unrated} works of {works_table} were not rated")
-    if not works and _URL not in header:
+    if not works and not any(_URL in row for row in rows):
         yield Finding(
             "partial", f"{works_table} is not there: no URLs, and titles as a spreadsheet left them"
         )
@@ -127,11 +146,21 @@ def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
         yield _record(*found, works, prefix) if isinstance(found, tuple) else found
 
 
-def _read_works(tree: Tree, table: str) -> dict[str, dict[str, str]]:
+def _read_rows(tree: Tree, table: str) -> list[dict[str, str]]:
+    header, lines = parse_delimited(tree.read_bytes(table), "\t", table)
+    require_columns(header, ["ID", "Style", "Artist", "Title", "Year"], table)
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _find_works(tree: Tree, rating_table: str) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the table of works beside that of ratings, and its rows by ID; none where it is not there."""
+    table = rating_table.removesuffix(_name(rating_table)) + _INFO_TABLE
+    if table not in tree.files:
+        return table, {}
     header, lines = parse_delimited(tree.read_bytes(table), "\t", table)
     require_columns(header, ["ID", "Title", _URL], table)
     rows = (dict(zip(header, line, strict=True)) for line in lines)
-    return {row["ID"]: row for row in rows}
+    return table, {row["ID"]: row for row in rows}
 
 
 def _record(row: Row, path: str, works: dict[str, dict[str, str]], prefix: str) -> Record | Reject:
@@ -158,13 +187,14 @@ def _record(row: Row, path: str, works: dict[str, dict[str, str]], prefix: str) 
         agreement=shares.get(emotion or ""),
         artist=artist or None,
         attribution=f"{artist}: {title} ({cells['Year']}), WikiArt.org",
-        url=_clean_url(row.cells.get(_URL) or work.get(_URL, "")),
+        url=_work_url(row.cells, work),
         extra={name: cell for name, cell in cells.items() if name not in ("ID", "Style")},
     )
 
 
-def _clean_url(url: str) -> str | None:
-    """Return a URL in ASCII, on the host that answers today."""
+def _work_url(row: Mapping[str, str], work: Mapping[str, str]) -> str | None:
+    """Return a work's URL in ASCII, on the host that answers today."""
+    url = row.get(_URL) or work.get(_URL, "")
     return quote(url.replace("use2-", ""), safe=string.punctuation) or None
 
 

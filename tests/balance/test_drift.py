@@ -333,6 +333,15 @@ def test_the_probe_is_the_same_every_time_and_needs_some_of_both() -> None:
     assert probe_auc(values, np.zeros(len(group), bool), group) is None
 
 
+def test_probe_where_one_parent_has_all_the_copies() -> None:
+    """Every third resample of the parents holds no copy at all."""
+    rng = np.random.default_rng(5)
+    is_copy = np.arange(50) >= 40
+    found = probe_auc(rng.normal(0, 1, (50, 3)), is_copy, np.where(is_copy, 0, np.arange(50)))
+    assert found is not None
+    assert 0 <= found["low"] <= found["high"] <= 1
+
+
 # --- a release -------------------------------------------------------------------------------------------
 
 

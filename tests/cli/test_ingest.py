@@ -112,7 +112,8 @@ def test_bad_roots(cli: Any, tmp_path: Path, small_gaped: Path) -> None:
     shutil.copytree(small_gaped, parent / "gaped")
     assert "does not exist" in fails(cli, "ingest", tmp_path / "none")
     assert f"{empty} is empty" in fails(cli, "ingest", empty)
-    assert "is a file, not a folder" in fails(cli, "ingest", file)
+    said = fails(cli, "ingest", file)
+    assert "is a file, not a folder" in said and "ingest TABLE --onto MANIFEST" in said
     assert "no source recognises" in fails(cli, "ingest", wrong)
     assert f"affectdata ingest '{parent / 'gaped'}'" in fails(cli, "ingest", parent)
     assert "no picture and no rating of gaped" in fails(cli, "ingest", wrong, "--source", "gaped")

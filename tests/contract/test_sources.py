@@ -197,3 +197,24 @@ def test_same_tree_same_bytes(
     first = _tables(result.manifest.path.parent)
     assert len(first) == 3
     assert _ingest_elsewhere(sample, place, workers, monkeypatch) == first
+
+
+def test_downloaded_pictures_lie_where_the_source_looks(
+    plugin: ModuleType, sample: Path, result: IngestResult, tmp_path: Path
+) -> None:
+    find_links = getattr(plugin, "find_links", None)
+    links = list(find_links(read_tree(sample), ReadOptions())) if find_links else []
+    if not links:
+        pytest.skip("it has no addresses of pictures")
+    there = {link.path for link in links} & _files(sample).keys()
+    assert there  # what is there is not wanted elsewhere
+    root = Path(shutil.copytree(sample, tmp_path / "tree"))
+    for path in filter(is_picture_name, _files(sample)):
+        (root / path).unlink()
+    wanted = {link.path for link in find_links(read_tree(root), ReadOptions())}
+    for number, path in enumerate(sorted(wanted)):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64 + number, 64)).save(root / path, "JPEG")
+    fetched = ingest(root, out=tmp_path / "out", workers=1)
+    assert {row["path"] for row in _rows(fetched)} == wanted
+    assert "missing_rating" not in fetched.rejects["reason"].to_pylist()

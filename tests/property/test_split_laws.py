@@ -75,3 +75,22 @@ def test_rows_that_stand_alone_are_shared_within_rounding(codes: list[int], val:
                 assert abs((members == name).sum() - share * len(members)) < 2
     for name, share in (("val", val), ("test", test)):
         assert abs((side == name).sum() - share * len(cells)) < 1.5
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.sampled_from([None, None, *SPLITS])), min_size=1, max_size=200),
+    st.sampled_from([0, 0.1, 0.15, 0.33]),
+    st.sampled_from([0, 0.1, 0.2, 0.5]),
+)
+def test_a_split_that_was_declared_grows_to_its_share_and_no_further(
+    drawn: list[tuple[int, str | None]], val: float, test: float
+) -> None:
+    drawn.sort(key=lambda row: row[0])
+    cells = np.array([cell for cell, _ in drawn])
+    rows = [{"split": split} for _, split in drawn]
+    table = assign_splits(make_rows(rows), [cells // 2, cells], {"val": val, "test": test}, 0)
+    side = table["split"].to_pylist()
+    for name, share in (("val", val), ("test", test)):
+        declared = sum(split == name for _, split in drawn)
+        most = max(declared, share * len(drawn) + (1.5 if share * len(drawn) - declared >= 0.5 else 0))
+        assert declared <= side.count(name) <= most

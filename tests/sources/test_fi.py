@@ -105,6 +105,12 @@ def test_other_sources_keep_what_bears_many_names(plant: Plant, take: Take, imag
     assert set(outcome.reasons.values()) == {"exact_duplicate"}
 
 
+def test_folders_without_votes_are_told_apart(plant: Plant, take: Take, image: Image) -> None:
+    outcome = take(plant({"awe/0.jpg": image(0), "fear/1.jpg": image(1)}), source="fi")
+    assert [row["emotion"] for row in outcome.rows.values()] == ["awe", "fear"]
+    assert "no votes" in outcome.result.findings[0].text
+
+
 def test_eight_folders_are_fi_only_under_their_name(plant: Plant, image: Image) -> None:
     words = VOCABULARIES["mikels8"].emotions
     files = {f"{word}/{number}.jpg": image(number) for number, word in enumerate(words)}

@@ -169,6 +169,13 @@ def test_shares_are_in_no_other_table(grow: Callable[..., Path], take: Callable[
     assert AG4 in caught.value.where
 
 
+def test_a_table_that_was_emptied_is_not_called_absent(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    with pytest.raises(SourceError, match=f"{ALL} has no column"):
+        take(grow({ALL: ""}), source="wikiart_emotions")
+
+
 def test_the_sample_has_the_quirks_of_the_real_tables(sample: Path, take: Callable[..., Any]) -> None:
     outcome = take(sample)
     assert outcome.findings == ["unread_table", "unrated", "undecided"]

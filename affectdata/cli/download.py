@@ -1,0 +1,76 @@
+"""`affectdata download`: pictures of which a source ships only the addresses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from affectdata.cli._output import common_options, document, note, progress, say
+
+_FIRST_FAILURES = 10
+
+
+@click.command("download")
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
+@click.option(
+    "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [default: ROOT]")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N pictures at most.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections, two per host."
+)
+@common_options
+def command(
+    root: Path, source: str | None, map_path: Path | None, out: Path | None, limit: int | None, workers: int
+) -> int:
+    """Fetch over the network the pictures whose addresses the tables in ROOT have; then `ingest` ROOT.
+
+    Each outcome is noted in download.parquet. The same command goes on where it stopped: it asks for what is
+    missing or failed in a way that may pass, and exits 1 while there is such a failure. Without
+    download.parquet it asks again for all that is not there.
+    """
+    from affectdata.download import download
+    from affectdata.fetch import Limits
+    from affectdata.sources._protocol import ReadOptions
+
+    if map_path and not source:
+        source = "table"
+    note(f"fetching pictures over the network into {out or root}")
+    with progress("download") as move:
+        result = download(
+            root,
+            source=source,
+            options=ReadOptions(map_path=map_path),
+            out=out,
+            limit=limit,
+            limits=Limits(connections=workers),
+            progress=move,
+        )
+    counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
+    say(f"{result.n_listed} listed: {counts}")
+    statuses = dict(sorted(Counter(str(row["status"]) for row in result.failures).items()))
+    if statuses:
+        say("\nnot fetched: " + ", ".join(f"{number} {status}" for status, number in statuses.items()))
+        for row in result.failures[:_FIRST_FAILURES]:
+            say(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
+        if len(result.failures) > _FIRST_FAILURES:
+            say(f"  … all {len(result.failures)} are in {result.notes}")
+        if result.n_may_pass:
+            say(f"{result.n_may_pass} of these may pass: run it again")
+    say(f"\nterms: {result.info.license}")
+    document(
+        "affectdata/download/1",
+        {
+            "source": result.info.name,
+            "notes": str(result.notes),
+            "listed": result.n_listed,
+            "counts": result.counts,
+            "statuses": statuses,
+            "may_pass": result.n_may_pass,
+        },
+    )
+    return 1 if result.n_may_pass else 0
