@@ -1,4 +1,4 @@
-"""The bank: every picture that any arm or split needs, once, with its features and labels.
+"""The bank: every picture that any arm or split needs, once, with its labels and features.
 
 Copy k of a picture is the same picture in every split, so its features are computed once. What the release
 holds is read from it; what it does not hold (copies of test pictures, say) is rendered from the source.
@@ -7,7 +7,9 @@ holds is read from it; what it does not hold (copies of test pictures, say) is r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +27,8 @@ from affectdata.plan import copy_seed, sample_id
 from affectdata.release import Release
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
-from affectdata.train.features import (
-    FeatureCache,
-    Progress,
-    compute_features,
-    render_keys,
-)
+from affectdata.train.features import FeatureCache, Progress, Readable, compute_features, render_keys
+from affectdata.train.pictures import store_pictures
 from affectdata.train.rows import Rows
 
 
@@ -151,26 +149,41 @@ def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Tab
     return plan.filter(pc.equal(plan["split"], "train"))
 
 
+@dataclass(frozen=True, eq=False)
 class Bank:
-    """Features and labels of planned pictures; `n_new` were computed by this run."""
+    """Planned pictures (`wanted`), each once, with their labels; `parts` say how they are read.
 
-    def __init__(self, originals: Originals, wanted: pa.Table, x: np.ndarray, n_new: int) -> None:
-        self.originals = originals
-        self.n_new = n_new
-        self._place = {name: row for row, name in enumerate(_names(wanted))}
-        self._x = x
-        self._of = {each: row for row, each in enumerate(originals.table["image_id"].to_pylist())}
-        self._words = {name: originals.column(name) for name in ("group_id", "subtype", "source")}
+    `x` are their features (n, dim), no columns where none were computed; `n_new` were by this run.
+    """
+
+    originals: Originals
+    wanted: pa.Table
+    parts: list[Readable]
+    x: np.ndarray
+    n_new: int = 0
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self.wanted)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(_names(self.wanted))}
+
+    @cached_property
+    def _of(self) -> dict[str, int]:
+        return {each: row for row, each in enumerate(self.originals.table["image_id"].to_pylist())}
+
+    @cached_property
+    def _words(self) -> dict[str, np.ndarray]:
+        return {name: self.originals.column(name) for name in ("group_id", "subtype", "source")}
 
     def rows(self, plan: pa.Table) -> Rows:
         """Return the rows of a plan."""
         image_id = plan["image_id"].to_pylist()
         of = np.array([self._of[each] for each in image_id], np.int64)
+        at = np.array([self._place[name] for name in _names(plan)], np.int64)
         return Rows(
-            x=self._x[[self._place[name] for name in _names(plan)]],
+            x=self.x[at],
             y=self.originals.y[of],
             image_id=np.array(image_id, str),
             group=self._words["group_id"][of],
@@ -179,21 +192,22 @@ class Bank:
             source=self._words["source"][of],
             stratum=self.originals.bin[of],
             weight=plan["weight"].to_numpy(),
+            at=at,
         )
 
+    def pictures(self, size_px: int, folder: Path, workers: int, progress: Progress) -> np.ndarray:
+        """Return all pictures as squares, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
+        return store_pictures(self.parts, size_px, folder, workers, progress)
 
-def fill_bank(
+
+def plan_bank(
     release: Release,
     originals: Originals,
     plans: Sequence[pa.Table],
     recipe: Recipe,
-    backbone: Backbone,
-    cache: FeatureCache,
     pictures: Pictures | None,
-    workers: int,
-    progress: Progress,
 ) -> Bank:
-    """Compute, or find in the cache, the features of all rows of `plans`, each picture once.
+    """Find every picture of `plans` once, in the release or to be rendered; no features.
 
     Without `pictures` the plans may only name what the release holds.
     """
@@ -202,9 +216,9 @@ def fill_bank(
     found = np.array([place.get(name, -1) for name in _names(wanted)], np.int64)
     held = release.table.take(pa.array(found[found >= 0]))
     held = held.append_column("key", held["file_sha256"])
-    x, n_new = compute_features(
-        held, released_reader(release, pictures, recipe), backbone, cache, workers, progress
-    )
+    parts = []
+    if len(held):
+        parts.append(Readable(np.flatnonzero(found >= 0), held, released_reader(release, pictures, recipe)))
     missing = wanted.filter(pa.array(found < 0))
     if len(missing):
         if pictures is None:
@@ -214,12 +228,18 @@ def fill_bank(
         missing = _with_paths(missing, originals.table)
         missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
         read = ReadRendered(RenderSamples(pictures, recipe.image, recipe.pipelines))
-        more, n_more = compute_features(missing, read, backbone, cache, workers, progress)
-        both = np.empty((len(wanted), more.shape[1]), more.dtype)
-        both[found >= 0], both[found < 0] = x if len(held) else both[found >= 0], more
-        x, n_new = both, n_new + n_more
+        parts.append(Readable(np.flatnonzero(found < 0), missing, read))
+    return Bank(originals, wanted, parts, np.empty((len(wanted), 0)))
+
+
+def fill_bank(bank: Bank, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress) -> Bank:
+    """Compute, or find in the cache, the features of all pictures of a bank."""
+    found = [compute_features(each, backbone, cache, workers, progress) for each in bank.parts]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
-    return Bank(originals, wanted, x.astype(np.float64), n_new)
+    x = np.empty((len(bank), found[0][0].shape[1]))
+    for part, (features, _) in zip(bank.parts, found, strict=True):
+        x[part.at] = features
+    return replace(bank, x=x, n_new=sum(n_new for _, n_new in found))
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:

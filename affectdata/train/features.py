@@ -29,6 +29,18 @@ _PART = 8  # batches per file of the cache: what an interrupted run may lose
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, eq=False)
+class Readable:
+    """Some pictures of a bank: their places in it, their rows with a column `key`, and what reads these.
+
+    Equal keys are equal pictures.
+    """
+
+    at: np.ndarray
+    table: pa.Table
+    read: Read
+
+
 @dataclass(frozen=True, slots=True)
 class LoadPictures:
     """Turn a batch into uint8 pictures (n, size_px, size_px, 3)."""
@@ -93,18 +105,18 @@ class FeatureCache:
 
 
 def compute_features(
-    wanted: pa.Table, read: Read, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
+    wanted: Readable, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
 ) -> tuple[np.ndarray, int]:
-    """Return the features of every row of `wanted`, in order, and the number of those that were new.
+    """Return the features of every picture wanted, in order, and the number of those that were new.
 
-    `wanted` has a column `key`, and what `read` needs. Pictures are read and decoded on `workers` threads
-    while the network runs.
+    Pictures are read and decoded on `workers` threads while the network runs.
     """
-    keys = wanted["key"].to_pylist()
+    keys = wanted.table["key"].to_pylist()
     known = cache.read(keys)
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
-    todo = wanted.take(pa.array(sorted(row for key, row in first.items() if key not in known), pa.int64()))
-    load = LoadPictures(read, backbone.normalisation.size_px)
+    new = pa.array(sorted(row for key, row in first.items() if key not in known), pa.int64())
+    todo = wanted.table.take(new)
+    load = LoadPictures(wanted.read, backbone.normalisation.size_px)
     for part_keys, features in _parts(todo, load, backbone, workers, progress):
         cache.write(part_keys, features)
         known.update(zip(part_keys, features, strict=True))

@@ -29,7 +29,15 @@ from affectdata.train.arms import (
 )
 from affectdata.train.asked import plan_asked, with_effects
 from affectdata.train.backbones import Backbone
-from affectdata.train.bank import Bank, Originals, add_offered, fill_bank, find_originals, plan_anew
+from affectdata.train.bank import (
+    Bank,
+    Originals,
+    add_offered,
+    fill_bank,
+    find_originals,
+    plan_anew,
+    plan_bank,
+)
 from affectdata.train.features import FeatureCache, Progress
 from affectdata.train.heads import N_FOLDS
 from affectdata.train.rows import Rows
@@ -134,17 +142,8 @@ def prepare_check(
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
     plans.append(_train_plan(release, originals))
     cache = FeatureCache(checks / CACHE, backbone)
-    bank = fill_bank(
-        release,
-        originals,
-        plans,
-        with_effects(recipe),
-        backbone,
-        cache,
-        pictures,
-        workers,
-        progress or _nothing,
-    )
+    planned_bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
+    bank = fill_bank(planned_bank, backbone, cache, workers, progress or _nothing)
     return Prepared(
         release,
         recipe,

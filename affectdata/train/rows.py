@@ -12,9 +12,8 @@ import numpy as np
 class Rows:
     """Pictures with what is known of them. `copy`: 0 is the original.
 
-    `x` is what a learner takes: features (n, dim), or places in a store of pictures (n). `y` is the numeric
-    target, `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where
-    unknown).
+    `x` are features (n, dim), `at` the places of the pictures in the bank. `y` is the numeric target,
+    `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where unknown).
     """
 
     x: np.ndarray
@@ -26,6 +25,7 @@ class Rows:
     source: np.ndarray
     stratum: np.ndarray
     weight: np.ndarray
+    at: np.ndarray
 
     def __len__(self) -> int:
         return len(self.y)

@@ -125,6 +125,7 @@ def planted() -> Callable[..., Rows]:
             source=np.full(n * copies, "made"),
             stratum=(y[of] > 50).astype(int),
             weight=np.ones(n * copies),
+            at=np.arange(n * copies),
         )
 
     return call

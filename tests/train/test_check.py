@@ -27,7 +27,7 @@ from affectdata.schema import PLAN
 from affectdata.tables import read_table
 from affectdata.train import check as check_module
 from affectdata.train.backbones import Backbone
-from affectdata.train.bank import fill_bank
+from affectdata.train.bank import fill_bank, plan_bank
 from affectdata.train.check import Checked, run_check
 from affectdata.train.features import FeatureCache
 from affectdata.train.gate import RULES
@@ -140,17 +140,14 @@ def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
         pa.array([f"{each}x" for each in table["sample_id"].to_pylist()]),
     )
     wanted = table.select(PLAN.names)
-    bank = fill_bank(
+    planned = plan_bank(
         replace(release, table=none_named.slice(0, 1)),
         prepared.originals,
         [wanted],
         prepared.recipe,
-        backbone,
-        FeatureCache(tmp_path, backbone),
         release.pictures(),
-        2,
-        lambda _done, _of: None,
     )
+    bank = fill_bank(planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None)
     assert np.abs(bank.rows(wanted).x - prepared.bank.rows(wanted).x).max() < 1e-4
 
 

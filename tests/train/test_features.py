@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from affectdata.balance.recipe import Recipe
 from affectdata.errors import IntegrityError, UsageError
-from affectdata.imaging import encode
+from affectdata.imaging import decode, encode
 from affectdata.release import Release
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.data import ReleaseDataset
-from affectdata.train.features import FeatureCache, compute_features, fit_square, render_keys
+from affectdata.train.features import FeatureCache, Readable, compute_features, fit_square, render_keys
+from affectdata.train.pictures import store_pictures
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,17 @@ class FromNumbers:
         ]
 
 
-def _wanted(numbers: list[int]) -> pa.Table:
-    return pa.table({"key": [f"key{number}" for number in numbers], "number": numbers})
+def _readable(numbers: list[int], stop_at: int = -1, at: list[int] | None = None) -> Readable:
+    table = pa.table({"key": [f"key{number}" for number in numbers], "number": numbers})
+    return Readable(np.array(at or range(len(numbers))), table, FromNumbers(stop_at))
 
 
 @pytest.fixture
 def compute(backbone: Backbone, tmp_path: Path) -> Callable[..., tuple[np.ndarray, int]]:
     def call(numbers: list[int], stop_at: int = -1) -> tuple[np.ndarray, int]:
         cache = FeatureCache(tmp_path, backbone)
-        read = FromNumbers(stop_at)
-        return compute_features(_wanted(numbers), read, backbone, cache, 2, lambda _done, _of: None)
+        wanted = _readable(numbers, stop_at)
+        return compute_features(wanted, backbone, cache, 2, lambda _done, _of: None)
 
     return call
 
@@ -164,3 +166,31 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(IntegrityError, match="not the file that was released"):
         dataset[0]
+
+
+def _store(folder: Path, *parts: Readable, size_px: int = 12) -> np.ndarray:
+    return store_pictures(parts, size_px, folder, 2, lambda _done, _of: None)
+
+
+def test_squares_lie_where_the_bank_says(tmp_path: Path) -> None:
+    first, second = _readable([3, 1], at=[2, 0]), _readable(list(range(4, 44)), at=[1, *range(3, 42)])
+    store = _store(tmp_path, first, second)
+    assert isinstance(store, np.memmap)
+    assert (store.shape, store.dtype) == ((42, 12, 12, 3), np.uint8)
+    for part in (first, second):
+        for at, data in zip(part.at, part.read(part.table), strict=True):
+            assert (store[at] == fit_square(decode(data).rgb, 12)).all()
+
+
+def test_squares_are_there_whole_or_not_at_all_and_used_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _store(tmp_path, _readable(list(range(40)), stop_at=39))
+    assert list(tmp_path.iterdir()) == []
+    store = _store(tmp_path, _readable(list(range(40)))).tobytes()
+    unread = _readable(list(range(40)), stop_at=0)  # what reads it again is stopped
+    assert _store(tmp_path, unread).tobytes() == store
+    with pytest.raises(KeyboardInterrupt):
+        _store(tmp_path, unread, size_px=13)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert _store(tmp_path, _readable(list(range(40)))).tobytes() == store

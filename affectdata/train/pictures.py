@@ -1,0 +1,60 @@
+"""The pictures of a bank as uint8 squares in one file, which networks are trained from.
+
+The file is named after the keys of its pictures and their size. It appears whole or not at all, and is used
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from affectdata.hashing import canonical_json, file_hash
+from affectdata.tables import replace_file
+from affectdata.train.features import LoadPictures, Progress, Readable
+from affectdata.workers import map_ordered
+
+_BATCH = 32  # pictures decoded at a time
+
+
+def store_pictures(
+    parts: Sequence[Readable], size_px: int, folder: Path, workers: int, progress: Progress
+) -> np.ndarray:
+    """Return the pictures of all parts, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
+    order = np.argsort(np.concatenate([part.at for part in parts]))
+    keys = pa.concat_arrays([part.table["key"].combine_chunks() for part in parts]).take(pa.array(order))
+    path = folder / f"{file_hash(canonical_json([keys.to_pylist(), size_px]).encode())[:16]}.npy"
+    shape = (len(keys), size_px, size_px, 3)
+    if not _holds(path, shape):
+        with replace_file(path) as temporary:
+            store = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            n_done = 0
+            for at, squares in _squares(parts, size_px, workers):
+                store[at] = squares
+                n_done += len(at)
+                progress(n_done, len(keys))
+            store.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the file is there and whole; a disk may have lost its tail."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError):
+        return False
+
+
+def _squares(
+    parts: Sequence[Readable], size_px: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield places and pictures, batch by batch."""
+    for part in parts:
+        starts = range(0, len(part.at), _BATCH)
+        batches = (part.table.slice(start, _BATCH) for start in starts)
+        squares = map_ordered(LoadPictures(part.read, size_px), batches, workers)
+        for start, loaded in zip(starts, squares, strict=True):
+            yield part.at[start : start + _BATCH], loaded
