@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
-_SCORINGS = {"crossfit": "ten splits of the originals (mean)", "heldout": "held-out test of the release"}
+_SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
 @click.command("train-check")
@@ -180,7 +180,8 @@ def _print(result: dict[str, Any]) -> None:
         n = result["bins"]["n"][scored_on]
         if n is None:
             continue
-        say(f"\n{words}, {sum(n)} pictures")
+        splits = f"{result['settings']['n_splits']} " if scored_on == "crossfit" else ""
+        say(f"\n{splits}{words}, {sum(n)} pictures")
         rows = list(_head_rows(result, scored_on))
         if rows:
             say_table(["arm", "head", "trained on", *_MEASURES], rows)

@@ -5,7 +5,8 @@ In: a release, a backbone, and the source pictures where they are at hand. Out: 
 (`predictions.parquet`: per original its fold, target, and what every arm and head said of it).
 
     release          id, name, recipe, target
-    settings         backbone, weights, backbone_key, device, seed, n_splits, grids of the heads
+    settings         backbone, weights, backbone_key, device, seed, n_splits; mode: frozen (with the grids of
+                     the heads) or finetune (with steps, head_steps, size_px and the rest of `task.Settings`)
     versions         of the libraries that decide the numbers
     numeric, copies  whether the target is a number, and how many copies train has
     bins             edges (POMP units; null if the target is no number), labels, tail (thin bins),
@@ -14,17 +15,18 @@ In: a release, a backbone, and the source pictures where they are at hand. Out: 
     structure.<part> problems (exact checks; a broken lineage is refused before anything is trained), text
     arms.<arm>       see `arms`; mean and subtype_mean are told nothing, and the subtype
       n_train        rows trained on, by scoring (mean over splits)
-      regressor      SVR (RBF) on frozen features, or the arm's constant
-      ridge          ridge on the same (release and originals)
+      regressor      SVR (RBF) on frozen features, a network, or the arm's constant
+      ridge          ridge on the same (release and originals; frozen)
         <scoring>    crossfit: ten splits, five folds dealt twice over all originals, group-safe, every arm
-                     planned anew on four of five; heldout: the release's test split. null where not scored.
+                     planned anew on four of five (networks: five splits or fewer, dealt once);
+                     heldout: the release's test split. null where not scored.
           r2 mse rmse mae macro_mae tail_mae ccc pearson_r sd_ratio r_within r2_within
                      each {mean: over splits, low, high: 95 % interval corrected for shared training
                      pictures, splits: [per split], pooled: over every original once}
           mae_per_bin, mae_per_subtype, per_source, mean_collapse
-        chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid
+        chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid; networks: none
       classifier.<classes>.<scoring>   (release; every arm where the target is no number)
-                     <classes>: `<target>_class` (check.classes of the recipe) and `subtype`
+                     <classes>: `<target>_class` (check.classes of the recipe) and (frozen) `subtype`
         labels, n    the classes, and how many originals each has
         interval     of the measures below, image and regressor's output together (or image alone)
         both, image, regressor, majority
@@ -39,6 +41,8 @@ In: a release, a backbone, and the source pictures where they are at hand. Out: 
     subgroups        errors per age group, gender, ethnicity of the release's model, with the gap
     regrouped        R² of the originals with groups that the recipe did not declare
     not_offered      manifests that could not be tried for the thin bins, and why
+    curves           of networks: [{scoring, split, arm, model, points: [{step, phase, loss}]}]; model: a
+                     head, or `<classes>.<input>`
     verdict          passed, gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
 
 A measure that is not defined (a bin without pictures, R² of one picture) is null.
@@ -48,6 +52,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,10 +65,11 @@ from affectdata import metrics
 from affectdata.tables import write_json, write_table
 from affectdata.train.advice import advise
 from affectdata.train.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
-from affectdata.train.evaluate import HEADS, Classes, TellSplit, find_classes
+from affectdata.train.evaluate import Classes, Learner, TellSplit, find_classes
 from affectdata.train.features import Progress
+from affectdata.train.frozen import FrozenHeads
 from affectdata.train.gate import judge_all, passes_gate
-from affectdata.train.heads import GRIDS, quiet_threads
+from affectdata.train.heads import quiet_threads
 from affectdata.train.leak import describe_leak
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.scores import (
@@ -114,9 +120,18 @@ class Checked:
         return own / "train-check.json"
 
 
-def run_check(prepared: Prepared, *, workers: int = 1, progress: Progress | None = None) -> Checked:
-    """Train all arms on all splits, score, compare and judge; a pure function of what was prepared."""
-    checking = _Checking(prepared)
+def run_check(
+    prepared: Prepared,
+    learner: Learner[Any] | None = None,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Checked:
+    """Train all arms on all splits, score, compare and judge; a pure function of what was prepared.
+
+    `learner` is what is trained [default: heads on frozen features].
+    """
+    checking = _Checking(prepared, learner or FrozenHeads(prepared.recipe.seed))
     checking.train(workers, progress or (lambda _done, _of: None))
     document = _without_nan(checking.document())
     recipe = prepared.recipe
@@ -133,17 +148,18 @@ def run_check(prepared: Prepared, *, workers: int = 1, progress: Progress | None
 class _Checking:
     """One check: what was prepared, and what the arms said."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
+    def __init__(self, prepared: Prepared, learner: Learner[Any]) -> None:
+        self.prepared, self.learner = prepared, learner
         originals = prepared.originals
         labels = None if prepared.numeric else originals.labels
         subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
-        self.classes = find_classes(prepared.recipe, labels, subtypes)
+        classes = find_classes(prepared.recipe, labels, subtypes)
+        self.classes = classes[:1] if learner.is_costly else classes
         self.scorings: dict[str, Scoring | None] = {}
         self.regrouped: dict[str, Scoring] = {}
 
     def train(self, workers: int, progress: Progress) -> None:
-        """Train all arms of all splits; splits are spread over threads."""
+        """Train all arms of all splits; splits of heads are spread over threads."""
         prepared = self.prepared
         n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
         # The subtypes' classifier is read once, from the splits that score every original once.
@@ -154,8 +170,9 @@ class _Checking:
         plans += [(prepared.heldout, self.classes)] if prepared.heldout else []
         plans += [(split, self.classes[:1]) for some in prepared.regrouped.values() for split in some]
         told = []
-        with quiet_threads():
-            for done, one in enumerate(map_ordered(self._tell, plans, workers), 1):
+        is_costly = self.learner.is_costly  # one split at a time, and all cores for it
+        with nullcontext() if is_costly else quiet_threads():
+            for done, one in enumerate(map_ordered(self._tell, plans, 1 if is_costly else workers), 1):
                 told.append(one)
                 progress(done, len(plans))
         n = len(prepared.crossfit)
@@ -170,7 +187,7 @@ class _Checking:
 
     def _tell(self, plan: tuple[Split, list[Classes]]) -> Any:
         split, classes = plan
-        return TellSplit(classes, self.prepared.numeric, self.prepared.recipe.seed)(split)
+        return TellSplit(classes, self.prepared.numeric, self.learner)(split)
 
     def _scoring(self, splits: Sequence[Split], told: list[Any], n_first: int) -> Scoring:
         originals = self.prepared.originals
@@ -197,7 +214,7 @@ class _Checking:
         return {
             "schema": SCHEMA,
             "release": _describe_release(prepared),
-            "settings": _describe_settings(prepared),
+            "settings": {**_describe_settings(prepared), **self.learner.describe()},
             "versions": {name: version(name) for name in _VERSIONS},
             "numeric": numeric,
             "copies": int((train.copy > 0).sum()),
@@ -229,6 +246,7 @@ class _Checking:
             if numeric
             else {},
             "not_offered": prepared.not_offered,
+            "curves": list(self._curves()),
         }
 
     def _bins(self) -> dict[str, Any]:
@@ -254,7 +272,7 @@ class _Checking:
             said = self.best.told[0].arms[arm]
             for head in said.values:
                 arms[arm][head] = {
-                    "head": HEADS[head] if said.chosen else arm,
+                    "head": self.learner.heads[head] if arm in self.best.splits[0].arms else arm,
                     "chosen": {
                         key: one and [each.arms[arm].chosen.get(head) for each in one.told]
                         for key, one in mine.items()
@@ -281,6 +299,15 @@ class _Checking:
                 for measure in LABEL_MEASURES
             }
         return found
+
+    def _curves(self) -> Iterator[dict[str, Any]]:
+        for scored_on, scoring in self.scorings.items():
+            for number, told in enumerate(scoring.told if scoring else []):
+                for arm, said in told.arms.items():
+                    for model, points in said.curves.items():
+                        if points:
+                            where = {"scoring": scored_on, "split": number, "arm": arm, "model": model}
+                            yield {**where, "points": points}
 
     def _compare(self) -> dict[str, Any]:
         """Return the differences between arms on the same pictures, measure by measure."""
@@ -424,7 +451,6 @@ def _describe_settings(prepared: Prepared) -> dict[str, Any]:
         "n_deals": len(prepared.deals),
         "n_pictures": int((prepared.originals.kind != "offered").sum()),
         "n_pictures_of": n_all,
-        "grids": GRIDS,
         "check": prepared.recipe.check.model_dump(mode="json"),
     }
 

@@ -1,13 +1,14 @@
 """Train every arm of a split and let it predict the originals of its test side, and what else is asked.
 
-The arms are in `arms`; `mean` and `subtype_mean` are the two baselines that need no training.
+The arms are in `arms`; `mean` and `subtype_mean` are the two baselines that need no training. What is trained
+is a `Learner`: heads on frozen features (`frozen`), or networks (`tuned`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,13 +16,68 @@ from affectdata import metrics
 from affectdata.balance.recipe import Recipe
 from affectdata.labels import class_names, cut_values
 from affectdata.train.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
-from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, refit, with_output
+from affectdata.train.heads import Fitted, Predicts, refit
 from affectdata.train.prepare import Split
 from affectdata.train.rows import Rows
 
-HEADS = {"regressor": "svr", "ridge": "ridge"}  # name in the results: head
-_BOTH_HEADS = (RELEASE, ORIGINALS)  # arms that have ridge beside the SVR, and are asked about more pictures
+REGRESSOR = "regressor"  # the head that every arm has, and the classifier listens to
+_ALL_HEADS = (RELEASE, ORIGINALS)  # arms that have every head, and are asked about more pictures
 _SHUFFLE = 3  # added to the seed
+Curve = list[dict[str, Any]]
+
+
+class Regressor(Predicts, Protocol):
+    """A fitted regressor. `report`: the settings that it chose; `curve`: points of its training."""
+
+    @property
+    def curve(self) -> Curve: ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
+class Classifier(Protocol):
+    """A fitted classifier: shares (n, labels) of rows, given what a regressor says of them."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def curve(self) -> Curve: ...
+
+    def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray: ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Regressor)
+
+
+class Learner(Protocol[R]):
+    """What is trained on the arms. `heads`: the regressors by their name in the results, and what they are.
+
+    One that `is_costly` tells apart the first of the classes only, and one split after the other.
+    `out_of_fold` says of every training row what a regressor like this one does that has not seen it;
+    `on_features` gives the head on frozen features that a leak is looked for with.
+    """
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def heads(self) -> Mapping[str, str]: ...
+
+    @property
+    def is_costly(self) -> bool: ...
+
+    def fit_regressor(self, train: Rows, head: str) -> R: ...
+
+    def out_of_fold(self, regressor: R, train: Rows) -> np.ndarray: ...
+
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Classifier: ...
+
+    def on_features(self, regressor: R, train: Rows) -> Fitted: ...
+
+    def describe(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -66,9 +122,10 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
 class Predicted:
     """What one arm says of the test originals.
 
-    `values` by head; `asked`: the SVR's word on more pictures, by their name; `labels` and `probabilities`
-    (n, classes) by classes and input; `chosen`: settings; `second_stage`: R² of the regressor's outputs that
-    the classifier was trained on, over the training originals.
+    `values` by head; `asked`: the regressor's word on more pictures, by their name; `labels` and
+    `probabilities` (n, classes) by classes and input; `chosen`: settings, and `curves` of the training, by
+    head or `classes.input`; `second_stage`: R² of the regressor's outputs that the classifier was trained
+    on, over the training originals.
     """
 
     n_train: int = 0
@@ -77,6 +134,7 @@ class Predicted:
     labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     probabilities: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
     second_stage: float | None = None
 
 
@@ -99,45 +157,46 @@ class TellSplit:
 
     classes: list[Classes]
     numeric: bool
-    seed: int
+    learner: Learner[Any]
 
     def __call__(self, split: Split) -> Told:
         arms = {}
-        fitted: dict[str, Fitted] = {}
+        regressor: Any = None
         for name, train in split.arms.items():
-            arms[name], regressor = self._arm(name, train, split)
-            if regressor:
-                fitted[name] = regressor
+            arms[name], fitted = self._arm(name, train, split)
+            regressor = fitted if name == ORIGINALS else regressor
         if self.numeric and RELEASE in arms:
             arms |= _untrained(split, arms)
         originals = split.arms[ORIGINALS]
         truth = originals.y if self.numeric else self.classes[0].of(originals)
-        shuffled = _shuffled(fitted[ORIGINALS], originals, split.test, self.seed) if self.numeric else None
+        shuffled = None
+        if self.numeric:
+            head = self.learner.on_features(regressor, originals)
+            shuffled = _shuffled(head, originals, split.test, self.learner.seed)
         return Told(arms, truth[most_similar(split.test.x, originals.x)[0]], shuffled)
 
-    def _arm(self, name: str, train: Rows, split: Split) -> tuple[Predicted, Fitted | None]:
+    def _arm(self, name: str, train: Rows, split: Split) -> tuple[Predicted, Any]:
         out = Predicted(n_train=len(train))
         regressor = None
         if self.numeric:
-            heads = HEADS if name in _BOTH_HEADS else {"regressor": HEADS["regressor"]}
-            fitted = {each: fit_regressor(train, head, self.seed) for each, head in heads.items()}
-            regressor = fitted["regressor"]
-            out.values = {each: np.asarray(one.model.predict(split.test.x)) for each, one in fitted.items()}
-            out.chosen = {each: one.report() for each, one in fitted.items()}
-        if name in _BOTH_HEADS and regressor:
-            out.asked = {
-                each: np.asarray(regressor.model.predict(rows.x)) for each, rows in split.asked.items()
-            }
+            heads = self.learner.heads if name in _ALL_HEADS else [REGRESSOR]
+            fitted = {each: self.learner.fit_regressor(train, each) for each in heads}
+            regressor = fitted[REGRESSOR]
+            for each, one in fitted.items():
+                out.values[each] = one.predict(split.test)
+                out.chosen[each], out.curves[each] = one.report(), one.curve
+        if name in _ALL_HEADS and regressor:
+            out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
         # Where the target is a number, classes are for the cascade, and that is the release's.
         if name == RELEASE or not self.numeric:
             self._classify(train, split.test, regressor, out)
         return out, regressor
 
-    def _classify(self, train: Rows, test: Rows, regressor: Fitted | None, out: Predicted) -> None:
+    def _classify(self, train: Rows, test: Rows, regressor: Any, out: Predicted) -> None:
         """Predict classes from the picture, and from the picture and what the regressor says of it."""
         outputs = None
         if regressor:
-            outputs = out_of_fold(regressor, train, self.seed), out.values["regressor"]
+            outputs = self.learner.out_of_fold(regressor, train), out.values[REGRESSOR]
             own = train.copy == 0
             out.second_stage = metrics.r2(train.y[own], outputs[0][own])
         for classes in self.classes:
@@ -154,18 +213,19 @@ class TellSplit:
                 if len(words) == 1:
                     found[name] = found["majority"]
                     continue
-                fitted = fit_classifier(train, labels, seen, self.seed)
-                probabilities = fitted.model.predict_proba(with_output(test.x, new))
-                found[name] = fitted.model.classes_[probabilities.argmax(1)]
-                out.probabilities[classes.name][name] = _in_order(probabilities, fitted.model, classes.labels)
-                out.chosen[f"{classes.name}.{name}"] = fitted.report()
+                fitted = self.learner.fit_classifier(train, labels, seen)
+                shares = fitted.shares(test, new)
+                found[name] = fitted.labels[shares.argmax(1)]
+                out.probabilities[classes.name][name] = _in_order(shares, fitted.labels, classes.labels)
+                key = f"{classes.name}.{name}"
+                out.chosen[key], out.curves[key] = fitted.report(), fitted.curve
 
 
-def _in_order(probabilities: np.ndarray, model: Any, labels: Sequence[str]) -> np.ndarray:
+def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Return a column per label; 0 for those that the training rows do not have."""
-    ordered = np.zeros((len(probabilities), len(labels)))
-    for column, label in enumerate(model.classes_):
-        ordered[:, list(labels).index(label)] = probabilities[:, column]
+    ordered = np.zeros((len(shares), len(labels)))
+    for column, word in enumerate(words):
+        ordered[:, list(labels).index(word)] = shares[:, column]
     return ordered
 
 

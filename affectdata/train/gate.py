@@ -175,7 +175,7 @@ def _too_good(document: Document, check: Check) -> Parts:
     text = f"R² of the originals is {interval_text(found['r2'])}"
     outcome = _at_most(found["r2"], check.max_r2)
     if outcome is not Outcome.PASS:
-        text += ", more than frozen features should reach on ratings: look for a leak"
+        text += ", more than a network should reach on ratings: look for a leak"
     yield "", _judged(outcome, text, found["r2"], check.max_r2)
 
 

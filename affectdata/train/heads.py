@@ -8,10 +8,10 @@ ridge. Classes: standardised features, multinomial logistic regression.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -40,6 +40,12 @@ _OUTPUT_MIDDLE, _OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _LEAST_PROBABILITY = 1e-6  # of a class that the training rows of an inner fold do not have
 
 
+class Predicts(Protocol):
+    """Whatever gives a number for each row."""
+
+    def predict(self, rows: Rows) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """A fitted pipeline, the settings that were chosen, and which of them lie on the edge of the grid."""
@@ -51,6 +57,24 @@ class Fitted:
     def report(self) -> dict[str, Any]:
         """Return the choice as plain data."""
         return {**self.chosen, "on_edge": self.on_edge}
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The curve of its training: none."""
+        return []
+
+    @property
+    def labels(self) -> np.ndarray:
+        """What a classifier tells apart."""
+        return np.asarray(self.model.classes_)
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        """Return a regressor's value for each row."""
+        return np.asarray(self.model.predict(rows.x))
+
+    def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray:
+        """Return a classifier's probabilities (n, labels) of each row and what a regressor says of it."""
+        return np.asarray(self.model.predict_proba(with_output(rows.x, outputs)))
 
 
 @contextmanager
@@ -225,16 +249,21 @@ def _search_ridge(rows: Rows, folds: Folds) -> Fitted:
 
 
 def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
-    """Predict every row by the same pipeline fitted on the other folds; copies are in their picture's fold.
+    """Predict every row by the same pipeline fitted on the other folds."""
+    return predict_out_of_fold(lambda some: Fitted(refit(fitted, some), {}, []), rows, seed, N_FOLDS)
+
+
+def predict_out_of_fold(fit: Callable[[Rows], Predicts], rows: Rows, seed: int, n_folds: int) -> np.ndarray:
+    """Predict every row by what was fitted on the other folds; copies are in their picture's fold.
 
     What a regressor says of its own training pictures has seen their labels: a second stage that is trained
     on that learns to believe it, and is wrong on new pictures.
     """
-    fold = deal_folds(rows.group, [rows.stratum], seed + _SECOND_STAGE, N_FOLDS)
+    fold = deal_folds(rows.group, [rows.stratum], seed + _SECOND_STAGE, n_folds)
     predicted = np.full(len(rows), float(np.average(rows.y, weights=rows.weight)))
     for each in np.unique(fold):
         inside = fold == each
         if inside.all():
             break
-        predicted[inside] = refit(fitted, rows.take(~inside)).predict(rows.x[inside])
+        predicted[inside] = fit(rows.take(~inside)).predict(rows.take(inside))
     return predicted

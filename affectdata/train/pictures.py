@@ -37,7 +37,8 @@ def store_pictures(
                 n_done += len(at)
                 progress(n_done, len(keys))
             store.flush()
-    return np.load(path, mmap_mode="r")
+    found: np.ndarray = np.load(path, mmap_mode="r")
+    return found
 
 
 def _holds(path: Path, shape: tuple[int, ...]) -> bool:

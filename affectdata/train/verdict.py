@@ -42,11 +42,18 @@ def _say_scores(document: Document) -> Iterator[str]:
     ceiling = document["ceiling"]
     noise = f"; the raters' noise leaves room for {number(ceiling)}" if ceiling is not None else ""
     yield (
-        f"Frozen {document['settings']['backbone']} features with an SVR, over {how} {n} originals: "
+        f"{_say_model(document)}, over {how} {n} originals: "
         f"R² {interval_text(found['r2'])}{noise}, CCC {interval_text(found['ccc'])}, "
         f"macro-MAE {number(found['macro_mae']['mean'], 2)} "
         f"(predicting the mean: {number(mean['macro_mae']['mean'], 2)})."
     )
+
+
+def _say_model(document: Document) -> str:
+    said = document["settings"]
+    if said["mode"] == "frozen":
+        return f"Frozen {said['backbone']} features with an SVR"
+    return f"{said['backbone']} fine-tuned for {said['steps']} steps at {said['size_px']} px"
 
 
 def _say_subtype(document: Document) -> Iterator[str]:
@@ -87,8 +94,9 @@ def _say_collapse(document: Document) -> Iterator[str]:
         for head in ("regressor", "ridge"):
             found = scores(document, arm, head)
             if found and found["mean_collapse"]:
+                name = document["arms"][arm][head]["head"]
                 yield (
-                    f"Mean collapse: the {'SVR' if head == 'regressor' else head} of the {arm} arm says "
+                    f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm says "
                     "about the same to every picture (its spread is "
                     f"{number(found['sd_ratio']['pooled'])} of the true one; {least:g} is the least)."
                 )

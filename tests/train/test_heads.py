@@ -18,6 +18,7 @@ from sklearn.svm import SVR
 from affectdata import metrics
 from affectdata.labels import cut_values
 from affectdata.train.evaluate import TellSplit, find_classes, most_similar
+from affectdata.train.frozen import FrozenHeads
 from affectdata.train.heads import (
     GRIDS,
     fit_classifier,
@@ -113,15 +114,15 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
     train, test = planted(), planted(seed=1)
     marks = np.linspace(0, 100, len(train))
     seen: list[np.ndarray | None] = []
-    monkeypatch.setattr("affectdata.train.evaluate.out_of_fold", lambda *_: marks)
+    monkeypatch.setattr("affectdata.train.frozen.out_of_fold", lambda *_: marks)
 
     def spy(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> object:
         seen.append(output)
         return fit_classifier(rows, labels, output, seed)
 
-    monkeypatch.setattr("affectdata.train.evaluate.fit_classifier", spy)
+    monkeypatch.setattr("affectdata.train.frozen.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
-    TellSplit(classes, True, 0)(Split({"release": train, "originals": train}, test))
+    TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
     assert [output is marks for output in seen] == [False, True] * 2  # the release's arm only
     assert seen[0] is None
 
@@ -171,7 +172,9 @@ def test_one_class_is_the_answer_to_everything(
 ) -> None:
     train = replace(planted(), part=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
-    told = TellSplit(classes, True, 0)(Split({"release": train, "originals": train}, planted(seed=1)))
+    told = TellSplit(classes, True, FrozenHeads(0))(
+        Split({"release": train, "originals": train}, planted(seed=1))
+    )
     assert set(told.arms["release"].labels["subtype"]["both"]) == {"same"}
 
 
@@ -223,11 +226,11 @@ def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
 def test_labels_are_shuffled_by_picture_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
     test = replace(test, image_id=np.array([f"other{each}" for each in range(120)]))
-    found = TellSplit([], True, 0)(Split({"release": train, "originals": train}, test)).shuffled
+    found = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
     assert found is not None
     assert sorted([*found[0]]) != sorted(test.y) and set(found[0]) <= {*train.y, *test.y}
     assert metrics.r2(*found) < 0.1
     # A picture that is on both sides keeps its label, and is recognised.
-    seen = TellSplit([], True, 0)(Split({"release": train, "originals": train}, train)).shuffled
+    seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled
     assert seen is not None
     assert metrics.pearson_r(*seen) > metrics.pearson_r(*found) + 0.2
