@@ -22,12 +22,15 @@ from affectdata.cli._output import (
     settings,
     workers_option,
 )
-from affectdata.errors import PicturesNotFound
+from affectdata.errors import PicturesNotFound, UsageError
 
 if TYPE_CHECKING:
     from affectdata.manifest import Manifest, Pictures
     from affectdata.release import Release
+    from affectdata.train.prepare import Prepared
+    from affectdata.train.tuned import TunedNetworks
 
+FINETUNE = "finetune"
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
@@ -50,6 +53,22 @@ _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out 
     help="A .safetensors or .pt file; none: random ones; DEFAULT: torchvision's, fetched if need be.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
+@click.option(
+    "--mode",
+    type=click.Choice(["frozen", FINETUNE]),
+    default="frozen",
+    show_default=True,
+    help="Heads on frozen features, or the whole network fine-tuned, for every arm (wants a GPU).",
+)
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Of every network. [default: 600]")
+@click.option(
+    "--size",
+    "size_px",
+    type=click.IntRange(1),
+    metavar="PX",
+    help="Of its pictures. [default: the network's]",
+)
+@click.option("--splits", type=click.IntRange(1, 5), metavar="N", help="How many networks see. [default: 5]")
 @click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
 @click.option(
     "--keep-model",
@@ -73,6 +92,10 @@ def command(
     backbone: str,
     weights: str,
     device: str | None,
+    mode: str,
+    steps: int | None,
+    size_px: int | None,
+    splits: int | None,
     no_crossfit: bool,
     keep_model: Path | None,
     maps: int | None,
@@ -86,7 +109,7 @@ def command(
     RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
     classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,
     fails or is undecided; the exit code is 1 if one fails. Other manifests in ./manifests are tried for thin
-    bins.
+    bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits.
     """
     from affectdata.balance.recipe import Check
     from affectdata.manifest import load_others
@@ -104,6 +127,8 @@ def command(
         check_name(keep_model)
     if rules:
         return _print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
+    if mode != FINETUNE and (steps or size_px or splits):
+        raise UsageError("--steps, --size and --splits are for networks", fix=f"add --mode {FINETUNE}")
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
     # What goes to the network is said whatever --quiet asks for.
@@ -125,8 +150,12 @@ def command(
             progress=move,
         )
     note(f"features: {len(prepared.bank)} pictures, {prepared.bank.n_new} of them new")
-    with progress("train") as move:
-        checked = run_check(prepared, workers=n_workers, progress=move)
+    if mode == FINETUNE:
+        prepared, learner = _networks(prepared, out, steps, size_px, splits, n_workers)
+        checked = run_check(prepared, learner)
+    else:
+        with progress("train") as move:
+            checked = run_check(prepared, workers=n_workers, progress=move)
     path = checked.write(out)
     model = fit_final(prepared) if keep_model or maps else None
     if model and keep_model:
@@ -138,6 +167,27 @@ def command(
         say(f"wrote {written}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
     return 0 if checked.passed else 1
+
+
+def _networks(
+    prepared: Prepared,
+    out: Path,
+    steps: int | None,
+    size_px: int | None,
+    splits: int | None,
+    workers: int,
+) -> tuple[Prepared, TunedNetworks]:
+    """Return the splits that networks are trained on, and these."""
+    from affectdata.train.pictures import PICTURES
+    from affectdata.train.task import Settings
+    from affectdata.train.tuned import RUNS, TunedNetworks, narrow
+
+    few = narrow(prepared, splits or 5)
+    size = size_px or prepared.backbone.normalisation.size_px
+    with progress("pictures") as move:
+        pictures = prepared.bank.pictures(size, out / PICTURES, workers, move)
+    runs = out / prepared.release.name / RUNS
+    return few, TunedNetworks(few, pictures, steps or Settings.steps, runs, note)
 
 
 def _print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:

@@ -195,7 +195,9 @@ class Bank:
             at=at,
         )
 
-    def pictures(self, size_px: int, folder: Path, workers: int, progress: Progress) -> np.ndarray:
+    def pictures(
+        self, size_px: int, folder: Path, workers: int, progress: Progress | None = None
+    ) -> np.ndarray:
         """Return all pictures as squares, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
         return store_pictures(self.parts, size_px, folder, workers, progress)
 

@@ -17,11 +17,12 @@ from affectdata.tables import replace_file
 from affectdata.train.features import LoadPictures, Progress, Readable
 from affectdata.workers import map_ordered
 
+PICTURES = ".pictures"  # folder below that of the checks
 _BATCH = 32  # pictures decoded at a time
 
 
 def store_pictures(
-    parts: Sequence[Readable], size_px: int, folder: Path, workers: int, progress: Progress
+    parts: Sequence[Readable], size_px: int, folder: Path, workers: int, progress: Progress | None = None
 ) -> np.ndarray:
     """Return the pictures of all parts, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
     order = np.argsort(np.concatenate([part.at for part in parts]))
@@ -35,7 +36,8 @@ def store_pictures(
             for at, squares in _squares(parts, size_px, workers):
                 store[at] = squares
                 n_done += len(at)
-                progress(n_done, len(keys))
+                if progress:
+                    progress(n_done, len(keys))
             store.flush()
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found

@@ -169,7 +169,7 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
 
 
 def _store(folder: Path, *parts: Readable, size_px: int = 12) -> np.ndarray:
-    return store_pictures(parts, size_px, folder, 2, lambda _done, _of: None)
+    return store_pictures(parts, size_px, folder, 2)
 
 
 def test_squares_lie_where_the_bank_says(tmp_path: Path) -> None:

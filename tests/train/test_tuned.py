@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from affectdata.errors import UsageError
+from affectdata.release import Release
 from affectdata.train import tuned
 from affectdata.train.check import Checked, run_check
 from affectdata.train.evaluate import TellSplit, find_classes
@@ -29,7 +30,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 @pytest.fixture(scope="module")
 def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("pictures")
-    return prepared.bank.pictures(SIZE, folder, 2, lambda _done, _of: None)
+    return prepared.bank.pictures(SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,17 @@ def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
     assert choose_settings(replace(of_a_class, weights=str(file)), 100).head_steps == 100
     with pytest.raises(UsageError):
         choose_settings(random, 100, steps=0)
+
+
+def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
+    few = ("--mode", "finetune", "--steps", STEPS, "--size", SIZE, "--no-crossfit")
+    ran = cli("train-check", release.path, *options, *few, "--json")
+    assert ran.code in (0, 1)
+    assert ran.document["settings"]["mode"] == "finetune"
+    assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
+    assert len([*(tmp_path / ".pictures").iterdir()]) == 1
+    again = cli("train-check", release.path, *options, *few)
+    assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
+    assert "network" in again.out and "rows: loss" not in again.err  # it said it before
+    assert cli("train-check", release.path, *options, "--steps", 2).code == 2
