@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from affectdata.cli._output import (
     common_options,
@@ -22,6 +23,7 @@ from affectdata.cli._output import (
     settings,
     workers_option,
 )
+from affectdata.cli._study import run_study
 from affectdata.errors import PicturesNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from affectdata.train.tuned import TunedNetworks
 
 FINETUNE = "finetune"
+_NETWORKS, _HEADS = {"--steps", "--size", "--splits"}, {"--keep-model", "--maps"}
+_IDLE = {  # options that have no say, by what is done
+    "--mode frozen": _NETWORKS,
+    f"--mode {FINETUNE}": _HEADS,
+    "--study": {*_NETWORKS, *_HEADS, "--mode", "--backbone", "--weights", "--no-crossfit"},
+}
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
@@ -69,6 +77,12 @@ _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out 
     help="Of its pictures. [default: the network's]",
 )
 @click.option("--splits", type=click.IntRange(1, 5), metavar="N", help="How many networks see. [default: 5]")
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    metavar="STUDY.yaml",
+    help="No check: train what the file says on the release's own split, name the best on val.",
+)
 @click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
 @click.option(
     "--keep-model",
@@ -96,6 +110,7 @@ def command(
     steps: int | None,
     size_px: int | None,
     splits: int | None,
+    study: Path | None,
     no_crossfit: bool,
     keep_model: Path | None,
     maps: int | None,
@@ -127,10 +142,11 @@ def command(
         check_name(keep_model)
     if rules:
         return _print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
-    if mode != FINETUNE and (steps or size_px or splits):
-        raise UsageError("--steps, --size and --splits are for networks", fix=f"add --mode {FINETUNE}")
+    _refuse_idle("--study" if study else f"--mode {mode}")
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
+    if study:
+        return run_study(release, study, out, device, n_workers)
     # What goes to the network is said whatever --quiet asks for.
     network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
     pictures, why_none = _find_pictures(release, no_crossfit)
@@ -167,6 +183,23 @@ def command(
         say(f"wrote {written}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
     return 0 if checked.passed else 1
+
+
+def _refuse_idle(doing: str) -> None:
+    """Refuse options that would have no say.
+
+    Raises:
+        UsageError: naming them.
+    """
+    context = click.get_current_context()
+    given = {
+        option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    }
+    if given & _IDLE[doing]:
+        idle = ", ".join(sorted(given & _IDLE[doing]))
+        raise UsageError(f"{idle} would have no say with {doing}", fix="see --mode, or leave it out")
 
 
 def _networks(

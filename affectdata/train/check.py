@@ -75,6 +75,7 @@ from affectdata.train.prepare import Prepared, Split
 from affectdata.train.scores import (
     COMPARED,
     LABEL_MEASURES,
+    SUBGROUPS,
     Scoring,
     score_classes,
     score_head,
@@ -96,7 +97,6 @@ _PAIRS = (
     (WEIGHTS, ORIGINALS),
     (EVEN, ORIGINALS),
 )
-_SUBGROUPS = ("age_group", "gender", "ethnicity")
 _ON_EDGE = 0.25  # share of the splits
 
 
@@ -390,7 +390,7 @@ class _Checking:
             name = self.classes[0].name
             true = self.classes[0].of(test)
             said = scoring.labels(RELEASE, name, "image")
-        found = {column: score_subgroups(originals.column(column)[rows], true, said) for column in _SUBGROUPS}
+        found = {column: score_subgroups(originals.column(column)[rows], true, said) for column in SUBGROUPS}
         return {column: each for column, each in found.items() if each["groups"]}
 
     def predictions(self) -> pa.Table:

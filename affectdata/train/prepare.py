@@ -140,7 +140,7 @@ def prepare_check(
         *(each for some in regrouped.values() for each in some),
     ]
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
-    plans.append(_train_plan(release, originals))
+    plans.append(released_rows(release, originals, "train"))
     cache = FeatureCache(checks / CACHE, backbone)
     planned_bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
     bank = fill_bank(planned_bank, backbone, cache, workers, progress or _nothing)
@@ -233,32 +233,36 @@ class _Dealing:
         ]
 
 
-def _train_plan(release: Release, originals: Originals) -> pa.Table:
-    train = release.split("train").select(PLAN.names)
-    return train.filter(pc.is_in(train["image_id"], originals.table["image_id"].combine_chunks()))
+def released_rows(release: Release, originals: Originals, split: str) -> pa.Table:
+    """Return the plan rows of a release's own split, of the pictures that take part."""
+    plan = release.split(split).select(PLAN.names)
+    return plan.filter(pc.is_in(plan["image_id"], originals.table["image_id"].combine_chunks()))
 
 
 def _heldout(
     release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool
 ) -> _Planned | None:
     """Return the release's own train and test split; None without one."""
-    known = originals.table["image_id"].combine_chunks()
-    train, test = (
-        part.filter(pc.is_in(part["image_id"], known))
-        for part in (release.split("train"), release.split("test"))
-    )
+    train, test = (released_rows(release, originals, name) for name in ("train", "test"))
     if not len(train) or not len(test):
         return None
+    return _Planned(own_arms(release, originals, recipe, with_pictures=with_pictures), test)
+
+
+def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool) -> Arms:
+    """Return the arms of a release's own train split; `even` wants pictures that the release has not."""
+    train = released_rows(release, originals, "train")
     rows = originals.own & (originals.column("split") == "train")
     base = originals.plain(rows)
     if not with_pictures and recipe.originals == "drawn":  # their plain form is not in the release
-        base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id").select(base.column_names)
-        base = base.filter(pc.is_in(base["image_id"], originals.plain(rows)["image_id"].combine_chunks()))
-    arms = make_arms(train.select(base.column_names), base, (originals.bin[rows], originals.cell[rows]))
+        known = base["image_id"].combine_chunks()
+        base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id")
+        base = base.filter(pc.is_in(base["image_id"], known))
+    arms = make_arms(train, base, (originals.bin[rows], originals.cell[rows]))
     if with_pictures and has_copies(train):
         subtypes = originals.table["subtype"].filter(pa.array(rows)).to_pylist()
         arms[EVEN] = spread_evenly(base, subtypes, len(train), recipe)
-    return _Planned(arms, test.select(base.column_names))
+    return arms
 
 
 def _offer(

@@ -21,6 +21,7 @@ from affectdata.train.rows import Rows
 Figure = Callable[[int, np.ndarray], float]  # split number, rows of its test side (which may repeat)
 COMPARED = ("r2", "ccc", "mae", "macro_mae", "tail_mae")
 LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+SUBGROUPS = ("age_group", "gender", "ethnicity")
 LEAST_SUBGROUP = 30  # pictures, below which nothing is said of a subgroup
 
 

@@ -56,7 +56,7 @@ Value = Annotated[bool | int | float | str | None, AfterValidator(_no_number_as_
 class Study(StrictModel):
     """What to try. `settings` are those of every run; `grid` has the values that are combined."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # that of its folder
     best: str  # measure on validation that decides
     lower_is_better: bool = False
     seeds: Annotated[list[int], Field(min_length=1)] = [0]

@@ -1,0 +1,208 @@
+"""The runs of a study on a release: networks trained on an arm of its own train split.
+
+Each is scored on the originals of val, by which a study names its best, and of test, by which it does not.
+Numbers: r2, ccc, mae, macro_mae, sd_ratio. Words: accuracy, balanced_accuracy, macro_f1, and the gap in
+accuracy between age groups, genders and ethnicities, where two of them have 30 pictures.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import create_model
+
+from affectdata import metrics
+from affectdata.balance.recipe import parse_recipe
+from affectdata.config import StrictModel, parse_model
+from affectdata.errors import InputError
+from affectdata.release import Release, require_sound
+from affectdata.train.arms import RELEASE
+from affectdata.train.bank import find_originals, plan_bank
+from affectdata.train.bodies import Say
+from affectdata.train.features import Progress
+from affectdata.train.finetune import finetune
+from affectdata.train.losses import find_loss
+from affectdata.train.networks import Network, build_network
+from affectdata.train.pictures import PICTURES
+from affectdata.train.prepare import own_arms, released_rows
+from affectdata.train.rows import Rows
+from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
+from affectdata.train.study import TEST, VAL, Scores, Study, load_study, run_study
+from affectdata.train.task import Examples, Settings
+from affectdata.train.tuned import RUNS, choose_settings
+from affectdata.train.weights import DEFAULT
+
+STUDIES = "studies"  # folder below that of a release's checks
+_MEASURES = ("r2", "ccc", "mae", "sd_ratio")
+
+
+class Trial(StrictModel):
+    """What a study may set. What is null follows from target and weights: see `tuned.choose_settings`."""
+
+    backbone: str = "mobilenet_v3_large"
+    weights: str = DEFAULT
+    size_px: int | None = None
+    arm: Literal["release", "originals", "even", "duplicates", "weights"] = "release"
+    loss: Literal["squared_error", "polarity", "cross_entropy"] | None = None
+    steps: int | None = None
+    head_steps: int | None = None
+    epochs: float | None = None
+    lr_head: float | None = None
+    lr_body: float | None = None
+    weight_decay: float | None = None
+    dropout: float | None = None
+    batch: int | None = None
+    patience: int | None = None
+    class_weights: Literal["inverse"] | None = None
+    seed: int = 0
+
+
+_lists: dict[str, Any] = {
+    name: (GenericAlias(list, field.annotation), []) for name, field in Trial.model_fields.items()
+}
+_Grid: Any = create_model("_Grid", __base__=StrictModel, **_lists)
+
+
+class _Known(StrictModel):
+    settings: Trial
+    grid: _Grid
+
+
+def load_trials(path: Path) -> Study:
+    """Read a study of which all settings are those of a `Trial`.
+
+    Raises:
+        RecipeError: naming every problem at once.
+    """
+    study = load_study(path)
+    parse_model(_Known, {"settings": study.settings, "grid": study.grid}, str(path))
+    return study
+
+
+def study_release(
+    release: Release,
+    path: Path,
+    checks: Path,
+    *,
+    device: str | None = None,
+    workers: int = 1,
+    say: Say = lambda _: None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Run the study in the file `path` on a release; return its document (see `study`) and its folder.
+
+    Raises:
+        RecipeError: a setting is unknown or no such value; before anything is trained.
+        InputError: the release has no val split or no such arm, or a loss is none for its target.
+        MissingError: weights or the device are not there.
+        PicturesNotFound: an arm other than the release's own wants the source pictures.
+    """
+    study = load_trials(path)
+    folder = checks / release.name / STUDIES / study.name
+    trials = _Trials(release, study, checks, folder, device, workers, say)
+    return run_study(study, trials, folder, progress or (lambda *_: None)), folder
+
+
+class _Trials:
+    """Runs one set of settings after the other; what is wrong with any of them is said when it is made."""
+
+    def __init__(
+        self,
+        release: Release,
+        study: Study,
+        checks: Path,
+        folder: Path,
+        device: str | None,
+        workers: int,
+        say: Say,
+    ) -> None:
+        self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
+        require_sound(release)
+        recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
+        self.target = recipe.target
+        trials = [Trial(**settings) for settings in study.runs()]
+        arms = {trial.arm for trial in trials}
+        pictures = release.pictures() if arms != {RELEASE} else None
+        all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.table)})
+        self.originals = find_originals(release, recipe.model_copy(update={"check": all_of_them}))
+        plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
+        if not len(plans[VAL]):
+            raise InputError(
+                f"{release.name} has no val split, by which a study names its best",
+                where=str(release.path),
+                fix="balance by a recipe with `split: {val: 0.1, test: 0.2}`",
+            )
+        there = own_arms(release, self.originals, recipe, with_pictures=pictures is not None)
+        if arms - set(there):
+            raise InputError(
+                f"{release.name} has no arm {', '.join(sorted(arms - set(there)))}: it has no copies",
+                fix=f"its arms are {', '.join(there)}",
+            )
+        plans |= {arm: there[arm] for arm in arms}
+        self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, pictures)
+        self.rows = {name: self.bank.rows(plan) for name, plan in plans.items() if len(plan)}
+        for trial in trials:
+            self._settings(trial, self._network(trial))
+
+    @property
+    def _numeric(self) -> bool:
+        return self.originals.edges is not None
+
+    def __call__(self, settings: dict[str, Any]) -> Scores:
+        trial = Trial(**settings)
+        network = self._network(trial)
+        size_px = network.normalisation.size_px
+        pictures = self.bank.pictures(size_px, self.checks / PICTURES, self.workers)
+        train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
+        runs = self.folder / RUNS
+        fitted = finetune(
+            network, pictures, train, self._settings(trial, network), val=val, folder=runs, say=self.say
+        )
+        shutil.rmtree(runs)  # its scores are what is kept
+        scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
+        return {name: self._score(rows, fitted.predict(pictures, rows.at)) for name, rows in scored.items()}
+
+    def _network(self, trial: Trial) -> Network:
+        return build_network(
+            trial.backbone,
+            1 if self._numeric else len(self.originals.labels),
+            trial.weights,
+            size_px=trial.size_px,
+            device=self.device,
+            seed=trial.seed,
+            say=self.say,
+        )
+
+    def _settings(self, trial: Trial, network: Network) -> Settings:
+        given = trial.model_dump(exclude={"backbone", "weights", "size_px", "arm"})
+        loss = trial.loss or ("squared_error" if self._numeric else "cross_entropy")
+        if find_loss(loss).has_classes == self._numeric:
+            raise InputError(f"the loss {loss} is none for {self.target}", fix="leave it out")
+        train = self.rows[trial.arm]
+        if trial.class_weights:
+            counts = np.bincount(train.stratum, minlength=network.n_outputs)
+            each = len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+            given["class_weights"] = tuple(each.tolist())
+        return choose_settings(network, len(train), **{**given, "loss": loss})
+
+    def _examples(self, rows: Rows) -> Examples:
+        return Examples(rows.at, rows.y if self._numeric else rows.stratum, rows.weight)
+
+    def _score(self, rows: Rows, said: np.ndarray) -> dict[str, float]:
+        if self._numeric:
+            found = {name: getattr(metrics, name)(rows.y, said[:, 0]) for name in _MEASURES}
+            return {**found, "macro_mae": metrics.macro_mae(rows.y, said[:, 0], self.originals.edges or [])}
+        labels = np.array(self.originals.labels)
+        true, predicted = labels[rows.stratum], labels[said.argmax(1)]
+        found = {name: getattr(metrics, name)(true, predicted) for name in LABEL_MEASURES}
+        image_id = self.originals.column("image_id")
+        place = np.searchsorted(image_id, rows.image_id)  # the originals are sorted by it
+        for column in SUBGROUPS:
+            groups = score_subgroups(self.originals.column(column)[place], true, predicted)
+            if len(groups["groups"]) > 1:
+                found[f"{column}_gap"] = groups["gap"]
+        return found
