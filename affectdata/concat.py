@@ -83,7 +83,7 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
 def _check(manifests: Sequence[Manifest], on_conflict: str) -> None:
     names = [manifest.name for manifest in manifests]
     if len(set(names)) < max(2, len(names)):
-        what = "two manifests are called the same" if len(names) > 1 else "one manifest is as it should be"
+        what = "two manifests are called the same" if len(names) > 1 else "there is one manifest only"
         raise UsageError(f"{what}: {', '.join(names)}", fix="name two or more that differ")
     known = ["error", "first", "mean", *(f"prefer:{name}" for name in names)]
     if on_conflict not in known:

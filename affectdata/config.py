@@ -97,6 +97,8 @@ def _path(item: Any, data: Any) -> str:
 def _in_plain_words(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return "unknown key"
+    if not item["loc"] and item["type"].startswith("model_"):
+        return "the file is empty" if item["input"] is None else "no mapping of keys"
     if item["type"] == "missing":
         return "required, but not there"
     message = str(item["msg"]).removeprefix("Value error, ")

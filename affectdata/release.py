@@ -146,8 +146,10 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
     folder = Path(path)
     if not (folder / INFO_FILE).is_file():
         raise ManifestError(
-            f"{folder} is no finished release: it has no {INFO_FILE}",
-            fix="`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
+            f"{folder} is no finished release: "
+            + (f"it has no {INFO_FILE}" if folder.is_dir() else "there is no such folder"),
+            fix=_releases_there(folder)
+            or "`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
         )
     info = read_json(folder / INFO_FILE)
     if not isinstance(info, dict) or info.get("schema") != SCHEMA:
@@ -161,6 +163,13 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
         what = f"lacks {', '.join(sorted(absent))}" if absent else f"is of another release than {INFO_FILE}"
         raise IntegrityError(f"{TABLE_FILE} {what}", where=str(folder), fix=_ANEW)
     return Release(folder, table, info, {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def _releases_there(folder: Path) -> str:
+    """Name the releases beside a folder that is none, or in `releases/`."""
+    bases = {base.resolve(): base for base in (Path("releases"), folder.parent)}
+    found = sorted(path.parent for base in bases.values() for path in base.glob(f"*/{INFO_FILE}"))
+    return f"there are: {', '.join(map(str, found[:5]))}" if found else ""
 
 
 def newest_release(folder: Path) -> Path:

@@ -129,7 +129,10 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
         with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
             table = file.read()
     except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"cannot read {path.name} as Parquet: {error}", where=str(path)) from error
+        what = (
+            f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
+        )
+        raise ManifestError(what, where=str(path)) from error
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
     if packed is None:
         raise ManifestError(

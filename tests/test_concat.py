@@ -251,7 +251,7 @@ def test_look_alikes_in_two_splits_are_named(tmp_path: Path) -> None:
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     a, b = (manifest(tmp_path, name, [{"key": name}]) for name in "ab")
     for inputs, options, said in (
-        ([a], {}, "one manifest is as it should be"),
+        ([a], {}, "there is one manifest only"),
         ([a, a], {}, "called the same"),
         ([a, b], {"on_conflict": "last"}, "no policy is called 'last'"),
         ([a, b], {"on_conflict": "prefer:c"}, "no policy is called 'prefer:c'"),

@@ -266,6 +266,10 @@ class Recipe(StrictModel):
         pairs = [(each, None) if isinstance(each, str) else next(iter(each.items())) for each in self.strata]
         return dict(pairs)
 
+    def asks_for(self, split: str) -> bool:
+        """Whether val or test is to have a share of the pictures."""
+        return self.split != "none" and self.split.fractions[split] > 0
+
     def rule_for(self, subtype: str | None) -> SubtypeRule | None:
         """Return the rule of a subtype, else the default one; None where no copies are made."""
         return self.subtypes.get(subtype or DEFAULT, self.subtypes.get(DEFAULT))

@@ -23,6 +23,7 @@ _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"), "train"
 ) | {"httpx2": "download"}
 INTERRUPTED = 130
+_BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
 _MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}
 
@@ -110,4 +111,4 @@ def _report(error: Exception, settings: Settings) -> int:
     if settings.verbose < 2:
         traceback.print_exception(error)
     click.echo("error: this is a bug in affectdata; please report it with the lines above", err=True)
-    return 1
+    return _BUG

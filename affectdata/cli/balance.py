@@ -95,6 +95,11 @@ def command(
     n_left_out = sum(map(len, chosen)) - sum(found["rows"].values())
     say_splits(found)
     _say_plan(plan, recipe.target, n_left_out)
+    empty = [name for name in ("val", "test") if recipe.asks_for(name) and not found["rows"].get(name)]
+    if empty:
+        note(
+            f"note: {' and '.join(empty)} hold no picture, though the recipe asks for a share: too few groups"
+        )
     for remark in remarks:
         note(f"lint: {remark.text}")
     content: dict[str, Any] = {"recipe": recipe.name, "balance": plan.summary(), "splits": found}
@@ -125,8 +130,12 @@ def _say_lint(remarks: list[Finding]) -> int:
 def _say_plan(plan: Plan, target: str, n_left_out: int) -> None:
     if n_left_out:
         say(f"left out (`where`, `labels`, conflicts): {n_left_out}")
-    before = sum(each.n_before + each.n_filled for each in plan.bins)
-    say(f"train grows from {before} to {sum(each.n_after for each in plan.bins)}\n")
+    own, filled, after = (
+        sum(getattr(each, name) for each in plan.bins) for name in ("n_before", "n_filled", "n_after")
+    )
+    grown = after - own - filled
+    what = f"{own} pictures" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
+    say(f"train: {what}, {after} rows\n")
     strata = sorted({cell.stratum for cell in plan.cells})
     shown_strata = strata if len(strata) <= _MOST_STRATA else []
     cells = {(cell.bin, cell.stratum): cell for cell in plan.cells}
@@ -156,7 +165,7 @@ def _say_drift(drift: dict[str, Any]) -> None:
 def _say_worth(plan: Plan) -> None:
     summary = plan.summary()
     for name, words in (
-        ("imbalance_ratio", "largest over smallest bin"),
+        ("imbalance_ratio", "largest over smallest bin, empty ones left out"),
         ("entropy", "entropy (1 is level)"),
     ):
         before, after = summary[name]["before"], summary[name]["after"]
@@ -165,14 +174,14 @@ def _say_worth(plan: Plan) -> None:
         have = each.n_before + each.n_filled
         if not have:
             say(f"{each.bin} has no picture in train: nothing can level it")
-        elif each.shortfall:
+        elif each.shortfall and each.n_after > have:
             say(
                 f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} pictures are "
                 "copied as often as balance.max_copies allows"
             )
     grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
     for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
-        say(f"{cell.cell}: {cell.n_after} rows are worth {cell.n_eff:.1f} pictures (n_eff)")
+        say(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} pictures, worth {cell.n_eff:.1f} (n_eff)")
     copies = plan.table.group_by("image_id").aggregate([([], "count_all")])["count_all"].to_pylist()
     if max(copies) > 1:
         say(f"most copied: {copies.count(max(copies))} pictures stand {max(copies)} times in train")

@@ -37,9 +37,14 @@ _NETWORKS, _HEADS = {"--steps", "--size", "--splits"}, {"--keep-model", "--maps"
 _IDLE = {  # options that have no say, by what is done
     "--mode frozen": _NETWORKS,
     f"--mode {FINETUNE}": _HEADS,
-    "--study": {*_NETWORKS, *_HEADS, "--mode", "--backbone", "--weights", "--no-crossfit"},
+    "--study": {*_NETWORKS, *_HEADS, "--mode", "--backbone", "--weights", "--no-crossfit", "--check"},
 }
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
+_OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
+_LEGEND = (
+    "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
+    "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
+)
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
@@ -83,6 +88,13 @@ _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out 
     metavar="STUDY.yaml",
     help="No check: train what the file says on the release's own split, name the best on val.",
 )
+@click.option(
+    "--check",
+    "bounds",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A YAML file of bounds in place of the recipe's `check:`; see --rules.",
+)
 @click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
 @click.option(
     "--keep-model",
@@ -111,6 +123,7 @@ def command(
     size_px: int | None,
     splits: int | None,
     study: Path | None,
+    bounds: Path | None,
     no_crossfit: bool,
     keep_model: Path | None,
     maps: int | None,
@@ -127,6 +140,7 @@ def command(
     bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits.
     """
     from affectdata.balance.recipe import Check
+    from affectdata.config import parse_model, read_yaml
     from affectdata.manifest import load_others
     from affectdata.release import newest_release, open_release
     from affectdata.train.backbones import load_backbone
@@ -145,6 +159,7 @@ def command(
     _refuse_idle("--study" if study else f"--mode {mode}")
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
+    asked = parse_model(Check, read_yaml(bounds), str(bounds)) if bounds else None
     if study:
         return run_study(release, study, out, device, n_workers)
     # What goes to the network is said whatever --quiet asks for.
@@ -161,6 +176,7 @@ def command(
             pictures,
             out,
             others=others,
+            check=asked,
             why_none=why_none,
             workers=n_workers,
             progress=move,
@@ -256,9 +272,12 @@ def _print(result: dict[str, Any]) -> None:
     say("\nrules")
     for rule in result["verdict"]["gate"]:
         say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
-    undecided = sum(rule["outcome"] == "undecided" for rule in result["verdict"]["gate"])
-    said = f", {undecided} rules undecided" if undecided else ""
-    say(f"  the check {'passed' if result['verdict']['passed'] else 'FAILED'}{said}")
+    outcomes = [rule["outcome"] for rule in result["verdict"]["gate"]]
+    counts = ", ".join(
+        f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes
+    )
+    word = "passed" if result["verdict"]["passed"] else "FAILED"
+    say(f"  the check {word}: of {len(outcomes)} rules {counts}")
     for scored_on, words in _SCORINGS.items():
         n = result["bins"]["n"][scored_on]
         if n is None:
@@ -268,6 +287,7 @@ def _print(result: dict[str, Any]) -> None:
         rows = list(_head_rows(result, scored_on))
         if rows:
             say_table(["arm", "head", "trained on", *_MEASURES], rows)
+            say(f"  {_LEGEND}")
         if settings().verbose:
             for name in result["arms"]["release"]["classifier"]:
                 say_table(["arm", name, *_LABEL_MEASURES], _class_rows(result, name, scored_on))

@@ -33,7 +33,7 @@ def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
     if thin:
         named = ", ".join(f"{each['bin']} ({each['n_before']})" for each in thin[:4])
         yield (
-            f"Real pictures are what lacks: train has few in {named}. Copies add no information there; "
+            f"What is missing is real pictures: train has few in {named}. Copies add no information there; "
             "`balance: {fill_from: [NAME]}` takes pictures of another manifest first."
         )
 
@@ -79,8 +79,8 @@ def _weights(document: Document) -> Iterator[str]:
         return
     words = "macro-MAE" if lower_is_better else "balanced accuracy"
     yield (
-        f"Copies do not do more than weights for sure ({words} {interval_text(difference, 3, '+')}): "
-        "`weights: {by: inverse}` with `max_copies: 1` needs no pixel rendered."
+        f"It is not sure that copies do better than weights ({words} {interval_text(difference, 3, '+')}): "
+        "`weights: {by: inverse}` with `balance: {max_copies: 1}` (recipe weights_only) renders no copy."
     )
 
 

@@ -201,7 +201,7 @@ def _build_torchvision(name: str, weights: str, say: Say) -> Body:
 def _unknown(name: str, known: list[str], fix: str) -> UsageError:
     close = difflib.get_close_matches(name, known, n=3)
     return UsageError(
-        f"no backbone is called {name!r}", fix=f"{f'did you mean {close}? ' if close else ''}{fix}"
+        f"no backbone is called {name!r}", fix=f"{f'did you mean {close[0]!r}? ' if close else ''}{fix}"
     )
 
 

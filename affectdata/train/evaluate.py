@@ -200,20 +200,20 @@ class TellSplit:
             own = train.copy == 0
             out.second_stage = metrics.r2(train.y[own], outputs[0][own])
         for classes in self.classes:
-            labels = classes.of(train)
+            # Pictures that fill bins from another source have categories of their own, which are not scored.
+            known = np.isin(classes.of(train), classes.labels)
+            rows, labels = train.take(known), classes.of(train)[known]
             words, counts = np.unique(labels, return_counts=True)
             found = {"majority": np.full(len(test), words[np.argmax(counts)])}
             if outputs and classes.thresholds:
                 found["regressor"] = classes.cut(outputs[1])
             out.labels[classes.name], out.probabilities[classes.name] = found, {}
-            for name, (seen, new) in {
-                "image": (None, None),
-                **({"both": outputs} if outputs else {}),
-            }.items():
+            both = {"both": (outputs[0][known], outputs[1])} if outputs else {}
+            for name, (seen, new) in {"image": (None, None), **both}.items():
                 if len(words) == 1:
                     found[name] = found["majority"]
                     continue
-                fitted = self.learner.fit_classifier(train, labels, seen)
+                fitted = self.learner.fit_classifier(rows, labels, seen)
                 shares = fitted.shares(test, new)
                 found[name] = fitted.labels[shares.argmax(1)]
                 out.probabilities[classes.name][name] = _in_order(shares, fitted.labels, classes.labels)

@@ -112,6 +112,8 @@ def _at_most(found: Document, bound: float) -> Outcome:
 
 
 def _judged(outcome: Outcome, text: str, found: Document, bound: float) -> Judged:
+    if "asked for" not in text:
+        text += f"; at most {bound:g} is asked for"
     return Judged(outcome, text, found["mean"], found["low"], found["high"], bound)
 
 
@@ -147,6 +149,10 @@ def _looks(document: Document, check: Check) -> Parts:
 def _features(document: Document, check: Check) -> Parts:
     found = document["leak"]["features"]
     words = f"{found['n_over']} pairs across a split have features with a cosine above {check.max_cosine:g}"
+    if found["median"] >= check.max_cosine:
+        words = (
+            f"these features find all pictures alike (median cosine {found['median']:.3f}): nothing to see"
+        )
     if found["pairs"]:
         pair = found["pairs"][0]
         words += f", first {pair['scored']} and {pair['trained_on']}: have a look at them"

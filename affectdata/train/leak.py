@@ -17,6 +17,7 @@ from affectdata.train.evaluate import Classes, most_similar
 from affectdata.train.scores import Scoring
 
 _LISTED = 10
+_ANY = 50  # training pictures that stand for any
 _CELLS = 1 << 22  # distances held at once
 
 
@@ -104,13 +105,18 @@ def _alike_by_features(scoring: Scoring, originals: Originals, max_cosine: float
             pairs.append(
                 (float(value), place[str(split.test.image_id[row])], place[str(train.image_id[other])])
             )
-    pairs.sort(reverse=True)
-    over = [each for each in pairs if each[0] > max_cosine]
+    once = {tuple(sorted(each[1:])): each for each in pairs}  # a pair may be each other's most alike
+    pairs = sorted(once.values(), reverse=True)
+    split = scoring.splits[0]
+    any_pair = [most_similar(split.test.x, row[None])[1] for row in split.arms["originals"].x[:_ANY]]
+    typical = float(np.median(any_pair))
+    # Features that find everything alike (random weights) tell nothing.
+    over = [each for each in pairs if each[0] > max_cosine > typical]
     return {
         "bound": max_cosine,
         "n_over": len(over),
         "largest": pairs[0][0],
-        "median": float(np.median([each[0] for each in pairs])),
+        "typical": typical,
         "pairs": [
             _pair(originals, one, other, cosine=round(value, 4)) for value, one, other in over[:_LISTED]
         ],

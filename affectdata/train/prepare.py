@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.balance.fill import fill_rows
-from affectdata.balance.recipe import Recipe, parse_recipe
+from affectdata.balance.recipe import Check, Recipe, parse_recipe
 from affectdata.duplicates import assign_groups
 from affectdata.errors import InputError, RecipeError
 from affectdata.folds import deal_folds
@@ -100,6 +100,7 @@ def prepare_check(
     checks: Path,
     *,
     others: Sequence[Manifest] = (),
+    check: Check | None = None,
     why_none: str = "the source pictures are not at hand",
     workers: int = 1,
     progress: Progress | None = None,
@@ -107,8 +108,8 @@ def prepare_check(
     """Plan every split and compute the features of all pictures that any of them needs.
 
     Without `pictures` there is only the held-out score; `why_none` is the reason given. `others` are
-    manifests whose pictures may fill thin bins, to see what they would do. Features are kept in
-    `checks/.features`.
+    manifests whose pictures may fill thin bins, to see what they would do; `check` replaces the recipe's.
+    Features are kept in `checks/.features`.
 
     Raises:
         IntegrityError: the release breaks its promises (lineage), or a picture is not the recorded one.
@@ -116,6 +117,7 @@ def prepare_check(
     """
     require_sound(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
+    recipe = recipe.model_copy(update={"check": check}) if check else recipe
     originals = find_originals(release, recipe)
     n_groups = len(set(originals.column("group_id")[originals.own]))
     if pictures and n_groups < 2:

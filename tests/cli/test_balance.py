@@ -62,7 +62,7 @@ def test_the_table_shows_each_cell_before_and_after(cli: Cli, with_manifest: Pat
     for cell in cells:
         row = next(line for line in shown.splitlines() if line.strip().startswith(cell["bin"]))
         assert f"{cell['n_before']}→{cell['n_after']}" in row
-    assert "largest over smallest bin: " in shown
+    assert "largest over smallest bin, empty ones left out: " in shown
     assert "n_eff" in shown
 
 

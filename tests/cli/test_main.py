@@ -67,9 +67,9 @@ def raising(error: BaseException) -> Callable[[], None]:
         (click.BadParameter("what"), 2),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 5),
         (ModuleNotFoundError("No module named 'sklearn.svm'", name="sklearn.svm"), 5),
-        (ModuleNotFoundError("No module named 'mine'", name="mine"), 1),
-        (ValueError("what"), 1),
-        (RecursionError("what"), 1),
+        (ModuleNotFoundError("No module named 'mine'", name="mine"), 70),
+        (ValueError("what"), 70),
+        (RecursionError("what"), 70),
     ],
 )
 def test_exit_codes(command: Any, cli: Any, error: BaseException, code: int) -> None:
@@ -181,7 +181,7 @@ def test_text_and_json_exclude_each_other(command: Any, cli: Any) -> None:
 
 
 def test_json_holds_no_nan(command: Any, cli: Any) -> None:
-    assert cli(*command(lambda: document("x/1", {"a": float("nan")})), "--json").code == 1
+    assert cli(*command(lambda: document("x/1", {"a": float("nan")})), "--json").code == 70
 
 
 def test_notes_go_to_stderr_unless_quiet(command: Any, cli: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import Ridge
@@ -20,10 +21,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from affectdata.balance.recipe import Check
+from affectdata.balance.planner import plan_release
+from affectdata.balance.publish import publish_release
+from affectdata.balance.recipe import Check, Recipe
 from affectdata.errors import InputError, IntegrityError
-from affectdata.release import Release
+from affectdata.ingest import ingest
+from affectdata.manifest import Manifest
+from affectdata.release import Release, open_release
 from affectdata.schema import PLAN
+from affectdata.sources.oasis import write_sample
 from affectdata.tables import read_table
 from affectdata.train import check as check_module
 from affectdata.train.backbones import Backbone
@@ -311,3 +317,36 @@ def test_the_rules_are_listed_with_their_defaults(cli: Callable[..., Any]) -> No
     bounds = {name for name in found["defaults"] if name.startswith(("max_", "min_"))} - {"max_pictures"}
     for name in bounds:
         assert any(f"`{name}`" in rule["what"] for rule in found["rules"]), name
+
+
+def test_bounds_may_be_others_than_the_recipes(
+    cli: Callable[..., Any], release: Release, tmp_path: Path
+) -> None:
+    bounds = tmp_path / "bounds.yaml"
+    bounds.write_text("min_r2: 0.999\n")
+    options = ("--backbone", "small_cnn", "--weights", "none", "--out", tmp_path, "--no-crossfit", "--json")
+    ran = cli("train-check", release.path, *options, "--check", bounds)
+    assert ran.document["settings"]["check"]["min_r2"] == 0.999
+    rules = {rule["rule"]: rule["outcome"] for rule in ran.document["verdict"]["gate"]}
+    assert rules["training.score.r2"] == "fail"
+    bounds.write_text("min_rr: 0.999\n")
+    assert "min_rr: unknown key" in cli("train-check", release.path, *options, "--check", bounds).err
+
+
+@pytest.mark.slow
+def test_a_release_that_was_filled_from_another_source(
+    manifest: Manifest, backbone: Backbone, checks: Path, tmp_path: Path, recipe_of: Callable[..., Recipe]
+) -> None:
+    """The pictures that fill have categories of their own; they are trained on, never scored."""
+    write_sample(tmp_path / "oasis", np.random.default_rng(0))
+    other = ingest(tmp_path / "oasis", out=tmp_path / "manifests", workers=2).manifest
+    recipe = recipe_of(where=None, balance={"level": "max", "max_copies": 2, "fill_from": ["oasis"]})
+    rows, plan = plan_release([manifest], [other], recipe)
+    published, _ = publish_release([manifest, other], rows, plan, recipe, tmp_path / "releases", workers=2)
+    roots = {**manifest.pictures().roots, **other.pictures().roots}
+    release = open_release(published.path, roots)
+    document = run_check(prepare_check(release, backbone, release.pictures(), checks), workers=2).document
+    filled = set(rows.filter(pc.equal(rows["source"], "oasis"))["subtype"].to_pylist())
+    scored = document["arms"]["release"]["classifier"]["subtype"]["crossfit"]
+    assert filled and not filled & set(scored["labels"])
+    assert set(document["arms"]["release"]["regressor"]["crossfit"]["per_source"]) == {"gaped"}
