@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from affectdata.train.evaluate import TellSplit, Told
+from affectdata.train.frozen import FrozenHeads
 from affectdata.train.leak import above_chance, describe_leak
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.rows import Rows
@@ -29,7 +30,7 @@ def _renamed(rows: Rows, prefix: str) -> Rows:
 
 
 def _tell(splits: list[Split]) -> Scoring:
-    return _scoring(splits, [TellSplit([], True, 0)(split) for split in splits])
+    return _scoring(splits, [TellSplit([], True, FrozenHeads(0))(split) for split in splits])
 
 
 def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
@@ -64,7 +65,7 @@ def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
 
 
 def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
-    told = [TellSplit([], True, 0)(split) for split in prepared.crossfit[:5]]
+    told = [TellSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
     scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
     assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
     table = prepared.originals.table
