@@ -1,34 +1,17 @@
-"""`affectdata train-check --study`: several trainings on one release, one table of their scores."""
+"""What `affectdata train-check --study` prints: one table of the scores of every run, and the best."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
-
-from affectdata.cli._output import document, progress, say, say_table
-
-if TYPE_CHECKING:
-    from affectdata.release import Release
+from affectdata.cli._output import document, say, say_table
 
 
-def run_study(release: Release, path: Path, out: Path, device: str | None, workers: int) -> int:
-    """Run a study, print every run and the best; return the exit code."""
-    from affectdata.train.trials import study_release
-
-    with progress("runs") as move:
-        found, folder = study_release(
-            release,
-            path,
-            out,
-            device=device,
-            workers=workers,
-            say=lambda text: click.echo(text, err=True),
-            progress=move,
-        )
+def print_study(found: dict[str, Any], folder: Path) -> int:
+    """Print every run of a study and the best; return the exit code."""
     with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     say_table(header, [[_number(cell) for cell in row] for row in rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,12 @@ from affectdata.cli._output import (
     settings,
     workers_option,
 )
-from affectdata.cli._study import run_study
+from affectdata.cli._study import print_study
 from affectdata.errors import PicturesNotFound, UsageError
 
 if TYPE_CHECKING:
     from affectdata.manifest import Manifest, Pictures
     from affectdata.release import Release
-    from affectdata.train.prepare import Prepared
-    from affectdata.train.tuned import TunedNetworks
 
 FINETUNE = "finetune"
 _NETWORKS, _HEADS = {"--steps", "--size", "--splits"}, {"--keep-model", "--maps"}
@@ -150,6 +149,8 @@ def command(
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model
     from affectdata.train.prepare import prepare_check
+    from affectdata.train.trials import study_release
+    from affectdata.train.tuned import prepare_networks
     from affectdata.workers import default_workers
 
     if keep_model:
@@ -160,10 +161,14 @@ def command(
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
     asked = parse_model(Check, read_yaml(bounds), str(bounds)) if bounds else None
+    aloud = partial(click.echo, err=True)  # what goes to the network is said whatever --quiet asks for
     if study:
-        return run_study(release, study, out, device, n_workers)
-    # What goes to the network is said whatever --quiet asks for.
-    network = load_backbone(backbone, weights, device, say=lambda text: click.echo(text, err=True))
+        with progress("runs") as move:
+            found, folder = study_release(
+                release, study, out, device=device, workers=n_workers, say=aloud, progress=move
+            )
+        return print_study(found, folder)
+    network = load_backbone(backbone, weights, device, say=aloud)
     pictures, why_none = _find_pictures(release, no_crossfit)
     others: list[Manifest] = []
     if pictures:
@@ -183,7 +188,17 @@ def command(
         )
     note(f"features: {len(prepared.bank)} pictures, {prepared.bank.n_new} of them new")
     if mode == FINETUNE:
-        prepared, learner = _networks(prepared, out, steps, size_px, splits, n_workers)
+        with progress("pictures") as move:
+            prepared, learner = prepare_networks(
+                prepared,
+                out,
+                n_splits=splits,
+                steps=steps,
+                size_px=size_px,
+                workers=n_workers,
+                progress=move,
+                say=note,
+            )
         checked = run_check(prepared, learner)
     else:
         with progress("train") as move:
@@ -216,27 +231,6 @@ def _refuse_idle(doing: str) -> None:
     if given & _IDLE[doing]:
         idle = ", ".join(sorted(given & _IDLE[doing]))
         raise UsageError(f"{idle} would have no say with {doing}", fix="see --mode, or leave it out")
-
-
-def _networks(
-    prepared: Prepared,
-    out: Path,
-    steps: int | None,
-    size_px: int | None,
-    splits: int | None,
-    workers: int,
-) -> tuple[Prepared, TunedNetworks]:
-    """Return the splits that networks are trained on, and these."""
-    from affectdata.train.pictures import PICTURES
-    from affectdata.train.task import Settings
-    from affectdata.train.tuned import RUNS, TunedNetworks, narrow
-
-    few = narrow(prepared, splits or 5)
-    size = size_px or prepared.backbone.normalisation.size_px
-    with progress("pictures") as move:
-        pictures = prepared.bank.pictures(size, out / PICTURES, workers, move)
-    runs = out / prepared.release.name / RUNS
-    return few, TunedNetworks(few, pictures, steps or Settings.steps, runs, note)
 
 
 def _print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:

@@ -149,10 +149,8 @@ def _looks(document: Document, check: Check) -> Parts:
 def _features(document: Document, check: Check) -> Parts:
     found = document["leak"]["features"]
     words = f"{found['n_over']} pairs across a split have features with a cosine above {check.max_cosine:g}"
-    if found["median"] >= check.max_cosine:
-        words = (
-            f"these features find all pictures alike (median cosine {found['median']:.3f}): nothing to see"
-        )
+    if found["typical"] >= check.max_cosine:
+        words = f"these features find any two pictures alike (cosine {found['typical']:.3f}): nothing to see"
     if found["pairs"]:
         pair = found["pairs"][0]
         words += f", first {pair['scored']} and {pair['trained_on']}: have a look at them"

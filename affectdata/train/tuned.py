@@ -22,10 +22,12 @@ from affectdata.train.arms import WITH
 from affectdata.train.bodies import Say
 from affectdata.train.checkpoints import run_key
 from affectdata.train.evaluate import Curve
+from affectdata.train.features import Progress
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_regressor, predict_out_of_fold
 from affectdata.train.networks import Network, build_network
+from affectdata.train.pictures import PICTURES
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
@@ -50,24 +52,6 @@ def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
     if network.weights == NONE or (network.code and not Path(network.weights).is_file()):
         implied = {"head_steps": 0, "lr_body": settings.lr_head}
     return replace(settings, **{**implied, **given})
-
-
-def narrow(prepared: Prepared, n_splits: int) -> Prepared:
-    """Return what networks are trained on: some splits of the first deal and the held-out one, its own arms.
-
-    A network takes minutes where a head takes a second.
-    """
-    n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
-    return replace(
-        prepared,
-        deals=prepared.deals[:1],
-        crossfit=[_own_arms(split) for split in prepared.crossfit[: min(n_splits, n_first)]],
-        regrouped={},
-    )
-
-
-def _own_arms(split: Split) -> Split:
-    return replace(split, arms={name: rows for name, rows in split.arms.items() if not name.startswith(WITH)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +109,12 @@ class TunedNetworks:
     is_costly: ClassVar = True
 
     def __init__(
-        self, prepared: Prepared, pictures: np.ndarray, steps: int, folder: Path, say: Say = lambda _: None
+        self,
+        prepared: Prepared,
+        pictures: np.ndarray,
+        steps: int | None,
+        folder: Path,
+        say: Say = lambda _: None,
     ) -> None:
         self.backbone, self.seed = prepared.backbone, prepared.recipe.seed
         self.pictures, self.folder, self.say = pictures, folder, say
@@ -163,3 +152,45 @@ class TunedNetworks:
     def describe(self) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self.settings).items() if name != "loss"}
         return {"mode": "finetune", "size_px": self.pictures.shape[1], **settings}
+
+
+def prepare_networks(
+    prepared: Prepared,
+    checks: Path,
+    *,
+    n_splits: int | None = None,
+    steps: int | None = None,
+    size_px: int | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    say: Say = lambda _: None,
+) -> tuple[Prepared, TunedNetworks]:
+    """Return what networks are trained on, and the learner. None is: five splits, 600 steps, its own size.
+
+    Pictures are kept in `checks/.pictures`, what networks say in `checks/<release>/.runs`.
+
+    Raises:
+        InputError: the network cannot take pictures of this size.
+    """
+    size = size_px or prepared.backbone.normalisation.size_px
+    pictures = prepared.bank.pictures(size, checks / PICTURES, workers, progress)
+    few = narrow(prepared, n_splits)
+    return few, TunedNetworks(few, pictures, steps, checks / prepared.release.name / RUNS, say)
+
+
+def narrow(prepared: Prepared, n_splits: int | None = None) -> Prepared:
+    """Return some splits of the first deal and the held-out one, without the arms of other manifests.
+
+    A network takes minutes where a head takes a second.
+    """
+    n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
+    return replace(
+        prepared,
+        deals=prepared.deals[:1],
+        crossfit=[_own_arms(split) for split in prepared.crossfit[:n_first][:n_splits]],
+        regrouped={},
+    )
+
+
+def _own_arms(split: Split) -> Split:
+    return replace(split, arms={name: rows for name, rows in split.arms.items() if not name.startswith(WITH)})
