@@ -1,0 +1,125 @@
+"""Pairs of 64-bit hashes within a Hamming distance: exact, and not by comparing each with each.
+
+Cut the 64 bits into `max_bits + k` bands: of two hashes within `max_bits`, at least k bands are equal. So for
+every choice of k bands (a table), only hashes that agree in these are compared; k = 0 compares all with all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+_BITS = 64
+_MOST_BANDS = 3  # keyed on; with more, the tables cost more than the comparisons that they spare
+_BLOCK = 1 << 20  # hashes of `b` sorted at once
+_CANDIDATES = 1 << 16  # comparisons held at once; what the cache of a core holds
+_SAMPLE = 1 << 17  # pairs
+_TABLE_COST, _HASH_COST, _KEY_COST = 50_000, 8, 0.5  # measured, in comparisons
+
+Bands = list[tuple[int, int]]  # lowest bit and width
+
+
+def find_near(
+    a: np.ndarray, b: np.ndarray | None, max_bits: int, candidates: int = _CANDIDATES
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield blocks of indices (i, j), every pair of uint64 `a[i]`, `b[j]` within `max_bits` exactly once.
+
+    Without `b`, the pairs within `a`, i < j. The order is that of the tables. Memory holds some blocks and a
+    few arrays as long as `a`, also where many hashes share a key.
+    """
+    bands, n_keyed = _choose_bands(a, a if b is None else b, max_bits)
+    for table in itertools.combinations(range(len(bands)), n_keyed):
+        keys, rows = _sort_by_key(a, bands, table)
+        n_keys = 1 << sum(bands[band][1] for band in table)
+        first = np.zeros(n_keys + 1, np.int64)
+        np.cumsum(np.bincount(keys, minlength=n_keys), out=first[1:])
+        sorted_a = a[rows]
+        sides: Iterable[tuple[np.ndarray, ...]]
+        if b is None:  # each with those before it in its bucket
+            sides = [(rows, sorted_a, first[keys], np.arange(len(a)))]
+        else:
+            sides = (_find_buckets(b, start, first, bands, table) for start in range(0, len(b), _BLOCK))
+        for own_rows, own, begins, ends in sides:
+            for at, own_at in _compare(sorted_a, own, begins, ends, max_bits, candidates):
+                fresh = _is_first(sorted_a[at] ^ own[own_at], bands, table)
+                yield rows[at[fresh]], own_rows[own_at[fresh]]
+
+
+def _find_buckets(
+    b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a block of `b` in the order of its keys: indices, hashes, begin and end of its bucket in `a`."""
+    keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table)
+    rows += start
+    return rows, b[rows], first[keys], first[keys + 1]
+
+
+def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, int]:
+    """Return the bands, and how many of them to key on, that cost least on a sample of pairs.
+
+    Hashes of pictures are no random numbers: some share far more keys than evenly spread ones would.
+    """
+    if not len(a) or not len(b):
+        return [], 0
+    rng = np.random.default_rng(0)
+    differ = a[rng.integers(len(a), size=_SAMPLE)] ^ b[rng.integers(len(b), size=_SAMPLE)]
+    costs: dict[float, tuple[Bands, int]] = {}
+    for n_keyed in range(min(_MOST_BANDS, max(0, _BITS - max_bits)) + 1):
+        edges = np.linspace(0, _BITS, max_bits + n_keyed + 1).astype(int).tolist()
+        bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
+        n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(_SAMPLE, np.int64)
+        meetings = sum(n * math.comb(equal, n_keyed) for equal, n in enumerate(np.bincount(n_equal).tolist()))
+        n_keys = 2.0 ** (n_keyed * _BITS / max(1, len(bands)))
+        each = _TABLE_COST + _HASH_COST * (len(a) + len(b)) + _KEY_COST * n_keys
+        cost = math.comb(len(bands), n_keyed) * each + len(a) * len(b) * meetings / _SAMPLE
+        costs.setdefault(cost, (bands, n_keyed))
+    return costs[min(costs)]
+
+
+def _mask(band: tuple[int, int]) -> np.uint64:
+    low, width = band
+    return np.uint64(((1 << width) - 1) << low)
+
+
+def _sort_by_key(hashes: np.ndarray, bands: Bands, table: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the keys of hashes in ascending order, and the index of each."""
+    packed = np.zeros(len(hashes), np.uint64)
+    for band in table:
+        low, width = bands[band]
+        packed <<= np.uint64(width)
+        packed |= (hashes & _mask(bands[band])) >> np.uint64(low)
+    packed <<= np.uint64(32)
+    packed |= np.arange(len(hashes), dtype=np.uint64)
+    packed.sort()  # whole numbers: several times as fast as `argsort`
+    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _compare(
+    a: np.ndarray, b: np.ndarray, first: np.ndarray, end: np.ndarray, max_bits: int, candidates: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the (i, j) within `max_bits` of each `b[j]` and `a[first[j]:end[j]]`, `candidates` at a time."""
+    ends = np.cumsum(end - first)
+    begins = ends - (end - first)
+    shift = first - begins
+    total = int(ends[-1]) if len(ends) else 0
+    for start in range(0, total, candidates):
+        stop = min(start + candidates, total)
+        low, high = np.searchsorted(ends, start, "right"), np.searchsorted(begins, stop, "left")
+        n_each = np.minimum(ends[low:high], stop) - np.maximum(begins[low:high], start)
+        at = np.repeat(shift[low:high], n_each)
+        at += np.arange(start, stop)
+        apart = np.bitwise_count(a[at] ^ np.repeat(b[low:high], n_each))
+        near = np.flatnonzero(apart <= max_bits)
+        if len(near):
+            yield at[near], np.searchsorted(ends, near + start, "right")
+
+
+def _is_first(differ: np.ndarray, bands: Bands, table: tuple[int, ...]) -> np.ndarray:
+    """Tell which pairs meet in no earlier table: no band but those of `table` up to its last is equal."""
+    fresh = np.ones(len(differ), bool)
+    for band in set(range(max(table, default=0))) - set(table):
+        fresh &= (differ & _mask(bands[band])) != 0
+    return fresh
