@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from scipy import fft
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
 _RESIZED = 32  # … of the picture at 32 × 32
+_PRECISION = 22  # bits of a weight of Pillow's filters
+_GROUP = 8  # columns filtered at once
+_BLOCK_CELLS = 1 << 15  # float64: 256 KiB
+_SIDES = range(65, 4097)  # smaller is cheap; beyond, the weights would fill the memory
 _ODD = np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)  # a mirror changes the sign of the odd frequencies
 
 
@@ -38,17 +43,65 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
     8 × 8 coefficients against their median). The others cost next to nothing: a mirror changes the sign of
     every second coefficient, a transposition transposes them.
     """
-    grey = Image.fromarray(rgb).convert("L").resize((_RESIZED, _RESIZED), Image.Resampling.LANCZOS)
-    rows = fft.dct(np.asarray(grey, np.float64), axis=0)
-    low = fft.dct(rows, axis=1)[:_BLOCK, :_BLOCK]
+    low = fft.dct(fft.dct(_shrink(rgb), axis=0), axis=1)[:_BLOCK, :_BLOCK]
     columns_mirrored, rows_mirrored = low * _ODD, low * _ODD[:, None]
     both = columns_mirrored * _ODD[:, None]
-    views = (low, columns_mirrored, rows_mirrored, both, low.T, columns_mirrored.T, rows_mirrored.T, both.T)
-    return [_bits_as_hex(view) for view in views]
+    upright = np.stack([low, columns_mirrored, rows_mirrored, both])
+    views = np.concatenate([upright, upright.transpose(0, 2, 1)]).reshape(len(VIEWS), -1)
+    bits = views > np.median(views, axis=1, keepdims=True)
+    return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
 
 
-def _bits_as_hex(low: np.ndarray) -> str:
-    return np.packbits(low > np.median(low)).tobytes().hex()
+def _shrink(rgb: np.ndarray) -> np.ndarray:
+    """Return the picture in grey at 32 × 32, float64, as Pillow's LANCZOS makes it, to the bit.
+
+    Where every version of Pillow filters rows first, this does the same in two products, three times as fast.
+    """
+    grey = Image.fromarray(rgb).convert("L")
+    if grey.width in _SIDES and grey.height in _SIDES and grey.height <= 1.5 * grey.width:
+        return _narrow(_narrow(np.asarray(grey)).T).T
+    small = grey.resize((_RESIZED, _RESIZED), Image.Resampling.LANCZOS)
+    return np.asarray(small, np.float64)
+
+
+def _narrow(pixels: np.ndarray) -> np.ndarray:
+    """Filter rows of pixels, (rows, n), to 32 columns; whole numbers of 0–255."""
+    n_rows, n = pixels.shape
+    sums = np.empty((n_rows, _RESIZED))
+    # In small blocks: large ones are fetched anew from the kernel, and BLAS would start threads for them.
+    block = np.empty((_BLOCK_CELLS // n, n))
+    for start in range(0, n_rows, len(block)):
+        rows = pixels[start : start + len(block)]
+        block[: len(rows)] = rows
+        for group, (at, weights) in enumerate(_lanczos(n)):
+            columns = slice(group * _GROUP, (group + 1) * _GROUP)
+            sums[start : start + len(rows), columns] = block[: len(rows), at] @ weights
+    return np.clip(np.floor(sums / (1 << _PRECISION) + 0.5), 0, 255)
+
+
+@lru_cache(maxsize=128)
+def _lanczos(n: int) -> list[tuple[slice, np.ndarray]]:
+    """Return the weights from n pixels to 32, as Pillow's whole numbers: what to multiply with what.
+
+    The 32 come in groups, because each looks at a fifth of the pixels or less. The filter is sinc(x)
+    sinc(x / 3), stretched to the scale; Pillow's `Resample.c` rounds its weights to 22 bits.
+    """
+    scale = n / _RESIZED
+    centres = (np.arange(_RESIZED) + 0.5) * scale
+    low, high = (np.clip(centres + side * 3 * scale + 0.5, 0, n).astype(int) for side in (-1, 1))
+    rows = low + np.arange((high - low).max())[:, None]
+    x = (rows - centres + 0.5) / scale
+    values = np.where((rows < high) & (np.abs(x) < 3), np.sinc(x) * np.sinc(x / 3), 0)
+    weights = np.zeros((n, _RESIZED))
+    inside, column = np.nonzero(rows < high)
+    values = np.rint(values / values.sum(axis=0) * (1 << _PRECISION))
+    weights[rows[inside, column], column] = values[inside, column]
+    parts = []
+    for group in np.split(weights, _RESIZED // _GROUP, axis=1):
+        used = np.flatnonzero(group.any(axis=1))
+        part = slice(used[0], used[-1] + 1)
+        parts.append((part, group[part].copy()))
+    return parts
 
 
 def canonical_json(value: Any) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from affectdata import hashing
 from affectdata.hashing import (
     VIEWS,
     canonical_json,
@@ -108,6 +109,26 @@ def test_phash_on_photographs_is_what_imagehash_prints() -> None:
     for path in paths:
         rgb = decode(path.read_bytes()).rgb
         assert perceptual_hashes(rgb)[0] == str(imagehash.phash(Image.fromarray(rgb))), path.name
+
+
+@given(
+    st.integers(40, 900), st.integers(40, 900), st.sampled_from(["noise", "black and white", "soft", "photo"])
+)
+@example(65, 97, "black and white")
+@example(65, 98, "black and white")  # taller than this, some versions of Pillow filter columns first
+@example(4096, 70, "noise")
+@example(5000, 70, "noise")
+def test_the_small_picture_is_pillows_to_the_bit(width: int, height: int, kind: str) -> None:
+    rng = np.random.default_rng(width * height)
+    rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    if kind == "black and white":  # overshoots on both sides
+        rgb = (rgb // 128 * 255).astype(np.uint8)
+    elif kind == "soft":
+        rgb = np.asarray(Image.fromarray(rgb[:5, :7]).resize((width, height)))
+    elif kind == "photo":
+        rgb = draw_picture(rng, 50.0, width, height)
+    expected = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    assert np.array_equal(hashing._shrink(rgb), np.asarray(expected))
 
 
 def test_the_views_are_the_hashes_of_the_turned_pictures() -> None:
