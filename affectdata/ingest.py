@@ -35,6 +35,7 @@ from affectdata.tree import DOWNLOADED, Tree, is_junk, is_picture_name, read_tre
 from affectdata.workers import default_workers, map_ordered
 
 _BATCH = 16  # pictures probed per call
+_JOIN_ROWS = 1 << 13  # rows held as Python objects at once
 _SHOWN = 5  # rejects named when nothing is left
 _NOTE_EVERY = 4096  # pictures after which the memo is written, for a run that is killed
 _AS_THEY_ARE = (
@@ -329,21 +330,26 @@ def _build(
     items: SortedItems, probed: pa.Table, info: SourceInfo, emotions: list[str]
 ) -> tuple[pa.Table, int]:
     """Join records with what was seen of their pictures; bad pictures and exact duplicates become rejects."""
-    rows: list[dict[str, Any]] = []
+    schema = manifest_schema(emotions)
+    schema = schema.remove(schema.get_field_index("group_id"))
+    parts = [schema.empty_table()]
     first: dict[str, Record] = {}
     n_merged = 0
-    for record, seen in zip(items.records, probed.to_pylist(), strict=True):
-        reason, detail = seen.pop("reason"), seen.pop("detail")
-        if reason:
-            items.rejects.append(Reject(record.path, Reason(reason), detail))
-        elif seen["image_id"] in first:
-            items.rejects.append(_merge(record, first[seen["image_id"]], items.findings))
-            n_merged += 1
-        else:
-            first[seen["image_id"]] = record
-            rows.append({**seen, **columns_of(record, info)})
-    schema = manifest_schema(emotions)
-    return pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("group_id"))), n_merged
+    for start in range(0, len(items.records), _JOIN_ROWS):
+        rows: list[dict[str, Any]] = []
+        records = items.records[start : start + _JOIN_ROWS]
+        for record, seen in zip(records, probed.slice(start, _JOIN_ROWS).to_pylist(), strict=True):
+            reason, detail = seen.pop("reason"), seen.pop("detail")
+            if reason:
+                items.rejects.append(Reject(record.path, Reason(reason), detail))
+            elif seen["image_id"] in first:
+                items.rejects.append(_merge(record, first[seen["image_id"]], items.findings))
+                n_merged += 1
+            else:
+                first[seen["image_id"]] = record
+                rows.append({**seen, **columns_of(record, info)})
+        parts.append(pa.Table.from_pylist(rows, schema=schema))
+    return pa.concat_tables(parts), n_merged
 
 
 def _merge(record: Record, kept: Record, findings: list[Finding]) -> Reject:

@@ -318,6 +318,7 @@ def test_equal_input_gives_equal_bytes(
     assert written(tmp_path / "shuffled") == first
     for size in (1, 7):
         monkeypatch.setattr(ingest_module, "_BATCH", size)
+        monkeypatch.setattr(ingest_module, "_JOIN_ROWS", size)
         assert again(f"batches of {size}", workers=2) == first
 
 
