@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint bench-gpu clean
+.PHONY: env demo test check lint bench bench-quick bench-gpu clean
 
 env: $(VENV)/.installed
 
@@ -42,5 +42,26 @@ test: lint
 bench-gpu: env
 	$(BIN)/python benchmarks/bench_gpu.py
 
+# Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
+# A tree of real pictures, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
+BENCHMARKS := ingest render near plan query memory
+PEERS      := benchmarks/.venv
+
+bench: env $(PEERS)/.installed
+	for name in $(BENCHMARKS); do AFFECTDATA_BENCH_ROOT= $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(PEERS)/bin/python benchmarks/bench_peers.py
+	if [ -n "$(AFFECTDATA_BENCH_ROOT)" ]; then \
+		AFFECTDATA_BENCH_ROOT="$(AFFECTDATA_BENCH_ROOT)" $(BIN)/python benchmarks/bench_ingest.py; fi
+
+# The same on few pictures and rows, to see that everything runs; nothing is noted, others are left out.
+bench-quick: env
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py --quick || exit 1; done
+
+$(PEERS)/.installed: benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) $(PEERS) demo build dist

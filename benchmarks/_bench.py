@@ -1,0 +1,168 @@
+"""What the benchmarks share: generated data, ways timed in turns, and a section of RESULTS.md for each."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from affectdata.cli._main import _keep_freed_memory
+from affectdata.schema import manifest_schema
+from affectdata.sources._sample import draw_picture, save_picture
+from affectdata.workers import default_workers
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real pictures (GAPED), in place of generated ones
+Ways = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`quick`: few pictures and rows, to see that everything runs; its figures mean little."""
+
+    quick: bool
+
+    def pick(self, quick: int, full: int) -> int:
+        """Return a size."""
+        return quick if self.quick else full
+
+
+def parse_options(what: str) -> Options:
+    """Read the command line; the process gets the allocator settings that the command line of ours has."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few pictures and rows")
+    _keep_freed_memory()
+    return Options(parser.parse_args().quick)
+
+
+def time_in_turns(ways: Ways, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Run every way in turn, `rounds` times after one to warm up; wall and CPU seconds of each run.
+
+    In turn, so that what else the machine does meets all of them.
+    """
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, run in ways.items():
+            wall, cpu = time.perf_counter(), _cpu_seconds()
+            run()
+            if number:
+                found[way].append((time.perf_counter() - wall, _cpu_seconds() - cpu))
+    return found
+
+
+def _cpu_seconds() -> float:
+    return time.process_time() + sum(os.times()[2:4])  # and of the processes that it started, if they ended
+
+
+def compare(ways: Ways, rounds: int, unit: str = "", n: int = 0) -> list[str]:
+    """Return a table of the ways; ratios are medians over the rounds of the first way's time to each other's.
+
+    With `n`, the speed is said in `unit` per second.
+    """
+    found = time_in_turns(ways, rounds)
+    first = next(iter(found.values()))
+    lines = [
+        f"| way | s | CPU s |{f' {unit}/s |' if n else ''} wall, ours / its | CPU, ours / its |",
+        f"| --- | --- | --- |{' --- |' if n else ''} --- | --- |",
+    ]
+    for way, times in found.items():
+        wall, cpu = (statistics.median(each[at] for each in times) for at in (0, 1))
+        ratios = [
+            statistics.median(own[at] / other[at] for own, other in zip(first, times, strict=True))
+            for at in (0, 1)
+        ]
+        speed = f" {n / wall:.0f} |" if n else ""
+        said = " | ".join(f"{ratio:.2f}" for ratio in ratios) if times is not first else " | "
+        lines.append(f"| {way} | {wall:.3g} | {cpu:.3g} |{speed} {said} |")
+    return lines
+
+
+def peak_mib(run: Callable[..., object], *arguments: Any) -> float:
+    """Return the peak memory of a fresh process that imports the module of `run` and calls it (Linux)."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_peak, (run, arguments))
+
+
+def _measure_peak(run: Callable[..., object], arguments: tuple[Any, ...]) -> float:
+    run(*arguments)
+    # Not `ru_maxrss`, which a new process takes over from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+def write_section(title: str, lines: list[str], libraries: tuple[str, ...]) -> None:
+    """Print a result and replace its section of RESULTS.md, or append it; the title names the script.
+
+    What `--quick` found is only printed.
+    """
+    versions = ", ".join(f"{name} {version(name)}" for name in libraries)
+    where = (
+        f"{platform.machine()}, {default_workers()} cores, Python {platform.python_version()}; {versions}."
+    )
+    script = Path(inspect.stack()[1].filename).name
+    title = f"{title} ({script})"
+    section = "\n".join([f"## {title}", "", *lines, "", where, ""])
+    print(section)
+    if "--quick" in sys.argv:
+        return
+    before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results of the benchmarks\n"
+    pattern = rf"^## {re.escape(title)}\n.*?(?=^## |\Z)"
+    after, count = re.subn(pattern, lambda _: section + "\n", before, flags=re.MULTILINE | re.DOTALL)
+    RESULTS.write_text((after if count else f"{before}\n{section}").rstrip() + "\n", encoding="utf-8")
+
+
+def make_pictures(folder: Path, n: int) -> None:
+    """Draw n JPEG pictures of 640 × 480 px, all different, into two folders of classes."""
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        name = f"{('joy', 'sadness')[number % 2]}/{number:06d}.jpg"
+        save_picture(folder / name, draw_picture(rng, number % 100, 640, 480), "JPEG")
+
+
+def real_root() -> Path | None:
+    """Return the tree of real pictures to measure on, if one is given."""
+    path = os.environ.get(ROOT_VARIABLE)
+    return Path(path) if path else None
+
+
+def make_table(n: int) -> pa.Table:
+    """Make the table of a manifest of n rows: ten bins of valence and six subtypes, random hashes."""
+    rng = np.random.default_rng(0)
+    digits = np.frombuffer(rng.bytes(n * 48).hex().encode(), "S96").astype("U96")
+    ids = [each[:64] for each in np.sort(digits).tolist()]
+    hashes = rng.bytes(n * 64).hex()
+    columns: dict[str, Any] = {
+        "image_id": ids,
+        "pixel_id": [each[:32] for each in ids],
+        "phash": [hashes[at : at + 16] for at in range(0, n * 128, 128)],
+        "phash_views": [hashes[at + 16 : at + 128] for at in range(0, n * 128, 128)],
+        "source": ["gaped"] * n,
+        "source_id": [str(number) for number in range(n)],
+        "path": [f"A/{number}.jpg" for number in range(n)],
+        "format": ["jpeg"] * n,
+        "bytes": np.full(n, 100_000),
+        "width_px": np.full(n, 640, np.int32),
+        "height_px": np.full(n, 480, np.int32),
+        "subtype": np.array(["A", "H", "N", "P", "Sn", "Sp"])[rng.integers(6, size=n)].tolist(),
+        "valence": np.round(np.clip(rng.normal(50, 20, n), 0, 100), 6),
+        "split": np.array(["train", "val", "test"])[rng.choice(3, n, p=[0.7, 0.15, 0.15])].tolist(),
+        "extra": ["{}"] * n,
+        "group_id": ids,
+    }
+    schema = manifest_schema()
+    arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in schema]
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,37 @@
+"""What does a plan cost, against only counting its cells in DuckDB?
+
+    python benchmarks/bench_plan.py [--quick]
+
+A manifest of generated rows in ten bins of valence and six subtypes: 60 cells. The plan levels the bins,
+ranks every picture and names every copy; DuckDB counts rows per split, bin and subtype.
+"""
+
+import duckdb
+from _bench import compare, make_table, parse_options, write_section
+
+from affectdata.balance.planner import plan_rows
+from affectdata.balance.recipe import find_recipe, read_recipe
+
+COUNT = "SELECT split, least(floor(valence / 10), 9) AS bin, subtype, count(*) FROM rows GROUP BY ALL"
+
+
+def main() -> None:
+    options = parse_options(__doc__)
+    n = options.pick(20_000, 1_000_000)
+    rows, recipe = make_table(n), read_recipe(find_recipe("valence_bins"))
+    made = plan_rows(rows, recipe)
+    level_none = recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"max_copies": 1})})
+    bare = duckdb.connect()
+    bare.register("rows", rows)
+    ways = {
+        "plan": lambda: plan_rows(rows, recipe),
+        "plan, no copies": lambda: plan_rows(rows, level_none),
+        "DuckDB counts the cells": lambda: bare.sql(COUNT).fetchall(),
+    }
+    lines = compare(ways, options.pick(1, 3), "rows", n)
+    said = f"{n:,} rows, {len(made.cells)} cells; the plan has {len(made.table):,} rows."
+    write_section("Plan", [said, "", *lines], ("pyarrow", "duckdb"))
+
+
+if __name__ == "__main__":
+    main()

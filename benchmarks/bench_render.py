@@ -1,0 +1,91 @@
+"""Does rendering copies keep up with a bare loop of decode, albumentations, resize, encode and write?
+
+    python benchmarks/bench_render.py [--quick]
+
+Each picture gives its original and three copies through the upright pipeline of valence_bins. Ours checks
+every source against its SHA-256, hashes every file written and notes its look; the bare loop does not. Both
+decode a picture once, on as many threads as there are cores.
+"""
+
+import hashlib
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import pyarrow as pa
+import simplejpeg
+from _bench import compare, make_pictures, parse_options, write_section
+
+from affectdata.balance.publish import _BATCH, WriteSamples
+from affectdata.balance.recipe import find_recipe, read_recipe
+from affectdata.balance.render import RenderSamples
+from affectdata.manifest import Pictures
+from affectdata.workers import default_workers, map_ordered
+
+OPTIONS = parse_options(__doc__)
+COPIES = 4
+
+
+def ours(root: Path, table: pa.Table, out: Path) -> None:
+    """Render as `balance` does."""
+    recipe = read_recipe(find_recipe("valence_bins"))
+    write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
+    batches = (table.slice(start, _BATCH) for start in range(0, len(table), _BATCH))
+    for _ in map_ordered(write, batches, default_workers()):
+        pass
+
+
+def bare(path: Path, out: Path) -> None:
+    """Render one picture and its copies."""
+    affine = A.Affine(
+        rotate=(-10, 10),
+        scale=(0.95, 1.05),
+        interpolation=cv2.INTER_CUBIC,
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1.0,
+    )
+    pipeline = A.Compose([A.HorizontalFlip(p=0.5), affine])
+    rgb = simplejpeg.decode_jpeg(path.read_bytes())
+    for copy in range(COPIES):
+        drawn = pipeline(image=rgb)["image"] if copy else rgb
+        scale = 256 / min(drawn.shape[:2])
+        size = (round(drawn.shape[1] * scale), round(drawn.shape[0] * scale))
+        small = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+        data = simplejpeg.encode_jpeg(small, 95, colorsubsampling="444")
+        (out / f"{path.stem}-{copy}.jpg").write_bytes(data)
+
+
+def make_plan(root: Path) -> pa.Table:
+    """Plan an original and copies of every picture."""
+    rows = []
+    for path in sorted(root.rglob("*.jpg")):
+        image_id = hashlib.sha256(path.read_bytes()).hexdigest()
+        for copy in range(COPIES):
+            row = {"sample_id": f"{image_id[:16]}-{copy}", "image_id": image_id, "source": "bench"}
+            row |= {"path": path.relative_to(root).as_posix(), "split": "train"}
+            rows.append({**row, "pipeline": "upright" if copy else "", "seed": len(rows)})
+    return pa.Table.from_pylist(rows)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root, out = Path(folder, "pictures"), Path(folder, "out")
+        make_pictures(root, OPTIONS.pick(24, 240))
+        (out / "train").mkdir(parents=True)
+        table, paths = make_plan(root), sorted(root.rglob("*.jpg"))
+
+        def by_hand() -> None:
+            with ThreadPoolExecutor(default_workers()) as pool:
+                for _ in pool.map(lambda path: bare(path, out), paths):
+                    pass
+
+        ways = {"render": lambda: ours(root, table, out), "bare loop": by_hand}
+        lines = compare(ways, OPTIONS.pick(1, 5), "pictures", len(table))
+    kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
+    write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
+
+
+if __name__ == "__main__":
+    main()
