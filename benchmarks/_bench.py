@@ -68,26 +68,20 @@ def _cpu_seconds() -> float:
     return time.process_time() + sum(os.times()[2:4])  # and of the processes that it started, if they ended
 
 
-def compare(ways: Ways, rounds: int, unit: str = "", n: int = 0) -> list[str]:
+def compare(ways: Ways, rounds: int) -> list[str]:
     """Return a table of the ways; ratios are medians over the rounds of the first way's time to each other's.
 
-    With `n`, the speed is said in `unit` per second.
+    No times: on another machine, or beside other work, they would be others.
     """
     found = time_in_turns(ways, rounds)
-    first = next(iter(found.values()))
-    lines = [
-        f"| way | s | CPU s |{f' {unit}/s |' if n else ''} wall, ours / its | CPU, ours / its |",
-        f"| --- | --- | --- |{' --- |' if n else ''} --- | --- |",
-    ]
-    for way, times in found.items():
-        wall, cpu = (statistics.median(each[at] for each in times) for at in (0, 1))
-        ratios = [
+    name, first = next(iter(found.items()))
+    lines = [f"| {name}, to | wall | CPU |", "| --- | --- | --- |"]
+    for way, times in list(found.items())[1:]:
+        wall, cpu = (
             statistics.median(own[at] / other[at] for own, other in zip(first, times, strict=True))
             for at in (0, 1)
-        ]
-        speed = f" {n / wall:.0f} |" if n else ""
-        said = " | ".join(f"{ratio:.2f}" for ratio in ratios) if times is not first else " | "
-        lines.append(f"| {way} | {wall:.3g} | {cpu:.3g} |{speed} {said} |")
+        )
+        lines.append(f"| {way} | {wall:.2f} | {cpu:.2f} |")
     return lines
 
 

@@ -75,8 +75,8 @@ def main() -> None:
             "ingest, files unchanged": lambda: ingest(root, out=out),
             "ingest, every file opened": lambda: ingest(root, out=out, rehash=True),
         }
-        lines = compare(loops, rounds, "pictures", len(names))
-        again = compare(wholes, rounds, "pictures", len(names))
+        lines = compare(loops, rounds)
+        again = compare(wholes, rounds)
     kind = f"{len(names)} pictures, {'real' if real_root() else 'generated JPEG of 640 × 480 px'}."
     title = f"Ingest, {'real' if real_root() else 'generated'} pictures"
     write_section(title, [kind, "", *lines, "", *again], ("numpy", "pillow", "simplejpeg", "imagehash"))

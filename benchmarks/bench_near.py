@@ -71,7 +71,7 @@ def main() -> None:
         "find_near": lambda: found.update(ours=ours(hashes)),
         "DuckDB": lambda: found.update(duckdb=by_duckdb(hashes)),
     }
-    lines = compare(ways, options.pick(1, 3), "hashes", n)
+    lines = compare(ways, options.pick(1, 3))
     if found["ours"] != found["duckdb"]:
         raise SystemExit(f"they differ: {found}")
     memory = ["| peak memory of a process | MiB |", "| --- | --- |"]

@@ -137,7 +137,7 @@ def main() -> None:
         }
         rounds = options.pick(1, 3)
         lines = compare(looking, rounds, "pictures", len(list(root.rglob("*.jpg"))))
-        lines += ["", *compare(copies, rounds, "pictures", len(plan))]
+        lines += ["", *compare(copies, rounds)]
     names = ("imagehash", "datasets", "imagededup", "cleanvision", "torchvision", "Augmentor")
     write_section("Others", lines, names)
 

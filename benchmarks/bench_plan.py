@@ -28,7 +28,7 @@ def main() -> None:
         "plan, no copies": lambda: plan_rows(rows, level_none),
         "DuckDB counts the cells": lambda: bare.sql(COUNT).fetchall(),
     }
-    lines = compare(ways, options.pick(1, 3), "rows", n)
+    lines = compare(ways, options.pick(1, 3))
     said = f"{n:,} rows, {len(made.cells)} cells; the plan has {len(made.table):,} rows."
     write_section("Plan", [said, "", *lines], ("pyarrow", "duckdb"))
 

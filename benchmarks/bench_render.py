@@ -82,7 +82,7 @@ def main() -> None:
                     pass
 
         ways = {"render": lambda: ours(root, table, out), "bare loop": by_hand}
-        lines = compare(ways, OPTIONS.pick(1, 5), "pictures", len(table))
+        lines = compare(ways, OPTIONS.pick(1, 5))
     kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
     write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
 
