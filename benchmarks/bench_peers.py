@@ -136,7 +136,7 @@ def main() -> None:
             "Augmentor": lambda: by_augmentor(few, out, len(plan)),
         }
         rounds = options.pick(1, 3)
-        lines = compare(looking, rounds, "pictures", len(list(root.rglob("*.jpg"))))
+        lines = compare(looking, rounds)
         lines += ["", *compare(copies, rounds)]
     names = ("imagehash", "datasets", "imagededup", "cleanvision", "torchvision", "Augmentor")
     write_section("Others", lines, names)
