@@ -181,6 +181,7 @@ def test_the_files_written(checked: Checked, tmp_path: Path, release: Release) -
     assert table["heldout.release.regressor"].null_count == len(table) - len(release.split("test"))
 
 
+@pytest.mark.slow
 def test_without_the_source_pictures_only_the_held_out_score(
     release: Release, backbone: Backbone, checks: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_nothing_to_score(publish: Callable[..., Release], backbone: Backbone, c
     assert prepared.heldout is None and len(prepared.crossfit) == 10
 
 
+@pytest.mark.slow
 def test_thin_bins_and_one_class_are_said(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
@@ -219,6 +221,7 @@ def test_thin_bins_and_one_class_are_said(
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None
 
 
+@pytest.mark.slow
 def test_a_target_of_words_has_a_classifier_only(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
@@ -275,6 +278,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
     assert text.err == ""
 
 
+@pytest.mark.slow
 def test_the_command_fails_with_1_when_the_gate_does(
     cli: Callable[..., Any], publish: Callable[..., Release], tmp_path: Path
 ) -> None:
@@ -319,6 +323,7 @@ def test_the_rules_are_listed_with_their_defaults(cli: Callable[..., Any]) -> No
         assert any(f"`{name}`" in rule["what"] for rule in found["rules"]), name
 
 
+@pytest.mark.slow
 def test_bounds_may_be_others_than_the_recipes(
     cli: Callable[..., Any], release: Release, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from affectdata.train.final import draw_maps, fit_final
 from affectdata.train.prepare import Prepared, prepare_check
 
 
+@pytest.mark.slow
 def test_a_kept_model_says_of_test_pictures_what_the_check_said(
     cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
 ) -> None:

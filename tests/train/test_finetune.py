@@ -59,6 +59,7 @@ def same(one: Fitted, other: Fitted) -> bool:
 # What it learns.
 
 
+@pytest.mark.slow
 def test_valence_is_learnt_from_brightness(
     pictures: np.ndarray, truth: np.ndarray, examples: Examples
 ) -> None:
@@ -68,6 +69,7 @@ def test_valence_is_learnt_from_brightness(
     assert fitted.curve[-1]["loss"] < fitted.curve[0]["loss"] / 10
 
 
+@pytest.mark.slow
 def test_the_plane_of_valence_and_arousal(pictures: np.ndarray, truth: np.ndarray) -> None:
     both = np.column_stack([truth, 100 - truth])
     settings = replace(FEW, steps=80, head_steps=20, loss="polarity")

@@ -64,6 +64,7 @@ def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
     return replace(prepared.originals, table=table)
 
 
+@pytest.mark.slow
 def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
     told = [TellSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
     scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
@@ -123,6 +124,7 @@ def _mark(x: np.ndarray, value: float) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 def test_a_shortcut_moves_the_prediction_of_untouched_pictures(drawn: Callable[[float], Scoring]) -> None:
     found = describe_shift(drawn(1.0))["p"]
     assert found["low"]["low"] > 1  # pictures of the low side look high once they bear the mark

@@ -132,6 +132,7 @@ def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
     assert shares.shape == (5, len(set(train.part))) and shares.sum(1) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
@@ -174,6 +175,7 @@ def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
         choose_settings(random, 100, steps=0)
 
 
+@pytest.mark.slow
 def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
     options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
     few = ("--mode", "finetune", "--steps", STEPS, "--size", SIZE, "--no-crossfit")
