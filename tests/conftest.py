@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL import Image
 from affectdata.cli._main import run
 from affectdata.sources import gaped
 from affectdata.sources._sample import draw_picture
+from tests.served import Site, serve
 
 # Derandomized: the same commit gives the same verdict. Run with `--hypothesis-profile=default` to search on.
 settings.register_profile("affectdata", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -127,3 +128,13 @@ def as_bytes() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return call
+
+
+@pytest.fixture
+def site(
+    as_bytes: Callable[..., bytes], picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """A server of pictures on the loopback; tests that use it allow that host."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serve(as_bytes(picture, "JPEG")) as running:
+        yield running

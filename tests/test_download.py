@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,20 +18,11 @@ from affectdata.fetch import Limits
 from affectdata.ingest import ingest
 from affectdata.sources import gaped
 from affectdata.tables import locked_folder
-from tests.served import Site, serve
+from tests.served import Site
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 QUICK = Limits(answer_s=2, silence_s=1, pause_s=0.01, tries=2)
 MAP = "{name: mine, table: t.csv, key: pic, scales: {valence: [1, 9]}, columns: {valence: v, url: link}}"
-
-
-@pytest.fixture
-def site(
-    as_bytes: Callable[..., bytes], picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serve(as_bytes(picture, "JPEG")) as running:
-        yield running
 
 
 @pytest.fixture

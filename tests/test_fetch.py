@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import numpy as np
 import pytest
 
 from affectdata.fetch import Fetched, Fetcher, Limits, Status, _asked_pause
-from tests.served import Site, serve
+from tests.served import Site
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 QUICK = Limits(max_bytes=1 << 20, answer_s=0.4, silence_s=0.3, pause_s=0.01, tries=2)
-
-
-@pytest.fixture
-def site(
-    as_bytes: Callable[..., bytes], picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serve(as_bytes(picture, "JPEG")) as running:
-        yield running
 
 
 def fetch(*urls: str, limits: Limits = QUICK) -> list[Fetched]:
