@@ -6,7 +6,7 @@ holds is read from it; what it does not hold (copies of test pictures, say) is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,14 @@ class Originals:
         table = self.table if rows is None else self.table.filter(pa.array(rows))
         columns = {**{name: table[name] for name in PLAN.names}, "pipeline": [""] * len(table)}
         return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {each: row for row, each in enumerate(self.table["image_id"].to_pylist())}
+
+    def find(self, image_ids: Iterable[str]) -> np.ndarray:
+        """Return the row of each picture."""
+        return np.array([self._place[each] for each in image_ids], np.int64)
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of words, "" for null."""
@@ -170,17 +178,13 @@ class Bank:
         return {name: row for row, name in enumerate(_names(self.wanted))}
 
     @cached_property
-    def _of(self) -> dict[str, int]:
-        return {each: row for row, each in enumerate(self.originals.table["image_id"].to_pylist())}
-
-    @cached_property
     def _words(self) -> dict[str, np.ndarray]:
         return {name: self.originals.column(name) for name in ("group_id", "subtype", "source")}
 
     def rows(self, plan: pa.Table) -> Rows:
         """Return the rows of a plan."""
         image_id = plan["image_id"].to_pylist()
-        of = np.array([self._of[each] for each in image_id], np.int64)
+        of = self.originals.find(image_id)
         at = np.array([self._place[name] for name in _names(plan)], np.int64)
         return Rows(
             x=self.x[at],

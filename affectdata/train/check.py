@@ -210,7 +210,6 @@ class _Checking:
         crossfit, numeric = self.scorings["crossfit"], prepared.numeric
         drift = prepared.release.info.get("drift") or {}
         train = prepared.train
-        comparison = self._compare()
         return {
             "schema": SCHEMA,
             "release": _describe_release(prepared),
@@ -221,10 +220,10 @@ class _Checking:
             "bins": self._bins(),
             "crossfit_missing": prepared.crossfit_missing,
             "structure": check_structure(
-                prepared.release, [each for one in self.scorings.values() if one for each in one.splits]
+                [each for one in self.scorings.values() if one for each in one.splits]
             ),
             "arms": self._arms(),
-            "comparison": comparison,
+            "comparison": self._compare(),
             "on_edge": self._on_edge(),
             "cascade": self._cascade() if numeric else None,
             "leak": describe_leak(
@@ -382,8 +381,7 @@ class _Checking:
     def _subgroups(self) -> dict[str, Any]:
         scoring, originals = self.best, self.prepared.originals
         test = scoring.tests()
-        place = {each: row for row, each in enumerate(originals.column("image_id").tolist())}
-        rows = np.array([place[each] for each in test.image_id.tolist()], np.int64)
+        rows = originals.find(test.image_id)
         if self.prepared.numeric:
             true, said = test.y, scoring.values(RELEASE)
         else:
@@ -399,30 +397,25 @@ class _Checking:
         table = prepared.originals.table
         names = ["image_id", "source", "path", "subtype", "group_id"]
         out = table.select([*names, *({prepared.recipe.target} - set(names))])
-        place = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
         folds = prepared.deals[0].tolist() if prepared.deals else [-1] * len(table)
         out = out.append_column("fold", pa.array([each if each >= 0 else None for each in folds], pa.int32()))
-        for name, values, rows in self._columns(place):
+        for name, values, rows in self._columns():
             column: list[Any] = [None] * len(table)
-            for row, value in zip(rows, values.tolist(), strict=True):
+            for row, value in zip(rows.tolist(), values.tolist(), strict=True):
                 column[row] = value
             kind = pa.string() if values.dtype.kind in "UO" else pa.float64()
             out = out.append_column(name, pa.array(column, kind))
         return out
 
-    def _columns(self, place: dict[str, int]) -> Iterator[tuple[str, np.ndarray, list[int]]]:
+    def _columns(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Yield name, values and rows of each column: `<scoring>.<arm>.<head or classes>`."""
         for scored_on, scoring in self.scorings.items():
             if scoring is None:
                 continue
-            rows = [place[image_id] for image_id in scoring.tests().image_id.tolist()]
+            rows = self.prepared.originals.find(scoring.tests().image_id)
             for arm, said in scoring.told[0].arms.items():
                 for head in said.values:
-                    yield (
-                        f"{scored_on}.{arm}.{head}",
-                        scoring.values(arm, head),
-                        rows,
-                    )
+                    yield f"{scored_on}.{arm}.{head}", scoring.values(arm, head), rows
                 for classes, variants in said.labels.items():
                     name = "both" if "both" in variants else "image"
                     labels = scoring.labels(arm, classes, name)

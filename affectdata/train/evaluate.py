@@ -242,10 +242,15 @@ def _untrained(split: Split, arms: dict[str, Predicted]) -> dict[str, Predicted]
 
 def most_similar(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row of `x` the row of `others` with the largest cosine, and that cosine."""
-    a, b = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (x, others))
-    cosine = a @ b.T
+    cosine = cosines(x, others)
     at = cosine.argmax(1)
     return at, cosine[np.arange(len(x)), at]
+
+
+def cosines(x: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of `x` and each of `others`: (len(x), len(others))."""
+    a, b = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (x, others))
+    return np.asarray(a @ b.T)
 
 
 def _shuffled(fitted: Fitted, train: Rows, test: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:

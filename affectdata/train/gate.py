@@ -16,7 +16,6 @@ from affectdata.duplicates import MAX_BITS
 from affectdata.train.arms import EVEN, ORIGINALS, RELEASE
 
 Document = dict[str, Any]
-_ON_EDGE = 0.25  # share of splits with a choice on the edge of its grid, above which nothing is concluded
 NAMES = {
     "r2": "R²",
     "ccc": "CCC",

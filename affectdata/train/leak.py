@@ -13,7 +13,7 @@ import numpy as np
 from affectdata import metrics
 from affectdata.duplicates import hash_views
 from affectdata.train.bank import Originals
-from affectdata.train.evaluate import Classes, most_similar
+from affectdata.train.evaluate import Classes, cosines, most_similar
 from affectdata.train.scores import Scoring
 
 _LISTED = 10
@@ -66,13 +66,9 @@ def _shuffled_figure(scoring: Scoring) -> Any:
 def _alike_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
     """Return pHash distances, over eight views, of scored originals to the most alike one trained on."""
     views = hash_views(originals.table)
-    place = {each: row for row, each in enumerate(originals.column("image_id").tolist())}
     pairs = []
     for split in scoring.splits[: scoring.n_first]:
-        test, train = (
-            np.array([place[each] for each in rows.image_id.tolist()])
-            for rows in (split.test, split.arms["originals"])
-        )
+        test, train = (originals.find(rows.image_id) for rows in (split.test, split.arms["originals"]))
         step = max(1, _CELLS // len(train))
         for start in range(0, len(test), step):
             block = test[start : start + step]
@@ -96,20 +92,16 @@ def _alike_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
 
 def _alike_by_features(scoring: Scoring, originals: Originals, max_cosine: float) -> dict[str, Any]:
     """Return for the scored originals the cosine of the features of the most alike training one."""
-    place = {each: row for row, each in enumerate(originals.column("image_id").tolist())}
     pairs = []
     for split in scoring.splits[: scoring.n_first]:
         train = split.arms["originals"]
         at, cosine = most_similar(split.test.x, train.x)
-        for row, (other, value) in enumerate(zip(at, cosine, strict=True)):
-            pairs.append(
-                (float(value), place[str(split.test.image_id[row])], place[str(train.image_id[other])])
-            )
+        scored, trained_on = originals.find(split.test.image_id), originals.find(train.image_id)[at]
+        pairs += list(zip(cosine.tolist(), scored.tolist(), trained_on.tolist(), strict=True))
     once = {tuple(sorted(each[1:])): each for each in pairs}  # a pair may be each other's most alike
     pairs = sorted(once.values(), reverse=True)
     split = scoring.splits[0]
-    any_pair = [most_similar(split.test.x, row[None])[1] for row in split.arms["originals"].x[:_ANY]]
-    typical = float(np.median(any_pair))
+    typical = float(np.median(cosines(split.test.x, split.arms["originals"].x[:_ANY])))
     # Features that find everything alike (random weights) tell nothing.
     over = [each for each in pairs if each[0] > max_cosine > typical]
     return {

@@ -183,7 +183,7 @@ class _Dealing:
         self.originals, self.recipe, self.asked = originals, recipe, asked
         self.group = originals.column("group_id")
         self.subtype = originals.table["subtype"].to_pylist()
-        self.image_id = np.array(originals.table["image_id"].to_pylist(), str)
+        self.image_id, self.source = originals.column("image_id"), originals.column("source")
 
     def folds(self, seed: int, group: np.ndarray | None = None) -> np.ndarray:
         """Return the fold of each picture, level over bins; -1 for those that are never scored."""
@@ -205,8 +205,9 @@ class _Dealing:
         if has_copies(planned):
             subtypes = [self.subtype[row] for row in np.flatnonzero(train)]
             arms[EVEN] = spread_evenly(base, subtypes, len(planned), self.recipe)
-        for name in sorted(set(originals.column("source")[originals.kind == "offered"])):
-            rows = (originals.kind == "offered") & (originals.column("source") == name)
+        offered = originals.kind == "offered"
+        for name in sorted(set(self.source[offered])):
+            rows = offered & (self.source == name)
             arms[WITH + name] = pa.concat_tables([base, originals.plain(rows)])
         ids = pa.array(self.image_id[scored])
         asked = {name: plan.filter(pc.is_in(plan["image_id"], ids)) for name, plan in self.asked.items()}
