@@ -182,7 +182,6 @@ class _Dealing:
     def __init__(self, originals: Originals, recipe: Recipe, asked: Arms) -> None:
         self.originals, self.recipe, self.asked = originals, recipe, asked
         self.group = originals.column("group_id")
-        self.subtype = originals.table["subtype"].to_pylist()
         self.image_id, self.source = originals.column("image_id"), originals.column("source")
 
     def folds(self, seed: int, group: np.ndarray | None = None) -> np.ndarray:
@@ -201,10 +200,7 @@ class _Dealing:
         train = originals.own & ~scored
         base = originals.plain(train)
         planned = plan_anew(originals, ~scored, self.recipe)
-        arms = make_arms(planned, base, (originals.bin[train], originals.cell[train]))
-        if has_copies(planned):
-            subtypes = [self.subtype[row] for row in np.flatnonzero(train)]
-            arms[EVEN] = spread_evenly(base, subtypes, len(planned), self.recipe)
+        arms = _arms_of(originals, train, planned, base, self.recipe)
         offered = originals.kind == "offered"
         for name in sorted(set(self.source[offered])):
             rows = offered & (self.source == name)
@@ -261,10 +257,23 @@ def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_pic
         known = base["image_id"].combine_chunks()
         base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id")
         base = base.filter(pc.is_in(base["image_id"], known))
-    arms = make_arms(train, base, (originals.bin[rows], originals.cell[rows]))
-    if with_pictures and has_copies(train):
+    return _arms_of(originals, rows, train, base, recipe, with_even=with_pictures)
+
+
+def _arms_of(
+    originals: Originals,
+    rows: np.ndarray,
+    planned: pa.Table,
+    base: pa.Table,
+    recipe: Recipe,
+    *,
+    with_even: bool = True,
+) -> Arms:
+    """Return the arms of some train rows: `planned` by the recipe, and `base`, the originals as they are."""
+    arms = make_arms(planned, base, (originals.bin[rows], originals.cell[rows]))
+    if with_even and has_copies(planned):
         subtypes = originals.table["subtype"].filter(pa.array(rows)).to_pylist()
-        arms[EVEN] = spread_evenly(base, subtypes, len(train), recipe)
+        arms[EVEN] = spread_evenly(base, subtypes, len(planned), recipe)
     return arms
 
 
