@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import xxhash
 from PIL import Image
@@ -18,7 +19,8 @@ _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
 _RESIZED = 32  # … of the picture at 32 × 32
 _PRECISION = 22  # bits of a weight of Pillow's filters
 _GROUP = 8  # columns filtered at once
-_BLOCK_CELLS = 1 << 15  # float64: 256 KiB
+_BLOCK_CELLS = 1 << 15  # float32: 128 KiB
+_LOW = 1 << 7  # a weight is high × _LOW + low: sums of either over 255s stay whole in float32
 _SIDES = range(65, 4097)  # smaller is cheap; beyond, the weights would fill the memory
 _ODD = np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)  # a mirror changes the sign of the odd frequencies
 
@@ -48,7 +50,8 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
     both = columns_mirrored * _ODD[:, None]
     upright = np.stack([low, columns_mirrored, rows_mirrored, both])
     views = np.concatenate([upright, upright.transpose(0, 2, 1)]).reshape(len(VIEWS), -1)
-    bits = views > np.median(views, axis=1, keepdims=True)
+    middle = np.sort(views, axis=1)[:, views.shape[1] // 2 - 1 :][:, :2]
+    bits = views > middle.mean(axis=1, keepdims=True)  # `np.median` takes ten times as long
     return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
 
 
@@ -57,7 +60,9 @@ def _shrink(rgb: np.ndarray) -> np.ndarray:
 
     Where every version of Pillow filters rows first, this does the same in two products, three times as fast.
     """
-    grey = Image.fromarray(rgb).convert("L")
+    height, width, _ = rgb.shape
+    padded = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)  # as Pillow holds RGB: it need not copy
+    grey = Image.frombuffer("RGBX", (width, height), padded, "raw", "RGBX", 0, 1).convert("L")
     if grey.width in _SIDES and grey.height in _SIDES and grey.height <= 1.5 * grey.width:
         return _narrow(_narrow(np.asarray(grey)).T).T
     small = grey.resize((_RESIZED, _RESIZED), Image.Resampling.LANCZOS)
@@ -67,23 +72,24 @@ def _shrink(rgb: np.ndarray) -> np.ndarray:
 def _narrow(pixels: np.ndarray) -> np.ndarray:
     """Filter rows of pixels, (rows, n), to 32 columns; whole numbers of 0–255."""
     n_rows, n = pixels.shape
-    sums = np.empty((n_rows, _RESIZED))
+    sums = np.empty((n_rows, _RESIZED // _GROUP, 2, _GROUP), np.float32)
     # In small blocks: large ones are fetched anew from the kernel, and BLAS would start threads for them.
-    block = np.empty((_BLOCK_CELLS // n, n))
+    block = np.empty((_BLOCK_CELLS // n, n), np.float32)
     for start in range(0, n_rows, len(block)):
         rows = pixels[start : start + len(block)]
         block[: len(rows)] = rows
         for group, (at, weights) in enumerate(_lanczos(n)):
-            columns = slice(group * _GROUP, (group + 1) * _GROUP)
-            sums[start : start + len(rows), columns] = block[: len(rows), at] @ weights
-    return np.clip(np.floor(sums / (1 << _PRECISION) + 0.5), 0, 255)
+            sums[start : start + len(rows), group] = (block[: len(rows), at] @ weights).reshape(-1, 2, _GROUP)
+    whole = sums[:, :, 0] * np.float64(_LOW) + sums[:, :, 1]
+    return np.clip(np.floor(whole / (1 << _PRECISION) + 0.5), 0, 255).reshape(n_rows, _RESIZED)
 
 
 @lru_cache(maxsize=128)
 def _lanczos(n: int) -> list[tuple[slice, np.ndarray]]:
     """Return the weights from n pixels to 32, as Pillow's whole numbers: what to multiply with what.
 
-    The 32 come in groups, because each looks at a fifth of the pixels or less. The filter is sinc(x)
+    The 32 come in groups, because each looks at a fifth of the pixels or less; of each group first the high
+    parts, then the low ones, float32 (twice as fast as float64, and as exact). The filter is sinc(x)
     sinc(x / 3), stretched to the scale; Pillow's `Resample.c` rounds its weights to 22 bits.
     """
     scale = n / _RESIZED
@@ -100,7 +106,8 @@ def _lanczos(n: int) -> list[tuple[slice, np.ndarray]]:
     for group in np.split(weights, _RESIZED // _GROUP, axis=1):
         used = np.flatnonzero(group.any(axis=1))
         part = slice(used[0], used[-1] + 1)
-        parts.append((part, group[part].copy()))
+        high = np.rint(group[part] / _LOW)
+        parts.append((part, np.hstack([high, group[part] - high * _LOW]).astype(np.float32)))
     return parts
 
 

@@ -131,6 +131,13 @@ def test_the_small_picture_is_pillows_to_the_bit(width: int, height: int, kind: 
     assert np.array_equal(hashing._shrink(rgb), np.asarray(expected))
 
 
+@pytest.mark.parametrize("n", [*range(65, 4096, 173), 4096])
+def test_sums_of_the_small_picture_are_whole_numbers_in_float32(n: int) -> None:
+    for _, weights in hashing._lanczos(n):
+        assert np.array_equal(weights, np.rint(weights))
+        assert np.abs(weights).sum(axis=0, dtype=np.float64).max() * 255 < 2**24
+
+
 def test_the_views_are_the_hashes_of_the_turned_pictures() -> None:
     assert len(VIEWS) == 8 and set(VIEWS) == set(TURN)
     apart = []
