@@ -76,7 +76,7 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     manifest = write_manifest(table, _metadata(manifests, emotions), path)
     for source, root in roots.items():
         note_root(out, source, root)
-    findings = [*find_far_apart(table, edges), *_find_split_groups(table), *_find_differences(manifests)]
+    findings = [*find_far_apart([table], edges), *_find_split_groups(table), *_find_differences(manifests)]
     return Concat(manifest, len(rows), len(rows) - len(table), _across(table, edges), conflicts, findings)
 
 

@@ -5,7 +5,7 @@ In: the columns of a manifest. Out: edges (`schema.EDGES`) and `group_id`. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -30,20 +30,40 @@ def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
     `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Pictures with equal hashes are linked in a
     chain, not each with each: the groups are the same and a large cluster costs no more than its size.
     """
-    same, equal = _chains(table["pixel_id"]), _chains(table["phash"])
-    near = _near_duplicates(hash_views(table), max_bits)
-    # Columns: two rows, kind, bits, view. Same pixels come first and stay.
-    found = np.concatenate([_of_kind(same, 0), _of_kind(equal, 1), near])
-    rank = np.empty(len(table), np.int64)
-    rank[pc.sort_indices(table["image_id"]).to_numpy()] = np.arange(len(table))
+    by_id = pc.sort_indices(table["image_id"]).to_numpy()
+    found = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
+    return describe_edges(found, lambda rows: table["image_id"].take(pa.array(rows)))
+
+
+def find_pairs(
+    views: np.ndarray, pixels: np.ndarray, rank: np.ndarray, max_bits: int = MAX_BITS
+) -> np.ndarray:
+    """Return the edges of rows as numbers: two rows, kind, bits and view of each.
+
+    `views` are the hashes of each row (rows, 8), `pixels` a number per row that is equal for the same pixels,
+    negative where it is not known, `rank` the rows' places by image_id. The smaller image_id comes first.
+    """
+    near = _near_duplicates(views, max_bits)
+    same, equal = _chains(pixels), _chains(views[:, 0].view(np.int64), nothing_below=None)
+    found = np.concatenate([_of_kind(same, 0), _of_kind(equal, 1), near])  # same pixels come first and stay
     swapped = rank[found[:, 0]] > rank[found[:, 1]]
     found[swapped, :2] = found[swapped, 1::-1]
     found[swapped, 4] = _UNDONE_BY[found[swapped, 4]]
-    found = _first_of_pair(found, rank[found[:, 0]], rank[found[:, 1]])
-    first, second = (table["image_id"].take(pa.array(found[:, side])) for side in (0, 1))
+    return _first_of_pair(found, rank[found[:, 0]], rank[found[:, 1]])
+
+
+def describe_edges(found: np.ndarray, ids: Callable[[np.ndarray], pa.Array]) -> pa.Table:
+    """Return edges as a table; `ids` gives the image_id of rows."""
     kinds, views = (pa.array(names).take(pa.array(found[:, at])) for names, at in ((KINDS, 2), (VIEWS, 4)))
     bits = pa.array(found[:, 3]).cast(EDGES.field("distance_bits").type)
-    return pa.table([first, second, kinds, bits, views], schema=EDGES)
+    return pa.table([ids(found[:, 0]), ids(found[:, 1]), kinds, bits, views], schema=EDGES)
+
+
+def _ranks(order: np.ndarray) -> np.ndarray:
+    """Return the place of each row in an order."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
 
 
 def _of_kind(pairs: np.ndarray, kind: int) -> np.ndarray:
@@ -63,14 +83,13 @@ def _near_duplicates(views: np.ndarray, max_bits: int) -> np.ndarray:
     """Compare the first row of every hash with the views of later ones; the nearest view counts."""
     _, rows = np.unique(views[:, 0], return_index=True)
     rows.sort()
-    views = views[rows]
-    upright, turned = views[:, 0].copy(), views[:, 1:].ravel()
+    upright, turned = views[rows, 0], views[rows, 1:].ravel()
     parts = [(i, j, 0 * j) for i, j in find_near(upright, None, max_bits, _CELLS)]
     for i, flat in find_near(upright, turned, max_bits, _CELLS):
         j, view = np.divmod(flat, len(VIEWS) - 1)
         parts.append((i[i < j], j[i < j], view[i < j] + 1))
     i, j, view = np.concatenate([np.zeros((3, 0), np.int64), *map(np.array, parts)], axis=1)
-    bits = np.bitwise_count(views[i, 0] ^ views[j, view])
+    bits = np.bitwise_count(upright[i] ^ views[rows[j], view])
     order = np.lexsort((view, bits))
     found = np.column_stack([rows[i], rows[j], np.ones_like(i), bits, view])[order]
     return _first_of_pair(found, i[order], j[order])
@@ -86,13 +105,21 @@ def hash_views(table: pa.Table) -> np.ndarray:
     return views
 
 
-def _chains(column: pa.ChunkedArray) -> np.ndarray:
-    """Link each row with the next one of equal value, (links, 2); null equals nothing."""
-    codes = pc.fill_null(column.combine_chunks().dictionary_encode().indices, -1).to_numpy(
-        zero_copy_only=False
-    )
+def codes_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a number for each row, equal where the values are; -1 for null."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    indices = column.dictionary_encode().indices
+    codes: np.ndarray = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False)
+    return codes
+
+
+def _chains(codes: np.ndarray, nothing_below: int | None = 0) -> np.ndarray:
+    """Link each row with the next one of equal code, (links, 2)."""
     order = np.argsort(codes, kind="stable")
-    equal = (codes[order][1:] == codes[order][:-1]) & (codes[order][1:] >= 0)
+    codes = codes[order]
+    equal = codes[1:] == codes[:-1]
+    if nothing_below is not None:
+        equal &= codes[1:] >= nothing_below
     return np.column_stack([order[:-1][equal], order[1:][equal]])
 
 
@@ -103,17 +130,24 @@ def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ())
     """
     ids = table["image_id"]
     by_edge = [pc.index_in(edges[side], ids).to_numpy() for side in ("image_id_a", "image_id_b")]
-    links = [np.column_stack(by_edge)]
-    for column in {"subject_id", *columns} & set(table.column_names):
-        links.append(_chains(table[column]))
-    n = table.num_rows
-    ends = np.concatenate(links)
-    graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    by_id = pc.sort_indices(ids).to_numpy()
-    _, smallest = np.unique(component[by_id], return_index=True)
-    groups = ids.take(pa.array(by_id[smallest[component]]))
+    together = [codes_of(table[name]) for name in {"subject_id", *columns} & set(table.column_names)]
+    first = find_first_of_group(pc.sort_indices(ids).to_numpy(), np.column_stack(by_edge), together)
+    groups = ids.take(pa.array(first))
     field = pa.field("group_id", pa.string(), nullable=False)
     if "group_id" in table.column_names:
         return table.set_column(table.column_names.index("group_id"), field, groups)
     return table.append_column(field, groups)
+
+
+def find_first_of_group(by_id: np.ndarray, links: np.ndarray, together: Iterable[np.ndarray]) -> np.ndarray:
+    """Return for each row the row of its component that has the smallest image_id.
+
+    `by_id` are the rows in the order of their image_id, `links` pairs of rows (links, 2), and each of
+    `together` a code per row that joins the rows where it is equal and not negative.
+    """
+    n, ends = len(by_id), np.concatenate([links, *map(_chains, together)])
+    graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component[by_id], return_index=True)
+    first: np.ndarray = by_id[smallest[component]]
+    return first

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from affectdata.records import Finding
 
 
@@ -31,18 +34,22 @@ def read_index(path: Path) -> dict[str, str]:
         return {row["sha256"]: row["file"] for row in rows}
 
 
-def compare_index(source: str, image_ids: Iterable[str]) -> list[Finding]:
+def compare_index(source: str, image_ids: Iterable[pa.ChunkedArray]) -> list[Finding]:
     """Say how many of a source's pictures are those of the indexed copy; nothing for a source without one."""
     path = find_index(source)
     if path is None:
         return []
-    known, here = read_index(path), set(image_ids)
-    same, gone = len(known.keys() & here), sorted(known[sha] for sha in known.keys() - here)
-    if not same:
+    known = read_index(path)
+    wanted, here, n_here = pa.array(known, pa.string()), set(), 0
+    for part in image_ids:
+        here.update(part.filter(pc.is_in(part, wanted)).to_pylist())
+        n_here += len(part)
+    gone = sorted(known[sha] for sha in known.keys() - here)
+    if not here:
         return [Finding("index", f"none of the {len(known)} indexed files: another copy, or not {source}")]
-    text = f"{same} of {len(known)} files identical to the indexed copy"
+    text = f"{len(here)} of {len(known)} files identical to the indexed copy"
     if gone:
         text += f"; not here: {', '.join(gone[:3])}" + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
-    if here - known.keys():
-        text += f"; {len(here - known.keys())} here are not in the index"
+    if n_here > len(here):
+        text += f"; {n_here - len(here)} here are not in the index"
     return [Finding("index", text)]

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 _BITS = 64
 _MOST_BANDS = 3  # keyed on; with more, the tables cost more than the comparisons that they spare
-_BLOCK = 1 << 20  # hashes of `b` sorted at once
+_BLOCK = 1 << 17  # hashes compared with the others at once
 _CANDIDATES = 1 << 16  # comparisons held at once; what the cache of a core holds
 _SAMPLE = 1 << 17  # pairs
 _TABLE_COST, _HASH_COST, _KEY_COST = 50_000, 8, 0.5  # measured, in comparisons
 
 Bands = list[tuple[int, int]]  # lowest bit and width
+Side = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # rows, hashes, begin and end of their buckets
 
 
 def find_near(
@@ -37,9 +38,8 @@ def find_near(
         first = np.zeros(n_keys + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=n_keys), out=first[1:])
         sorted_a = a[rows]
-        sides: Iterable[tuple[np.ndarray, ...]]
         if b is None:  # each with those before it in its bucket
-            sides = [(rows, sorted_a, first[keys], np.arange(len(a)))]
+            sides = _own_buckets(keys, rows, sorted_a, first)
         else:
             sides = (_find_buckets(b, start, first, bands, table) for start in range(0, len(b), _BLOCK))
         for own_rows, own, begins, ends in sides:
@@ -48,9 +48,13 @@ def find_near(
                 yield rows[at[fresh]], own_rows[own_at[fresh]]
 
 
-def _find_buckets(
-    b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _own_buckets(keys: np.ndarray, rows: np.ndarray, a: np.ndarray, first: np.ndarray) -> Iterator[Side]:
+    for start in range(0, len(a), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        yield rows[part], a[part], first[keys[part]], np.arange(start, min(start + _BLOCK, len(a)))
+
+
+def _find_buckets(b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...]) -> Side:
     """Return a block of `b` in the order of its keys: indices, hashes, begin and end of its bucket in `a`."""
     keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table)
     rows += start

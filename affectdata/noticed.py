@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.records import RATINGS, Finding, SourceInfo
 
+_EDGES = 1 << 10  # held as Python objects at once
 _FAR_APART = 10.0  # POMP points between near-duplicates that are worth a word
 
 
-def find_far_apart(table: pa.Table, edges: pa.Table) -> list[Finding]:
+def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
     """Name near-duplicates whose ratings are far apart: at most one of the two can be right."""
-    rows = {row["image_id"]: row for row in table.select(["image_id", "path", *RATINGS]).to_pylist()}
+    near = pa.chunked_array([*edges["image_id_a"].chunks, *edges["image_id_b"].chunks], pa.string())
+    rows: dict[str, dict[str, Any]] = {}
+    for part in parts if len(edges) else ():
+        told = part.select(["image_id", "path", *RATINGS]).filter(pc.is_in(part["image_id"], near))
+        rows |= {row["image_id"]: row for row in told.to_pylist()}
     findings = []
-    for edge in edges.to_pylist():
+    for edge in (row for batch in edges.to_batches(_EDGES) for row in batch.to_pylist()):
         a, b = sorted((rows[edge["image_id_a"]], rows[edge["image_id_b"]]), key=lambda row: str(row["path"]))
         apart = [
             f"{name} {a[name]:g} against {b[name]:g}"
@@ -28,28 +37,35 @@ def find_far_apart(table: pa.Table, edges: pa.Table) -> list[Finding]:
     return findings
 
 
-def find_against_sign(table: pa.Table, info: SourceInfo) -> list[Finding]:
+def find_against_sign(parts: Iterable[pa.Table], info: SourceInfo) -> list[Finding]:
     """Count the pictures whose valence lies on the other side than their subtype's."""
+    signed = {code: subtype for code, subtype in info.subtypes.items() if subtype.sign}
+    n_rated, n_other = Counter[str](), Counter[str]()
+    for part in parts if signed else ():
+        for code, subtype in signed.items():
+            valences = part.filter(pc.equal(part["subtype"], code))["valence"].drop_null()
+            other = pc.greater(valences, 50) if subtype.sign == -1 else pc.less(valences, 50)
+            n_rated[code] += len(valences)
+            n_other[code] += pc.sum(other).as_py() or 0
     findings = []
-    for code, subtype in info.subtypes.items():
-        if not subtype.sign:
-            continue
-        valences = table.filter(pc.equal(table["subtype"], code))["valence"].drop_null()
-        other = pc.greater(valences, 50) if subtype.sign < 0 else pc.less(valences, 50)
-        n_other = pc.sum(other).as_py() or 0
-        if n_other:
-            side = "positive" if subtype.sign < 0 else "negative"
-            text = f"{n_other} of {len(valences)} in {code} ({subtype.name}) are rated on the {side} side"
-            findings.append(Finding("against_sign", text))
+    for code, subtype in signed.items():
+        if n_other[code]:
+            side = "positive" if subtype.sign == -1 else "negative"
+            said = f"{n_other[code]} of {n_rated[code]} in {code} ({subtype.name})"
+            findings.append(Finding("against_sign", f"{said} are rated on the {side} side"))
     return findings
 
 
-def find_undecided(table: pa.Table, emotions: list[str]) -> list[Finding]:
+def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Finding]:
     """Count the pictures without a dominant emotion though raters chose some: a tie, or no majority."""
-    if not emotions:
-        return []
-    felt = pc.max_element_wise(*(table[f"emotion_{name}"] for name in emotions))
-    undecided = pc.and_(pc.is_null(table["emotion"]), pc.greater(felt, 0))
-    n = pc.sum(undecided).as_py() or 0
-    text = f"{n} of {len(table)} have no dominant emotion: a tie, or no majority"
-    return [Finding("undecided", text)] if n else []
+    n = n_rows = 0
+    for part in parts if emotions else ():
+        felt = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))
+        undecided = pc.and_(pc.is_null(part["emotion"]), pc.greater(felt, 0))
+        n += pc.sum(undecided).as_py() or 0
+        n_rows += len(part)
+    return (
+        [Finding("undecided", f"{n} of {n_rows} have no dominant emotion: a tie, or no majority")]
+        if n
+        else []
+    )

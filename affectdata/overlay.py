@@ -19,21 +19,19 @@ from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.ingest import (
     IngestResult,
-    SortedItems,
     check_replace,
     check_variant,
-    columns_of,
     describe_source,
     recognise,
-    sort_items,
     write_tables,
 )
+from affectdata.items import Items, columns_of, out_of_range
 from affectdata.manifest import Manifest, check_name, note_root, read_local
-from affectdata.records import Reason, Record, Reject, SourceInfo
+from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import manifest_schema
 from affectdata.sources._protocol import ReadOptions, Source
-from affectdata.tree import Tree, is_picture_name
+from affectdata.tree import Paths, Tree, is_picture_name
 
 _OF_THE_PICTURE = (
     "source",
@@ -65,36 +63,41 @@ def overlay(
     """
     if not path.is_file():
         raise SourceError(f"{path} is no file", fix="--onto takes labels from one table: give its path")
-    alone = Tree(path.parent, (path.name,))
+    alone = Tree(path.parent, [path.name])
     name, why = (source, "as said") if source else recognise(alone)
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
     check_variant(plugin.INFO, options.variant)
     pictures = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
-    reading = plugin.read(replaced(alone, files=(path.name, *sorted(pictures))), options)
+    reading = plugin.read(replaced(alone, files=Paths([path.name, *pictures])), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
-    items = sort_items(reading.items, reading.info)
-    if not items.records:
-        told = "; ".join(f"{each.path}: {each.detail}" for each in items.rejects[:3])
+    items, records = Items(reading.info), []
+    for item in reading.items:
+        if isinstance(item, Record) and not out_of_range(item, reading.info):
+            records.append(item)
+        else:
+            items.add(item)
+    if not records:
+        rejects = items.rejects_table().slice(0, 3).to_pylist()
+        told = "; ".join(f"{each['path']}: {each['detail']}" for each in rejects)
         raise SourceError(
             f"no row of {path} names a picture of {', '.join(each.name for each in onto)}",
             where=told or str(path),
             fix="--onto takes the manifests of the pictures; rows name a source and its own id",
         )
-    emotions = sorted({emotion for record in items.records for emotion in record.emotions})
-    table, n_merged = _build(items, pictures, reading.info, emotions)
+    emotions = sorted({emotion for record in records for emotion in record.emotions})
+    table = _build(sorted(records, key=lambda record: record.path), items, pictures, emotions)
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
     metadata = _describe(describe_source(reading.info, emotions), onto)
-    manifest, rejects = write_tables(table, edges, items, metadata, out)
+    written, digest = write_tables([table], edges, items, metadata, out)
     note_root(out, reading.info.name, path.parent)
     for base in onto:
         for each in base.sources:
             if root := read_local(base.path.parent).get(each):
                 note_root(out, each, Path(root))
-    n_rejected = len(items.rejects) - n_merged
-    counts = {"kept": len(table), "merged": n_merged, "annotation": 1, "junk": 0, "rejected": n_rejected}
-    return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+    counts = {**items.count(len(table)), "annotation": 1}
+    return IngestResult(written, digest, reading.info, why, counts, items.rejects_table(), items.findings)
 
 
 def _reference(row: dict[str, Any]) -> str:
@@ -104,20 +107,17 @@ def _reference(row: dict[str, Any]) -> str:
 
 
 def _build(
-    items: SortedItems, pictures: dict[str, dict[str, Any]], info: SourceInfo, emotions: list[str]
-) -> tuple[pa.Table, int]:
-    """Return the rows, and how many more were the same picture by another name."""
+    records: list[Record], items: Items, pictures: dict[str, dict[str, Any]], emotions: list[str]
+) -> pa.Table:
+    """Return the rows; of several names for one picture the first counts."""
     rows: dict[str, dict[str, Any]] = {}
-    for record in items.records:
-        row = _label(pictures[record.path], record, info)
+    for record in records:
+        row = _label(pictures[record.path], record, items.info)
         kept = rows.setdefault(row["image_id"], row)
         if kept is not row:
-            detail = (
-                f"the same bytes as {kept['source']}/{kept['source_id']}, which has a row of the table too"
-            )
-            items.rejects.append(Reject(record.path, Reason.EXACT_DUPLICATE, detail))
-    table = pa.Table.from_pylist(list(rows.values()), schema=manifest_schema(emotions))
-    return table, len(items.records) - len(rows)
+            other = f"{kept['source']}/{kept['source_id']}"
+            items.merge(record.path, f"the same bytes as {other}, which has a row of the table too")
+    return pa.Table.from_pylist(list(rows.values()), schema=manifest_schema(emotions))
 
 
 def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -63,18 +63,3 @@ class Probe:
             "height_px": picture.rgb.shape[0],
             "decode_warning": picture.warning,
         }
-
-
-def mark_placeholders(probed: pa.Table, least: int) -> pa.Table:
-    """Give the reason `placeholder` to pictures whose same pixels bear at least `least` file names."""
-    names: dict[str, set[str]] = {}
-    rows = probed.to_pylist()
-    for row in rows:
-        if row["reason"] is None:
-            names.setdefault(row["pixel_id"], set()).add(PurePosixPath(row["path"]).name)
-    for row in rows:
-        n = len(names.get(row["pixel_id"], ()))
-        if row["reason"] is None and n >= least:
-            row["reason"] = str(Reason.PLACEHOLDER)
-            row["detail"] = f"the same picture bears {n} names: what a site shows where a photograph is gone"
-    return pa.Table.from_pylist(rows, schema=PROBED)

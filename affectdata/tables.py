@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
-_ROW_GROUP = 1 << 17
+_ROW_GROUP = 1 << 14
 _DIGEST_ROWS = 1 << 16
 
 
@@ -103,44 +104,75 @@ def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, A
     pyarrow. `metadata` goes under the one key `affectdata`, with `kind`, schema version and digest.
     """
     digest = table_digest(table)
-    document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
-    packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    table = table.replace_schema_metadata({METADATA_KEY: packed})
-    with replace_file(path) as temporary:
-        # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
-        pq.write_table(
-            table.combine_chunks(),
-            temporary,
-            compression="zstd",
-            row_group_size=_ROW_GROUP,
-            use_dictionary=False,
-        )
+    _write(path, [table], _with_metadata(table.schema, digest, kind, metadata))
     return digest
 
 
-def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a table that `write_table` wrote, and its metadata; the digest is checked.
+def write_parts(
+    parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: str, metadata: Mapping[str, Any]
+) -> str:
+    """Write tables one after the other as `write_table` writes one; memory holds one of them at a time.
 
-    Raises:
-        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
-        IntegrityError: the rows are not those that were written.
+    All but the last must fill their row groups. The digest goes by columns and stands in the file, so that
+    the rows are written to a file without a name first, and read from there column by column.
     """
+    with TemporaryFile() as rows:
+        with pq.ParquetWriter(rows, schema, compression="lz4", use_dictionary=False) as writer:
+            for part in parts:
+                writer.write_table(part.combine_chunks(), row_group_size=_ROW_GROUP)
+        rows.seek(0)
+        with pq.ParquetFile(rows) as file:
+            digest = _file_digest(file)
+            _write(path, _row_groups(file), _with_metadata(schema, digest, kind, metadata))
+    return digest
+
+
+def _with_metadata(
+    schema: pa.Schema, digest: str, kind: str, metadata: Mapping[str, Any] | None
+) -> pa.Schema:
+    document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
+    packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    return schema.with_metadata({METADATA_KEY: packed})
+
+
+def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+    # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+    with (
+        replace_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        for part in parts:
+            table = part.replace_schema_metadata(schema.metadata).combine_chunks()
+            writer.write_table(table, row_group_size=_ROW_GROUP)
+
+
+def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=columns, use_threads=False)
+
+
+@contextmanager
+def _open(path: Path, kind: str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
+    """Open a table that was written here; anything that Parquet says of it is a ManifestError."""
     try:
         with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
-            table = file.read()
+            yield file, _read_metadata(file.schema_arrow.metadata or {}, path, kind)
     except (OSError, pa.ArrowException) as error:
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
         )
         raise ManifestError(what, where=str(path)) from error
-    packed = (table.schema.metadata or {}).get(METADATA_KEY)
+
+
+def _read_metadata(found: Mapping[bytes, bytes], path: Path, kind: str) -> dict[str, Any]:
+    packed = found.get(METADATA_KEY)
     if packed is None:
         raise ManifestError(
             f"{path.name} carries no affectdata metadata",
             where=str(path),
             fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
         )
-    metadata = json.loads(packed)
+    metadata: dict[str, Any] = json.loads(packed)
     if metadata["kind"] != kind:
         raise ManifestError(
             f"{path.name} is a table of kind {metadata['kind']!r}, not {kind!r}", where=str(path)
@@ -151,14 +183,42 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
             where=str(path),
             fix="pip install --upgrade affectdata",
         )
-    table = table.replace_schema_metadata(None)
-    if table_digest(table) != metadata["digest"]:
+    return metadata
+
+
+def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a table that `write_table` wrote, and its metadata; the digest is checked.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    with _open(path, kind) as (file, metadata):
+        table = file.read().replace_schema_metadata(None)
+    _compare(table_digest(table), metadata, path)
+    return table, metadata
+
+
+def read_columns(path: Path, kind: str, columns: list[str], check: bool = True) -> Iterator[pa.Table]:
+    """Yield some columns of a table, a row group at a time; those that it lacks are left out.
+
+    Raises:
+        ManifestError, IntegrityError: as `read_table`, before the first rows.
+    """
+    with _open(path, kind) as (file, metadata):
+        if check:
+            _compare(_file_digest(file), metadata, path)
+        for part in _row_groups(file, [name for name in columns if name in file.schema_arrow.names]):
+            yield part.replace_schema_metadata(None)
+
+
+def _compare(digest: str, metadata: Mapping[str, Any], path: Path) -> None:
+    if digest != metadata["digest"]:
         raise IntegrityError(
             f"the rows of {path.name} are not those that were written",
             where=str(path),
             fix="make the file anew",
         )
-    return table, metadata
 
 
 def table_digest(table: pa.Table) -> str:
@@ -166,28 +226,50 @@ def table_digest(table: pa.Table) -> str:
 
     Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
     """
+
+    def blocks(name: str) -> Iterator[pa.ChunkedArray]:
+        for start in range(0, len(table), _DIGEST_ROWS):
+            yield table.column(name).slice(start, _DIGEST_ROWS)
+
+    return _digest(table.schema, len(table), blocks)
+
+
+def _file_digest(file: pq.ParquetFile) -> str:
+    """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
+
+    def blocks(name: str) -> Iterator[pa.ChunkedArray]:
+        held = pa.chunked_array([], file.schema_arrow.field(name).type)
+        for part in _row_groups(file, [name]):
+            held = pa.chunked_array([*held.chunks, *part[name].chunks])
+            while len(held) >= _DIGEST_ROWS:
+                yield held.slice(0, _DIGEST_ROWS)
+                held = held.slice(_DIGEST_ROWS)
+        yield held
+
+    return _digest(file.schema_arrow, file.metadata.num_rows, blocks)
+
+
+def _digest(schema: pa.Schema, n_rows: int, blocks: Callable[[str], Iterable[pa.ChunkedArray]]) -> str:
     digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table.column(name)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_nested(column.type):
-            raise TypeError(f"the column {name} is not flat: {column.type}")
-        digest.update(f"{name}:{column.type}:{len(column)};".encode())
-        for start in range(0, len(column), _DIGEST_ROWS):
-            _update_digest(digest, column.slice(start, _DIGEST_ROWS))
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_nested(kind):
+            raise TypeError(f"the column {field.name} is not flat: {kind}")
+        digest.update(f"{field.name}:{kind}:{n_rows};".encode())
+        for block in blocks(field.name):
+            _update_digest(digest, block.cast(kind))
     return digest.hexdigest()
 
 
 def _update_digest(digest: Any, part: pa.ChunkedArray) -> None:
-    array = part.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # zero chunks
-        return
-    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_string(array.type):
-        filled = array.fill_null("").cast(pa.large_binary())
-        digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
-        digest.update(b"".join(filled.to_pylist()))
+    digest.update(np.packbits(pc.is_valid(part).to_numpy()).tobytes())
+    if pa.types.is_string(part.type):
+        part = pc.fill_null(part, "") if part.null_count else part
+        digest.update(pc.binary_length(part).cast(pa.int64()).to_numpy().tobytes())
+        for chunk in part.chunks:
+            _, ends, text = chunk.buffers()
+            first, last = np.frombuffer(ends, np.int32)[[chunk.offset, chunk.offset + len(chunk)]]
+            digest.update(memoryview(text)[first:last] if last > first else b"")
     else:
-        values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
+        values = pc.fill_null(part, pa.scalar(0).cast(part.type)).to_numpy()
         digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0

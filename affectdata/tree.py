@@ -3,35 +3,102 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.errors import SourceError
 
-PICTURE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
-_JUNK_NAMES = frozenset(
-    {"thumbs.db", ".ds_store", "desktop.ini", "ehthumbs.db", ".gitkeep", ".gitattributes"}
-)
+# For Arrow; of paths in small letters, but for the folders. What `$` says to it, `\Z` says to Python.
+_PICTURE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
+_JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
+_JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
+_BLOCK = 1 << 13  # paths held as Python's strings at once
 
 
 def is_picture_name(path: str) -> bool:
     """Say whether a file's name ends as a picture's does."""
-    return PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES
+    return _has(_PICTURE, path.lower())
 
 
 def is_junk(path: str) -> bool:
     """Say whether a path is what an operating system or an archiver leaves behind."""
-    parts = PurePosixPath(path).parts
-    name = parts[-1].lower()
-    return name in _JUNK_NAMES or name.startswith("._") or "__MACOSX" in parts or parts[0] == ".git"
+    return _has(_JUNK, path.lower()) or _has(_JUNK_FOLDER, path)
 
 
-@dataclass(frozen=True, slots=True)
+def _has(pattern: str, path: str) -> bool:
+    return re.search(pattern.replace("$", r"\Z"), path) is not None
+
+
+def are_pictures(paths: pa.Array) -> pa.Array:
+    """Say of each path what `is_picture_name` says."""
+    return pc.match_substring_regex(pc.utf8_lower(paths), _PICTURE)
+
+
+def are_junk(paths: pa.Array) -> pa.Array:
+    """Say of each path what `is_junk` says."""
+    by_name = pc.match_substring_regex(pc.utf8_lower(paths), _JUNK)
+    return pc.or_(by_name, pc.match_substring_regex(paths, _JUNK_FOLDER))
+
+
+class Paths(Sequence[str]):
+    """Sorted paths, held as one Arrow array: as Python's strings they would take three times the memory."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        rest, blocks = iter(paths), []
+        while block := list(islice(rest, _BLOCK)):
+            blocks.append(pa.array(block, pa.string()))
+        found = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+        self.array = found.take(pc.sort_indices(found))
+
+    @classmethod
+    def _of(cls, array: pa.Array) -> Paths:
+        paths = cls()
+        paths.array = array
+        return paths
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, at: Any) -> Any:
+        return Paths._of(self.array[at]) if isinstance(at, slice) else self.array[at].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.array[start : start + _BLOCK].to_pylist()
+
+    def __contains__(self, path: object) -> bool:
+        at = bisect_left(self, path) if isinstance(path, str) else len(self)  # in the order of code points
+        return at < len(self) and bool(self[at] == path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def filter(self, wanted: pa.Array) -> Paths:
+        """Leave those for which `wanted` is true."""
+        return Paths._of(self.array.filter(wanted))
+
+    def one_per_folder(self) -> list[str]:
+        """Return the first path in each folder: few, and enough to look at the folders."""
+        folders = pc.replace_substring_regex(self.array, "[^/]*$", "").dictionary_encode()
+        _, first = np.unique(folders.indices.to_numpy(), return_index=True)
+        return list(self.array.take(pa.array(np.sort(first))).to_pylist())
+
+    def inside(self, folder: str) -> Paths:
+        """Leave those in a folder, which is empty or ends in a slash."""
+        return self.filter(pc.starts_with(self.array, folder))
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Tree:
     """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
 
@@ -40,13 +107,26 @@ class Tree:
     """
 
     root: Path
-    files: tuple[str, ...]
-    links: tuple[str, ...] = ()
-    bad_names: tuple[str, ...] = ()
+    files: Paths
+    links: tuple[str, ...]
+    bad_names: tuple[str, ...]
 
-    def pictures(self) -> list[str]:
+    def __init__(
+        self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
+    ) -> None:
+        paths = files if isinstance(files, Paths) else Paths(files)
+        found = (root, paths, tuple(sorted(links)), tuple(sorted(bad_names)))
+        for name, value in zip(self.__slots__, found, strict=True):
+            object.__setattr__(self, name, value)
+
+    def pictures(self) -> Paths:
         """List the files whose names end as pictures' do and that are no junk."""
-        return [path for path in self.files if is_picture_name(path) and not is_junk(path)]
+        return self.files.filter(pc.and_not(are_pictures(self.files.array), are_junk(self.files.array)))
+
+    def others(self) -> Paths:
+        """List the files that are neither pictures nor junk."""
+        either = pc.or_(are_pictures(self.files.array), are_junk(self.files.array))
+        return self.files.filter(pc.invert(either))
 
     def read_bytes(self, path: str, most: int = -1) -> bytes:
         """Read one listed file, or its first `most` bytes."""
@@ -71,19 +151,25 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
         )
     if not root.is_dir():
         raise SourceError(f"{root} does not exist", fix="give the folder that the source was unpacked to")
-    files: list[str] = []
     links: list[str] = []
     bad_names: list[str] = []
-    for path, is_plain in _walk(root, leave_out and leave_out.resolve()):
+    files = Paths(_plain_files(_walk(root, leave_out and leave_out.resolve()), links, bad_names))
+    if not files and not links and not bad_names:
+        raise SourceError(f"{root} is empty", fix="give the folder that the source was unpacked to")
+    return Tree(root, files, links, bad_names)
+
+
+def _plain_files(found: Iterable[tuple[str, bool]], links: list[str], bad_names: list[str]) -> Iterator[str]:
+    for path, is_plain in found:
         try:
             path.encode()
         except UnicodeEncodeError:
             bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
             continue
-        (files if is_plain else links).append(path)
-    if not files and not links and not bad_names:
-        raise SourceError(f"{root} is empty", fix="give the folder that the source was unpacked to")
-    return Tree(root, tuple(sorted(files)), tuple(sorted(links)), tuple(sorted(bad_names)))
+        if is_plain:
+            yield path
+        else:
+            links.append(path)
 
 
 def _walk(root: Path, leave_out: Path | None) -> Iterator[tuple[str, bool]]:
@@ -93,14 +179,13 @@ def _walk(root: Path, leave_out: Path | None) -> Iterator[tuple[str, bool]]:
         if leave_out and prefix and (root / prefix).resolve() == leave_out:
             continue
         try:
-            entries = list(os.scandir(root / prefix))
+            for entry in os.scandir(root / prefix):
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path + "/")
+                else:
+                    yield path, entry.is_file(follow_symlinks=False)
         except OSError as error:
             raise SourceError(
                 f"cannot list {root / prefix}: {error.strerror}", where=str(root / prefix)
             ) from error
-        for entry in entries:
-            path = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path + "/")
-            else:
-                yield path, entry.is_file(follow_symlinks=False)

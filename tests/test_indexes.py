@@ -6,11 +6,13 @@ import csv
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from affectdata.indexes import compare_index, find_index, read_index
 from affectdata.registry import find_plugins
 
+NONE = "0" * 64
 INDEXES = sorted((Path(__file__).parents[1] / "manifests" / "index").glob("*.csv"))
 
 
@@ -31,16 +33,18 @@ def test_the_counts_are_the_published_ones() -> None:
 
 def test_a_copy_is_told_from_the_index() -> None:
     known = list(read_index(find_index("gaped") or Path()))
-    assert compare_index("gaped", known)[0].text == "730 of 730 files identical to the indexed copy"
-    (changed,) = compare_index("gaped", [*known[4:], "0" * 64])
+    assert (
+        compare_index("gaped", [pa.array(known)])[0].text == "730 of 730 files identical to the indexed copy"
+    )
+    (changed,) = compare_index("gaped", [pa.array(known[4:]), pa.array([NONE])])
     assert changed.text.startswith("726 of 730 files identical to the indexed copy; not here: ")
     assert changed.text.endswith(" and 1 more; 1 here are not in the index")
 
 
 def test_another_collection_is_called_that() -> None:
-    (other,) = compare_index("gaped", ["0" * 64])
+    (other,) = compare_index("gaped", [pa.array([NONE])])
     assert other.text == "none of the 730 indexed files: another copy, or not gaped"
 
 
 def test_a_source_without_an_index_says_nothing() -> None:
-    assert find_index("table") is None and compare_index("table", ["0" * 64]) == []
+    assert find_index("table") is None and compare_index("table", [pa.array([NONE])]) == []

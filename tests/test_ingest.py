@@ -7,8 +7,9 @@ import random
 import shutil
 import signal
 import subprocess
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectdata import ingest as ingest_module
-from affectdata import load_manifest
+from affectdata import joined, load_manifest, memo, spill
 from affectdata import tree as tree_module
 from affectdata.errors import SourceError, UsageError
-from affectdata.ingest import IngestResult, Probe, ingest, recognise
+from affectdata.ingest import IngestResult, ingest, recognise
 from affectdata.manifest import write_manifest
-from affectdata.sources._protocol import ReadOptions
+from affectdata.probe import Probe
+from affectdata.records import Record
+from affectdata.sources._protocol import Reading, ReadOptions
 from affectdata.tables import read_table
 from affectdata.tree import read_tree
 
@@ -244,6 +247,40 @@ def test_a_picture_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: P
     assert "160 × 120" in rows[0]["detail"] and rows[1]["detail"] == "No such file or directory"
 
 
+# --- memory
+
+
+def test_few_records_are_alive_at_once(
+    small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tracked(Record):
+        __slots__ = ("__weakref__",)
+
+    alive: set[int] = set()
+    most = 0
+    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+    plugin = ingest_module.load_plugin("sources", "gaped")
+
+    def read(tree: object, options: object) -> Reading:
+        def items() -> Iterator[Record]:
+            nonlocal most
+            for number in range(3000):
+                record = Tracked(
+                    path if number == 0 else f"{number}.bmp", str(number), extra={"n": str(number)}
+                )
+                alive.add(number)
+                weakref.finalize(record, alive.discard, number)
+                yield record
+                most = max(most, len(alive))
+
+        return Reading(plugin.INFO, items())
+
+    monkeypatch.setattr(plugin, "read", read)
+    result = ingest(small_gaped, out=tmp_path)
+    assert (result.counts["kept"], reasons(result)["7.bmp"]) == (1, "unreadable")
+    assert 1 <= most <= 2
+
+
 # --- the columns
 
 
@@ -317,8 +354,13 @@ def test_equal_input_gives_equal_bytes(
         ingest(spoiled, out=tmp_path / "shuffled")
     assert written(tmp_path / "shuffled") == first
     for size in (1, 7):
-        monkeypatch.setattr(ingest_module, "_BATCH", size)
-        monkeypatch.setattr(ingest_module, "_JOIN_ROWS", size)
+        for module, name in (
+            (joined, "_BATCH"),
+            (joined, "_PAIRS"),
+            (spill, "_BUFFER"),
+            (memo, "_BLOCK_ROWS"),
+        ):
+            monkeypatch.setattr(module, name, size)
         assert again(f"batches of {size}", workers=2) == first
 
 
@@ -471,7 +513,7 @@ def test_a_full_disk_between_two_tables_leaves_each_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(ingest_module, "write_manifest", full)
+        patch.setattr(ingest_module, "write_parts", full)
         ingest(gaped_copy, out=out, replace=True)
     assert load_manifest(out / "gaped.parquet").digest == before.digest
     assert ingest(gaped_copy, out=out, replace=True).counts["kept"] == 17
@@ -479,7 +521,7 @@ def test_a_full_disk_between_two_tables_leaves_each_whole(
 
 SLOW = """
 import os, time
-from affectdata.ingest import Probe
+from affectdata.probe import Probe
 probe = Probe._probe
 def slow(self, path):
     os.write(2, b"probing\\n")  # at once: two threads do it

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from affectdata import joined
+from affectdata import memo as memo_module
 from affectdata import probe as probe_module
 from affectdata.imaging import decode
 from affectdata.ingest import ingest
@@ -86,3 +88,40 @@ def test_an_interrupted_run_is_gone_on_with(gaped_copy: Path, tmp_path: Path, op
     assert 0 < n_first < n_pictures
     result = ingest(gaped_copy, out=tmp_path / "out", workers=1)
     assert len(opened) == n_pictures and result.counts["kept"] == n_pictures
+
+
+@pytest.mark.parametrize("cut", [1, 200])
+def test_a_memo_that_was_cut_off_is_believed_up_to_there(
+    cut: int, gaped_copy: Path, tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memo_module, "_BLOCK_ROWS", 5)
+    monkeypatch.setattr(joined, "_BATCH", 5)
+    ingest(gaped_copy, out=tmp_path / "out", workers=1)
+    n = len(opened)
+    memo = tmp_path / "out" / MEMO
+    memo.write_bytes(memo.read_bytes()[:-cut])
+    ingest(gaped_copy, out=tmp_path / "out")
+    assert 0 < len(opened) - n <= 5
+    ingest(gaped_copy, out=tmp_path / "out")
+    assert len(opened) - n <= 5  # and what was opened again is noted
+
+
+def test_a_changed_byte_is_noticed(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
+    first = ingest(gaped_copy, out=tmp_path / "out")
+    n = len(opened)
+    memo = tmp_path / "out" / MEMO
+    data = bytearray(memo.read_bytes())
+    data[-len(data) // 2] ^= 1
+    memo.write_bytes(data)
+    second = ingest(gaped_copy, out=tmp_path / "out")
+    assert len(opened) == 2 * n and second.digest == first.digest
+
+
+def test_a_memo_does_not_grow_with_every_run(gaped_copy: Path, tmp_path: Path) -> None:
+    sizes = []
+    for number in range(4):
+        for path in gaped_copy.glob("*/*.bmp"):
+            os.utime(path, ns=(number, number))
+        ingest(gaped_copy, out=tmp_path / "out")
+        sizes.append((tmp_path / "out" / MEMO).stat().st_size)
+    assert max(sizes) < 1.5 * sizes[0]

@@ -21,11 +21,13 @@ from affectdata import tables
 from affectdata.errors import InputError, IntegrityError, ManifestError
 from affectdata.schema import METADATA_KEY
 from affectdata.tables import (
+    read_columns,
     read_json,
     read_table,
     replace_file,
     table_digest,
     write_json,
+    write_parts,
     write_table,
     write_text,
 )
@@ -70,11 +72,11 @@ def test_a_table_whose_writing_fails_leaves_the_old_one(
     write_table(table, path, "manifest")
     before = path.read_bytes()
 
-    def fail(_table: pa.Table, where: Path, **options: Any) -> None:
+    def fail(where: Path, *_: Any, **options: Any) -> None:
         where.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.pq, "write_table", fail)
+    monkeypatch.setattr(tables.pq, "ParquetWriter", fail)
     with pytest.raises(OSError, match="No space left"):
         write_table(table.slice(1), path, "manifest")
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
@@ -287,3 +289,35 @@ def test_minus_zero_is_zero() -> None:
 def test_columns_that_are_not_flat_have_no_digest() -> None:
     with pytest.raises(TypeError, match="not flat"):
         table_digest(pa.table({"lists": [[1], [2, 3]]}))
+
+
+def test_parts_are_written_as_one_table_is(tmp_path: Path) -> None:
+    n = 2 * tables._DIGEST_ROWS + 5
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "id": [f"{number:x}" for number in rng.integers(0, 2**60, n).tolist()],
+            "few": pa.array([None if number % 3 else "é" * (number % 5) for number in range(n)]),
+            "none": pa.nulls(n, pa.string()),
+            "share": pa.array(np.where(rng.random(n) < 0.5, -0.0, 1.5), mask=rng.random(n) < 0.3),
+            "flag": rng.random(n) < 0.5,
+        }
+    )
+    digest = write_table(table, tmp_path / "whole.parquet", "manifest", {"name": "x"})
+    parts = [table.slice(at, 3 * tables._ROW_GROUP) for at in range(0, n, 3 * tables._ROW_GROUP)]
+    path = tmp_path / "parts.parquet"
+    assert write_parts(parts, table.schema, path, "manifest", {"name": "x"}) == digest
+    assert path.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert table_digest(table.combine_chunks()) == digest == read_table(path, "manifest")[1]["digest"]
+    columns = pa.concat_tables(read_columns(path, "manifest", ["few", "absent"]))
+    assert columns.equals(table.select(["few"]))
+
+
+def test_columns_of_a_table_whose_rows_were_changed_are_refused(tmp_path: Path, table: pa.Table) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest")
+    metadata = pq.read_schema(path).metadata
+    pq.write_table(table.slice(1).replace_schema_metadata(metadata), path)
+    with pytest.raises(IntegrityError, match="not those that were written"):
+        list(read_columns(path, "manifest", table.column_names[:1]))
+    assert len(list(read_columns(path, "manifest", table.column_names[:1], check=False))) == 1

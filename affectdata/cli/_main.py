@@ -64,10 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _keep_freed_memory() -> None:
     """Stop glibc from giving each picture's buffers back to the kernel: page faults cost more than the work.
 
-    Only for a process of our own; a library must not change its host's allocator.
+    Arrow shares its heap, where a pool of its own would hold on to as much again. Only for a process of our
+    own; a library must not change its host's allocator.
     """
     if sys.platform != "linux":
         return
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt:
         for parameter, value in _MALLOC.items():

@@ -100,13 +100,13 @@ def command(
 
 
 def _print(result: IngestResult) -> None:
-    info, manifest = result.info, result.manifest
+    info = result.info
     say(f"{info.title} ({info.name}): {result.why}")
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
     say(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
         note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
-    by_subtype = _counts(result, "subtype")
+    by_subtype = _count_subtypes(result)
     if by_subtype:
         say()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
@@ -128,12 +128,12 @@ def _print(result: IngestResult) -> None:
             say(f"  {finding.text}")
     reasons = _say_rejects(result)
     say(f"\nterms: {info.license}")
-    say(f"wrote {manifest.path}")
+    say(f"wrote {result.path}")
     document(
         "affectdata/ingest/1",
         {
-            "manifest": str(manifest.path),
-            "digest": manifest.digest,
+            "manifest": str(result.path),
+            "digest": result.digest,
             "source": info.name,
             "recognised_by": result.why,
             "counts": result.counts,
@@ -145,29 +145,29 @@ def _print(result: IngestResult) -> None:
     )
 
 
-def _counts(result: IngestResult, column: str) -> dict[str, int]:
-    query = f"SELECT {column}, count(*) AS n FROM manifest WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
-    return {row[column]: row["n"] for row in result.manifest.sql(query).to_pylist()}
+def _count_subtypes(result: IngestResult) -> dict[str, int]:
+    question = "SELECT subtype, count(*) AS n FROM manifest WHERE subtype IS NOT NULL GROUP BY 1 ORDER BY 1"
+    return {row["subtype"]: row["n"] for row in result.sql(question, "subtype").to_pylist()}
 
 
 def _histogram(result: IngestResult) -> list[int]:
-    query = (
+    question = (
         "SELECT least(floor(valence / 10), 9)::INT AS bin, count(*) AS n "
         "FROM manifest WHERE valence IS NOT NULL GROUP BY 1"
     )
-    counts = {row["bin"]: row["n"] for row in result.manifest.sql(query).to_pylist()}
+    counts = {row["bin"]: row["n"] for row in result.sql(question, "valence").to_pylist()}
     return [counts.get(index, 0) for index in range(10)]
 
 
 def _say_rejects(result: IngestResult) -> dict[str, int]:
-    rejects = [row for row in result.rejects.to_pylist() if row["reason"] != "junk"]
-    reasons: dict[str, int] = {}
-    for row in rejects:
-        reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    if rejects:
-        say("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items())))
-        for row in rejects[:_FIRST_REJECTS]:
+    others = "FROM rejects WHERE reason != 'junk'"
+    counted = result.sql(f"SELECT reason, count(*) AS n {others} GROUP BY 1 ORDER BY 1")
+    reasons = {row["reason"]: row["n"] for row in counted.to_pylist()}
+    n_rejects = sum(reasons.values())
+    if reasons:
+        say("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
+        for row in result.sql(f"SELECT * {others} ORDER BY ALL LIMIT {_FIRST_REJECTS}").to_pylist():
             say(f"  {row['path']}: {row['reason']}: {row['detail']}")
-        if len(rejects) > _FIRST_REJECTS:
-            say(f"  … all {len(rejects)} are in {result.manifest.path.with_suffix('.rejects.parquet')}")
+        if n_rejects > _FIRST_REJECTS:
+            say(f"  … all {n_rejects} are in {result.path.with_suffix('.rejects.parquet')}")
     return reasons

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from affectdata.errors import SourceError
+
+_BLOCK = 1 << 20  # bytes decoded at once
 
 
 def decode_text(data: bytes) -> str:
@@ -18,33 +23,73 @@ def decode_text(data: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_delimited(data: bytes, delimiter: str, name: str) -> tuple[list[str], list[list[str]]]:
+class Lines(Iterable[list[str]]):
+    """The rows of a table, read anew whenever they are asked for: none are held."""
+
+    def __init__(self, read: Callable[[], Iterable[list[str]]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return iter(self._read())
+
+
+def open_text(data: bytes, encoding: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text, as `decode_text` would have them."""
+    if encoding is None:
+        encoding = "utf-8-sig" if _is_utf8(data) else "cp1252"
+    with io.TextIOWrapper(io.BytesIO(data), encoding, "replace") as lines:
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix("\ufeff")
+
+
+def _is_utf8(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data) + 1, _BLOCK):  # the last one is empty if it is no part of a block
+            decoder.decode(data[start : start + _BLOCK], final=start + _BLOCK > len(data))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def parse_delimited(data: bytes, delimiter: str, name: str) -> tuple[list[str], Lines]:
     """Return the header and the rows, cells stripped; rows of empty cells only are left out.
 
     Rows that are short are filled with empty cells.
 
     Raises:
-        SourceError: no header, or a row with more cells than the header.
+        SourceError: no header, or (as the rows are read) one with more cells than the header.
     """
+    return parse_lines(lambda: open_text(data), delimiter, name)
+
+
+def parse_lines(lines: Callable[[], Iterable[str]], delimiter: str, name: str) -> tuple[list[str], Lines]:
+    """Parse as `parse_delimited` does what `lines` yields, each time that it is called."""
+    header = next(_cells(lines(), delimiter, name), [])
+    if not any(header):
+        what = "has no header" if any(line.strip() for line in lines()) else "is empty"
+        raise SourceError(f"{name} {what}", where=f"{name}, line 1", fix="restore it as it was shipped")
+    return header, Lines(lambda: _fit(_cells(lines(), delimiter, name), len(header), name))
+
+
+def _cells(lines: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     try:
-        lines = csv.reader(io.StringIO(decode_text(data), newline=""), delimiter=delimiter)
-        table = [[cell.strip() for cell in row] for row in lines]
+        for row in csv.reader(lines, delimiter=delimiter):
+            yield [cell.strip() for cell in row]
     except csv.Error as error:
         raise SourceError(f"{name} is no delimited text: {error}", where=name) from error
-    if not table or not any(table[0]):
-        what = "has no header" if data.strip() else "is empty"
-        raise SourceError(f"{name} {what}", where=f"{name}, line 1", fix="restore it as it was shipped")
-    header, width = table[0], len(table[0])
-    rows = []
-    for number, row in enumerate(table[1:], 2):
+
+
+def _fit(rows: Iterator[list[str]], width: int, name: str) -> Iterator[list[str]]:
+    """Yield the rows after the first, as wide as that."""
+    for number, row in enumerate(islice(rows, 1, None), 2):
         if len(row) > width and any(row[width:]):
             raise SourceError(
                 f"{name} has a row of {len(row)} cells under a header of {width}",
                 where=f"{name}, line {number}",
             )
         if any(row):
-            rows.append(row[:width] + [""] * (width - len(row)))
-    return header, rows
+            yield row[:width] + [""] * (width - len(row))
 
 
 def require_columns(

@@ -19,7 +19,7 @@ from affectdata.sources._names import fold_path, is_readme
 from affectdata.sources._protocol import Item, Link
 from affectdata.sources._rows import read_row
 from affectdata.sources._tables import TABLE_SUFFIXES, Shape, has_columns, read_table
-from affectdata.tree import Tree, is_junk, is_picture_name
+from affectdata.tree import Tree, is_picture_name
 
 
 def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
@@ -49,24 +49,19 @@ def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
         found = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
         table = next(found, None)
         return table and f"the columns of {table}"
-    words = set(spec.values.get("emotion", {}))
     pictures = tree.pictures()
-    cells = [_read_name(path, spec) or {} for path in pictures]
+    if len(pictures.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
+        return None
+    words = set(spec.values.get("emotion", {}))
+    cells = (_read_name(path, spec) or {} for path in pictures)
     here = {each.get(spec.columns.get("emotion", "")) for each in cells}
-    alone = len({PurePosixPath(path).parent for path in pictures}) == 1
-    if len(here) < 2 or not here <= words or not alone or _others(tree):
+    if len(here) < 2 or not here <= words:
         return None
     return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
 
 
 def _match(tree: Tree, patterns: list[str]) -> list[str]:
     return [path for path in tree.files if any(path == each or fnmatchcase(path, each) for each in patterns)]
-
-
-def _others(tree: Tree) -> list[str]:
-    """List the files that are no pictures, junk or readmes."""
-    pictures = set(tree.pictures())
-    return [path for path in tree.files if path not in pictures and not is_junk(path) and not is_readme(path)]
 
 
 def _shape(spec: ColumnMap) -> Shape:
@@ -85,18 +80,10 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
     if not spec.patterns:
         yield from _read_names(tree, spec)
         return
-    rows: list[Row] = []
-    for table in tables:
-        yield Annotation(table)
-        for item in _read_rows(tree, table, spec, folder):
-            if isinstance(item, Row):
-                rows.append(item)
-            else:
-                yield item
-    yield from map(Annotation, _url_tables(tree, spec))
-    pictures = [path for path in tree.pictures() if path.startswith(folder)]
+    yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
+    rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, pictures, partial(_fold, spec), pool):
+    for pair in join_rows(rows, tree.pictures().inside(folder), partial(_fold, spec), pool):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
 
 

@@ -12,9 +12,10 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,10 +25,11 @@ import pyarrow.parquet as pq
 import xlrd
 
 from affectdata.errors import SourceError
-from affectdata.sources._delimited import decode_text, parse_delimited
+from affectdata.sources._delimited import Lines, decode_text, open_text, parse_lines
 from affectdata.tree import Tree
 
 _HEAD_BYTES = 1 << 16
+_PARQUET_ROWS = 1 << 12  # held as Python objects at once
 _HEAD_ROWS = 40  # among which a header is looked for
 _MAX_WORKBOOK_BYTES = 1 << 29  # unpacked; a small file can unpack to any size
 _BOOKS = {".xlsx", ".xlsm", ".xls"}
@@ -75,7 +77,7 @@ def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
     return _find_header(head, shape.needed) is not None
 
 
-def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[str], list[list[str]]]:
+def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[str], Lines]:
     """Read one table; cells are stripped text, whole floats without `.0`, empty rows left out.
 
     A name that is there twice becomes `M`, `M#2`; a column without one is called by its place, `#1`.
@@ -91,6 +93,7 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
         raise SourceError(
             f"{suffix} files are not read", where=path, fix="save the table as .xlsx, .csv or .parquet"
         )
+    rows: Iterable[list[str]]
     if suffix in _BOOKS:
         header, rows = _fit(_from_header(_read_rows(data, path, shape.sheet), shape), path)
     elif suffix == ".parquet":
@@ -99,18 +102,21 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
         header, rows = _read_json_lines(data, path)
     else:
         header, rows = _read_text(data, path, shape)
-    return unique_names(header), [row for row in rows if any(row)]
+    return unique_names(header), Lines(lambda: (row for row in rows if any(row)))
 
 
-def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], list[list[str]]]:
-    text = _decode(data, shape.encoding, path)
-    head = [_cells(line, shape.delimiter) for line in text.split("\n", _HEAD_ROWS)[:_HEAD_ROWS]]
-    at = _find_header(head, shape.needed)
-    text = text.split("\n", shape.skip_rows if at is None else at)[-1]
-    delimiter = shape.delimiter or _guess_delimiter(text)
-    if at is None and shape.names:
-        text = delimiter.join(shape.names) + "\n" + text
-    return parse_delimited(text.encode(), delimiter, path)
+def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
+    _check_encoding(data, shape.encoding, path)
+
+    def lines() -> Iterator[str]:
+        return open_text(data, shape.encoding)
+
+    head = [line.rstrip("\n") for line in islice(lines(), _HEAD_ROWS)]
+    at = _find_header([_cells(line, shape.delimiter) for line in head], shape.needed)
+    skipped = shape.skip_rows if at is None else at
+    delimiter = shape.delimiter or _guess_delimiter(next(islice(lines(), skipped, None), ""))
+    names = [delimiter.join(shape.names) + "\n"] if at is None and shape.names else []
+    return parse_lines(lambda: chain(names, islice(lines(), skipped, None)), delimiter, path)
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:
@@ -135,11 +141,11 @@ def _from_header(rows: list[list[str]], shape: Shape) -> list[list[str]]:
     return rows[shape.skip_rows if at is None else at :]
 
 
-def _decode(data: bytes, encoding: str | None, path: str) -> str:
+def _check_encoding(data: bytes, encoding: str | None, path: str) -> None:
     if encoding is None:
-        return decode_text(data)
+        return
     try:
-        return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+        data.decode(encoding)
     except UnicodeError as error:
         raise SourceError(
             f"{path} is not {encoding}: {error}", where=path, fix="correct `encoding`"
@@ -181,13 +187,18 @@ def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[
     return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
 
 
-def _read_parquet(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:
+def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
     try:
         table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
-    columns = [[_cell_text(cell) for cell in column.to_pylist()] for column in table.columns]
-    return table.column_names, [list(row) for row in zip(*columns, strict=True)]
+
+    def rows() -> Iterator[list[str]]:
+        for batch in table.to_batches(_PARQUET_ROWS):
+            columns = [[_cell_text(cell) for cell in column.to_pylist()] for column in batch.columns]
+            yield from map(list, zip(*columns, strict=True))
+
+    return table.column_names, Lines(rows)
 
 
 def _read_json_lines(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:

@@ -65,7 +65,7 @@ _KNOWN = ("emotion", "image_id")  # they are columns
 def detect(tree: Tree) -> str | None:
     """Recognise EmoSet by its lists beside the folders `image` and `annotation`."""
     lists = _find_lists(tree)
-    folders = {path.split("/")[0] for path in tree.files if "/" in path}
+    folders = {path.split("/")[0] for path in tree.files.one_per_folder() if "/" in path}
     return (
         f"{lists[0]} beside image/ and annotation/" if lists and {"image", "annotation"} <= folders else None
     )

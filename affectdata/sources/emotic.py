@@ -74,7 +74,9 @@ _DEPTH = 3  # database/images/name
 
 def detect(tree: Tree) -> str | None:
     """Recognise EMOTIC by its MAT file beside a folder of one of its four databases."""
-    folders = {part for path in tree.pictures() for part in PurePosixPath(path).parts[-_DEPTH:-2]}
+    folders = {
+        part for path in tree.pictures().one_per_folder() for part in PurePosixPath(path).parts[-_DEPTH:-2]
+    }
     table = _find_table(tree)
     return (
         f"{table} beside {min(folders & set(_DATABASES))}/" if table and folders & set(_DATABASES) else None

@@ -96,7 +96,8 @@ def _find(tree: Tree, columns: list[str]) -> str | None:
 def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), pixels, votes])
     faces = list(_read_faces(tree, pixels))
-    header, lines = read_table(tree, votes)
+    header, rows = read_table(tree, votes)
+    lines = list(rows)
     if len(faces) != len(lines):
         raise SourceError(
             f"{pixels} has {len(faces)} rows, {votes} has {len(lines)}",

@@ -71,7 +71,11 @@ def detect(tree: Tree) -> str | None:
     tables = _find_tables(tree)
     if tables:
         return f"votes in {tables[0]}"
-    folders = {PurePosixPath(path).parent.name for path in tree.pictures() if _FOLDER in _folders(tree, path)}
+    folders = {
+        PurePosixPath(path).parent.name
+        for path in tree.pictures().one_per_folder()
+        if _FOLDER in _folders(tree, path)
+    }
     return f"the eight emotions under {_FOLDER}/" if folders >= set(_EMOTIONS) else None
 
 

@@ -35,13 +35,13 @@ from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
 from affectdata.sources._columns import MAP_FILE, MAPPED, ColumnMap
-from affectdata.sources._delimited import parse_number, require_columns
+from affectdata.sources._delimited import Lines, parse_number, require_columns
 from affectdata.sources._mapped import read_mapped
 from affectdata.sources._names import find_readmes, slug, spell_split
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.sources._tables import read_head, read_table
-from affectdata.tree import Tree, is_junk
+from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="image_folder",
@@ -68,11 +68,10 @@ def detect(tree: Tree) -> str | None:
             path for path in metadata if path.endswith(".parquet") or "file_name" in read_head(tree, path)
         ]
         return f"file names in {named[0]}" if named and tree.pictures() else None
-    pictures = set(tree.pictures())
-    others = [path for path in tree.files if path not in pictures and not is_junk(path)]
+    pictures = tree.pictures().one_per_folder()
     classes = sorted({_class_of(path) or "" for path in pictures})
     flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in pictures)
-    if set(others) - set(find_readmes(tree)) or not flat or len(classes) < 2:
+    if set(tree.others()) - set(find_readmes(tree)) or not flat or len(classes) < 2:
         return None
     if not all(_WORD.fullmatch(name) for name in classes):
         return None
@@ -156,7 +155,7 @@ def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
     return parse_model(ColumnMap, document, str(tree.root / path))
 
 
-def _find_scale(header: list[str], rows: list[list[str]], rating: str, path: str) -> list[float]:
+def _find_scale(header: list[str], rows: Lines, rating: str, path: str) -> list[float]:
     if f"{rating}_raw" in header:
         return [0.0, 100.0]
     ends = []

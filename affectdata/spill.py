@@ -1,0 +1,102 @@
+"""Rows on disk while a job runs, so that its memory does not grow with them.
+
+In: tables, or rows one by one. Out: the same rows in tables of bounded size, as they came or by rank. The
+files have no names: they are gone with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from tempfile import TemporaryFile
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_BUFFER = 1 << 10  # rows held as Python objects at once
+_PART = 1 << 14  # rows given back at once; more where there would be more files
+_MOST_FILES = 64
+_RANK = "rank"
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Spill:
+    """Rows of one schema on disk; all that are there are read before more are added."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._n = 0
+        self._rows: list[dict[str, Any]] = []
+        self._file = TemporaryFile()  # noqa: SIM115
+        finalize(self, self._file.close)
+        self._writer = pa.ipc.new_stream(self._file, schema, options=_OPTIONS)
+
+    def __len__(self) -> int:
+        return self._n + len(self._rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one row; what it lacks is null."""
+        self._rows.append(row)
+        if len(self._rows) >= _BUFFER:
+            self._flush()
+
+    def append(self, table: pa.Table) -> None:
+        """Add the rows of a table."""
+        self._flush()
+        self._write(table)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._write(pa.Table.from_pylist(self._rows, schema=self.schema))
+            self._rows.clear()
+
+    def _write(self, table: pa.Table) -> None:
+        self._file.seek(0, 2)
+        self._writer.write_table(table.combine_chunks())
+        self._n += len(table)
+
+    def read(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows as they came, or some of their columns."""
+        self._flush()
+        self._file.flush()
+        self._file.seek(0)
+        fields = None if columns is None else [self.schema.get_field_index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        for batch in pa.ipc.open_stream(self._file, options=options) if self._n else ():
+            yield pa.Table.from_batches([batch])
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._file.close()
+
+    def column(self, name: str) -> pa.Array:
+        """Return one column as a whole."""
+        parts = [part[name].chunk(0) for part in self.read([name])]
+        return pa.concat_arrays([pa.array([], self.schema.field(name).type), *parts])
+
+
+def in_order(
+    parts: Iterable[tuple[pa.Table, np.ndarray]], schema: pa.Schema, n_rows: int
+) -> Iterator[pa.Table]:
+    """Yield rows by their rank, 0 to n_rows - 1; those of a negative rank are left out.
+
+    `parts` are tables and the ranks of their rows. Every table given back but the last has the same number of
+    rows, a multiple of 2¹⁴ that depends on `n_rows` alone.
+    """
+    n_each = _PART * max(1, -(-n_rows // (_PART * _MOST_FILES)))
+    ranked = schema.append(pa.field(_RANK, pa.int64()))
+    spills = [Spill(ranked) for _ in range(-(-n_rows // n_each))]
+    for part, ranks in parts:
+        order = np.argsort(ranks, kind="stable")
+        order = order[np.searchsorted(ranks[order], 0) :]
+        part = part.append_column(_RANK, pa.array(ranks)).take(pa.array(order))
+        ends = np.searchsorted(ranks[order], np.arange(len(spills) + 1) * n_each)
+        for spill, start, end in zip(spills, ends, ends[1:], strict=False):
+            if start < end:
+                spill.append(part.slice(start, end - start))
+    for spill in spills:
+        whole = pa.concat_tables(spill.read(), promote_options="none").combine_chunks()
+        spill.close()
+        yield whole.take(pc.sort_indices(whole[_RANK])).drop_columns([_RANK])
