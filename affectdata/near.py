@@ -32,16 +32,19 @@ def find_near(
     few arrays as long as `a`, also where many hashes share a key.
     """
     bands, n_keyed = _choose_bands(a, a if b is None else b, max_bits)
+    # For one table after another: fresh pages cost more than the work.
+    space, own_space = np.empty((4, len(a)), np.uint64), np.empty((3, _BLOCK), np.uint64)
     for table in itertools.combinations(range(len(bands)), n_keyed):
-        keys, rows = _sort_by_key(a, bands, table)
+        keys, rows = _sort_by_key(a, bands, table, space[:3])
         n_keys = 1 << sum(bands[band][1] for band in table)
         first = np.zeros(n_keys + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=n_keys), out=first[1:])
-        sorted_a = a[rows]
+        sorted_a = np.take(a, rows, out=space[3], mode="clip")  # with another mode it copies
         if b is None:  # each with those before it in its bucket
             sides = _own_buckets(keys, rows, sorted_a, first)
         else:
-            sides = (_find_buckets(b, start, first, bands, table) for start in range(0, len(b), _BLOCK))
+            starts = range(0, len(b), _BLOCK)
+            sides = (_find_buckets(b, start, first, bands, table, own_space) for start in starts)
         for own_rows, own, begins, ends in sides:
             for at, own_at in _compare(sorted_a, own, begins, ends, max_bits, candidates):
                 fresh = _is_first(sorted_a[at] ^ own[own_at], bands, table)
@@ -54,9 +57,11 @@ def _own_buckets(keys: np.ndarray, rows: np.ndarray, a: np.ndarray, first: np.nd
         yield rows[part], a[part], first[keys[part]], np.arange(start, min(start + _BLOCK, len(a)))
 
 
-def _find_buckets(b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...]) -> Side:
+def _find_buckets(
+    b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...], space: np.ndarray
+) -> Side:
     """Return a block of `b` in the order of its keys: indices, hashes, begin and end of its bucket in `a`."""
-    keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table)
+    keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table, space)
     rows += start
     return rows, b[rows], first[keys], first[keys + 1]
 
@@ -88,17 +93,24 @@ def _mask(band: tuple[int, int]) -> np.uint64:
     return np.uint64(((1 << width) - 1) << low)
 
 
-def _sort_by_key(hashes: np.ndarray, bands: Bands, table: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys of hashes in ascending order, and the index of each."""
-    packed = np.zeros(len(hashes), np.uint64)
-    for band in table:
-        low, width = bands[band]
-        packed <<= np.uint64(width)
-        packed |= (hashes & _mask(bands[band])) >> np.uint64(low)
-    packed <<= np.uint64(32)
-    packed |= np.arange(len(hashes), dtype=np.uint64)
+def _sort_by_key(
+    hashes: np.ndarray, bands: Bands, table: tuple[int, ...], space: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the keys of hashes in ascending order, and the index of each; both lie in `space`."""
+    packed, keys, rows = space[:, : len(hashes)]
+    for start in range(0, len(hashes), _BLOCK):
+        part, into = hashes[start : start + _BLOCK], packed[start : start + _BLOCK]
+        into[:] = 0
+        for band in table:
+            low, width = bands[band]
+            into <<= np.uint64(width)
+            into |= (part & _mask(bands[band])) >> np.uint64(low)
+        into <<= np.uint64(32)
+        into |= np.arange(start, start + len(part), dtype=np.uint64)
     packed.sort()  # whole numbers: several times as fast as `argsort`
-    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    np.right_shift(packed, np.uint64(32), out=keys)
+    np.bitwise_and(packed, np.uint64(0xFFFFFFFF), out=rows)
+    return keys.view(np.int64), rows.view(np.int64)
 
 
 def _compare(
