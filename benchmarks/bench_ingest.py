@@ -21,7 +21,8 @@ import xxhash
 from _bench import compare, make_pictures, parse_options, real_root, write_section
 from PIL import Image
 
-from affectdata.ingest import _BATCH, ingest
+from affectdata.ingest import ingest
+from affectdata.joined import _BATCH
 from affectdata.probe import Probe
 from affectdata.tree import read_tree
 from affectdata.workers import default_workers, map_ordered
@@ -64,7 +65,7 @@ def main() -> None:
         root, out = real_root() or Path(folder, "pictures"), Path(folder, "out")
         if not real_root():
             make_pictures(root, OPTIONS.pick(60, 1000))
-        names = read_tree(root).pictures()
+        names = list(read_tree(root).pictures())
         rounds = OPTIONS.pick(1, 5)
         loops = {
             "loop of ingest": lambda: loop(root, names),

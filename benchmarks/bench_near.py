@@ -72,15 +72,20 @@ def main() -> None:
         "DuckDB": lambda: found.update(duckdb=by_duckdb(hashes)),
     }
     lines = compare(ways, options.pick(1, 3))
+    many = make_hashes(10 * n)
+    growth = compare(
+        {f"{10 * n:,} hashes": lambda: ours(many), f"{n:,} hashes": lambda: ours(hashes)}, options.pick(1, 3)
+    )
     if found["ours"] != found["duckdb"]:
         raise SystemExit(f"they differ: {found}")
     memory = ["| peak memory of a process | MiB |", "| --- | --- |"]
     memory.append(f"| that only makes {8 * n:,} hashes | {peak_mib(make_hashes, 8 * n):.0f} |")
     memory.append(f"| one view of {n:,} pictures | {peak_mib(identity, n):.0f} |")
+    memory.append(f"| one view of {10 * n:,} pictures | {peak_mib(identity, 10 * n):.0f} |")
     memory.append(f"| eight views of {n:,} pictures | {peak_mib(views, n, False):.0f} |")
     memory.append(f"| eight views of {n // 4:,} pictures, skewed | {peak_mib(views, n // 4, True):.0f} |")
     said = f"{n:,} random hashes, {found['ours']} pairs found by both."
-    write_section("Near-duplicates", [said, "", *lines, "", *memory], ("numpy", "duckdb"))
+    write_section("Near-duplicates", [said, "", *lines, "", *growth, "", *memory], ("numpy", "duckdb"))
 
 
 if __name__ == "__main__":

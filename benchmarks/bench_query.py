@@ -4,13 +4,14 @@
 
 A manifest of generated rows: the histogram of valence by subtype, and one row by its `image_id`, with
 `Manifest.sql` over the loaded manifest, with DuckDB over the same Arrow table, and with DuckDB and pyarrow
-over the Parquet file.
+over the Parquet file; and a look-up in a file of the same rows in no order.
 """
 
 import tempfile
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 from _bench import compare, make_table, parse_options, write_section
 
@@ -47,6 +48,23 @@ def main() -> None:
             },
             rounds,
         )
+        unsorted = Path(folder, "unsorted.parquet")
+        shuffled = manifest.table.take(np.random.default_rng(0).permutation(n))
+        pq.write_table(shuffled, unsorted, compression="zstd", row_group_size=1 << 17, use_dictionary=False)
+        del shuffled
+        by_tool = [
+            compare(
+                {
+                    f"look-up in the file, {tool}": lambda ask=ask: ask(path),
+                    "in an unsorted file": lambda ask=ask: ask(unsorted),
+                },
+                rounds,
+            )
+            for tool, ask in (
+                ("DuckDB", lambda file: bare.sql(one.format(f"'{file}'")).to_arrow_table()),
+                ("pyarrow", lambda file: pq.read_table(file, filters=[("image_id", "=", wanted)])),
+            )
+        ]
         load = compare(
             {
                 "load_manifest, digest checked": lambda: load_manifest(path),
@@ -55,7 +73,11 @@ def main() -> None:
             options.pick(1, 3),
         )
     said = f"{n:,} rows."
-    write_section("Queries", [said, "", *lines, "", *look_up, "", *load], ("duckdb", "pyarrow"))
+    write_section(
+        "Queries",
+        [said, "", *lines, "", *look_up, "", *by_tool[0], "", *by_tool[1], "", *load],
+        ("duckdb", "pyarrow"),
+    )
 
 
 if __name__ == "__main__":
