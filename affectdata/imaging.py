@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from affectdata.errors import DecodeError
 
@@ -113,7 +113,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             if container == "jpeg" and image.mode in ("L", "RGB"):
                 rgb = _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
             else:
-                rgb = _decode_other(image, notes)
+                whole = _read_bmp(image, data) if container == "bmp" else None
+                rgb = _decode_other(image, notes) if whole is None else whole
             turn = _orientation(image, notes)
             frames = getattr(image, "n_frames", 1)
             if container == "png":
@@ -176,6 +177,22 @@ def _check_sums(data: bytes, notes: list[str]) -> None:
         Image.open(io.BytesIO(data)).verify()  # decoding does not compare the sums of the pixel chunks
     except Exception as error:
         notes.append(_first_line(error, "broken PNG file"))
+
+
+def _read_bmp(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """Read the pixels of a whole 24-bit BMP, where Pillow found them; None for every other one.
+
+    Pillow unpacks and copies them three times; nothing in them can be checked.
+    """
+    codec, _, start, layout = cast(ImageFile.ImageFile, image).tile[0]
+    if codec != "raw" or not isinstance(layout, tuple) or layout[0] != "BGR":
+        return None
+    _, row_bytes, direction = layout
+    if len(data) < start + row_bytes * image.height:
+        return None
+    rows = np.frombuffer(data, np.uint8, row_bytes * image.height, start).reshape(image.height, row_bytes)
+    bgr = rows[::direction, : 3 * image.width].reshape(image.height, image.width, 3)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:

@@ -97,6 +97,6 @@ def in_order(
             if start < end:
                 spill.append(part.slice(start, end - start))
     for spill in spills:
-        whole = pa.concat_tables(spill.read(), promote_options="none").combine_chunks()
+        whole = pa.concat_tables(spill.read())
         spill.close()
         yield whole.take(pc.sort_indices(whole[_RANK])).drop_columns([_RANK])

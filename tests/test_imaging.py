@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+from affectdata import imaging
 from affectdata.errors import DecodeError
 from affectdata.imaging import PIXEL_LIBRARIES, decode, encode, pixel_versions, resize
 from affectdata.sources._sample import draw_picture
@@ -192,6 +193,21 @@ def test_lossless_containers_give_the_pixels_back(
 ) -> None:
     decoded = decode(as_bytes(picture, container))
     assert np.array_equal(decoded.rgb, picture) and decoded.warning is None
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 64])  # rows are filled up to four bytes
+@pytest.mark.parametrize("bottom_up", [True, False])
+def test_pixels_of_a_24_bit_bmp_are_pillows(width: int, bottom_up: bool, as_bytes: AsBytes) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (5, width, 3)).astype(np.uint8)
+    data = bytearray(as_bytes(pixels, "BMP"))
+    if not bottom_up:
+        data[22:26] = struct.pack("<i", -5)  # the height in a BITMAPINFOHEADER
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(expected, pixels if bottom_up else pixels[::-1])
+    assert np.array_equal(decode(bytes(data)).rgb, expected)
+    assert imaging._read_bmp(Image.open(io.BytesIO(data)), bytes(data)) is not None
+    with pytest.raises(DecodeError, match="truncated"):
+        decode(bytes(data[:-1]))
 
 
 def test_an_8_bit_palette_bmp_as_in_gaped(picture: np.ndarray, as_bytes: AsBytes) -> None:
