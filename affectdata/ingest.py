@@ -240,7 +240,9 @@ def write_tables(
     )
     write_table(items.rejects_table(), path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
-    return path, write_parts(_keep_splits(rows, splits, path, items.findings), schema, path, KIND, metadata)
+    if splits is not None:
+        rows = _keep_splits(rows, splits, path, items.findings)
+    return path, write_parts(rows, schema, path, KIND, metadata)
 
 
 def _notice(path: Path, edges: pa.Table, items: Items) -> Iterator[Finding]:
@@ -265,15 +267,16 @@ def _read_splits(path: Path, findings: list[Finding]) -> pa.Table | None:
     except AffectdataError as error:
         findings.append(Finding("replaced", f"{path} could not be read and is replaced: {error.what}"))
         return None
-    return pa.concat_tables(part.filter(pc.is_valid(part["split"])) for part in parts)
+    splits = pa.concat_tables(part.filter(pc.is_valid(part["split"])) for part in parts)
+    return splits if len(splits) or FOLD.name in splits.column_names else None
 
 
 def _keep_splits(
-    rows: Iterable[pa.Table], splits: pa.Table | None, path: Path, findings: list[Finding]
+    rows: Iterable[pa.Table], splits: pa.Table, path: Path, findings: list[Finding]
 ) -> Iterator[pa.Table]:
     n_kept = 0
     for part in rows:
-        kept = part if splits is None else adopt_splits(part, splits)
+        kept = adopt_splits(part, splits)
         n_kept += part["split"].null_count - kept["split"].null_count
         yield kept
     if n_kept:

@@ -27,6 +27,8 @@ _BATCH = 16  # pictures probed per call
 _PAIRS = 1 << 10  # merged pictures held as Python objects at once
 _LABEL = ("subtype", "emotion", *(f"{name}{part}" for name in RATINGS for part in ("_raw", "_sd", "_n")))
 _SEEN = [name for name in PROBED.names if name not in ("path", "reason", "detail")]
+_GROUP = "group"  # the place of the record that a group is called by
+_SEEN_SCHEMA = pa.schema([*(PROBED.field(name) for name in _SEEN), (_GROUP, pa.int64())])
 
 
 def probe_all(
@@ -176,17 +178,21 @@ class Joined:
         schema = manifest_schema(emotions)
         groups = self._first_of_groups()
         labels = ((spread_emotions(part, emotions), self._rank[place]) for part, place in self._labels())
-        seen = ((part.select(_SEEN), self._rank[at]) for part, at in self._memo.read())
-        start = 0
-        for one, other in zip(
-            in_order(labels, spread_emotions(LABELS.empty_table(), emotions).schema, len(self)),
-            in_order(seen, pa.schema(PROBED.field(name) for name in _SEEN), len(self)),
-            strict=True,
-        ):
+        seen = (
+            (part.select(_SEEN).append_column(_GROUP, pa.array(groups[self._rank[at]])), self._rank[at])
+            for part, at in self._memo.read()
+        )
+
+        def join(one: pa.Table, other: pa.Table) -> pa.Table:
             columns = {name: table[name] for table in (one, other) for name in table.column_names}
-            columns["group_id"] = self._hex(groups[start : start + len(one)])
-            start += len(one)
-            yield pa.table([columns[name] for name in schema.names], schema=schema)
+            columns["group_id"] = self._hex(columns[_GROUP].to_numpy())
+            return pa.table([columns[name] for name in schema.names], schema=schema)
+
+        return map(
+            join,
+            in_order(labels, spread_emotions(LABELS.empty_table(), emotions).schema, len(self)),
+            in_order(seen, _SEEN_SCHEMA, len(self)),
+        )
 
 
 def _bytes(digits: pa.ChunkedArray, width: int) -> np.ndarray:

@@ -97,6 +97,10 @@ def in_order(
             if start < end:
                 spill.append(part.slice(start, end - start))
     for spill in spills:
-        whole = pa.concat_tables(spill.read())
-        spill.close()
-        yield whole.take(pc.sort_indices(whole[_RANK])).drop_columns([_RANK])
+        yield _take_all(spill)  # no name here holds on to it
+
+
+def _take_all(spill: Spill) -> pa.Table:
+    whole = pa.concat_tables(spill.read())
+    spill.close()
+    return whole.take(pc.sort_indices(whole[_RANK])).drop_columns([_RANK])

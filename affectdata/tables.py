@@ -120,6 +120,7 @@ def write_parts(
         with pq.ParquetWriter(rows, schema, compression="lz4", use_dictionary=False) as writer:
             for part in parts:
                 writer.write_table(part.combine_chunks(), row_group_size=_ROW_GROUP)
+                del part  # before the next one is made
         rows.seek(0)
         with pq.ParquetFile(rows) as file:
             digest = _file_digest(file)
@@ -142,8 +143,9 @@ def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
         pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
     ):
         for part in parts:
-            table = part.replace_schema_metadata(schema.metadata).combine_chunks()
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+            part = part.replace_schema_metadata(schema.metadata).combine_chunks()
+            writer.write_table(part, row_group_size=_ROW_GROUP)
+            del part
 
 
 def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
