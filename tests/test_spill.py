@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectdata import spill
+from affectdata import spill, tables
 from affectdata.spill import Spill, in_order
 
 SCHEMA = pa.schema([("name", pa.string()), ("shares", pa.map_(pa.string(), pa.float64()))])
@@ -28,6 +28,10 @@ def test_rows_and_tables_come_back_as_they_went() -> None:
     rows.add({"name": "d"})
     assert rows.column("name").to_pylist() == ["a", "b", "c", "d"] and len(rows) == 4
     assert [part.column_names for part in rows.read(["name"])] == [["name"]] * 4
+
+
+def test_parts_fill_the_row_groups_of_a_manifest() -> None:
+    assert spill._PART % tables._ROW_GROUP == 0
 
 
 def test_few_rows_are_held_as_objects() -> None:

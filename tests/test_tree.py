@@ -7,13 +7,14 @@ import random
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata import tree as tree_module
 from affectdata.errors import SourceError
-from affectdata.tree import is_junk, is_picture_name, read_tree
+from affectdata.tree import are_junk, are_pictures, is_junk, is_picture_name, read_tree
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -166,3 +167,30 @@ def test_every_name_is_listed_once(tmp_path_factory: pytest.TempPathFactory, fou
         (root / name).touch()
     tree = read_tree(root)
     assert sorted(found) == list(tree.files)
+
+
+def test_paths_are_a_sequence_of_text(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.jpg", "b/1.jpg", "a.txt", "b/c/3.png", "ü.jpg", "._b.jpg")
+    tree = read_tree(tmp_path)
+    assert list(tree.files) == ["._b.jpg", "a.txt", "b/1.jpg", "b/2.jpg", "b/c/3.png", "ü.jpg"]
+    assert [path in tree.files for path in ("ü.jpg", "a.txt", "b", "z", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (tree.files[1], tree.files[-1], list(tree.files[1:2])) == ("a.txt", "ü.jpg", ["a.txt"])
+    assert tree.pictures().one_per_folder() == ["b/1.jpg", "b/c/3.png", "ü.jpg"]
+    assert list(tree.pictures().inside("b/")) == ["b/1.jpg", "b/2.jpg", "b/c/3.png"]
+    assert list(tree.others()) == ["a.txt"]
+
+
+@given(
+    st.text(st.sampled_from("aJ.P/g_\nthumbs"), min_size=1, max_size=12),
+    st.sampled_from(["", ".JPG", ".git/x"]),
+)
+def test_many_paths_are_told_apart_as_one_is(stem: str, end: str) -> None:
+    path = stem + end
+    assert are_pictures(pa.array([path])).to_pylist() == [is_picture_name(path)]
+    assert are_junk(pa.array([path])).to_pylist() == [is_junk(path)]

@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.errors import RecipeError, SourceError, UsageError
+from affectdata.records import Finding, Reason, Reject
 from affectdata.sources._delimited import parse_share
+from affectdata.sources._join import Row, join_rows
 from affectdata.sources._tables import read_table
 from affectdata.tree import read_tree
 
@@ -388,3 +390,21 @@ def test_header_names_become_unique(header: list[str]) -> None:
     names = unique_names(header)
     assert len(set(names)) == len(names) == len(header)
     assert all(name.startswith(title) for name, title in zip(names, header, strict=True))
+
+
+def test_rows_of_one_picture_may_stand_anywhere() -> None:
+    pictures = [f"{number}.jpg" for number in range(40)]
+    rows = [Row("t.csv", str(at), str(at % 40), {"v": str(at % 40 == 7 and at)}) for at in range(80)]
+    items = [*rows[:50], Reject("x", Reason.JUNK, ""), *rows[50:], Row("t.csv", "k", "gone", {})]
+    found = list(join_rows(items, pictures, lambda path: path.removesuffix(".jpg")))
+    assert found[0] == items[50]  # no row: handed on at once
+    pairs = [each for each in found if isinstance(each, tuple)]
+    assert [path for _, path in pairs] == [f"{number}.jpg" for number in range(40) if number != 7]
+    assert [row.key for row, _ in pairs[:3]] == ["0", "1", "2"]
+    rejects = [each for each in found[1:] if isinstance(each, Reject)]
+    assert [(each.path, each.reason) for each in rejects] == [
+        ("7.jpg", Reason.CONFLICTING_RATING),
+        ("t.csv#k", Reason.MISSING_IMAGE),
+    ]
+    assert "t.csv#7, t.csv#47" in rejects[0].detail
+    assert sum(isinstance(each, Finding) for each in found) == 39
