@@ -8,6 +8,8 @@ fresh process, beside one that only reads the rows.
 
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -32,7 +34,8 @@ def make_small_pictures(root: Path, n: int) -> None:
 
 def ingest(root: str) -> None:
     """Run the command."""
-    run(["ingest", root, "--out", f"{root}.out", "--quiet"])
+    with redirect_stdout(StringIO()):
+        run(["ingest", root, "--out", f"{root}.out", "--quiet"])
 
 
 def read(path: str) -> None:
