@@ -158,7 +158,7 @@ def _open(path: Path, kind: str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any
     """Open a table that was written here; anything that Parquet says of it is a ManifestError."""
     try:
         with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
-            yield file, _read_metadata(file.schema_arrow.metadata or {}, path, kind)
+            yield file, _read_metadata(file.metadata.metadata or {}, path, kind)
     except (OSError, pa.ArrowException) as error:
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
