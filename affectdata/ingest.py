@@ -435,6 +435,7 @@ def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
         "url": info.url,
         "redistributable": info.redistributable,
         "evidence": info.evidence,
+        "estimated": list(info.estimated),
         "scales": {name: [scale.low, scale.high] for name, scale in info.scales.items()},
         "subtypes": {
             code: {"name": subtype.name, "sign": subtype.sign, "upright": subtype.upright}

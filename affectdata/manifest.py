@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
-_OF_A_SOURCE = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
+_OF_A_SOURCE = (
+    *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
+)
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
 _NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 

@@ -131,6 +131,10 @@ def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[st
     return {**kept, **new, "extra": canonical_json({**json.loads(picture["extra"]), **was, **extra})}
 
 
+def _estimated(part: dict[str, Any]) -> list[str]:
+    return list(part.get("estimated", []))
+
+
 def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, Any]:
     """Add what the pictures' own sources say of subtypes and groups."""
     subtypes = {code: each for base in onto for code, each in base.metadata["subtypes"].items()}
@@ -139,4 +143,5 @@ def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, A
         **metadata,
         "subtypes": {**subtypes, **metadata["subtypes"]},
         "groups": sorted({*groups, *metadata["groups"]}),
+        "estimated": sorted({column for base in onto for part in base.parts for column in _estimated(part)}),
     }

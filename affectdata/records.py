@@ -95,7 +95,8 @@ class SourceInfo:
     particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
     one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
     so many file names or more is what a site shows where a photograph is gone. `overlay` is a source that has
-    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`).
+    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`). `estimated` are the columns
+    that a machine filled in, also where people looked them over.
     """
 
     name: str
@@ -114,6 +115,7 @@ class SourceInfo:
     variants: tuple[str, ...] = ()
     placeholder_names: int | None = None
     overlay: bool = False
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ def test_merged_rows_bring_their_groups_together(tmp_path: Path) -> None:
 
 def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
     rows = [{"key": str(key), "split": ("train", "val", "test")[key % 3]} for key in range(6)]
-    a = manifest(tmp_path, "a", rows)
+    a = manifest(tmp_path, "a", rows, estimated=["age"])
     b = manifest(tmp_path, "b", [{"key": "new"}, {"key": "0"}])
     both = concat([a, b], "all", tmp_path)
     split = {row["image_id"]: row["split"] for row in both.manifest.table.to_pylist()}
@@ -217,7 +217,8 @@ def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
         later = concat(inputs, "all", tmp_path)
         splits = {row["image_id"]: row["split"] for row in later.manifest.table.to_pylist()}
         assert splits == {**split, image_id("new"): "test", image_id("newest"): None}
-    assert [part["source"] for part in later.manifest.parts] == ["a", "b", "c"]
+    said = {part["source"]: part.get("estimated") for part in later.manifest.parts}
+    assert said == {"a": ["age"], "b": None, "c": None}
 
 
 def test_one_picture_in_two_splits(tmp_path: Path) -> None:

@@ -84,9 +84,14 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
         lines += [
             f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its pictures {pixels}.",
             f"Cite: {each['citation']}",
+            *_estimated(each.get("estimated", [])),  # earlier releases do not say
             "",
         ]
     return lines + (_together(info["terms"]) if "terms" in info else [])  # earlier releases do not say
+
+
+def _estimated(columns: list[str]) -> list[str]:
+    return [f"A machine estimated these columns: {', '.join(columns)}."] if columns else []
 
 
 def _together(terms: dict[str, Any]) -> list[str]:

@@ -75,6 +75,7 @@ class ColumnMap(StrictModel):
     percent: bool = False
     subtypes: dict[str, SubtypeMap] = {}
     groups: list[str] = []
+    estimated: list[str] = []  # columns that a machine filled in
     license: str = "not stated"
     citation: str = "not stated"
     url: str = ""
@@ -126,7 +127,7 @@ class ColumnMap(StrictModel):
         )
         return columns
 
-    @field_validator("values", "groups")
+    @field_validator("values", "groups", "estimated")
     @classmethod
     def _of_columns(cls, names: Mapping[str, object] | list[str], info: ValidationInfo) -> object:
         columns = info.data.get("columns", names)
@@ -166,6 +167,7 @@ class ColumnMap(StrictModel):
                 for code, item in self.subtypes.items()
             },
             groups=tuple(self.groups),
+            estimated=tuple(self.estimated),
             evidence=self.evidence,
             bibtex=self.bibtex,
         )

@@ -38,7 +38,8 @@ In: a release, a backbone, and the source pictures where they are at hand. Out: 
     cascade          what the regressor's output adds to the classifier, second stage's R²
     leak, shift, effects, affect_of_look, probe, copies_and_target   see `leak` and `shift`
     ceiling          R² that the raters' own noise leaves room for, where SD and N are known
-    subgroups        errors per age group, gender, ethnicity of the release's model, with the gap
+    subgroups        errors per age group, gender, ethnicity of the release's model, with the gap;
+                     `estimated`: the sources in which a machine filled that column in
     regrouped        R² of the originals with groups that the recipe did not declare
     not_offered      manifests that could not be tried for the thin bins, and why
     curves           of networks: [{scoring, split, arm, model, points: [{step, phase, loss}]}]; model: a
@@ -77,6 +78,7 @@ from affectdata.train.scores import (
     LABEL_MEASURES,
     SUBGROUPS,
     Scoring,
+    estimated_in,
     score_classes,
     score_head,
     score_subgroups,
@@ -389,7 +391,12 @@ class _Checking:
             true = self.classes[0].of(test)
             said = scoring.labels(RELEASE, name, "image")
         found = {column: score_subgroups(originals.column(column)[rows], true, said) for column in SUBGROUPS}
-        return {column: each for column, each in found.items() if each["groups"]}
+        info = self.prepared.release.info
+        return {
+            column: {**each, "estimated": estimated_in(info, column)}
+            for column, each in found.items()
+            if each["groups"]
+        }
 
     def predictions(self) -> pa.Table:
         """Return one row per original, with what every arm and head said of it (null where not scored)."""

@@ -6,7 +6,7 @@ pooled over sources, a model that only tells the sources apart would score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,3 +213,8 @@ def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray)
         "gap": max(each) - min(each) if each else None,
         "too_few": len(names) - len(groups),
     }
+
+
+def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:
+    """Return the sources of a release (`info`: its release.json) in which a machine filled a column in."""
+    return [each["source"] for each in info["manifests"] if column in each.get("estimated", [])]

@@ -186,8 +186,12 @@ def _say_subgroups(document: Document) -> Iterator[str]:
         yield (
             f"By {column.replace('_', ' ')}, {words} goes from {number(first[measure])} "
             f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number(found['gap'])}."
+            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}."
         )
+
+
+def _say_estimated(sources: list[str]) -> str:
+    return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
 
 
 def _say_caveats(document: Document) -> Iterator[str]:
