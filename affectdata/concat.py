@@ -135,7 +135,7 @@ def _in_conflict(conflicts: list[Conflict]) -> ManifestError:
 
 def _group(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
     """Set `group_id` anew: what hung together in a manifest still does, and look-alikes across them too."""
-    plain = rows.select(["image_id", "group_id", "subject_id"])
+    plain = rows.select(["image_id", "group_id", "source", "subject_id"])
     grouped = assign_groups(plain, edges, ["image_id", "group_id"])
     at = pc.index_in(table["image_id"], grouped["image_id"].combine_chunks())
     place = table.column_names.index("group_id")

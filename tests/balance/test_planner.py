@@ -184,6 +184,16 @@ def test_groups_of_each_manifest_hold_when_there_are_several() -> None:
         assert split[f"o{at}"] == split[f"o{at + 1}"]
 
 
+def test_a_subject_is_one_within_its_source() -> None:
+    rows = [{"key": key, "valence": 10.0 * at, "subject_id": "1"} for at, key in enumerate("ab")]
+    gaped = make_manifest(make_rows(rows))
+    other = make_manifest(make_rows([{"key": "c", "source": "x", "valence": 30.0, "subject_id": "1"}]), "x")
+    recipe = make_recipe(split={"test": 0.3}, strata=[])
+    rows = split_rows(choose_rows([gaped, other], recipe), recipe)
+    groups = dict(zip(rows["source_id"].to_pylist(), rows["group_id"].to_pylist(), strict=True))
+    assert groups["a"] == groups["b"] != groups["c"]
+
+
 def test_one_picture_in_two_manifests_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A"}])
     with pytest.raises(RecipeError, match="one picture is in two of the manifests"):
