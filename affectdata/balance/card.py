@@ -18,6 +18,7 @@ def data_card(info: dict[str, Any]) -> str:
         "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
         "",
         *_folds(info["folds"]),
+        *_lexicon(info.get("lexicon")),  # earlier releases do not say
         f"## Levelling of train, by {info['target']}",
         "",
         *_table(
@@ -55,6 +56,16 @@ def _folds(n: int | None) -> list[str]:
         "too, and score the rows of that one with `copy` 0. Train was levelled as a whole: what is left is",
         "about as level as the folds are alike. Rows of train without a fold fill bins from other sources;",
         "they are always trained on.",
+        "",
+    ]
+
+
+def _lexicon(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    return [
+        "`lexicon_valence` and `lexicon_arousal` are no ratings: they are derived from emotions, as the mean",
+        f"place of {', '.join(found['words'])} in {found['file']} (SHA-256 {found['sha256']}).",
         "",
     ]
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
-from affectdata.balance.recipe import RATED, Recipe
+from affectdata.balance.recipe import NUMERIC, Recipe
 from affectdata.balance.render import RenderSamples
 from affectdata.balance.replay import ReadRendered, released_reader
 from affectdata.hashing import hash_ranks
@@ -80,7 +80,7 @@ def find_originals(release: Release, recipe: Recipe) -> Originals:
     """
     table = release.table.filter(pc.equal(release.table["copy"], 0)).sort_by("image_id")
     cells = assign_cells(table, recipe)
-    edges = cells.edges if recipe.target in RATED else None
+    edges = cells.edges if recipe.target in NUMERIC else None
     y = np.zeros(len(table)) if edges is None else np.asarray(table[recipe.target].to_numpy(), float)
     kind = np.where(own_rows(table, recipe), "own", "filled")
     all_of_them = Originals(table, kind, edges, cells.bin, cells.code, cells.bin_labels, y)
