@@ -19,6 +19,7 @@ from affectdata.hashing import file_hash
 from affectdata.ingest import ingest
 from affectdata.release import check_release
 from affectdata.sources import wikiart_emotions
+from affectdata.train.bank import find_originals
 from tests.made import make_rows, recipe_document
 
 WORDS = (
@@ -147,6 +148,7 @@ def test_paintings_are_levelled_over_the_bins_of_a_lexicon(tmp_path: Path) -> No
         yaml.safe_load((release.path / "recipe.yaml").read_text())["labels"]["lexicon"]["file"] == "vad.csv"
     )
     assert str(tmp_path) not in (release.path / "recipe.yaml").read_text()
+    assert find_originals(release, recipe).edges == [0, 50, 100]  # train-check regresses it
 
 
 def release_recipe(**changes: Any) -> Recipe:
