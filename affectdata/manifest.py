@@ -221,7 +221,12 @@ def find_manifests(folder: Path) -> list[Path]:
     """List the manifests in a folder, by name; rejects, edges and other tables are left out."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)
+    return sorted(path for path in folder.glob("*.parquet") if not is_beside_manifest(path))
+
+
+def is_beside_manifest(path: Path) -> bool:
+    """Say whether a file is called as those beside a manifest: NAME.rejects.parquet, NAME.edges.parquet."""
+    return "." in path.stem
 
 
 def load_others(

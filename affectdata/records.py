@@ -92,11 +92,12 @@ class SourceInfo:
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
     split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
-    particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
-    one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
-    so many file names or more is what a site shows where a photograph is gone. `overlay` is a source that has
-    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`). `estimated` are the columns
-    that a machine filled in, also where people looked them over.
+    particular: where a collection recognises a tree too, that one wins. `takes` are the options (map, name)
+    that it heeds, `variants` the readings of one tree that --variant chooses from, the default first.
+    `placeholder_names`: a picture that bears so many file names or more is what a site shows where a
+    photograph is gone. `overlay` is a source that has no pictures, but labels for those of others (`ingest
+    TABLE --onto MANIFEST`). `estimated` are the columns that a machine filled in, also where people looked
+    them over.
     """
 
     name: str
@@ -112,6 +113,7 @@ class SourceInfo:
     evidence: str = "seen"
     bibtex: str = ""
     generic: bool = False
+    takes: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     placeholder_names: int | None = None
     overlay: bool = False

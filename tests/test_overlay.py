@@ -196,6 +196,21 @@ def test_nothing_to_put_on(put: Callable[..., IngestResult], tmp_path: Path, bas
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_that_nobody_knows(put: Callable[..., IngestResult], tmp_path: Path) -> None:
+    line = "N001,GAPED,Sad,1,4,5"
+    with pytest.raises(SourceError, match=r"no source recognises the table norms\.txt") as caught:
+        put(line, name="norms.txt")
+    assert "--source capd" in caught.value.fix
+    assert put(line, name="norms.txt", source="capd").counts["kept"] == 1
+    with pytest.raises(UsageError, match="capd takes no --name"):
+        put(line, options=ReadOptions(name="mine"))
+    (tmp_path / "columns.yaml").write_text(
+        "{name: mine, table: norms.txt, key: Picture ID, file: 'gaped/{key}', columns: {emotion: Category}}"
+    )
+    options = ReadOptions(map_path=tmp_path / "columns.yaml")
+    assert by_id(put(line, name="norms.txt", source="table", options=options))["N001"]["emotion"] == "sadness"
+
+
 def test_a_table_among_folders_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "capd.csv").write_text(HEADER + "\nN001,GAPED,Sad,1,4,5")
     (tmp_path / "gaped").mkdir()

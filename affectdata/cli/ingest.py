@@ -18,6 +18,7 @@ from affectdata.cli._output import (
     say_table,
     workers_option,
 )
+from affectdata.errors import UsageError
 
 if TYPE_CHECKING:
     from affectdata.ingest import IngestResult
@@ -80,6 +81,12 @@ def command(
         source = "table"
     options = ReadOptions(map_path=map_path, name=name, variant=variant)
     if onto:
+        unheeded = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        if any(unheeded.values()):
+            names = ", ".join(name for name, given in unheeded.items() if given)
+            raise UsageError(
+                f"with --onto no picture is opened: {names} would do nothing", fix="leave it out"
+            )
         bases = [load_manifest(path) for path in onto]
         _print(overlay(root, bases, source=source, options=options, out=out, replace=replace))
         return 0
@@ -113,6 +120,10 @@ def _print(result: IngestResult) -> None:
         say_table(
             ["subtype", "", "pictures"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
+    by_emotion = _counts(result, "emotion")
+    if by_emotion:
+        say()
+        say_table(["emotion", "pictures"], [[*each] for each in by_emotion.items()])
     histogram = _histogram(result)
     if any(histogram):
         say()
@@ -139,6 +150,7 @@ def _print(result: IngestResult) -> None:
             "counts": result.counts,
             "reasons": reasons,
             "subtypes": by_subtype,
+            "emotions": by_emotion,
             "valence_histogram": histogram,
             "findings": plain_findings(result.findings),
         },

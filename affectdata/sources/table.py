@@ -62,6 +62,7 @@ INFO = SourceInfo(
     url="",
     layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
     generic=True,
+    takes=("map", "name"),
 )
 _EXAMPLE = """
     name: my_norms

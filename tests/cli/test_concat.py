@@ -54,6 +54,15 @@ def test_the_result_opens_its_pictures(cli: Any, two: Path) -> None:
         assert pictures.read(row["source"], row["path"], row["image_id"])
 
 
+def test_what_lies_beside_manifests_is_passed_over(cli: Any, two: Path) -> None:
+    """As `concat manifests/*.parquet` names it."""
+    ran = cli("concat", *sorted(two.glob("*.parquet")), "--on-conflict", "first")
+    assert ran.code == 0 and "19 rows: 16 pictures" in ran.out
+    assert "passed over, as no manifests: emotion6.edges.parquet, emotion6.rejects.parquet, mine." in ran.err
+    ran = cli("concat", *sorted(two.glob("*.*.parquet")))
+    assert ran.code == 2 and "there is no manifest" in ran.err
+
+
 def test_usage(cli: Any, two: Path) -> None:
     assert cli("concat").code == 2
     assert cli("concat", two / "mine.parquet").code == 2
