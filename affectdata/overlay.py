@@ -104,8 +104,8 @@ def _recognise(table: Tree) -> tuple[str, str]:
         raise SourceError(
             f"no source recognises the table {table.files[0]}",
             where=str(table.root / table.files[0]),
-            fix="say whose it is, such as --source capd, or describe it (--source table --map COLUMNS.yaml), with "
-            "`file` as the pictures' source and id: 'gaped/{key}'",
+            fix="say whose it is, such as --source capd, or describe it (--source table --map COLUMNS.yaml); "
+            "`file` is the pictures' source and id there: 'gaped/{key}'",
         ) from error
 
 
