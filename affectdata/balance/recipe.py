@@ -246,7 +246,7 @@ class Recipe(StrictModel):
     bins: Bins | None = None
     strata: list[
         str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
-    ] = []  # words, or {column: bins}
+    ] = []  # words, or {column: bins}; of several sources, `source` too, unless it says [] here
     split: Split | Literal["none"] = Split(val=0.15, test=0.15)
     balance: Balance = Balance()
     weights: Weights | None = None

@@ -18,6 +18,7 @@ from affectdata.balance.planner import (
     choose_rows,
     plan_release,
     plan_rows,
+    resolve_strata,
     split_rows,
     upright_of,
 )
@@ -192,6 +193,27 @@ def test_a_subject_is_one_within_its_source() -> None:
     rows = split_rows(choose_rows([gaped, other], recipe), recipe)
     groups = dict(zip(rows["source_id"].to_pylist(), rows["group_id"].to_pylist(), strict=True))
     assert groups["a"] == groups["b"] != groups["c"]
+
+
+@pytest.mark.parametrize(
+    ("strata", "sources", "resolved"),
+    [
+        (None, ["a", "b"], ["source"]),
+        (["subtype"], ["a", "b"], ["source", "subtype"]),
+        ([], ["a", "b"], []),  # the recipe says otherwise
+        (["subtype", "source"], ["a", "b"], ["subtype", "source"]),
+        (None, ["a", "a"], []),
+    ],
+)
+def test_of_several_sources_source_is_a_stratum(
+    strata: list[str] | None, sources: list[str], resolved: list[str]
+) -> None:
+    tables = [make_rows([{"key": f"{at}", "source": name}]) for at, name in enumerate(sources)]
+    whole = make_manifest(pa.concat_tables(tables), "all")
+    for manifests in ([whole], [make_manifest(table, f"m{at}") for at, table in enumerate(tables)]):
+        recipe = resolve_strata(make_recipe(strata=strata), manifests)
+        assert recipe.strata == resolved
+        assert resolve_strata(parse_recipe(recipe.document()), manifests).digest == recipe.digest
 
 
 def test_one_picture_in_two_manifests_is_refused() -> None:
