@@ -97,7 +97,7 @@ class Labels(StrictModel):
     columns `lexicon_valence` and `lexicon_arousal`: something to level, derived from words, and no rating.
     """
 
-    map: Literal["mood_quadrants", "polarity", "plutchik8", "valence_arousal"] | None = None
+    map: Literal["mood_quadrants", "polarity", "plutchik8", "ekman6", "valence_arousal"] | None = None
     at_least: Annotated[float, Field(gt=0, le=1)] | None = None
     agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = None  # of the dominant emotion
     merge: dict[
