@@ -20,7 +20,7 @@ from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
-from affectdata.indexes import compare_index
+from affectdata.indexes import compare_index, name_by_index
 from affectdata.manifest import Manifest, check_name, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
@@ -174,6 +174,7 @@ def recognise(tree: Tree) -> tuple[str, str]:
             )
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
+        where=name_by_index(tree) or "",
         fix="say which it is with --source NAME (`affectdata sources` lists them with their layouts); "
         "for a table of your own: --source table --map COLUMNS.yaml",
     )
@@ -222,7 +223,7 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
         raise UsageError(
             f"{path} was made from another folder",
             where=f"{noted}, now {root.resolve()}",
-            fix="--replace to replace it, or --name or --out to keep both",
+            fix="--replace to replace it, or another --out (--name, for sources without one) to keep both",
         )
 
 

@@ -30,7 +30,10 @@ _FIRST_REJECTS = 10
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
 @click.option(
-    "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
+    "--map",
+    "map_path",
+    type=click.Path(path_type=Path),
+    help="Column map (YAML) for --source table, or capd.",
 )
 @click.option(
     "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
@@ -139,6 +142,8 @@ def _print(result: IngestResult) -> None:
             say(f"  {finding.text}")
     reasons = _say_rejects(result)
     say(f"\nterms: {info.license}")
+    if info.estimated:
+        say(f"estimated by a machine: {', '.join(info.estimated)}")
     say(f"wrote {manifest.path}")
     document(
         "affectdata/ingest/1",

@@ -120,8 +120,10 @@ def _name(path: str) -> str:
 
 
 def _rating_tables(tree: Tree) -> list[str]:
-    tables = (path for path in tree.files if path.endswith(".tsv"))
-    return [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+    """List the tables of shares or labels, that of shares first."""
+    tables = [path for path in tree.files if path.endswith(".tsv")]
+    found = [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+    return sorted(found, key=lambda path: _name(path) != _TABLE)
 
 
 def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:

@@ -108,6 +108,13 @@ def test_emotions_are_counted(cli: Any, tmp_path: Path) -> None:
     assert all(re.search(rf"^  {word} +{n}$", said, re.MULTILINE) for word, n in counts.items())
 
 
+def test_what_a_machine_estimated_is_said(cli: Any, tmp_path: Path) -> None:
+    cli("sample", "utkface", tmp_path / "faces")
+    ran = cli("ingest", tmp_path / "faces", "--out", tmp_path / "out")
+    assert "\nestimated by a machine: age, age_group, gender, ethnicity\n" in ran.out
+    assert "machine:  estimated age, age_group, gender, ethnicity" in cli("sources", "utkface").out
+
+
 def test_onto_opens_no_picture(cli: Any, tmp_path: Path) -> None:
     ran = cli("ingest", "capd.csv", "--onto", tmp_path / "gaped.parquet", "--strict", "--workers", 2)
     assert ran.code == 2 and "no picture is opened: --strict, --workers" in ran.err
