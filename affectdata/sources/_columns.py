@@ -161,7 +161,7 @@ class ColumnMap(StrictModel):
             license=self.license,
             citation=self.citation,
             url=self.url,
-            layout=", ".join([*self.patterns, self.file]),
+            layout=self._layout(),
             subtypes={
                 code: Subtype(item.name, item.sign, item.upright, tuple(item.tags))
                 for code, item in self.subtypes.items()
@@ -171,6 +171,10 @@ class ColumnMap(StrictModel):
             evidence=self.evidence,
             bibtex=self.bibtex,
         )
+
+    def _layout(self) -> str:
+        called = PLACE.sub(lambda at: f"<{self.key if at[1] == 'key' else at[1]}>", self.file)
+        return ", ".join([*self.patterns, f"pictures called {called}"])
 
 
 def _refuse(problems: list[str]) -> None:

@@ -153,7 +153,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
         yield Finding("partial", f"no votes (agg/<emotion>_*.csv): the emotion is that of {what}, for all")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
-        yield Finding("partial", f"{n_unvoted} pictures in folders of emotions have no votes")
+        yield Finding("partial", f"pictures in folders or lists of emotions that have no votes: {n_unvoted}")
 
 
 def _word(pattern: re.Pattern[str], path: str) -> str | None:
