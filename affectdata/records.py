@@ -124,8 +124,8 @@ class SourceInfo:
 class Record:
     """One picture as its source describes it; `path` is POSIX, relative to the source's root.
 
-    `emotions` maps an emotion to the share of raters (0–1) who chose it; `extra` holds every other
-    column of the source's table, verbatim.
+    `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
+    unless it is given. `extra` holds every other column of the source's table, verbatim.
     """
 
     path: str
@@ -148,6 +148,10 @@ class Record:
     url: str | None = None
     content_tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.agreement is None and self.emotion is not None:
+            object.__setattr__(self, "agreement", self.emotions.get(self.emotion))
 
 
 @dataclass(frozen=True, slots=True)

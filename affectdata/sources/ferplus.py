@@ -138,13 +138,11 @@ def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
         return Reject(path, Reason.MISSING_RATING, f"{where}: {detail}")
     shares = {name: round(votes[name] / raters, 9) for name in _VOTES}
     chosen = dominant_emotion(shares)
-    emotion = chosen if chosen in _EMOTIONS else None
     return Record(
         path=path,
         source_id=number,
-        emotion=emotion,
+        emotion=chosen if chosen in _EMOTIONS else None,
         emotions={name: shares[name] for name in _EMOTIONS},
-        agreement=shares.get(emotion or ""),
         split=split,
         extra={name: cells[name] for name in ("Image name", "unknown", _NO_FACE, "FER2013 emotion")},
     )

@@ -201,7 +201,6 @@ def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record 
         source_id=path,
         emotion=label,
         emotions=shares,
-        agreement=shares.get(label or ""),
         url=next((row.key for row in rows if urlsplit(row.key).scheme), None),
         extra={
             f"{word} {name}": cell
