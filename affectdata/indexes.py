@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 from affectdata.hashing import file_hash
@@ -38,7 +39,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 def name_by_index(tree: Tree) -> str | None:
     """Say of which indexed source a few pictures of a tree are, whatever they are called."""
-    some = {file_hash(tree.read_bytes(path)) for path in tree.pictures()[:_LOOKED_AT]}
+    some = {file_hash(tree.read_bytes(path)) for path in islice(tree.pictures(), _LOOKED_AT)}
     for source in find_plugins("sources"):
         index = find_index(source)
         same = len(some & read_index(index).keys()) if index else 0
