@@ -95,6 +95,7 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
 
     Raises:
         UsageError: DuckDB refuses the query; its words are in the message.
+        MemoryError: the answer does not fit.
     """
     connection = duckdb.connect(config={"enable_external_access": False})
     try:
@@ -104,6 +105,8 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
         if answer is None:
             raise UsageError(f"the query has no result: {query}", fix="write one SELECT")
         return answer.to_arrow_table()
+    except duckdb.OutOfMemoryException as error:
+        raise MemoryError(f"DuckDB: {error}") from error
     except duckdb.Error as error:
         raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(tables)}") from error
     finally:
