@@ -44,7 +44,7 @@ bench-gpu: env
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
 # A tree of real pictures, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
-BENCHMARKS := ingest render near plan query scale
+BENCHMARKS := ingest render near plan query scale dataset
 PEERS      := benchmarks/.venv
 
 bench: env $(PEERS)/.installed

@@ -45,8 +45,9 @@ class Checked:
         return bool(self.document["verdict"]["passed"])
 
     def write(self, folder: Path) -> Path:
-        """Write both to `folder/<release>/`; return the path of the document."""
+        """Write both to `folder/<release>/`, of networks to `finetune/` in it; return the document's path."""
         own = folder / str(self.document["release"]["name"])
+        own = own / "finetune" if self.document["settings"]["mode"] == "finetune" else own
         write_table(self.predictions, own / "predictions.parquet", "predictions")
         write_json(own / "train-check.json", self.document)
         return own / "train-check.json"
@@ -83,11 +84,10 @@ def _train(prepared: Prepared, learner: Learner, workers: int, progress: Progres
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
     if learner.is_costly:  # one split at a time, with all cores for it, and one classifier
         classes, workers = classes[:1], 1
-    n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
     heldout = [prepared.heldout] if prepared.heldout else []
     splits = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
     # The subtypes' classifier is read once, from the splits that score every original once.
-    n_all = {"crossfit": n_first, "heldout": 1}
+    n_all = {"crossfit": prepared.n_first, "heldout": 1}
     plans = [
         (split, classes if at < n_all.get(name, 0) else classes[:1])
         for name, some in splits.items()
@@ -107,7 +107,7 @@ def _train(prepared: Prepared, learner: Learner, workers: int, progress: Progres
     tail = metrics.tail_bins(np.bincount(originals.bin[originals.own], minlength=len(edges) - 1))
     tail, rest, scorings = tail[: len(edges) - 1], iter(told), {}
     for name, some in splits.items():
-        first = n_first if name == "crossfit" else len(some)
+        first = prepared.n_first if name == "crossfit" else len(some)
         mine = [next(rest) for _ in some]
         scorings[name] = Scoring(some, mine, first, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     both = {name: scorings.pop(name) if splits[name] else None for name in ("crossfit", "heldout")}

@@ -12,7 +12,7 @@ gives the same numbers on one device, but for the few operations of which CUDA h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def finetune(
     loop = Loop(network.copy(), held[0], held[1] if val else None, settings, say)
     checkpoint = None
     if folder:
-        key = run_key(network, pictures, [each for each in (examples, val) if each], asdict(settings))
+        key = run_key(network, pictures, [each for each in (examples, val) if each], settings)
         checkpoint = Checkpoint(folder / f"{key}.pt")
         if state := checkpoint.read():
             loop.resume(state)

@@ -35,8 +35,8 @@ def predict(model: str | Path | KeptModel, images: Sequence[Picture]) -> pd.Data
     values = [np.empty((0, len(kept.targets)))]
     shares = [np.empty((0, len(kept.labels)))]
     with torch.inference_mode():
-        for squares in iter_squares(images, kept.normalisation.size_px):
-            said = kept(kept.normalisation.apply(torch.from_numpy(squares).to(kept.device)))
+        for squares in iter_squares(images, kept.backbone.normalisation.size_px):
+            said = kept(kept.backbone.normalise(squares))
             values += [] if said.values is None else [said.values.cpu().numpy()]
             shares += [] if said.shares is None else [said.shares.cpu().numpy()]
     names = [number if isinstance(each, np.ndarray) else str(each) for number, each in enumerate(images)]

@@ -39,13 +39,13 @@ def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list
         InputError: a picture cannot be read, or the network has no layer with places.
     """
     captum = load_extra("captum.attr", "saliency")
-    squares = itertools.chain.from_iterable(iter_squares(images, model.normalisation.size_px))
+    squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
     written = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
-        x = model.normalisation.apply(torch.from_numpy(square[None]).to(model.device))
+        x = model.backbone.normalise(square[None])
+        layer = _last_map(model.backbone.module, x)
         stem = f"{number:04d}" + ("" if isinstance(image, np.ndarray) else f"_{Path(image).stem}")
         for stage, column, what in _questions(model, x):
-            layer = _last_map(model.body(stage), x)
             heat = captum.LayerGradCam(_Asked(model, stage), layer).attribute(
                 x.requires_grad_(), target=column, relu_attributions=False
             )

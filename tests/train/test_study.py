@@ -125,5 +125,5 @@ def test_a_study_is_read_and_every_problem_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"(?s)lr: unknown key"):
         load_study(path)
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 1e-3]}\n")  # which YAML reads as text
-    with pytest.raises(RecipeError, match="lr_head: .*number.* \\(got '1e-3'\\)"):
+    with pytest.raises(RecipeError, match=r"lr_head: .*number.* \(got '1e-3'\)"):
         load_study(path)
