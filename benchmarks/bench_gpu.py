@@ -23,9 +23,8 @@ from PIL import Image
 
 from affectdata.train import feed
 from affectdata.train.finetune import finetune
-from affectdata.train.loop import Loop
+from affectdata.train.loop import Loop, repeatable
 from affectdata.train.networks import Network, build_network
-from affectdata.train.repeatable import repeatable
 from affectdata.train.task import Examples, Settings, hold_examples
 
 WANTED = 0.9

@@ -22,9 +22,8 @@ from affectdata.train.advice import advise
 from affectdata.train.document import Results, describe
 from affectdata.train.evaluate import Classes, Learner, TellSplit, find_classes
 from affectdata.train.features import Progress
-from affectdata.train.frozen import FrozenHeads
 from affectdata.train.gate import judge_all, passes_gate
-from affectdata.train.heads import quiet_threads
+from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.scores import Scoring
 from affectdata.train.verdict import say_all

@@ -31,7 +31,8 @@ def run_key(network: Network, pictures: np.ndarray, examples: Iterable[Examples]
             state.update(np.ascontiguousarray(pictures[each.rows[start : start + _CHUNK]]).data)
         for values in (each.targets, each.weights, each.outputs):
             state.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
-    parts = [network.spec(), network.code, network.device.type, state_hash(network.module), state.hexdigest()]
+    layers = [network.name, network.n_outputs, network.normalisation.size_px, network.module.takes_output]
+    parts = [*layers, network.code, network.device.type, state_hash(network.module), state.hexdigest()]
     return file_hash(canonical_json([*parts, asdict(settings)]).encode())[:16]
 
 

@@ -1,7 +1,6 @@
 """The document of a check: what was trained, scored and compared, as plain data.
 
-Schema ``affectdata/train-check/2``:
-
+    schema           affectdata/train-check/2
     release          id, name, recipe, target
     settings         backbone, weights, backbone_key, device, seed, n_splits; mode: frozen (with the grids of
                      the heads) or finetune (with steps, head_steps, size_px and the rest of `task.Settings`)
@@ -62,7 +61,7 @@ import pyarrow as pa
 from affectdata import metrics
 from affectdata.train.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
 from affectdata.train.evaluate import Classes, Learner
-from affectdata.train.leak import describe_leak
+from affectdata.train.leak import check_structure, describe_leak
 from affectdata.train.prepare import Prepared
 from affectdata.train.scores import (
     COMPARED,
@@ -76,7 +75,6 @@ from affectdata.train.scores import (
     score_subgroups,
 )
 from affectdata.train.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
-from affectdata.train.structure import check_structure
 
 SCHEMA = "affectdata/train-check/2"
 _VERSIONS = ("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "torch", "torchvision")

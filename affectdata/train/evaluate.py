@@ -134,37 +134,41 @@ class TellSplit:
     learner: Learner
 
     def __call__(self, split: Split) -> Told:
-        arms = {}
-        regressor: Any = None
+        arms: dict[str, Predicted] = {}
+        fits: dict[Any, Any] = {}
         for name, train in split.arms.items():
-            arms[name], fitted = self._arm(name, train, split)
-            regressor = fitted if name == ORIGINALS else regressor
-        if self.numeric and RELEASE in arms:
-            arms |= _untrained(split.arms[ORIGINALS], split.test, arms)
-        originals = split.arms[ORIGINALS]
+            arms[name] = self._arm(name, train, split, fits)
+        originals, shuffled = split.arms[ORIGINALS], None
         truth = originals.y if self.numeric else self.classes[0].of(originals)
-        shuffled = None
         if self.numeric:
+            arms |= _untrained(originals, split.test, arms)
+            regressor = self._regressor(originals, REGRESSOR, fits)
             head = self.learner.on_features(regressor, originals)
             shuffled = _shuffled(head, originals, split.test, self.learner.seed)
         return Told(arms, truth[most_similar(split.test.x, originals.x)[0]], shuffled)
 
-    def _arm(self, name: str, train: Rows, split: Split) -> tuple[Predicted, Any]:
-        out = Predicted(n_train=len(train))
-        regressor = None
+    def _regressor(self, train: Rows, head: str, fits: dict[Any, Any]) -> Any:
+        """Fit a regressor, but not again where another arm has the same rows and weights."""
+        key = head, train.at.tobytes(), train.weight.tobytes()
+        if key not in fits:
+            fits[key] = self.learner.fit_regressor(train, head)
+        return fits[key]
+
+    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> Predicted:
+        out, regressor = Predicted(n_train=len(train)), None
         if self.numeric:
             heads = self.learner.heads if name in _ALL_HEADS else [REGRESSOR]
-            fitted = {each: self.learner.fit_regressor(train, each) for each in heads}
-            regressor = fitted[REGRESSOR]
-            for each, one in fitted.items():
+            for each in heads:
+                one = self._regressor(train, each, fits)
                 out.values[each] = one.predict(split.test)
                 out.chosen[each], out.curves[each] = one.report(), one.curve
-        if name in _ALL_HEADS and regressor:
-            out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
+            regressor = self._regressor(train, REGRESSOR, fits)
+            if name in _ALL_HEADS:
+                out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
         # Where the target is a number, classes are for the cascade, and that is the release's.
         if name == RELEASE or not self.numeric:
             self._classify(train, split.test, regressor, out)
-        return out, regressor
+        return out
 
     def _classify(self, train: Rows, test: Rows, regressor: Any, out: Predicted) -> None:
         """Predict classes from the picture, and from the picture and what the regressor says of it."""
@@ -205,6 +209,8 @@ def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> n
 
 def _untrained(train: Rows, test: Rows, arms: dict[str, Predicted]) -> dict[str, Predicted]:
     """Return the arms that follow from the others: two baselines, and the originals stretched."""
+    if RELEASE not in arms:
+        return {}
     values = {
         MEAN: np.full(len(test), float(train.y.mean())),
         SUBTYPE_MEAN: metrics.part_means(train.y, train.part, test.part),

@@ -21,10 +21,9 @@ import torch
 from affectdata.errors import UsageError
 from affectdata.train.checkpoints import Checkpoint, run_key
 from affectdata.train.feed import Feed
-from affectdata.train.loop import Loop, Point
+from affectdata.train.loop import Loop, Point, repeatable
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
-from affectdata.train.repeatable import repeatable
 from affectdata.train.task import Examples, Settings, check_pictures, hold_examples, hold_outputs
 
 

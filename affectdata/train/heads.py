@@ -2,7 +2,7 @@
 
 The inner folds keep groups whole and are scored on originals only: chosen row by row, with copies on both
 sides, ridge loses a third of its R² (measured on GAPED). Regression: standardised features, SVR (RBF) or
-ridge. Classes: standardised features, multinomial logistic regression.
+ridge. Classes: standardised features, multinomial logistic regression. `FrozenHeads` makes them a learner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.linalg import solve
@@ -306,3 +306,27 @@ def predict_out_of_fold(fit: Callable[[Rows], Predicts], rows: Rows, seed: int, 
             break
         predicted[inside] = fit(rows.take(~inside)).predict(rows.take(inside))
     return predicted
+
+
+@dataclass(frozen=True)
+class FrozenHeads:
+    """SVR, ridge and logistic regression, their settings chosen inside the training rows."""
+
+    seed: int
+    heads: ClassVar = {"regressor": "svr", "ridge": "ridge"}
+    is_costly: ClassVar = False
+
+    def fit_regressor(self, train: Rows, head: str) -> Fitted:
+        return fit_regressor(train, head, self.seed)
+
+    def out_of_fold(self, regressor: Fitted, train: Rows) -> np.ndarray:
+        return out_of_fold(regressor, train, self.seed)
+
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Fitted:
+        return fit_classifier(train, labels, outputs, self.seed)
+
+    def on_features(self, regressor: Fitted, train: Rows) -> Fitted:
+        return regressor
+
+    def describe(self) -> dict[str, Any]:
+        return {"mode": "frozen", "grids": GRIDS}

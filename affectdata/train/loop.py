@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,10 @@ import torch
 from torch import Tensor
 
 from affectdata.errors import InputError, MissingError
+from affectdata.hashing import stable_seed
 from affectdata.train.feed import Feed, deal_batches
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
-from affectdata.train.repeatable import seed_step
 from affectdata.train.task import LEAST_PART, Held, Settings
 
 _WARM_FRAC = 0.05  # of the second phase
@@ -71,7 +74,7 @@ class Loop:
         total, first, began = torch.zeros((), device=self.device), self.step, time.monotonic()
         self._set_phase()
         for at, pictures in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
-            seed_step(settings.seed, self.step)
+            torch.manual_seed(stable_seed(settings.seed, self.step))  # dropout: a resumed run draws the same
             self._set_rates()
             total += self._take_step(torch.from_numpy(at).to(self.device), pictures)
             self.step += 1
@@ -190,6 +193,33 @@ class Loop:
             for at, pictures in zip(batches, feed.stream(held.rows[at] for at in batches), strict=True):
                 total += self._costs(held, torch.from_numpy(at).to(self.device), pictures).sum()
         return float(total) / n
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Run with deterministic algorithms where they exist, and leave torch as it was.
+
+    Only CUDA needs it: on a CPU the same number of threads gives the same numbers.
+    """
+    if device.type != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    flags: Any = torch.utils.deterministic  # mypy does not see what the module turns itself into
+    filling = flags.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=[device]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+        torch.set_deterministic_debug_mode("warn")
+        torch.backends.cudnn.benchmark = False  # what it measures differs from run to run
+        flags.fill_uninitialized_memory = False  # costs a write of every new tensor
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(before[0])
+            torch.backends.cudnn.benchmark = before[1]
+            flags.fill_uninitialized_memory = filling
 
 
 def _schedule(step: int, n_steps: int) -> float:

@@ -18,9 +18,9 @@ from sklearn.svm import SVR
 from affectdata import metrics
 from affectdata.labels import cut_values
 from affectdata.train.evaluate import TellSplit, find_classes, most_similar
-from affectdata.train.frozen import FrozenHeads
 from affectdata.train.heads import (
     GRIDS,
+    FrozenHeads,
     fit_classifier,
     fit_regressor,
     inner_folds,
@@ -114,13 +114,13 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
     train, test = planted(), planted(seed=1)
     marks = np.linspace(0, 100, len(train))
     seen: list[np.ndarray | None] = []
-    monkeypatch.setattr("affectdata.train.frozen.out_of_fold", lambda *_: marks)
+    monkeypatch.setattr("affectdata.train.heads.out_of_fold", lambda *_: marks)
 
     def spy(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> object:
         seen.append(output)
         return fit_classifier(rows, labels, output, seed)
 
-    monkeypatch.setattr("affectdata.train.frozen.fit_classifier", spy)
+    monkeypatch.setattr("affectdata.train.heads.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
     TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
     # The release's arm only, for two sets of classes: without an output, and with it.
