@@ -41,7 +41,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "logistic": {"C": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1)},
 }
 _SVR_EPSILON = 3.0  # POMP units: less than what raters differ by is not worth fitting
-_OUTPUT_MIDDLE, _OUTPUT_UNIT = 50.0, 2.0  # POMP units
+OUTPUT_MIDDLE, OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _SEARCH_TOLERANCE = 1e-2  # POMP units; ten times that of the final fit, and the same settings are chosen
 _MAX_ITER = 5000
 _LEAST_PROBABILITY = 1e-6  # of a class that the training rows of an inner fold do not have
@@ -272,7 +272,7 @@ def with_output(x: np.ndarray, output: np.ndarray | None) -> np.ndarray:
     spread it is heard (measured on GAPED: accuracy .69 without, .69 with it standardised, .71 so). An output
     that hardly varies stays unheard.
     """
-    return x if output is None else np.column_stack([x, (output - _OUTPUT_MIDDLE) / _OUTPUT_UNIT])
+    return x if output is None else np.column_stack([x, (output - OUTPUT_MIDDLE) / OUTPUT_UNIT])
 
 
 def _log_likelihood(model: Any, x: np.ndarray, labels: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from affectdata.train.networks import Network
 from affectdata.train.task import LEAST_PART, Held, Settings
 
 _WARM_FRAC = 0.05  # of the second phase
+_STATE = ("step", "n_parts", "done", "curve", "best")  # attributes that a resumed run takes over
 Point = dict[str, Any]
 
 
@@ -51,26 +52,22 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """Return all that `resume` needs, as tensors and plain data."""
-        plain = {name: getattr(self, name) for name in ("step", "n_parts", "done", "curve", "best")}
+        plain = {name: getattr(self, name) for name in _STATE}
         return {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), **plain}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same run."""
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("step", "n_parts", "done", "curve", "best"):
+        for name in _STATE:
             setattr(self, name, state[name])
 
     def run(self, feed: Feed) -> Iterator[Point]:
         """Train to the end; yield every point of the curve with `steps`, `images_per_s` and `eta_s`."""
         settings, rows = self.settings, self.train.rows
-        dealt, ahead = (
-            itertools.islice(
-                deal_batches(len(rows), settings.batch, settings.seed, self.step),
-                0 if self.done else self.n_steps - self.step,
-            )
-            for _ in range(2)
-        )
+        batches = deal_batches(len(rows), settings.batch, settings.seed, self.step)
+        left = 0 if self.done else self.n_steps - self.step
+        dealt, ahead = itertools.tee(itertools.islice(batches, left))
         total, first, began = torch.zeros((), device=self.device), self.step, time.monotonic()
         self._set_phase()
         for at, pictures in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
@@ -104,10 +101,8 @@ class Loop:
     def _set_rates(self) -> None:
         settings, is_head = self.settings, self.step < self.head_steps
         scale = 1.0 if is_head else _schedule(self.step - self.head_steps, self.n_steps - self.head_steps)
-        for group, rate in zip(
-            self.optimiser.param_groups, (settings.lr_head, settings.lr_body), strict=True
-        ):
-            group["lr"] = rate * scale
+        head, body = self.optimiser.param_groups
+        head["lr"], body["lr"] = settings.lr_head * scale, settings.lr_body * scale
 
     def _take_step(self, at: Tensor, pictures: Tensor) -> Tensor:
         """Train on one batch; where it does not fit into memory, in twice as many parts from now on."""
@@ -121,9 +116,8 @@ class Loop:
     def _accumulate(self, at: Tensor, pictures: Tensor) -> Tensor:
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
-        for part, of_part in zip(
-            pictures.tensor_split(self.n_parts), at.tensor_split(self.n_parts), strict=True
-        ):
+        parts = (each.tensor_split(self.n_parts) for each in (pictures, at))
+        for part, of_part in zip(*parts, strict=True):
             loss = self._costs(self.train, of_part, part).sum() / len(at)
             torch.autograd.backward(loss)
             total += loss.detach()
@@ -174,14 +168,11 @@ class Loop:
     def _judge(self, patience: int) -> None:
         """Keep the weights of the best point, and stop when it is too long ago."""
         losses = [point["val_loss"] for point in self.curve if point["phase"] == "all"]
-        if not losses:
-            return
-        best = int(np.argmin(losses))
-        if best == len(losses) - 1:
+        since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        if losses and not since:
             self.best = {name: value.cpu().clone() for name, value in self.module.state_dict().items()}
-        if len(losses) - 1 - best >= patience:
-            self.done = True
-        if self.done:
+        self.done = self.done or since >= patience
+        if losses and self.done:
             self.module.load_state_dict(self.best)
 
     def _validate(self, held: Held, feed: Feed) -> float:

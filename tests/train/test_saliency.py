@@ -56,8 +56,8 @@ class Flat(nn.Module):
 def head(n_outputs: int, sign: float = 1.0) -> PlainHead:
     """A linear head on one feature: each output adds it, the first one most."""
     coef = sign * torch.arange(n_outputs, 0, -1)[:, None]
-    plain = {"mean": torch.zeros(1), "scale": torch.ones(1), "told": torch.zeros(2)}
-    return PlainHead("linear", {**plain, "coef": coef, "intercept": torch.zeros(n_outputs)})
+    scaling = {"mean": torch.zeros(1), "scale": torch.ones(1)}
+    return PlainHead("logistic", {**scaling, "coef": coef, "intercept": torch.zeros(n_outputs)})
 
 
 @pytest.fixture
