@@ -33,10 +33,10 @@ lint: env
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 # Runs on the CPU too, where it says that its figure is none of a GPU.
 bench-gpu: env

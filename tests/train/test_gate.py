@@ -118,6 +118,12 @@ def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[st
     assert _outcome(document, "shortcut.shift") == "pass"
 
 
+def test_a_bound_is_said_the_way_it_is_meant(document: dict[str, Any]) -> None:
+    said = {each["rule"]: each["text"] for each in judge_all(document, Check(min_sd_ratio=0.3))}
+    assert said["training.score.collapse"].endswith("at least 0.3 is asked for")
+    assert said["leak.nearest"].endswith("at most 0.5 is asked for")
+
+
 def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:

@@ -182,6 +182,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     ran = cli("train-check", release.path, *options, *few, "--json")
     assert ran.code in (0, 1)
     assert ran.document["settings"]["mode"] == "finetune"
+    assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
     assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
     assert len([*(tmp_path / ".pictures").iterdir()]) == 1
     again = cli("train-check", release.path, *options, *few)
