@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,6 @@ from affectdata.schema import PLAN
 from affectdata.train.arms import draw
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, Progress, Readable, compute_features, render_keys
-from affectdata.train.pictures import store_pictures
 from affectdata.train.rows import Rows
 
 
@@ -165,12 +163,6 @@ class Bank:
             weight=plan["weight"].to_numpy(),
             at=at,
         )
-
-    def pictures(
-        self, size_px: int, folder: Path, workers: int, progress: Progress | None = None
-    ) -> np.ndarray:
-        """Return all pictures as squares, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
-        return store_pictures(self.parts, size_px, folder, workers, progress)
 
 
 def plan_bank(

@@ -7,7 +7,7 @@ per original its fold, target, and what every arm and head said of it).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from affectdata import metrics
 from affectdata.tables import write_json, write_table
 from affectdata.train.advice import advise
 from affectdata.train.document import Results, describe
-from affectdata.train.evaluate import Classes, Learner, TellSplit, find_classes
+from affectdata.train.evaluate import Learner, TellSplit, Told, find_classes
 from affectdata.train.features import Progress
 from affectdata.train.gate import judge_all, passes_gate
 from affectdata.train.heads import FrozenHeads, quiet_threads
@@ -77,40 +77,45 @@ def run_check(
 
 
 def _train(prepared: Prepared, learner: Learner, workers: int, progress: Progress | None) -> Results:
-    """Train all arms of all splits; splits of heads are spread over threads."""
-    originals, recipe = prepared.originals, prepared.recipe
+    """Train all arms of all splits, and put what they said together by scoring."""
+    originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
-    if learner.is_costly:  # one split at a time, with all cores for it, and one classifier
-        classes, workers = classes[:1], 1
+    classes = classes[:1] if learner.is_costly else classes
     heldout = [prepared.heldout] if prepared.heldout else []
     splits = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
     # The subtypes' classifier is read once, from the splits that score every original once.
-    n_all = {"crossfit": prepared.n_first, "heldout": 1}
+    n_all = {"crossfit": n_first, "heldout": 1}
     plans = [
-        (split, classes if at < n_all.get(name, 0) else classes[:1])
+        (split, TellSplit(classes if at < n_all.get(name, 0) else classes[:1], prepared.numeric, learner))
         for name, some in splits.items()
         for at, split in enumerate(some)
     ]
+    told = _tell(plans, learner, workers, progress)
+    edges = originals.edges or [0.0, 100.0]
+    n_bins = len(edges) - 1
+    tail = metrics.tail_bins(np.bincount(originals.bin[originals.own], minlength=n_bins))[:n_bins]
+    scorings = {}
+    for name, some in splits.items():
+        mine, n = [next(told) for _ in some], n_first if name == "crossfit" else len(some)
+        scorings[name] = Scoring(some, mine, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
+    both = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
+    found = {name: one if one.splits else None for name, one in both.items()}
+    return Results(prepared, learner, classes, found, scorings)
 
-    def tell(plan: tuple[Split, list[Classes]]) -> Any:
-        return TellSplit(plan[1], prepared.numeric, learner)(plan[0])
 
+def _tell(
+    plans: Sequence[tuple[Split, TellSplit]], learner: Learner, workers: int, progress: Progress | None
+) -> Iterator[Told]:
+    """Return what is said of each split; splits of heads are spread over threads, networks have all cores."""
     told = []
     with nullcontext() if learner.is_costly else quiet_threads():
-        for done, one in enumerate(map_ordered(tell, plans, workers), 1):
+        said = map_ordered(lambda plan: plan[1](plan[0]), plans, 1 if learner.is_costly else workers)
+        for done, one in enumerate(said, 1):
             told.append(one)
             if progress:
                 progress(done, len(plans))
-    edges = originals.edges or [0.0, 100.0]
-    tail = metrics.tail_bins(np.bincount(originals.bin[originals.own], minlength=len(edges) - 1))
-    tail, rest, scorings = tail[: len(edges) - 1], iter(told), {}
-    for name, some in splits.items():
-        first = prepared.n_first if name == "crossfit" else len(some)
-        mine = [next(rest) for _ in some]
-        scorings[name] = Scoring(some, mine, first, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
-    both = {name: scorings.pop(name) if splits[name] else None for name in ("crossfit", "heldout")}
-    return Results(prepared, learner, classes, both, scorings)
+    return iter(told)
 
 
 def _predictions(results: Results) -> pa.Table:

@@ -50,15 +50,6 @@ class Header(StrictModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Outputs:
-    """What a model says of n pictures: values (n, 1), POMP; scores (n, labels), and shares of them."""
-
-    values: Tensor | None = None
-    scores: Tensor | None = None
-    shares: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class KeptModel:
     """Heads on a frozen backbone. `targets`: what the regressor predicts; `labels`: of the classifier."""
 
@@ -67,14 +58,12 @@ class KeptModel:
     targets: list[str]
     labels: list[str]
 
-    def __call__(self, x: Tensor) -> Outputs:
-        """Say what is in normalised pictures (n, 3, height, width)."""
+    def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Say what is in normalised pictures (n, 3, height, width): values (n, 1), POMP, and class scores."""
         features = pool(torch.as_tensor(run_body(self.backbone.name, self.backbone.module, x)))
         values = self.heads["regressor"](features) if "regressor" in self.heads else None
-        if "classifier" not in self.heads:
-            return Outputs(values)
-        scores = self.heads["classifier"](features, None if values is None else values[:, 0])
-        return Outputs(values, scores, scores.softmax(1))
+        told = None if values is None else values[:, 0]
+        return values, self.heads["classifier"](features, told) if "classifier" in self.heads else None
 
 
 def make_model(

@@ -36,9 +36,9 @@ def predict(model: str | Path | KeptModel, images: Sequence[Picture]) -> pd.Data
     shares = [np.empty((0, len(kept.labels)))]
     with torch.inference_mode():
         for squares in iter_squares(images, kept.backbone.normalisation.size_px):
-            said = kept(kept.backbone.normalise(squares))
-            values += [] if said.values is None else [said.values.cpu().numpy()]
-            shares += [] if said.shares is None else [said.shares.cpu().numpy()]
+            said, scores = kept(kept.backbone.normalise(squares))
+            values += [] if said is None else [said.cpu().numpy()]
+            shares += [] if scores is None else [scores.softmax(1).cpu().numpy()]
     names = [number if isinstance(each, np.ndarray) else str(each) for number, each in enumerate(images)]
     columns = {"image": names, **dict(zip(kept.targets, np.concatenate(values).T, strict=True))}
     if kept.labels:

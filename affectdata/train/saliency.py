@@ -59,12 +59,10 @@ def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list
 def _questions(model: KeptModel, x: Tensor) -> list[tuple[Stages, int, str]]:
     """Return stage, column and name of what is asked: the first target and the likeliest class."""
     with torch.no_grad():
-        said = model(x)
-    asked: list[tuple[Stages, int, str]] = []
-    if said.values is not None:
-        asked.append(("regressor", 0, model.targets[0]))
-    if said.shares is not None:
-        column = int(said.shares[0].argmax())
+        _, scores = model(x)
+    asked: list[tuple[Stages, int, str]] = [("regressor", 0, name) for name in model.targets]
+    if scores is not None:
+        column = int(scores[0].argmax())
         asked.append(("classifier", column, model.labels[column]))
     return asked
 
@@ -77,8 +75,7 @@ class _Asked(nn.Module):
         self.model, self.stage = model, stage
 
     def forward(self, x: Tensor) -> Tensor:
-        said = self.model(x)
-        return torch.as_tensor(said.values if self.stage == "regressor" else said.scores)
+        return torch.as_tensor(self.model(x)[self.stage == "classifier"])
 
 
 def _last_map(body: nn.Module, x: Tensor) -> nn.Module:

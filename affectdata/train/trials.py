@@ -24,7 +24,7 @@ from affectdata.train.features import Progress
 from affectdata.train.finetune import finetune
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES
+from affectdata.train.pictures import PICTURES, store_pictures
 from affectdata.train.prepare import own_arms, released_rows
 from affectdata.train.rows import Rows
 from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
@@ -109,7 +109,7 @@ class _Trials:
         trial = Trial(**settings)
         network = self._network(trial)
         size_px = network.normalisation.size_px
-        pictures = self.bank.pictures(size_px, self.checks / PICTURES, self.workers)
+        pictures = store_pictures(self.bank.parts, size_px, self.checks / PICTURES, self.workers)
         train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
         runs = self.folder / RUNS
         fitted = finetune(

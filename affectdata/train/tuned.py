@@ -27,7 +27,7 @@ from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_regressor, predict_out_of_fold
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES
+from affectdata.train.pictures import PICTURES, store_pictures
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
@@ -173,7 +173,7 @@ def prepare_networks(
         InputError: the network cannot take pictures of this size.
     """
     size = size_px or prepared.backbone.normalisation.size_px
-    pictures = prepared.bank.pictures(size, checks / PICTURES, workers, progress)
+    pictures = store_pictures(prepared.bank.parts, size, checks / PICTURES, workers, progress)
     few = narrow(prepared, n_splits)
     return few, TunedNetworks(few, pictures, steps, checks / prepared.release.name / RUNS, say)
 

@@ -18,6 +18,7 @@ from affectdata.train.check import Checked, run_check
 from affectdata.train.evaluate import TellSplit, find_classes
 from affectdata.train.finetune import finetune
 from affectdata.train.networks import build_network
+from affectdata.train.pictures import store_pictures
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
@@ -30,7 +31,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 @pytest.fixture(scope="module")
 def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("pictures")
-    return prepared.bank.pictures(SIZE, folder, 2)
+    return store_pictures(prepared.bank.parts, SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
