@@ -18,9 +18,8 @@ import torch
 from _bench import compare, make_pictures, parse_options, write_section
 
 from affectdata.train.bodies import Normalisation
-from affectdata.train.features import LoadPictures, Readable
 from affectdata.train.feed import Feed
-from affectdata.train.pictures import store_pictures
+from affectdata.train.pictures import LoadPictures, Readable, store_pictures
 from affectdata.workers import default_workers, map_ordered
 
 SIZE_PX, BATCH = 128, 32

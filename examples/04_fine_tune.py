@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 import affectdata
-from affectdata.train.features import fit_square
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.networks import build_network
+from affectdata.train.pictures import fit_square
 from affectdata.train.task import Examples, Settings
 
 SIZE_PX = 64

@@ -26,7 +26,8 @@ from affectdata.release import Release
 from affectdata.schema import PLAN
 from affectdata.train.arms import draw
 from affectdata.train.backbones import Backbone
-from affectdata.train.features import FeatureCache, Progress, Readable, compute_features, render_keys
+from affectdata.train.features import FeatureCache, compute_features, render_keys
+from affectdata.train.pictures import Progress, Readable
 from affectdata.train.rows import Rows
 
 

@@ -21,9 +21,9 @@ from affectdata.tables import write_json, write_table
 from affectdata.train.advice import advise
 from affectdata.train.document import Results, describe
 from affectdata.train.evaluate import Learner, TellSplit, Told, find_classes
-from affectdata.train.features import Progress
 from affectdata.train.gate import judge_all, passes_gate
 from affectdata.train.heads import FrozenHeads, quiet_threads
+from affectdata.train.pictures import Progress
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.scores import Scoring
 from affectdata.train.verdict import say_all

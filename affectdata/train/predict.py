@@ -12,8 +12,8 @@ import torch
 
 from affectdata.errors import DecodeError, InputError
 from affectdata.imaging import decode
-from affectdata.train.features import fit_square
 from affectdata.train.kept import KeptModel, load_model
+from affectdata.train.pictures import fit_square
 
 Picture = str | Path | np.ndarray
 _BATCH = 32

@@ -39,8 +39,9 @@ from affectdata.train.bank import (
     plan_anew,
     plan_bank,
 )
-from affectdata.train.features import FeatureCache, Progress
+from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
+from affectdata.train.pictures import Progress
 from affectdata.train.rows import Rows
 
 CACHE = ".features"  # folder below that of the checks

@@ -20,11 +20,10 @@ from affectdata.release import Release, require_sound
 from affectdata.train.arms import RELEASE
 from affectdata.train.bank import find_originals, plan_bank
 from affectdata.train.bodies import Say
-from affectdata.train.features import Progress
 from affectdata.train.finetune import finetune
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES, store_pictures
+from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.prepare import own_arms, released_rows
 from affectdata.train.rows import Rows
 from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups

@@ -22,12 +22,11 @@ from affectdata.train.arms import WITH
 from affectdata.train.bodies import Say
 from affectdata.train.checkpoints import run_key
 from affectdata.train.evaluate import Curve
-from affectdata.train.features import Progress
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_regressor, predict_out_of_fold
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES, store_pictures
+from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
