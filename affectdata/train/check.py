@@ -127,9 +127,8 @@ def _predictions(results: Results) -> pa.Table:
     folds = prepared.deals[0].tolist() if prepared.deals else [-1] * len(table)
     out = out.append_column("fold", pa.array([each if each >= 0 else None for each in folds], pa.int32()))
     for name, values, rows in _columns(results):
-        column: list[Any] = [None] * len(table)
-        for row, value in zip(rows.tolist(), values.tolist(), strict=True):
-            column[row] = value
+        column = np.full(len(table), None, object)
+        column[rows] = values.tolist()
         kind = pa.string() if values.dtype.kind in "UO" else pa.float64()
         out = out.append_column(name, pa.array(column, kind))
     return out

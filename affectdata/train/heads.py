@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.linalg import solve
@@ -45,12 +45,6 @@ OUTPUT_MIDDLE, OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _SEARCH_SVR, _SEARCH_LOGISTIC = 1e-2, 1e-3  # tolerances, ten times those of the final fits
 _MAX_ITER = 5000
 _LEAST_PROBABILITY = 1e-6  # of a class that the training rows of an inner fold do not have
-
-
-class Predicts(Protocol):
-    """Whatever gives a number for each row."""
-
-    def predict(self, rows: Rows) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,7 +287,7 @@ def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
     return predict_out_of_fold(lambda some: Fitted(refit(fitted, some), {}, []), rows, seed, N_FOLDS)
 
 
-def predict_out_of_fold(fit: Callable[[Rows], Predicts], rows: Rows, seed: int, n_folds: int) -> np.ndarray:
+def predict_out_of_fold(fit: Callable[[Rows], Any], rows: Rows, seed: int, n_folds: int) -> np.ndarray:
     """Predict every row by what was fitted on the other folds; copies are in their picture's fold.
 
     What a regressor says of its own training pictures has seen their labels: a second stage that is trained
