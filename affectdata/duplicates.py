@@ -20,6 +20,7 @@ from affectdata.schema import EDGES
 MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
 _UNDONE_BY = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
+_SEPARATOR = "\x1f"  # in no source's name
 _CELLS = 1 << 16  # distances held at once
 _ROWS = 1 << 16  # rows whose hashes are read at once
 
@@ -123,14 +124,22 @@ def _chains(codes: np.ndarray, nothing_below: int | None = 0) -> np.ndarray:
     return np.column_stack([order[:-1][equal], order[1:][equal]])
 
 
+def _subjects(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["source"], table["subject_id"], _SEPARATOR)  # null stays null
+
+
 def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
     """Set `group_id` to the smallest image_id of each row's component.
 
-    Rows hang together by an edge, or by an equal value (not null) in `subject_id` or one of `columns`.
+    Rows hang together by an edge, or by an equal value (not null) in one of `columns` or, within a source, in
+    `subject_id`: subject 1 of one source is not that of another.
     """
     ids = table["image_id"]
     by_edge = [pc.index_in(edges[side], ids).to_numpy() for side in ("image_id_a", "image_id_b")]
-    together = [codes_of(table[name]) for name in {"subject_id", *columns} & set(table.column_names)]
+    together = [
+        codes_of(_subjects(table) if name == "subject_id" else table[name])
+        for name in {"subject_id", *columns} & set(table.column_names)
+    ]
     first = find_first_of_group(pc.sort_indices(ids).to_numpy(), np.column_stack(by_edge), together)
     groups = ids.take(pa.array(first))
     field = pa.field("group_id", pa.string(), nullable=False)

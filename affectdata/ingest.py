@@ -19,7 +19,7 @@ from affectdata.archives import find_roots_in, is_archive, unpack
 from affectdata.duplicates import MAX_BITS
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.imaging import pixel_versions
-from affectdata.indexes import compare_index
+from affectdata.indexes import compare_index, name_by_index
 from affectdata.items import Items, sweep
 from affectdata.joined import Joined, order_by_path, probe_all
 from affectdata.manifest import KIND, Manifest, check_name, load_manifest, note_root, query_tables, read_local
@@ -29,7 +29,7 @@ from affectdata.probe import Probe
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, manifest_schema
-from affectdata.sources._protocol import Link, ReadOptions, Source
+from affectdata.sources._protocol import Link, ReadOptions, Source, check_options
 from affectdata.split import adopt_splits
 from affectdata.tables import read_columns, write_parts, write_table
 from affectdata.tree import Tree, is_junk, read_tree
@@ -90,7 +90,7 @@ def ingest(
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
-            source has no such variant.
+            source does not take an option.
     """
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
@@ -98,7 +98,7 @@ def ingest(
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     options = options or ReadOptions()
-    check_variant(plugin.INFO, options.variant)
+    check_options(plugin.INFO, options)
     reading = plugin.read(tree, options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
@@ -164,6 +164,7 @@ def recognise(tree: Tree) -> tuple[str, str]:
             )
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
+        where=name_by_index(tree) or "",
         fix="say which it is with --source NAME (`affectdata sources` lists them with their layouts); "
         "for a table of your own: --source table --map COLUMNS.yaml",
     )
@@ -181,15 +182,6 @@ def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
-
-
-def check_variant(info: SourceInfo, variant: str | None) -> None:
-    """Refuse a variant that the source does not have."""
-    if variant is not None and variant not in info.variants:
-        raise UsageError(
-            f"{info.name} has no variant {variant!r}",
-            fix=f"its variants: {', '.join(info.variants) or 'none'}",
-        )
 
 
 def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
@@ -222,7 +214,7 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
         raise UsageError(
             f"{path} was made from another folder",
             where=f"{noted}, now {root.resolve()}",
-            fix="--replace to replace it, or --name or --out to keep both",
+            fix="--replace to replace it, or another --out (--name, for sources without one) to keep both",
         )
 
 
@@ -293,6 +285,7 @@ def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
         "url": info.url,
         "redistributable": info.redistributable,
         "evidence": info.evidence,
+        "estimated": list(info.estimated),
         "scales": {name: [scale.low, scale.high] for name, scale in info.scales.items()},
         "subtypes": {
             code: {"name": subtype.name, "sign": subtype.sign, "upright": subtype.upright}

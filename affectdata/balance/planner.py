@@ -257,6 +257,19 @@ def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
     return recipe.model_copy(update={"subtypes": resolved})
 
 
+def resolve_strata(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
+    """Return the recipe with `source` as its first stratum, where the pictures are of several sources.
+
+    Ratings on one scale are comparable in unit, not in meaning. A recipe that names `source` itself, or says
+    `strata: []`, stays as it is.
+    """
+    sources = {source for manifest in manifests for source in manifest.sources}
+    pooled = not recipe.strata and "strata" in recipe.model_fields_set
+    if len(sources) < 2 or pooled or "source" in (recipe.target, *recipe.strata_bins):
+        return recipe
+    return recipe.model_copy(update={"strata": ["source", *recipe.strata]})
+
+
 def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
     """Return which subtypes stand upright, as the data sheets say; if any source says so, it does."""
     upright: dict[str, bool] = {}

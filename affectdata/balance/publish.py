@@ -21,6 +21,7 @@ import yaml
 
 from affectdata.balance.card import data_card
 from affectdata.balance.drift import FEATURES, LOOKS, OverBound, changes, look_of, measure_drift, over_bound
+from affectdata.balance.labelling import counted_emotions
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, RenderSamples, canaries
 from affectdata.errors import IntegrityError, ManifestError, RecipeError
@@ -311,6 +312,7 @@ def release_info(
             {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
         ],
         "terms": _terms(manifests, table),
+        "lexicon": _lexicon(table, recipe),
         "target": recipe.target,
         "rows": {row["split"]: row["count_all"] for row in splits},
         "folds": recipe.split.folds if recipe.split != "none" else None,
@@ -322,6 +324,14 @@ def release_info(
         "cpu_features": cv2.getCPUFeaturesLine(),
         "canaries": canaries(recipe),
     }
+
+
+def _lexicon(table: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
+    """Return from which lexicon, and of which words, the derived columns are."""
+    if recipe.labels is None or recipe.labels.lexicon is None:
+        return None
+    words = sorted(set().union(*counted_emotions(table, recipe.labels)))
+    return {**recipe.labels.lexicon.model_dump(), "words": words}
 
 
 def _terms(manifests: Sequence[Manifest], table: pa.Table) -> dict[str, Any]:

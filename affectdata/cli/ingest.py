@@ -18,6 +18,7 @@ from affectdata.cli._output import (
     say_table,
     workers_option,
 )
+from affectdata.errors import UsageError
 
 if TYPE_CHECKING:
     from affectdata.ingest import IngestResult
@@ -29,7 +30,10 @@ _FIRST_REJECTS = 10
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
 @click.option(
-    "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
+    "--map",
+    "map_path",
+    type=click.Path(path_type=Path),
+    help="Column map (YAML) for --source table, or capd.",
 )
 @click.option(
     "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
@@ -80,6 +84,12 @@ def command(
         source = "table"
     options = ReadOptions(map_path=map_path, name=name, variant=variant)
     if onto:
+        unheeded = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        if any(unheeded.values()):
+            names = ", ".join(name for name, given in unheeded.items() if given)
+            raise UsageError(
+                f"with --onto no picture is opened: {names} would do nothing", fix="leave it out"
+            )
         bases = [load_manifest(path) for path in onto]
         _print(overlay(root, bases, source=source, options=options, out=out, replace=replace))
         return 0
@@ -106,13 +116,17 @@ def _print(result: IngestResult) -> None:
     say(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
         note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
-    by_subtype = _count_subtypes(result)
+    by_subtype = _counts(result, "subtype")
     if by_subtype:
         say()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
         say_table(
             ["subtype", "", "pictures"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
+    by_emotion = _counts(result, "emotion")
+    if by_emotion:
+        say()
+        say_table(["emotion", "pictures"], [[*each] for each in by_emotion.items()])
     histogram = _histogram(result)
     if any(histogram):
         say()
@@ -128,6 +142,8 @@ def _print(result: IngestResult) -> None:
             say(f"  {finding.text}")
     reasons = _say_rejects(result)
     say(f"\nterms: {info.license}")
+    if info.estimated:
+        say(f"estimated by a machine: {', '.join(info.estimated)}")
     say(f"wrote {result.path}")
     document(
         "affectdata/ingest/1",
@@ -139,15 +155,16 @@ def _print(result: IngestResult) -> None:
             "counts": result.counts,
             "reasons": reasons,
             "subtypes": by_subtype,
+            "emotions": by_emotion,
             "valence_histogram": histogram,
             "findings": plain_findings(result.findings),
         },
     )
 
 
-def _count_subtypes(result: IngestResult) -> dict[str, int]:
-    question = "SELECT subtype, count(*) AS n FROM manifest WHERE subtype IS NOT NULL GROUP BY 1 ORDER BY 1"
-    return {row["subtype"]: row["n"] for row in result.sql(question, "subtype").to_pylist()}
+def _counts(result: IngestResult, column: str) -> dict[str, int]:
+    query = f"SELECT {column}, count(*) AS n FROM manifest WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
+    return {row[column]: row["n"] for row in result.sql(query, column).to_pylist()}
 
 
 def _histogram(result: IngestResult) -> list[int]:
