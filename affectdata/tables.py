@@ -96,7 +96,7 @@ def read_json(path: Path) -> Any:
         raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
 
 
-def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
+def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None, *, row_group: int = _ROW_GROUP) -> str:
     """Write a table as Parquet, whole or not at all; return its logical digest.
 
     The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
@@ -105,17 +105,20 @@ def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, A
     digest = table_digest(table)
     document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
     packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    table = table.replace_schema_metadata({METADATA_KEY: packed})
-    with replace_file(path) as temporary:
-        # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
-        pq.write_table(
-            table.combine_chunks(),
-            temporary,
-            compression="zstd",
-            row_group_size=_ROW_GROUP,
-            use_dictionary=False,
-        )
+    schema = pa.schema([_flat(field) for field in table.schema], {METADATA_KEY: packed})
+    # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+    with replace_file(path) as temporary, pq.ParquetWriter(
+        temporary, schema, compression="zstd", use_dictionary=False
+    ) as writer:
+        for start in range(0, max(1, len(table)), row_group):
+            part = table.slice(start, row_group).cast(schema)
+            writer.write_table(part.combine_chunks(), row_group)
     return digest
+
+
+def _flat(field: pa.Field) -> pa.Field:
+    """Return the field without a dictionary."""
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
@@ -169,13 +172,12 @@ def table_digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for name in table.column_names:
         column = table.column(name)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_nested(column.type):
-            raise TypeError(f"the column {name} is not flat: {column.type}")
-        digest.update(f"{name}:{column.type}:{len(column)};".encode())
+        kind = _flat(table.schema.field(name)).type
+        if pa.types.is_nested(kind):
+            raise TypeError(f"the column {name} is not flat: {kind}")
+        digest.update(f"{name}:{kind}:{len(column)};".encode())
         for start in range(0, len(column), _DIGEST_ROWS):
-            _update_digest(digest, column.slice(start, _DIGEST_ROWS))
+            _update_digest(digest, column.slice(start, _DIGEST_ROWS).cast(kind))
     return digest.hexdigest()
 
 
