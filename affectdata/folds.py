@@ -100,7 +100,7 @@ def _kept(table: pa.Table, code: np.ndarray, n_folds: int) -> np.ndarray:
     fold = table[FOLD.name].fill_null(_FREE).to_numpy()
 
     def say(row: int) -> str:
-        return f"{table['image_id'][row].as_py()[:16]} in fold {fold[row]}"
+        return f"{table['image_id'][row].as_py()[:16]} is in fold {fold[row]}"
 
     strange = known[(fold[known] < 0) | (fold[known] >= n_folds)]
     if len(strange):

@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
+from affectdata.hashing import canonical_json
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 17
 _DIGEST_ROWS = 1 << 16
+STREAM_ROWS = 1 << 13  # held at once where a table is written or read in parts; their digests follow from it
+_BUFFER = 1 << 16  # bytes
 
 
 @contextmanager
@@ -96,7 +100,7 @@ def read_json(path: Path) -> Any:
         raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
 
 
-def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None, *, row_group: int = _ROW_GROUP) -> str:
+def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
     """Write a table as Parquet, whole or not at all; return its logical digest.
 
     The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
@@ -105,24 +109,102 @@ def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, A
     digest = table_digest(table)
     document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
     packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    schema = pa.schema([_flat(field) for field in table.schema], {METADATA_KEY: packed})
-    # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
-    with replace_file(path) as temporary, pq.ParquetWriter(
-        temporary, schema, compression="zstd", use_dictionary=False
-    ) as writer:
-        for start in range(0, max(1, len(table)), row_group):
-            part = table.slice(start, row_group).cast(schema)
-            writer.write_table(part.combine_chunks(), row_group)
+    table = table.replace_schema_metadata({METADATA_KEY: packed})
+    with replace_file(path) as temporary:
+        # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+        pq.write_table(
+            table.combine_chunks(),
+            temporary,
+            compression="zstd",
+            row_group_size=_ROW_GROUP,
+            use_dictionary=False,
+        )
     return digest
 
 
-def _flat(field: pa.Field) -> pa.Field:
-    """Return the field without a dictionary."""
-    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+def write_batches(
+    batches: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: Path,
+    kind: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a table as `write_table` does, part by part, so that it is never held; return its digest.
+
+    The digest is `batches_digest`; `in_parts` in the metadata says so. Row groups are as long.
+    """
+    digests: list[str] = []
+    with (
+        replace_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        for part in _rechunk(batches, schema):
+            digests.append(table_digest(part))
+            writer.write_table(part, len(part))
+        digest = _digest_of(digests)
+        document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
+        packed = canonical_json({**document, "in_parts": True})
+        writer.add_key_value_metadata({METADATA_KEY: packed.encode()})
+    return digest
 
 
-def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a table that `write_table` wrote, and its metadata; the digest is checked.
+def batches_digest(batches: Iterable[pa.Table], schema: pa.Schema) -> str:
+    """Hash the logical rows of a table that comes in parts, however it is cut, as `write_batches` does."""
+    return _digest_of([table_digest(part) for part in _rechunk(batches, schema)])
+
+
+def _digest_of(digests: list[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _rechunk(batches: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of `STREAM_ROWS`, the last one shorter; without rows, one empty table."""
+    held, n_parts = schema.empty_table(), 0
+    for batch in batches:
+        held = pa.concat_tables([held, batch.cast(schema)])
+        while len(held) >= STREAM_ROWS:
+            yield held.slice(0, STREAM_ROWS).combine_chunks()
+            held, n_parts = held.slice(STREAM_ROWS), n_parts + 1
+    if len(held) or not n_parts:
+        yield held.combine_chunks()
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table in a Parquet file of ours, read as far as it is asked for; `metadata` is the file's."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+    metadata: dict[str, Any]
+    in_parts: bool  # whether its digest is `batches_digest`
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of its columns, in order."""
+        return list(self.schema.names)
+
+    def select(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns."""
+        with pq.ParquetFile(self.path) as file:
+            return file.read(columns=list(columns)).replace_schema_metadata(None).select(list(columns))
+
+    def to_batches(
+        self, max_chunksize: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read it (or some columns) from the first row to the last, a few rows at a time."""
+        with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
+            yield from file.iter_batches(max_chunksize, columns=columns and list(columns))
+
+
+Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
+
+
+def open_table(path: Path, kind: str) -> StoredTable:
+    """Open a table that `write_table` or `write_batches` wrote, without keeping it; the digest is checked.
 
     Raises:
         ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
@@ -130,20 +212,45 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
     """
     try:
         with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
-            table = file.read()
+            metadata = _metadata(file, path, kind)
+            schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+        in_parts = metadata.pop("in_parts", False)
+        stored = StoredTable(path, schema, n_rows, metadata, in_parts)
+        digest = _stored_digest(stored)
     except (OSError, pa.ArrowException) as error:
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
         )
         raise ManifestError(what, where=str(path)) from error
-    packed = (table.schema.metadata or {}).get(METADATA_KEY)
+    if digest != metadata["digest"]:
+        raise IntegrityError(
+            f"the rows of {path.name} are not those that were written",
+            where=str(path),
+            fix="make the file anew",
+        )
+    return stored
+
+
+def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a whole table (`open_table`), and its metadata.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    stored = open_table(path, kind)
+    return stored.select(stored.column_names), stored.metadata
+
+
+def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
+    packed = (file.metadata.metadata or {}).get(METADATA_KEY)
     if packed is None:
         raise ManifestError(
             f"{path.name} carries no affectdata metadata",
             where=str(path),
             fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
         )
-    metadata = json.loads(packed)
+    metadata: dict[str, Any] = json.loads(packed)
     if metadata["kind"] != kind:
         raise ManifestError(
             f"{path.name} is a table of kind {metadata['kind']!r}, not {kind!r}", where=str(path)
@@ -154,14 +261,14 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
             where=str(path),
             fix="pip install --upgrade affectdata",
         )
-    table = table.replace_schema_metadata(None)
-    if table_digest(table) != metadata["digest"]:
-        raise IntegrityError(
-            f"the rows of {path.name} are not those that were written",
-            where=str(path),
-            fix="make the file anew",
-        )
-    return table, metadata
+    return metadata
+
+
+def _stored_digest(stored: StoredTable) -> str:
+    if stored.in_parts:
+        parts = (pa.Table.from_batches([each]) for each in stored.to_batches(STREAM_ROWS))
+        return batches_digest(parts, stored.schema)
+    return _digest(stored.schema, stored.num_rows, lambda name: stored.to_batches(_DIGEST_ROWS, [name]))
 
 
 def table_digest(table: pa.Table) -> str:
@@ -169,22 +276,30 @@ def table_digest(table: pa.Table) -> str:
 
     Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
     """
+
+    def parts(name: str) -> Iterator[pa.Table]:
+        return (table.select([name]).slice(at, _DIGEST_ROWS) for at in range(0, len(table), _DIGEST_ROWS))
+
+    return _digest(table.schema, len(table), parts)
+
+
+def _digest(
+    schema: pa.Schema, n_rows: int, parts: Callable[[str], Iterable[pa.Table | pa.RecordBatch]]
+) -> str:
+    """Hash column after column; `parts` gives one in slices of `_DIGEST_ROWS`."""
     digest = hashlib.sha256()
-    for name in table.column_names:
-        column = table.column(name)
-        kind = _flat(table.schema.field(name)).type
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind):
-            raise TypeError(f"the column {name} is not flat: {kind}")
-        digest.update(f"{name}:{kind}:{len(column)};".encode())
-        for start in range(0, len(column), _DIGEST_ROWS):
-            _update_digest(digest, column.slice(start, _DIGEST_ROWS).cast(kind))
+            raise TypeError(f"the column {field.name} is not flat: {kind}")
+        digest.update(f"{field.name}:{kind}:{n_rows};".encode())
+        for part in parts(field.name):
+            _update_digest(digest, part.column(0).cast(kind))
     return digest.hexdigest()
 
 
-def _update_digest(digest: Any, part: pa.ChunkedArray) -> None:
-    array = part.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # zero chunks
-        return
+def _update_digest(digest: Any, part: pa.Array | pa.ChunkedArray) -> None:
+    array = part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
     digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
     if pa.types.is_string(array.type):
         filled = array.fill_null("").cast(pa.large_binary())

@@ -30,6 +30,8 @@ from affectdata.schema import EDGES, FOLD, PLAN
 from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
 
 _TRAIN = SPLITS.index("train")
+_ROW = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", FOLD.name, "license")
+_LOOK = ("pixel_id", "phash", "phash_views")  # what look-alikes across manifests are found by
 
 
 def plan_release(
@@ -54,7 +56,9 @@ def plan_release(
     check_upright(recipe, upright_of([*manifests, *others]))
     rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
-        spare = _without_folds(pa.concat_tables([each.table for each in others], promote_options="default"))
+        spare = _without_folds(
+            pa.concat_tables([_read(each, recipe, True) for each in others], promote_options="default")
+        )
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
@@ -68,8 +72,9 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
     Raises:
         RecipeError: no row is left, or two manifests hold the same picture.
     """
-    table = pa.concat_tables([each.table for each in manifests], promote_options="default")
-    if len(manifests) > 1:  # each knows its own look-alikes only
+    several = len(manifests) > 1
+    table = pa.concat_tables([_read(each, recipe, several) for each in manifests], promote_options="default")
+    if several:  # each knows its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
         table = _selected(table, recipe.where)
@@ -84,6 +89,19 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
     if not _ascends(table["image_id"]):
         raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
     return table
+
+
+def _read(manifest: Manifest, recipe: Recipe, with_looks: bool) -> pa.Table:
+    """Read the columns that are decided by; all, if a condition may name any, or one is not there."""
+    asked = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
+    asked -= {LABEL}
+    there = manifest.rows.column_names
+    if recipe.where is not None or asked - set(there):
+        return manifest.table
+    asked |= {*_ROW, *(_LOOK if with_looks or recipe.balance.fill_from else ())}
+    if recipe.labels is not None:
+        asked |= {"valence", "arousal", "agreement", *(name for name in there if name.startswith("emotion"))}
+    return manifest.rows.select([name for name in there if name in asked])
 
 
 def _ascends(ids: pa.ChunkedArray) -> bool:
@@ -277,7 +295,7 @@ def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
     """
     known = {code for manifest in manifests for code in manifest.metadata["subtypes"]}
     for manifest in manifests:
-        known |= set(manifest.table["subtype"].unique().drop_null().to_pylist())
+        known |= set(manifest.rows.select(["subtype"])["subtype"].unique().drop_null().to_pylist())
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
         close = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)

@@ -19,7 +19,7 @@ from affectdata import metrics
 from affectdata.balance.recipe import parse_recipe
 from affectdata.config import StrictModel, parse_model
 from affectdata.errors import InputError
-from affectdata.release import Release, require_sound
+from affectdata.release import Release
 from affectdata.train.arms import RELEASE
 from affectdata.train.bank import find_originals, plan_bank
 from affectdata.train.bodies import Say
@@ -35,6 +35,7 @@ from affectdata.train.study import TEST, VAL, Scores, Study, load_study, run_stu
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
 from affectdata.train.weights import DEFAULT
+from affectdata.verify import require_sound
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")

@@ -169,7 +169,8 @@ def test_look_alikes_of_two_manifests_share_a_split() -> None:
     manifests = [make_manifest(first), make_manifest(second, "oasis")]
     recipe = make_recipe(split={"val": 0.3, "test": 0.3})
     rows, _ = plan_release(manifests, [], recipe)
-    split = dict(zip(rows["source_id"].to_pylist(), rows["split"].to_pylist(), strict=True))
+    names = (path.removesuffix(".bmp") for path in rows["path"].to_pylist())
+    split = dict(zip(names, rows["split"].to_pylist(), strict=True))
     assert all(split[str(at)] == split[f"o{at}"] for at in range(60))
 
 
@@ -178,7 +179,8 @@ def test_groups_of_each_manifest_hold_when_there_are_several() -> None:
     other = [{**row, "key": f"o{row['key']}", "group": f"o{row['group']}", "source": "oasis"} for row in rows]
     manifests = [make_manifest(make_rows(rows)), make_manifest(make_rows(other), "oasis")]
     found, _ = plan_release(manifests, [], make_recipe(split={"val": 0.3, "test": 0.3}))
-    split = dict(zip(found["source_id"].to_pylist(), found["split"].to_pylist(), strict=True))
+    names = (path.removesuffix(".bmp") for path in found["path"].to_pylist())
+    split = dict(zip(names, found["split"].to_pylist(), strict=True))
     for at in range(0, 80, 2):
         assert split[str(at)] == split[str(at + 1)]
         assert split[f"o{at}"] == split[f"o{at + 1}"]

@@ -28,7 +28,9 @@ HERE = Path(__file__).parent
 
 def numbers(plan: Plan) -> dict[str, Any]:
     """What a plan decides, without ids: those of generated pictures follow the versions that drew them."""
-    splits = plan.table.cast(PLAN).group_by("split").aggregate([([], "count_all")]).sort_by("split").to_pylist()
+    splits = (
+        plan.table.cast(PLAN).group_by("split").aggregate([([], "count_all")]).sort_by("split").to_pylist()
+    )
     return {
         "splits": {row["split"]: row["count_all"] for row in splits},
         "bins": [
