@@ -24,7 +24,7 @@ from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 17
 _DIGEST_ROWS = 1 << 16
-STREAM_ROWS = 1 << 13  # held at once where a table is written or read in parts; their digests follow from it
+STREAM_ROWS = 1 << 13  # held at once where a table is written or read in parts
 _BUFFER = 1 << 16  # bytes
 
 
@@ -138,33 +138,33 @@ def write_batches(
         replace_file(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
     ):
-        for part in _rechunk(batches, schema):
+        for part in _rechunk(batches, schema, STREAM_ROWS):
             digests.append(table_digest(part))
-            writer.write_table(part, len(part))
+            writer.write_table(part, STREAM_ROWS)
         digest = _digest_of(digests)
         document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
-        packed = canonical_json({**document, "in_parts": True})
+        packed = canonical_json({**document, "in_parts": STREAM_ROWS})
         writer.add_key_value_metadata({METADATA_KEY: packed.encode()})
     return digest
 
 
-def batches_digest(batches: Iterable[pa.Table], schema: pa.Schema) -> str:
+def batches_digest(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> str:
     """Hash the logical rows of a table that comes in parts, however it is cut, as `write_batches` does."""
-    return _digest_of([table_digest(part) for part in _rechunk(batches, schema)])
+    return _digest_of([table_digest(part) for part in _rechunk(batches, schema, n_rows)])
 
 
 def _digest_of(digests: list[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _rechunk(batches: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of `STREAM_ROWS`, the last one shorter; without rows, one empty table."""
+def _rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of `n_rows`, the last one shorter; without rows, one empty table."""
     held, n_parts = schema.empty_table(), 0
     for batch in batches:
         held = pa.concat_tables([held, batch.cast(schema)])
-        while len(held) >= STREAM_ROWS:
-            yield held.slice(0, STREAM_ROWS).combine_chunks()
-            held, n_parts = held.slice(STREAM_ROWS), n_parts + 1
+        while len(held) >= n_rows:
+            yield held.slice(0, n_rows).combine_chunks()
+            held, n_parts = held.slice(n_rows), n_parts + 1
     if len(held) or not n_parts:
         yield held.combine_chunks()
 
@@ -177,7 +177,7 @@ class StoredTable:
     schema: pa.Schema
     num_rows: int
     metadata: dict[str, Any]
-    in_parts: bool  # whether its digest is `batches_digest`
+    in_parts: int  # the rows of each part if its digest is `batches_digest`, else 0
 
     def __len__(self) -> int:
         return self.num_rows
@@ -214,7 +214,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
         with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
             metadata = _metadata(file, path, kind)
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
-        in_parts = metadata.pop("in_parts", False)
+        in_parts = metadata.pop("in_parts", 0)
         stored = StoredTable(path, schema, n_rows, metadata, in_parts)
         digest = _stored_digest(stored)
     except (OSError, pa.ArrowException) as error:
@@ -266,8 +266,8 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
 
 def _stored_digest(stored: StoredTable) -> str:
     if stored.in_parts:
-        parts = (pa.Table.from_batches([each]) for each in stored.to_batches(STREAM_ROWS))
-        return batches_digest(parts, stored.schema)
+        parts = (pa.Table.from_batches([each]) for each in stored.to_batches(stored.in_parts))
+        return batches_digest(parts, stored.schema, stored.in_parts)
     return _digest(stored.schema, stored.num_rows, lambda name: stored.to_batches(_DIGEST_ROWS, [name]))
 
 

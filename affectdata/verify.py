@@ -137,9 +137,11 @@ def _other_metadata(release: Release) -> list[Finding]:
         name = f"{split}/{METADATA_FILE}"
         if not (release.path / name).is_file():
             continue  # missing, and named as such
-        expected = batches_digest(split_metadata(release.rows, split), release.rows.schema)
         try:
-            same = open_table(release.path / name, METADATA_KIND).metadata["digest"] == expected
+            stored = open_table(release.path / name, METADATA_KIND)
+            parts = split_metadata(release.rows, split)
+            digest = batches_digest(parts, release.rows.schema, stored.in_parts or STREAM_ROWS)
+            same = stored.metadata["digest"] == digest
         except (ManifestError, IntegrityError):
             same = False
         if not same:

@@ -21,10 +21,14 @@ from affectdata import tables
 from affectdata.errors import InputError, IntegrityError, ManifestError
 from affectdata.schema import METADATA_KEY
 from affectdata.tables import (
+    StoredTable,
+    batches_digest,
+    open_table,
     read_json,
     read_table,
     replace_file,
     table_digest,
+    write_batches,
     write_json,
     write_table,
     write_text,
@@ -48,6 +52,61 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
 @pytest.fixture
 def table() -> pa.Table:
     return as_table([{"name": f"n{i}", "value": i / 4, "count": i} for i in range(10)])
+
+
+# --- in parts
+
+
+@given(rows_of, st.lists(st.integers(0, 12), max_size=4), st.sampled_from([1, 3, 5]))
+def test_a_table_in_parts_reads_back_and_its_digest_does_not_see_the_cuts(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], cuts: list[int], n: int
+) -> None:
+    table, path = as_table(rows), tmp_path_factory.mktemp("parts") / "t.parquet"
+    bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "STREAM_ROWS", n)
+        parts = (table.slice(low, high - low) for low, high in itertools.pairwise(bounds))
+        digest = write_batches(parts, SCHEMA, path, "made", {"note": "x"})
+        assert pq.read_metadata(path).num_row_groups == max(1, -(-len(rows) // n))
+    assert digest == batches_digest([table], SCHEMA, n)
+    stored = open_table(path, "made")
+    assert (stored.metadata["note"], stored.in_parts, len(stored)) == ("x", n, len(rows))
+    assert pa.Table.from_batches(stored.to_batches(4), SCHEMA).equals(table)
+    assert stored.select(["count", "name"]).equals(table.select(["count", "name"]))
+    assert read_table(path, "made")[0].equals(table)
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("change", ["value", "order", "null"])
+def test_other_rows_do_not_open(tmp_path: Path, table: pa.Table, in_parts: bool, change: str) -> None:
+    path = tmp_path / "t.parquet"
+    write = (
+        (lambda: write_batches([table], SCHEMA, path, "made"))
+        if in_parts
+        else (lambda: write_table(table, path, "made"))
+    )
+    write()
+    assert bool(open_table(path, "made").in_parts) is in_parts
+    kept = {METADATA_KEY: pq.read_metadata(path).metadata[METADATA_KEY]}
+    rows = table.to_pylist()
+    if change == "order":
+        rows.reverse()
+    else:
+        rows[3]["count"] = None if change == "null" else 77
+    pq.write_table(as_table(rows).replace_schema_metadata(kept), path)
+    with pytest.raises(IntegrityError, match="are not those that were written"):
+        open_table(path, "made")
+
+
+def test_what_is_read_is_what_is_asked_for(tmp_path: Path, table: pa.Table) -> None:
+    """An opened table holds no rows; a column that nobody asks for is never decoded twice."""
+    write_table(table, tmp_path / "t.parquet", "made")
+    before = pa.total_allocated_bytes()
+    stored = open_table(tmp_path / "t.parquet", "made")
+    assert pa.total_allocated_bytes() == before
+    assert isinstance(stored, StoredTable) and stored.schema == SCHEMA
+    assert {batch.num_rows for batch in stored.to_batches(4)} == {4, 2}
+    assert [batch.schema.names for batch in stored.to_batches(10, ["value"])] == [["value"]]
 
 
 # --- writing

@@ -179,7 +179,8 @@ def _remove_others(partial: Path, pictures: pa.Array, tables: set[str]) -> None:
 
 def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Return what release.json says of the plan and of where it was rendered."""
-    splits = plan.table["split"].value_counts().to_pylist()
+    counts = {row["values"]: row["counts"] for row in plan.table["split"].value_counts().to_pylist()}
+    asked = {name: 0 for name in SPLITS[1:] if recipe.asks_for(name)}  # too few groups can leave one empty
     copies = pc.sum(pc.greater(plan.table["copy"], 0)).as_py() or 0
     return {
         "schema": SCHEMA,
@@ -191,7 +192,7 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         ],
         "terms": _terms(manifests, rows, plan),
         "target": recipe.target,
-        "rows": {row["values"]: row["counts"] for row in splits},
+        "rows": asked | counts,
         "folds": recipe.split.folds if recipe.split != "none" else None,
         "originals": len(plan.table) - copies,
         "copies": copies,

@@ -20,6 +20,7 @@ from affectdata.exports._write import export_release
 from affectdata.plan import sample_id
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release import INFO_FILE, Release, open_release
+from affectdata.terms import combine_terms
 from tests.made import contents, forge, publish
 
 NAMES = find_plugins("exports")
@@ -120,6 +121,15 @@ def test_pictures_that_must_not_be_passed_on_are_refused(
     folder = copied(made, tmp_path)
     info = json.loads((folder / INFO_FILE).read_text())
     info["manifests"][0]["redistributable"] = True
+    licenses = ["CC BY-SA 4.0", "CC BY-NC-SA 3.0"]
+    for terms, why in [
+        (combine_terms(dict.fromkeys(licenses, 1), True), "go against each other .*CC BY-SA 4.0"),
+        (combine_terms({"CC BY-ND 4.0": 1}, True), "changed pictures, as its copies are, must not"),
+    ]:
+        (folder / INFO_FILE).write_text(json.dumps({**info, "terms": terms}))
+        with pytest.raises(UsageError, match=why):
+            export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
+    info["terms"] = combine_terms({licenses[0]: 1}, True)
     (folder / INFO_FILE).write_text(json.dumps(info))
     export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
     info["manifests"] = []  # terms that nobody states allow nothing
