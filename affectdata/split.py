@@ -42,7 +42,11 @@ def assign_splits(
 
 
 def _group_codes(table: pa.Table) -> np.ndarray:
-    return np.asarray(table["group_id"].combine_chunks().dictionary_encode().indices.to_numpy())
+    return np.unique(_group_keys(table), return_inverse=True)[1]
+
+
+def _group_keys(table: pa.Table) -> np.ndarray:
+    return id_keys(id_heads(table["group_id"]))
 
 
 def _deal(
@@ -57,7 +61,7 @@ def _deal(
     order = pc.sort_indices(table["image_id"]).to_numpy()
     state = _Shares([np.zeros(len(side), np.int64), *levels], shares)
     state.declare(np.flatnonzero(side != _FREE), side)
-    ranks = id_ranks(seed, id_keys(id_heads(table["group_id"])))
+    ranks = id_ranks(seed, _group_keys(table))
     sizes = np.bincount(group_of, minlength=1)
     free = order[side[order] == _FREE]
     for rows in _by_group(free[sizes[group_of[free]] > 1], group_of, sizes, ranks):

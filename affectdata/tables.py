@@ -304,7 +304,9 @@ def _update_digest(digest: Any, part: pa.Array | pa.ChunkedArray) -> None:
     if pa.types.is_string(array.type):
         filled = array.fill_null("").cast(pa.large_binary())
         digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
-        digest.update(b"".join(filled.to_pylist()))
+        starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
+        if len(filled):  # all values lie behind each other
+            digest.update(memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]])
     else:
         values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
         digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0

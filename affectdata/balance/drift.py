@@ -200,36 +200,48 @@ def probe_auc(values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> dic
     if min(is_copy.sum(), (~is_copy).sum()) < 2 * _FOLDS:
         return None
     x = np.column_stack([values, values**2])
-    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9)
+    x -= x.mean(axis=0)
+    x /= x.std(axis=0) + 1e-9
     fold = (hash_ranks(0, range(group.max() + 1)) % _FOLDS).astype(int)[group]
+    parts = [np.flatnonzero(fold == k) for k in range(_FOLDS)]
+    products = [x[rows].T @ x[rows] for rows in parts]
+    sums = np.array(
+        [[x[rows[is_copy[rows] == kind]].sum(axis=0) for kind in (True, False)] for rows in parts]
+    )
+    counts = np.array([[np.sum(is_copy[rows] == kind) for kind in (True, False)] for rows in parts])
     score = np.zeros(len(x))
-    for k in range(_FOLDS):
-        rest = fold != k
-        y = np.where(is_copy[rest], 1 / max(1, is_copy[rest].sum()), -1 / max(1, (~is_copy[rest]).sum()))
-        y *= rest.sum() / 2  # both kinds weigh the same
-        weights = np.linalg.solve(x[rest].T @ x[rest] + _RIDGE * np.eye(x.shape[1]), x[rest].T @ y)
-        score[~rest] = x[~rest] @ weights
-    rng = np.random.default_rng(0)
-    members = np.split(np.argsort(group, kind="stable"), np.flatnonzero(np.diff(np.sort(group))) + 1)
+    for k, rows in enumerate(parts):
+        n = counts.sum(axis=0) - counts[k]
+        means = (sums.sum(axis=0) - sums[k]) / np.maximum(1, n)[:, None]
+        rest = sum(products) - products[k] + _RIDGE * np.eye(x.shape[1])
+        score[rows] = x[rows] @ np.linalg.solve(
+            rest, (means[0] - means[1]) * n.sum() / 2
+        )  # both kinds weigh the same
+    rng, n_parents = np.random.default_rng(0), int(group.max()) + 1
+    order = np.argsort(score, kind="stable")
+    group, is_copy, score = group[order], is_copy[order], score[order]
     draws = [
-        _auc(score[rows], is_copy[rows])
-        for rows in (
-            np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-            for _ in range(_RESAMPLES)
+        _auc(score, is_copy, drawn[group])
+        for drawn in (
+            np.bincount(rng.integers(0, n_parents, n_parents), minlength=n_parents) for _ in range(_RESAMPLES)
         )
-        if 0 < is_copy[rows].sum() < len(rows)  # where few parents have copies, a resample may have none
+        if 0
+        < drawn[group[is_copy]].sum()
+        < drawn[group].sum()  # few parents with copies: some draws have none
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {
-        "auc": round(_auc(score, is_copy), 4),
+        "auc": round(_auc(score, is_copy, np.ones(len(score))), 4),
         "low": round(float(low), 4),
         "high": round(float(high), 4),
     }
 
 
-def _auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Return the chance that a positive scores above a negative, ties counting half (Mann–Whitney)."""
-    _, code, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[code]
-    n = int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
+def _auc(score: np.ndarray, positive: np.ndarray, times: np.ndarray) -> float:
+    """Return the chance that a positive scores above a negative, ties counting half (Mann–Whitney).
+
+    `score` ascends; each row is there so many `times`.
+    """
+    level = np.cumsum(np.diff(score, prepend=score[0]) > 0)
+    won, lost = (np.bincount(level, times * kind) for kind in (positive, ~positive))
+    return float(won @ (np.cumsum(lost) - lost / 2) / (won.sum() * lost.sum()))
