@@ -190,14 +190,18 @@ class StoredTable:
     def select(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns."""
         with pq.ParquetFile(self.path) as file:
-            return file.read(columns=list(columns)).replace_schema_metadata(None).select(list(columns))
+            return (
+                file.read(columns=list(columns), use_threads=False)
+                .replace_schema_metadata(None)
+                .select(list(columns))
+            )
 
     def to_batches(
         self, max_chunksize: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Read it (or some columns) from the first row to the last, a few rows at a time."""
         with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
-            yield from file.iter_batches(max_chunksize, columns=columns and list(columns))
+            yield from file.iter_batches(max_chunksize, columns=columns and list(columns), use_threads=False)
 
 
 Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
