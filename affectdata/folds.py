@@ -45,7 +45,8 @@ def _deal(
     fold[code[kept != _FREE]] = kept[kept != _FREE]
     n_folds = max(min(n_folds, len(ranks)), int(fold.max(initial=_FREE)) + 1)
     # From fine to coarse, as plain numbers: looked up group by group, these are the faster ones.
-    kinds = [level[first].tolist() for level in reversed([np.zeros(len(code), np.int64), *levels])]
+    whole = np.zeros(len(code), np.int64)
+    kinds = [np.unique(each[first], return_inverse=True)[1].tolist() for each in reversed([whole, *levels])]
     held = [[[0] * n_folds for _ in range(max(kind, default=0) + 1)] for kind in kinds]
     order = np.lexsort((ranks, -sizes, fold == _FREE)).tolist()  # those that have a fold come first
     dealt, n_rows = fold.tolist(), sizes.tolist()

@@ -13,6 +13,7 @@ Reading is here; `verify` checks it, `balance.write` writes it.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -176,6 +177,17 @@ def _releases_there(folder: Path) -> str:
     bases = {base.resolve(): base for base in (Path("releases"), folder.parent)}
     found = sorted(path.parent for base in bases.values() for path in base.glob(f"*/{INFO_FILE}"))
     return f"there are: {', '.join(map(str, found[:5]))}" if found else ""
+
+
+def find_strangers(folder: Path, known: pa.Array) -> list[str]:
+    """Name the files under a folder that are not `known`; names are relative to it, sorted."""
+    found = []
+    for path, _, files in os.walk(folder):
+        base = Path(path).relative_to(folder)
+        parts = (files[start : start + STREAM_ROWS] for start in range(0, len(files), STREAM_ROWS))
+        there = pa.chunked_array([[(base / file).as_posix() for file in part] for part in parts], pa.string())
+        found += there.filter(pc.invert(pc.is_in(there, known))).to_pylist()
+    return sorted(found)
 
 
 def newest_release(folder: Path) -> Path:

@@ -26,6 +26,7 @@ from affectdata.release import (
     SUMS_FILE,
     TABLE_FILE,
     Release,
+    find_strangers,
     split_metadata,
 )
 from affectdata.schema import FOLD
@@ -80,7 +81,9 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
             findings.append(Finding("changed", f"{name} is not the file that was published"))
         if progress:
             progress(done, len(sums))
-    findings += [Finding("added", f"{name} is no part of the release") for name in _strangers(release, sums)]
+    strangers = find_strangers(release.path, sums["name"].combine_chunks())
+    extra = [name for name in strangers if name not in (SUMS_FILE, INFO_FILE)]
+    findings += [Finding("added", f"{name} is no part of the release") for name in extra]
     if release.is_virtual:
         return findings
     return findings + _unlisted_rows(release, sums) + _other_metadata(release)
@@ -100,16 +103,6 @@ def _pairs(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a table as tuples."""
     for batch in table.to_batches(STREAM_ROWS):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-def _strangers(release: Release, sums: pa.Table) -> list[str]:
-    """Name the files in the folder that nothing lists."""
-    found = []
-    for folder in (release.path, *(path for path in release.path.rglob("*") if path.is_dir())):
-        files = (path.relative_to(release.path).as_posix() for path in folder.iterdir() if path.is_file())
-        names = pa.array(files, pa.string())
-        found += names.filter(pc.invert(pc.is_in(names, sums["name"].combine_chunks()))).to_pylist()
-    return sorted({*found} - {SUMS_FILE, INFO_FILE})
 
 
 def _unlisted_rows(release: Release, sums: pa.Table) -> list[Finding]:

@@ -32,6 +32,7 @@ from affectdata.release import (
     SCHEMA,
     SUMS_FILE,
     TABLE_FILE,
+    find_strangers,
     split_metadata,
 )
 from affectdata.schema import FOLD, release_schema
@@ -152,7 +153,8 @@ def _write_sums(partial: Path, pictures: pa.Table) -> str:
     shutil.rmtree(partial / JOURNAL, ignore_errors=True)
     tables = (TABLE_FILE, RECIPE_FILE, CARD_FILE, *(f"{split}/{METADATA_FILE}" for split in SPLITS))
     there = [name for name in tables if (partial / name).is_file()]
-    _remove_others(partial, pictures["file_name"].combine_chunks(), {*there})
+    for name in find_strangers(partial, pa.concat_arrays([*pictures["file_name"].chunks, pa.array(there)])):
+        (partial / name).unlink()
     hashes = [hash_file(partial / name) for name in there]
     own = pa.table([pa.array(there, pa.string()), pa.array(hashes, pa.string())], names=pictures.column_names)
     listed = pa.concat_tables([pictures.cast(own.schema), own])
@@ -166,15 +168,6 @@ def _write_sums(partial: Path, pictures: pa.Table) -> str:
             digest.update(data)
             file.write(data)
     return digest.hexdigest()
-
-
-def _remove_others(partial: Path, pictures: pa.Array, tables: set[str]) -> None:
-    for folder in (partial, *(partial / split for split in SPLITS)):
-        paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-        names = pa.array([path.relative_to(partial).as_posix() for path in paths], pa.string())
-        for path, name, known in zip(paths, names, pc.is_in(names, pictures), strict=True):
-            if not known.as_py() and name.as_py() not in tables:
-                path.unlink()
 
 
 def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe: Recipe) -> dict[str, Any]:
