@@ -33,10 +33,10 @@ lint: env
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 # Runs on the CPU too, where it says that its figure is none of a GPU.
 bench-gpu: env
@@ -44,7 +44,7 @@ bench-gpu: env
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
 # A tree of real pictures, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
-BENCHMARKS := ingest render near plan query memory
+BENCHMARKS := ingest render near plan query scale dataset
 PEERS      := benchmarks/.venv
 
 bench: env $(PEERS)/.installed

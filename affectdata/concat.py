@@ -55,10 +55,10 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
         ManifestError: there are conflicts, and the policy is `error`.
         IntegrityError: a picture has two splits.
     """
+    _check(manifests, on_conflict)
     name = name or "_".join(manifest.name for manifest in manifests)
     check_name(name)
     path = out / f"{name}.parquet"
-    _check(manifests, on_conflict)
     earlier, roots = _find_earlier(path), _roots(manifests)
     emotions = sorted({emotion for each in manifests for emotion in each.metadata["emotions"]})
     tables = [each.table for each in [*manifests, *([earlier] if earlier else [])]]
@@ -83,7 +83,8 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
 def _check(manifests: Sequence[Manifest], on_conflict: str) -> None:
     names = [manifest.name for manifest in manifests]
     if len(set(names)) < max(2, len(names)):
-        what = "two manifests are called the same" if len(names) > 1 else "there is one manifest only"
+        few = {0: "there is no manifest", 1: "there is one manifest only"}
+        what = few.get(len(names), "two manifests are called the same")
         raise UsageError(f"{what}: {', '.join(names)}", fix="name two or more that differ")
     known = ["error", "first", "mean", *(f"prefer:{name}" for name in names)]
     if on_conflict not in known:
@@ -135,7 +136,7 @@ def _in_conflict(conflicts: list[Conflict]) -> ManifestError:
 
 def _group(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
     """Set `group_id` anew: what hung together in a manifest still does, and look-alikes across them too."""
-    plain = rows.select(["image_id", "group_id", "subject_id"])
+    plain = rows.select(["image_id", "group_id", "source", "subject_id"])
     grouped = assign_groups(plain, edges, ["image_id", "group_id"])
     at = pc.index_in(table["image_id"], grouped["image_id"].combine_chunks())
     place = table.column_names.index("group_id")

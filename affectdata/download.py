@@ -22,7 +22,7 @@ from affectdata.ingest import find_links, recognise
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
-from affectdata.sources._protocol import Link, ReadOptions
+from affectdata.sources._protocol import Link, ReadOptions, check_options
 from affectdata.tables import locked_folder, read_table, replace_file, write_table
 from affectdata.tree import DOWNLOADED, is_picture_name, read_tree
 
@@ -61,21 +61,23 @@ def download(
     out: Path | None = None,
     limit: int | None = None,
     limits: Limits | None = None,
+    announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DownloadResult:
     """Fetch the pictures that a source tree has addresses of into `out`, by default the tree itself.
 
-    `limit` is the most pictures to ask for in this run; `progress` is called with pictures done and in all.
-    No file that is there is replaced.
+    `limit` is the most pictures to ask for in this run; `announce` is told before the first request is made,
+    `progress` is called with pictures done and in all. No file that is there is replaced.
 
     Raises:
         SourceError: no such folder, no source recognises it, or it has no addresses.
-        UsageError: another run is writing to `out`.
+        UsageError: another run is writing to `out`, or the source does not take an option.
     """
     tree, out = read_tree(root), out or root
     name = source or recognise(tree)[0]
     plugin = load_plugin("sources", name)
     options = options or ReadOptions()
+    check_options(plugin.INFO, options)
     info, urls = plugin.read(tree, options).info, _by_path(find_links(plugin, tree, options))
     if not urls:
         raise SourceError(
@@ -88,6 +90,8 @@ def download(
         there = {path for path in urls if not _why_not(out, path) and (out / path).exists()}
         todo = [path for path in urls if path not in there and not _is_settled(rows.get(path), urls[path])]
         todo = todo[:limit]
+        if todo and announce:
+            announce(f"fetching {len(todo)} pictures over the network into {out}")
         try:
             asyncio.run(_fetch_all(out, {path: urls[path] for path in todo}, rows, limits, progress))
         finally:

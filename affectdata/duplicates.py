@@ -20,6 +20,7 @@ from affectdata.schema import EDGES
 MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
 _UNDONE_BY = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
+_SEPARATOR = "\x1f"  # in no source's name
 _CELLS = 1 << 16  # distances held at once
 _ROWS = 1 << 16  # rows whose hashes are read at once
 
@@ -96,16 +97,21 @@ def _chains(column: pa.ChunkedArray) -> np.ndarray:
     return np.column_stack([order[:-1][equal], order[1:][equal]])
 
 
+def _subjects(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["source"], table["subject_id"], _SEPARATOR)  # null stays null
+
+
 def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
     """Set `group_id` to the smallest image_id of each row's component.
 
-    Rows hang together by an edge, or by an equal value (not null) in `subject_id` or one of `columns`.
+    Rows hang together by an edge, or by an equal value (not null) in one of `columns` or, within a source, in
+    `subject_id`: subject 1 of one source is not that of another.
     """
     ids = table["image_id"]
     by_edge = [pc.index_in(edges[side], ids).to_numpy() for side in ("image_id_a", "image_id_b")]
     links = [np.column_stack(by_edge)]
     for column in {"subject_id", *columns} & set(table.column_names):
-        links.append(_chains(table[column]))
+        links.append(_chains(_subjects(table) if column == "subject_id" else table[column]))
     n = table.num_rows
     ends = np.concatenate(links)
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(n, n))

@@ -9,9 +9,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
+from affectdata.hashing import file_hash
 from affectdata.records import Finding
+from affectdata.registry import find_plugins
+from affectdata.tree import Tree
+
+_LOOKED_AT = 20  # pictures of a tree that no source recognises
 
 
 def find_index(source: str) -> Path | None:
@@ -29,6 +35,17 @@ def read_index(path: Path) -> dict[str, str]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {row["sha256"]: row["file"] for row in rows}
+
+
+def name_by_index(tree: Tree) -> str | None:
+    """Say of which indexed source a few pictures of a tree are, whatever they are called."""
+    some = {file_hash(tree.read_bytes(path)) for path in islice(tree.pictures(), _LOOKED_AT)}
+    for source in find_plugins("sources"):
+        index = find_index(source)
+        same = len(some & read_index(index).keys()) if index else 0
+        if same:
+            return f"{same} of {len(some)} pictures that were looked at are those of {source}"
+    return None
 
 
 def compare_index(source: str, image_ids: Iterable[str]) -> list[Finding]:

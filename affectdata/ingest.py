@@ -20,7 +20,7 @@ from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.imaging import pixel_versions
-from affectdata.indexes import compare_index
+from affectdata.indexes import compare_index, name_by_index
 from affectdata.manifest import Manifest, check_name, load_manifest, note_root, read_local, write_manifest
 from affectdata.memo import MEMO, read_memo, recall, stamp_files, write_memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
@@ -28,7 +28,7 @@ from affectdata.probe import Probe, mark_placeholders
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, REJECTS, manifest_schema
-from affectdata.sources._protocol import Item, Link, ReadOptions, Source
+from affectdata.sources._protocol import Item, Link, ReadOptions, Source, check_options
 from affectdata.split import adopt_splits
 from affectdata.tables import write_table
 from affectdata.tree import DOWNLOADED, Tree, is_junk, is_picture_name, read_tree
@@ -92,7 +92,7 @@ def ingest(
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
-            source has no such variant.
+            source does not take an option.
     """
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
@@ -100,7 +100,7 @@ def ingest(
     name, why = (source, "as said") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     options = options or ReadOptions()
-    check_variant(plugin.INFO, options.variant)
+    check_options(plugin.INFO, options)
     reading = plugin.read(tree, options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
@@ -174,6 +174,7 @@ def recognise(tree: Tree) -> tuple[str, str]:
             )
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
+        where=name_by_index(tree) or "",
         fix="say which it is with --source NAME (`affectdata sources` lists them with their layouts); "
         "for a table of your own: --source table --map COLUMNS.yaml",
     )
@@ -191,15 +192,6 @@ def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
-
-
-def check_variant(info: SourceInfo, variant: str | None) -> None:
-    """Refuse a variant that the source does not have."""
-    if variant is not None and variant not in info.variants:
-        raise UsageError(
-            f"{info.name} has no variant {variant!r}",
-            fix=f"its variants: {', '.join(info.variants) or 'none'}",
-        )
 
 
 def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
@@ -231,7 +223,7 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
         raise UsageError(
             f"{path} was made from another folder",
             where=f"{noted}, now {root.resolve()}",
-            fix="--replace to replace it, or --name or --out to keep both",
+            fix="--replace to replace it, or another --out (--name, for sources without one) to keep both",
         )
 
 
@@ -435,6 +427,7 @@ def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
         "url": info.url,
         "redistributable": info.redistributable,
         "evidence": info.evidence,
+        "estimated": list(info.estimated),
         "scales": {name: [scale.low, scale.high] for name, scale in info.scales.items()},
         "subtypes": {
             code: {"name": subtype.name, "sign": subtype.sign, "upright": subtype.upright}

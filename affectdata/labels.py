@@ -125,6 +125,21 @@ MAPS = {
         "Emotion and Adaptation. Oxford University Press",
     ),
     "plutchik8": LabelMap(_PLUTCHIK, _PLUTCHIK_2001),
+    "ekman6": LabelMap(
+        {
+            "anger": ("anger", "annoyance", "disapproval"),
+            "disgust": ("disgust",),
+            "fear": ("fear", "nervousness"),
+            "happiness": (
+                *("admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude"),
+                *("happiness", "joy", "love", "optimism", "pride", "relief"),
+            ),
+            "sadness": ("disappointment", "embarrassment", "grief", "remorse", "sadness"),
+            "surprise": ("confusion", "curiosity", "realization", "surprise"),
+        },
+        "Demszky et al. (2020). GoEmotions: A dataset of fine-grained emotions. ACL, 4040–4054, and the "
+        "mapping in its repository; made for texts, and their joy is happiness here",
+    ),
 }
 
 

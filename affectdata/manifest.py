@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
-_OF_A_SOURCE = ("source", "title", "license", "citation", "url", "redistributable", "evidence")
+_OF_A_SOURCE = (
+    *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
+)
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
 _NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
@@ -99,6 +101,7 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
 
     Raises:
         UsageError: DuckDB refuses the query; its words are in the message.
+        MemoryError: the answer does not fit.
     """
     connection = duckdb.connect(config={"enable_external_access": False})
     try:
@@ -108,6 +111,8 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
         if answer is None:
             raise UsageError(f"the query has no result: {query}", fix="write one SELECT")
         return answer.to_arrow_table()
+    except duckdb.OutOfMemoryException as error:
+        raise MemoryError(f"DuckDB: {error}") from error
     except duckdb.Error as error:
         raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(tables)}") from error
     finally:
@@ -227,7 +232,12 @@ def find_manifests(folder: Path) -> list[Path]:
     """List the manifests in a folder, by name; rejects, edges and other tables are left out."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.glob("*.parquet") if "." not in path.stem)
+    return sorted(path for path in folder.glob("*.parquet") if not is_beside_manifest(path))
+
+
+def is_beside_manifest(path: Path) -> bool:
+    """Say whether a file is called as those beside a manifest: NAME.rejects.parquet, NAME.edges.parquet."""
+    return "." in path.stem
 
 
 def load_others(

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MEAN_COLLAPSE = 0.25  # sd(prediction) / sd(truth) below this: the model says about the same to everything
-
 
 def _ratio(above: float, below: float) -> float:
     return float(above / below) if below > 0 else float("nan")
@@ -57,7 +55,7 @@ def pearson_r(y: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def sd_ratio(y: np.ndarray, predicted: np.ndarray) -> float:
-    """Return sd(prediction) / sd(truth); below `MEAN_COLLAPSE` it is called a mean collapse."""
+    """Return sd(prediction) / sd(truth): near 0, the predictions are all about the same."""
     return _ratio(float(predicted.std()), float(y.std()))
 
 

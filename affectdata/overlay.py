@@ -21,7 +21,6 @@ from affectdata.ingest import (
     IngestResult,
     SortedItems,
     check_replace,
-    check_variant,
     columns_of,
     describe_source,
     recognise,
@@ -32,7 +31,7 @@ from affectdata.manifest import Manifest, check_name, note_root, read_local
 from affectdata.records import Reason, Record, Reject, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import manifest_schema
-from affectdata.sources._protocol import ReadOptions, Source
+from affectdata.sources._protocol import ReadOptions, Source, check_options
 from affectdata.tree import Tree, is_picture_name
 
 _OF_THE_PICTURE = (
@@ -61,14 +60,15 @@ def overlay(
 
     Raises:
         SourceError: no such table, no source recognises it, or none of its rows names a picture.
-        UsageError: a manifest of that name was made from another folder, and `replace` is not set.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
+            source does not take an option.
     """
     if not path.is_file():
         raise SourceError(f"{path} is no file", fix="--onto takes labels from one table: give its path")
     alone = Tree(path.parent, (path.name,))
-    name, why = (source, "as said") if source else recognise(alone)
+    name, why = (source, "as said") if source else _recognise(alone)
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
-    check_variant(plugin.INFO, options.variant)
+    check_options(plugin.INFO, options)
     pictures = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
     reading = plugin.read(replaced(alone, files=(path.name, *sorted(pictures))), options)
     check_name(reading.info.name)
@@ -95,6 +95,18 @@ def overlay(
     n_rejected = len(items.rejects) - n_merged
     counts = {"kept": len(table), "merged": n_merged, "annotation": 1, "junk": 0, "rejected": n_rejected}
     return IngestResult(manifest, reading.info, why, counts, rejects, items.findings)
+
+
+def _recognise(table: Tree) -> tuple[str, str]:
+    try:
+        return recognise(table)
+    except SourceError as error:
+        raise SourceError(
+            f"no source recognises the table {table.files[0]}",
+            where=str(table.root / table.files[0]),
+            fix="say whose it is, such as --source capd, or describe it (--source table --map COLUMNS.yaml); "
+            "`file` is the pictures' source and id there: 'gaped/{key}'",
+        ) from error
 
 
 def _reference(row: dict[str, Any]) -> str:
@@ -131,6 +143,10 @@ def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[st
     return {**kept, **new, "extra": canonical_json({**json.loads(picture["extra"]), **was, **extra})}
 
 
+def _estimated(part: dict[str, Any]) -> list[str]:
+    return list(part.get("estimated", []))
+
+
 def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, Any]:
     """Add what the pictures' own sources say of subtypes and groups."""
     subtypes = {code: each for base in onto for code, each in base.metadata["subtypes"].items()}
@@ -139,4 +155,5 @@ def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, A
         **metadata,
         "subtypes": {**subtypes, **metadata["subtypes"]},
         "groups": sorted({*groups, *metadata["groups"]}),
+        "estimated": sorted({column for base in onto for part in base.parts for column in _estimated(part)}),
     }

@@ -92,10 +92,12 @@ class SourceInfo:
     `groups` names the columns (beside pixels and `subject_id`) whose equal values must not straddle a
     split. `evidence` is "seen" when the layout was read in real files, else "unverified". `bibtex` is the
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
-    particular: where a collection recognises a tree too, that one wins. `variants` are the readings of
-    one tree that --variant chooses from, the default first. `placeholder_names`: a picture that bears
-    so many file names or more is what a site shows where a photograph is gone. `overlay` is a source that has
-    no pictures, but labels for those of others (`ingest TABLE --onto MANIFEST`).
+    particular: where a collection recognises a tree too, that one wins. `takes` are the options (map, name)
+    that it heeds, `variants` the readings of one tree that --variant chooses from, the default first.
+    `placeholder_names`: a picture that bears so many file names or more is what a site shows where a
+    photograph is gone. `overlay` is a source that has no pictures, but labels for those of others (`ingest
+    TABLE --onto MANIFEST`). `estimated` are the columns that a machine filled in, also where people looked
+    them over.
     """
 
     name: str
@@ -111,17 +113,19 @@ class SourceInfo:
     evidence: str = "seen"
     bibtex: str = ""
     generic: bool = False
+    takes: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     placeholder_names: int | None = None
     overlay: bool = False
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One picture as its source describes it; `path` is POSIX, relative to the source's root.
 
-    `emotions` maps an emotion to the share of raters (0–1) who chose it; `extra` holds every other
-    column of the source's table, verbatim.
+    `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
+    unless it is given. `extra` holds every other column of the source's table, verbatim.
     """
 
     path: str
@@ -144,6 +148,10 @@ class Record:
     url: str | None = None
     content_tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.agreement is None and self.emotion is not None:
+            object.__setattr__(self, "agreement", self.emotions.get(self.emotion))
 
 
 @dataclass(frozen=True, slots=True)

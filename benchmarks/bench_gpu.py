@@ -10,8 +10,6 @@ result replaces its section of RESULTS.md. Exit code 1 if a ratio on a GPU is be
 
 import argparse
 import io
-import platform
-import re
 import statistics
 import sys
 import tempfile
@@ -20,23 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
+from _bench import write_section
 from PIL import Image
 
 from affectdata.train import feed
 from affectdata.train.finetune import finetune
-from affectdata.train.loop import Loop
+from affectdata.train.loop import Loop, repeatable
 from affectdata.train.networks import Network, build_network
-from affectdata.train.repeatable import repeatable
 from affectdata.train.task import Examples, Settings, hold_examples
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-TITLE = "Fine-tuning on a GPU (bench_gpu.py)"
 WANTED = 0.9
-ROUNDS, CHUNK = (
-    3,
-    20,
-)  # each way in turn, so that what else the machine does meets all of them; steps per point
+ROUNDS = 3  # each way in turn, so that what else the machine does meets all of them
+CHUNK = 20  # steps per point of the curve
 SIZES = {"cuda": ("resnet50", 224, 128, 2048, 6), "cpu": ("small_cnn", 64, 32, 256, 3)}
 
 
@@ -106,25 +99,6 @@ def measure(device: str, name: str | None) -> tuple[dict[str, float], str]:
     return {way: statistics.median(rates) for way, rates in found.items()}, said
 
 
-def describe(device: str) -> str:
-    if device.startswith("cuda"):
-        where = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, bf16"
-    else:
-        where = f"CPU {platform.machine()}, {torch.get_num_threads()} threads, float32: no figure for a GPU"
-    return (
-        f"{where}; torch {torch.__version__}, torchvision {torchvision.__version__}, numpy {np.__version__}"
-    )
-
-
-def write_section(text: str) -> None:
-    """Replace the section of this benchmark in RESULTS.md, or append it."""
-    before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results of the benchmarks\n"
-    section = f"## {TITLE}\n\n{text}\n"
-    pattern = rf"^## {re.escape(TITLE)}\n.*?(?=^## |\Z)"
-    after, count = re.subn(pattern, lambda _: section + "\n", before, flags=re.MULTILINE | re.DOTALL)
-    RESULTS.write_text((after if count else f"{before}\n{section}").rstrip() + "\n", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -133,21 +107,17 @@ def main() -> int:
     parser.add_argument("--name", help="a network that train-check knows")
     options = parser.parse_args()
     rates, said = measure(options.device, options.name)
-    lines = [
-        f"{said}.",
-        f"{describe(options.device)}.",
-        "",
-        "| way | pictures/s | ratio |",
-        "| --- | --- | --- |",
-    ]
+    where = f"the CPU, {torch.get_num_threads()} threads, float32: no figure for a GPU"
+    if options.device.startswith("cuda"):
+        where = f"{torch.cuda.get_device_name(options.device)}, CUDA {torch.version.cuda}, bf16"
     words = {
         "alone": "the network alone",
         "memory": "fine-tuning, from memory",
         "memmap": "fine-tuning, memmap",
     }
+    lines = [f"{said}. {where}.", "", "| way | pictures/s | ratio |", "| --- | --- | --- |"]
     lines += [f"| {words[way]} | {rate:.0f} | {rate / rates['alone']:.2f} |" for way, rate in rates.items()]
-    write_section("\n".join(lines))
-    print("\n".join(lines))
+    write_section("Fine-tuning on a GPU", lines, ("torch", "torchvision", "numpy"))
     reached = min(rates["memory"], rates["memmap"]) / rates["alone"] >= WANTED
     return 0 if reached or options.device == "cpu" else 1
 

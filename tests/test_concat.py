@@ -175,16 +175,17 @@ def test_look_alikes_across_sources_come_into_one_group(tmp_path: Path) -> None:
             {"key": "3", "phash": "f0f0f0f0f0f0f0f1", "valence": 60.0},
             {"key": "4", "pixel_id": image_id("2")[:32], "group": "5"},
             {"key": "5", "theme": "cats"},
-            {"key": "7", "subject_id": "7"},
-            {"key": "6", "theme": "dogs"},
+            {"key": "7", "subject_id": "7"},  # somebody else than the 7 of a
+            {"key": "6", "theme": "dogs", "subject_id": "8"},
+            {"key": "8", "subject_id": "8"},  # the same as in 6, though the manifest did not say so
         ],
     )
     result = concat([a, b], None, tmp_path)
     groups: dict[str, set[str]] = {}
-    names = {image_id(str(key)): str(key) for key in range(8)}
+    names = {image_id(str(key)): str(key) for key in range(9)}
     for key, row in by_key(result).items():
         groups.setdefault(row["group_id"], set()).add(names[key])
-    assert sorted(map(sorted, groups.values())) == [["0", "3", "7"], ["1", "2", "4", "5"], ["6"]]
+    assert sorted(map(sorted, groups.values())) == [["0", "3"], ["1", "2", "4", "5"], ["6", "8"], ["7"]]
     assert all(min(map(image_id, members)) == group for group, members in groups.items())
     assert result.n_across == {"same_pixels": 1, "near_duplicate": 1}
     assert [finding.kind for finding in result.findings] == ["far_apart"]
@@ -200,7 +201,7 @@ def test_merged_rows_bring_their_groups_together(tmp_path: Path) -> None:
 
 def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
     rows = [{"key": str(key), "split": ("train", "val", "test")[key % 3]} for key in range(6)]
-    a = manifest(tmp_path, "a", rows)
+    a = manifest(tmp_path, "a", rows, estimated=["age"])
     b = manifest(tmp_path, "b", [{"key": "new"}, {"key": "0"}])
     both = concat([a, b], "all", tmp_path)
     split = {row["image_id"]: row["split"] for row in both.manifest.table.to_pylist()}
@@ -217,7 +218,8 @@ def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
         later = concat(inputs, "all", tmp_path)
         splits = {row["image_id"]: row["split"] for row in later.manifest.table.to_pylist()}
         assert splits == {**split, image_id("new"): "test", image_id("newest"): None}
-    assert [part["source"] for part in later.manifest.parts] == ["a", "b", "c"]
+    said = {part["source"]: part.get("estimated") for part in later.manifest.parts}
+    assert said == {"a": ["age"], "b": None, "c": None}
 
 
 def test_one_picture_in_two_splits(tmp_path: Path) -> None:

@@ -219,7 +219,9 @@ def test_views_are_read_in_the_order_of_their_names() -> None:
 
 
 def grouped(ids: str, edges: Sequence[str], columns: dict[str, list[Any]], names: Sequence[str]) -> str:
-    table = pa.table({"image_id": list(ids), **{name: pa.array(cells) for name, cells in columns.items()}})
+    source = columns.get("source", ["s"] * len(ids))
+    columns = {name: pa.array(cells) for name, cells in {**columns, "source": source}.items()}
+    table = pa.table({"image_id": list(ids), **columns})
     rows = [(a, b, "near_duplicate", 0, "identity") for a, b in edges]
     made = pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 5, schema=EDGES)
     return "".join(assign_groups(table, made, names)["group_id"].to_pylist())
@@ -232,6 +234,7 @@ def grouped(ids: str, edges: Sequence[str], columns: dict[str, list[Any]], names
         ("abcd", ["ab", "cd"], {}, [], "aacc"),
         ("dcba", ["ab", "bc"], {}, [], "daaa"),  # transitive, named by the smallest id
         ("abcd", [], {"subject_id": ["x", None, "x", None]}, [], "abad"),  # null groups with nothing
+        ("abc", [], {"subject_id": ["1", "1", "1"], "source": ["s", "t", "s"]}, [], "aba"),  # by source
         ("abcd", [], {"theme": ["t", "t", "u", None]}, [], "abcd"),  # not unless it is asked for
         ("abcd", [], {"theme": ["t", "t", "u", None]}, ["theme"], "aacd"),
         ("abcd", ["bc"], {"theme": ["t", "t", "u", None]}, ["theme"], "aaad"),
@@ -253,7 +256,10 @@ def test_groups(
 
 
 def test_groups_over_chunks_are_the_same() -> None:
-    parts = [pa.table({"image_id": list(ids), "subject_id": ["x"] * len(ids)}) for ids in ("cd", "ab")]
+    parts = [
+        pa.table({"image_id": list(ids), "source": ["s", "s"], "subject_id": ["x", "x"]})
+        for ids in ("cd", "ab")
+    ]
     groups = assign_groups(pa.concat_tables(parts), EDGES.empty_table())
     assert groups["group_id"].to_pylist() == ["a"] * 4
 

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from affectdata.indexes import compare_index, find_index, read_index
+from affectdata import indexes
+from affectdata.errors import SourceError
+from affectdata.hashing import file_hash
+from affectdata.indexes import compare_index, find_index, name_by_index, read_index
+from affectdata.ingest import recognise
 from affectdata.registry import find_plugins
+from affectdata.tree import read_tree
 
 INDEXES = sorted((Path(__file__).parents[1] / "manifests" / "index").glob("*.csv"))
 
@@ -35,6 +40,21 @@ def test_a_copy_is_told_from_the_index() -> None:
     (changed,) = compare_index("gaped", [*known[4:], "0" * 64])
     assert changed.text.startswith("726 of 730 files identical to the indexed copy; not here: ")
     assert changed.text.endswith(" and 1 more; 1 here are not in the index")
+
+
+def test_pictures_are_named_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"picture %d" % number)
+    hashes = [file_hash(b"picture %d" % number) for number in (0, 2)]
+    index = tmp_path / "set.csv"
+    index.write_text("# origin\nfile,sha256\n" + "".join(f"{at},{sha}\n" for at, sha in enumerate(hashes)))
+    assert name_by_index(read_tree(tmp_path)) is None
+    monkeypatch.setattr(indexes, "find_index", {"oasis": index}.get)
+    said = "2 of 3 pictures that were looked at are those of oasis"
+    assert name_by_index(read_tree(tmp_path)) == said
+    with pytest.raises(SourceError, match="no source recognises") as caught:
+        recognise(read_tree(tmp_path))
+    assert caught.value.where == said
 
 
 def test_another_collection_is_called_that() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -418,8 +419,25 @@ def test_options_reach_the_source(small_gaped: Path, tmp_path: Path, monkeypatch
     plugin = ingest_module.load_plugin("sources", "gaped")
     read = plugin.read
     monkeypatch.setattr(plugin, "read", lambda tree, options: seen.append(options) or read(tree, options))
+    monkeypatch.setattr(plugin, "INFO", replace(plugin.INFO, takes=("name",)))
     ingest(small_gaped, out=tmp_path, options=ReadOptions(name="mine"))
     assert seen == [ReadOptions(name="mine")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (ReadOptions(map_path=Path("columns.yaml")), "gaped takes no --map"),
+        (ReadOptions(name="mine"), "gaped takes no --name"),
+        (ReadOptions(variant="title"), "gaped has no variant 'title'"),
+    ],
+)
+def test_an_option_that_a_source_would_not_heed_is_refused(
+    options: ReadOptions, said: str, small_gaped: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        ingest(small_gaped, out=tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_once_made_stays(small_gaped: Path, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_every_shade_of_plutchik_goes_to_its_basic_emotion() -> None:
     assert (classes["terror"], classes["serenity"], classes["vigilance"]) == ("fear", "joy", "anticipation")
 
 
+def test_ekmans_six_take_most_of_mikels_eight() -> None:
+    classes = MAPS["ekman6"].class_of
+    assert set(classes.values()) == set(VOCABULARIES["ekman6"].emotions)
+    assert all(classes[each] == each for each in VOCABULARIES["ekman6"].emotions)
+    assert set(VOCABULARIES["mikels8"].emotions) - classes.keys() == {"awe", "contentment"}
+    assert (classes["joy"], classes["gratitude"], classes["grief"]) == ("happiness", "happiness", "sadness")
+
+
 @pytest.mark.parametrize(
     ("shares", "emotion"),
     [({"a": 0.2, "b": 0.6}, "b"), ({"a": 0.5, "b": 0.5, "c": 0.1}, None), ({"a": 0.0}, None), ({}, None)],

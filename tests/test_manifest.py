@@ -114,6 +114,12 @@ def test_sql_reaches_no_file_and_no_network(manifest: Manifest, made: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
 
 
+def test_an_answer_too_large_for_the_memory_is_not_the_querys_fault(manifest: Manifest) -> None:
+    query = "SET memory_limit = '20MB'; SELECT range(count(*) * 1000000) FROM manifest"
+    with pytest.raises(MemoryError, match="DuckDB"):
+        manifest.sql(query)
+
+
 def test_sql_does_not_see_the_variables_of_its_caller(manifest: Manifest) -> None:
     secret = pd.DataFrame({"a": [1]})
     with pytest.raises(UsageError, match="secret"):

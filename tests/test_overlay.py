@@ -53,7 +53,8 @@ def bases() -> list[Manifest]:
     iaps = make_rows(
         [{"key": "1050", "source": "iaps"}, {"key": "2375.1", "source": "iaps", "emotion": "awe"}]
     )
-    return [make_manifest(gaped, groups=["theme"]), make_manifest(iaps, "iaps", subtypes={}, groups=[])]
+    of_gaped = {"groups": ["theme"], "source": "gaped", "estimated": ["age"]}
+    return [make_manifest(gaped, **of_gaped), make_manifest(iaps, "iaps", subtypes={}, groups=[])]
 
 
 @pytest.fixture
@@ -95,7 +96,9 @@ def test_labels_go_onto_pictures_of_several_databases(put: Callable[..., IngestR
 
 
 def test_groups_of_the_databases_hold(put: Callable[..., IngestResult]) -> None:
-    rows = by_id(put("N001,GAPED,Sad,1,4,5", "N002,GAPED,Fear,1,3,7", "Sn001,GAPED,Fear,1,3,7"))
+    result = put("N001,GAPED,Sad,1,4,5", "N002,GAPED,Fear,1,3,7", "Sn001,GAPED,Fear,1,3,7")
+    assert result.manifest.metadata["estimated"] == ["age"]
+    rows = by_id(result)
     assert rows["N001"]["group_id"] == rows["N002"]["group_id"] != rows["Sn001"]["group_id"]
     assert json.loads(rows["N002"]["extra"])["Internal norms"] == "3"
 
@@ -191,6 +194,21 @@ def test_nothing_to_put_on(put: Callable[..., IngestResult], tmp_path: Path, bas
     with pytest.raises(SourceError, match="is no file"):
         overlay(tmp_path, bases)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_nobody_knows(put: Callable[..., IngestResult], tmp_path: Path) -> None:
+    line = "N001,GAPED,Sad,1,4,5"
+    with pytest.raises(SourceError, match=r"no source recognises the table norms\.txt") as caught:
+        put(line, name="norms.txt")
+    assert "--source capd" in caught.value.fix
+    assert put(line, name="norms.txt", source="capd").counts["kept"] == 1
+    with pytest.raises(UsageError, match="capd takes no --name"):
+        put(line, options=ReadOptions(name="mine"))
+    (tmp_path / "columns.yaml").write_text(
+        "{name: mine, table: norms.txt, key: Picture ID, file: 'gaped/{key}', columns: {emotion: Category}}"
+    )
+    options = ReadOptions(map_path=tmp_path / "columns.yaml")
+    assert by_id(put(line, name="norms.txt", source="table", options=options))["N001"]["emotion"] == "sadness"
 
 
 def test_a_table_among_folders_says_what_it_lacks(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from affectdata.records import Reason, Scale
+from affectdata.records import Reason, Record, Scale
 
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -35,6 +35,13 @@ def test_the_ends_and_the_midpoint(low: int, span: int) -> None:
 )
 def test_pomp_is_rounded_to_six_decimals(low: float, high: float, raw: float, pomp: float) -> None:
     assert Scale(low, high).to_pomp(raw) == pomp
+
+
+def test_agreement_is_the_share_of_the_emotion_unless_it_is_given() -> None:
+    shares = {"awe": 0.6, "fear": 0.4}
+    said = [Record("a.jpg", "a", emotion=word, emotions=shares).agreement for word in ("awe", "joy", None)]
+    assert said == [0.6, None, None]
+    assert Record("a.jpg", "a", emotion="awe", emotions=shares, agreement=0.9).agreement == 0.9
 
 
 def test_a_spread_is_scaled_but_not_shifted() -> None:

@@ -19,6 +19,7 @@ def data_card(info: dict[str, Any]) -> str:
         "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
         "",
         *_folds(info["folds"]),
+        *_lexicon(info.get("lexicon")),  # earlier releases do not say
         f"## Levelling of train, by {info['target']}",
         "",
         *_table(
@@ -66,6 +67,16 @@ def _folds(n: int | None) -> list[str]:
     ]
 
 
+def _lexicon(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    return [
+        "`lexicon_valence` and `lexicon_arousal` are no ratings: they are derived from emotions, as the mean",
+        f"place of {', '.join(found['words'])} in {found['file']} (SHA-256 {found['sha256']}).",
+        "",
+    ]
+
+
 def _how_it_lies(info: dict[str, Any]) -> list[str]:
     if info["mode"] == "files":
         return []
@@ -91,9 +102,14 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
         lines += [
             f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its pictures {pixels}.",
             f"Cite: {each['citation']}",
+            *_estimated(each.get("estimated", [])),  # earlier releases do not say
             "",
         ]
     return lines + (_together(info["terms"]) if "terms" in info else [])  # earlier releases do not say
+
+
+def _estimated(columns: list[str]) -> list[str]:
+    return [f"A machine estimated these columns: {', '.join(columns)}."] if columns else []
 
 
 def _together(terms: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """From emotions to classes: the column `label` that a recipe's `labels` describes.
 
 In: a manifest's rows with `emotion`, `agreement` and shares per emotion. Out: the same rows with `label`, a
-class or a set of classes joined by "+", null where none applies.
+class or a set of classes joined by "+", null where none applies; with a lexicon, their place too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 
 import pyarrow as pa
 
+from affectdata.balance.lexicon import add_coordinate
 from affectdata.balance.recipe import BY_RATINGS, LABEL, Labels
 from affectdata.errors import RecipeError
 from affectdata.labels import MAPS, mood_quadrant
@@ -35,7 +36,25 @@ def add_labels(table: pa.Table, spec: Labels, *, check: bool = True) -> pa.Table
     if check and not kept:
         raise RecipeError("no row is left with a label", where="labels")
     column = pa.array([label if label in kept else None for label in labels], pa.string())
-    return table.append_column(LABEL, column)
+    table = table.append_column(LABEL, column)
+    if spec.lexicon is None:
+        return table
+    weights = _weights(table, counted_emotions(table, spec), spec)
+    return add_coordinate(table, weights, spec.lexicon, check=check)
+
+
+def counted_emotions(table: pa.Table, spec: Labels) -> list[set[str]]:
+    """Return the emotions of each row of which the class is not dropped."""
+    dropped = {word for name in spec.drop for word in spec.merge.get(name, [name])}
+    return [words - dropped for words in _emotions(table, spec)]
+
+
+def _weights(table: pa.Table, emotions: list[set[str]], spec: Labels) -> list[dict[str, float]]:
+    """Return the share of each of a row's emotions where the rule goes by shares, else 1."""
+    if spec.at_least is None:
+        return [dict.fromkeys(words, 1.0) for words in emotions]
+    shares = {word: table[_SHARE + word].to_pylist() for word in set().union(*emotions)}
+    return [{word: shares[word][row] for word in sorted(words)} for row, words in enumerate(emotions)]
 
 
 def _emotions(table: pa.Table, spec: Labels) -> list[set[str]]:

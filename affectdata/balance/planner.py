@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from affectdata.balance.cells import Cells, assign_cells, own_rows
 from affectdata.balance.fill import fill_rows
 from affectdata.balance.labelling import add_labels
-from affectdata.balance.recipe import DEFAULT, LABEL, Recipe
+from affectdata.balance.recipe import DEFAULT, LABEL, LEXICON, Recipe
 from affectdata.balance.solver import solve_bin, target_count
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.balance.weights import row_weights
@@ -94,7 +94,7 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
 def _read(manifest: Manifest, recipe: Recipe, with_looks: bool) -> pa.Table:
     """Read the columns that are decided by; all, if a condition may name any, or one is not there."""
     asked = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
-    asked -= {LABEL}
+    asked -= {LABEL, *LEXICON}
     there = manifest.rows.column_names
     if recipe.where is not None or asked - set(there):
         return manifest.table
@@ -322,6 +322,19 @@ def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
     if len(resolved) < len(recipe.subtypes):
         raise RecipeError("a subtype is there twice, by its code and by its name", where="subtypes")
     return recipe.model_copy(update={"subtypes": resolved})
+
+
+def resolve_strata(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
+    """Return the recipe with `source` as its first stratum, where the pictures are of several sources.
+
+    Ratings on one scale are comparable in unit, not in meaning. A recipe that names `source` itself, or says
+    `strata: []`, stays as it is.
+    """
+    sources = {source for manifest in manifests for source in manifest.sources}
+    pooled = not recipe.strata and "strata" in recipe.model_fields_set
+    if len(sources) < 2 or pooled or "source" in (recipe.target, *recipe.strata_bins):
+        return recipe
+    return recipe.model_copy(update={"strata": ["source", *recipe.strata]})
 
 
 def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:

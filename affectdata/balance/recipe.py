@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from affectdata.balance.drift import FEATURES
 from affectdata.balance.transforms import Step, check_steps
@@ -19,6 +19,8 @@ from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
+LEXICON = ("lexicon_valence", "lexicon_arousal")  # the columns that `labels.lexicon` derives, in POMP units
+NUMERIC = (*RATED, *LEXICON)  # targets that need bins
 DEFAULT = "default"
 LABEL = "label"  # the column that `labels` derives
 BY_RATINGS = "valence_arousal"  # the map that takes ratings to mood quadrants, not emotions
@@ -51,6 +53,38 @@ class Bins(StrictModel):
         return self
 
 
+class Lexicon(StrictModel):
+    """A table of words with their valence and arousal, such as a user has; `scale` is from where to where.
+
+    A recipe that was resolved knows the file by its name and its SHA-256.
+    """
+
+    file: str  # columns word, valence, arousal
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)]
+    sha256: Annotated[str, Field(validate_default=True)] = ""  # filled in when the recipe is read
+
+    @field_validator("scale")
+    @classmethod
+    def _ascends(cls, scale: list[float]) -> list[float]:
+        if scale[0] >= scale[1]:
+            raise ValueError("it goes from low to high")
+        return scale
+
+    @field_validator("sha256")
+    @classmethod
+    def _of_the_file(cls, sha256: str, info: ValidationInfo) -> str:
+        if sha256 or "file" not in info.data:
+            return sha256
+        try:
+            return file_hash(Path(info.data["file"]).read_bytes())
+        except OSError as error:
+            raise ValueError(f"cannot read the lexicon {info.data['file']}: {error.strerror}") from None
+
+    @field_serializer("file")
+    def _name(self, file: str) -> str:
+        return Path(file).name
+
+
 class Labels(StrictModel):
     """How emotions become classes, in the column `label`; rows without a class are left out.
 
@@ -58,9 +92,12 @@ class Labels(StrictModel):
     chose; several make one class of their own, joined by "+" (a label set). A `map` of `labels.MAPS` takes
     emotions to fewer classes, and leaves out those that it does not place; `valence_arousal` takes the mood
     quadrant of the ratings instead.
+
+    A `lexicon` puts the mean place of these emotions (with `at_least`, weighted by their shares) into the
+    columns `lexicon_valence` and `lexicon_arousal`: something to level, derived from words, and no rating.
     """
 
-    map: Literal["mood_quadrants", "polarity", "plutchik8", "valence_arousal"] | None = None
+    map: Literal["mood_quadrants", "polarity", "plutchik8", "ekman6", "valence_arousal"] | None = None
     at_least: Annotated[float, Field(gt=0, le=1)] | None = None
     agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = None  # of the dominant emotion
     merge: dict[
@@ -69,6 +106,7 @@ class Labels(StrictModel):
     drop: list[str] = []  # classes that do not count
     top: Annotated[int, Field(ge=1)] | None = None  # only the largest classes
     min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many pictures
+    lexicon: Lexicon | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Labels:
@@ -80,6 +118,8 @@ class Labels(StrictModel):
             raise ValueError(
                 "the map valence_arousal reads no emotion: leave out at_least and agreement_over"
             )
+        if self.map is not None and self.lexicon is not None:
+            raise ValueError("a map makes classes of emotions, a lexicon a place: give one of the two")
         return self
 
 
@@ -206,7 +246,7 @@ class Recipe(StrictModel):
     bins: Bins | None = None
     strata: list[
         str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
-    ] = []  # words, or {column: bins}
+    ] = []  # words, or {column: bins}; of several sources, `source` too, unless it says [] here
     split: Split | Literal["none"] = Split(val=0.15, test=0.15)
     balance: Balance = Balance()
     weights: Weights | None = None
@@ -239,17 +279,19 @@ class Recipe(StrictModel):
             yield "split.folds: with `originals: drawn` train has no untouched picture to score a fold on"
 
     def _target_problems(self) -> Iterator[str]:
-        if self.target in RATED and self.bins is None:
+        if self.target in NUMERIC and self.bins is None:
             yield f"bins: the target {self.target} is a number and needs bins"
         edges = self.bins.edges if self.bins else None
-        if self.target in RATED and edges and not 0 <= edges[0] < edges[-1] <= 100:
+        if self.target in NUMERIC and edges and not 0 <= edges[0] < edges[-1] <= 100:
             yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} leaves the scale; POMP units go from 0 to 100"
-        if self.weights and self.weights.by == "smoothed" and self.target not in RATED:
+        if self.weights and self.weights.by == "smoothed" and self.target not in NUMERIC:
             yield f"weights.by: smoothing needs a numeric target, and {self.target} is none"
         if self.target in self.strata_bins:
             yield f"strata: {self.target} is the target already"
         if LABEL in (self.target, *self.strata_bins) and self.labels is None:
             yield "labels: the column label is used, but nothing says how it is made"
+        if {*LEXICON} & {self.target, *self.strata_bins} and not (self.labels and self.labels.lexicon):
+            yield "labels.lexicon: its columns are used, but no lexicon is given"
 
     def _pipeline_problems(self) -> Iterator[str]:
         for subtype, rule in self.subtypes.items():

@@ -16,6 +16,7 @@ import yaml
 
 from affectdata.balance.card import data_card
 from affectdata.balance.journal import JOURNAL
+from affectdata.balance.labelling import counted_emotions
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, canaries
 from affectdata.hashing import hash_file
@@ -184,6 +185,7 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
             {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
         ],
         "terms": _terms(manifests, rows, plan),
+        "lexicon": _lexicon(rows, recipe),
         "target": recipe.target,
         "rows": asked | counts,
         "folds": recipe.split.folds if recipe.split != "none" else None,
@@ -195,6 +197,14 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         "cpu_features": cv2.getCPUFeaturesLine(),
         "canaries": canaries(recipe),
     }
+
+
+def _lexicon(rows: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
+    """Return from which lexicon, and of which words, the derived columns are."""
+    if recipe.labels is None or recipe.labels.lexicon is None:
+        return None
+    words = sorted(set().union(*counted_emotions(rows, recipe.labels)))
+    return {**recipe.labels.lexicon.model_dump(), "words": words}
 
 
 def _terms(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> dict[str, Any]:

@@ -105,6 +105,9 @@ def _report(error: Exception, settings: Settings) -> int:
     if isinstance(error, AffectdataError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    if isinstance(error, MemoryError):
+        click.echo(f"error: not enough memory: {str(error) or 'no more was given'}", err=True)
+        return 3
     if isinstance(error, OSError):
         click.echo(f"error: {error.strerror or error}\n  where: {error.filename or 'unknown file'}", err=True)
         return 3

@@ -70,7 +70,7 @@ def command(
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
     from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import describe_splits, plan_release, resolve_subtypes
+    from affectdata.balance.planner import describe_splits, plan_release, resolve_strata, resolve_subtypes
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import check_roots, choose_manifests
@@ -87,7 +87,7 @@ def command(
     chosen = choose_manifests(own, recipe.sources, folder, given)
     others = choose_manifests(spare, fill, folder, given) if fill else []
     check_roots(given, [*chosen, *others])
-    recipe = resolve_subtypes(recipe, [*chosen, *others])
+    recipe = resolve_strata(resolve_subtypes(recipe, [*chosen, *others]), chosen)
     earlier = open_release(split_from).table if split_from else None
     drop_train = on_conflict == DROP_TRAIN
     rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, plain_findings, say
+from affectdata.cli._output import common_options, document, folder_option, note, plain_findings, say
 
 _FIRST_CONFLICTS = 10
 
@@ -25,16 +25,20 @@ _FIRST_CONFLICTS = 10
 )
 @common_options
 def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
-    """Write the rows of several MANIFESTS as one, a row per picture.
+    """Write the rows of several MANIFESTS as one, a row per picture; their rejects and edges are passed over.
 
     Rows of the same bytes become one, look-alikes across sources come into one group, and no row changes its
     split. A source is added by naming the earlier result too: concat all.parquet fi.parquet --name all.
     """
     from affectdata.concat import concat
-    from affectdata.manifest import load_manifest
+    from affectdata.manifest import is_beside_manifest, load_manifest
     from affectdata.merging import describe_conflict
 
-    result = concat([load_manifest(path) for path in manifests], name, out, on_conflict)
+    besides = [path for path in manifests if is_beside_manifest(path)]
+    if besides:  # manifests/*.parquet names them too
+        note(f"note: passed over, as no manifests: {', '.join(path.name for path in besides)}")
+    loaded = [load_manifest(path) for path in manifests if path not in besides]
+    result = concat(loaded, name, out, on_conflict)
     across, path = result.n_across, result.manifest.path
     say(f"{result.n_rows} rows: {len(result.manifest)} pictures, {result.n_merged} rows merged")
     say(

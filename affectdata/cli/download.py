@@ -39,7 +39,6 @@ def command(
 
     if map_path and not source:
         source = "table"
-    note(f"fetching pictures over the network into {out or root}")
     with progress("download") as move:
         result = download(
             root,
@@ -48,6 +47,7 @@ def command(
             out=out,
             limit=limit,
             limits=Limits(connections=workers),
+            announce=note,
             progress=move,
         )
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())

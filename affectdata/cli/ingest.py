@@ -18,6 +18,7 @@ from affectdata.cli._output import (
     say_table,
     workers_option,
 )
+from affectdata.errors import UsageError
 
 if TYPE_CHECKING:
     from affectdata.ingest import IngestResult
@@ -29,7 +30,10 @@ _FIRST_REJECTS = 10
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
 @click.option(
-    "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
+    "--map",
+    "map_path",
+    type=click.Path(path_type=Path),
+    help="Column map (YAML) for --source table, or capd.",
 )
 @click.option(
     "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
@@ -80,6 +84,12 @@ def command(
         source = "table"
     options = ReadOptions(map_path=map_path, name=name, variant=variant)
     if onto:
+        unheeded = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        if any(unheeded.values()):
+            names = ", ".join(name for name, given in unheeded.items() if given)
+            raise UsageError(
+                f"with --onto no picture is opened: {names} would do nothing", fix="leave it out"
+            )
         bases = [load_manifest(path) for path in onto]
         _print(overlay(root, bases, source=source, options=options, out=out, replace=replace))
         return 0
@@ -113,6 +123,10 @@ def _print(result: IngestResult) -> None:
         say_table(
             ["subtype", "", "pictures"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
+    by_emotion = _counts(result, "emotion")
+    if by_emotion:
+        say()
+        say_table(["emotion", "pictures"], [[*each] for each in by_emotion.items()])
     histogram = _histogram(result)
     if any(histogram):
         say()
@@ -128,6 +142,8 @@ def _print(result: IngestResult) -> None:
             say(f"  {finding.text}")
     reasons = _say_rejects(result)
     say(f"\nterms: {info.license}")
+    if info.estimated:
+        say(f"estimated by a machine: {', '.join(info.estimated)}")
     say(f"wrote {manifest.path}")
     document(
         "affectdata/ingest/1",
@@ -139,6 +155,7 @@ def _print(result: IngestResult) -> None:
             "counts": result.counts,
             "reasons": reasons,
             "subtypes": by_subtype,
+            "emotions": by_emotion,
             "valence_histogram": histogram,
             "findings": plain_findings(result.findings),
         },

@@ -42,8 +42,11 @@ def _show(name: str) -> int:
     say(f"\nlayout:   {info.layout}\nterms:    {info.license}")
     if info.variants:
         say(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
+    if info.estimated:
+        say(f"machine:  estimated {', '.join(info.estimated)}")
     say(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
-    document("affectdata/source/1", {**_sheet(info), "bibtex": info.bibtex, "variants": info.variants})
+    more = {"bibtex": info.bibtex, "variants": info.variants, "estimated": info.estimated}
+    document("affectdata/source/1", {**_sheet(info), **more})
     return 0
 
 

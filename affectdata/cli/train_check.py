@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from affectdata.cli._checked import print_check, print_rules
 from affectdata.cli._output import (
     common_options,
     document,
@@ -20,8 +20,6 @@ from affectdata.cli._output import (
     progress,
     roots_option,
     say,
-    say_table,
-    settings,
     workers_option,
 )
 from affectdata.cli._study import print_study
@@ -38,14 +36,6 @@ _IDLE = {  # options that have no say, by what is done
     f"--mode {FINETUNE}": _HEADS,
     "--study": {*_NETWORKS, *_HEADS, "--mode", "--backbone", "--weights", "--no-crossfit", "--check"},
 }
-_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
-_OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
-_LEGEND = (
-    "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
-    "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
-)
-_LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
-_SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
 @click.command("train-check")
@@ -136,7 +126,8 @@ def command(
     RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
     classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,
     fails or is undecided; the exit code is 1 if one fails. Other manifests in ./manifests are tried for thin
-    bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits.
+    bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits;
+    the result is OUT/<release>/finetune/train-check.json.
     """
     from affectdata.balance.recipe import Check
     from affectdata.config import parse_model, read_yaml
@@ -156,7 +147,7 @@ def command(
     if keep_model:
         check_name(keep_model)
     if rules:
-        return _print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
+        return print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
     _refuse_idle("--study" if study else f"--mode {mode}")
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
@@ -208,10 +199,11 @@ def command(
     if model and keep_model:
         write_model(model, keep_model)
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
-    _print(checked.document)
+    print_check(checked.document)
     say(f"\nwrote {path}")
-    for written in [*([keep_model] if keep_model else []), *sorted({each.parent for each in drawn})]:
-        say(f"wrote {written}")
+    for written in [keep_model, *sorted({each.parent for each in drawn})]:
+        if written:
+            say(f"wrote {written}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
     return 0 if checked.passed else 1
 
@@ -233,15 +225,6 @@ def _refuse_idle(doing: str) -> None:
         raise UsageError(f"{idle} would have no say with {doing}", fix="see --mode, or leave it out")
 
 
-def _print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:
-    say_table(["rule", "passes where"], rules)
-    say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
-    say("check: " + json.dumps(defaults).replace('"', ""))
-    listed = [{"name": name, "what": what} for name, what in rules]
-    document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
-    return 0
-
-
 def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None, str]:
     """Return the source pictures, or why there are none."""
     if no_crossfit:
@@ -251,57 +234,3 @@ def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None
     except PicturesNotFound as error:
         note(f"note: only the held-out score\n{error}")
         return None, error.what
-
-
-def _print(result: dict[str, Any]) -> None:
-    """Print the verdict first, then the figures it rests on; the classifiers' tables with -v."""
-    say(f"{result['release']['name']}: {result['release']['target']}, {result['settings']['backbone']}")
-    say()
-    for sentence in result["verdict"]["sentences"]:
-        say(f"  {sentence}")
-    if result["verdict"]["advice"]:
-        say("\nwhat would help")
-        for sentence in result["verdict"]["advice"]:
-            say(f"  {sentence}")
-    say("\nrules")
-    for rule in result["verdict"]["gate"]:
-        say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
-    outcomes = [rule["outcome"] for rule in result["verdict"]["gate"]]
-    counts = ", ".join(
-        f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes
-    )
-    word = "passed" if result["verdict"]["passed"] else "FAILED"
-    say(f"  the check {word}: of {len(outcomes)} rules {counts}")
-    for scored_on, words in _SCORINGS.items():
-        n = result["bins"]["n"][scored_on]
-        if n is None:
-            continue
-        splits = f"{result['settings']['n_splits']} " if scored_on == "crossfit" else ""
-        say(f"\n{splits}{words}, {sum(n)} pictures")
-        rows = list(_head_rows(result, scored_on))
-        if rows:
-            say_table(["arm", "head", "trained on", *_MEASURES], rows)
-            say(f"  {_LEGEND}")
-        if settings().verbose:
-            for name in result["arms"]["release"]["classifier"]:
-                say_table(["arm", name, *_LABEL_MEASURES], _class_rows(result, name, scored_on))
-
-
-def _head_rows(result: dict[str, Any], scored_on: str) -> list[list[Any]]:
-    return [
-        [arm, found[name]["head"], round(found["n_train"][scored_on])]
-        + [found[name][scored_on][measure]["mean"] for measure in _MEASURES]
-        for arm, found in result["arms"].items()
-        for name in ("regressor", "ridge")
-        if name in found and found[name][scored_on]
-    ]
-
-
-def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> list[list[Any]]:
-    rows = []
-    for arm, found in result["arms"].items():
-        scores = found.get("classifier", {}).get(name, {}).get(scored_on) or {}
-        for key in ("both", "image", "regressor", "majority"):
-            if key in scores:
-                rows.append([arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)])
-    return rows

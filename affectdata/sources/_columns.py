@@ -75,6 +75,7 @@ class ColumnMap(StrictModel):
     percent: bool = False
     subtypes: dict[str, SubtypeMap] = {}
     groups: list[str] = []
+    estimated: list[str] = []  # columns that a machine filled in
     license: str = "not stated"
     citation: str = "not stated"
     url: str = ""
@@ -126,7 +127,7 @@ class ColumnMap(StrictModel):
         )
         return columns
 
-    @field_validator("values", "groups")
+    @field_validator("values", "groups", "estimated")
     @classmethod
     def _of_columns(cls, names: Mapping[str, object] | list[str], info: ValidationInfo) -> object:
         columns = info.data.get("columns", names)
@@ -160,15 +161,20 @@ class ColumnMap(StrictModel):
             license=self.license,
             citation=self.citation,
             url=self.url,
-            layout=", ".join([*self.patterns, self.file]),
+            layout=self._layout(),
             subtypes={
                 code: Subtype(item.name, item.sign, item.upright, tuple(item.tags))
                 for code, item in self.subtypes.items()
             },
             groups=tuple(self.groups),
+            estimated=tuple(self.estimated),
             evidence=self.evidence,
             bibtex=self.bibtex,
         )
+
+    def _layout(self) -> str:
+        called = PLACE.sub(lambda at: f"<{self.key if at[1] == 'key' else at[1]}>", self.file)
+        return ", ".join([*self.patterns, f"pictures called {called}"])
 
 
 def _refuse(problems: list[str]) -> None:

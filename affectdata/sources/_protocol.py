@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from affectdata.errors import UsageError
 from affectdata.records import Annotation, Finding, Record, Reject, SourceInfo
 from affectdata.tree import Tree
 
@@ -35,6 +36,22 @@ class ReadOptions:
     map_path: Path | None = None
     name: str | None = None
     variant: str | None = None
+
+
+def check_options(info: SourceInfo, options: ReadOptions) -> None:
+    """Refuse what the source would not heed.
+
+    Raises:
+        UsageError: an option that it does not take, or a variant that it does not have.
+    """
+    for name, given in (("map", options.map_path), ("name", options.name)):
+        if given is not None and name not in info.takes:
+            raise UsageError(f"{info.name} takes no --{name}", where=str(given), fix="leave it out")
+    if options.variant is not None and options.variant not in info.variants:
+        raise UsageError(
+            f"{info.name} has no variant {options.variant!r}",
+            fix=f"its variants: {', '.join(info.variants) or 'none'}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

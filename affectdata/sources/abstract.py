@@ -103,13 +103,11 @@ def _record(row: Row, path: str) -> Record | Reject:
     if not n:
         return Reject(path, Reason.MISSING_RATING, f"{row.where}: nobody voted")
     shares = {emotion: round(count / n, 9) for emotion, count in votes.items()}
-    emotion = dominant_emotion(shares)
     return Record(
         path=path,
         source_id=row.key,
-        emotion=emotion,
+        emotion=dominant_emotion(shares),
         emotions=shares,
-        agreement=shares.get(emotion or ""),
         extra={name: cell for name, cell in row.cells.items() if name},
     )
 

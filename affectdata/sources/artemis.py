@@ -119,13 +119,11 @@ def _read_works(tree: Tree, table: str) -> Iterator[Row]:
 def _to_record(row: Row, path: str) -> Record:
     votes = Counter(spell_emotion(word) for word in row.cells["emotions"].split("\n"))
     shares = {emotion: round(count / votes.total(), 9) for emotion, count in votes.items()}
-    emotion = dominant_emotion(shares)
     return Record(
         path=path,
         source_id=row.key,
-        emotion=emotion,
+        emotion=dominant_emotion(shares),
         emotions=shares,
-        agreement=shares.get(emotion or ""),
         artist=row.cells["painting"].partition("_")[0] or None,
         theme=row.cells["art_style"],
         extra={

@@ -59,6 +59,7 @@ INFO = SourceInfo(
     layout="one table, capd*.xlsx or .csv; `ingest` takes it with --onto the manifests of the pictures",
     evidence="unverified",
     overlay=True,
+    takes=("map",),
 )
 _TABLE = re.compile(r"[^/]*cap[-_ ]?d[^/]*", re.IGNORECASE)
 _WORDS = {

@@ -159,14 +159,13 @@ def _read_picture(row: Row, path: str, people: list[dict[str, Any]]) -> Record |
         for word in _EMOTIONS
         if marked
     }
-    emotion, alone = dominant_emotion(shares), persons[0] if len(persons) == 1 else {}
+    alone = persons[0] if len(persons) == 1 else {}
     return Record(
         path=path,
         source_id=row.key,
         ratings={name: rating for name, rating in ratings.items() if rating},
-        emotion=emotion,
+        emotion=dominant_emotion(shares),
         emotions=shares,
-        agreement=shares.get(emotion or ""),
         gender=alone.get("gender"),
         age_group=alone.get("age"),
         split=row.cells["split"],

@@ -12,7 +12,8 @@ The two tables as shipped, anywhere under one root:
     fer2013new.csv      Usage,Image name,neutral,…,unknown,NF; ten votes
 
 There are no picture files: a picture's path is `fer2013.csv#N`, N the row from 0. The tables are brought
-together by row; the names in the second do not count rows, and four are there twice.
+together by row; the names in the second do not count rows, and four are there twice. Of the 35,887 rows 173
+have no name, and 3 more are no face to any rater: 35,711 are left.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ INFO = SourceInfo(
 }""",
     url="https://github.com/microsoft/FERPlus",
     layout="fer2013.csv, fer2013new.csv",
-    evidence="unverified",
 )
 _EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _NO_FACE = "NF"
@@ -138,13 +138,11 @@ def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
         return Reject(path, Reason.MISSING_RATING, f"{where}: {detail}")
     shares = {name: round(votes[name] / raters, 9) for name in _VOTES}
     chosen = dominant_emotion(shares)
-    emotion = chosen if chosen in _EMOTIONS else None
     return Record(
         path=path,
         source_id=number,
-        emotion=emotion,
+        emotion=chosen if chosen in _EMOTIONS else None,
         emotions={name: shares[name] for name in _EMOTIONS},
-        agreement=shares.get(emotion or ""),
         split=split,
         extra={name: cells[name] for name in ("Image name", "unknown", _NO_FACE, "FER2013 emotion")},
     )

@@ -2,15 +2,16 @@
 
 You, Luo, Jin & Yang (2016). The people said whether a photograph shows the emotion that it was found by: the
 votes are for and against that one, not over all eight. Copies differ in number (23,308 published, 23,166 and
-23,185 known), as photographs vanish. Two parts, of which either may be there alone:
+23,185 known), as photographs vanish. Three parts, of which any may be there alone:
 
     emotion_dataset/amusement/*.jpg anger/ awe/ contentment/ disgust/ excitement/ fear/ sadness/
     agg/amusement_….csv …       no header: a field of unknown meaning, URL, votes against, votes for
+    amusement.txt …             a path or a URL per line
 
 A picture is known by the last part of its URL, in the folder of its emotion or anywhere. It is of an emotion
-if more voted for than against; without votes, if it lies in the emotion's folder. `emotion_<name>` is the
-share of votes for, `agreement` that of its emotion. A photograph found by several words has the one with the
-largest share.
+if more voted for than against; without votes, if it lies in the emotion's folder or stands in its list.
+`emotion_<name>` is the share of votes for, `agreement` that of its emotion. A photograph found by several
+words has the one with the largest share; one in several lists, without votes, is rejected.
 
 Some files show no photograph, but the site's notice that it is gone, under as many names as photographs are:
 a picture with three names or more is such a placeholder, as the same photograph posted thrice is rare.
@@ -28,12 +29,13 @@ import numpy as np
 from affectdata.errors import SourceError
 from affectdata.labels import VOCABULARIES, dominant_emotion
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
-from affectdata.sources._delimited import parse_count, parse_delimited
+from affectdata.sources._delimited import decode_text, parse_count, parse_delimited
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._names import find_readmes
 from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree
+from affectdata.sources._tables import read_head
+from affectdata.tree import Tree, is_picture_name
 
 INFO = SourceInfo(
     name="fi",
@@ -56,21 +58,24 @@ INFO = SourceInfo(
   archiveprefix = {arXiv},
 }""",
     url="https://qzyou.github.io/",
-    layout="emotion_dataset/<emotion>/*.jpg, agg/<emotion>_*.csv",
+    layout="emotion_dataset/<emotion>/*.jpg, agg/<emotion>_*.csv, <emotion>.txt",
     evidence="unverified",
     placeholder_names=3,
 )
 _EMOTIONS = VOCABULARIES["mikels8"].emotions
 _TABLE = re.compile(rf"(.*/)?agg/(?P<emotion>{'|'.join(_EMOTIONS)})_[^/]*\.csv")
+_LIST = re.compile(rf"(.*/)?(?P<emotion>{'|'.join(_EMOTIONS)})\.txt")
 _HEADER = ("first field", "url", "disagree", "agree")
 _FOLDER = "emotion_dataset"
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise FI by its tables of votes, or by its folder with all eight emotions."""
-    tables = _find_tables(tree)
+    """Recognise FI by its tables of votes, lists of several emotions, or the folder with all eight."""
+    tables, lists = _find_tables(tree), _find_lists(tree)
     if tables:
         return f"votes in {tables[0]}"
+    if len(lists) > 1:
+        return f"names of pictures in {lists[0]}"
     folders = {PurePosixPath(path).parent.name for path in tree.pictures() if _FOLDER in _folders(tree, path)}
     return f"the eight emotions under {_FOLDER}/" if folders >= set(_EMOTIONS) else None
 
@@ -81,9 +86,12 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     Raises:
         SourceError: neither is there.
     """
-    if not _find_tables(tree) and not any(_folder_emotion(path) for path in tree.pictures()):
+    tables = [*_find_tables(tree), *_find_lists(tree)]
+    if not tables and not any(_folder_emotion(path) for path in tree.pictures()):
         raise SourceError(
-            "no folder of pictures is called by an emotion, and there are no votes", where=str(tree.root)
+            "no folder of pictures is called by an emotion, and there are no votes and no lists",
+            where=str(tree.root),
+            fix=f"expected: {INFO.layout}",
         )
     return Reading(INFO, _read_items(tree))
 
@@ -91,13 +99,19 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
     """List the addresses that were voted on; all go into one folder, as a picture may have several words."""
     there = {_file_name(path): path for path in tree.pictures()}
-    for table in _find_tables(tree):
-        for row in _read_votes(tree, table):
+    votes = (row for table in _find_tables(tree) for row in _read_votes(tree, table))
+    for row in [*votes, *(row for path in _find_lists(tree) for row in _read_list(tree, path))]:
+        if urlsplit(row.key).scheme:
             yield Link(there.get(_file_name(row.picture), f"images/{row.picture}"), row.key)
 
 
 def _find_tables(tree: Tree) -> list[str]:
     return [path for path in tree.files if _TABLE.fullmatch(path)]
+
+
+def _find_lists(tree: Tree) -> list[str]:
+    named = [path for path in tree.files if _LIST.fullmatch(path)]
+    return [path for path in named if is_picture_name(urlsplit(read_head(tree, path).strip()).path)]
 
 
 def _folders(tree: Tree, path: str) -> tuple[str, ...]:
@@ -110,36 +124,40 @@ def _folder_emotion(path: str) -> str | None:
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
-    tables, pictures = _find_tables(tree), tree.pictures()
-    yield from map(Annotation, [*find_readmes(tree), *tables])
+    tables, lists, pictures = _find_tables(tree), _find_lists(tree), tree.pictures()
+    yield from map(Annotation, [*find_readmes(tree), *tables, *lists])
     votes: dict[str, dict[str, Row]] = {}
+    listed: dict[str, dict[str, Row]] = {}
     rejects: dict[str, Reject] = {}
-    for emotion in _EMOTIONS:
-        rows = [
-            row for table in tables if _table_emotion(table) == emotion for row in _read_votes(tree, table)
-        ]
-        near = [path for path in pictures if _folder_emotion(path) in (emotion, None)]
-        for item in join_rows(rows, near, _file_name):
-            if isinstance(item, tuple):
-                votes.setdefault(item[1], {})[emotion] = item[0]
-            elif isinstance(item, Reject):
-                rejects[item.path] = item
-            else:
-                yield item
+    for into, files, pattern, read_rows in (
+        (votes, tables, _TABLE, _read_votes),
+        (listed, lists, _LIST, _read_list),
+    ):
+        for emotion in _EMOTIONS:
+            rows = [row for file in files if _word(pattern, file) == emotion for row in read_rows(tree, file)]
+            near = [path for path in pictures if _folder_emotion(path) in (emotion, None)]
+            for item in join_rows(rows, near, _file_name):
+                if isinstance(item, tuple):
+                    into.setdefault(item[1], {})[emotion] = item[0]
+                elif isinstance(item, Reject):
+                    rejects[item.path] = item
+                else:
+                    yield item
     yield from rejects.values()
-    labelled = [path for path in pictures if path in votes or _folder_emotion(path)]
+    labelled = [path for path in pictures if path in votes or path in listed or _folder_emotion(path)]
     for path in labelled:
         if path not in rejects:
-            yield _record(path, votes.get(path, {}))
+            yield _record(path, votes.get(path, {}), listed.get(path, {}))
     if not tables:
-        yield Finding("partial", "no votes (agg/<emotion>_*.csv): the emotion is that of the folder, for all")
+        what = "the list or the folder" if lists else "the folder"
+        yield Finding("partial", f"no votes (agg/<emotion>_*.csv): the emotion is that of {what}, for all")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
-        yield Finding("partial", f"{n_unvoted} pictures in folders of emotions have no votes")
+        yield Finding("partial", f"pictures in folders or lists of emotions that have no votes: {n_unvoted}")
 
 
-def _table_emotion(path: str) -> str | None:
-    found = _TABLE.fullmatch(path)
+def _word(pattern: re.Pattern[str], path: str) -> str | None:
+    found = pattern.fullmatch(path)
     return found["emotion"] if found else None
 
 
@@ -155,7 +173,16 @@ def _read_votes(tree: Tree, table: str) -> Iterator[Row]:
         yield Row(table, cells["url"], PurePosixPath(urlsplit(cells["url"]).path).name, cells)
 
 
-def _record(path: str, votes: dict[str, Row]) -> Record | Reject:
+def _read_list(tree: Tree, path: str) -> Iterator[Row]:
+    for line in decode_text(tree.read_bytes(path)).split("\n"):
+        if name := line.strip().replace("\\", "/"):
+            yield Row(path, name, PurePosixPath(urlsplit(name).path).name, {"listed as": name})
+
+
+def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record | Reject:
+    if not votes and len(listed) > 1:
+        detail = f"listed under {' and '.join(listed)}, and there are no votes to say which it is"
+        return Reject(path, Reason.CONFLICTING_RATING, detail)
     shares = {}
     for emotion, row in votes.items():
         try:
@@ -167,15 +194,20 @@ def _record(path: str, votes: dict[str, Row]) -> Record | Reject:
             )
             return Reject(path, Reason.BAD_RATING, detail)
     shown = {emotion: share for emotion, share in shares.items() if share > 0.5}
-    label = dominant_emotion(shown) if votes else _folder_emotion(path)
+    label = dominant_emotion(shown) if votes else next(iter(listed), _folder_emotion(path))
+    rows = [*votes.values(), *listed.values()]
     return Record(
         path=path,
         source_id=path,
         emotion=label,
         emotions=shares,
-        agreement=shares.get(label or ""),
-        url=next((row.key for row in votes.values()), None),
-        extra={f"{word} {name}": cell for word, row in votes.items() for name, cell in row.cells.items()},
+        url=next((row.key for row in rows if urlsplit(row.key).scheme), None),
+        extra={
+            f"{word} {name}": cell
+            for said in (votes, listed)
+            for word, row in said.items()
+            for name, cell in row.cells.items()
+        },
     )
 
 

@@ -11,12 +11,15 @@ The tree as shipped:
     A_with SD.txt …                                     the same with "(5.43)" columns, all called "(SD)"
     A/A001.bmp …  H/ N/ P/ Sn/ Sp/                      tables say A001.jpg, the files are .bmp
 
+Where a folder is not there, its pictures are looked for by name: all in one folder, or under other names.
+
 Means are taken from `X.txt` (full precision), spreads from `X_with SD.txt`. Numbers have gaps, which are no
 missing files. The kind of a picture is not the side of its valence: snakes reach 64, human rights 61.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +31,8 @@ from affectdata.sources._delimited import parse_delimited, parse_number, require
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._protocol import Item, Reading, ReadOptions
 from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree, is_picture_name
+from affectdata.sources._tables import read_head
+from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="gaped",
@@ -64,17 +68,31 @@ INFO = SourceInfo(
     },
 )
 _MEASURES = {"valence": "Valence", "arousal": "Arousal"}
+_NAME = re.compile(rf"({'|'.join(INFO.subtypes)})\d{{3}}", re.IGNORECASE)
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise GAPED by a table `X.txt` beside a folder `X` with pictures called `X001`."""
+    """Recognise GAPED by a table `X.txt` beside pictures called `X001`, in a folder `X` or elsewhere."""
     for code in INFO.subtypes:
-        pictures = (
-            path for path in tree.files if path.startswith(f"{code}/{code}") and is_picture_name(path)
-        )
-        if f"{code}.txt" in tree.files and any(pictures):
-            return f"{code}.txt beside pictures {code}/{code}*"
+        table = f"{code}.txt"
+        if table in tree.files and set(_MEASURES.values()) <= set(read_head(tree, table).split("\t")):
+            named = [path for path in _pictures(tree, code) if _kind(path)]
+            if named:
+                return f"{table} beside pictures such as {named[0]}"
     return None
+
+
+def _pictures(tree: Tree, code: str) -> list[str]:
+    """List the pictures of a kind: those in its folder, else those called by it."""
+    pictures = tree.pictures()
+    inside = [path for path in pictures if path.startswith(f"{code}/")]
+    return inside or [path for path in pictures if _kind(path) == code]
+
+
+def _kind(path: str) -> str | None:
+    """Return the kind that a picture's name begins with."""
+    found = _NAME.fullmatch(_stem(path))
+    return found and found[1].capitalize()
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
@@ -84,13 +102,13 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 def _read_items(tree: Tree) -> Iterator[Item]:
     for code in INFO.subtypes:
-        pictures = [path for path in tree.files if path.startswith(f"{code}/") and is_picture_name(path)]
+        pictures = _pictures(tree, code)
         table = f"{code}.txt"
         if table in tree.files:
             yield from _read_subtype(tree, code, pictures)
         elif pictures:
             raise SourceError(
-                f"{len(pictures)} pictures in {code}/, but no table {table}",
+                f"{len(pictures)} pictures such as {pictures[0]}, but no table {table}",
                 where=str(tree.root / table),
                 fix=f"restore {table} from the original archive",
             )

@@ -52,6 +52,7 @@ INFO = SourceInfo(
     url="https://huggingface.co/docs/datasets/image_dataset",
     layout="[train|val|test/]<emotion>/*, or metadata.{csv,jsonl,parquet} with file_name",
     generic=True,
+    takes=("name",),
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those mean something else

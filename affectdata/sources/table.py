@@ -24,6 +24,7 @@ A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Witho
     split_by_table: true              # the tables are called train, val, test
     subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
     groups: [theme]                   # equal values never straddle a split
+    estimated: [age, gender]          # filled in by a machine
     title: My norms                   # and license, citation, bibtex, url, evidence (seen | unverified)
 
 `columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
@@ -61,6 +62,7 @@ INFO = SourceInfo(
     url="",
     layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
     generic=True,
+    takes=("map", "name"),
 )
 _EXAMPLE = """
     name: my_norms

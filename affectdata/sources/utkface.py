@@ -7,8 +7,9 @@ and no rating. The tree, as one of two downloads:
     part1/25_0_1_20170116174525125.jpg … part2/ part3/   in the wild, with landmark_list_part1.txt …
 
 A name is age_gender_race_time: years; 0 male, 1 female; 0 White, 1 Black, 2 Asian, 3 Indian, 4 Others; 17
-digits. Nine names are known to lack something; whoever repaired them disagrees how, so they are rejected.
-`age_group` is 0-12, 13-19, 20-39, 40-59 or 60+, from the age.
+digits, but 16 or 18 in three names. Nine names are known to lack something; whoever repaired them disagrees
+how, so they are rejected: five of the 23,708 aligned faces, four in the wild. `age_group` is 0-12, 13-19,
+20-39, 40-59 or 60+, from the age.
 
 To add emotions, put faces (or copies of them) into folders called by emotions: happy/, neutral/ …; and into
 a folder test/, train/ or val/ what belongs to that split, as in test/happy/. Both hold for every file of that
@@ -51,8 +52,11 @@ INFO = SourceInfo(
 }""",
     url="https://susanqq.github.io/UTKFace/",
     layout="<age>_<gender>_<race>_<time>.jpg[.chip.jpg], in any folder; happy/, neutral/ … for emotions",
+    estimated=("age", "age_group", "gender", "ethnicity"),
 )
-_NAME = re.compile(r"(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_(?P<time>\d{17})\.jpg(\.chip\.jpg)?")
+_NAME = re.compile(
+    r"(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_(?P<time>\d{16,18})\.jpg(\.chip\.jpg)?"
+)
 _GENDERS = ("male", "female")
 _RACES = ("White", "Black", "Asian", "Indian", "Others")
 _OLDEST = 116
@@ -87,7 +91,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     for path in tree.pictures():
         found = _match(path)
         if found is None:
-            detail = "not <age>_<gender>_<race>_<17 digits>.jpg; what it should say is not known for sure"
+            detail = "not <age>_<gender>_<race>_<time>.jpg; what it should say is not known for sure"
             yield Reject(path, Reason.BAD_NAME, detail)
         else:
             faces.setdefault(found[0].partition(".")[0], []).append((path, found))

@@ -120,8 +120,10 @@ def _name(path: str) -> str:
 
 
 def _rating_tables(tree: Tree) -> list[str]:
-    tables = (path for path in tree.files if path.endswith(".tsv"))
-    return [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+    """List the tables of shares or labels, that of shares first."""
+    tables = [path for path in tree.files if path.endswith(".tsv")]
+    found = [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+    return sorted(found, key=lambda path: _name(path) != _TABLE)
 
 
 def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
@@ -176,15 +178,13 @@ def _record(row: Row, path: str, works: dict[str, dict[str, str]], prefix: str) 
     rest = {name: cell for name, cell in row.cells.items() if not name.startswith(prefix)}
     moved = {f"{name} ({_TABLE})": rest[name] for name in work if name in rest and rest[name] != work[name]}
     cells = {**rest, **work, **moved}
-    emotion = dominant_emotion(shares)
     artist, title = html.unescape(cells["Artist"]).strip(), html.unescape(cells["Title"])
     return Record(
         path=path,
         source_id=row.key,
         subtype=cells["Style"] or None,
-        emotion=emotion,
+        emotion=dominant_emotion(shares),
         emotions=shares,
-        agreement=shares.get(emotion or ""),
         artist=artist or None,
         attribution=f"{artist}: {title} ({cells['Year']}), WikiArt.org",
         url=_work_url(row.cells, work),

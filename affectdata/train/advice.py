@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from affectdata.train.arms import ORIGINALS, RELEASE, WEIGHTS, WITH
-from affectdata.train.gate import Document, interval_text, number, scores
+from affectdata.train.words import NAMES, Document, change_text, interval_text, number, scores, surely
 
 _FEW = 20  # real pictures, below which a bin is worth naming
 _DROP = 0.02  # R² lost with undeclared groups held together, from which it is worth saying
@@ -39,49 +39,34 @@ def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _other_sources(document: Document) -> Iterator[str]:
+    n_train = {arm: found["n_train"]["crossfit"] for arm, found in document["arms"].items()}
     for pair, found in document["comparison"].items():
         if not pair.startswith(WITH):
             continue
-        name = pair.split(" - ")[0].removeprefix(WITH)
-        n = _added(document, WITH + name)
-        tail, r2 = found["tail_mae"], found["r2"]
-        sure = tail["high"] is not None and tail["high"] < 0
-        worse = r2["high"] is not None and r2["high"] < 0
-        verb = (
-            "would help the thin bins"
-            if sure
-            else "would do harm"
-            if worse
-            else "would change nothing for sure"
-        )
+        arm = pair.removesuffix(f" - {ORIGINALS}")
+        verb = "would change nothing for sure"
+        if surely("tail_mae", found["tail_mae"]) > 0:
+            verb = "would help the thin bins"
+        elif surely("r2", found["r2"]) < 0:
+            verb = "would do harm"
         yield (
-            f"{n} pictures of {name} that fall into the thin bins {verb}: tail MAE "
-            f"{interval_text(tail, 2, '+')}, R² {interval_text(r2, 3, '+')} against the originals alone."
+            f"{n_train[arm] - n_train[ORIGINALS]:.0f} pictures of {arm.removeprefix(WITH)} that fall into "
+            f"the thin bins {verb}: {change_text('tail_mae', found['tail_mae'])}, "
+            f"{change_text('r2', found['r2'])} against the originals alone."
         )
     for name, why in document["not_offered"].items():
         yield f"{name} could not be tried for the thin bins: {why}."
 
 
-def _added(document: Document, arm: str) -> int:
-    more, own = (float(document["arms"][each]["n_train"]["crossfit"]) for each in (arm, ORIGINALS))
-    return round(more - own)
-
-
 def _weights(document: Document) -> Iterator[str]:
     found = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
-    if not found or not document["copies"]:
-        return
     measure = "macro_mae" if document["numeric"] else "balanced_accuracy"
-    difference = found[measure]
-    lower_is_better = measure == "macro_mae"
-    end = difference["high" if lower_is_better else "low"]
-    if end is None or (end < 0 if lower_is_better else end > 0):
-        return
-    words = "macro-MAE" if lower_is_better else "balanced accuracy"
-    yield (
-        f"It is not sure that copies do better than weights ({words} {interval_text(difference, 3, '+')}): "
-        "`weights: {by: inverse}` with `balance: {max_copies: 1}` (recipe weights_only) renders no copy."
-    )
+    if found and document["copies"] and surely(measure, found[measure]) < 1:
+        yield (
+            f"It is not sure that copies do better than weights ({NAMES[measure]} "
+            f"{interval_text(found[measure], 3, '+')}): `weights: {{by: inverse}}` with "
+            "`balance: {max_copies: 1}` (recipe weights_only) renders no copy."
+        )
 
 
 def _groups(document: Document) -> Iterator[str]:

@@ -14,6 +14,7 @@ says. It is what a louder model gains without knowing more.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +41,8 @@ def make_arms(release: pa.Table, originals: pa.Table, cells: tuple[np.ndarray, n
     if has_copies(release):
         arms[DUPLICATES] = _weighted(originals, _rows_of_each(release, originals))
     bins, cell = cells
-    weights = row_weights(bins, cell, int(bins.max(initial=0)) + 1, Weights(by="inverse"))
-    return {**arms, WEIGHTS: _weighted(originals, weights)}
+    weight = row_weights(bins, cell, int(bins.max(initial=0)) + 1, Weights(by="inverse"))
+    return {**arms, WEIGHTS: _weighted(originals, weight)}
 
 
 def has_copies(plan: pa.Table) -> bool:
@@ -62,36 +63,32 @@ def _rows_of_each(release: pa.Table, originals: pa.Table) -> np.ndarray:
     return np.array([counts[each] or 1e-9 for each in originals["image_id"].to_pylist()], float)
 
 
-def spread_evenly(originals: pa.Table, subtypes: list[str | None], n_rows: int, recipe: Recipe) -> pa.Table:
-    """Return the originals with copies up to `n_rows` rows; odd ones go to the smallest hashes."""
-    n_copies, n_odd = divmod(max(0, n_rows - len(originals)), max(1, len(originals)))
-    image_ids = originals["image_id"].to_pylist()
+def spread_evenly(image_ids: list[str], subtypes: list[str | None], n_rows: int, recipe: Recipe) -> pa.Table:
+    """Return originals with copies up to `n_rows` rows; odd ones go to the smallest hashes."""
+    n_copies, n_odd = divmod(max(0, n_rows - len(image_ids)), max(1, len(image_ids)))
     ranks = np.argsort(np.argsort(hash_ranks(recipe.seed, image_ids)))
-    parts = [_weighted(originals, np.ones(len(originals)))]
+    rules = [recipe.rule_for(each) for each in subtypes]
+    parts = [draw(image_ids, [""] * len(image_ids), 0, recipe.seed)]
     for copy in range(1, n_copies + 2):
-        chosen = np.flatnonzero(ranks < n_odd) if copy == n_copies + 1 else np.arange(len(originals))
-        pipelines = [_pipeline_of(subtypes[row], recipe) for row in chosen]
-        parts.append(draw_copies(originals.take(pa.array(chosen)), pipelines, copy, recipe))
+        rows = np.flatnonzero(ranks < n_odd) if copy == n_copies + 1 else np.arange(len(image_ids))
+        pipelines = [rule.pipeline if rule else "" for rule in (rules[row] for row in rows)]
+        parts.append(draw([image_ids[row] for row in rows], pipelines, copy, recipe.seed))
     return pa.concat_tables(parts)
 
 
-def _pipeline_of(subtype: str | None, recipe: Recipe) -> str:
-    rule = recipe.rule_for(subtype)
-    return rule.pipeline if rule else ""
-
-
-def draw_copies(originals: pa.Table, pipelines: list[str], copy: int, recipe: Recipe) -> pa.Table:
-    """Return plan rows of copy number `copy` of some originals, each by its pipeline."""
-    image_ids = originals["image_id"].to_pylist()
-    drawn = {
-        **{name: originals[name] for name in PLAN.names},
+def draw(image_ids: Sequence[str], pipelines: Sequence[str], copy: int, seed: int) -> pa.Table:
+    """Return plan rows of some pictures: copy number `copy` by their pipelines; 0 and "" is as they are."""
+    rows = {
         "sample_id": [sample_id(each, copy) for each in image_ids],
+        "image_id": image_ids,
+        "split": ["train"] * len(image_ids),
+        "cell": [""] * len(image_ids),
         "copy": [copy] * len(image_ids),
         "pipeline": pipelines,
-        "seed": [copy_seed(recipe.seed, each, copy) for each in image_ids],
+        "seed": [copy_seed(seed, each, copy) for each in image_ids],
         "weight": [1.0] * len(image_ids),
     }
-    return pa.table([drawn[name] for name in PLAN.names], schema=PLAN)
+    return pa.table([rows[name] for name in PLAN.names], schema=PLAN)
 
 
 def stretch(originals: np.ndarray, release: np.ndarray) -> np.ndarray:

@@ -7,13 +7,12 @@ each transform does to affect.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.transforms import Step
 from affectdata.hashing import hash_ranks
 from affectdata.release import Release
-from affectdata.train.arms import Arms, draw_copies
+from affectdata.train.arms import Arms, draw
 from affectdata.train.bank import Originals
 
 DRAW, EFFECT, FLIP = "draw:", "effect:", "effect:flip"
@@ -23,17 +22,18 @@ _MOST_EFFECTS = 120  # pictures that each single transform is tried on
 
 def plan_asked(originals: Originals, release: Release, recipe: Recipe) -> Arms:
     """Return plans of pictures that are asked about: a draw of every pipeline, each transform on its own."""
-    own = _level_sample(originals, originals.own, _MOST_DRAWN, recipe.seed)
+    own = _level_sample(originals, originals.own, _MOST_DRAWN)
     used = sorted(set(release.table["pipeline"].unique().to_pylist()) - {""})
-    plans = {DRAW + name: draw_copies(own, [name] * len(own), 1, recipe) for name in used}
-    tried: set[str] = set()
+    asked = {DRAW + name: (name, own) for name in used}
     for name, step in _steps(recipe).items():
-        sample = _level_sample(originals, _rows_through(step, originals, recipe), _MOST_EFFECTS, recipe.seed)
-        plans[name] = draw_copies(sample, [name] * len(sample), 1, recipe)
-        tried |= set(sample["image_id"].to_pylist())
-    flipped = originals.plain(np.isin(originals.column("image_id"), sorted(tried)))
-    plans[FLIP] = draw_copies(flipped, [FLIP] * len(flipped), 1, recipe)
-    return {name: plan for name, plan in plans.items() if len(plan)}
+        asked[name] = name, _level_sample(originals, _rows_through(step, originals, recipe), _MOST_EFFECTS)
+    tried = {each for name in asked if name.startswith(EFFECT) for each in asked[name][1]}
+    asked[FLIP] = FLIP, sorted(tried)
+    return {
+        plan: draw(image_ids, [pipeline] * len(image_ids), 1, recipe.seed)
+        for plan, (pipeline, image_ids) in asked.items()
+        if image_ids
+    }
 
 
 def _rows_through(step: Step, originals: Originals, recipe: Recipe) -> np.ndarray:
@@ -68,15 +68,12 @@ def with_effects(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"pipelines": pipelines})
 
 
-def _level_sample(originals: Originals, rows: np.ndarray, most: int, seed: int) -> pa.Table:
-    """Return plan rows of at most so many of the pictures: of every bin in turn, by hash."""
+def _level_sample(originals: Originals, rows: np.ndarray, most: int) -> list[str]:
+    """Return at most so many of the pictures, in the order of their ids: of every bin in turn, by hash."""
     at = np.flatnonzero(rows)
-    rank = np.argsort(
-        np.argsort(hash_ranks(seed, originals.table["image_id"].take(pa.array(at)).to_pylist()))
-    )
+    image_ids = originals.column("image_id")[at]
+    rank = np.argsort(np.argsort(hash_ranks(originals.seed, image_ids.tolist())))
     order = np.lexsort((rank, originals.bin[at]))
     bins = originals.bin[at][order]
     turn = np.arange(len(at)) - np.searchsorted(bins, bins)
-    chosen = np.zeros(len(rows), bool)
-    chosen[at[order[np.lexsort((bins, turn))][:most]]] = True
-    return originals.plain(chosen)
+    return sorted(image_ids[order[np.lexsort((bins, turn))][:most]].tolist())

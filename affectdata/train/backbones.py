@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from affectdata.errors import InputError, MissingError
 from affectdata.hashing import file_hash
@@ -35,6 +35,10 @@ class Backbone:
     key: str
     content: str
 
+    def normalise(self, pictures: np.ndarray) -> Tensor:
+        """Return pictures as the network takes them, on its device."""
+        return self.normalisation.apply(torch.from_numpy(pictures).to(self.device))
+
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """Return float32 features (n, dim) of uint8 RGB pictures (n, size_px, size_px, 3).
 
@@ -42,8 +46,7 @@ class Backbone:
             InputError: the network cannot take them, or gives what is no finite number.
         """
         with torch.inference_mode():
-            x = self.normalisation.apply(torch.from_numpy(pictures).to(self.device))
-            output = torch.as_tensor(run_body(self.name, self.module, x))
+            output = torch.as_tensor(run_body(self.name, self.module, self.normalise(pictures)))
             features = np.asarray(pool(output).float().cpu().numpy())
         if not np.isfinite(features).all():
             raise InputError(f"{self.name} gives features that are no finite numbers", where=self.weights)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +16,18 @@ import pyarrow.compute as pc
 
 from affectdata.balance.cells import assign_cells, own_rows
 from affectdata.balance.planner import plan_rows
-from affectdata.balance.recipe import RATED, Recipe
+from affectdata.balance.recipe import NUMERIC, Recipe
 from affectdata.balance.render import RenderSamples
 from affectdata.balance.replay import ReadRendered, released_reader
 from affectdata.hashing import hash_ranks
 from affectdata.manifest import Pictures
 from affectdata.metrics import bin_codes
-from affectdata.plan import copy_seed, sample_id
 from affectdata.release import Release
 from affectdata.schema import PLAN
+from affectdata.train.arms import draw
 from affectdata.train.backbones import Backbone
-from affectdata.train.features import FeatureCache, Progress, Readable, compute_features, render_keys
-from affectdata.train.pictures import store_pictures
+from affectdata.train.features import FeatureCache, compute_features, render_keys
+from affectdata.train.pictures import Progress, Readable
 from affectdata.train.rows import Rows
 
 
@@ -48,17 +47,17 @@ class Originals:
     cell: np.ndarray
     labels: list[str]
     y: np.ndarray
+    seed: int
 
     @property
     def own(self) -> np.ndarray:
         """Which rows may be scored."""
         return np.asarray(self.kind == "own")
 
-    def plain(self, rows: np.ndarray | None = None) -> pa.Table:
-        """Return plan rows of (some of) the pictures as they are, resized and nothing else."""
-        table = self.table if rows is None else self.table.filter(pa.array(rows))
-        columns = {**{name: table[name] for name in PLAN.names}, "pipeline": [""] * len(table)}
-        return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
+    def plain(self, rows: np.ndarray) -> pa.Table:
+        """Return plan rows of some of the pictures as they are, resized and nothing else."""
+        image_ids = self.table["image_id"].filter(pa.array(rows)).to_pylist()
+        return draw(image_ids, [""] * len(image_ids), 0, self.seed)
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -80,68 +79,35 @@ def find_originals(release: Release, recipe: Recipe) -> Originals:
     """
     table = release.table.filter(pc.equal(release.table["copy"], 0)).sort_by("image_id")
     cells = assign_cells(table, recipe)
-    edges = cells.edges if recipe.target in RATED else None
+    edges = cells.edges if recipe.target in NUMERIC else None
     y = np.zeros(len(table)) if edges is None else np.asarray(table[recipe.target].to_numpy(), float)
     kind = np.where(own_rows(table, recipe), "own", "filled")
-    all_of_them = Originals(table, kind, edges, cells.bin, cells.code, cells.bin_labels, y)
-    return _take(all_of_them, _sampled(table, recipe))
+    rows = _sampled(table, recipe)
+    bins, codes, table = cells.bin[rows], cells.code[rows], table.filter(pa.array(rows))
+    return Originals(table, kind[rows], edges, bins, codes, cells.bin_labels, y[rows], recipe.seed)
 
 
 def _sampled(table: pa.Table, recipe: Recipe) -> np.ndarray:
     """Return which rows take part: groups in the order of their hash, as long as there is room."""
-    most = recipe.check.max_pictures
-    if len(table) <= most:
-        return np.ones(len(table), bool)
-    groups, code, sizes = np.unique(
-        np.array(table["group_id"].to_pylist()), return_inverse=True, return_counts=True
-    )
+    names = np.array(table["group_id"].to_pylist(), str)
+    groups, code, sizes = np.unique(names, return_inverse=True, return_counts=True)
     order = np.argsort(hash_ranks(recipe.seed, groups))
     taken = np.zeros(len(groups), bool)
-    taken[order] = np.cumsum(sizes[order]) <= most
+    taken[order] = np.cumsum(sizes[order]) <= recipe.check.max_pictures
     return np.asarray(taken[code])
 
 
-def _take(originals: Originals, rows: np.ndarray) -> Originals:
-    if rows.all():
-        return originals
-    return Originals(
-        originals.table.filter(pa.array(rows)),
-        originals.kind[rows],
-        originals.edges,
-        originals.bin[rows],
-        originals.cell[rows],
-        originals.labels,
-        originals.y[rows],
-    )
-
-
-def add_offered(originals: Originals, offered: pa.Table, target: str, seed: int) -> Originals:
+def add_offered(originals: Originals, offered: pa.Table, target: str) -> Originals:
     """Return the originals with pictures of another manifest behind them; the target is a number."""
-    edges = originals.edges or []
-    image_ids = offered["image_id"].to_pylist()
-    plan = {
-        "sample_id": [sample_id(each, 0) for each in image_ids],
-        "cell": ["offered"] * len(image_ids),
-        "copy": [0] * len(image_ids),
-        "pipeline": [""] * len(image_ids),
-        "seed": [copy_seed(seed, each, 0) for each in image_ids],
-        "weight": [1.0] * len(image_ids),
-        "split": ["train"] * len(image_ids),
-    }
-    for name, values in plan.items():
-        column = pa.array(values, PLAN.field(name).type)
-        at = offered.column_names.index(name) if name in offered.column_names else -1
-        offered = offered.append_column(name, column) if at < 0 else offered.set_column(at, name, column)
     y = np.asarray(offered[target].to_numpy(), float)
-    bins = bin_codes(y, edges)
-    return Originals(
-        pa.concat_tables([originals.table, offered], promote_options="permissive"),
-        np.concatenate([originals.kind, np.full(len(offered), "offered")]),
-        originals.edges,
-        np.concatenate([originals.bin, bins]),
-        np.concatenate([originals.cell, -1 - bins]),
-        originals.labels,
-        np.concatenate([originals.y, y]),
+    bins = bin_codes(y, originals.edges or [])
+    return replace(
+        originals,
+        table=pa.concat_tables([originals.table, offered], promote_options="permissive"),
+        kind=np.concatenate([originals.kind, np.full(len(offered), "offered")]),
+        bin=np.concatenate([originals.bin, bins]),
+        cell=np.concatenate([originals.cell, -1 - bins]),
+        y=np.concatenate([originals.y, y]),
     )
 
 
@@ -199,12 +165,6 @@ class Bank:
             at=at,
         )
 
-    def pictures(
-        self, size_px: int, folder: Path, workers: int, progress: Progress | None = None
-    ) -> np.ndarray:
-        """Return all pictures as squares, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
-        return store_pictures(self.parts, size_px, folder, workers, progress)
-
 
 def plan_bank(
     release: Release,
@@ -220,18 +180,21 @@ def plan_bank(
     wanted = _distinct(plans)
     place = {name: row for row, name in enumerate(_names(release.table))}
     found = np.array([place.get(name, -1) for name in _names(wanted)], np.int64)
-    held = release.table.take(pa.array(found[found >= 0]))
-    held = held.append_column("key", held["file_sha256"])
+    held, missing = release.table.take(pa.array(found[found >= 0])), wanted.filter(pa.array(found < 0))
     parts = []
     if len(held):
+        held = held.append_column("key", held["file_sha256"])
         parts.append(Readable(np.flatnonzero(found >= 0), held, released_reader(release, pictures, recipe)))
-    missing = wanted.filter(pa.array(found < 0))
     if len(missing):
         if pictures is None:
             raise ValueError(
-                "pictures that the release does not hold are wanted, and no source to render them"
+                f"{len(missing)} pictures are not in the release, and there is no source of them"
             )
-        missing = _with_paths(missing, originals.table)
+        where = originals.table.select(["source", "path"]).take(
+            originals.find(missing["image_id"].to_pylist())
+        )
+        for name in where.column_names:
+            missing = missing.append_column(name, where[name])
         missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
         read = ReadRendered(RenderSamples(pictures, recipe.image, recipe.pipelines))
         parts.append(Readable(np.flatnonzero(found < 0), missing, read))
@@ -254,13 +217,6 @@ def _distinct(plans: Sequence[pa.Table]) -> pa.Table:
     first = {name: row for row, name in reversed(list(enumerate(_names(table))))}
     distinct = table.take(pa.array(sorted(first.values()), pa.int64()))
     return distinct.sort_by([("image_id", "ascending"), ("copy", "ascending"), ("pipeline", "ascending")])
-
-
-def _with_paths(plan: pa.Table, table: pa.Table) -> pa.Table:
-    source = table.select(["source", "path"]).take(pc.index_in(plan["image_id"], table["image_id"]))
-    for name in source.column_names:
-        plan = plan.append_column(name, source[name])
-    return plan
 
 
 def _names(plan: pa.Table) -> list[str]:

@@ -50,15 +50,18 @@ class Normalisation:
 
     def apply(self, pictures: Tensor) -> Tensor:
         """Turn uint8 RGB (n, height, width, 3) into float32 (n, 3, height, width), on its device."""
-        mean, std = _constants(self, pictures.device)
-        return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        n, height, width, _ = pictures.shape
+        mean, std = _constants(self, width, pictures.device)
+        rows = pictures.reshape(n, height, width * 3).float().div_(255).sub_(mean).div_(std)
+        return rows.view(pictures.shape).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=8)  # copying three numbers to a GPU for every batch would make it wait
-def _constants(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=8)  # copying them to a GPU for every batch would make it wait
+def _constants(normalisation: Normalisation, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and std of every number in a row of pixels: three times as fast as of three colours."""
     with torch.inference_mode(False):  # what is kept must be usable in training too
         mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+            torch.tensor(values, dtype=torch.float32, device=device).repeat(width)
             for values in (normalisation.mean, normalisation.std)
         )
     return mean, std
@@ -129,73 +132,59 @@ def build_body(name: str, weights: str, say: Say) -> Body:
         InputError: the weights do not fit, or a file is not what it should be.
         UsageError: no network has that name.
     """
-    if ".py:" in name:
-        return _build_users(name, weights)
     kind, _, rest = name.partition(":")
-    if kind == "timm":
-        return _build_timm(rest, weights, say)
-    if kind == "mobilenet_v1":
-        return _build_mobilenet_v1(rest, weights)
-    if name == "small_cnn":
-        return Body(name, _build_small_cnn(weights), Normalisation(128))
-    return _build_torchvision(name, weights, say)
+    if kind in ("small_cnn", "mobilenet_v1") and weights == DEFAULT:
+        raise MissingError(f"{kind} comes without weights", fix=OTHER_WAYS)
+    state = None if weights in (DEFAULT, NONE) else read_state(weights)
+    last: tuple[str, ...] = ()  # layers that weights are of, and a body lacks
+    code = ""
+    if ".py:" in name:
+        module, code = load_class(name)
+        normalisation = _normalisation(
+            **{key: getattr(module, key, None) for key in ("size_px", "mean", "std")}
+        )
+    elif name == "small_cnn":
+        module, normalisation = SmallCnn(), Normalisation(128)
+    elif kind == "mobilenet_v1":
+        n_blocks = _count_blocks(rest, state or {})
+        name, module, normalisation = f"{kind}:{n_blocks}", MobileNetV1(n_blocks), _SIGNED
+    elif kind == "timm":
+        module, normalisation, last = _build_timm(rest, weights, say)
+    else:
+        module, normalisation, last, published = _build_torchvision(name)
+        state = fetch_state(name, published, say) if weights == DEFAULT else state
+    if state is not None:
+        without = tuple(f"{layer}." for layer in last)
+        fit_state(module, {key: each for key, each in state.items() if not key.startswith(without)}, weights)
+    return Body(name, module, normalisation, code)
 
 
-def _build_small_cnn(weights: str) -> nn.Module:
-    if weights == DEFAULT:
-        raise MissingError("small_cnn has no weights of its own", fix="--weights none takes random ones")
-    module = SmallCnn()
-    if weights != NONE:
-        fit_state(module, read_state(weights), weights)
-    return module
+def _normalisation(size_px: Any = None, mean: Any = None, std: Any = None) -> Normalisation:
+    usual = Normalisation()
+    return Normalisation(int(size_px or usual.size_px), tuple(mean or usual.mean), tuple(std or usual.std))
 
 
-def _build_mobilenet_v1(blocks: str, weights: str) -> Body:
-    """Build as many blocks as asked for, else as the file has."""
-    if weights == DEFAULT:
-        raise MissingError("mobilenet_v1 comes without weights", fix=OTHER_WAYS)
-    if blocks and (not blocks.isdecimal() or not 1 <= int(blocks) <= MAX_BLOCKS):
-        raise UsageError(f"mobilenet_v1 has no {blocks!r} blocks", fix=f"mobilenet_v1:1 to :{MAX_BLOCKS}")
-    state = {} if weights == NONE else read_state(weights)
-    n_blocks = int(blocks) if blocks else _count_blocks(state) if state else MAX_BLOCKS
-    module = MobileNetV1(n_blocks)
-    if weights != NONE:
-        fit_state(module, state, weights)
-    return Body(f"mobilenet_v1:{n_blocks}", module, _SIGNED)
-
-
-def _count_blocks(state: State) -> int:
+def _count_blocks(asked: str, state: State) -> int:
+    """Return how many blocks are asked for, else as many as the file has."""
+    if asked and (not asked.isdecimal() or not 1 <= int(asked) <= MAX_BLOCKS):
+        raise UsageError(f"mobilenet_v1 has no {asked!r} blocks", fix=f"mobilenet_v1:1 to :{MAX_BLOCKS}")
+    if asked or not state:
+        return int(asked or MAX_BLOCKS)
     found = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))]
     return min(max(found, default=0) + 1, MAX_BLOCKS)
 
 
-def _build_users(name: str, weights: str) -> Body:
-    """Build the class of a user's file, without arguments; it may say `size_px`, `mean` and `std`."""
-    module, code = load_class(name)
-    if weights not in (DEFAULT, NONE):
-        fit_state(module, read_state(weights), weights)
-    plain = Normalisation()
-    normalisation = Normalisation(
-        int(getattr(module, "size_px", plain.size_px)),
-        tuple(getattr(module, "mean", plain.mean)),
-        tuple(getattr(module, "std", plain.std)),
-    )
-    return Body(name, module, normalisation, code)
-
-
-def _build_torchvision(name: str, weights: str, say: Say) -> Body:
+def _build_torchvision(name: str) -> tuple[nn.Module, Normalisation, tuple[str, ...], Any]:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise _unknown(name, ["mobilenet_v1", "small_cnn", *known], f"torchvision's models, {_OTHERS}")
     published = torchvision.models.get_model_weights(name).DEFAULT
-    module = torchvision.models.get_model(name, weights=None, **_quiet(name))
-    removed = _remove_last_layer(module)
-    if weights != NONE:
-        state = fetch_state(name, published, say) if weights == DEFAULT else read_state(weights)
-        _fit_without((removed,), module, state, weights)
+    # What keeps two old models from warning, and with which their weights were trained.
+    old = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    module = torchvision.models.get_model(name, weights=None, **old)
     taken = published.transforms()
-    normalisation = Normalisation(int(taken.crop_size[0]), tuple(taken.mean), tuple(taken.std))
-    return Body(name, module, normalisation)
+    normalisation = _normalisation(taken.crop_size[0], taken.mean, taken.std)
+    return module, normalisation, (_remove_last_layer(module),), published
 
 
 def _unknown(name: str, known: list[str], fix: str) -> UsageError:
@@ -203,19 +192,6 @@ def _unknown(name: str, known: list[str], fix: str) -> UsageError:
     return UsageError(
         f"no backbone is called {name!r}", fix=f"{f'did you mean {close[0]!r}? ' if close else ''}{fix}"
     )
-
-
-def _fit_without(layers: tuple[str, ...], module: nn.Module, state: State, where: str) -> None:
-    removed = tuple(f"{layer}." for layer in layers)
-    kept = {key: value for key, value in state.items() if not key.startswith(removed)}
-    fit_state(module, kept, where)
-
-
-def _quiet(name: str) -> dict[str, bool]:
-    """Return the options that keep two old models from warning, and with which their weights were trained."""
-    if name not in ("googlenet", "inception_v3"):
-        return {}
-    return {"init_weights": True, "transform_input": True}
 
 
 def _remove_last_layer(module: nn.Module) -> str:
@@ -229,33 +205,23 @@ def _remove_last_layer(module: nn.Module) -> str:
     return last
 
 
-def _build_timm(name: str, weights: str, say: Say) -> Body:
+def _build_timm(name: str, weights: str, say: Say) -> tuple[nn.Module, Normalisation, tuple[str, ...]]:
     timm = load_extra("timm", "timm")
     if not timm.is_model(name):
         raise _unknown(f"timm:{name}", [f"timm:{each}" for each in timm.list_models()], "timm.list_models()")
     config = timm.get_pretrained_cfg(name)
-    if weights == DEFAULT:
+    fetched = weights == DEFAULT
+    if fetched:
         say(f"fetching the weights of {name} where they are not kept yet; their licence: {config.license}")
-        module = _fetch_timm(timm, name)
-    else:
-        module = timm.create_model(name, num_classes=0)
-    if weights not in (DEFAULT, NONE):
-        last = config.classifier
-        _fit_without((last,) if isinstance(last, str) else last, module, read_state(weights), weights)
-    taken = timm.data.resolve_model_data_config(module)
-    normalisation = Normalisation(int(taken["input_size"][1]), tuple(taken["mean"]), tuple(taken["std"]))
-    return Body(f"timm:{name}", module, normalisation)
-
-
-def _fetch_timm(timm: Any, name: str) -> nn.Module:
     try:
         with redirect_stdout(sys.stderr):  # stdout is for results
-            module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+            module = timm.create_model(name, pretrained=fetched, num_classes=0)
     except Exception as error:  # whatever its HTTP client raises
-        raise MissingError(
-            f"the weights of timm:{name} could not be fetched: {error}", fix=OTHER_WAYS
-        ) from error
-    return module
+        what = "its weights could not be fetched" if fetched else "it could not be built"
+        raise MissingError(f"timm:{name}: {what}: {error}", fix=OTHER_WAYS) from error
+    taken = timm.data.resolve_model_data_config(module)
+    last = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier)
+    return module, _normalisation(taken["input_size"][1], taken["mean"], taken["std"]), last
 
 
 def load_extra(module: str, extra: str) -> Any:

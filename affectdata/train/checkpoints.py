@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,14 @@ from affectdata.errors import InputError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.tables import replace_file
 from affectdata.train.networks import Network
-from affectdata.train.task import Examples
+from affectdata.train.task import Examples, Settings
 from affectdata.train.weights import state_hash
 
 _EVERY_S = 60.0  # what an interrupted run may lose
 _CHUNK = 256  # pictures read at a time
 
 
-def run_key(
-    network: Network, pictures: np.ndarray, examples: Iterable[Examples], settings: dict[str, Any]
-) -> str:
+def run_key(network: Network, pictures: np.ndarray, examples: Iterable[Examples], settings: Settings) -> str:
     """Hash what decides a run: the initial weights, the pictures of its rows, targets, settings, device."""
     state = xxhash.xxh3_128()
     for each in examples:
@@ -32,8 +31,9 @@ def run_key(
             state.update(np.ascontiguousarray(pictures[each.rows[start : start + _CHUNK]]).data)
         for values in (each.targets, each.weights, each.outputs):
             state.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
-    parts = [network.spec(), network.code, network.device.type, state_hash(network.module), state.hexdigest()]
-    return file_hash(canonical_json([*parts, settings]).encode())[:16]
+    layers = [network.name, network.n_outputs, network.normalisation.size_px, network.module.takes_output]
+    parts = [*layers, network.code, network.device.type, state_hash(network.module), state.hexdigest()]
+    return file_hash(canonical_json([*parts, asdict(settings)]).encode())[:16]
 
 
 class Checkpoint:
@@ -52,8 +52,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            return {**state}
+            return {**torch.load(self.path, map_location="cpu", weights_only=True)}
         except Exception as error:  # a reader on hostile bytes may raise anything
             raise InputError(
                 f"{self.path.name} is no checkpoint: {type(error).__name__}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from affectdata import metrics
 from affectdata.balance.recipe import Recipe
 from affectdata.labels import class_names, cut_values
 from affectdata.train.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
-from affectdata.train.heads import Fitted, Predicts, refit
+from affectdata.train.heads import Fitted, refit
 from affectdata.train.prepare import Split
 from affectdata.train.rows import Rows
 
@@ -26,38 +26,14 @@ _SHUFFLE = 3  # added to the seed
 Curve = list[dict[str, Any]]
 
 
-class Regressor(Predicts, Protocol):
-    """A fitted regressor. `report`: the settings that it chose; `curve`: points of its training."""
-
-    @property
-    def curve(self) -> Curve: ...
-
-    def report(self) -> dict[str, Any]: ...
-
-
-class Classifier(Protocol):
-    """A fitted classifier: shares (n, labels) of rows, given what a regressor says of them."""
-
-    @property
-    def labels(self) -> np.ndarray: ...
-
-    @property
-    def curve(self) -> Curve: ...
-
-    def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray: ...
-
-    def report(self) -> dict[str, Any]: ...
-
-
-R = TypeVar("R", bound=Regressor)
-
-
-class Learner(Protocol[R]):
+class Learner(Protocol):
     """What is trained on the arms. `heads`: the regressors by their name in the results, and what they are.
 
-    One that `is_costly` tells apart the first of the classes only, and one split after the other.
-    `out_of_fold` says of every training row what a regressor like this one does that has not seen it;
-    `on_features` gives the head on frozen features that a leak is looked for with.
+    What it fits says `predict(rows)`, if it is a regressor, or `shares(rows, outputs)` of its `labels`, given
+    what a regressor says of the rows; `report()`, the settings that it chose; and `curve`, points of its
+    training. `out_of_fold` says of every training row what a regressor like this one does that has not seen
+    it; `on_features` gives the head on frozen features that a leak is looked for with. One that `is_costly`
+    tells apart the first of the classes only, and takes one split after the other.
     """
 
     @property
@@ -69,13 +45,13 @@ class Learner(Protocol[R]):
     @property
     def is_costly(self) -> bool: ...
 
-    def fit_regressor(self, train: Rows, head: str) -> R: ...
+    def fit_regressor(self, train: Rows, head: str) -> Any: ...
 
-    def out_of_fold(self, regressor: R, train: Rows) -> np.ndarray: ...
+    def out_of_fold(self, regressor: Any, train: Rows) -> np.ndarray: ...
 
-    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Classifier: ...
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Any: ...
 
-    def on_features(self, regressor: R, train: Rows) -> Fitted: ...
+    def on_features(self, regressor: Any, train: Rows) -> Fitted: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -108,11 +84,9 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
         words = np.array(labels)
         found.append(Classes(recipe.target, labels, lambda rows: words[rows.stratum]))
     elif thresholds:
-        names = class_names(len(thresholds))
-        cut = list(thresholds)
-        found.append(
-            Classes(f"{recipe.target}_class", names, lambda rows: cut_values(rows.y, cut, names), thresholds)
-        )
+        names, cut = class_names(len(thresholds)), list(thresholds)
+        name = f"{recipe.target}_class"
+        found.append(Classes(name, names, lambda rows: cut_values(rows.y, cut, names), thresholds))
     if recipe.target != "subtype" and len(subtypes) > 1:
         found.append(Classes("subtype", subtypes, lambda rows: rows.part))
     return found
@@ -157,40 +131,44 @@ class TellSplit:
 
     classes: list[Classes]
     numeric: bool
-    learner: Learner[Any]
+    learner: Learner
 
     def __call__(self, split: Split) -> Told:
-        arms = {}
-        regressor: Any = None
+        arms: dict[str, Predicted] = {}
+        fits: dict[Any, Any] = {}
         for name, train in split.arms.items():
-            arms[name], fitted = self._arm(name, train, split)
-            regressor = fitted if name == ORIGINALS else regressor
-        if self.numeric and RELEASE in arms:
-            arms |= _untrained(split, arms)
-        originals = split.arms[ORIGINALS]
+            arms[name] = self._arm(name, train, split, fits)
+        originals, shuffled = split.arms[ORIGINALS], None
         truth = originals.y if self.numeric else self.classes[0].of(originals)
-        shuffled = None
         if self.numeric:
+            arms |= _untrained(originals, split.test, arms)
+            regressor = self._regressor(originals, REGRESSOR, fits)
             head = self.learner.on_features(regressor, originals)
             shuffled = _shuffled(head, originals, split.test, self.learner.seed)
         return Told(arms, truth[most_similar(split.test.x, originals.x)[0]], shuffled)
 
-    def _arm(self, name: str, train: Rows, split: Split) -> tuple[Predicted, Any]:
-        out = Predicted(n_train=len(train))
-        regressor = None
+    def _regressor(self, train: Rows, head: str, fits: dict[Any, Any]) -> Any:
+        """Fit a regressor, but not again where another arm has the same rows and weights."""
+        key = head, train.at.tobytes(), train.weight.tobytes()
+        if key not in fits:
+            fits[key] = self.learner.fit_regressor(train, head)
+        return fits[key]
+
+    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> Predicted:
+        out, regressor = Predicted(n_train=len(train)), None
         if self.numeric:
             heads = self.learner.heads if name in _ALL_HEADS else [REGRESSOR]
-            fitted = {each: self.learner.fit_regressor(train, each) for each in heads}
-            regressor = fitted[REGRESSOR]
-            for each, one in fitted.items():
+            for each in heads:
+                one = self._regressor(train, each, fits)
                 out.values[each] = one.predict(split.test)
                 out.chosen[each], out.curves[each] = one.report(), one.curve
-        if name in _ALL_HEADS and regressor:
-            out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
+            regressor = self._regressor(train, REGRESSOR, fits)
+            if name in _ALL_HEADS:
+                out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
         # Where the target is a number, classes are for the cascade, and that is the release's.
         if name == RELEASE or not self.numeric:
             self._classify(train, split.test, regressor, out)
-        return out, regressor
+        return out
 
     def _classify(self, train: Rows, test: Rows, regressor: Any, out: Predicted) -> None:
         """Predict classes from the picture, and from the picture and what the regressor says of it."""
@@ -229,15 +207,16 @@ def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> n
     return ordered
 
 
-def _untrained(split: Split, arms: dict[str, Predicted]) -> dict[str, Predicted]:
+def _untrained(train: Rows, test: Rows, arms: dict[str, Predicted]) -> dict[str, Predicted]:
     """Return the arms that follow from the others: two baselines, and the originals stretched."""
-    train, test = split.arms[ORIGINALS], split.test
+    if RELEASE not in arms:
+        return {}
     values = {
         MEAN: np.full(len(test), float(train.y.mean())),
         SUBTYPE_MEAN: metrics.part_means(train.y, train.part, test.part),
-        STRETCHED: stretch(arms[ORIGINALS].values["regressor"], arms[RELEASE].values["regressor"]),
+        STRETCHED: stretch(arms[ORIGINALS].values[REGRESSOR], arms[RELEASE].values[REGRESSOR]),
     }
-    return {name: Predicted(len(train), {"regressor": said}) for name, said in values.items()}
+    return {name: Predicted(len(train), {REGRESSOR: said}) for name, said in values.items()}
 
 
 def most_similar(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,7 @@ is named after its keys, so an interrupted run loses one file's worth of work, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,48 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from affectdata.balance.recipe import Recipe
-from affectdata.balance.replay import Read
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.imaging import decode, pixel_versions, resize
+from affectdata.imaging import pixel_versions
 from affectdata.tables import replace_file
 from affectdata.train.backbones import Backbone
+from affectdata.train.pictures import LoadPictures, Progress, Readable
 from affectdata.workers import map_ordered
 
 _BATCH = 32  # pictures per pass through the network
 _PART = 8  # batches per file of the cache: what an interrupted run may lose
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Readable:
-    """Some pictures of a bank: their places in it, their rows with a column `key`, and what reads these.
-
-    Equal keys are equal pictures.
-    """
-
-    at: np.ndarray
-    table: pa.Table
-    read: Read
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPictures:
-    """Turn a batch into uint8 pictures (n, size_px, size_px, 3)."""
-
-    read: Read
-    size_px: int
-
-    def __call__(self, batch: pa.Table) -> np.ndarray:
-        return np.stack([fit_square(decode(data).rgb, self.size_px) for data in self.read(batch)])
-
-
-def fit_square(rgb: np.ndarray, size_px: int) -> np.ndarray:
-    """Bring the short side to `size_px` and cut the middle out: nothing is stretched."""
-    scale = size_px / min(rgb.shape[:2])
-    rgb = resize(rgb, max(size_px, round(rgb.shape[1] * scale)), max(size_px, round(rgb.shape[0] * scale)))
-    top, left = (rgb.shape[0] - size_px) // 2, (rgb.shape[1] - size_px) // 2
-    return rgb[top : top + size_px, left : left + size_px]
 
 
 def render_keys(plan: pa.Table, recipe: Recipe) -> list[str]:

@@ -14,7 +14,7 @@ from affectdata.imaging import decode
 from affectdata.tables import write_text
 from affectdata.train.evaluate import Classes, find_classes
 from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, quiet_threads
-from affectdata.train.kept import FrozenModel, freeze_model
+from affectdata.train.kept import KeptModel, make_model
 from affectdata.train.predict import predict
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
@@ -24,7 +24,7 @@ _CLEAR = 0.8  # certainty from which a prediction is called clear
 _BATCH = 64
 
 
-def fit_final(prepared: Prepared) -> FrozenModel:
+def fit_final(prepared: Prepared) -> KeptModel:
     """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
 
     Raises:
@@ -35,14 +35,8 @@ def fit_final(prepared: Prepared) -> FrozenModel:
     with quiet_threads():
         regressor = fit_regressor(train, "svr", seed) if prepared.numeric else None
         classifier = _fit_classifier(train, classes[0], regressor, seed) if classes else None
-    if not regressor and not classifier:
-        raise InputError(f"one class of {prepared.recipe.target} in train: there is no model to keep")
-    return freeze_model(
-        prepared.backbone,
-        regressor and regressor.model,
-        classifier and classifier.model,
-        prepared.recipe.target,
-    )
+    models = [fitted and fitted.model for fitted in (regressor, classifier)]
+    return make_model(prepared.backbone, models[0], models[1], prepared.recipe.target)
 
 
 def _fit_classifier(train: Rows, classes: Classes, regressor: Fitted | None, seed: int) -> Fitted | None:
@@ -53,7 +47,7 @@ def _fit_classifier(train: Rows, classes: Classes, regressor: Fitted | None, see
     return fit_classifier(train, labels, outputs, seed)
 
 
-def draw_maps(prepared: Prepared, model: FrozenModel, n_maps: int, folder: Path) -> list[Path]:
+def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
     `clearest` are those of more than 80 % certainty; `worst` have the largest error, or are the most certain

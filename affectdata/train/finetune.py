@@ -12,7 +12,7 @@ gives the same numbers on one device, but for the few operations of which CUDA h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,9 @@ import torch
 from affectdata.errors import UsageError
 from affectdata.train.checkpoints import Checkpoint, run_key
 from affectdata.train.feed import Feed
-from affectdata.train.loop import Loop, Point
+from affectdata.train.loop import Loop, Point, repeatable
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
-from affectdata.train.repeatable import repeatable
 from affectdata.train.task import Examples, Settings, check_pictures, hold_examples, hold_outputs
 
 
@@ -91,7 +90,7 @@ def finetune(
     loop = Loop(network.copy(), held[0], held[1] if val else None, settings, say)
     checkpoint = None
     if folder:
-        key = run_key(network, pictures, [each for each in (examples, val) if each], asdict(settings))
+        key = run_key(network, pictures, [each for each in (examples, val) if each], settings)
         checkpoint = Checkpoint(folder / f"{key}.pt")
         if state := checkpoint.read():
             loop.resume(state)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,14 @@ import torch
 from torch import Tensor
 
 from affectdata.errors import InputError, MissingError
+from affectdata.hashing import stable_seed
 from affectdata.train.feed import Feed, deal_batches
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
-from affectdata.train.repeatable import seed_step
 from affectdata.train.task import LEAST_PART, Held, Settings
 
 _WARM_FRAC = 0.05  # of the second phase
+_STATE = ("step", "n_parts", "done", "curve", "best")  # attributes that a resumed run takes over
 Point = dict[str, Any]
 
 
@@ -48,30 +52,26 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """Return all that `resume` needs, as tensors and plain data."""
-        plain = {name: getattr(self, name) for name in ("step", "n_parts", "done", "curve", "best")}
+        plain = {name: getattr(self, name) for name in _STATE}
         return {"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict(), **plain}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same run."""
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("step", "n_parts", "done", "curve", "best"):
+        for name in _STATE:
             setattr(self, name, state[name])
 
     def run(self, feed: Feed) -> Iterator[Point]:
         """Train to the end; yield every point of the curve with `steps`, `images_per_s` and `eta_s`."""
         settings, rows = self.settings, self.train.rows
-        dealt, ahead = (
-            itertools.islice(
-                deal_batches(len(rows), settings.batch, settings.seed, self.step),
-                0 if self.done else self.n_steps - self.step,
-            )
-            for _ in range(2)
-        )
+        batches = deal_batches(len(rows), settings.batch, settings.seed, self.step)
+        left = 0 if self.done else self.n_steps - self.step
+        dealt, ahead = itertools.tee(itertools.islice(batches, left))
         total, first, began = torch.zeros((), device=self.device), self.step, time.monotonic()
         self._set_phase()
         for at, pictures in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
-            seed_step(settings.seed, self.step)
+            torch.manual_seed(stable_seed(settings.seed, self.step))  # dropout: a resumed run draws the same
             self._set_rates()
             total += self._take_step(torch.from_numpy(at).to(self.device), pictures)
             self.step += 1
@@ -101,10 +101,8 @@ class Loop:
     def _set_rates(self) -> None:
         settings, is_head = self.settings, self.step < self.head_steps
         scale = 1.0 if is_head else _schedule(self.step - self.head_steps, self.n_steps - self.head_steps)
-        for group, rate in zip(
-            self.optimiser.param_groups, (settings.lr_head, settings.lr_body), strict=True
-        ):
-            group["lr"] = rate * scale
+        head, body = self.optimiser.param_groups
+        head["lr"], body["lr"] = settings.lr_head * scale, settings.lr_body * scale
 
     def _take_step(self, at: Tensor, pictures: Tensor) -> Tensor:
         """Train on one batch; where it does not fit into memory, in twice as many parts from now on."""
@@ -118,9 +116,8 @@ class Loop:
     def _accumulate(self, at: Tensor, pictures: Tensor) -> Tensor:
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
-        for part, of_part in zip(
-            pictures.tensor_split(self.n_parts), at.tensor_split(self.n_parts), strict=True
-        ):
+        parts = (each.tensor_split(self.n_parts) for each in (pictures, at))
+        for part, of_part in zip(*parts, strict=True):
             loss = self._costs(self.train, of_part, part).sum() / len(at)
             torch.autograd.backward(loss)
             total += loss.detach()
@@ -171,14 +168,11 @@ class Loop:
     def _judge(self, patience: int) -> None:
         """Keep the weights of the best point, and stop when it is too long ago."""
         losses = [point["val_loss"] for point in self.curve if point["phase"] == "all"]
-        if not losses:
-            return
-        best = int(np.argmin(losses))
-        if best == len(losses) - 1:
+        since = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        if losses and not since:
             self.best = {name: value.cpu().clone() for name, value in self.module.state_dict().items()}
-        if len(losses) - 1 - best >= patience:
-            self.done = True
-        if self.done:
+        self.done = self.done or since >= patience
+        if losses and self.done:
             self.module.load_state_dict(self.best)
 
     def _validate(self, held: Held, feed: Feed) -> float:
@@ -190,6 +184,33 @@ class Loop:
             for at, pictures in zip(batches, feed.stream(held.rows[at] for at in batches), strict=True):
                 total += self._costs(held, torch.from_numpy(at).to(self.device), pictures).sum()
         return float(total) / n
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Run with deterministic algorithms where they exist, and leave torch as it was.
+
+    Only CUDA needs it: on a CPU the same number of threads gives the same numbers.
+    """
+    if device.type != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    flags: Any = torch.utils.deterministic  # mypy does not see what the module turns itself into
+    filling = flags.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=[device]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+        torch.set_deterministic_debug_mode("warn")
+        torch.backends.cudnn.benchmark = False  # what it measures differs from run to run
+        flags.fill_uninitialized_memory = False  # costs a write of every new tensor
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(before[0])
+            torch.backends.cudnn.benchmark = before[1]
+            flags.fill_uninitialized_memory = filling
 
 
 def _schedule(step: int, n_steps: int) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -120,16 +121,12 @@ class Loss:
     has_classes: bool = True
 
 
-def _softmax(outputs: Tensor) -> Tensor:
-    return outputs.softmax(1)
-
-
 LOSSES = {
     "squared_error": Loss(squared_error, _encode_numbers, _decode_numbers, has_classes=False),
     "polarity": Loss(polarity, _encode_numbers, _decode_numbers, has_classes=False),
-    "cross_entropy": Loss(cross_entropy, _encode_class, _softmax),
+    "cross_entropy": Loss(cross_entropy, _encode_class, partial(torch.softmax, dim=1)),
     "binary": Loss(binary, _encode_flags, torch.sigmoid),
-    "distribution": Loss(distribution, _encode_shares, _softmax),
+    "distribution": Loss(distribution, _encode_shares, partial(torch.softmax, dim=1)),
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +84,6 @@ class Network:
         known = {id(parameter) for parameter in head}
         rest = (each for each in self.module.parameters() if id(each) not in known)
         return {"head": head, "body": [each for each in rest if each.requires_grad]}
-
-    def spec(self) -> dict[str, Any]:
-        """Return what `build_network` needs to build the same layers again."""
-        return {
-            "name": self.name,
-            "n_outputs": self.n_outputs,
-            "size_px": self.normalisation.size_px,
-            "takes_output": self.module.takes_output,
-        }
 
 
 def build_network(

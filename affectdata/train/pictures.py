@@ -1,4 +1,4 @@
-"""The pictures of a bank as uint8 squares in one file, which networks are trained from.
+"""Pictures as networks take them: uint8 squares, read batch by batch or from one file.
 
 The file is named after the keys of its pictures and their size. It appears whole or not at all, and is used
 again.
@@ -6,19 +6,53 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from affectdata.balance.replay import Read
 from affectdata.hashing import canonical_json, file_hash
+from affectdata.imaging import decode, resize
 from affectdata.tables import replace_file
-from affectdata.train.features import LoadPictures, Progress, Readable
 from affectdata.workers import map_ordered
 
 PICTURES = ".pictures"  # folder below that of the checks
 _BATCH = 32  # pictures decoded at a time
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Readable:
+    """Some pictures of a bank: their places in it, their rows with a column `key`, and what reads these.
+
+    Equal keys are equal pictures.
+    """
+
+    at: np.ndarray
+    table: pa.Table
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPictures:
+    """Turn a batch into uint8 pictures (n, size_px, size_px, 3)."""
+
+    read: Read
+    size_px: int
+
+    def __call__(self, batch: pa.Table) -> np.ndarray:
+        return np.stack([fit_square(decode(data).rgb, self.size_px) for data in self.read(batch)])
+
+
+def fit_square(rgb: np.ndarray, size_px: int) -> np.ndarray:
+    """Bring the short side to `size_px` and cut the middle out: nothing is stretched."""
+    scale = size_px / min(rgb.shape[:2])
+    rgb = resize(rgb, max(size_px, round(rgb.shape[1] * scale)), max(size_px, round(rgb.shape[0] * scale)))
+    top, left = (rgb.shape[0] - size_px) // 2, (rgb.shape[1] - size_px) // 2
+    return rgb[top : top + size_px, left : left + size_px]
 
 
 def store_pictures(

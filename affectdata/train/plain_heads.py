@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVR
 from torch import Tensor
 
 from affectdata.errors import InputError
-from affectdata.train.heads import with_output
+from affectdata.train.heads import OUTPUT_MIDDLE, OUTPUT_UNIT
 
-_SCALE = {"mean", "scale", "told", "intercept"}
 _ARRAYS = {
-    "svr": _SCALE | {"vectors", "dual", "gamma"},
-    "linear": _SCALE | {"coef"},
-    "logistic": _SCALE | {"coef"},
+    "svr": {"mean", "scale", "intercept", "vectors", "dual", "gamma"},
+    "logistic": {"mean", "scale", "intercept", "coef"},
 }
 
 
 class PlainHead:
-    """A fitted head; `kind` is svr (RBF), linear or logistic, `arrays` hold its numbers.
+    """A fitted head; `kind` is svr (RBF) or logistic, `arrays` hold its numbers.
 
-    mean, scale: of every column; told: (shift, slope) of the column that holds the regressor's output;
+    mean, scale: of every column, in the last place of the regressor's output, if it takes that;
     coef (k, width) or vectors (m, width), dual (m,) and gamma; intercept (k,).
 
     Raises:
@@ -56,8 +56,7 @@ class PlainHead:
         """
         arrays, x = self.arrays, features.double().cpu()
         if self.width == x.shape[1] + 1 and output is not None:
-            shift, slope = arrays["told"]
-            x = torch.cat([x, (shift + slope * output.double().cpu())[:, None]], 1)
+            x = torch.cat([x, output.double().cpu()[:, None]], 1)
         if x.shape[1] != self.width:
             raise InputError(f"{x.shape[1]} columns for a head of {self.width}", fix="see takes_output")
         x = (x - arrays["mean"]) / arrays["scale"]
@@ -70,41 +69,27 @@ class PlainHead:
 
 
 def plain_head(pipeline: Any) -> PlainHead:
-    """Take the numbers out of a fitted pipeline of `heads`: scaling, then SVR, ridge or logistic regression.
+    """Take the numbers out of a fitted pipeline of `heads`: scaling, then SVR or logistic regression.
 
     Raises:
         InputError: it is another one.
     """
     scale, head = pipeline[0], pipeline[-1]
-    kind = {"SVR": "svr", "Ridge": "linear", "LogisticRegression": "logistic"}.get(type(head).__name__, "")
-    if len(pipeline) != 2 or not kind or (kind == "svr" and head.kernel != "rbf"):
-        raise InputError(
-            f"{type(head).__name__} cannot be kept", fix="SVR (rbf), Ridge or LogisticRegression"
-        )
-    if kind == "svr":
-        own = {"vectors": head.support_vectors_, "dual": head.dual_coef_[0], "gamma": head._gamma}
-        intercept = head.intercept_
-    else:
-        coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
-        if kind == "logistic" and len(coef) == 1:  # of two classes only the second has coefficients
-            coef = np.vstack([np.zeros_like(coef), coef])
-            intercept = np.concatenate([[0.0], intercept])
-        own = {"coef": coef}
-    arrays = {**own, "intercept": intercept, "told": _told(), **_scaling(scale, head.n_features_in_)}
-    return PlainHead(kind, {name: torch.tensor(np.asarray(value)) for name, value in arrays.items()})
-
-
-def _scaling(scale: Any, width: int) -> dict[str, np.ndarray]:
-    """Return mean and scale of all columns; those that are left as they are have 0 and 1."""
     fitted = getattr(scale, "scaler_", scale)
-    rest = width - len(fitted.mean_)
-    return {
-        "mean": np.concatenate([fitted.mean_, np.zeros(rest)]),
-        "scale": np.concatenate([fitted.scale_, np.ones(rest)]),
+    told = head.n_features_in_ - len(fitted.mean_)  # 1 where the last column is the regressor's output
+    arrays = {
+        "mean": np.append(fitted.mean_, [OUTPUT_MIDDLE] * told),
+        "scale": np.append(fitted.scale_, [OUTPUT_UNIT] * told),
+        "intercept": head.intercept_,
     }
-
-
-def _told() -> np.ndarray:
-    """Return shift and slope with which `with_output` puts an output into its column, as it is today."""
-    at_0, at_1 = with_output(np.empty((2, 0)), np.array([0.0, 1.0]))[:, 0]
-    return np.array([at_0, at_1 - at_0])
+    if isinstance(head, SVR) and head.kernel == "rbf":
+        kind = "svr"
+        arrays |= {"vectors": head.support_vectors_, "dual": head.dual_coef_[0], "gamma": head._gamma}
+    elif isinstance(head, LogisticRegression):
+        kind, arrays["coef"] = "logistic", head.coef_
+        if len(head.coef_) == 1:  # of two classes only the second has coefficients
+            arrays["coef"] = np.vstack([np.zeros_like(head.coef_), head.coef_])
+            arrays["intercept"] = np.append(0.0, head.intercept_)
+    else:
+        raise InputError(f"{type(head).__name__} cannot be kept", fix="SVR (rbf), or LogisticRegression")
+    return PlainHead(kind, {name: torch.tensor(np.asarray(value)) for name, value in arrays.items()})

@@ -12,8 +12,8 @@ import torch
 
 from affectdata.errors import DecodeError, InputError
 from affectdata.imaging import decode
-from affectdata.train.features import fit_square
 from affectdata.train.kept import KeptModel, load_model
+from affectdata.train.pictures import fit_square
 
 Picture = str | Path | np.ndarray
 _BATCH = 32
@@ -35,10 +35,10 @@ def predict(model: str | Path | KeptModel, images: Sequence[Picture]) -> pd.Data
     values = [np.empty((0, len(kept.targets)))]
     shares = [np.empty((0, len(kept.labels)))]
     with torch.inference_mode():
-        for squares in iter_squares(images, kept.normalisation.size_px):
-            said = kept(kept.normalisation.apply(torch.from_numpy(squares).to(kept.device)))
-            values += [] if said.values is None else [said.values.cpu().numpy()]
-            shares += [] if said.shares is None else [said.shares.cpu().numpy()]
+        for squares in iter_squares(images, kept.backbone.normalisation.size_px):
+            said, scores = kept(kept.backbone.normalise(squares))
+            values += [] if said is None else [said.cpu().numpy()]
+            shares += [] if scores is None else [scores.softmax(1).cpu().numpy()]
     names = [number if isinstance(each, np.ndarray) else str(each) for number, each in enumerate(images)]
     columns = {"image": names, **dict(zip(kept.targets, np.concatenate(values).T, strict=True))}
     if kept.labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,9 @@ from affectdata.train.bank import (
     plan_anew,
     plan_bank,
 )
-from affectdata.train.features import FeatureCache, Progress
+from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
+from affectdata.train.pictures import Progress
 from affectdata.train.rows import Rows
 from affectdata.verify import require_sound
 
@@ -89,9 +91,10 @@ class Prepared:
         """Whether the target is a number."""
         return self.originals.edges is not None
 
-
-def _nothing(done: int, of_all: int) -> None:
-    """Show no progress."""
+    @property
+    def n_first(self) -> int:
+        """How many of the splits of `crossfit` are of the first deal."""
+        return len(self.crossfit) // max(1, len(self.deals))
 
 
 def prepare_check(
@@ -127,7 +130,7 @@ def prepare_check(
     if pictures:
         originals, not_offered = _offer(originals, others, recipe)
     dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if pictures else {})
-    deals = [dealing.folds(recipe.seed + deal) for deal in range(N_DEALS)] if pictures else []
+    deals = [dealing.folds(recipe.seed + deal, dealing.group) for deal in range(N_DEALS)] if pictures else []
     crossfit = [each for folds in deals for each in dealing.splits(folds)]
     regrouped = {name: dealing.regrouped(name) for name in GROUPING if pictures and dealing.hides(name)}
     heldout = _heldout(release, originals, recipe, with_pictures=pictures is not None)
@@ -137,16 +140,12 @@ def prepare_check(
             where=str(release.path),
             fix="--root SOURCE=PATH says where the source pictures are",
         )
-    planned = [
-        *crossfit,
-        *([heldout] if heldout else []),
-        *(each for some in regrouped.values() for each in some),
-    ]
+    planned = [*crossfit, *itertools.chain(*regrouped.values()), *([heldout] if heldout else [])]
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
     plans.append(released_rows(release, originals, "train"))
+    bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
     cache = FeatureCache(checks / CACHE, backbone)
-    planned_bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
-    bank = fill_bank(planned_bank, backbone, cache, workers, progress or _nothing)
+    bank = fill_bank(bank, backbone, cache, workers, progress or (lambda _done, _of: None))
     return Prepared(
         release,
         recipe,
@@ -183,34 +182,31 @@ class _Dealing:
     def __init__(self, originals: Originals, recipe: Recipe, asked: Arms) -> None:
         self.originals, self.recipe, self.asked = originals, recipe, asked
         self.group = originals.column("group_id")
-        self.image_id, self.source = originals.column("image_id"), originals.column("source")
 
-    def folds(self, seed: int, group: np.ndarray | None = None) -> np.ndarray:
+    def folds(self, seed: int, group: np.ndarray) -> np.ndarray:
         """Return the fold of each picture, level over bins; -1 for those that are never scored."""
         own = self.originals.own
         fold = np.full(len(own), -1)
-        group = self.group if group is None else group
         fold[own] = deal_folds(group[own], [self.originals.bin[own]], seed, N_FOLDS)
         return fold
 
     def splits(self, folds: np.ndarray) -> list[_Planned]:
-        return [self._split(folds == each) for each in np.unique(folds) if each >= 0]
+        """Return the splits of one deal, every arm planned anew."""
+        return [self._split(folds == each) for each in np.unique(folds[self.originals.own])]
 
     def _split(self, scored: np.ndarray) -> _Planned:
         originals = self.originals
-        train = originals.own & ~scored
+        train, test = originals.own & ~scored, originals.plain(scored)
         base = originals.plain(train)
-        planned = plan_anew(originals, ~scored, self.recipe)
-        arms = _arms_of(originals, train, planned, base, self.recipe)
-        offered = originals.kind == "offered"
-        for name in sorted(set(self.source[offered])):
-            rows = offered & (self.source == name)
-            arms[WITH + name] = pa.concat_tables([base, originals.plain(rows)])
-        ids = pa.array(self.image_id[scored])
-        asked = {name: plan.filter(pc.is_in(plan["image_id"], ids)) for name, plan in self.asked.items()}
-        return _Planned(
-            arms, originals.plain(scored), {name: plan for name, plan in asked.items() if len(plan)}
-        )
+        arms = _arms_of(originals, train, plan_anew(originals, ~scored, self.recipe), base, self.recipe)
+        offered = np.where(originals.kind == "offered", originals.column("source"), "")
+        for name in sorted({*offered} - {""}):
+            arms[WITH + name] = pa.concat_tables([base, originals.plain(offered == name)])
+        asked = {
+            name: plan.filter(pc.is_in(plan["image_id"], test["image_id"].combine_chunks()))
+            for name, plan in self.asked.items()
+        }
+        return _Planned(arms, test, {name: plan for name, plan in asked.items() if len(plan)})
 
     def hides(self, column: str) -> bool:
         """Whether pictures of one value of a column are in several groups."""
@@ -221,15 +217,14 @@ class _Dealing:
 
     def regrouped(self, column: str) -> list[_Planned]:
         """Return the splits of `originals` alone, groups and equal values of a column held together."""
-        table = self.originals.table
-        linked = assign_groups(table, EDGES.empty_table(), [column, "group_id"])
+        originals = self.originals
+        linked = assign_groups(originals.table, EDGES.empty_table(), [column, "group_id"])
         folds = self.folds(self.recipe.seed, np.array(linked["group_id"].to_pylist(), str))
-        own = self.originals.own
         return [
             _Planned(
-                {ORIGINALS: self.originals.plain(own & (folds != each))}, self.originals.plain(folds == each)
+                {ORIGINALS: originals.plain(originals.own & (folds != each))}, originals.plain(folds == each)
             )
-            for each in np.unique(folds[own])
+            for each in np.unique(folds[originals.own])
         ]
 
 
@@ -273,8 +268,9 @@ def _arms_of(
     """Return the arms of some train rows: `planned` by the recipe, and `base`, the originals as they are."""
     arms = make_arms(planned, base, (originals.bin[rows], originals.cell[rows]))
     if with_even and has_copies(planned):
-        subtypes = originals.table["subtype"].filter(pa.array(rows)).to_pylist()
-        arms[EVEN] = spread_evenly(base, subtypes, len(planned), recipe)
+        table = originals.table.filter(pa.array(rows))
+        image_ids, subtypes = (table[name].to_pylist() for name in ("image_id", "subtype"))
+        arms[EVEN] = spread_evenly(image_ids, subtypes, len(planned), recipe)
     return arms
 
 
@@ -282,27 +278,21 @@ def _offer(
     originals: Originals, others: Sequence[Manifest], recipe: Recipe
 ) -> tuple[Originals, dict[str, str]]:
     """Add pictures of other manifests that would fill thin bins; say which manifests have none to offer."""
+    offers: list[pa.Table] = []
     refused: dict[str, str] = {}
-    if originals.edges is None:
-        return originals, refused
     own = originals.table.filter(pa.array(originals.own))
     own = own.set_column(own.column_names.index("split"), "split", pa.array(["train"] * len(own)))
-    offers = []
-    for manifest in others:
+    for manifest in others if originals.edges else ():
         sources = sorted(manifest.table["source"].unique().to_pylist())
-        asking = recipe.model_copy(
-            update={"balance": recipe.balance.model_copy(update={"fill_from": sources})}
-        )
+        balance = recipe.balance.model_copy(update={"fill_from": sources})
         try:
-            filled = fill_rows(own, manifest.table, asking)
+            filled = fill_rows(own, manifest.table, recipe.model_copy(update={"balance": balance}))
         except RecipeError as error:
             refused[manifest.path.stem] = error.what
             continue
-        offered = filled.filter(pc.is_in(filled["source"], pa.array(sources)))
-        if len(offered):
-            offers.append(offered)
-        else:
+        offers.append(filled.filter(pc.is_in(filled["source"], pa.array(sources))))
+        if not len(offers[-1]):
             refused[manifest.path.stem] = "it has no picture for the thin bins"
     for offered in offers:
-        originals = add_offered(originals, offered, recipe.target, recipe.seed)
+        originals = add_offered(originals, offered, recipe.target)
     return originals, refused

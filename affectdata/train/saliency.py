@@ -39,13 +39,13 @@ def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list
         InputError: a picture cannot be read, or the network has no layer with places.
     """
     captum = load_extra("captum.attr", "saliency")
-    squares = itertools.chain.from_iterable(iter_squares(images, model.normalisation.size_px))
+    squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
     written = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
-        x = model.normalisation.apply(torch.from_numpy(square[None]).to(model.device))
+        x = model.backbone.normalise(square[None])
+        layer = _last_map(model.backbone.module, x)
         stem = f"{number:04d}" + ("" if isinstance(image, np.ndarray) else f"_{Path(image).stem}")
         for stage, column, what in _questions(model, x):
-            layer = _last_map(model.body(stage), x)
             heat = captum.LayerGradCam(_Asked(model, stage), layer).attribute(
                 x.requires_grad_(), target=column, relu_attributions=False
             )
@@ -59,12 +59,10 @@ def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list
 def _questions(model: KeptModel, x: Tensor) -> list[tuple[Stages, int, str]]:
     """Return stage, column and name of what is asked: the first target and the likeliest class."""
     with torch.no_grad():
-        said = model(x)
-    asked: list[tuple[Stages, int, str]] = []
-    if said.values is not None:
-        asked.append(("regressor", 0, model.targets[0]))
-    if said.shares is not None:
-        column = int(said.shares[0].argmax())
+        _, scores = model(x)
+    asked: list[tuple[Stages, int, str]] = [("regressor", 0, name) for name in model.targets]
+    if scores is not None:
+        column = int(scores[0].argmax())
         asked.append(("classifier", column, model.labels[column]))
     return asked
 
@@ -77,8 +75,7 @@ class _Asked(nn.Module):
         self.model, self.stage = model, stage
 
     def forward(self, x: Tensor) -> Tensor:
-        said = self.model(x)
-        return torch.as_tensor(said.values if self.stage == "regressor" else said.scores)
+        return torch.as_tensor(self.model(x)[self.stage == "classifier"])
 
 
 def _last_map(body: nn.Module, x: Tensor) -> nn.Module:

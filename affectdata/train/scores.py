@@ -6,13 +6,14 @@ pooled over sources, a model that only tells the sources apart would score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from affectdata import metrics
+from affectdata.train.arms import ORIGINALS
 from affectdata.train.compare import Interval, bootstrap_interval, corrected_interval
 from affectdata.train.evaluate import Classes, Told
 from affectdata.train.prepare import Split
@@ -37,7 +38,8 @@ class Scoring:
     n_first: int
     edges: list[float]
     tail: np.ndarray
-    seed: int
+    seed: int = 0
+    min_sd_ratio: float = 0.0  # of the recipe; what spreads less is called a mean collapse
 
     def interval(self, figure: Figure) -> Interval:
         """Return mean and interval of a figure over the splits; on one split over its resampled groups."""
@@ -46,17 +48,20 @@ class Scoring:
             return bootstrap_interval(lambda rows: figure(0, rows), test.group, test.stratum, self.seed)
         values = [figure(at, np.arange(len(each.test))) for at, each in enumerate(self.splits)]
         n_test = float(np.mean([len(each.test) for each in self.splits]))
-        first = next(iter(self.splits[0].arms))
-        originals = [each.arms.get("originals", each.arms[first]) for each in self.splits]
-        return corrected_interval(values, n_test, float(np.mean([len(each) for each in originals])))
+        n_train = float(np.mean([len(each.arms[ORIGINALS]) for each in self.splits]))
+        return corrected_interval(values, n_test, n_train)
+
+    def measure(self, name: str, test: Rows, said: np.ndarray) -> float:
+        """Return a measure of what is said of some rows."""
+        take = MEASURES[name]
+        return by_source(test.source, lambda part: take(test.take(part), said[part], self))
 
     def figure(self, measure: str, arm: str, head: str = "regressor") -> Figure:
         """Return the figure of a measure of one arm's values."""
-        take = MEASURES[measure]
 
         def of(at: int, rows: np.ndarray) -> float:
-            test, said = self.splits[at].test.take(rows), self.told[at].arms[arm].values[head][rows]
-            return by_source(test.source, lambda part: take(test.take(part), said[part], self))
+            said = self.told[at].arms[arm].values[head][rows]
+            return self.measure(measure, self.splits[at].test.take(rows), said)
 
         return of
 
@@ -117,75 +122,59 @@ def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> flo
 
 
 def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
-    """Return every measure of one arm's values.
+    """Return every measure of one arm's values, errors per bin and per subtype, and what there is per source.
 
-    Each is {mean, low, high, splits: [per split], pooled: over every original once}.
+    Each measure is {mean, low, high, splits: [per split], pooled: over every original once}.
     """
-    test = scoring.tests()
-    predicted = scoring.values(arm, head)
+    test, said = scoring.tests(), scoring.values(arm, head)
     found: dict[str, Any] = {}
-    for name, measure in MEASURES.items():
+    for name in MEASURES:
         figure = scoring.figure(name, arm, head)
         splits = [figure(at, np.arange(len(each.test))) for at, each in enumerate(scoring.splits)]
-        pooled = _pooled(test, predicted, scoring, measure)
         # One split has an interval too, but a bootstrap of every measure of every arm is work nobody reads.
         over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
-        found[name] = {**over, "splits": splits, "pooled": pooled}
-    found["mean_collapse"] = bool(found["sd_ratio"]["pooled"] < metrics.MEAN_COLLAPSE)
-    return found | _parts(test, predicted, scoring.edges)
-
-
-def _pooled(test: Rows, predicted: np.ndarray, scoring: Scoring, measure: Measure) -> float:
-    return by_source(test.source, lambda part: measure(test.take(part), predicted[part], scoring))
-
-
-def _parts(test: Rows, predicted: np.ndarray, edges: Sequence[float]) -> dict[str, Any]:
-    """Return errors per bin, per subtype, and all that there is per source."""
-    codes = metrics.bin_codes(test.y, edges)
+        found[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, said)}
+    n_bins = len(scoring.edges) - 1
+    per_bin = metrics.mae_by(metrics.bin_codes(test.y, scoring.edges), n_bins, test.y, said)
+    per_subtype, per_source = _per(test.part, test.y, said, ("mae",)), ("r2", "ccc", "mae", "sd_ratio")
     return {
-        "mae_per_bin": metrics.mae_by(codes, len(edges) - 1, test.y, predicted).tolist(),
-        "mae_per_subtype": {
-            name: metrics.mae(test.y[test.part == name], predicted[test.part == name])
-            for name in np.unique(test.part).tolist()
-            if name
-        },
-        "per_source": {
-            name: {
-                "n": int((test.source == name).sum()),
-                **{
-                    measure: getattr(metrics, measure)(
-                        test.y[test.source == name], predicted[test.source == name]
-                    )
-                    for measure in ("r2", "ccc", "mae", "sd_ratio")
-                },
-            }
-            for name in np.unique(test.source).tolist()
-        },
+        **found,
+        "mean_collapse": bool(found["sd_ratio"]["pooled"] < scoring.min_sd_ratio),
+        "mae_per_bin": per_bin.tolist(),
+        "mae_per_subtype": {name: each["mae"] for name, each in per_subtype.items() if name},
+        "per_source": _per(test.source, test.y, said, per_source),
     }
+
+
+def _per(words: np.ndarray, true: np.ndarray, said: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return number of rows and measures by word."""
+    found = {}
+    for word in np.unique(words).tolist():
+        rows = words == word
+        measured = {name: getattr(metrics, name)(true[rows], said[rows]) for name in names}
+        found[word] = {"n": int(rows.sum()), **measured}
+    return found
 
 
 def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
     """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance."""
-    true = classes.of(scoring.tests())
-    source = scoring.tests().source
+    true, source = classes.of(scoring.tests()), scoring.tests().source
     found: dict[str, Any] = {
         "labels": classes.labels,
         "n": [int((true == each).sum()) for each in classes.labels],
     }
     for name in scoring.told[0].arms[arm].labels[classes.name]:
-        predicted = scoring.labels(arm, classes.name, name)
+        said = scoring.labels(arm, classes.name, name)
+        counts = metrics.confusion(true, said, classes.labels)
+        per_source = _per(source, true, said, ("accuracy",))
         found[name] = {
-            **{measure: getattr(metrics, measure)(true, predicted) for measure in LABEL_MEASURES},
-            "accuracy_per_source": {
-                one: metrics.accuracy(true[source == one], predicted[source == one])
-                for one in np.unique(source).tolist()
-            },
-            "confusion": metrics.confusion(true, predicted, classes.labels).tolist(),
+            **{measure: getattr(metrics, measure)(true, said) for measure in LABEL_MEASURES},
+            "accuracy_per_source": {one: each["accuracy"] for one, each in per_source.items()},
+            "confusion": counts.tolist(),
         }
         certain = scoring.probabilities(arm, classes.name, name)
         if certain is not None:
             found[name]["calibration_error"] = metrics.calibration_error(true, certain, classes.labels)
-        counts = np.array(found[name]["confusion"], float)
         found[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
     even = 1 / len(classes.labels)
     return {**found, "chance": {"accuracy": even, "balanced_accuracy": even}}
@@ -197,19 +186,17 @@ def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray)
     Values of fewer than `LEAST_SUBGROUP` pictures are left out, and counted.
     """
     measure = "mae" if predicted.dtype.kind == "f" else "accuracy"
-    names, counts = np.unique(values[values != ""], return_counts=True)
-    groups: dict[str, Any] = {}
-    for name, n in zip(names.tolist(), counts.tolist(), strict=True):
-        if n < LEAST_SUBGROUP:
-            continue
-        y, said = true[values == name], predicted[values == name]
-        groups[name] = {"n": n, measure: getattr(metrics, measure)(y, said)}
-        if measure == "mae":
-            groups[name]["bias"] = float(np.mean(said - y))
-    each = [one[measure] for one in groups.values()]
-    return {
-        "measure": measure,
-        "groups": groups,
-        "gap": max(each) - min(each) if each else None,
-        "too_few": len(names) - len(groups),
-    }
+    every = _per(values, true, predicted, (measure,))
+    every.pop("", None)
+    groups = {name: each for name, each in every.items() if each["n"] >= LEAST_SUBGROUP}
+    if measure == "mae":
+        for name, each in groups.items():
+            each["bias"] = float(np.mean((predicted - true)[values == name]))
+    figures = [each[measure] for each in groups.values()]
+    gap = max(figures) - min(figures) if figures else None
+    return {"measure": measure, "groups": groups, "gap": gap, "too_few": len(every) - len(groups)}
+
+
+def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:
+    """Return the sources of a release (`info`: its release.json) in which a machine filled a column in."""
+    return [each["source"] for each in info["manifests"] if column in each.get("estimated", [])]

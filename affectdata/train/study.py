@@ -16,41 +16,47 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.tables import read_json, write_json, write_text
+from affectdata.train.weights import DEFAULT
+from affectdata.train.words import without_nan
 
 SCHEMA = "affectdata/study/1"
 VAL, TEST = "val", "test"
-Scores = Mapping[str, Mapping[str, float]]  # by part (`val`, `test`), then by measure
+Scores = dict[str, dict[str, float]]  # by part (`val`, `test`), then by measure
 RunOne = Callable[[dict[str, Any]], Scores]
 Run = dict[str, Any]
 
 
-def _no_number_as_text(value: Any) -> Any:
-    if isinstance(value, str) and _is_number(value):
-        raise ValueError("YAML reads this as text; write a number with a point: 1.0e-3")
-    return value
+class Trial(StrictModel):
+    """What a study may set. What is null follows from target and weights: see `tuned.choose_settings`."""
 
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-Value = Annotated[bool | int | float | str | None, AfterValidator(_no_number_as_text)]
+    backbone: str = "mobilenet_v3_large"
+    weights: str = DEFAULT
+    size_px: int | None = None
+    arm: Literal["release", "originals", "even", "duplicates", "weights"] = "release"
+    loss: Literal["squared_error", "polarity", "cross_entropy"] | None = None
+    steps: int | None = None
+    head_steps: int | None = None
+    epochs: float | None = None
+    lr_head: float | None = None
+    lr_body: float | None = None
+    weight_decay: float | None = None
+    dropout: float | None = None
+    batch: int | None = None
+    patience: int | None = None
+    class_weights: Literal["inverse"] | None = None
+    seed: int = 0
 
 
 class Study(StrictModel):
@@ -60,8 +66,8 @@ class Study(StrictModel):
     best: str  # measure on validation that decides
     lower_is_better: bool = False
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    settings: dict[str, Value] = {}
-    grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
+    settings: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _every_key_once(self) -> Study:
@@ -80,12 +86,15 @@ class Study(StrictModel):
 
 
 def load_study(path: Path) -> Study:
-    """Read a study.
+    """Read a study of which every run is a `Trial`.
 
     Raises:
-        RecipeError: naming every problem at once.
+        RecipeError: naming what is wrong with the study, else with the first run that is no trial.
     """
-    return parse_model(Study, read_yaml(path), str(path))
+    study = parse_model(Study, read_yaml(path), str(path))
+    for run in study.runs():
+        parse_model(Trial, run, str(path))
+    return study
 
 
 def run_study(
@@ -121,11 +130,7 @@ def _try(run_one: RunOne, settings: dict[str, Any]) -> Run:
         scores = run_one(dict(settings))
     except InputError as error:
         return {"settings": settings, "scores": {}, "error": str(error)}
-    plain = {
-        part: {name: float(value) if math.isfinite(value) else None for name, value in measures.items()}
-        for part, measures in scores.items()
-    }
-    return {"settings": settings, "scores": plain, "error": None}
+    return {"settings": settings, "scores": without_nan(scores), "error": None}
 
 
 def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
@@ -137,11 +142,8 @@ def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
     for run in runs:
         settings = {name: value for name, value in run["settings"].items() if name != "seed"}
         combinations.setdefault(canonical_json(settings), []).append(run)
-    means = {
-        key: float(np.mean([run["scores"][VAL][study.best] for run in group]))
-        for key, group in combinations.items()
-        if all(run["scores"].get(VAL, {}).get(study.best) is not None for run in group)
-    }
+    deciding = {key: _over_seeds(group, VAL, study.best)["mean"] for key, group in combinations.items()}
+    means = {key: mean for key, mean in deciding.items() if mean is not None}
     if not means:
         raise InputError(
             f"no combination of {study.name} has {VAL}.{study.best} for every seed",
@@ -149,12 +151,11 @@ def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
         )
     key = (min if study.lower_is_better else max)(means, key=lambda each: means[each])
     group = combinations[key]
-    settings = {name: value for name, value in group[0]["settings"].items() if name != "seed"}
     scores = {
-        part: {name: _over_seeds(group, part, name) for name in group[0]["scores"][part]}
-        for part in group[0]["scores"]
+        part: {name: _over_seeds(group, part, name) for name in measures}
+        for part, measures in group[0]["scores"].items()
     }
-    return {"settings": settings, "scores": scores, "n_runs": len(runs), "n_compared": len(means)}
+    return {"settings": json.loads(key), "scores": scores, "n_runs": len(runs), "n_compared": len(means)}
 
 
 def _over_seeds(group: list[Run], part: str, name: str) -> dict[str, float | None]:

@@ -9,79 +9,31 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import GenericAlias
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import create_model
 
 from affectdata import metrics
 from affectdata.balance.recipe import parse_recipe
-from affectdata.config import StrictModel, parse_model
 from affectdata.errors import InputError
 from affectdata.release import Release
 from affectdata.train.arms import RELEASE
 from affectdata.train.bank import find_originals, plan_bank
 from affectdata.train.bodies import Say
-from affectdata.train.features import Progress
 from affectdata.train.finetune import finetune
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES
+from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.prepare import own_arms, released_rows
 from affectdata.train.rows import Rows
 from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
-from affectdata.train.study import TEST, VAL, Scores, Study, load_study, run_study
+from affectdata.train.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
-from affectdata.train.weights import DEFAULT
 from affectdata.verify import require_sound
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")
-
-
-class Trial(StrictModel):
-    """What a study may set. What is null follows from target and weights: see `tuned.choose_settings`."""
-
-    backbone: str = "mobilenet_v3_large"
-    weights: str = DEFAULT
-    size_px: int | None = None
-    arm: Literal["release", "originals", "even", "duplicates", "weights"] = "release"
-    loss: Literal["squared_error", "polarity", "cross_entropy"] | None = None
-    steps: int | None = None
-    head_steps: int | None = None
-    epochs: float | None = None
-    lr_head: float | None = None
-    lr_body: float | None = None
-    weight_decay: float | None = None
-    dropout: float | None = None
-    batch: int | None = None
-    patience: int | None = None
-    class_weights: Literal["inverse"] | None = None
-    seed: int = 0
-
-
-_lists: dict[str, Any] = {
-    name: (GenericAlias(list, field.annotation), []) for name, field in Trial.model_fields.items()
-}
-_Grid: Any = create_model("_Grid", __base__=StrictModel, **_lists)
-
-
-class _Known(StrictModel):
-    settings: Trial
-    grid: _Grid
-
-
-def load_trials(path: Path) -> Study:
-    """Read a study of which all settings are those of a `Trial`.
-
-    Raises:
-        RecipeError: naming every problem at once.
-    """
-    study = load_study(path)
-    parse_model(_Known, {"settings": study.settings, "grid": study.grid}, str(path))
-    return study
 
 
 def study_release(
@@ -102,7 +54,7 @@ def study_release(
         MissingError: weights or the device are not there.
         PicturesNotFound: an arm other than the release's own wants the source pictures.
     """
-    study = load_trials(path)
+    study = load_study(path)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
     return run_study(study, trials, folder, progress or (lambda *_: None)), folder
@@ -126,10 +78,11 @@ class _Trials:
         recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
         self.target = recipe.target
         trials = [Trial(**settings) for settings in study.runs()]
-        arms = {trial.arm for trial in trials}
-        pictures = release.pictures() if arms != {RELEASE} else None
+        wanted = {trial.arm for trial in trials}
+        pictures = release.pictures() if wanted != {RELEASE} else None
         all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.table)})
         self.originals = find_originals(release, recipe.model_copy(update={"check": all_of_them}))
+        arms = own_arms(release, self.originals, recipe, with_pictures=pictures is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
         if not len(plans[VAL]):
             raise InputError(
@@ -137,13 +90,12 @@ class _Trials:
                 where=str(release.path),
                 fix="balance by a recipe with `split: {val: 0.1, test: 0.2}`",
             )
-        there = own_arms(release, self.originals, recipe, with_pictures=pictures is not None)
-        if arms - set(there):
+        if wanted - set(arms):
             raise InputError(
-                f"{release.name} has no arm {', '.join(sorted(arms - set(there)))}: it has no copies",
-                fix=f"its arms are {', '.join(there)}",
+                f"{release.name} has no arm {', '.join(sorted(wanted - set(arms)))}: it has no copies",
+                fix=f"its arms are {', '.join(arms)}",
             )
-        plans |= {arm: there[arm] for arm in arms}
+        plans |= {arm: arms[arm] for arm in wanted}
         self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, pictures)
         self.rows = {name: self.bank.rows(plan) for name, plan in plans.items() if len(plan)}
         for trial in trials:
@@ -157,7 +109,7 @@ class _Trials:
         trial = Trial(**settings)
         network = self._network(trial)
         size_px = network.normalisation.size_px
-        pictures = self.bank.pictures(size_px, self.checks / PICTURES, self.workers)
+        pictures = store_pictures(self.bank.parts, size_px, self.checks / PICTURES, self.workers)
         train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
         runs = self.folder / RUNS
         fitted = finetune(

@@ -22,13 +22,12 @@ from affectdata.train.arms import WITH
 from affectdata.train.bodies import Say
 from affectdata.train.checkpoints import run_key
 from affectdata.train.evaluate import Curve
-from affectdata.train.features import Progress
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_regressor, predict_out_of_fold
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES
-from affectdata.train.prepare import Prepared, Split
+from affectdata.train.pictures import PICTURES, Progress, store_pictures
+from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 from affectdata.train.weights import NONE
@@ -88,7 +87,7 @@ class Trained:
         return self._hash(self.examples)
 
     def _hash(self, examples: Examples) -> str:
-        return run_key(self.network, self.pictures, [examples], asdict(self.settings))
+        return run_key(self.network, self.pictures, [examples], self.settings)
 
     @cached_property
     def _fitted(self) -> Fitted:
@@ -173,7 +172,7 @@ def prepare_networks(
         InputError: the network cannot take pictures of this size.
     """
     size = size_px or prepared.backbone.normalisation.size_px
-    pictures = prepared.bank.pictures(size, checks / PICTURES, workers, progress)
+    pictures = store_pictures(prepared.bank.parts, size, checks / PICTURES, workers, progress)
     few = narrow(prepared, n_splits)
     return few, TunedNetworks(few, pictures, steps, checks / prepared.release.name / RUNS, say)
 
@@ -183,14 +182,8 @@ def narrow(prepared: Prepared, n_splits: int | None = None) -> Prepared:
 
     A network takes minutes where a head takes a second.
     """
-    n_first = len(prepared.crossfit) // max(1, len(prepared.deals))
-    return replace(
-        prepared,
-        deals=prepared.deals[:1],
-        crossfit=[_own_arms(split) for split in prepared.crossfit[:n_first][:n_splits]],
-        regrouped={},
-    )
-
-
-def _own_arms(split: Split) -> Split:
-    return replace(split, arms={name: rows for name, rows in split.arms.items() if not name.startswith(WITH)})
+    few = []
+    for split in prepared.crossfit[: prepared.n_first][:n_splits]:
+        arms = {name: rows for name, rows in split.arms.items() if not name.startswith(WITH)}
+        few.append(replace(split, arms=arms))
+    return replace(prepared, deals=prepared.deals[:1], crossfit=few, regrouped={})

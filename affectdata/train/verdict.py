@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from affectdata.balance.recipe import Recipe
-from affectdata.train.arms import EVEN, ORIGINALS, RELEASE, STRETCHED
-from affectdata.train.gate import ARM_NAMES, NAMES, Document, interval_text, number, scored_on, scores
+from affectdata.train.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN
+from affectdata.train.words import (
+    ARM_NAMES,
+    NAMES,
+    Document,
+    change_text,
+    interval_text,
+    number,
+    scored_on,
+    scores,
+    surely,
+)
 
 _FEW = 5  # pictures of a bin, below which its figures are luck
 _WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
-_FIRST = f"{RELEASE} - {ORIGINALS}"
-_HIGHER_IS_BETTER = ("r2", "ccc", "accuracy", "balanced_accuracy", "macro_f1")
 
 
 def say_all(document: Document, recipe: Recipe) -> list[str]:
@@ -30,34 +38,26 @@ def say_all(document: Document, recipe: Recipe) -> list[str]:
 
 
 def _say_scores(document: Document) -> Iterator[str]:
-    found, mean = scores(document, RELEASE), scores(document, "mean")
+    found, mean = scores(document, RELEASE), scores(document, MEAN)
     if found is None or mean is None:
         return
-    n = sum(document["bins"]["n"][scored_on(document)])
-    how = (
-        f"{document['settings']['n_splits']} splits of"
-        if scored_on(document) == "crossfit"
-        else "the held-out"
-    )
+    said = document["settings"]
+    model = f"Frozen {said['backbone']} features with an SVR"
+    if said["mode"] != "frozen":
+        model = f"{said['backbone']} fine-tuned for {said['steps']} steps at {said['size_px']} px"
+    how = f"{said['n_splits']} splits of" if scored_on(document) == "crossfit" else "the held-out"
     ceiling = document["ceiling"]
     noise = f"; the raters' noise leaves room for {number(ceiling)}" if ceiling is not None else ""
     yield (
-        f"{_say_model(document)}, over {how} {n} originals: "
+        f"{model}, over {how} {sum(document['bins']['n'][scored_on(document)])} originals: "
         f"R² {interval_text(found['r2'])}{noise}, CCC {interval_text(found['ccc'])}, "
         f"macro-MAE {number(found['macro_mae']['mean'], 2)} "
         f"(predicting the mean: {number(mean['macro_mae']['mean'], 2)})."
     )
 
 
-def _say_model(document: Document) -> str:
-    said = document["settings"]
-    if said["mode"] == "frozen":
-        return f"Frozen {said['backbone']} features with an SVR"
-    return f"{said['backbone']} fine-tuned for {said['steps']} steps at {said['size_px']} px"
-
-
 def _say_subtype(document: Document) -> Iterator[str]:
-    found, told = scores(document, RELEASE), scores(document, "subtype_mean")
+    found, told = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
     if found is None or told is None:
         return
     target, r2 = document["release"]["target"], found["r2"]["pooled"]
@@ -70,13 +70,14 @@ def _say_subtype(document: Document) -> Iterator[str]:
         f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['pooled'])})"
     )
     if r2 is None or r2 <= 0:
-        yield f"The model knows neither {target} nor the subtype: {figures}."
+        words = f"knows neither {target} nor the subtype"
     elif within is not None and within >= _WITHIN:
-        yield f"The model knows {target}, not only the subtype: {figures}."
+        words = f"knows {target}, not only the subtype"
     elif within is not None and within >= _WITHIN_LITTLE:
-        yield f"The model mostly knows the subtype, and little of {target} inside one: {figures}."
+        words = f"mostly knows the subtype, and little of {target} inside one"
     else:
-        yield f"The model knows only the subtype, not {target}: {figures}."
+        words = f"knows only the subtype, not {target}"
+    yield f"The model {words}: {figures}."
 
 
 def _say_sources(document: Document) -> Iterator[str]:
@@ -105,50 +106,32 @@ def _say_collapse(document: Document) -> Iterator[str]:
 def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
     """Say whether levelling helps: if it beats originals, an equal budget and stretched originals."""
     compared = document["comparison"]
-    against = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
-    if not against:
+    arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
+    if not arms:
         return
-    if not document["copies"] and all(each["low"] == each["high"] == 0 for each in compared[_FIRST].values()):
+    against = {arm: compared[f"{RELEASE} - {arm}"] for arm in arms}
+    first = against[ORIGINALS]
+    if not document["copies"] and all(each["low"] == each["high"] == 0 for each in first.values()):
         yield "The release trains on the originals as they are: there is nothing to compare them with."
         return
-    pairs = {arm: compared[f"{RELEASE} - {arm}"] for arm in against}
-    helped = [name for name in pairs[ORIGINALS] if all(_gained(each[name], name) for each in pairs.values())]
-    lost = [name for name in pairs[ORIGINALS] if _lost(pairs[ORIGINALS][name], name)]
-    figures = "; ".join(
-        f"{NAMES[name]} {interval_text(each, _digits(name), '+')}" for name, each in pairs[ORIGINALS].items()
-    )
-    others = " and ".join(ARM_NAMES[arm] for arm in against[1:])
+    helped = [name for name in first if all(surely(name, each[name]) > 0 for each in against.values())]
+    lost = [name for name in first if surely(name, first[name]) < 0]
+    gains, losses = (", ".join(NAMES[name] for name in names) for names in (helped, lost))
+    others = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
     if document["on_edge"]:
         word = "No verdict on levelling: the best setting lies on the edge of its grid in too many splits"
     elif helped and lost:
-        word = f"Levelling trades: it helps {_list(helped)} and costs {_list(lost)}"
+        word = f"Levelling trades: it helps {gains} and costs {losses}"
     elif helped:
-        word = f"Levelling helps {_list(helped)}, beyond what {others or 'the originals'} would do"
+        word = f"Levelling helps {gains}, beyond what {others} would do"
     elif lost:
-        word = f"Levelling costs {_list(lost)}"
+        word = f"Levelling costs {losses}"
     else:
         word = "Whether levelling helps is undecided: what it changes is within the luck of the splits"
+    figures = "; ".join(change_text(name, each) for name, each in first.items())
     yield f"{word}. Against {ARM_NAMES[ORIGINALS]}: {figures}."
     if recipe.balance.undersample:
         yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
-
-
-def _digits(name: str) -> int:
-    return 3 if name in _HIGHER_IS_BETTER else 2
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(NAMES[name] for name in names)
-
-
-def _gained(found: Document, name: str) -> bool:
-    end = found["low" if name in _HIGHER_IS_BETTER else "high"]
-    return end is not None and (end > 0 if name in _HIGHER_IS_BETTER else end < 0)
-
-
-def _lost(found: Document, name: str) -> bool:
-    end = found["high" if name in _HIGHER_IS_BETTER else "low"]
-    return end is not None and (end < 0 if name in _HIGHER_IS_BETTER else end > 0)
 
 
 def _say_classes(document: Document) -> Iterator[str]:
@@ -159,19 +142,14 @@ def _say_classes(document: Document) -> Iterator[str]:
             yield f"{name}: every picture scored is {there[0]!r}; there is nothing to tell apart."
             continue
         best = found.get("both", found["image"])
-        others = [
-            f"{words} {found[key]['balanced_accuracy']:.3f}"
-            for key, words in (
-                ("image", "image alone"),
-                ("regressor", "regressor alone"),
-                ("chance", "chance"),
-            )
-            if key in found
-        ]
+        words = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
+        others = ", ".join(
+            f"{words[key]} {found[key]['balanced_accuracy']:.3f}" for key in words if key in found
+        )
         yield (
             f"Classifier, {len(there)} classes of {name}: balanced accuracy "
             f"{best['balanced_accuracy']:.3f}, accuracy {best['accuracy']:.3f} "
-            f"({', '.join(others)}; always the most frequent: accuracy {found['majority']['accuracy']:.3f})."
+            f"({others}; always the most frequent: accuracy {found['majority']['accuracy']:.3f})."
         )
 
 
@@ -180,14 +158,16 @@ def _say_subgroups(document: Document) -> Iterator[str]:
         if found["gap"] is None or len(found["groups"]) < 2:
             continue
         measure = found["measure"]
-        ordered = sorted(found["groups"].items(), key=lambda item: item[1][measure])
-        (low, first), (high, last) = ordered[0], ordered[-1]
-        words = "MAE" if measure == "mae" else "accuracy"
+        (low, first), *_, (high, last) = sorted(found["groups"].items(), key=lambda item: item[1][measure])
         yield (
-            f"By {column.replace('_', ' ')}, {words} goes from {number(first[measure])} "
+            f"By {column.replace('_', ' ')}, {NAMES[measure]} goes from {number(first[measure])} "
             f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number(found['gap'])}."
+            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}."
         )
+
+
+def _say_estimated(sources: list[str]) -> str:
+    return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
 
 
 def _say_caveats(document: Document) -> Iterator[str]:

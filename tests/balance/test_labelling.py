@@ -107,6 +107,7 @@ def test_a_map_takes_emotions_to_classes_and_leaves_out_what_it_does_not_place()
     assert labels_of(table, map="mood_quadrants", at_least=0.4) == ["Euphoric", "Calm+Euphoric", None]
     assert labels_of(table, map="polarity", at_least=0.4) == ["neutral+positive", "positive", "neutral"]
     assert labels_of(chosen(["terror", "awe", None]), map="plutchik8") == ["fear", None, None]
+    assert labels_of(chosen(["amusement", "awe", "fear"]), map="ekman6") == ["happiness", None, "fear"]
 
 
 def test_classes_of_a_map_can_be_merged_and_dropped() -> None:

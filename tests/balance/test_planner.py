@@ -18,6 +18,7 @@ from affectdata.balance.planner import (
     choose_rows,
     plan_release,
     plan_rows,
+    resolve_strata,
     split_rows,
     upright_of,
 )
@@ -184,6 +185,37 @@ def test_groups_of_each_manifest_hold_when_there_are_several() -> None:
     for at in range(0, 80, 2):
         assert split[str(at)] == split[str(at + 1)]
         assert split[f"o{at}"] == split[f"o{at + 1}"]
+
+
+def test_a_subject_is_one_within_its_source() -> None:
+    rows = [{"key": key, "valence": 10.0 * at, "subject_id": "1"} for at, key in enumerate("ab")]
+    gaped = make_manifest(make_rows(rows))
+    other = make_manifest(make_rows([{"key": "c", "source": "x", "valence": 30.0, "subject_id": "1"}]), "x")
+    recipe = make_recipe(split={"test": 0.3}, strata=[])
+    rows = split_rows(choose_rows([gaped, other], recipe), recipe)
+    groups = dict(zip(rows["source_id"].to_pylist(), rows["group_id"].to_pylist(), strict=True))
+    assert groups["a"] == groups["b"] != groups["c"]
+
+
+@pytest.mark.parametrize(
+    ("strata", "sources", "resolved"),
+    [
+        (None, ["a", "b"], ["source"]),
+        (["subtype"], ["a", "b"], ["source", "subtype"]),
+        ([], ["a", "b"], []),  # the recipe says otherwise
+        (["subtype", "source"], ["a", "b"], ["subtype", "source"]),
+        (None, ["a", "a"], []),
+    ],
+)
+def test_of_several_sources_source_is_a_stratum(
+    strata: list[str] | None, sources: list[str], resolved: list[str]
+) -> None:
+    tables = [make_rows([{"key": f"{at}", "source": name}]) for at, name in enumerate(sources)]
+    whole = make_manifest(pa.concat_tables(tables), "all")
+    for manifests in ([whole], [make_manifest(table, f"m{at}") for at, table in enumerate(tables)]):
+        recipe = resolve_strata(make_recipe(strata=strata), manifests)
+        assert recipe.strata == resolved
+        assert resolve_strata(parse_recipe(recipe.document()), manifests).digest == recipe.digest
 
 
 def test_one_picture_in_two_manifests_is_refused() -> None:

@@ -54,6 +54,30 @@ def test_the_result_opens_its_pictures(cli: Any, two: Path) -> None:
         assert pictures.read(row["source"], row["path"], row["image_id"])
 
 
+def test_a_release_of_several_sources_is_level_over_them(cli: Any, two: Path) -> None:
+    cli("sample", "artphoto", "artphoto")
+    cli("ingest", "artphoto")
+    names = [two / "emotion6.parquet", two / "artphoto.parquet"]
+    recipe = "{name: r, target: emotion, where: emotion IS NOT NULL, mode: virtual, split: {test: 0.2}"
+    Path("r.yaml").write_text(recipe + ", balance: {max_copies: 1}}")
+    of_one = cli("balance", "--recipe", "r.yaml", "--manifest", names[0], "--json").document
+    assert {cell["stratum"] for cell in of_one["balance"]["cells"]} == {"all"}
+    of_two = cli("balance", "--recipe", "r.yaml", "--manifest", names[0], "--manifest", names[1], "--json")
+    assert {cell["stratum"] for cell in of_two.document["balance"]["cells"]} == {"emotion6", "artphoto"}
+    cli("concat", *names, "--name", "all")
+    split = cli("split", two / "all.parquet", "--recipe", "r.yaml", "--json").document
+    assert split["distance"] == of_two.document["splits"]["distance"]
+
+
+def test_what_lies_beside_manifests_is_passed_over(cli: Any, two: Path) -> None:
+    """As `concat manifests/*.parquet` names it."""
+    ran = cli("concat", *sorted(two.glob("*.parquet")), "--on-conflict", "first")
+    assert ran.code == 0 and "19 rows: 16 pictures" in ran.out
+    assert "passed over, as no manifests: emotion6.edges.parquet, emotion6.rejects.parquet, mine." in ran.err
+    ran = cli("concat", *sorted(two.glob("*.*.parquet")))
+    assert ran.code == 2 and "there is no manifest" in ran.err
+
+
 def test_usage(cli: Any, two: Path) -> None:
     assert cli("concat").code == 2
     assert cli("concat", two / "mine.parquet").code == 2

@@ -35,7 +35,7 @@ def test_counts_failures_and_exit_codes(
         assert "2 listed: 0 there already, 1 fetched, 1 failed, 0 left for later" in ran.out
         assert "not fetched: 1 unreachable" in ran.out and "1 of these may pass: run it again" in ran.out
         assert "asks to be left alone for 3" in ran.out and f"({site.url('away/2.jpg')})" in ran.out
-        assert "terms: CC0" in ran.out and "over the network" in ran.err
+        assert "terms: CC0" in ran.out and "fetching 2 pictures over the network into" in ran.err
         (tmp_path / "t.csv").write_text("pic,e,link\n" + lines[0])
         document = cli("download", tmp_path, "--json", "--quiet", "--limit", 5).document
     assert document == {
@@ -47,6 +47,16 @@ def test_counts_failures_and_exit_codes(
         "statuses": {},
         "may_pass": 0,
     }
+
+
+def test_nothing_is_said_of_the_network_where_nothing_is_fetched(
+    cli: Callable[..., Any], tmp_path: Path, small_gaped: Path
+) -> None:
+    ran = cli("download", small_gaped, "--source", "gaped", "--map", tmp_path / "columns.yaml")
+    assert ran.code == 2 and ran.err.startswith("error: gaped takes no --map")
+    for root in (tmp_path / "none", tmp_path):
+        ran = cli("download", root)
+        assert ran.code == 3 and ran.err.startswith("error: ")
 
 
 def test_without_the_extra_it_says_what_to_install(

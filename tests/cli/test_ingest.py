@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,29 @@ def test_where_it_writes_by_default(
         "gaped.parquet",
         "gaped.rejects.parquet",
     ]
+
+
+def test_emotions_are_counted(cli: Any, tmp_path: Path) -> None:
+    cli("sample", "image_folder", tmp_path / "faces")
+    folders = {path.parent.name for path in (tmp_path / "faces").rglob("*.*")}
+    assert {"sad", "joy"} <= folders
+    ran = cli("ingest", tmp_path / "faces", "--out", tmp_path / "out", "--json")
+    counts = ran.document["emotions"]
+    assert sum(counts.values()) == ran.document["counts"]["kept"] and {"sadness", "joy"} <= counts.keys()
+    said = cli("ingest", tmp_path / "faces", "--out", tmp_path / "out").out
+    assert all(re.search(rf"^  {word} +{n}$", said, re.MULTILINE) for word, n in counts.items())
+
+
+def test_what_a_machine_estimated_is_said(cli: Any, tmp_path: Path) -> None:
+    cli("sample", "utkface", tmp_path / "faces")
+    ran = cli("ingest", tmp_path / "faces", "--out", tmp_path / "out")
+    assert "\nestimated by a machine: age, age_group, gender, ethnicity\n" in ran.out
+    assert "machine:  estimated age, age_group, gender, ethnicity" in cli("sources", "utkface").out
+
+
+def test_onto_opens_no_picture(cli: Any, tmp_path: Path) -> None:
+    ran = cli("ingest", "capd.csv", "--onto", tmp_path / "gaped.parquet", "--strict", "--workers", 2)
+    assert ran.code == 2 and "no picture is opened: --strict, --workers" in ran.err
 
 
 def fails(cli: Any, *arguments: object, code: int = 3) -> str:

@@ -70,6 +70,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (ModuleNotFoundError("No module named 'mine'", name="mine"), 70),
         (ValueError("what"), 70),
         (RecursionError("what"), 70),
+        (MemoryError(), 3),
     ],
 )
 def test_exit_codes(command: Any, cli: Any, error: BaseException, code: int) -> None:

@@ -38,6 +38,7 @@ def test_the_data_sheet_of_a_packaged_map(cli: Any) -> None:
     for said in ("IAPS, the International", "six lines", "terms:    restricted", "evidence: unverified"):
         assert said in out
     assert cli("sources", "iaps", "--cite").out.startswith("@techreport{lang2008iaps")
+    assert "layout:   *AllSubjects*.txt, pictures called <IAPS>\n" in cli("sources", "iaps").out
 
 
 def test_the_data_sheet_of_one(cli: Any) -> None:

@@ -111,6 +111,43 @@ def test_folders_without_votes_are_told_apart(plant: Plant, take: Take, image: I
     assert "no votes" in outcome.result.findings[0].text
 
 
+def test_lists_of_names_or_addresses_label_what_has_no_votes(plant: Plant, take: Take, image: Image) -> None:
+    files = {f"images/{number}.jpg": image(number) for number in range(4)}
+    lists = {
+        "awe.txt": f"./FI/awe/0.jpg\r\n{SITE}/1.jpg\r\nawe\\2.jpg\r\nawe/3.jpg\r\n\r\nawe/gone.jpg",
+        "fear.txt": "fear/1.jpg\nfear/3.jpg\n",
+        "sadness.txt": "a list of words\n",  # no picture: not of FI
+    }
+    outcome = take(plant({**files, **lists, "agg/awe_a.csv": votes(("3.jpg", 1, 4))}), source="fi")
+    rows = outcome.rows
+    assert [(path, rows[path]["emotion"], rows[path]["agreement"]) for path in sorted(rows)] == [
+        ("images/0.jpg", "awe", None),
+        ("images/2.jpg", "awe", None),
+        ("images/3.jpg", "awe", 0.8),  # in two lists, but voted on
+    ]
+    assert outcome.reasons == {
+        "images/1.jpg": "conflicting_rating",
+        "awe.txt#awe/gone.jpg": "missing_image",
+        "sadness.txt": "junk",
+    }
+    assert "listed under awe and fear" in outcome.details["images/1.jpg"]
+    assert json.loads(rows["images/0.jpg"]["extra"]) == {"awe listed as": "./FI/awe/0.jpg"}
+
+
+def test_lists_alone_are_recognised_and_give_addresses(plant: Plant, image: Image) -> None:
+    lists = {"awe.txt": f"{SITE}/1.jpg\n{SITE}/2.jpg?size=m\n", "fear.txt": f"{SITE}/3.jpg\nfear/4.jpg\n"}
+    root = plant({**lists, "amusement/1.jpg": image(1)})
+    tree = read_tree(root)
+    assert recognise(tree) == ("fi", "names of pictures in awe.txt")
+    assert [(link.path, link.url.rpartition("/")[2]) for link in fi.find_links(tree, fi.ReadOptions())] == [
+        ("amusement/1.jpg", "1.jpg"),
+        ("images/2.jpg", "2.jpg?size=m"),
+        ("images/3.jpg", "3.jpg"),
+    ]
+    (root / "fear.txt").unlink()
+    assert fi.detect(read_tree(root)) is None  # one list may be anybody's
+
+
 def test_eight_folders_are_fi_only_under_their_name(plant: Plant, image: Image) -> None:
     words = VOCABULARIES["mikels8"].emotions
     files = {f"{word}/{number}.jpg": image(number) for number, word in enumerate(words)}

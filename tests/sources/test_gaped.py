@@ -62,6 +62,27 @@ def test_palette_bitmap_is_read(plant: Callable[..., Path], take: Callable[..., 
     assert take(plant(tree)).rows["N/N001.bmp"]["format"] == "bmp"
 
 
+def test_pictures_in_one_folder_or_under_other_names(
+    plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    spiders = "\tValence\tArousal\nSp001.jpg\t5\t9\n"
+    snakes = spiders.replace("Sp", "Sn")
+    files = {"all/a001.bmp": image(1, "BMP"), "Spiders/Sp001.jpg": image(2), "all/Sn001.png": image(3, "PNG")}
+    outcome = take(plant({**files, "A.txt": MEANS + ROW, "Sn.txt": snakes, "Sp.txt": spiders}))
+    found = {path: (row["subtype"], row["valence"]) for path, row in outcome.rows.items()}
+    assert found == {
+        "all/a001.bmp": ("A", 12.5),
+        "Spiders/Sp001.jpg": ("Sp", 5.0),
+        "all/Sn001.png": ("Sn", 5.0),
+    }
+
+
+def test_words_in_a_table_called_as_gapeds_are_not_gaped(
+    plant: Callable[..., Path], image: Callable[..., bytes]
+) -> None:
+    assert gaped.detect(read_tree(plant({"A.txt": "a\tb\n", "A001.bmp": image(1, "BMP")}))) is None
+
+
 def test_numbers_with_gaps_are_no_missing_files(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:

@@ -15,8 +15,12 @@ from affectdata.balance.planner import plan_release
 from affectdata.balance.recipe import packaged_recipes, read_recipe
 from affectdata.ingest import recognise
 from affectdata.manifest import load_manifest
+from affectdata.records import Record
 from affectdata.sources import utkface
-from affectdata.tree import read_tree
+from affectdata.sources._protocol import ReadOptions
+from affectdata.train.scores import estimated_in
+from affectdata.tree import Tree, read_tree
+from tests.made import publish
 
 Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
 NAME = "26_1_3_20170116174525125.jpg.chip.jpg"
@@ -31,6 +35,38 @@ KNOWN_BAD = [  # five of the aligned faces, four in the wild
     "39_1_20170116174525125.jpg",
     "53__0_20170116184028385.jpg",
 ]
+
+
+@pytest.mark.parametrize("time", ["2017011022340900", "201701161846515488"])
+def test_a_time_of_another_length_spoils_no_label(time: str, plant: Plant, take: Take, image: Image) -> None:
+    """Three of the aligned faces have one."""
+    (row,) = take(plant({f"38_0_1_{time}.jpg.chip.jpg": image(1)})).rows.values()
+    assert (row["age"], row["gender"], row["ethnicity"]) == (38, "male", "Black")
+
+
+def test_as_many_faces_as_published() -> None:
+    """23,708 aligned faces: five bad names, the others as a listing of the real files has them."""
+    counts = {"0_0": 5476, "0_1": 2317, "0_2": 1575, "0_3": 2261, "0_4": 760}  # men
+    counts |= {"1_0": 4601, "1_1": 2208, "1_2": 1859, "1_3": 1714, "1_4": 932}
+    names = [f"{n % 117}_{code}_{at:017d}.jpg.chip.jpg" for code, n in counts.items() for at in range(n)]
+    tree = Tree(Path("UTKFace"), tuple(sorted([*names, *KNOWN_BAD[:5]])))
+    assert utkface.detect(tree)
+    items = list(utkface.read(tree, ReadOptions()).items)
+    faces = [each for each in items if isinstance(each, Record)]
+    assert (len(tree.files), len(items), len(faces)) == (23_708, 23_708, 23_703)
+    assert Counter(face.gender for face in faces) == {"male": 12_389, "female": 11_314}
+    assert Counter(face.ethnicity for face in faces)["White"] == 10_077
+
+
+def test_that_a_machine_estimated_reaches_release_and_card(tmp_path: Path) -> None:
+    utkface.write_sample(tmp_path / "tree", np.random.default_rng(0))
+    bins = {"target": "gender", "bins": None, "strata": [{"age": {"edges": [0, 40, 116]}}], "mode": "virtual"}
+    release = publish(tmp_path / "tree", tmp_path, **bins)
+    (source,) = release.info["manifests"]
+    assert source["estimated"] == ["age", "age_group", "gender", "ethnicity"]
+    card = (release.path / "README.md").read_text()
+    assert "A machine estimated these columns: age, age_group, gender, ethnicity." in card
+    assert [estimated_in(release.info, name) for name in ("gender", "emotion")] == [["utkface"], []]
 
 
 @pytest.mark.parametrize("bad", [*KNOWN_BAD, "117_0_0_20170116184028385.jpg", "26_2_0_20170116184028385.jpg"])

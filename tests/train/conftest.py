@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from affectdata.balance.planner import plan_release
 from affectdata.balance.publish import publish_release
@@ -39,6 +40,22 @@ RECIPE: dict[str, Any] = {
 def make_recipe(**changes: Any) -> Recipe:
     """Return the recipe of these tests, with changes."""
     return parse_recipe({**RECIPE, **changes})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run all tests of the release that is checked, so that it is checked once (loadgroup)."""
+    for item in items:
+        if "prepared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("check"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks on several threads in several workers wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

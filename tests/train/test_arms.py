@@ -31,6 +31,7 @@ def _plan(keys: list[str], copies: list[int]) -> pa.Table:
 
 ORIGINALS = _plan(["a", "b", "c"], [0, 0, 0])
 RELEASE = _plan(["a", "b", "c", "c", "c"], [0, 0, 0, 1, 2])
+IDS = ORIGINALS["image_id"].to_pylist()
 CELLS = (np.array([0, 0, 1]), np.array([0, 0, 1]))
 
 
@@ -52,7 +53,7 @@ def test_without_copies_there_is_nothing_to_duplicate() -> None:
 
 @pytest.mark.parametrize("n_rows", [3, 4, 6, 8, 11])
 def test_copies_are_spread_as_evenly_as_can_be(n_rows: int) -> None:
-    even = spread_evenly(ORIGINALS, [None] * 3, n_rows, make_recipe())
+    even = spread_evenly(IDS, [None] * 3, n_rows, make_recipe())
     assert len(even) == n_rows == len(set(even["sample_id"].to_pylist()))
     counts = [even["image_id"].to_pylist().count(image_id(key)) for key in "abc"]
     assert max(counts) - min(counts) <= 1
@@ -62,7 +63,7 @@ def test_copies_are_spread_as_evenly_as_can_be(n_rows: int) -> None:
 
 
 def test_a_copy_of_an_arm_is_the_same_picture_as_that_of_the_release() -> None:
-    even = spread_evenly(ORIGINALS, [None] * 3, 6, make_recipe())
+    even = spread_evenly(IDS, [None] * 3, 6, make_recipe())
     draws = {row["sample_id"]: (row["pipeline"], row["seed"]) for row in even.to_pylist() if row["copy"]}
     released = {
         row["sample_id"]: (row["pipeline"], row["seed"]) for row in RELEASE.to_pylist() if row["copy"]

@@ -31,7 +31,7 @@ from affectdata.release import Release, open_release
 from affectdata.schema import PLAN
 from affectdata.sources.oasis import write_sample
 from affectdata.tables import read_table
-from affectdata.train import check as check_module
+from affectdata.train import document as document_module
 from affectdata.train.backbones import Backbone
 from affectdata.train.bank import fill_bank, plan_bank
 from affectdata.train.check import Checked, run_check
@@ -52,7 +52,7 @@ def document(checked: Checked) -> dict[str, Any]:
 def test_the_document_is_strict_json_with_the_documented_keys(document: dict[str, Any]) -> None:
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     # Keys are listed in the docstring, several on a line, before the words that explain them.
-    documented = set(re.findall(r"\w+", check_module.__doc__ or ""))
+    documented = set(re.findall(r"\w+", document_module.__doc__ or ""))
     assert set(document) <= documented
     assert set(document["arms"]) == ARMS
     for arm, found in document["arms"].items():

@@ -20,8 +20,8 @@ from affectdata.release import Release
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.data import ReleaseDataset
-from affectdata.train.features import FeatureCache, Readable, compute_features, fit_square, render_keys
-from affectdata.train.pictures import store_pictures
+from affectdata.train.features import FeatureCache, compute_features, render_keys
+from affectdata.train.pictures import Readable, fit_square, store_pictures
 
 
 @dataclass(frozen=True)

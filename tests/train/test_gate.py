@@ -118,6 +118,12 @@ def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[st
     assert _outcome(document, "shortcut.shift") == "pass"
 
 
+def test_a_bound_is_said_the_way_it_is_meant(document: dict[str, Any]) -> None:
+    said = {each["rule"]: each["text"] for each in judge_all(document, Check(min_sd_ratio=0.3))}
+    assert said["training.score.collapse"].endswith("at least 0.3 is asked for")
+    assert said["leak.nearest"].endswith("at most 0.5 is asked for")
+
+
 def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:
@@ -165,10 +171,12 @@ def test_a_collapse_and_subgroups_are_named(
 ) -> None:
     document["arms"]["release"]["regressor"]["crossfit"]["mean_collapse"] = True
     groups = {"0-12": {"n": 40, "mae": 20.0}, "13-19": {"n": 50, "mae": 12.5}}
-    document["subgroups"] = {"age_group": {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": 0}}
+    found = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": 0, "estimated": ["utkface"]}
+    document["subgroups"] = {"age_group": found}
     text = _say(document, recipe_of())
     assert "Mean collapse: the SVR of the release arm" in text
     assert "MAE goes from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
+    assert "a gap of 7.500 (estimated by a machine in utkface)." in text
 
 
 def test_advice_is_measured(document: dict[str, Any]) -> None:

@@ -11,16 +11,16 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata import metrics
 from affectdata.labels import cut_values
 from affectdata.train.evaluate import TellSplit, find_classes, most_similar
-from affectdata.train.frozen import FrozenHeads
 from affectdata.train.heads import (
     GRIDS,
+    FrozenHeads,
     fit_classifier,
     fit_regressor,
     inner_folds,
@@ -70,6 +70,26 @@ def test_a_head_is_plain_scikit_learn(planted: Callable[..., Rows], head: str) -
     assert metrics.r2(test.y, found) == pytest.approx(r2_score(test.y, expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("noise", [0.5, 8.0, 40.0])
+def test_the_climb_ends_where_a_search_of_the_whole_grid_does(
+    planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, noise: float
+) -> None:
+    """The best C is far from the middle, on either side of it."""
+    grid = {"C": (1.0, 10.0, 100.0, 1000.0, 10000.0), "gamma": (0.05, 0.2, 0.5, 1.0, 2.0)}
+    monkeypatch.setitem(GRIDS, "svr", grid)
+    rows = planted(copies=2, noise=noise)
+    plain = Pipeline([("scale", StandardScaler()), ("svr", SVR(epsilon=3))])
+    gammas = [each / rows.x.shape[1] for each in grid["gamma"]]
+    search = GridSearchCV(
+        plain,
+        {"svr__C": grid["C"], "svr__gamma": gammas},
+        cv=inner_folds(rows, rows.stratum, 0),
+        scoring="neg_mean_squared_error",
+    ).fit(rows.x, rows.y)
+    found = fit_regressor(rows, "svr", 0)
+    assert found.chosen == {name.removeprefix("svr__"): each for name, each in search.best_params_.items()}
+
+
 def test_what_lies_on_the_edge_of_the_grid_is_named(planted: Callable[..., Rows]) -> None:
     noise = planted(noise=0.0)
     fitted = fit_regressor(noise, "ridge", 0)  # without noise the smallest penalty is the best
@@ -114,13 +134,13 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
     train, test = planted(), planted(seed=1)
     marks = np.linspace(0, 100, len(train))
     seen: list[np.ndarray | None] = []
-    monkeypatch.setattr("affectdata.train.frozen.out_of_fold", lambda *_: marks)
+    monkeypatch.setattr("affectdata.train.heads.out_of_fold", lambda *_: marks)
 
     def spy(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> object:
         seen.append(output)
         return fit_classifier(rows, labels, output, seed)
 
-    monkeypatch.setattr("affectdata.train.frozen.fit_classifier", spy)
+    monkeypatch.setattr("affectdata.train.heads.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
     TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
     # The release's arm only, for two sets of classes: without an output, and with it.
@@ -222,6 +242,26 @@ def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
     at, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
     assert at.tolist() == [1, 0]
     assert cosine == pytest.approx([3 / np.hypot(3, 0.1), 1.0])
+
+
+def test_arms_of_the_same_rows_and_weights_are_trained_once(
+    planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the release of a recipe of weights without copies, and the arm of weights."""
+    train, test = planted(), planted(seed=1)
+    weighted = train.weighted(np.where(train.y > 60, 2.0, 1.0))
+    seen: list[str] = []
+
+    def spy(rows: Rows, head: str, seed: int) -> object:
+        seen.append(head)
+        return fit_regressor(rows, head, seed)
+
+    monkeypatch.setattr("affectdata.train.heads.fit_regressor", spy)
+    arms = {"release": weighted, "originals": train, "weights": weighted.weighted(weighted.weight)}
+    told = TellSplit([], True, FrozenHeads(0))(Split(arms, test))
+    assert sorted(seen) == ["regressor", "regressor", "ridge", "ridge"]
+    assert (told.arms["weights"].values["regressor"] == told.arms["release"].values["regressor"]).all()
+    assert (told.arms["weights"].values["regressor"] != told.arms["originals"].values["regressor"]).any()
 
 
 def test_labels_are_shuffled_by_picture_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:

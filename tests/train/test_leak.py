@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from affectdata.train.evaluate import TellSplit, Told
-from affectdata.train.frozen import FrozenHeads
+from affectdata.train.heads import FrozenHeads
 from affectdata.train.leak import above_chance, describe_leak
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.rows import Rows

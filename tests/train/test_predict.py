@@ -21,14 +21,11 @@ from sklearn.svm import SVR
 
 import affectdata
 from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
-from affectdata.train.backbones import Backbone
-from affectdata.train.finetune import Fitted, finetune
+from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.heads import fit_classifier, fit_regressor, with_output
-from affectdata.train.kept import FrozenModel, TrainedModel, freeze_model, keep_model, load_model
-from affectdata.train.networks import build_network
-from affectdata.train.plain_heads import PlainHead, plain_head
+from affectdata.train.kept import KeptModel, keep_model, load_model, make_model
+from affectdata.train.plain_heads import plain_head
 from affectdata.train.rows import Rows
-from affectdata.train.task import Examples, Settings
 
 SIZE = 128  # what the backbone of these tests takes
 
@@ -61,33 +58,16 @@ def fitted(rows: Rows) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> FrozenModel:
-    return freeze_model(backbone, *fitted)
-
-
-def small(n_outputs: int, **options: Any) -> Any:
-    return build_network("small_cnn", n_outputs, "none", size_px=SIZE, device="cpu", **options)
-
-
-@pytest.fixture(scope="module")
-def trained(pictures: np.ndarray, rows: Rows) -> TrainedModel:
-    at = np.arange(len(pictures))
-    few: dict[str, Any] = {"steps": 4, "head_steps": 2, "batch": 8}
-    regressor = finetune(small(1), pictures, Examples(at, rows.y), Settings(**few))
-    told = regressor.predict(pictures)[:, 0]
-    classes = Examples(at, (rows.y > 50).astype(int), outputs=told)
-    network = small(2, takes_output=True)
-    classifier = finetune(network, pictures, classes, Settings("cross_entropy", **few))
-    return TrainedModel({"regressor": regressor, "classifier": classifier}, ["valence"], ["low", "high"])
+def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> KeptModel:
+    return make_model(backbone, *fitted)
 
 
 # Heads as arrays.
 
 
-@pytest.mark.parametrize("head", ["svr", "ridge"])
-def test_a_regressor_says_what_scikit_learns_says(head: str, planted: Callable[..., Rows]) -> None:
+def test_a_regressor_says_what_scikit_learns_says(planted: Callable[..., Rows]) -> None:
     rows = planted()
-    model = fit_regressor(rows, head, 0).model
+    model = fit_regressor(rows, "svr", 0).model
     values = plain_head(model)(torch.from_numpy(rows.x))
     assert values.shape == (len(rows), 1)
     assert values[:, 0].numpy() == pytest.approx(model.predict(rows.x), abs=1e-9)
@@ -124,7 +104,7 @@ def test_a_head_that_misses_the_output_is_an_error(fitted: tuple[Any, Any], rows
 
 
 def test_a_frozen_model_comes_back(
-    frozen: FrozenModel, fitted: tuple[Any, Any], rows: Rows, pictures: np.ndarray, tmp_path: Path
+    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, pictures: np.ndarray, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     said = affectdata.predict(tmp_path / "model.safetensors", list(pictures))
@@ -137,35 +117,15 @@ def test_a_frozen_model_comes_back(
     assert said["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
 
 
-def test_a_trained_model_comes_back(trained: TrainedModel, pictures: np.ndarray, tmp_path: Path) -> None:
-    keep_model(trained, tmp_path / "model.safetensors")
-    said = affectdata.predict(load_model(tmp_path / "model.safetensors", device="cpu"), list(pictures))
-    valence = trained.fitted["regressor"].predict(pictures)[:, 0]
-    shares = trained.fitted["classifier"].predict(pictures, outputs=valence)
-    assert said["valence"].to_numpy() == pytest.approx(valence, abs=1e-4)
-    assert said["p_high"].to_numpy() == pytest.approx(shares[:, 1], abs=1e-5)
-    assert (said["class"] == "high").tolist() == (shares[:, 1] > 0.5).tolist()
-
-
-def test_as_many_blocks_of_mobilenet_as_were_kept(tmp_path: Path) -> None:
-    network = build_network("mobilenet_v1:2", 1, "none", size_px=32, device="cpu")
-    kept = TrainedModel({"regressor": Fitted(network, Settings(), [])}, ["valence"], [])
-    keep_model(kept, tmp_path / "model.safetensors")
-    again = load_model(tmp_path / "model.safetensors", device="cpu")
-    assert isinstance(again, TrainedModel)
-    state = again.fitted["regressor"].network.module.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in network.module.state_dict().items())
-
-
-def test_one_stage_is_enough(frozen: FrozenModel, fitted: tuple[Any, Any], pictures: np.ndarray) -> None:
-    only = freeze_model(frozen.backbone, fitted[0], None)
+def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], pictures: np.ndarray) -> None:
+    only = make_model(frozen.backbone, fitted[0])
     assert list(affectdata.predict(only, pictures[:1])) == ["image", "valence"]
     assert len(affectdata.predict(frozen, [])) == 0
     assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, pictures[:1]))
 
 
 def test_files_are_cut_to_the_square_of_the_training(
-    frozen: FrozenModel, pictures: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
+    frozen: KeptModel, pictures: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
 ) -> None:
     wide = np.pad(pictures[0], ((0, 0), (40, 40), (0, 0)))
     (tmp_path / "wide.png").write_bytes(as_bytes(wide, "PNG"))
@@ -177,7 +137,7 @@ def test_files_are_cut_to_the_square_of_the_training(
 # What is refused.
 
 
-def test_a_picture_that_cannot_be_read_is_named(frozen: FrozenModel, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     for name in ("text.jpg", "absent.jpg"):
         with pytest.raises(InputError, match=name):
@@ -232,7 +192,7 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
     ],
 )
 def test_a_changed_file_is_refused(
-    change: Callable[..., Any], words: str, frozen: FrozenModel, tmp_path: Path
+    change: Callable[..., Any], words: str, frozen: KeptModel, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     forge(tmp_path / "model.safetensors", change)
@@ -240,14 +200,7 @@ def test_a_changed_file_is_refused(
         load_model(tmp_path / "model.safetensors", device="cpu")
 
 
-def test_keys_of_another_network_are_named(trained: TrainedModel, tmp_path: Path) -> None:
-    keep_model(trained, tmp_path / "model.safetensors")
-    forge(tmp_path / "model.safetensors", lambda _, tensors: tensors.pop("regressor.head.bias"))
-    with pytest.raises(InputError, match=r"missing: head\.bias"):
-        load_model(tmp_path / "model.safetensors", device="cpu")
-
-
-def test_another_backbone_than_the_models(frozen: FrozenModel, tmp_path: Path) -> None:
+def test_another_backbone_than_the_models(frozen: KeptModel, tmp_path: Path) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     state = frozen.backbone.module.state_dict()
     save_file({key: value + 1 for key, value in state.items()}, tmp_path / "other.safetensors")
@@ -257,31 +210,22 @@ def test_another_backbone_than_the_models(frozen: FrozenModel, tmp_path: Path) -
         load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "absent.pt"), device="cpu")
 
 
-def test_a_users_class_that_changed(tmp_path: Path) -> None:
+def test_a_users_class_that_changed(fitted: tuple[Any, Any], tmp_path: Path) -> None:
     code = "from affectdata.train.bodies import SmallCnn\nclass Mine(SmallCnn):\n    size_px = 32\n"
     (tmp_path / "mine.py").write_text(code)
-    network = build_network(f"{tmp_path / 'mine.py'}:Mine", 1, "none", device="cpu")
+    backbone = load_backbone(f"{tmp_path / 'mine.py'}:Mine", "none", "cpu")
     model = tmp_path / "model.safetensors"
-    keep_model(TrainedModel({"regressor": Fitted(network, Settings(), [])}, ["valence"], []), model)
+    keep_model(make_model(backbone, *fitted), model)
     (tmp_path / "mine.py").rename(tmp_path / "moved.py")
     load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
     (tmp_path / "moved.py").write_text(code + "# changed\n")
-    with pytest.raises(IntegrityError, match="the class"):
+    with pytest.raises(IntegrityError, match="the backbone"):
         load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
 
 
-def test_stages_that_do_not_go_together(trained: TrainedModel, frozen: FrozenModel, tmp_path: Path) -> None:
-    other = build_network("small_cnn", 2, "none", size_px=32, device="cpu")
-    mixed = {**trained.fitted, "classifier": Fitted(other, Settings("cross_entropy"), [])}
-    no_heads: dict[Any, PlainHead] = {}
-    for model, words in (
-        (TrainedModel(mixed, ["valence"], ["low", "high"]), "another form"),  # type: ignore[arg-type]
-        (TrainedModel(trained.fitted, ["valence"], ["low"]), "1 names for the 2 outputs of the classifier"),
-        (TrainedModel(trained.fitted, [], ["low", "high"]), "a regressor without targets"),
-        (FrozenModel(frozen.backbone, no_heads, [], []), "neither regressor nor classifier"),
-    ):
-        with pytest.raises(InputError, match=words):
-            keep_model(model, tmp_path / "model.safetensors")
+def test_a_model_of_nothing_and_a_file_of_another_name(frozen: KeptModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model to keep"):
+        make_model(frozen.backbone)
     with pytest.raises(UsageError, match=r"model\.pt"):
         keep_model(frozen, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []

@@ -13,15 +13,13 @@ from PIL import Image
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
-from torch import nn
 
 from affectdata.errors import InputError, MissingError
-from affectdata.train.finetune import Fitted
-from affectdata.train.kept import TrainedModel, freeze_model
-from affectdata.train.networks import Network, build_network
+from affectdata.train.backbones import load_backbone
+from affectdata.train.kept import KeptModel, make_model
+from affectdata.train.plain_heads import PlainHead
 from affectdata.train.predict import read_rgb
 from affectdata.train.saliency import draw_map, save_maps
-from affectdata.train.task import Settings
 
 CODE = """
 import torch
@@ -55,25 +53,24 @@ class Flat(nn.Module):
 """
 
 
+def head(n_outputs: int, sign: float = 1.0) -> PlainHead:
+    """A linear head on one feature: each output adds it, the first one most."""
+    coef = sign * torch.arange(n_outputs, 0, -1)[:, None]
+    scaling = {"mean": torch.zeros(1), "scale": torch.ones(1)}
+    return PlainHead("logistic", {**scaling, "coef": coef, "intercept": torch.zeros(n_outputs)})
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
-    """Build a network that adds up light and answers with its `sign`."""
+    """Build a model that adds up light and answers with its `sign`; with a classifier if asked for."""
     (tmp_path / "mine.py").write_text(CODE)
 
-    def call(name: str, n_outputs: int = 1, sign: float = 1.0) -> Network:
-        network = build_network(f"{tmp_path / 'mine.py'}:{name}", n_outputs, "none", device="cpu")
-        nn.init.constant_(network.module.head.bias, 0.0)
-        network.module.head.weight.data[:] = sign * torch.arange(n_outputs, 0, -1)[:, None]
-        return network
+    def call(name: str, sign: float = 1.0, *, both: bool = False) -> KeptModel:
+        backbone = load_backbone(f"{tmp_path / 'mine.py'}:{name}", "none", "cpu")
+        heads: Any = {"regressor": head(1, sign), **({"classifier": head(2)} if both else {})}
+        return KeptModel(backbone, heads, ["valence"], ["light", "dark"] if both else [])
 
     return call
-
-
-def model_of(regressor: Network, classifier: Network | None = None) -> TrainedModel:
-    fitted = {"regressor": Fitted(regressor, Settings(), [])}
-    if classifier:
-        fitted["classifier"] = Fitted(classifier, Settings("cross_entropy"), [])
-    return TrainedModel(fitted, ["valence"], ["light", "dark"] if classifier else [])  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -89,7 +86,7 @@ def test_the_map_lies_on_what_moves_valence(
     sign: float, channel: int, lit: np.ndarray, build: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("captum")
-    (path,) = save_maps(model_of(build("Edge", sign=sign)), [lit], tmp_path / "maps")
+    (path,) = save_maps(build("Edge", sign), [lit], tmp_path / "maps")
     assert path.name == "0000_valence.png"
     drawn = read_rgb(path).astype(int)
     colour = (
@@ -104,42 +101,36 @@ def test_a_file_per_stage_named_after_the_picture_and_what_was_asked(
 ) -> None:
     pytest.importorskip("captum")
     Image.fromarray(lit).save(tmp_path / "lamp.png")
-    model = model_of(build("Edge"), build("Edge", 2))
+    model = build("Edge", both=True)
     paths = save_maps(model, [tmp_path / "lamp.png", lit], tmp_path)
     names = ["0000_lamp_valence", "0000_lamp_light", "0001_valence", "0001_light"]
     assert [path.stem for path in paths] == names
     assert all(read_rgb(path).shape == (32, 32, 3) for path in paths)
 
 
-def test_a_frozen_model_has_maps_too(lit: np.ndarray, backbone: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "mobilenet_v3_small"])
+def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("captum")
-    rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (12, 128, 128, 3), np.uint8)
-    pipeline = make_pipeline(StandardScaler(), SVR()).fit(
-        backbone.features(pictures), rng.uniform(0, 100, 12)
-    )
-    (path,) = save_maps(freeze_model(backbone, pipeline, None), [lit], tmp_path)
-    assert read_rgb(path).shape == (128, 128, 3)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_networks_of_torchvision_have_maps(name: str, lit: np.ndarray, tmp_path: Path) -> None:
-    pytest.importorskip("captum")
-    network = build_network(name, 1, "none", size_px=64, device="cpu")
-    assert len(save_maps(model_of(network), [lit], tmp_path)) == 1
+    backbone = load_backbone(name, "none", "cpu")
+    rng, size = np.random.default_rng(0), backbone.normalisation.size_px
+    pictures = rng.integers(0, 256, (12, size, size, 3), np.uint8)
+    regressor = make_pipeline(StandardScaler(), SVR())
+    regressor.fit(backbone.features(pictures), rng.uniform(0, 100, 12))
+    (path,) = save_maps(make_model(backbone, regressor), [lit], tmp_path)
+    assert read_rgb(path).shape == (size, size, 3)
 
 
 def test_networks_without_places(lit: np.ndarray, build: Any, tmp_path: Path) -> None:
     pytest.importorskip("captum")
-    for network in (build("Flat"), build("Attends")):
+    for model in (build("Flat"), build("Attends")):
         with pytest.raises(InputError, match="no map to draw"):
-            save_maps(model_of(network), [lit], tmp_path)
+            save_maps(model, [lit], tmp_path)
 
 
 def test_without_captum_the_extra_is_named(
     lit: np.ndarray, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(build("Edge"))
+    model = build("Edge")
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

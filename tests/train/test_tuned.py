@@ -18,6 +18,7 @@ from affectdata.train.check import Checked, run_check
 from affectdata.train.evaluate import TellSplit, find_classes
 from affectdata.train.finetune import finetune
 from affectdata.train.networks import build_network
+from affectdata.train.pictures import store_pictures
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
@@ -30,7 +31,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 @pytest.fixture(scope="module")
 def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("pictures")
-    return prepared.bank.pictures(SIZE, folder, 2)
+    return store_pictures(prepared.bank.parts, SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     ran = cli("train-check", release.path, *options, *few, "--json")
     assert ran.code in (0, 1)
     assert ran.document["settings"]["mode"] == "finetune"
+    assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
     assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
     assert len([*(tmp_path / ".pictures").iterdir()]) == 1
     again = cli("train-check", release.path, *options, *few)

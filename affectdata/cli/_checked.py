@@ -1,0 +1,78 @@
+"""What `affectdata train-check` prints: the rules, or the verdict first and then the figures it rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from affectdata.cli._output import document, say, say_table, settings
+
+_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
+_OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
+_LEGEND = (
+    "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
+    "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
+)
+_LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+_SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
+
+
+def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:
+    """Print name and words of every rule, and the defaults of their bounds; return the exit code."""
+    say_table(["rule", "passes where"], rules)
+    say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
+    say("check: " + json.dumps(defaults).replace('"', ""))
+    listed = [{"name": name, "what": what} for name, what in rules]
+    document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
+    return 0
+
+
+def print_check(result: dict[str, Any]) -> None:
+    """Print the document of a check; the classifiers' tables with -v."""
+    verdict, said = result["verdict"], result["settings"]
+    say(f"{result['release']['name']}: {result['release']['target']}, {said['backbone']}\n")
+    for sentence in verdict["sentences"]:
+        say(f"  {sentence}")
+    if verdict["advice"]:
+        say("\nwhat would help")
+    for sentence in verdict["advice"]:
+        say(f"  {sentence}")
+    say("\nrules")
+    for rule in verdict["gate"]:
+        say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
+    outcomes = [rule["outcome"] for rule in verdict["gate"]]
+    counts = [f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes]
+    word = "passed" if verdict["passed"] else "FAILED"
+    say(f"  the check {word}: of {len(outcomes)} rules {', '.join(counts)}")
+    for scored_on, n in result["bins"]["n"].items():
+        if n is not None:
+            splits = f"{said['n_splits']} " if scored_on == "crossfit" else ""
+            say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} pictures")
+            _print_scores(result, scored_on)
+
+
+def _print_scores(result: dict[str, Any], scored_on: str) -> None:
+    rows = list(_head_rows(result, scored_on))
+    if rows:
+        say_table(["arm", "head", "trained on", *_MEASURES], rows)
+        say(f"  {_LEGEND}")
+    for name in result["arms"]["release"].get("classifier", {}) if settings().verbose else ():
+        say_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
+
+
+def _head_rows(result: dict[str, Any], scored_on: str) -> Iterator[list[Any]]:
+    for arm, found in result["arms"].items():
+        for name in ("regressor", "ridge"):
+            scores = found.get(name, {}).get(scored_on)
+            if scores:
+                means = [scores[measure]["mean"] for measure in _MEASURES]
+                yield [arm, found[name]["head"], round(found["n_train"][scored_on]), *means]
+
+
+def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> Iterator[list[Any]]:
+    for arm, found in result["arms"].items():
+        scores = found.get("classifier", {}).get(name, {}).get(scored_on) or {}
+        for key in ("both", "image", "regressor", "majority"):
+            if key in scores:
+                yield [arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)]

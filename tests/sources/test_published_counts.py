@@ -1,0 +1,140 @@
+"""Counts that were published of whole collections, on generated tables of that size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from affectdata.balance.labelling import add_labels
+from affectdata.balance.recipe import Labels
+from affectdata.records import Record, Reject
+from affectdata.registry import load_plugin
+from affectdata.sources._protocol import Item, ReadOptions
+from affectdata.tree import Tree, read_tree
+
+Plant = Callable[..., Path]
+ARTPHOTO = {
+    "amusement": 101,
+    "anger": 77,
+    "awe": 102,
+    "contentment": 70,
+    "disgust": 70,
+    "excitement": 105,
+    "fear": 115,
+    "sadness": 166,
+}
+ABSTRACT = {  # paintings of which one emotion has most votes
+    "amusement": 25,
+    "anger": 3,
+    "awe": 15,
+    "contentment": 64,
+    "disgust": 18,
+    "excitement": 36,
+    "fear": 36,
+    "sadness": 32,
+}
+EMOTIONS = (
+    *("agreeableness", "anger", "anticipation", "arrogance", "disagreeableness", "disgust", "fear"),
+    *("gratitude", "happiness", "humility", "love", "optimism", "pessimism", "regret", "sadness", "shame"),
+    *("shyness", "surprise", "trust", "neutral"),
+)
+FER_SPLITS = {"Training": 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
+
+
+def read(source: str, root: Path, pictures: Iterable[str] = (), **options: Any) -> list[Item]:
+    """What a source says of the tables under a root, and of pictures that are there by name only."""
+    files = read_tree(root).files if root.is_dir() else ()
+    plugin = load_plugin("sources", source)
+    tree = Tree(root, tuple(sorted([*files, *pictures])))
+    assert plugin.detect(tree)
+    return list(plugin.read(tree, ReadOptions(**options)).items)
+
+
+def records(items: list[Item]) -> list[Record]:
+    return [each for each in items if isinstance(each, Record)]
+
+
+def test_artphoto_806(tmp_path: Path) -> None:
+    words = {**ARTPHOTO, "sad": ARTPHOTO["sadness"]}
+    del words["sadness"]
+    names = [f"a/{word}_{number:04d}.jpg" for word, n in words.items() for number in range(n)]
+    found = records(read("artphoto", tmp_path / "none", names))
+    assert len(found) == 806
+    assert Counter(each.emotion for each in found) == ARTPHOTO
+
+
+def test_abstract_229_untied_of_280(plant: Plant) -> None:
+    header = ("", "Amusement", "Anger", "Awe", "Content", "Disgust", "Excitement", "Fear", "Sad")
+    votes = [
+        [7 * (at == most) + 1 for at in range(8)]
+        for most, n in enumerate(ABSTRACT.values())
+        for _ in range(n)
+    ]
+    votes += [[5, 5, 4, 0, 0, 0, 0, 0]] * (280 - len(votes))
+    names = [f"abstract_{number:04d}.jpg" for number in range(280)]
+    lines = [header, *([name, *row] for name, row in zip(names, votes, strict=True))]
+    table = "\n".join(",".join(f"'{cell}'" for cell in line) for line in lines)
+    found = records(read("abstract", plant({"ABSTRACT_groundTruth.csv": table}), names))
+    counts = Counter(each.emotion for each in found)
+    assert counts.pop(None) == 51 and counts.total() == 229
+    assert counts == ABSTRACT
+
+
+def test_ferplus_35887_of_which_173_have_no_name(plant: Plant) -> None:
+    """And 3 with a name are no face to any rater; one row has nine votes."""
+    uses = [use for use, n in FER_SPLITS.items() for _ in range(n)]
+    votes = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
+    for number, use in enumerate(uses):
+        name = "" if number % 207 == 206 else f"fer{number:07d}.png"
+        no_face = not name or number in (3, 30_000, 35_000)
+        cells = "0,0,0,0,0,0,0,0,0,10" if no_face else f"{4 if number == 10_435 else 5},0,0,3,0,0,0,0,2,0"
+        votes.append(f"{use},{name},{cells}")
+    pixels = ["emotion,pixels,Usage", *(f"4,0 1 2,{use}" for use in uses)]
+    root = plant({"fer2013.csv": "\n".join(pixels), "fer2013new.csv": "\n".join(votes)})
+    items = read("ferplus", root)
+    rejects = [each for each in items if isinstance(each, Reject)]
+    found = records(items)
+    assert (len(found) + len(rejects), len(rejects)) == (35_887, 173 + 3)
+    assert {each.emotion for each in found} == {"neutral"}
+    assert [each.agreement for each in found if each.source_id == "10435"] == [round(4 / 9, 9)]
+    assert Counter(each.split for each in found).keys() == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(("variant", "unlabelled"), [("art", 823), ("image", 929), ("title", 1332)])
+def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelled: int, plant: Plant) -> None:
+    """An emotion at 0.4 or more is a label of the authors' Ag4; so many works have none, by question."""
+    ids = [f"{number:024x}" for number in range(4119)]
+    prefixes = {"Art (image+title): ": 823, "ImageOnly: ": 929, "TitleOnly: ": 1332}
+    header = [
+        "ID",
+        "Style",
+        "Artist",
+        "Title",
+        "Year",
+        *(each + word for each in prefixes for word in EMOTIONS),
+    ]
+    lines = []
+    for number, work in enumerate(ids[:4105]):
+        shares = [[0.4 if number >= n else 0.399] + [0.0] * 19 for n in prefixes.values()]
+        cells = [work, "Modern Art", "A", '"Harbour, at Night"', "1893"]
+        lines.append("\t".join([*cells, *(f"{share:g}" for row in shares for share in row)]))
+    works = [f"{work}\tHarbour\thttps://uploads0.wikiart.org/{work}.jpg" for work in ids]
+    root = plant(
+        {
+            "WikiArt-Emotions-All.tsv": "\r\n".join(["\t".join(header), *lines]),
+            "WikiArt-info.tsv": "\r\n".join(["ID\tTitle\tImage URL", *works]),
+        }
+    )
+    items = read("wikiart_emotions", root, [f"{work}.jpg" for work in ids[:4105]], variant=variant)
+    found = records(items)
+    assert len(found) == 4105
+    assert [each.text for each in items if getattr(each, "kind", "") == "unrated"] == [
+        "14 works of WikiArt-info.tsv were not rated"
+    ]
+    table = pa.table({f"emotion_{word}": [each.emotions[word] for each in found] for word in EMOTIONS})
+    assert add_labels(table, Labels(at_least=0.4))["label"].null_count == unlabelled
