@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -28,6 +29,12 @@ _ODD = np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)  # a mirror changes the sign o
 def file_hash(data: bytes) -> str:
     """Return the SHA-256 of a file's bytes, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, which is never whole in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pixel_hash(rgb: np.ndarray) -> str:

@@ -31,7 +31,7 @@ from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, manifest_schema
 from affectdata.sources._protocol import Link, ReadOptions, Source, check_options
 from affectdata.split import adopt_splits
-from affectdata.tables import read_columns, write_parts, write_table
+from affectdata.tables import STREAM_ROWS, open_table, write_batches, write_table
 from affectdata.tree import Tree, is_junk, read_tree
 from affectdata.workers import default_workers
 
@@ -59,8 +59,7 @@ class IngestResult:
         """Run SQL over `rejects`, or over some columns as `manifest`, without reading the others."""
         tables = {"rejects": self.rejects}
         if columns:
-            parts = read_columns(self.path, KIND, list(columns), check=False)
-            tables["manifest"] = pa.concat_tables(parts)
+            tables["manifest"] = open_table(self.path, KIND).select(columns)
         return query_tables(tables, query)
 
     @property
@@ -234,14 +233,15 @@ def write_tables(
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     if splits is not None:
         rows = _keep_splits(rows, splits, path, items.findings)
-    return path, write_parts(rows, schema, path, KIND, metadata)
+    return path, write_batches(rows, schema, path, KIND, metadata)
 
 
 def _notice(path: Path, edges: pa.Table, items: Items) -> Iterator[Finding]:
     """Find what a person should look at in the manifest at `path`."""
+    stored = open_table(path, KIND)
 
     def parts(*columns: str) -> Iterator[pa.Table]:
-        return read_columns(path, KIND, list(columns), check=False)
+        return (pa.Table.from_batches([each]) for each in stored.to_batches(STREAM_ROWS, columns))
 
     yield from compare_index(items.info.name, (part["image_id"] for part in parts("image_id")))
     yield from find_far_apart(parts("image_id", "path", *RATINGS), edges)
@@ -255,11 +255,13 @@ def _read_splits(path: Path, findings: list[Finding]) -> pa.Table | None:
     if not path.is_file():
         return None
     try:
-        parts = list(read_columns(path, KIND, ["image_id", "split", FOLD.name]))
+        stored = open_table(path, KIND)
     except AffectdataError as error:
         findings.append(Finding("replaced", f"{path} could not be read and is replaced: {error.what}"))
         return None
-    splits = pa.concat_tables(part.filter(pc.is_valid(part["split"])) for part in parts)
+    names = [name for name in ("image_id", "split", FOLD.name) if name in stored.column_names]
+    splits = stored.select(names)
+    splits = splits.filter(pc.is_valid(splits["split"]))
     return splits if len(splits) or FOLD.name in splits.column_names else None
 
 

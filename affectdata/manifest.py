@@ -22,7 +22,7 @@ from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, U
 from affectdata.hashing import file_hash
 from affectdata.picture_bytes import file_of, read_picture
 from affectdata.schema import FOLD, manifest_schema
-from affectdata.tables import locked_folder, read_json, read_table, write_json, write_table
+from affectdata.tables import Rows, locked_folder, open_table, read_json, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,18 +38,24 @@ _NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parqu
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of one source (`table`, Arrow), what holds for all of them (`metadata`), and where they are.
+    """The rows of one source, what holds for all of them (`metadata`), and where they are.
 
-    `roots` are the folders of pictures given by hand, by source; they win over every other way.
+    `rows` are in memory or in their file; `table` reads them all. `roots` are the folders of pictures given
+    by hand, by source; they win over every other way.
     """
 
-    table: pa.Table = field(repr=False)
+    rows: Rows = field(repr=False)
     metadata: dict[str, Any] = field(repr=False)
     path: Path
     roots: Mapping[str, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.rows.num_rows)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows and columns (schema.manifest_schema), in memory."""
+        return self.rows.select(self.rows.column_names)
 
     @property
     def name(self) -> str:
@@ -64,7 +70,7 @@ class Manifest:
     @cached_property
     def sources(self) -> list[str]:
         """The sources of its rows, sorted."""
-        return sorted(pc.unique(self.table["source"]).to_pylist())
+        return sorted(pc.unique(self.rows.select(["source"])["source"]).to_pylist())
 
     @property
     def parts(self) -> list[dict[str, Any]]:
@@ -120,13 +126,15 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         ManifestError: no such file, not a manifest, or of a newer schema.
         IntegrityError: its rows are not those that were written.
     """
-    table, metadata = read_table(Path(path), KIND)
-    expected = manifest_schema(metadata["emotions"], folds=FOLD.name in table.column_names)
-    if not table.schema.equals(expected):
+    rows = open_table(Path(path), KIND)
+    expected = manifest_schema(rows.metadata["emotions"], folds=FOLD.name in rows.column_names)
+    if not rows.schema.equals(expected):
         raise ManifestError(
             "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"
         )
-    return Manifest(table, metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()})
+    return Manifest(
+        rows, rows.metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()}
+    )
 
 
 def check_name(name: str) -> None:
@@ -244,11 +252,10 @@ def load_others(
     where: dict[str, Path] = {}
     for path in find_manifests(folder):
         manifest = load_manifest(path)
-        sources = sorted(manifest.table["source"].unique().to_pylist())
-        if own & set(sources):
+        if own & set(manifest.sources):
             continue
         try:
-            where |= find_roots(sources, folder, roots)
+            where |= find_roots(manifest.sources, folder, roots)
         except PicturesNotFound as error:
             say(f"note: {path.stem} is left out: {error.what}")
         else:

@@ -6,13 +6,16 @@ A plan is a pure function of the manifests' rows and the recipe; nothing here op
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from affectdata.hashing import stable_seed
+from affectdata.draws import HEAD, copy_seeds, id_keys
+
+_SHORTEST = 2  # a dash and a digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,19 @@ class BinCount:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`table` (schema.PLAN) sorted by image_id and copy; `bins` and `cells` in the order of the bins."""
+    """`table` sorted by image_id and copy; `bins` and `cells` in the order of the bins.
+
+    It has the columns of schema.PLAN, those of repeated words as dictionaries: so each id is there once.
+    """
 
     table: pa.Table
     bins: list[BinCount]
     cells: list[CellCount]
+
+    @property
+    def rows(self) -> pa.Array:
+        """The row of each output picture in the table that the plan was made from."""
+        return self.table["image_id"].combine_chunks().indices
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as plain data."""
@@ -83,17 +94,30 @@ def imbalance_ratio(counts: list[int]) -> float | None:
     return round(max(some) / min(some), 6) if some else None
 
 
-def effective_size(copies: list[int]) -> float:
+def effective_size(copies: Sequence[int] | np.ndarray) -> float:
     """Return (Σc)² / Σc² over the number of copies of each picture; 0 if there is none."""
-    squares = sum(count * count for count in copies)
-    return round(sum(copies) ** 2 / squares, 6) if squares else 0.0
+    counts = np.asarray(copies, np.int64)
+    squares = int((counts**2).sum())
+    return round(int(counts.sum()) ** 2 / squares, 6) if squares else 0.0
+
+
+def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
+    """Return the keys of output pictures: the head of their picture's id (`id_heads`), "-", the copy."""
+    ends = np.array([f"-{copy}" for copy in range(int(copies.max(initial=0)) + 1)], "S")
+    text = np.empty((len(heads), HEAD + ends.itemsize), np.uint8)
+    text[:, :HEAD] = heads.view(np.uint8).reshape(-1, HEAD)
+    text[:, HEAD:] = ends[copies].view(np.uint8).reshape(-1, ends.itemsize)
+    stops = np.cumsum(HEAD + np.strings.str_len(ends)[copies])
+    data = text if ends.itemsize == _SHORTEST else text[text > 0]  # numpy fills shorter ones with zeros
+    offsets = np.concatenate([[0], stops]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(heads), pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 def sample_id(image_id: str, copy: int) -> str:
-    """Return the key of an output picture: the first 16 hex digits of its picture's id, "-", the copy."""
-    return f"{image_id[:16]}-{copy}"
+    """Return the key of one output picture (`sample_ids`)."""
+    return f"{image_id[:HEAD]}-{copy}"
 
 
 def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
-    """Return the seed of one output picture; adding rows or workers changes no other row's."""
-    return stable_seed(recipe_seed, image_id, copy)
+    """Return the seed of one output picture (`draws.copy_seeds`)."""
+    return int(copy_seeds(recipe_seed, id_keys(np.array([image_id[:HEAD]], "S")), np.array([copy]))[0])

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.draws import id_heads, id_keys, id_ranks
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.folds import put_folds
-from affectdata.hashing import hash_ranks
 from affectdata.schema import FOLD
 
 SPLITS = ("train", "val", "test")
@@ -37,12 +37,16 @@ def assign_splits(
     group_of = _group_codes(table)
     shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
     side = _deal(table, group_of, levels, shares, seed, _kept(table, group_of))
-    names = pa.array([SPLITS[index] for index in side], pa.string())
+    names = pa.array(SPLITS).take(pa.array(side))
     return table.set_column(table.column_names.index("split"), "split", names)
 
 
 def _group_codes(table: pa.Table) -> np.ndarray:
-    return np.unique(np.array(table["group_id"].to_pylist()), return_inverse=True)[1]
+    return np.unique(_group_keys(table), return_inverse=True)[1]
+
+
+def _group_keys(table: pa.Table) -> np.ndarray:
+    return id_keys(id_heads(table["group_id"]))
 
 
 def _deal(
@@ -54,10 +58,10 @@ def _deal(
     side: np.ndarray,
 ) -> np.ndarray:
     """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
-    order = np.argsort(np.array(table["image_id"].to_pylist(), str))
+    order = pc.sort_indices(table["image_id"]).to_numpy()
     state = _Shares([np.zeros(len(side), np.int64), *levels], shares)
     state.declare(np.flatnonzero(side != _FREE), side)
-    ranks = hash_ranks(seed, table["group_id"])
+    ranks = id_ranks(seed, _group_keys(table))
     sizes = np.bincount(group_of, minlength=1)
     free = order[side[order] == _FREE]
     for rows in _by_group(free[sizes[group_of[free]] > 1], group_of, sizes, ranks):
@@ -174,19 +178,24 @@ def adopt_splits(table: pa.Table, earlier: pa.Table) -> pa.Table:
     return put_folds(table, pc.coalesce(table[FOLD.name], fold) if FOLD.name in table.column_names else fold)
 
 
-def split_distance(codes: np.ndarray, part_of: np.ndarray) -> dict[str, float]:
+def split_distance(codes: np.ndarray, part_of: pa.ChunkedArray) -> dict[str, float]:
     """Return how far the shares of `codes` in each part are from the whole's: total variation, 0–1.
 
     `part_of` names the part of each row: its split, or its fold.
     """
+    parts = part_of.combine_chunks().dictionary_encode()
     n_codes = int(codes.max(initial=0)) + 1
-    whole = np.bincount(codes, minlength=n_codes) / max(1, len(codes))
-    distances = {}
-    for name in np.unique(part_of):
-        part = codes[part_of == name]
-        share = np.bincount(part, minlength=n_codes) / len(part)
-        distances[str(name)] = round(float(np.abs(share - whole).sum() / 2), 6)
-    return distances
+    counts = np.bincount(
+        parts.indices.to_numpy() * n_codes + codes, minlength=len(parts.dictionary) * n_codes
+    )
+    counts = counts.reshape(-1, n_codes)
+    whole = counts.sum(axis=0) / max(1, len(codes))
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    distances = (np.abs(shares - whole).sum(axis=1) / 2).tolist()
+    return {
+        str(name): round(each, 6)
+        for name, each in sorted(zip(parts.dictionary.to_pylist(), distances, strict=True))
+    }
 
 
 def _by_group(

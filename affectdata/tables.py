@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +23,10 @@ import pyarrow.parquet as pq
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
-_ROW_GROUP = 1 << 14
+_ROW_GROUP = 1 << 14  # a look-up by image_id reads one
 _DIGEST_ROWS = 1 << 16
+STREAM_ROWS = 1 << 13  # held at once where a table is read in parts
+_BUFFER = 1 << 16  # bytes
 
 
 @contextmanager
@@ -104,27 +108,33 @@ def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, A
     pyarrow. `metadata` goes under the one key `affectdata`, with `kind`, schema version and digest.
     """
     digest = table_digest(table)
-    _write(path, [table], _with_metadata(table.schema, digest, kind, metadata))
+    with replace_file(path) as temporary:
+        _write(temporary, [table], _with_metadata(table.schema, digest, kind, metadata))
     return digest
 
 
-def write_parts(
-    parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: str, metadata: Mapping[str, Any]
+def write_batches(
+    batches: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: Path,
+    kind: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write tables one after the other as `write_table` writes one; memory holds one of them at a time.
+    """Write a table that comes in parts, however it is cut, to the bytes of `write_table`; return its digest.
 
-    All but the last must fill their row groups. The digest goes by columns and stands in the file, so that
-    the rows are written to a file without a name first, and read from there column by column.
+    The digest goes by columns and stands in the file, so that the rows are written to a file without a name
+    first and read from there column by column: they are never held.
     """
-    with TemporaryFile() as rows:
-        with pq.ParquetWriter(rows, schema, compression="lz4", use_dictionary=False) as writer:
-            for part in parts:
-                writer.write_table(part.combine_chunks(), row_group_size=_ROW_GROUP)
+    with replace_file(path) as temporary, TemporaryFile(dir=path.parent) as spool:
+        with pq.ParquetWriter(spool, schema, compression="lz4", use_dictionary=False) as writer:
+            for part in _rechunk(batches, schema, _ROW_GROUP):
+                writer.write_table(part, row_group_size=_ROW_GROUP)
                 del part  # before the next one is made
-        rows.seek(0)
-        with pq.ParquetFile(rows) as file:
+        spool.seek(0)
+        with pq.ParquetFile(spool, buffer_size=_BUFFER) as file:
             digest = _file_digest(file)
-            _write(path, _row_groups(file), _with_metadata(schema, digest, kind, metadata))
+            groups = (file.read_row_group(at, use_threads=False) for at in range(file.num_row_groups))
+            _write(temporary, groups, _with_metadata(schema, digest, kind, metadata))
     return digest
 
 
@@ -138,36 +148,107 @@ def _with_metadata(
 
 def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
     # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
-    with (
-        replace_file(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
-    ):
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
         for part in parts:
             part = part.replace_schema_metadata(schema.metadata).combine_chunks()
             writer.write_table(part, row_group_size=_ROW_GROUP)
             del part
 
 
-def _row_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    for group in range(file.num_row_groups):
-        yield file.read_row_group(group, columns=columns, use_threads=False)
+def same_rows(one: Iterable[pa.Table], other: Iterable[pa.Table], schema: pa.Schema) -> bool:
+    """Compare two tables that come in parts, however each is cut."""
+    pairs = zip_longest(*(_rechunk(each, schema, STREAM_ROWS) for each in (one, other)))
+    return all(left is not None and right is not None and left.equals(right) for left, right in pairs)
 
 
-@contextmanager
-def _open(path: Path, kind: str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
-    """Open a table that was written here; anything that Parquet says of it is a ManifestError."""
+def _rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of `n_rows`, the last one shorter; without rows, one empty table."""
+    held, n_parts = schema.empty_table(), 0
+    for batch in batches:
+        held = pa.concat_tables([held, batch.cast(schema)])
+        while len(held) >= n_rows:
+            yield held.slice(0, n_rows).combine_chunks()
+            held, n_parts = held.slice(n_rows), n_parts + 1
+    if len(held) or not n_parts:
+        yield held.combine_chunks()
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table in a Parquet file of ours, read as far as it is asked for; `metadata` is the file's."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+    metadata: dict[str, Any]
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of its columns, in order."""
+        return list(self.schema.names)
+
+    def select(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns."""
+        with pq.ParquetFile(self.path) as file:
+            return (
+                file.read(columns=list(columns), use_threads=False)
+                .replace_schema_metadata(None)
+                .select(list(columns))
+            )
+
+    def to_batches(
+        self, max_chunksize: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read it (or some columns) from the first row to the last, a few rows at a time."""
+        with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
+            yield from file.iter_batches(max_chunksize, columns=columns and list(columns), use_threads=False)
+
+
+Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
+
+
+def open_table(path: Path, kind: str) -> StoredTable:
+    """Open a table that `write_table` or `write_batches` wrote, without keeping it; the digest is checked.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
     try:
-        with pq.ParquetFile(path) as file:  # one file: `pq.read_table` would read a folder as one table
-            yield file, _read_metadata(file.metadata.metadata or {}, path, kind)
+        with pq.ParquetFile(path, buffer_size=_BUFFER) as file:  # `pq.read_table` reads a folder too
+            metadata = _metadata(file, path, kind)
+            schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+            digest = _file_digest(file)
     except (OSError, pa.ArrowException) as error:
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
         )
         raise ManifestError(what, where=str(path)) from error
+    if digest != metadata["digest"]:
+        raise IntegrityError(
+            f"the rows of {path.name} are not those that were written",
+            where=str(path),
+            fix="make the file anew",
+        )
+    return StoredTable(path, schema, n_rows, metadata)
 
 
-def _read_metadata(found: Mapping[bytes, bytes], path: Path, kind: str) -> dict[str, Any]:
-    packed = found.get(METADATA_KEY)
+def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a whole table (`open_table`), and its metadata.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    stored = open_table(path, kind)
+    return stored.select(stored.column_names), stored.metadata
+
+
+def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
+    packed = (file.metadata.metadata or {}).get(METADATA_KEY)
     if packed is None:
         raise ManifestError(
             f"{path.name} carries no affectdata metadata",
@@ -188,39 +269,16 @@ def _read_metadata(found: Mapping[bytes, bytes], path: Path, kind: str) -> dict[
     return metadata
 
 
-def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a table that `write_table` wrote, and its metadata; the digest is checked.
+def _file_digest(file: pq.ParquetFile) -> str:
+    """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
+    schema = file.schema_arrow
 
-    Raises:
-        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
-        IntegrityError: the rows are not those that were written.
-    """
-    with _open(path, kind) as (file, metadata):
-        table = file.read().replace_schema_metadata(None)
-    _compare(table_digest(table), metadata, path)
-    return table, metadata
+    def parts(name: str) -> Iterator[pa.Table]:
+        batches = file.iter_batches(STREAM_ROWS, columns=[name], use_threads=False)
+        tables = (pa.Table.from_batches([each]) for each in batches)
+        return _rechunk(tables, pa.schema([schema.field(name)]), _DIGEST_ROWS)
 
-
-def read_columns(path: Path, kind: str, columns: list[str], check: bool = True) -> Iterator[pa.Table]:
-    """Yield some columns of a table, a row group at a time; those that it lacks are left out.
-
-    Raises:
-        ManifestError, IntegrityError: as `read_table`, before the first rows.
-    """
-    with _open(path, kind) as (file, metadata):
-        if check:
-            _compare(_file_digest(file), metadata, path)
-        for part in _row_groups(file, [name for name in columns if name in file.schema_arrow.names]):
-            yield part.replace_schema_metadata(None)
-
-
-def _compare(digest: str, metadata: Mapping[str, Any], path: Path) -> None:
-    if digest != metadata["digest"]:
-        raise IntegrityError(
-            f"the rows of {path.name} are not those that were written",
-            where=str(path),
-            fix="make the file anew",
-        )
+    return _digest(schema, file.metadata.num_rows, parts)
 
 
 def table_digest(table: pa.Table) -> str:
@@ -229,49 +287,36 @@ def table_digest(table: pa.Table) -> str:
     Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
     """
 
-    def blocks(name: str) -> Iterator[pa.ChunkedArray]:
-        for start in range(0, len(table), _DIGEST_ROWS):
-            yield table.column(name).slice(start, _DIGEST_ROWS)
+    def parts(name: str) -> Iterator[pa.Table]:
+        return (table.select([name]).slice(at, _DIGEST_ROWS) for at in range(0, len(table), _DIGEST_ROWS))
 
-    return _digest(table.schema, len(table), blocks)
-
-
-def _file_digest(file: pq.ParquetFile) -> str:
-    """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
-
-    def blocks(name: str) -> Iterator[pa.ChunkedArray]:
-        held = pa.chunked_array([], file.schema_arrow.field(name).type)
-        for part in _row_groups(file, [name]):
-            held = pa.chunked_array([*held.chunks, *part[name].chunks])
-            while len(held) >= _DIGEST_ROWS:
-                yield held.slice(0, _DIGEST_ROWS)
-                held = held.slice(_DIGEST_ROWS)
-        yield held
-
-    return _digest(file.schema_arrow, file.metadata.num_rows, blocks)
+    return _digest(table.schema, len(table), parts)
 
 
-def _digest(schema: pa.Schema, n_rows: int, blocks: Callable[[str], Iterable[pa.ChunkedArray]]) -> str:
+def _digest(
+    schema: pa.Schema, n_rows: int, parts: Callable[[str], Iterable[pa.Table | pa.RecordBatch]]
+) -> str:
+    """Hash column after column; `parts` gives one in slices of `_DIGEST_ROWS`."""
     digest = hashlib.sha256()
     for field in schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind):
             raise TypeError(f"the column {field.name} is not flat: {kind}")
         digest.update(f"{field.name}:{kind}:{n_rows};".encode())
-        for block in blocks(field.name):
-            _update_digest(digest, block.cast(kind))
+        for part in parts(field.name):
+            _update_digest(digest, part.column(0).cast(kind))
     return digest.hexdigest()
 
 
-def _update_digest(digest: Any, part: pa.ChunkedArray) -> None:
-    digest.update(np.packbits(pc.is_valid(part).to_numpy()).tobytes())
-    if pa.types.is_string(part.type):
-        part = pc.fill_null(part, "") if part.null_count else part
-        digest.update(pc.binary_length(part).cast(pa.int64()).to_numpy().tobytes())
-        for chunk in part.chunks:
-            _, ends, text = chunk.buffers()
-            first, last = np.frombuffer(ends, np.int32)[[chunk.offset, chunk.offset + len(chunk)]]
-            digest.update(memoryview(text)[first:last] if last > first else b"")
+def _update_digest(digest: Any, part: pa.Array | pa.ChunkedArray) -> None:
+    array = part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
+    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_string(array.type):
+        filled = array.fill_null("").cast(pa.large_binary())
+        digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
+        starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
+        if len(filled):  # all values lie behind each other
+            digest.update(memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]])
     else:
-        values = pc.fill_null(part, pa.scalar(0).cast(part.type)).to_numpy()
+        values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
         digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0

@@ -18,7 +18,7 @@ import pyarrow as pa
 import simplejpeg
 from _bench import compare, make_pictures, parse_options, write_section
 
-from affectdata.balance.publish import _BATCH, WriteSamples
+from affectdata.balance.journal import WriteSamples, _batches
 from affectdata.balance.recipe import find_recipe, read_recipe
 from affectdata.balance.render import RenderSamples
 from affectdata.manifest import Pictures
@@ -32,8 +32,7 @@ def ours(root: Path, table: pa.Table, out: Path) -> None:
     """Render as `balance` does."""
     recipe = read_recipe(find_recipe("valence_bins"))
     write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
-    batches = (table.slice(start, _BATCH) for start in range(0, len(table), _BATCH))
-    for _ in map_ordered(write, batches, default_workers()):
+    for _ in map_ordered(write, _batches(table), default_workers()):
         pass
 
 

@@ -29,7 +29,7 @@ from affectdata.release import (
 from affectdata.schema import manifest_schema
 from affectdata.sources.gaped import INFO
 from affectdata.split import SPLITS
-from affectdata.tables import read_table, table_digest, write_table
+from affectdata.tables import read_table, table_digest, write_batches
 
 FLIP = [{"HorizontalFlip": {"p": 1.0}}]
 
@@ -138,12 +138,12 @@ def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Relea
             (folder / row["file_name"]).parent.mkdir(exist_ok=True)
             (folder / old).rename(folder / row["file_name"])
     table = pa.Table.from_pylist(rows, schema=table.schema)
-    write_table(table, folder / TABLE_FILE, KIND, {"release": metadata["release"]})
+    write_batches([table], table.schema, folder / TABLE_FILE, KIND, {"release": metadata["release"]})
     for split in SPLITS:
         (folder / split / METADATA_FILE).unlink(missing_ok=True)
-        part = split_metadata(table, split)
-        if len(part):
-            write_table(part, folder / split / METADATA_FILE, METADATA_KIND)
+        parts = list(split_metadata(table, split))
+        if any(map(len, parts)):
+            write_batches(parts, table.schema, folder / split / METADATA_FILE, METADATA_KIND)
     reseal(folder)
     return open_release(folder)
 

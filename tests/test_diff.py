@@ -30,7 +30,7 @@ def changed(release: Release, change: Callable[[Rows], Any]) -> Release:
     """The same release with other rows."""
     rows = release.table.to_pylist()
     change(rows)
-    return replace(release, table=pa.Table.from_pylist(rows, schema=release.table.schema))
+    return replace(release, rows=pa.Table.from_pylist(rows, schema=release.table.schema))
 
 
 def diff_of(release: Release, change: Callable[[Rows], Any]) -> tuple[ReleaseDiff, dict[str, Any]]:
@@ -120,7 +120,7 @@ def test_labels_that_only_some_releases_have_count(release: Release, column: str
 
     def with_column(first: Any) -> Release:
         values = pa.array([first] + [one] * (len(release.table) - 1), kind)
-        return replace(release, table=release.table.append_column(column, values))
+        return replace(release, rows=release.table.append_column(column, values))
 
     first, *_ = ids = release.table["sample_id"].to_pylist()
     found = diff_releases(with_column(one), with_column(other))
@@ -132,7 +132,7 @@ def test_labels_that_only_some_releases_have_count(release: Release, column: str
     found = diff_releases(release, with_column(None))
     assert len(found.relabelled) == len(ids) - 1
     empty = release.table.append_column(column, pa.nulls(len(ids), kind))
-    assert diff_releases(release, replace(release, table=empty)).step == "none"
+    assert diff_releases(release, replace(release, rows=empty)).step == "none"
 
 
 def test_another_file_from_the_same_picture_is_major(release: Release) -> None:

@@ -531,7 +531,7 @@ def test_a_full_disk_between_two_tables_leaves_each_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(ingest_module, "write_parts", full)
+        patch.setattr(ingest_module, "write_batches", full)
         ingest(gaped_copy, out=out, replace=True)
     assert load_manifest(out / "gaped.parquet").digest == before.digest
     assert ingest(gaped_copy, out=out, replace=True).counts["kept"] == 17

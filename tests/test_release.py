@@ -20,17 +20,10 @@ import yaml
 import affectdata
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.plan import copy_seed, sample_id
-from affectdata.release import (
-    KIND,
-    check_files,
-    check_lineage,
-    check_release,
-    newest_release,
-    open_release,
-    require_sound,
-)
-from affectdata.schema import PLAN, manifest_schema, release_schema
+from affectdata.release import KIND, newest_release, open_release
+from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
 from affectdata.tables import read_table, write_table
+from affectdata.verify import check_files, check_lineage, check_release, require_sound
 from tests.made import forge, publish, reseal
 
 Rows = list[dict[str, Any]]
@@ -76,7 +69,7 @@ def test_a_folder_that_is_not_finished_is_no_release(folder: Path, tmp_path: Pat
         assert "balance" in caught.value.fix
 
 
-@pytest.mark.parametrize("info", ["[]", "{}", '{"schema": "affectdata/release/2"}', "no json"])
+@pytest.mark.parametrize("info", ["[]", "{}", '{"schema": "affectdata/release/3"}', "no json"])
 def test_a_release_json_of_another_form_is_refused(folder: Path, info: str) -> None:
     (folder / "release.json").write_text(info)
     with pytest.raises(ManifestError, match=r"release\.json"):
@@ -170,7 +163,7 @@ def test_an_edited_table_does_not_open(folder: Path) -> None:
     frame = table.to_pandas()
     frame.loc[0, "valence"] += 1
     edited = pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False)
-    packed = pa.parquet.read_schema(folder / "manifest.parquet").metadata
+    packed = {METADATA_KEY: pa.parquet.read_metadata(folder / "manifest.parquet").metadata[METADATA_KEY]}
     pa.parquet.write_table(edited.replace_schema_metadata(packed), folder / "manifest.parquet")
     with pytest.raises(IntegrityError, match="are not those that were written"):
         open_release(folder)

@@ -136,7 +136,7 @@ def test_no_rows_are_no_trouble() -> None:
 
 def test_a_hundred_thousand_rows_in_groups_and_alone() -> None:
     n = 100_000
-    ids = [f"{at:064x}" for at in range(n)]
+    ids = [image_id(str(at)) for at in range(n)]
     groups = [ids[at // 3 * 3] if at < 30_000 else ids[at] for at in range(n)]
     table = pa.table({"image_id": ids, "group_id": groups, "split": pa.nulls(n, pa.string())})
     cells = np.arange(n) * 60 // n

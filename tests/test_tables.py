@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from affectdata import tables
 from affectdata.errors import InputError, IntegrityError, ManifestError
 from affectdata.schema import METADATA_KEY
 from affectdata.tables import (
-    read_columns,
+    StoredTable,
+    open_table,
     read_json,
     read_table,
     replace_file,
+    same_rows,
     table_digest,
+    write_batches,
     write_json,
-    write_parts,
     write_table,
     write_text,
 )
@@ -50,6 +53,73 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
 @pytest.fixture
 def table() -> pa.Table:
     return as_table([{"name": f"n{i}", "value": i / 4, "count": i} for i in range(10)])
+
+
+# --- in parts
+
+
+cuts_of = st.lists(st.integers(0, 12), max_size=4)
+
+
+def cut(table: pa.Table, cuts: list[int]) -> Iterator[pa.Table]:
+    bounds = [0, *sorted(min(cut, len(table)) for cut in cuts), len(table)]
+    return (table.slice(low, high - low) for low, high in itertools.pairwise(bounds))
+
+
+@given(rows_of, cuts_of, st.sampled_from([1, 3, 5]))
+def test_a_table_in_parts_is_written_as_the_whole_is(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], cuts: list[int], n: int
+) -> None:
+    table, folder = as_table(rows), tmp_path_factory.mktemp("parts")
+    path, whole = folder / "t.parquet", folder / "whole.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_ROW_GROUP", n)
+        digest = write_batches(cut(table, cuts), SCHEMA, path, "made", {"note": "x"})
+        assert digest == write_table(table, whole, "made", {"note": "x"}) == table_digest(table)
+        assert path.read_bytes() == whole.read_bytes()
+    stored = open_table(path, "made")
+    assert (stored.metadata["note"], len(stored)) == ("x", len(rows))
+    assert pa.Table.from_batches(stored.to_batches(4), SCHEMA).equals(table)
+    assert stored.select(["count", "name"]).equals(table.select(["count", "name"]))
+    assert read_table(path, "made")[0].equals(table)
+
+
+@given(rows_of, rows_of, cuts_of, cuts_of)
+def test_tables_in_parts_are_the_same_if_their_rows_are(
+    rows: list[dict[str, Any]], others: list[dict[str, Any]], cuts: list[int], more: list[int]
+) -> None:
+    table = as_table(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "STREAM_ROWS", 2)
+        assert same_rows(cut(table, cuts), cut(table, more), SCHEMA)
+        other = as_table(others)
+        assert same_rows(cut(table, cuts), cut(other, more), SCHEMA) == table.equals(other)
+
+
+@pytest.mark.parametrize("change", ["value", "order", "null"])
+def test_other_rows_do_not_open(tmp_path: Path, table: pa.Table, change: str) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(table, path, "made")
+    kept = {METADATA_KEY: pq.read_metadata(path).metadata[METADATA_KEY]}
+    rows = table.to_pylist()
+    if change == "order":
+        rows.reverse()
+    else:
+        rows[3]["count"] = None if change == "null" else 77
+    pq.write_table(as_table(rows).replace_schema_metadata(kept), path)
+    with pytest.raises(IntegrityError, match="are not those that were written"):
+        open_table(path, "made")
+
+
+def test_what_is_read_is_what_is_asked_for(tmp_path: Path, table: pa.Table) -> None:
+    """An opened table holds no rows; a column that nobody asks for is never decoded twice."""
+    write_table(table, tmp_path / "t.parquet", "made")
+    before = pa.total_allocated_bytes()
+    stored = open_table(tmp_path / "t.parquet", "made")
+    assert pa.total_allocated_bytes() == before
+    assert isinstance(stored, StoredTable) and stored.schema == SCHEMA
+    assert {batch.num_rows for batch in stored.to_batches(4)} == {4, 2}
+    assert [batch.schema.names for batch in stored.to_batches(10, ["value"])] == [["value"]]
 
 
 # --- writing
@@ -306,18 +376,6 @@ def test_parts_are_written_as_one_table_is(tmp_path: Path) -> None:
     digest = write_table(table, tmp_path / "whole.parquet", "manifest", {"name": "x"})
     parts = [table.slice(at, 3 * tables._ROW_GROUP) for at in range(0, n, 3 * tables._ROW_GROUP)]
     path = tmp_path / "parts.parquet"
-    assert write_parts(parts, table.schema, path, "manifest", {"name": "x"}) == digest
+    assert write_batches(parts, table.schema, path, "manifest", {"name": "x"}) == digest
     assert path.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert table_digest(table.combine_chunks()) == digest == read_table(path, "manifest")[1]["digest"]
-    columns = pa.concat_tables(read_columns(path, "manifest", ["few", "absent"]))
-    assert columns.equals(table.select(["few"]))
-
-
-def test_columns_of_a_table_whose_rows_were_changed_are_refused(tmp_path: Path, table: pa.Table) -> None:
-    path = tmp_path / "a.parquet"
-    write_table(table, path, "manifest")
-    metadata = pq.read_schema(path).metadata
-    pq.write_table(table.slice(1).replace_schema_metadata(metadata), path)
-    with pytest.raises(IntegrityError, match="not those that were written"):
-        list(read_columns(path, "manifest", table.column_names[:1]))
-    assert len(list(read_columns(path, "manifest", table.column_names[:1], check=False))) == 1

@@ -15,6 +15,7 @@ def data_card(info: dict[str, Any]) -> str:
         "",
         *_table(("split", "pictures"), sorted(info["rows"].items())),
         "",
+        *_empty(info["rows"]),
         "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
         "",
         *_folds(info["folds"]),
@@ -46,6 +47,12 @@ def data_card(info: dict[str, Any]) -> str:
         "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _empty(rows: dict[str, int]) -> list[str]:
+    names = " and ".join(name for name, n in sorted(rows.items()) if not n)
+    said = f"The recipe asks for {names}, but no picture is in it: there are too few groups."
+    return [said, ""] if names else []
 
 
 def _folds(n: int | None) -> list[str]:

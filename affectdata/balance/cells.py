@@ -65,6 +65,8 @@ def _cut(
 
 def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
     """Return which rows are of the recipe's own sources, not filled in from others."""
+    if not recipe.balance.fill_from:
+        return np.ones(table.num_rows, bool)
     filled = pc.is_in(table["source"], pa.array(recipe.balance.fill_from, pa.string()))
     return np.asarray(pc.invert(filled).to_numpy())
 
@@ -137,21 +139,29 @@ def _interval_labels(edges: list[float]) -> list[str]:
 
 def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Return a code per row and the labels in their sorted order."""
-    as_text = values.cast(pa.string())
-    words = sorted(pc.unique(as_text).to_pylist())
-    codes = pc.index_in(as_text, pa.array(words, pa.string()))
-    return codes.to_numpy().astype(np.int64), words
+    found = values.cast(pa.string()).combine_chunks().dictionary_encode()
+    return _sorted_codes(found.indices, found.dictionary.to_pylist())
+
+
+def _sorted_codes(codes: pa.Array, labels: list[str]) -> tuple[np.ndarray, list[str]]:
+    place = np.empty(len(labels), np.int64)
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    place[order] = np.arange(len(labels))
+    return place[codes.to_numpy()], [labels[at] for at in order]
 
 
 def _strata(table: pa.Table, recipe: Recipe, own: pa.Array) -> tuple[np.ndarray, list[str]]:
     """Cross the strata; only combinations that occur get a code."""
     if not recipe.strata:
         return np.zeros(table.num_rows, np.int64), [_ALL]
-    parts = []
-    for column, bins in recipe.strata_bins.items():
-        codes, labels, _ = _cut(table, column, bins, own)
-        parts.append(pa.array(labels, pa.string()).take(pa.array(codes)))
-    return _codes(pa.chunked_array([pc.binary_join_element_wise(*parts, _SEPARATOR)]))
+    codes, labels = np.zeros(table.num_rows, np.int64), [""]
+    for number, (column, bins) in enumerate(recipe.strata_bins.items()):
+        more, words, _ = _cut(table, column, bins, own)
+        there = pa.array(codes * len(words) + more).dictionary_encode()
+        pairs = (divmod(each, len(words)) for each in there.dictionary.to_pylist())
+        crossed = [labels[at] + _SEPARATOR * (number > 0) + words[word] for at, word in pairs]
+        codes, labels = _sorted_codes(there.indices, crossed)
+    return codes, labels
 
 
 def _cell_name(recipe: Recipe, bin_label: str, stratum: str) -> str:

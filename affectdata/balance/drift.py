@@ -15,63 +15,79 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from affectdata.hashing import hash_ranks, perceptual_hashes
+from affectdata.hashing import hash_ranks
 
 FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
-_SIDE_PX = 96  # features but sharpness are taken at this short side
+_SIDE_PX = 96  # features but sharpness are taken at about this short side
 _HUE = FEATURES.index("hue")
 _LEAST_CHROMA = 2.0  # percent; a mean colour with less is grey, and has no hue
 _EDGE = 60.0  # gradient magnitude that counts as an edge
 _FOLDS = 5
 _RIDGE = 1.0
 _RESAMPLES = 200
-_NEAR_BITS = 2  # pHash distance up to which a copy is nearly its parent or sibling
+_NEAR_BITS = 2  # distance of two difference hashes up to which a copy is nearly its parent or sibling
 
 LOOKS = pa.schema(
     [pa.field(f"look_{name}", pa.float64(), nullable=False) for name in FEATURES]
-    + [pa.field("look_phash", pa.string(), nullable=False)]
+    + [pa.field("look_bits", pa.uint64(), nullable=False)]
 )
 
 
-def look_of(rgb: np.ndarray) -> tuple[float | str, ...]:
-    """Return the `FEATURES` of a picture, and its pHash.
+def look_of(rgb: np.ndarray) -> tuple[float, ...]:
+    """Return the `FEATURES` of a picture, and its difference hash (`_slopes`).
 
     Luminance, contrast (its standard deviation) and saturation in percent; hue in degrees (`_hue`); edges,
     the share of pixels with a strong gradient, in percent; sharpness, log10 of the variance of the Laplacian;
     entropy of the grey histogram in bits.
     """
-    scale = _SIDE_PX / min(rgb.shape[:2])
-    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+    small = _shrunk(rgb)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    mean, deviation = cv2.meanStdDev(grey)
     detail = cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_16S)
-    saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1]
+    saturation = cv2.mean(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))[1]
     across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     # Squared: whole numbers, which every CPU and any number of threads round alike.
     gradient = across * across + down * down
     histogram = np.bincount(grey.ravel(), minlength=256) / grey.size
     used = histogram[histogram > 0]
     return (
-        float(grey.mean() / 2.55),
-        float(grey.std() / 2.55),
-        float(saturation.mean() / 2.55),
-        _hue(small),
-        float((gradient > _EDGE**2).mean() * 100),
+        float(mean[0, 0] / 2.55),
+        float(deviation[0, 0] / 2.55),
+        saturation / 2.55,
+        _hue(*cv2.mean(small)[:3]),
+        float(np.count_nonzero(gradient > _EDGE**2) / grey.size * 100),
         float(np.log10(float(cv2.meanStdDev(detail)[1][0, 0]) ** 2 + 1)),
         float(-(used * np.log2(used)).sum()),
-        perceptual_hashes(small)[0],
+        _slopes(grey),
     )
 
 
-def _hue(rgb: np.ndarray) -> float:
+def _shrunk(rgb: np.ndarray) -> np.ndarray:
+    """Return the picture smaller by a whole number, which is quick: its short side 96–191 px, or as it is."""
+    times = min(rgb.shape[:2]) // _SIDE_PX
+    if times < 2:
+        return rgb
+    height, width = (side // times for side in rgb.shape[:2])
+    even = rgb[: height * times, : width * times]
+    return cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _hue(red: float, green: float, blue: float) -> float:
     """Return the HSV hue of the mean colour, 0–360 degrees (0 red, 120 green); NaN if that is all but grey.
 
     As red, green and blue are added up, hues count as vectors as long as their chroma (Hanbury 2008): it is
     the circular mean of the pixels' hues in which grey and dark pixels have no weight.
     """
-    red, green, blue = (float(each) / 2.55 for each in rgb.mean(axis=(0, 1)))
-    chroma = max(red, green, blue) - min(red, green, blue)
+    chroma = (max(red, green, blue) - min(red, green, blue)) / 2.55
     return colorsys.rgb_to_hsv(red, green, blue)[0] * 360 if chroma >= _LEAST_CHROMA else math.nan
+
+
+def _slopes(grey: np.ndarray) -> int:
+    """Return the difference hash: of 8 rows of 9 mean levels each, where the next one is lighter; 64 bits."""
+    levels = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes())
 
 
 def changes(after: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -89,25 +105,23 @@ def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
 
     `table` has the plan's columns and `subtype`; `looks` the columns of `LOOKS`, row by row the same.
     """
-    train = np.array(table["split"].to_pylist()) == "train"
+    train = pc.equal(table["split"], "train").to_numpy()
     copy = table["copy"].to_numpy()[train]
-    ids = np.array(table["image_id"].to_pylist())[train]
+    group = _codes(table["image_id"])[0][train]
     values = np.column_stack([looks[f"look_{name}"].to_numpy()[train] for name in FEATURES])
-    parents, group = np.unique(ids, return_inverse=True)
-    original = np.zeros(len(parents), np.int64)
+    original = np.zeros(int(group.max(initial=0)) + 1, np.int64)
     original[group[copy == 0]] = np.flatnonzero(copy == 0)
     change = changes(values, values[original[group]])
     is_copy = copy > 0
     if not is_copy.any():
         return {"copies": 0}
-    pipelines = np.array(table["pipeline"].to_pylist())[train]
-    subtypes = np.array([each or "–" for each in table["subtype"].to_pylist()])[train]
+    made = np.flatnonzero(train)[is_copy]
     return {
         "copies": int(is_copy.sum()),
-        "near_copies": _near_copies(np.array(looks["look_phash"].to_pylist())[train], group),
+        "near_copies": _near_copies(looks["look_bits"].to_numpy()[train], group),
         "all": _summary(change[is_copy]),
-        "by_pipeline": _by(pipelines[is_copy], change[is_copy]),
-        "by_subtype": _by(subtypes[is_copy], change[is_copy]),
+        "by_pipeline": _by(table["pipeline"], made, change[is_copy]),
+        "by_subtype": _by(table["subtype"], made, change[is_copy]),
         "probe": probe_auc(_on_a_line(values), is_copy, group),
     }
 
@@ -145,8 +159,17 @@ def _summary(change: np.ndarray) -> dict[str, dict[str, float]]:
     }
 
 
-def _by(labels: np.ndarray, change: np.ndarray) -> dict[str, Any]:
-    return {str(label): _summary(change[labels == label]) for label in np.unique(labels)}
+def _by(labels: pa.ChunkedArray, rows: np.ndarray, change: np.ndarray) -> dict[str, Any]:
+    """Return the summary of each label's rows, "–" for none."""
+    codes, names = _codes(labels)
+    found = sorted((names[code] or "–", code) for code in np.unique(codes[rows]).tolist())
+    return {name: _summary(change[codes[rows] == code]) for name, code in found}
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str | None]]:
+    """Return a code per row, and what each stands for."""
+    found = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
+    return found.indices.to_numpy(), found.dictionary.to_pylist()
 
 
 def _on_a_line(values: np.ndarray) -> np.ndarray:
@@ -157,14 +180,15 @@ def _on_a_line(values: np.ndarray) -> np.ndarray:
     )
 
 
-def _near_copies(phashes: np.ndarray, group: np.ndarray) -> int:
-    """Count the rows that are within a few pHash bits of an earlier row of the same picture."""
-    bits = np.array([int(each, 16) for each in phashes], np.uint64)
-    n_near = 0
-    for rows in np.split(np.argsort(group, kind="stable"), np.flatnonzero(np.diff(np.sort(group))) + 1):
-        near = np.bitwise_count(bits[rows][:, None] ^ bits[rows][None, :]) <= _NEAR_BITS
-        n_near += int(np.tril(near, -1).any(axis=1).sum())
-    return n_near
+def _near_copies(bits: np.ndarray, group: np.ndarray) -> int:
+    """Count the rows that are within a few bits of an earlier row of the same picture."""
+    order = np.argsort(group, kind="stable")
+    bits, group = bits[order], group[order]
+    near = np.zeros(len(bits), bool)
+    for apart in range(1, int(np.bincount(group).max())):
+        same = group[apart:] == group[:-apart]
+        near[apart:] |= same & (np.bitwise_count(bits[apart:] ^ bits[:-apart]) <= _NEAR_BITS)
+    return int(near.sum())
 
 
 def probe_auc(values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> dict[str, float] | None:
@@ -176,36 +200,48 @@ def probe_auc(values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> dic
     if min(is_copy.sum(), (~is_copy).sum()) < 2 * _FOLDS:
         return None
     x = np.column_stack([values, values**2])
-    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9)
+    x -= x.mean(axis=0)
+    x /= x.std(axis=0) + 1e-9
     fold = (hash_ranks(0, range(group.max() + 1)) % _FOLDS).astype(int)[group]
+    parts = [np.flatnonzero(fold == k) for k in range(_FOLDS)]
+    products = [x[rows].T @ x[rows] for rows in parts]
+    sums = np.array(
+        [[x[rows[is_copy[rows] == kind]].sum(axis=0) for kind in (True, False)] for rows in parts]
+    )
+    counts = np.array([[np.sum(is_copy[rows] == kind) for kind in (True, False)] for rows in parts])
     score = np.zeros(len(x))
-    for k in range(_FOLDS):
-        rest = fold != k
-        y = np.where(is_copy[rest], 1 / max(1, is_copy[rest].sum()), -1 / max(1, (~is_copy[rest]).sum()))
-        y *= rest.sum() / 2  # both kinds weigh the same
-        weights = np.linalg.solve(x[rest].T @ x[rest] + _RIDGE * np.eye(x.shape[1]), x[rest].T @ y)
-        score[~rest] = x[~rest] @ weights
-    rng = np.random.default_rng(0)
-    members = np.split(np.argsort(group, kind="stable"), np.flatnonzero(np.diff(np.sort(group))) + 1)
+    for k, rows in enumerate(parts):
+        n = counts.sum(axis=0) - counts[k]
+        means = (sums.sum(axis=0) - sums[k]) / np.maximum(1, n)[:, None]
+        rest = sum(products) - products[k] + _RIDGE * np.eye(x.shape[1])
+        score[rows] = x[rows] @ np.linalg.solve(
+            rest, (means[0] - means[1]) * n.sum() / 2
+        )  # both kinds weigh the same
+    rng, n_parents = np.random.default_rng(0), int(group.max()) + 1
+    order = np.argsort(score, kind="stable")
+    group, is_copy, score = group[order], is_copy[order], score[order]
     draws = [
-        _auc(score[rows], is_copy[rows])
-        for rows in (
-            np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-            for _ in range(_RESAMPLES)
+        _auc(score, is_copy, drawn[group])
+        for drawn in (
+            np.bincount(rng.integers(0, n_parents, n_parents), minlength=n_parents) for _ in range(_RESAMPLES)
         )
-        if 0 < is_copy[rows].sum() < len(rows)  # where few parents have copies, a resample may have none
+        if 0
+        < drawn[group[is_copy]].sum()
+        < drawn[group].sum()  # few parents with copies: some draws have none
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {
-        "auc": round(_auc(score, is_copy), 4),
+        "auc": round(_auc(score, is_copy, np.ones(len(score))), 4),
         "low": round(float(low), 4),
         "high": round(float(high), 4),
     }
 
 
-def _auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Return the chance that a positive scores above a negative, ties counting half (Mann–Whitney)."""
-    _, code, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[code]
-    n = int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
+def _auc(score: np.ndarray, positive: np.ndarray, times: np.ndarray) -> float:
+    """Return the chance that a positive scores above a negative, ties counting half (Mann–Whitney).
+
+    `score` ascends; each row is there so many `times`.
+    """
+    level = np.cumsum(np.diff(score, prepend=score[0]) > 0)
+    won, lost = (np.bincount(level, times * kind) for kind in (positive, ~positive))
+    return float(won @ (np.cumsum(lost) - lost / 2) / (won.sum() * lost.sum()))

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from affectdata.balance.cells import assign_cells, bin_edges
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.solver import solve_bin, target_count
+from affectdata.draws import id_heads, id_keys, id_ranks
 from affectdata.duplicates import assign_groups, find_edges
 from affectdata.errors import RecipeError
-from affectdata.hashing import hash_ranks
 
 _NO_SUBTYPE = "–"
 
@@ -37,7 +37,7 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
     own, rest = together.slice(0, len(rows)), together.slice(len(rows))
     rest = rest.filter(pc.invert(_belongs_to(own, rest, recipe)))
     cells = assign_cells(pa.concat_tables([own, rest]), recipe)
-    train = np.array(own["split"].to_pylist()) == "train"
+    train = pc.equal(own["split"], "train").to_numpy()
     counts = np.bincount(cells.bin[: len(own)][train], minlength=len(cells.bin_labels)).tolist()
     target = target_count(counts, recipe.balance.level)
     bin_of = cells.bin[len(own) :]
@@ -46,16 +46,15 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
         for b, count in enumerate(counts)
     ]
     picked = rest.take(pa.array(np.concatenate(chosen)))
-    split = pa.array(["train"] * len(picked), pa.string())
-    picked = picked.set_column(picked.column_names.index("split"), "split", split)
+    picked = picked.set_column(picked.column_names.index("split"), "split", pa.repeat("train", len(picked)))
     return pa.concat_tables([own, picked]).sort_by("image_id")
 
 
 def _each_once(others: pa.Table) -> pa.Table:
     """Keep one row per picture, that of the first source by name."""
     others = others.sort_by([("image_id", "ascending"), ("source", "ascending")])
-    _, first = np.unique(np.array(others["image_id"].to_pylist(), str), return_index=True)
-    return others.take(pa.array(first))
+    ids = others["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return others.take(pa.array(np.unique(ids, return_index=True)[1]))
 
 
 def _belongs_to(own: pa.Table, rest: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
@@ -110,7 +109,7 @@ def _choose(table: pa.Table, rows: np.ndarray, wanted: int, seed: int) -> np.nda
     kinds, codes = np.unique(picked["subtype"].fill_null(_NO_SUBTYPE).to_pylist(), return_inverse=True)
     supply = np.bincount(codes, minlength=len(kinds)).tolist()
     shares = solve_bin(supply, wanted, cap=1, undersample=True)
-    order = np.lexsort((hash_ranks(seed, picked["image_id"]), codes))
+    order = np.lexsort((id_ranks(seed, id_keys(id_heads(picked["image_id"]))), codes))
     starts = np.cumsum([0, *supply[:-1]]).tolist()
     taken = [order[start : start + n] for start, n in zip(starts, shares, strict=True)]
     return np.asarray(rows[np.concatenate(taken)])

@@ -16,18 +16,22 @@ import pyarrow.compute as pc
 from affectdata.balance.cells import Cells, assign_cells, own_rows
 from affectdata.balance.fill import fill_rows
 from affectdata.balance.labelling import add_labels
-from affectdata.balance.recipe import DEFAULT, LABEL, Recipe
-from affectdata.balance.solver import share_copies, solve_bin, target_count
+from affectdata.balance.recipe import DEFAULT, LABEL, LEXICON, Recipe
+from affectdata.balance.solver import solve_bin, target_count
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.balance.weights import row_weights
+from affectdata.draws import copy_seeds, id_heads, id_keys, id_ranks
 from affectdata.duplicates import assign_groups, find_edges
 from affectdata.errors import RecipeError, UsageError
 from affectdata.folds import assign_folds
-from affectdata.hashing import hash_ranks
 from affectdata.manifest import Manifest, query_tables
-from affectdata.plan import BinCount, CellCount, Plan, copy_seed, effective_size, sample_id
+from affectdata.plan import BinCount, CellCount, Plan, effective_size, sample_ids
 from affectdata.schema import EDGES, FOLD, PLAN
 from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
+
+_TRAIN = SPLITS.index("train")
+_ROW = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", FOLD.name, "license")
+_LOOK = ("pixel_id", "phash", "phash_views")  # what look-alikes across manifests are found by
 
 
 def plan_release(
@@ -52,7 +56,9 @@ def plan_release(
     check_upright(recipe, upright_of([*manifests, *others]))
     rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
     if others:
-        spare = _without_folds(pa.concat_tables([each.table for each in others], promote_options="default"))
+        spare = _without_folds(
+            pa.concat_tables([_read(each, recipe, True) for each in others], promote_options="default")
+        )
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
@@ -66,8 +72,9 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
     Raises:
         RecipeError: no row is left, or two manifests hold the same picture.
     """
-    table = pa.concat_tables([each.table for each in manifests], promote_options="default")
-    if len(manifests) > 1:  # each knows its own look-alikes only
+    several = len(manifests) > 1
+    table = pa.concat_tables([_read(each, recipe, several) for each in manifests], promote_options="default")
+    if several:  # each knows its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
         table = _selected(table, recipe.where)
@@ -76,9 +83,29 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
         table = table.filter(pc.is_valid(table[LABEL]))
     if not table.num_rows:
         raise RecipeError(f"no row of {', '.join(each.name for each in manifests)} is left", where="where")
-    if table["image_id"].combine_chunks().value_counts().field("counts").to_numpy().max() > 1:
+    if _ascends(table["image_id"]):  # as every manifest does; to sort is to copy
+        return table
+    table = table.sort_by("image_id")
+    if not _ascends(table["image_id"]):
         raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
-    return table.sort_by("image_id")
+    return table
+
+
+def _read(manifest: Manifest, recipe: Recipe, with_looks: bool) -> pa.Table:
+    """Read the columns that are decided by; all, if a condition may name any, or one is not there."""
+    asked = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
+    asked -= {LABEL, *LEXICON}
+    there = manifest.rows.column_names
+    if recipe.where is not None or asked - set(there):
+        return manifest.table
+    asked |= {*_ROW, *(_LOOK if with_looks or recipe.balance.fill_from else ())}
+    if recipe.labels is not None:
+        asked |= {"valence", "arousal", "agreement", *(name for name in there if name.startswith("emotion"))}
+    return manifest.rows.select([name for name in there if name in asked])
+
+
+def _ascends(ids: pa.ChunkedArray) -> bool:
+    return len(ids) < 2 or bool(pc.all(pc.greater(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py())
 
 
 def _selected(table: pa.Table, condition: str) -> pa.Table:
@@ -102,7 +129,7 @@ def split_rows(
     """
     if recipe.split == "none":
         table = _without_folds(table)
-        train = pa.array(["train"] * table.num_rows, pa.string())
+        train = pa.repeat("train", len(table))
         return table.set_column(table.column_names.index("split"), "split", train)
     for column in recipe.split.groups:
         if column not in table.column_names:
@@ -133,19 +160,19 @@ def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
     """
     own = rows.filter(pa.array(own_rows(rows, recipe)))
     cells = assign_cells(own, recipe)
-    found = _describe(np.array(own["split"].to_pylist()), cells.bin, cells.code)
+    found = _describe(own["split"], cells.bin, cells.code)
     found["rows"] = {name: found["rows"].get(name, 0) for name in SPLITS}
     if FOLD.name in own.column_names:
         dealt = pc.is_valid(own[FOLD.name]).to_numpy()
-        fold = own[FOLD.name].filter(pa.array(dealt)).to_numpy()
+        fold = own[FOLD.name].filter(pa.array(dealt))
         found["folds"] = _describe(fold, cells.bin[dealt], cells.code[dealt])
     return found
 
 
-def _describe(part_of: np.ndarray, bin_of: np.ndarray, cell_of: np.ndarray) -> dict[str, Any]:
-    parts, counts = np.unique(part_of, return_counts=True)
+def _describe(part_of: pa.ChunkedArray, bin_of: np.ndarray, cell_of: np.ndarray) -> dict[str, Any]:
+    counts = {str(each["values"]): each["counts"] for each in part_of.value_counts().to_pylist()}
     distance = {"bin": split_distance(bin_of, part_of), "cell": split_distance(cell_of, part_of)}
-    return {"rows": dict(zip(map(str, parts), counts.tolist(), strict=True)), "distance": distance}
+    return {"rows": dict(sorted(counts.items())), "distance": distance}
 
 
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
@@ -157,30 +184,61 @@ def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
         RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
     """
     cells = assign_cells(table, recipe)
-    train = np.array(table["split"].to_pylist()) == "train"
-    if not train.any():
+    split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy()
+    if not (split == _TRAIN).any():
         raise RecipeError(
             "no row is left to train on: every one is in val or test already",
             where="split",
             fix="lower the shares of val and test, or empty the column `split` of the manifest",
         )
-    copies, bins, counts = _level(table, cells, train, recipe)
+    heads = id_heads(table["image_id"])
+    keys = id_keys(heads)
+    copies, bins, counts = _level(table, cells, split == _TRAIN, id_ranks(recipe.seed, keys), recipe)
     _check_worth(counts, recipe)
-    rows = np.repeat(np.arange(table.num_rows), copies)
-    number = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
-    return Plan(_plan_table(table, cells, rows, number, recipe), bins, counts)
+    rows = np.repeat(np.arange(len(table), dtype=np.int32), copies)
+    copy = np.arange(len(rows), dtype=np.int32) - np.repeat(np.cumsum(copies) - copies, copies).astype(
+        np.int32
+    )
+    columns = {
+        "sample_id": sample_ids(heads[rows], copy),
+        **_decisions(table, cells, split, rows, copy, recipe),
+        "seed": copy_seeds(recipe.seed, keys[rows], copy),
+    }
+    arrays = [(field, pa.array(columns[field.name])) for field in [*PLAN, FOLD] if field.name in columns]
+    schema = pa.schema([field.with_type(array.type) for field, array in arrays])
+    return Plan(pa.table([array for _, array in arrays], schema=schema), bins, counts)
+
+
+def _decisions(
+    table: pa.Table, cells: Cells, split: np.ndarray, rows: np.ndarray, copy: np.ndarray, recipe: Recipe
+) -> dict[str, Any]:
+    """Return what follows from picture (`rows`) and copy of each output row, but for its key and seed."""
+    side = split[rows]
+    drawn = (copy > 0) | ((side == _TRAIN) & (recipe.originals == "drawn"))
+    columns = {
+        "image_id": pa.DictionaryArray.from_arrays(rows, table["image_id"].combine_chunks()),
+        "split": pa.DictionaryArray.from_arrays(side, pa.array(SPLITS)),
+        "cell": pa.DictionaryArray.from_arrays(
+            cells.code.astype(np.int32)[rows], [n for row in cells.names for n in row]
+        ),
+        "copy": copy,
+        "pipeline": _pipelines(table["subtype"], rows, drawn, recipe),
+        "weight": _weights(cells, rows, side, recipe),
+    }
+    if FOLD.name in table.column_names:
+        columns[FOLD.name] = table[FOLD.name].combine_chunks().take(pa.array(rows))
+    return columns
 
 
 def _level(
-    table: pa.Table, cells: Cells, train: np.ndarray, recipe: Recipe
+    table: pa.Table, cells: Cells, train: np.ndarray, ranks: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, list[BinCount], list[CellCount]]:
     """Return the number of output rows per picture, and what that makes of each bin and cell."""
-    n_strata = len(cells.stratum_labels)
-    members = _members(cells, train, hash_ranks(recipe.seed, table["image_id"]), n_strata)
+    members = _members(cells, train)
     supply = [[len(rows) for rows in row] for row in members]
     own = np.bincount(cells.bin[train & own_rows(table, recipe)], minlength=len(supply)).tolist()
     target, spec = target_count(own, recipe.balance.level), recipe.balance
-    copies = np.ones(table.num_rows, np.int64)
+    copies = np.ones(table.num_rows, np.int32)
     bins, counts = [], []
     for b, label in enumerate(cells.bin_labels):
         have = sum(supply[b])
@@ -188,8 +246,8 @@ def _level(
         for s, pictures in enumerate(members[b]):
             if not len(pictures):
                 continue
-            copies[pictures] = share_copies(rows[s], len(pictures))
-            n_eff = effective_size(copies[pictures].tolist())
+            copies[pictures] = _share_copies(rows[s], ranks[pictures])
+            n_eff = effective_size(copies[pictures])
             stratum, name = cells.stratum_labels[s], cells.names[b][s]
             counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
         short = max(0, target - sum(rows))
@@ -197,15 +255,24 @@ def _level(
     return copies, bins, counts
 
 
-def _members(cells: Cells, train: np.ndarray, ranks: np.ndarray, n_strata: int) -> list[list[np.ndarray]]:
-    """Gather the train rows of every bin and stratum, those with the smallest hash first."""
-    order = np.lexsort((ranks, cells.code))
-    order = order[train[order]]
-    bounds = np.searchsorted(cells.code[order], np.arange(len(cells.bin_labels) * n_strata + 1))
-    return [
-        [order[bounds[b * n_strata + s] : bounds[b * n_strata + s + 1]] for s in range(n_strata)]
-        for b in range(len(cells.bin_labels))
-    ]
+def _members(cells: Cells, train: np.ndarray) -> list[list[np.ndarray]]:
+    """Gather the train rows of every bin and stratum."""
+    n_strata = len(cells.stratum_labels)
+    n_cells = len(cells.bin_labels) * n_strata
+    # Elsewhere than train is no cell. Small whole numbers are sorted by counting.
+    code = np.where(train, cells.code, n_cells).astype(np.min_scalar_type(n_cells))
+    ends = np.cumsum(np.bincount(code, minlength=n_cells + 1))
+    parts = np.split(np.argsort(code, kind="stable"), ends[:-1])
+    return [parts[start : start + n_strata] for start in range(0, n_cells, n_strata)]
+
+
+def _share_copies(rows: int, ranks: np.ndarray) -> np.ndarray:
+    """Share a cell's rows over its pictures as evenly as can be; the smallest ranks get one more."""
+    each, more = divmod(rows, len(ranks))
+    shared = np.full(len(ranks), each, np.int32)
+    if more:
+        shared[np.argpartition(ranks, more - 1)[:more]] += 1
+    return shared
 
 
 def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
@@ -228,7 +295,7 @@ def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
     """
     known = {code for manifest in manifests for code in manifest.metadata["subtypes"]}
     for manifest in manifests:
-        known |= set(manifest.table["subtype"].unique().drop_null().to_pylist())
+        known |= set(manifest.rows.select(["subtype"])["subtype"].unique().drop_null().to_pylist())
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
         close = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)
@@ -304,43 +371,20 @@ def check_upright(recipe: Recipe, upright: dict[str, bool]) -> None:
         )
 
 
-def _plan_table(
-    table: pa.Table, cells: Cells, rows: np.ndarray, number: np.ndarray, recipe: Recipe
-) -> pa.Table:
-    picked = table.select(["image_id", "split", "subtype"]).take(pa.array(rows))
-    ids, splits, copies = picked["image_id"].to_pylist(), picked["split"].to_pylist(), number.tolist()
-    names = np.array(cells.names, object)[cells.bin[rows], cells.stratum[rows]]
-    columns = {
-        "sample_id": [sample_id(image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
-        "image_id": ids,
-        "split": splits,
-        "cell": names.tolist(),
-        "copy": copies,
-        "pipeline": _pipelines(picked["subtype"].to_pylist(), copies, splits, recipe),
-        "seed": [copy_seed(recipe.seed, image_id, copy) for image_id, copy in zip(ids, copies, strict=True)],
-        "weight": _weights(cells, rows, splits, recipe),
-    }
-    plan = pa.table([columns[field.name] for field in PLAN], schema=PLAN)
-    if FOLD.name not in table.column_names:
-        return plan
-    return plan.append_column(FOLD, table[FOLD.name].take(pa.array(rows)))
+def _pipelines(subtypes: pa.ChunkedArray, rows: np.ndarray, drawn: np.ndarray, recipe: Recipe) -> pa.Array:
+    """Return the pipeline of each output row's subtype where it is `drawn`, else an empty name."""
+    kinds = subtypes.combine_chunks().dictionary_encode(null_encoding="encode")
+    rules = [recipe.rule_for(subtype) for subtype in kinds.dictionary.to_pylist()]
+    names = ["", *recipe.pipelines]
+    of_kind = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)
+    return pa.DictionaryArray.from_arrays(of_kind[kinds.indices.to_numpy()][rows] * drawn, names)
 
 
-def _pipelines(subtypes: list[str | None], copies: list[int], splits: list[str], recipe: Recipe) -> list[str]:
-    rules = {subtype: recipe.rule_for(subtype) for subtype in set(subtypes)}
-    names = {subtype: rule.pipeline if rule else "" for subtype, rule in rules.items()}
-    drawn = recipe.originals == "drawn"
-    return [
-        names[subtype] if copy or (drawn and split == "train") else ""
-        for subtype, copy, split in zip(subtypes, copies, splits, strict=True)
-    ]
-
-
-def _weights(cells: Cells, rows: np.ndarray, splits: list[str], recipe: Recipe) -> np.ndarray:
+def _weights(cells: Cells, rows: np.ndarray, side: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return the weights of the output rows: 1 in val and test, mean 1 over train."""
     weights = np.ones(len(rows))
-    train = np.array(splits) == "train"
     if recipe.weights is not None:
+        train = side == _TRAIN
         kept = rows[train]
         weights[train] = row_weights(cells.bin[kept], cells.code[kept], len(cells.bin_labels), recipe.weights)
     return weights

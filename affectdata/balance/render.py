@@ -22,7 +22,7 @@ from affectdata.imaging import decode, encode, resize
 from affectdata.manifest import Pictures
 from affectdata.schema import RENDERED
 
-RENDER_VERSION = 1  # part of every release id; raised whenever the same plan would give other pixels
+RENDER_VERSION = 2  # part of every release id; raised whenever the same plan would give other pixels
 _HALVE_ABOVE = 4  # a picture this many times the output is first halved
 _MOST_PX = 65_500  # the longest side that a JPEG can have
 

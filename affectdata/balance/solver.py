@@ -61,13 +61,3 @@ def _highest_level(low: Sequence[int], high: Sequence[int], total: int) -> int:
         else:
             above = middle
     return below
-
-
-def share_copies(rows: int, pictures: int) -> list[int]:
-    """Share a stratum's rows over its pictures as evenly as can be, the first ones getting one more.
-
-    >>> share_copies(62, 18)[:9]
-    [4, 4, 4, 4, 4, 4, 4, 4, 3]
-    """
-    each, more = divmod(rows, pictures)
-    return [each + 1] * more + [each] * (pictures - more)

@@ -182,6 +182,8 @@ def _say_worth(plan: Plan) -> None:
     grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
     for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
         say(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} pictures, worth {cell.n_eff:.1f} (n_eff)")
-    copies = plan.table.group_by("image_id").aggregate([([], "count_all")])["count_all"].to_pylist()
-    if max(copies) > 1:
-        say(f"most copied: {copies.count(max(copies))} pictures stand {max(copies)} times in train")
+    often = {
+        row["values"]: row["counts"] for row in plan.rows.value_counts().field(1).value_counts().to_pylist()
+    }
+    if max(often) > 1:
+        say(f"most copied: {often[max(often)]} pictures stand {max(often)} times in train")

@@ -50,7 +50,8 @@ def command(
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
     from affectdata.balance.rebuild import pick_rows, rebuild
-    from affectdata.release import check_release, explain_image, newest_release, open_release
+    from affectdata.release import explain_image, newest_release, open_release
+    from affectdata.verify import check_release
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:

@@ -24,6 +24,7 @@ from affectdata.errors import InputError, IntegrityError
 from affectdata.hashing import file_hash
 from affectdata.labels import class_names, cut_values
 from affectdata.release import Release
+from affectdata.tables import STREAM_ROWS, Rows
 from affectdata.workers import map_ordered
 
 _BATCH = 24  # pictures in one worker's hands
@@ -41,8 +42,8 @@ class Job:
     workers: int = 1
     progress: Callable[[int, int], None] | None = None
 
-    def pictures(self, table: pa.Table) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield each row of `table` with the bytes of its picture, in order, a few batches in memory.
+    def pictures(self, rows: Rows) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield each row with the bytes of its picture, in order, a few batches in memory.
 
         Raises:
             IntegrityError: a picture is not the one that was released.
@@ -50,12 +51,14 @@ class Job:
         if self.read is None:
             raise TypeError("an export without HAS_PICTURES reads none")
         read, done = ReadChecked(self.read), 0
-        batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
-        for batch, pictures in zip(batches, map_ordered(read, batches, self.workers), strict=True):
-            yield from zip(batch.to_pylist(), pictures, strict=True)
-            done += len(batch)
-            if self.progress:
-                self.progress(done, len(table))
+        for batch in rows.to_batches(STREAM_ROWS):
+            part = pa.Table.from_batches([batch])
+            batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
+            for few, pictures in zip(batches, map_ordered(read, batches, self.workers), strict=True):
+                yield from zip(few.to_pylist(), pictures, strict=True)
+                done += len(few)
+                if self.progress:
+                    self.progress(done, len(self.release.rows))
 
     def classes(self) -> pa.ChunkedArray:
         """Return the class of every row: the word in its column `by`, by default the recipe's target.
@@ -65,14 +68,14 @@ class Job:
         Raises:
             InputError: no such column, rows without a class, or a number with nothing to cut it by.
         """
-        name, table = self.by or self.recipe.target, self.release.table
-        if name not in table.column_names:
-            words = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        name, rows = self.by or self.recipe.target, self.release.rows
+        if name not in rows.column_names:
+            words = [field.name for field in rows.schema if pa.types.is_string(field.type)]
             raise InputError(f"the release has no column {name!r}", where="--by", fix=", ".join(words))
-        values = table[name]
+        values = rows.select([name])[name]
         if values.null_count:
             raise InputError(
-                f"{name} is null in {values.null_count} of {len(table)} rows",
+                f"{name} is null in {values.null_count} of {len(rows)} rows",
                 where="--by",
                 fix="choose another column, or leave those rows out of the release (`where:`)",
             )
@@ -117,12 +120,13 @@ class ReadChecked:
         return pictures
 
 
-def check_names(table: pa.Table, splits: tuple[str, ...]) -> None:
+def check_names(rows: Rows, splits: tuple[str, ...]) -> None:
     """Refuse rows whose names would lead a file out of its folder.
 
     Raises:
         IntegrityError: naming the first ones.
     """
+    table = rows.select(["sample_id", "split"])
     plain = pc.match_substring_regex(table["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
     plain = pc.and_(plain, pc.is_in(table["split"], pa.array(splits)))
     bad = table["sample_id"].filter(pc.invert(plain)).to_pylist()

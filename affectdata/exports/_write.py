@@ -14,9 +14,10 @@ from affectdata.balance.replay import released_reader
 from affectdata.errors import UsageError
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.registry import load_plugin
-from affectdata.release import Release, require_sound
+from affectdata.release import Release
 from affectdata.split import SPLITS
 from affectdata.tables import locked_folder, write_text
+from affectdata.verify import require_sound
 from affectdata.workers import default_workers
 
 TERMS_FILE = "README.md"
@@ -46,7 +47,7 @@ def export_release(
     if by is not None and not plugin.HAS_CLASSES:
         raise UsageError(f"--to {to} does not sort by classes", fix="leave --by out")
     require_sound(release)
-    check_names(release.table, SPLITS)
+    check_names(release.rows, SPLITS)
     if plugin.HAS_PICTURES and not may_redistribute:
         _check_terms(release)
     recipe = parse_recipe(release.recipe_document, str(release.path))
@@ -81,20 +82,26 @@ def _empty(folder: Path) -> None:
 
 
 def _check_terms(release: Release) -> None:
-    """Refuse to export pictures that must not be passed on.
+    """Refuse to export pictures that must not be passed on: by a source's terms, or by all of them together.
 
     Raises:
         UsageError: naming the sources and their terms.
     """
-    terms = {each["source"]: each for each in release.info["manifests"]}
-    sources = release.table["source"].unique().to_pylist()
-    forbidden = [name for name in sorted(sources) if not terms.get(name, {}).get("redistributable")]
-    if forbidden:
-        said = [
-            f"{name} ({terms[name]['license'] if name in terms else 'terms unknown'})" for name in forbidden
-        ]
+    sources, terms = {each["source"]: each for each in release.info["manifests"]}, release.info["terms"]
+    used = sorted(release.rows.select(["source"])["source"].unique().to_pylist())
+    forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
+    licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
+    named = ", ".join(f"{name} ({said})" for name, said in zip(forbidden, licenses, strict=True))
+    said = [f"the terms of {named} do not let its pictures be passed on"] if named else []
+    if not named and not terms["redistributable"]:
+        said = [f"the terms of its sources go against each other ({'; '.join(terms['share_alike'])})"]
+    if release.info["copies"] and not terms["changes"]:
+        said.append(
+            f"changed pictures, as its copies are, must not be passed on ({'; '.join(terms['pictures'])})"
+        )
+    if said:
         raise UsageError(
-            f"the terms of {', '.join(said)} do not let its pictures be passed on",
+            "; ".join(said),
             where=str(release.path),
             fix="--i-may-redistribute, if you may, or if the export stays with you",
         )

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from affectdata.exports._job import Job
-from affectdata.hashing import file_hash
+from affectdata.hashing import hash_file
 from affectdata.release import TABLE_FILE
 from affectdata.tables import write_json
 
@@ -53,15 +53,15 @@ def describe(job: Job) -> dict[str, Any]:
     release, info = job.release, job.release.info
     sources = info["manifests"]
     titles = ", ".join(each["title"] for each in sources)
-    data = release.read(TABLE_FILE)
+    data = release.path / TABLE_FILE
     table = {
         "@type": "cr:FileObject",
         "@id": TABLE_FILE,
         "name": TABLE_FILE,
         "contentUrl": TABLE_FILE,
-        "contentSize": f"{len(data)} B",
+        "contentSize": f"{data.stat().st_size} B",
         "encodingFormat": "application/x-parquet",
-        "sha256": file_hash(data),
+        "sha256": hash_file(data),
     }
     rows = {
         "@type": "cr:RecordSet",
@@ -69,7 +69,7 @@ def describe(job: Job) -> dict[str, Any]:
         "name": "rows",
         "description": "One row per released picture; copy 0 is the original.",
         "key": {"@id": "rows/sample_id"},
-        "field": [_field(each) for each in release.table.schema],
+        "field": [_field(each) for each in release.rows.schema],
     }
     return {
         "@context": CONTEXT,
@@ -100,7 +100,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
 
 def _pictures(job: Job) -> dict[str, Any]:
     suffix = job.recipe.image.suffix
-    splits = sorted(job.release.table["split"].unique().to_pylist())
+    splits = sorted(job.release.rows.select(["split"])["split"].unique().to_pylist())
     return {
         "@type": "cr:FileSet",
         "@id": "files",

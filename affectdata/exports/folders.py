@@ -14,6 +14,7 @@ from pyarrow import csv
 
 from affectdata.errors import InputError
 from affectdata.exports._job import Job
+from affectdata.tables import STREAM_ROWS
 
 HAS_PICTURES = True
 HAS_CLASSES = True
@@ -21,17 +22,22 @@ HAS_CLASSES = True
 
 def export(job: Job, folder: Path) -> None:
     """Write the pictures into folders, then the table."""
-    table, classes = job.release.table, job.classes()
-    for split in table["split"].unique().to_pylist():
+    rows, classes = job.release.rows, job.classes().combine_chunks()
+    for split in rows.select(["split"])["split"].unique().to_pylist():
         for name in classes.unique().to_pylist():
             (folder / split / _folder_name(name)).mkdir(parents=True)
-    files = pc.binary_join_element_wise(table["sample_id"], job.recipe.image.suffix, "")
-    paths = pc.binary_join_element_wise(table["split"], classes, files, "/")
-    for path, (_, data) in zip(paths.to_pylist(), job.pictures(table), strict=True):
-        (folder / path).write_bytes(data)
-    at = table.column_names.index("file_name")
-    labels = table.set_column(at, "file_name", paths).append_column(pa.field("class", pa.string()), classes)
-    csv.write_csv(labels, folder / "labels.csv")
+    schema = rows.schema.append(pa.field("class", pa.string()))
+    pictures, at = job.pictures(rows), 0
+    with csv.CSVWriter(folder / "labels.csv", schema) as labels:
+        for batch in rows.to_batches(STREAM_ROWS):
+            of_class = classes.slice(at, len(batch))
+            files = pc.binary_join_element_wise(batch["sample_id"], job.recipe.image.suffix, "")
+            paths = pc.binary_join_element_wise(batch["split"], of_class, files, "/")
+            columns = {**{name: batch[name] for name in rows.column_names}, "file_name": paths}
+            labels.write_table(pa.table([*columns.values(), of_class], schema=schema))
+            for path in paths.to_pylist():
+                (folder / path).write_bytes(next(pictures)[1])
+            at += len(batch)
 
 
 def _folder_name(name: str) -> str:

@@ -119,7 +119,7 @@ def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Tab
     table = table.set_column(table.column_names.index("split"), "split", split)
     # A floor on what a cell is worth was met by the whole; a part of it may miss it.
     lenient = recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"min_n_eff": None})})
-    plan = plan_rows(table, lenient).table
+    plan = plan_rows(table, lenient).table.select(PLAN.names).cast(PLAN)
     return plan.filter(pc.equal(plan["split"], "train"))
 
 

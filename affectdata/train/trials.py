@@ -16,7 +16,7 @@ import numpy as np
 from affectdata import metrics
 from affectdata.balance.recipe import parse_recipe
 from affectdata.errors import InputError
-from affectdata.release import Release, require_sound
+from affectdata.release import Release
 from affectdata.train.arms import RELEASE
 from affectdata.train.bank import find_originals, plan_bank
 from affectdata.train.bodies import Say
@@ -30,6 +30,7 @@ from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
 from affectdata.train.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
+from affectdata.verify import require_sound
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")

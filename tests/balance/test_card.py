@@ -55,3 +55,13 @@ def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
     for said in ("may be passed on; commercial use is allowed; changed pictures", "| CC BY-ND 4.0 | 3 |"):
         assert said in text
     assert "share alike" not in text
+
+
+def test_a_split_that_came_out_empty_is_said_to_be(small_gaped: Path, tmp_path: Path, folder: Path) -> None:
+    """A share of one in a hundred of 18 pictures is none."""
+    release = publish(small_gaped, tmp_path, split={"val": 0.01, "test": 0.3})
+    assert release.info["rows"]["val"] == 0 < release.info["rows"]["test"]
+    card = (release.path / "README.md").read_text()
+    assert "| val | 0 |" in card
+    assert "The recipe asks for val, but no picture is in it: there are too few groups." in card
+    assert "no picture is in it" not in (folder / "README.md").read_text()

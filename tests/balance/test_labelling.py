@@ -21,7 +21,8 @@ from affectdata.balance.recipe import Labels
 from affectdata.errors import RecipeError
 from affectdata.ingest import ingest
 from affectdata.manifest import load_manifest, write_manifest
-from affectdata.release import check_release, open_release
+from affectdata.release import open_release
+from affectdata.verify import check_release
 from tests.made import make_manifest, make_recipe, make_rows, recipe_document
 
 
@@ -232,7 +233,7 @@ def with_emotions(table: pa.Table, emotions: Mapping[str, int]) -> pa.Table:
 
 def test_the_label_is_a_column_of_the_release(small_gaped: Path, tmp_path: Path) -> None:
     manifest = load_manifest(ingest(small_gaped, out=tmp_path / "manifests").manifest.path)
-    manifest = replace(manifest, table=with_emotions(manifest.table, {"joy": 4, "awe": 3, "fear": 6}))
+    manifest = replace(manifest, rows=with_emotions(manifest.table, {"joy": 4, "awe": 3, "fear": 6}))
     recipe = make_recipe(
         target="label", bins=None, strata=[], labels={"merge": {"up": ["joy", "awe"]}}, split={"test": 0.3}
     )

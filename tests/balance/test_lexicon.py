@@ -17,9 +17,9 @@ from affectdata.balance.recipe import Labels, Recipe, parse_recipe
 from affectdata.errors import RecipeError
 from affectdata.hashing import file_hash
 from affectdata.ingest import ingest
-from affectdata.release import check_release
 from affectdata.sources import wikiart_emotions
 from affectdata.train.bank import find_originals
+from affectdata.verify import check_release
 from tests.made import make_rows, recipe_document
 
 WORDS = (

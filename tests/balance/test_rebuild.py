@@ -16,7 +16,8 @@ from affectdata.balance.rebuild import GREY_LEVELS, pick_rows, rebuild
 from affectdata.errors import IntegrityError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
 from affectdata.imaging import decode, encode
-from affectdata.release import Release, check_release, open_release
+from affectdata.release import Release, open_release
+from affectdata.verify import check_release
 from tests.made import forge, publish
 
 Cli = Callable[..., Any]

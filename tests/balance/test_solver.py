@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from affectdata.balance.solver import share_copies, solve_bin
+from affectdata.balance.solver import solve_bin
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,6 @@ def test_levels_one_bin(supply: list[int], target: int, cap: int, rows: list[int
 )
 def test_undersampling_cuts_the_bin_to_its_target(supply: list[int], target: int, rows: list[int]) -> None:
     assert solve_bin(supply, target, 8, undersample=True) == rows
-
-
-@pytest.mark.parametrize(
-    ("rows", "pictures", "shared"),
-    [(62, 18, [4] * 8 + [3] * 10), (8, 1, [8]), (3, 3, [1, 1, 1]), (2, 3, [1, 1, 0]), (0, 2, [0, 0])],
-)
-def test_copies_are_shared_over_the_pictures(rows: int, pictures: int, shared: list[int]) -> None:
-    assert share_copies(rows, pictures) == shared
 
 
 def test_a_target_of_a_billion_is_met_as_far_as_the_cap_goes() -> None:

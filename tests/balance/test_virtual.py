@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from affectdata.balance import publish as publishing
-from affectdata.balance.publish import WriteSamples
+from affectdata.balance import journal as journaling
+from affectdata.balance.journal import WriteSamples
 from affectdata.balance.rebuild import rebuild
 from affectdata.errors import IntegrityError, PicturesNotFound, RecipeError, UsageError
-from affectdata.release import Release, check_release, open_release, require_sound
+from affectdata.release import Release, open_release
+from affectdata.tables import read_table
+from affectdata.verify import check_release, require_sound
 from tests.made import contents, forge, make_recipe, publish, recipe_document
 
 Cli = Callable[..., Any]
@@ -185,13 +187,13 @@ def test_a_run_that_was_interrupted_goes_on(
 
     arguments: dict[str, Any] = {"pipelines": PIPELINES, "mode": "virtual", "workers": workers}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "_BATCH", 4)
+        patch.setattr(journaling, "_BATCH", 4)
         patch.setattr(WriteSamples, "__call__", failing)
         with pytest.raises(Killed):
             publish(small_gaped, tmp_path, **arguments)
     (partial,) = (tmp_path / "releases").iterdir()
     assert {path.parent.name for path in partial.rglob("*.parquet")} == {".journal"}
-    n_noted = 4 * len(list(partial.rglob("*.parquet")))
+    n_noted = sum(len(read_table(path, "journal")[0]) for path in partial.rglob("*.parquet"))
     rendered: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -203,7 +205,7 @@ def test_a_run_that_was_interrupted_goes_on(
     assert contents(release.path) == contents(pair[1])
     assert sum(rendered) == len(release.table) - n_noted
     if workers == 1:
-        assert n_noted == 12
+        assert n_noted >= 12
 
 
 def test_a_damaged_journal_costs_no_more_than_its_rows(

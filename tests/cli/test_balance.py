@@ -16,7 +16,8 @@ from affectdata.balance import publish as publishing
 from affectdata.balance import render as rendering
 from affectdata.ingest import ingest
 from affectdata.manifest import Pictures
-from affectdata.release import check_release, open_release
+from affectdata.release import open_release
+from affectdata.verify import check_release
 from tests.made import recipe_document
 
 Cli = Callable[..., Any]

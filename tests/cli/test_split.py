@@ -14,9 +14,10 @@ import yaml
 
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest, load_manifest, write_manifest
-from affectdata.release import check_release, open_release
+from affectdata.release import open_release
 from affectdata.sources._sample import save_picture
 from affectdata.tables import table_digest
+from affectdata.verify import check_release
 from tests.made import recipe_document
 
 Cli = Callable[..., Any]

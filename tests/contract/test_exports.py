@@ -17,9 +17,10 @@ import pytest
 from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
-from affectdata.plan import copy_seed, sample_id
+from affectdata.plan import sample_id
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release import INFO_FILE, Release, open_release
+from affectdata.terms import combine_terms
 from tests.made import contents, forge, publish
 
 NAMES = find_plugins("exports")
@@ -101,10 +102,9 @@ def test_names_that_lead_out_of_the_folder_are_refused(made: Release, name: str,
             if row["image_id"] == first:
                 row["image_id"] = row["group_id"] = "../../../../evil" + first[16:]
                 row["sample_id"] = sample_id(row["image_id"], row["copy"])
-                row["seed"] = copy_seed(0, row["image_id"], row["copy"])
 
     folder = copied(made, tmp_path)
-    with pytest.raises(IntegrityError, match="names that `affectdata` does not give"):
+    with pytest.raises(IntegrityError, match="its image_id is no SHA-256"):
         export(forge(folder, escape), name, tmp_path / "out")
     assert not list(tmp_path.rglob("evil*"))
 
@@ -121,6 +121,15 @@ def test_pictures_that_must_not_be_passed_on_are_refused(
     folder = copied(made, tmp_path)
     info = json.loads((folder / INFO_FILE).read_text())
     info["manifests"][0]["redistributable"] = True
+    licenses = ["CC BY-SA 4.0", "CC BY-NC-SA 3.0"]
+    for terms, why in [
+        (combine_terms(dict.fromkeys(licenses, 1), True), "go against each other .*CC BY-SA 4.0"),
+        (combine_terms({"CC BY-ND 4.0": 1}, True), "changed pictures, as its copies are, must not"),
+    ]:
+        (folder / INFO_FILE).write_text(json.dumps({**info, "terms": terms}))
+        with pytest.raises(UsageError, match=why):
+            export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
+    info["terms"] = combine_terms({licenses[0]: 1}, True)
     (folder / INFO_FILE).write_text(json.dumps(info))
     export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
     info["manifests"] = []  # terms that nobody states allow nothing

@@ -19,6 +19,7 @@ from affectdata.balance.recipe import packaged_recipes, read_recipe
 from affectdata.ingest import ingest
 from affectdata.manifest import load_manifest
 from affectdata.plan import Plan
+from affectdata.schema import PLAN
 from affectdata.tables import table_digest
 from tests.made import make_manifest, make_recipe, make_rows
 
@@ -27,7 +28,9 @@ HERE = Path(__file__).parent
 
 def numbers(plan: Plan) -> dict[str, Any]:
     """What a plan decides, without ids: those of generated pictures follow the versions that drew them."""
-    splits = plan.table.group_by("split").aggregate([([], "count_all")]).sort_by("split").to_pylist()
+    splits = (
+        plan.table.cast(PLAN).group_by("split").aggregate([([], "count_all")]).sort_by("split").to_pylist()
+    )
     return {
         "splits": {row["split"]: row["count_all"] for row in splits},
         "bins": [

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from affectdata.balance.solver import share_copies, solve_bin
+from affectdata.balance.solver import solve_bin
 
 supplies = st.lists(st.integers(0, 200), min_size=1, max_size=8)
 targets = st.integers(1, 3000)
@@ -89,16 +89,3 @@ def test_no_other_allocation_is_fairer(supply: list[int], target: int, cap: int,
     total = min(max(target, sum(low)), sum(high))
     every = itertools.product(*(range(least, most + 1) for least, most in zip(low, high, strict=True)))
     assert sorted(rows) == max(sorted(each) for each in every if sum(each) == total)
-
-
-@given(st.integers(1, 300), st.integers(1, 20), st.data())
-def test_pictures_of_a_stratum_differ_by_one_copy_at_most(
-    pictures: int, cap: int, data: st.DataObject
-) -> None:
-    rows = data.draw(st.integers(0, cap * pictures))
-    shared = share_copies(rows, pictures)
-    assert len(shared) == pictures
-    assert sum(shared) == rows
-    assert max(shared) - min(shared) <= 1
-    assert max(shared) <= cap
-    assert shared == sorted(shared, reverse=True)

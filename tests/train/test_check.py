@@ -147,7 +147,7 @@ def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
     )
     wanted = table.select(PLAN.names)
     planned = plan_bank(
-        replace(release, table=none_named.slice(0, 1)),
+        replace(release, rows=none_named.slice(0, 1)),
         prepared.originals,
         [wanted],
         prepared.recipe,
@@ -260,7 +260,7 @@ def test_a_copy_in_the_test_split_is_an_integrity_error(
     split[copy] = "test"
     moved = table.set_column(table.column_names.index("split"), table.schema.field("split"), pa.array(split))
     with pytest.raises(IntegrityError):
-        prepare_check(replace(release, table=moved), backbone, release.pictures(), checks)
+        prepare_check(replace(release, rows=moved), backbone, release.pictures(), checks)
 
 
 @pytest.mark.slow

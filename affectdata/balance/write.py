@@ -1,0 +1,214 @@
+"""Write a release's tables, card and release.json beside its pictures, a few thousand rows at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from affectdata.balance.card import data_card
+from affectdata.balance.journal import JOURNAL
+from affectdata.balance.labelling import counted_emotions
+from affectdata.balance.recipe import Recipe
+from affectdata.balance.render import RENDER_VERSION, canaries
+from affectdata.hashing import hash_file
+from affectdata.imaging import pixel_versions
+from affectdata.manifest import Manifest
+from affectdata.plan import Plan
+from affectdata.release import (
+    CARD_FILE,
+    INFO_FILE,
+    KIND,
+    METADATA_FILE,
+    METADATA_KIND,
+    RECIPE_FILE,
+    SCHEMA,
+    SUMS_FILE,
+    TABLE_FILE,
+    find_strangers,
+    split_metadata,
+)
+from affectdata.schema import FOLD, release_schema
+from affectdata.split import SPLITS
+from affectdata.tables import (
+    STREAM_ROWS,
+    Rows,
+    open_table,
+    replace_file,
+    write_batches,
+    write_json,
+    write_text,
+)
+from affectdata.terms import combine_terms
+
+
+def write_release(
+    partial: Path,
+    manifests: Sequence[Manifest],
+    rows: pa.Table,
+    plan: Plan,
+    rendered: pa.Table,
+    recipe: Recipe,
+    known: dict[str, Any],
+) -> None:
+    """Write everything but the pictures; release.json comes last.
+
+    `rows` are the source rows as planned (split, folds, labels), every other column comes from the manifests;
+    `rendered` (schema.RENDERED) has the rows of the plan; `known` is what release.json says beside.
+    """
+    info = {**_describe(manifests, rows, plan, recipe), **known}
+    schema = _schema(manifests, rows, plan)
+    released = _released(manifests, rows, plan, rendered, schema)
+    write_batches(released, schema, partial / TABLE_FILE, KIND, {"release": info["id"]})
+    files = recipe.mode == "files"
+    if files:
+        _write_split_tables(partial)
+    document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
+    write_text(partial / RECIPE_FILE, document)
+    write_text(partial / CARD_FILE, data_card(info))
+    pictures = rendered.select(["file_name", "file_sha256"])
+    info["sums_sha256"] = _write_sums(partial, pictures if files else pictures.slice(0, 0))
+    created = datetime.now(UTC).isoformat(timespec="microseconds")
+    write_json(partial / INFO_FILE, {**info, "created": created})
+
+
+def _schema(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> pa.Schema:
+    """Return the columns of the release: those of its source rows are the manifests' and what was planned."""
+    given = pa.unify_schemas([each.rows.schema for each in manifests])
+    folds = [FOLD] if FOLD.name in plan.table.column_names else []
+    fields = [*folds, *(field for field in given if field.name != FOLD.name)]
+    names = {field.name for field in fields}
+    planned = [field for field in rows.schema if field.name not in names and field.name != FOLD.name]
+    return release_schema(pa.schema([*fields, *planned]))
+
+
+def _released(
+    manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, rendered: pa.Table, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Yield the rows of the release, in parts."""
+    known = {*plan.table.column_names, *rendered.column_names, *rows.column_names}
+    rest = [name for name in schema.names if name not in known]
+    followed = [_Followed(each.rows, rest) for each in manifests]
+    for start in range(0, len(rendered), STREAM_ROWS):
+        source = rows.take(plan.rows.slice(start, STREAM_ROWS))
+        parts = [source, plan.table.slice(start, STREAM_ROWS), rendered.slice(start, STREAM_ROWS)]
+        if rest:
+            others = [each.take(source["image_id"]) for each in followed]
+            found = pa.concat_tables(others, promote_options="default")
+            # Of a picture that two manifests hold, the row of the source that was taken.
+            parts.append(found.take(pc.index_in(_key(source), _key(found))))
+        columns = {name: part[name] for part in parts for name in part.column_names}
+        nothing = pa.nulls(len(source))
+        yield pa.table({name: columns.get(name, nothing) for name in schema.names})
+
+
+def _key(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["image_id"], table["source"], "/")
+
+
+class _Followed:
+    """Reads the rows of a manifest once from its first to its last, for ids that ascend as its own do."""
+
+    def __init__(self, rows: Rows, columns: list[str]) -> None:
+        names = [name for name in rows.column_names if name in {"image_id", "source", *columns}]
+        if isinstance(rows, pa.Table):  # made in memory, in whatever order
+            rows = rows.select(names).sort_by("image_id")
+            self._batches = iter(rows.to_batches(STREAM_ROWS))
+        else:
+            self._batches = iter(rows.to_batches(STREAM_ROWS, names))
+        self._held = pa.schema([field for field in rows.schema if field.name in names]).empty_table()
+
+    def take(self, ids: pa.ChunkedArray) -> pa.Table:
+        """Return the rows of these pictures, as far as it has them."""
+        last = ids[-1]
+        while not len(self._held) or pc.less(self._held["image_id"][-1], last).as_py():
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            self._held = pa.concat_tables([self._held, pa.Table.from_batches([batch])])
+        found = self._held.filter(pc.is_in(self._held["image_id"], ids.combine_chunks()))
+        self._held = self._held.filter(pc.greater_equal(self._held["image_id"], last)).combine_chunks()
+        return found
+
+
+def _write_split_tables(partial: Path) -> None:
+    table = open_table(partial / TABLE_FILE, KIND)
+    for split in SPLITS:
+        if any((partial / split).iterdir()):
+            path = partial / split / METADATA_FILE
+            write_batches(split_metadata(table, split), table.schema, path, METADATA_KIND)
+        else:
+            (partial / split).rmdir()
+
+
+def _write_sums(partial: Path, pictures: pa.Table) -> str:
+    """Write SHA256SUMS and return its hash; what a killed run left behind is removed."""
+    shutil.rmtree(partial / JOURNAL, ignore_errors=True)
+    tables = (TABLE_FILE, RECIPE_FILE, CARD_FILE, *(f"{split}/{METADATA_FILE}" for split in SPLITS))
+    there = [name for name in tables if (partial / name).is_file()]
+    for name in find_strangers(partial, pa.concat_arrays([*pictures["file_name"].chunks, pa.array(there)])):
+        (partial / name).unlink()
+    hashes = [hash_file(partial / name) for name in there]
+    own = pa.table([pa.array(there, pa.string()), pa.array(hashes, pa.string())], names=pictures.column_names)
+    listed = pa.concat_tables([pictures.cast(own.schema), own])
+    order = pc.sort_indices(listed["file_name"])
+    digest = hashlib.sha256()
+    with replace_file(partial / SUMS_FILE) as temporary, temporary.open("wb") as file:
+        for start in range(0, len(order), STREAM_ROWS):
+            part = listed.take(order.slice(start, STREAM_ROWS))
+            lines = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ").to_pylist()
+            data = "".join(f"{line}\n" for line in lines).encode()
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
+
+
+def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Return what release.json says of the plan and of where it was rendered."""
+    counts = {row["values"]: row["counts"] for row in plan.table["split"].value_counts().to_pylist()}
+    asked = {name: 0 for name in SPLITS[1:] if recipe.asks_for(name)}  # too few groups can leave one empty
+    copies = pc.sum(pc.greater(plan.table["copy"], 0)).as_py() or 0
+    return {
+        "schema": SCHEMA,
+        "name": recipe.name,
+        "mode": recipe.mode,
+        "recipe_sha256": recipe.digest,
+        "manifests": [
+            {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
+        ],
+        "terms": _terms(manifests, rows, plan),
+        "lexicon": _lexicon(rows, recipe),
+        "target": recipe.target,
+        "rows": asked | counts,
+        "folds": recipe.split.folds if recipe.split != "none" else None,
+        "originals": len(plan.table) - copies,
+        "copies": copies,
+        "balance": plan.summary(),
+        "versions": pixel_versions(),
+        "render_version": RENDER_VERSION,
+        "cpu_features": cv2.getCPUFeaturesLine(),
+        "canaries": canaries(recipe),
+    }
+
+
+def _lexicon(rows: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
+    """Return from which lexicon, and of which words, the derived columns are."""
+    if recipe.labels is None or recipe.labels.lexicon is None:
+        return None
+    words = sorted(set().union(*counted_emotions(rows, recipe.labels)))
+    return {**recipe.labels.lexicon.model_dump(), "words": words}
+
+
+def _terms(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> dict[str, Any]:
+    """Return the terms of all pictures together, as their rows state them."""
+    licenses = pc.fill_null(rows["license"].take(plan.rows), "not stated")
+    pictures = {row["values"]: row["counts"] for row in licenses.value_counts().to_pylist()}
+    return combine_terms(pictures, all(part["redistributable"] for each in manifests for part in each.parts))
