@@ -3,7 +3,8 @@
     python benchmarks/bench_ingest.py [--quick]
 
 The loop of `ingest` reads, hashes, decodes and looks at every picture. By hand: the same with bare libraries
-on as many threads (imagehash for the pHash, one view in place of eight). Then `ingest` as a whole, and again
+on as many threads (imagehash for the pHash, one view in place of eight). One worker tells how well it shares
+the cores. Then `ingest` as a whole, and again
 over the same tree. Pictures are generated, or those of the tree AFFECTDATA_BENCH_ROOT.
 """
 
@@ -30,11 +31,11 @@ from affectdata.workers import default_workers, map_ordered
 OPTIONS = parse_options(__doc__)
 
 
-def loop(root: Path, names: list[str]) -> None:
+def loop(root: Path, names: list[str], workers: int) -> None:
     """Look at every picture as `ingest` does."""
     table = pa.table({"path": names})
     batches = (table.slice(start, _BATCH) for start in range(0, len(table), _BATCH))
-    for _ in map_ordered(Probe(str(root)), batches, default_workers()):
+    for _ in map_ordered(Probe(str(root)), batches, workers):
         pass
 
 
@@ -68,7 +69,8 @@ def main() -> None:
         names = list(read_tree(root).pictures())
         rounds = OPTIONS.pick(1, 5)
         loops = {
-            "loop of ingest": lambda: loop(root, names),
+            "loop of ingest": lambda: loop(root, names, default_workers()),
+            "the same with one worker": lambda: loop(root, names, 1),
             "by hand: read, SHA-256, decode, xxh3, imagehash": lambda: by_hand(look, root, names),
             "read, SHA-256, decode alone": lambda: by_hand(decode, root, names),
         }

@@ -131,7 +131,7 @@ def main() -> None:
             "cleanvision": lambda: by_cleanvision(root),
         }
         copies = {
-            "render": lambda: ours(root, plan, out),
+            "render": lambda: ours(root, plan, out, WORKERS),
             "torchvision v2": lambda: by_torchvision(few, out),
             "Augmentor": lambda: by_augmentor(few, out, len(plan)),
         }

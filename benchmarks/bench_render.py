@@ -28,11 +28,11 @@ OPTIONS = parse_options(__doc__)
 COPIES = 4
 
 
-def ours(root: Path, table: pa.Table, out: Path) -> None:
+def ours(root: Path, table: pa.Table, out: Path, workers: int) -> None:
     """Render as `balance` does."""
     recipe = read_recipe(find_recipe("valence_bins"))
     write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
-    for _ in map_ordered(write, _batches(table), default_workers()):
+    for _ in map_ordered(write, _batches(table), workers):
         pass
 
 
@@ -80,7 +80,11 @@ def main() -> None:
                 for _ in pool.map(lambda path: bare(path, out), paths):
                     pass
 
-        ways = {"render": lambda: ours(root, table, out), "bare loop": by_hand}
+        ways = {
+            "render": lambda: ours(root, table, out, default_workers()),
+            "the same with one worker": lambda: ours(root, table, out, 1),
+            "bare loop": by_hand,
+        }
         lines = compare(ways, OPTIONS.pick(1, 5))
     kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
     write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
