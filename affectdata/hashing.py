@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import xxhash
+from numpy.lib.stride_tricks import as_strided
 from PIL import Image
 from scipy import fft
 
@@ -20,7 +21,8 @@ _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
 _RESIZED = 32  # … of the picture at 32 × 32
 _PRECISION = 22  # bits of a weight of Pillow's filters
 _GROUP = 4  # columns filtered at once
-_BLOCK_CELLS = 80 << 10  # float32: 320 KiB
+_BLOCK_CELLS = 1 << 15  # multiplied at once: BLAS would start threads for more
+_STRIP_CELLS = 1 << 19  # float32: 2 MiB
 _LOW = 1 << 7  # a weight is high × _LOW + low: sums of either over 255s stay whole in float32
 _SIDES = range(65, 4097)  # smaller is cheap; beyond, the weights would fill the memory
 _ODD = np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)  # a mirror changes the sign of the odd frequencies
@@ -82,29 +84,46 @@ def _grey(rgb: np.ndarray) -> np.ndarray:
 
 def _narrow(pixels: np.ndarray, read: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
     """Filter rows of what `read` makes of pixels, (rows, n), to 32 columns; whole numbers of 0–255."""
-    n_rows, n = pixels.shape[:2]
-    weights = _lanczos(n)
-    sums = np.empty((len(weights), n_rows, 2, _GROUP), np.float32)
-    # In small blocks: they stay in the cache of a core, and BLAS would start threads for large ones.
-    block = np.empty((_BLOCK_CELLS // n, n), np.float32)
-    for start in range(0, n_rows, len(block)):
-        end = min(start + len(block), n_rows)
-        rows = block[: end - start]
-        rows[:] = read(pixels[start:end])
-        for into, (at, parts) in zip(sums.reshape(len(weights), n_rows, -1), weights, strict=True):
-            np.matmul(rows[:, at], parts, out=into[start:end])
-    whole = sums[:, :, 0] * np.float64(_LOW) + sums[:, :, 1]
+    filters = _lanczos(pixels.shape[1])
+    n_each = filters.n_rows * max(1, _STRIP_CELLS // (filters.n_rows * filters.width))
+    return np.concatenate(
+        [_narrow_strip(read(pixels[at : at + n_each]), filters) for at in range(0, len(pixels), n_each)]
+    )
+
+
+def _narrow_strip(pixels: np.ndarray, filters: _Filters) -> np.ndarray:
+    """Filter rows in one call: many small ones would have the threads wait for each other's."""
+    n_rows, n = pixels.shape
+    each, weights = min(filters.n_rows, n_rows), filters.weights
+    n_blocks = -(-n_rows // each)
+    rows = np.zeros((n_blocks * each, filters.width), np.float32)
+    rows[:n_rows, filters.margin : filters.margin + n] = pixels
+    down, right = rows.strides
+    shape = (n_blocks, len(weights), each, weights.shape[1])
+    windows = as_strided(rows, shape, (each * down, filters.step * right, down, right), writeable=False)
+    sums = np.matmul(windows, weights)
+    whole = sums[..., :_GROUP] * np.float64(_LOW) + sums[..., _GROUP:]
     narrow: np.ndarray = np.clip(np.floor(whole / (1 << _PRECISION) + 0.5), 0, 255)
-    return narrow.transpose(1, 0, 2).reshape(n_rows, _RESIZED)
+    return narrow.transpose(0, 2, 1, 3).reshape(-1, _RESIZED)[:n_rows]
+
+
+class _Filters(NamedTuple):
+    """Group g of columns looks at `weights.shape[1]` pixels from g × `step` on, after a margin of zeros."""
+
+    weights: np.ndarray  # (groups, pixels, 2 × _GROUP): of each column the high parts, then the low ones
+    step: int
+    margin: int
+    width: int  # of a row with its margins
+    n_rows: int  # that are multiplied at once
 
 
 @lru_cache(maxsize=128)
-def _lanczos(n: int) -> list[tuple[slice, np.ndarray]]:
+def _lanczos(n: int) -> _Filters:
     """Return the weights from n pixels to 32, as Pillow's whole numbers: what to multiply with what.
 
-    The 32 come in groups, because each looks at a fifth of the pixels or less; of each group first the high
-    parts, then the low ones, float32 (twice as fast as float64, and as exact). The filter is sinc(x)
-    sinc(x / 3), stretched to the scale; Pillow's `Resample.c` rounds its weights to 22 bits.
+    The 32 come in groups, because each looks at a fifth of the pixels or less; float32 is twice as fast as
+    float64 and, with a weight in two parts, as exact. The filter is sinc(x) sinc(x / 3), stretched to the
+    scale; Pillow's `Resample.c` rounds its weights to 22 bits.
     """
     scale = n / _RESIZED
     centres = (np.arange(_RESIZED) + 0.5) * scale
@@ -112,17 +131,20 @@ def _lanczos(n: int) -> list[tuple[slice, np.ndarray]]:
     rows = low + np.arange((high - low).max())[:, None]
     x = (rows - centres + 0.5) / scale
     values = np.where((rows < high) & (np.abs(x) < 3), np.sinc(x) * np.sinc(x / 3), 0)
-    weights = np.zeros((n, _RESIZED))
-    inside, column = np.nonzero(rows < high)
     values = np.rint(values / values.sum(axis=0) * (1 << _PRECISION))
-    weights[rows[inside, column], column] = values[inside, column]
-    parts = []
-    for group in np.split(weights, _RESIZED // _GROUP, axis=1):
-        used = np.flatnonzero(group.any(axis=1))
-        part = slice(used[0], used[-1] + 1)
-        high = np.rint(group[part] / _LOW)
-        parts.append((part, np.hstack([high, group[part] - high * _LOW]).astype(np.float32)))
-    return parts
+    first, last = low[::_GROUP], high[_GROUP - 1 :: _GROUP]
+    step = n // len(first)
+    starts = np.arange(len(first)) * step
+    margin = max(0, int((starts - first).max()))
+    n_seen = int((last - starts).max()) + margin
+    weights = np.zeros((len(first), n_seen, 2 * _GROUP), np.float32)
+    inside, column = np.nonzero(rows < high)
+    group, place = np.divmod(column, _GROUP)
+    at, parts = rows[inside, column] + margin - starts[group], values[inside, column]
+    upper = np.rint(parts / _LOW)
+    weights[group, at, place], weights[group, at, place + _GROUP] = upper, parts - upper * _LOW
+    width = max(margin + n, int(starts[-1]) + n_seen)
+    return _Filters(weights, step, margin, width, max(1, _BLOCK_CELLS // n_seen))
 
 
 def canonical_json(value: Any) -> str:

@@ -133,7 +133,7 @@ def test_the_small_picture_is_pillows_to_the_bit(width: int, height: int, kind: 
 
 @pytest.mark.parametrize("n", [*range(65, 4096, 173), 4096])
 def test_sums_of_the_small_picture_are_whole_numbers_in_float32(n: int) -> None:
-    for _, weights in hashing._lanczos(n):
+    for weights in hashing._lanczos(n).weights:
         assert np.array_equal(weights, np.rint(weights))
         assert np.abs(weights).sum(axis=0, dtype=np.float64).max() * 255 < 2**24
 
