@@ -24,8 +24,8 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 14  # a look-up by image_id reads one
-_DIGEST_ROWS = 1 << 16
 STREAM_ROWS = 1 << 13  # held at once where a table is read in parts
+_DIGEST_ROWS = STREAM_ROWS
 _BUFFER = 1 << 16  # bytes
 
 
