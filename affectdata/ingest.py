@@ -31,7 +31,7 @@ from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, manifest_schema
 from affectdata.sources._protocol import Link, ReadOptions, Source, check_options
 from affectdata.split import adopt_splits
-from affectdata.tables import STREAM_ROWS, open_table, write_batches, write_table
+from affectdata.tables import STREAM_ROWS, StoredTable, open_table, write_batches, write_table
 from affectdata.tree import Tree, is_junk, read_tree
 from affectdata.workers import default_workers
 
@@ -42,13 +42,22 @@ _SHOWN = 5  # rejects named when nothing is left
 class IngestResult:
     """What came of a tree: where the manifest is, the five counts (they add up to `n_seen`), findings."""
 
-    path: Path
-    digest: str
+    rows: StoredTable
     info: SourceInfo
     why: str
     counts: dict[str, int]
     rejects: pa.Table
     findings: list[Finding]
+
+    @property
+    def path(self) -> Path:
+        """Where the manifest is."""
+        return self.rows.path
+
+    @property
+    def digest(self) -> str:
+        """The logical digest of the manifest."""
+        return str(self.rows.metadata["digest"])
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -59,7 +68,7 @@ class IngestResult:
         """Run SQL over `rejects`, or over some columns as `manifest`, without reading the others."""
         tables = {"rejects": self.rejects}
         if columns:
-            tables["manifest"] = open_table(self.path, KIND).select(columns)
+            tables["manifest"] = self.rows.select(columns)
         return query_tables(tables, query)
 
     @property
@@ -121,12 +130,11 @@ def ingest(
             raise _nothing_kept(items, root, plugin.INFO, find_links(plugin, tree, options))
         edges = joined.find_edges()
         metadata = describe_source(reading.info, items.emotions)
-        path, digest = write_tables(joined.rows(), edges, items, metadata, out)
-        items.findings += _notice(path, edges, items)
+        rows = write_tables(joined.rows(), edges, items, metadata, out)
+        items.findings += _notice(rows, edges, items)
     note_root(out, reading.info.name, root)
-    return IngestResult(
-        path, digest, reading.info, why, items.count(len(joined)), items.rejects_table(), items.findings
-    )
+    counts = items.count(len(joined))
+    return IngestResult(rows, reading.info, why, counts, items.rejects_table(), items.findings)
 
 
 def _unpack(archive: Path, source: str | None) -> Path:
@@ -219,8 +227,8 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
 
 def write_tables(
     rows: Iterable[pa.Table], edges: pa.Table, items: Items, metadata: dict[str, Any], out: Path
-) -> tuple[Path, str]:
-    """Write a manifest, its rejects and its edges; return the manifest's path and digest.
+) -> StoredTable:
+    """Write a manifest, its rejects and its edges; return the manifest as it is on disk.
 
     `items` gets findings: splits that stay.
     """
@@ -233,15 +241,15 @@ def write_tables(
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     if splits is not None:
         rows = _keep_splits(rows, splits, path, items.findings)
-    return path, write_batches(rows, schema, path, KIND, metadata)
+    write_batches(rows, schema, path, KIND, metadata)
+    return open_table(path, KIND)
 
 
-def _notice(path: Path, edges: pa.Table, items: Items) -> Iterator[Finding]:
-    """Find what a person should look at in the manifest at `path`."""
-    stored = open_table(path, KIND)
+def _notice(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
+    """Find what a person should look at in a manifest."""
 
     def parts(*columns: str) -> Iterator[pa.Table]:
-        return (pa.Table.from_batches([each]) for each in stored.to_batches(STREAM_ROWS, columns))
+        return (pa.Table.from_batches([each]) for each in rows.to_batches(STREAM_ROWS, columns))
 
     yield from compare_index(items.info.name, (part["image_id"] for part in parts("image_id")))
     yield from find_far_apart(parts("image_id", "path", *RATINGS), edges)

@@ -90,14 +90,14 @@ def overlay(
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
     metadata = _describe(describe_source(reading.info, emotions), onto)
-    written, digest = write_tables([table], edges, items, metadata, out)
+    written = write_tables([table], edges, items, metadata, out)
     note_root(out, reading.info.name, path.parent)
     for base in onto:
         for each in base.sources:
             if root := read_local(base.path.parent).get(each):
                 note_root(out, each, Path(root))
     counts = {**items.count(len(table)), "annotation": 1}
-    return IngestResult(written, digest, reading.info, why, counts, items.rejects_table(), items.findings)
+    return IngestResult(written, reading.info, why, counts, items.rejects_table(), items.findings)
 
 
 def _recognise(table: Tree) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from affectdata.balance.cells import assign_cells, bin_edges
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.solver import solve_bin, target_count
 from affectdata.draws import id_heads, id_keys, id_ranks
-from affectdata.duplicates import assign_groups, find_edges
+from affectdata.duplicates import assign_groups, codes_of, find_edges
 from affectdata.errors import RecipeError
 
 _NO_SUBTYPE = "–"
@@ -53,8 +53,8 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
 def _each_once(others: pa.Table) -> pa.Table:
     """Keep one row per picture, that of the first source by name."""
     others = others.sort_by([("image_id", "ascending"), ("source", "ascending")])
-    ids = others["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return others.take(pa.array(np.unique(ids, return_index=True)[1]))
+    _, first = np.unique(codes_of(others["image_id"]), return_index=True)
+    return others.take(pa.array(first))
 
 
 def _belongs_to(own: pa.Table, rest: pa.Table, recipe: Recipe) -> pa.ChunkedArray:

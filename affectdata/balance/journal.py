@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from affectdata.balance.drift import LOOKS, look_of
 from affectdata.balance.render import RenderSamples
+from affectdata.duplicates import codes_of
 from affectdata.errors import IntegrityError, ManifestError
-from affectdata.hashing import file_hash
+from affectdata.hashing import file_hash, hash_file
 from affectdata.schema import RENDERED
 from affectdata.split import SPLITS
 from affectdata.tables import read_table, write_table
@@ -81,12 +82,7 @@ def render_all(
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
     """Cut a table into batches, but never between two rows of one picture: it is decoded once."""
-    ids = table["image_id"].combine_chunks()
-    codes = (
-        ids.indices.to_numpy()
-        if pa.types.is_dictionary(ids.type)
-        else ids.dictionary_encode().indices.to_numpy()
-    )
+    codes = codes_of(table["image_id"])
     ends = np.append(np.flatnonzero(np.diff(codes)) + 1, len(codes))
     start = 0
     while start < len(codes):
@@ -152,5 +148,5 @@ def _intact(noted: pa.Table, folder: str | None) -> pa.Table:
         for row in part.to_pylist()
     )
     files = ((Path(folder, row["file_name"]), row["file_sha256"]) for row in rows)
-    intact = [path.is_file() and file_hash(path.read_bytes()) == expected for path, expected in files]
+    intact = [path.is_file() and hash_file(path) == expected for path, expected in files]
     return noted.filter(pa.array(intact, pa.bool_()))
