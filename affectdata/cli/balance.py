@@ -69,8 +69,9 @@ def command(
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
+    from affectdata.balance.fit import resolve_strata, resolve_subtypes
     from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import describe_splits, plan_release, resolve_strata, resolve_subtypes
+    from affectdata.balance.planner import describe_splits, plan_release
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import check_roots, choose_manifests

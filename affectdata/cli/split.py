@@ -19,7 +19,8 @@ def command(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
 
     Every later `balance` keeps them, and shares out only what has none yet.
     """
-    from affectdata.balance.planner import choose_rows, describe_splits, resolve_strata, split_rows
+    from affectdata.balance.fit import resolve_strata
+    from affectdata.balance.planner import choose_rows, describe_splits, split_rows
     from affectdata.balance.recipe import find_recipe, read_recipe
     from affectdata.manifest import load_manifest, write_manifest
     from affectdata.release import open_release

@@ -13,14 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from affectdata.balance.fit import check_upright, resolve_strata, upright_of
 from affectdata.balance.planner import (
-    check_upright,
     choose_rows,
     plan_release,
     plan_rows,
-    resolve_strata,
     split_rows,
-    upright_of,
 )
 from affectdata.balance.recipe import packaged_recipes, parse_recipe, read_recipe
 from affectdata.errors import IntegrityError, RecipeError
