@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
 from affectdata.picture_bytes import file_of, read_picture
 from affectdata.schema import FOLD, manifest_schema
-from affectdata.tables import Rows, locked_folder, open_table, read_json, write_json, write_table
+from affectdata.tables import Rows, distinct, locked_folder, open_table, read_json, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +69,7 @@ class Manifest:
     @cached_property
     def sources(self) -> list[str]:
         """The sources of its rows, sorted."""
-        return sorted(pc.unique(self.rows.select(["source"])["source"]).to_pylist())
+        return distinct(self.rows, "source")
 
     @property
     def parts(self) -> list[dict[str, Any]]:

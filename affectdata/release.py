@@ -7,16 +7,17 @@
     README.md            the data card
     release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
 
-Reading is here; `verify` checks it, `balance.write` writes it.
+Reading is here; `verify` and `lineage` check it, `balance.write` writes it.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ import yaml
 
 from affectdata.errors import IntegrityError, ManifestError, UsageError
 from affectdata.manifest import Pictures, find_roots
+from affectdata.names import Names
 from affectdata.schema import FOLD, manifest_schema, release_schema
-from affectdata.tables import STREAM_ROWS, Rows, open_table, read_json, read_table
+from affectdata.tables import STREAM_ROWS, Rows, distinct, open_table, read_json, read_parts, read_table
 
 KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/2"  # the form of release.json, and what seeds and keys follow from
@@ -128,11 +130,7 @@ class Release:
         Raises:
             PicturesNotFound: a source's folder is nowhere to be found.
         """
-        return Pictures(
-            find_roots(
-                sorted(self.rows.select(["source"])["source"].unique().to_pylist()), manifests, self.roots
-            )
-        )
+        return Pictures(find_roots(distinct(self.rows, "source"), manifests, self.roots))
 
     def dataset(self, split: str, **options: Any) -> Any:
         """Return one split as a torch Dataset (`train.data.ReleaseDataset`); needs affectdata[train]."""
@@ -179,15 +177,22 @@ def _releases_there(folder: Path) -> str:
     return f"there are: {', '.join(map(str, found[:5]))}" if found else ""
 
 
-def find_strangers(folder: Path, known: pa.Array) -> list[str]:
+def find_strangers(folder: Path, known: Names) -> list[str]:
     """Name the files under a folder that are not `known`; names are relative to it, sorted."""
-    found = []
-    for path, _, files in os.walk(folder):
-        base = Path(path).relative_to(folder)
-        parts = (files[start : start + STREAM_ROWS] for start in range(0, len(files), STREAM_ROWS))
-        there = pa.chunked_array([[(base / file).as_posix() for file in part] for part in parts], pa.string())
-        found += there.filter(pc.invert(pc.is_in(there, known))).to_pylist()
+    found, names = [], _files_under(folder, "")
+    while some := list(islice(names, STREAM_ROWS)):
+        found += [name for name, is_known in zip(some, known.has(some), strict=True) if not is_known]
     return sorted(found)
+
+
+def _files_under(folder: Path, base: str) -> Iterator[str]:
+    """Yield the names of all files; those of a folder are never held all at once."""
+    with os.scandir(folder / base) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_under(folder, f"{base}{entry.name}/")
+            else:
+                yield f"{base}{entry.name}"
 
 
 def newest_release(folder: Path) -> Path:
@@ -245,10 +250,13 @@ def _edges_among(ids: set[str], manifests: Path) -> list[dict[str, Any]]:
     return found
 
 
-def split_metadata(rows: Rows, split: str) -> Iterator[pa.Table]:
+def split_metadata(rows: Rows, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a split, in parts, with the names of their files as seen from its folder."""
-    for batch in rows.to_batches(STREAM_ROWS):
-        part = pa.Table.from_batches([batch]).filter(pc.equal(batch["split"], split))
-        bare = pc.replace_substring_regex(part["file_name"], "^[^/]*/", "")
-        at = part.column_names.index("file_name")
-        yield part.set_column(at, part.schema.field(at), bare)
+    names = rows.column_names if columns is None else list(columns)
+    for part in read_parts(rows, dict.fromkeys([*names, "split"])):
+        part = part.filter(pc.equal(part["split"], split)).select(names)
+        if "file_name" in names:
+            bare = pc.replace_substring_regex(part["file_name"], "^[^/]*/", "")
+            at = names.index("file_name")
+            part = part.set_column(at, part.schema.field(at), bare)
+        yield part

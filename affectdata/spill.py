@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _BUFFER = 1 << 10  # rows held as Python objects at once
+_MOST_ROWS = 1 << 13  # read at once
 _PART = 1 << 14  # rows given back at once; more where there would be more files
 _MOST_FILES = 64
 _RANK = "rank"
@@ -54,7 +55,7 @@ class Spill:
 
     def _write(self, table: pa.Table) -> None:
         self._file.seek(0, 2)
-        self._writer.write_table(table.combine_chunks())
+        self._writer.write_table(table.combine_chunks(), max_chunksize=_MOST_ROWS)
         self._n += len(table)
 
     def read(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TypeAlias
@@ -127,7 +126,7 @@ def write_batches(
     """
     with replace_file(path) as temporary, TemporaryFile(dir=path.parent) as spool:
         with pq.ParquetWriter(spool, schema, compression="lz4", use_dictionary=False) as writer:
-            for part in _rechunk(batches, schema, _ROW_GROUP):
+            for part in rechunk(batches, schema, _ROW_GROUP):
                 writer.write_table(part, row_group_size=_ROW_GROUP)
                 del part  # before the next one is made
         spool.seek(0)
@@ -155,13 +154,7 @@ def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
             del part
 
 
-def same_rows(one: Iterable[pa.Table], other: Iterable[pa.Table], schema: pa.Schema) -> bool:
-    """Compare two tables that come in parts, however each is cut."""
-    pairs = zip_longest(*(_rechunk(each, schema, STREAM_ROWS) for each in (one, other)))
-    return all(left is not None and right is not None and left.equals(right) for left, right in pairs)
-
-
-def _rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
+def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
     """Yield the same rows in tables of `n_rows`, the last one shorter; without rows, one empty table."""
     held, n_parts = schema.empty_table(), 0
     for batch in batches:
@@ -208,6 +201,26 @@ class StoredTable:
 
 
 Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
+
+
+def read_parts(rows: Rows, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+    """Read rows (or some of their columns) from the first to the last, `STREAM_ROWS` at a time."""
+    names = rows.column_names if columns is None else list(columns)
+    batches = (
+        rows.select(names).to_batches(STREAM_ROWS)
+        if isinstance(rows, pa.Table)
+        else rows.to_batches(STREAM_ROWS, names)
+    )
+    for batch in batches:
+        yield pa.Table.from_batches([batch]).select(names)
+
+
+def distinct(rows: Rows, column: str) -> list[Any]:
+    """Return the values of a column, each once, sorted; nulls are none."""
+    found: set[Any] = set()
+    for part in read_parts(rows, [column]):
+        found.update(part[column].unique().drop_null().to_pylist())
+    return sorted(found)
 
 
 def open_table(path: Path, kind: str) -> StoredTable:
@@ -271,14 +284,12 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
 
 def _file_digest(file: pq.ParquetFile) -> str:
     """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
-    schema = file.schema_arrow
 
     def parts(name: str) -> Iterator[pa.Table]:
         batches = file.iter_batches(STREAM_ROWS, columns=[name], use_threads=False)
-        tables = (pa.Table.from_batches([each]) for each in batches)
-        return _rechunk(tables, pa.schema([schema.field(name)]), _DIGEST_ROWS)
+        return (pa.Table.from_batches([each]) for each in batches)
 
-    return _digest(schema, file.metadata.num_rows, parts)
+    return column_digest(file.schema_arrow, file.metadata.num_rows, parts)
 
 
 def table_digest(table: pa.Table) -> str:
@@ -286,25 +297,19 @@ def table_digest(table: pa.Table) -> str:
 
     Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
     """
-
-    def parts(name: str) -> Iterator[pa.Table]:
-        return (table.select([name]).slice(at, _DIGEST_ROWS) for at in range(0, len(table), _DIGEST_ROWS))
-
-    return _digest(table.schema, len(table), parts)
+    return column_digest(table.schema, len(table), lambda name: read_parts(table, [name]))
 
 
-def _digest(
-    schema: pa.Schema, n_rows: int, parts: Callable[[str], Iterable[pa.Table | pa.RecordBatch]]
-) -> str:
-    """Hash column after column; `parts` gives one in slices of `_DIGEST_ROWS`."""
+def column_digest(schema: pa.Schema, n_rows: int, read: Callable[[str], Iterable[pa.Table]]) -> str:
+    """Return the `table_digest` of rows of which `read` gives one column after the other, in parts."""
     digest = hashlib.sha256()
     for field in schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind):
             raise TypeError(f"the column {field.name} is not flat: {kind}")
         digest.update(f"{field.name}:{kind}:{n_rows};".encode())
-        for part in parts(field.name):
-            _update_digest(digest, part.column(0).cast(kind))
+        for part in rechunk(read(field.name), pa.schema([field.with_type(kind)]), _DIGEST_ROWS):
+            _update_digest(digest, part.column(0))
     return digest.hexdigest()
 
 

@@ -131,10 +131,10 @@ def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Relea
     """
     table, metadata = read_table(folder / TABLE_FILE, KIND)
     rows = table.to_pylist()
-    before = [row["file_name"] for row in rows]
+    before = {id(row): row["file_name"] for row in rows}
     change(rows)
-    for old, row in zip(before, rows, strict=False):
-        if old != row["file_name"]:
+    for row in rows:
+        if (old := before[id(row)]) != row["file_name"]:
             (folder / row["file_name"]).parent.mkdir(exist_ok=True)
             (folder / old).rename(folder / row["file_name"])
     table = pa.Table.from_pylist(rows, schema=table.schema)

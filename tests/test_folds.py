@@ -19,11 +19,12 @@ from affectdata.diff import diff_releases
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.folds import assign_folds, deal_folds, put_folds
 from affectdata.ingest import ingest
+from affectdata.lineage import check_lineage
 from affectdata.manifest import load_manifest, write_manifest
 from affectdata.release import Release, open_release
 from affectdata.schema import FOLD
 from affectdata.tables import table_digest
-from affectdata.verify import check_lineage, check_release
+from affectdata.verify import check_release
 from tests.made import forge, make_manifest, make_recipe, make_rows, publish, recipe_document
 
 FOLDS = {"folds": 3, "test": 0.2}

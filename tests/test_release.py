@@ -18,12 +18,14 @@ import pytest
 import yaml
 
 import affectdata
+from affectdata import tables
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.lineage import check_lineage, require_sound
 from affectdata.plan import copy_seed, sample_id
 from affectdata.release import KIND, newest_release, open_release
 from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
 from affectdata.tables import read_table, write_table
-from affectdata.verify import check_files, check_lineage, check_release, require_sound
+from affectdata.verify import check_files, check_release
 from tests.made import forge, publish, reseal
 
 Rows = list[dict[str, Any]]
@@ -137,8 +139,15 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     assert ("missing", f"{file.relative_to(folder).as_posix()} is not there") in findings
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "train/0123-0.jpg", ".hidden"])
+def test_a_link_to_a_folder_is_an_added_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "train" / "more").symlink_to(tmp_path / "elsewhere")
+    assert kinds(folder) == {("added", "train/more is no part of the release")}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/0123-0.jpg", ".hidden", "train/deep/er/x.jpg"])
 def test_an_added_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"no part of it")
     assert kinds(folder) == {("added", f"{name} is no part of the release")}
 
@@ -285,9 +294,32 @@ def no_pipeline(rows: Rows) -> None:
     a_copy(rows)["pipeline"] = ""
 
 
+def out_of_order(rows: Rows) -> None:
+    rows.reverse()
+
+
+def copies_out_of_order(rows: Rows) -> None:
+    at = next(at for at, row in enumerate(rows) if row["copy"] == 1)
+    rows[at - 1], rows[at] = rows[at], rows[at - 1]
+
+
+def copy_below_zero(rows: Rows) -> None:
+    a_copy(rows)["copy"] = -1
+
+
+def no_image_id(rows: Rows) -> None:
+    a_copy(rows)["image_id"] = "../" * 20
+
+
+@pytest.mark.parametrize("held", [3, 8192])
 @pytest.mark.parametrize(
     ("change", "promise"),
     [
+        (out_of_order, "is not in the order of pictures"),
+        (copies_out_of_order, "is not in the order of copies"),
+        (copies_out_of_order, "its original is not in the same split"),
+        (copy_below_zero, "its copy is below 0"),
+        (no_image_id, "its image_id is no SHA-256"),
         (copy_in_val, "a copy outside train"),
         (copy_in_val, "its original is not in the same split"),
         (original_in_test, "its original is not in the same split"),
@@ -307,9 +339,10 @@ def no_pipeline(rows: Rows) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_forged_release_is_found_though_every_hash_is_right(
-    folder: Path, change: Callable[[Rows], None], promise: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Rows], None], promise: str, held: int
 ) -> None:
     release = forge(folder, change)
+    monkeypatch.setattr(tables, "STREAM_ROWS", held)
     if change not in (original_gone, copy_as_original):  # these leave a picture without a row
         assert check_files(release) == []
     texts = [finding.text for finding in check_lineage(release)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.families import first_rows, whole_pictures
 from affectdata.hashing import hash_ranks
 
 FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
@@ -27,6 +28,7 @@ _EDGE = 60.0  # gradient magnitude that counts as an edge
 _FOLDS = 5
 _RIDGE = 1.0
 _RESAMPLES = 200
+_PROBED_ROWS = 20_000
 _NEAR_BITS = 2  # distance of two difference hashes up to which a copy is nearly its parent or sibling
 
 LOOKS = pa.schema(
@@ -100,30 +102,92 @@ def changes(after: np.ndarray, before: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(change), 0.0, change)
 
 
-def measure_drift(table: pa.Table, looks: pa.Table) -> dict[str, Any]:
+def measure_drift(table: pa.Table, looks: Iterable[pa.Table]) -> dict[str, Any]:
     """Return drift per feature, near-copies and the probe's AUC of a release's train rows.
 
-    `table` has the plan's columns and `subtype`; `looks` the columns of `LOOKS`, row by row the same.
+    `table` has the plan's columns and `subtype`, the copies of each picture behind its original; `looks` the
+    columns of `LOOKS` in parts, row by row the same. The probe looks at the pictures of some 20,000 rows.
     """
     train = pc.equal(table["split"], "train").to_numpy()
-    copy = table["copy"].to_numpy()[train]
-    group = _codes(table["image_id"])[0][train]
-    values = np.column_stack([looks[f"look_{name}"].to_numpy()[train] for name in FEATURES])
-    original = np.zeros(int(group.max(initial=0)) + 1, np.int64)
-    original[group[copy == 0]] = np.flatnonzero(copy == 0)
-    change = changes(values, values[original[group]])
-    is_copy = copy > 0
-    if not is_copy.any():
+    n_copies = int(((table["copy"].to_numpy() > 0) & train).sum())
+    if not n_copies:
         return {"copies": 0}
-    made = np.flatnonzero(train)[is_copy]
+    sums = {name: _Sums() for name in ("all", "pipeline", "subtype")}
+    probed, n_near, n_pictures = _Probed(int(train.sum())), 0, 0
+    for part in whole_pictures(_with_looks(table, looks)):
+        first = first_rows(part)
+        group = n_pictures + np.unique(first, return_inverse=True)[1]
+        n_pictures = int(group[-1]) + 1
+        values = np.column_stack([part[f"look_{name}"].to_numpy() for name in FEATURES])
+        train, is_copy = (pc.equal(part["split"], "train").to_numpy(), part["copy"].to_numpy() > 0)
+        change, made = changes(values, values[first]), np.flatnonzero(train & is_copy)
+        sums["all"].add(["all"] * len(made), change[made])
+        for name in ("pipeline", "subtype"):
+            sums[name].add(part[name].take(pa.array(made)).to_pylist(), change[made])
+        n_near += _near_copies(part["look_bits"].to_numpy()[train], first[train])
+        probed.add(values[train], is_copy[train], group[train])
     return {
-        "copies": int(is_copy.sum()),
-        "near_copies": _near_copies(looks["look_bits"].to_numpy()[train], group),
-        "all": _summary(change[is_copy]),
-        "by_pipeline": _by(table["pipeline"], made, change[is_copy]),
-        "by_subtype": _by(table["subtype"], made, change[is_copy]),
-        "probe": probe_auc(_on_a_line(values), is_copy, group),
+        "copies": n_copies,
+        "near_copies": n_near,
+        "all": sums["all"].means()["all"],
+        "by_pipeline": sums["pipeline"].means(),
+        "by_subtype": sums["subtype"].means(),
+        "probe": probed.auc(),
     }
+
+
+def _with_looks(table: pa.Table, looks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    start = 0
+    for part in looks:
+        rows = table.slice(start, len(part))
+        start += len(part)
+        words = {name: rows[name].cast(pa.string()) for name in ("image_id", "split", "pipeline", "subtype")}
+        yield pa.table({**words, "copy": rows["copy"], **{name: part[name] for name in LOOKS.names}})
+
+
+class _Sums:
+    """Of the rows of each label: how many, the sums of their changes, and those of the size of these."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, np.ndarray]] = {}
+
+    def add(self, labels: list[str | None], change: np.ndarray) -> None:
+        """Take in some rows; "–" is the label of those that have none."""
+        names, codes = np.unique([label or "–" for label in labels], return_inverse=True)
+        for code, name in enumerate(names.tolist()):
+            rows = change[codes == code]
+            n, sums = self._found.get(name, (0, np.zeros((2, len(FEATURES)))))
+            more = np.stack([rows.sum(axis=0), np.abs(rows).sum(axis=0)])
+            self._found[name] = (n + len(rows), sums + more)
+
+    def means(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return by label and feature the mean change, and the mean of its size."""
+        return {
+            label: {
+                name: {"mean": round(mean, 4), "mean_abs": round(mean_abs, 4)}
+                for name, mean, mean_abs in zip(FEATURES, *(sums / n).tolist(), strict=True)
+            }
+            for label, (n, sums) in sorted(self._found.items())
+        }
+
+
+class _Probed:
+    """Gathers the rows that the probe looks at: all of a picture's, or none."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._below = _PROBED_ROWS * 2**64 // n_rows if n_rows > _PROBED_ROWS else 2**64 - 1
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> None:
+        """Take in the rows of some pictures; `group` is the number of each row's picture."""
+        pictures, of = np.unique(group, return_inverse=True)
+        rows = (hash_ranks(1, pictures.tolist()) <= np.uint64(self._below))[of]
+        self._parts.append((values[rows], is_copy[rows], group[rows]))
+
+    def auc(self) -> dict[str, float] | None:
+        """Return what `probe_auc` says of them."""
+        values, is_copy, group = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        return probe_auc(_on_a_line(values), is_copy, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,26 +216,6 @@ def over_bound(drift: dict[str, Any], bounds: Mapping[str, float]) -> list[OverB
     return found
 
 
-def _summary(change: np.ndarray) -> dict[str, dict[str, float]]:
-    return {
-        name: {"mean": round(float(column.mean()), 4), "mean_abs": round(float(np.abs(column).mean()), 4)}
-        for name, column in zip(FEATURES, change.T, strict=True)
-    }
-
-
-def _by(labels: pa.ChunkedArray, rows: np.ndarray, change: np.ndarray) -> dict[str, Any]:
-    """Return the summary of each label's rows, "–" for none."""
-    codes, names = _codes(labels)
-    found = sorted((names[code] or "–", code) for code in np.unique(codes[rows]).tolist())
-    return {name: _summary(change[codes[rows] == code]) for name, code in found}
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str | None]]:
-    """Return a code per row, and what each stands for."""
-    found = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
-    return found.indices.to_numpy(), found.dictionary.to_pylist()
-
-
 def _on_a_line(values: np.ndarray) -> np.ndarray:
     """Return the features with hue as cosine and sine, 0 where there is none, for a linear model."""
     hue = np.radians(values[:, _HUE])
@@ -185,7 +229,7 @@ def _near_copies(bits: np.ndarray, group: np.ndarray) -> int:
     order = np.argsort(group, kind="stable")
     bits, group = bits[order], group[order]
     near = np.zeros(len(bits), bool)
-    for apart in range(1, int(np.bincount(group).max())):
+    for apart in range(1, int(np.bincount(group, minlength=1).max())):
         same = group[apart:] == group[:-apart]
         near[apart:] |= same & (np.bitwise_count(bits[apart:] ^ bits[:-apart]) <= _NEAR_BITS)
     return int(near.sum())

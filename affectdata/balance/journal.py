@@ -6,7 +6,7 @@ Beside the pictures lies a journal, tables of what was written; it goes when the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from affectdata.duplicates import codes_of
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import file_hash, hash_file
 from affectdata.schema import RENDERED
+from affectdata.spill import Spill, in_order
 from affectdata.split import SPLITS
-from affectdata.tables import read_table, write_table
+from affectdata.tables import STREAM_ROWS, read_table, rechunk, write_table
 from affectdata.workers import map_ordered
 
 JOURNAL = ".journal"
@@ -59,25 +60,34 @@ def render_all(
     partial: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
-) -> pa.Table:
+) -> Spill:
     """Render what an earlier run has not; returns what was written, row by row the same as `table`."""
     if write.folder is not None:
         for split in SPLITS:
             (partial / split).mkdir(exist_ok=True)
-    journal = _Journal(partial / JOURNAL)
-    done = _intact(journal.read(), write.folder)
-    todo = table.select(_READ).filter(pc.invert(pc.is_in(table["sample_id"], done["sample_id"])))
-    n_done = len(done)
-    with journal:
-        for part in map_ordered(write, _batches(todo), workers):
-            journal.note(part)
+    journal, done = _Journal(partial / JOURNAL), np.zeros(len(table), bool)
+
+    def written() -> Iterator[tuple[pa.Table, np.ndarray]]:
+        for part in journal.read():
+            found = pc.index_in(part["sample_id"], table["sample_id"])
+            at = pc.fill_null(found, -1).to_numpy().astype(np.int64)
+            fresh = np.flatnonzero((at >= 0) & ~done[at])  # a picture may have been rendered twice
+            part, at = _intact(part.take(pa.array(fresh)), at[fresh], write.folder)
+            done[at] = True
+            yield part, at
+        todo = np.flatnonzero(~done)
+        rest = table.select(_READ).filter(pa.array(~done)) if done.any() else table.select(_READ)
+        n_before = n_done = len(table) - len(todo)
+        for part in journal.keep(map_ordered(write, _batches(rest), workers)):
+            yield part, todo[n_done - n_before :][: len(part)]
             n_done += len(part)
             if progress:
                 progress(n_done, len(table))
-    if not len(done):
-        return journal.noted()
-    rendered = pa.concat_tables([done, journal.noted()])
-    return rendered.take(pc.index_in(table["sample_id"], rendered["sample_id"]))
+
+    rendered = Spill(_WRITTEN)
+    for part in in_order(written(), _WRITTEN, len(table)):
+        rendered.append(part)
+    return rendered
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
@@ -92,61 +102,55 @@ def _batches(table: pa.Table) -> Iterator[pa.Table]:
 
 
 class _Journal:
-    """Notes what was rendered: in memory, and every second in a file."""
+    """Notes what was rendered, in a file for every second."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._parts, self._fresh = folder, [_WRITTEN.empty_table()], list[pa.Table]()
-        self._noted_at, self._n_before = -_NOTE_S, 0
+        self._folder, self._number = folder, 0
 
-    def __enter__(self) -> _Journal:
-        return self
+    def keep(self, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Note the rows of which the files are written, and yield them; also when the run is interrupted."""
+        fresh: list[pa.Table] = []
+        noted_at = -_NOTE_S
+        try:
+            for part in parts:
+                fresh.append(part)
+                if time.monotonic() - noted_at >= _NOTE_S:
+                    yield self._note(fresh)
+                    noted_at = time.monotonic()
+        except BaseException:
+            if fresh:
+                self._note(fresh)
+            raise
+        if fresh:
+            yield self._note(fresh)
 
-    def __exit__(self, *error: object) -> None:
-        self._write()  # also when the run is interrupted
+    def _note(self, fresh: list[pa.Table]) -> pa.Table:
+        part = pa.concat_tables(fresh).combine_chunks()
+        while (path := self._folder / f"{self._number}.parquet").exists():
+            self._number += 1
+        write_table(part, path, "journal")
+        fresh.clear()
+        return part
 
-    def note(self, part: pa.Table) -> None:
-        """Note a batch of which the files are written."""
-        self._fresh.append(part)
-        if time.monotonic() - self._noted_at >= _NOTE_S:
-            self._write()
+    def read(self) -> Iterator[pa.Table]:
+        """Yield what an interrupted run noted; pictures of a damaged part are rendered again."""
+        return (part for part in rechunk(self._intact_parts(), _WRITTEN, STREAM_ROWS) if len(part))
 
-    def _write(self) -> None:
-        if not self._fresh:
-            return
-        part = pa.concat_tables(self._fresh).combine_chunks()
-        write_table(part, self._folder / f"{self._n_before}-{len(self._parts)}.parquet", "journal")
-        self._parts.append(part)
-        self._fresh.clear()
-        self._noted_at = time.monotonic()
-
-    def noted(self) -> pa.Table:
-        """Return what was noted, in its order."""
-        return pa.concat_tables(self._parts)
-
-    def read(self) -> pa.Table:
-        """Return what an interrupted run noted; pictures of a damaged part are rendered again."""
-        found = [_WRITTEN.empty_table()]
+    def _intact_parts(self) -> Iterator[pa.Table]:
         for path in sorted(self._folder.glob("*.parquet")):
             try:
                 part, _ = read_table(path, "journal")
             except (ManifestError, IntegrityError):
                 continue
             if part.schema.equals(_WRITTEN):
-                found.append(part)
-        table = pa.concat_tables(found)
-        self._n_before = len(table)
-        return table
+                yield part
 
 
-def _intact(noted: pa.Table, folder: str | None) -> pa.Table:
-    """Return the rows of which the files are still as they were written; without a folder there are none."""
+def _intact(noted: pa.Table, at: np.ndarray, folder: str | None) -> tuple[pa.Table, np.ndarray]:
+    """Return the rows, and their `at`, whose files are still as they were written; without a folder all."""
     if folder is None:
-        return noted
-    rows = (
-        row
-        for part in noted.select(["file_name", "file_sha256"]).to_batches(_BATCH)
-        for row in part.to_pylist()
-    )
+        return noted, at
+    rows = noted.select(["file_name", "file_sha256"]).to_pylist()
     files = ((Path(folder, row["file_name"]), row["file_sha256"]) for row in rows)
-    intact = [path.is_file() and hash_file(path) == expected for path, expected in files]
-    return noted.filter(pa.array(intact, pa.bool_()))
+    intact = np.array([path.is_file() and hash_file(path) == expected for path, expected in files], bool)
+    return noted.filter(pa.array(intact)), at[intact]

@@ -27,7 +27,6 @@ from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest, Pictures
 from affectdata.plan import Plan
 from affectdata.release import Release, open_release
-from affectdata.schema import RENDERED
 from affectdata.tables import locked_folder, table_digest
 from affectdata.verify import check_release
 from affectdata.workers import default_workers
@@ -82,13 +81,12 @@ def publish_release(
             return _verified(target), False
         write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
         rendered = render_all(table, write, partial, workers or default_workers(), progress)
-        drift = measure_drift(table, rendered.select(LOOKS.names))
+        drift = measure_drift(table, rendered.read(LOOKS.names))
         try:
             _check_drift(drift, table, render, recipe)
         except RecipeError:
             shutil.rmtree(partial)
             raise
-        rendered = rendered.select(RENDERED.names)
         write_release(partial, manifests, rows, plan, rendered, recipe, {"id": identity, "drift": drift})
         os.sync()  # the pictures reach the disk before the folder takes its name
         partial.replace(target)

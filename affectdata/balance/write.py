@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from affectdata.balance.render import RENDER_VERSION, canaries
 from affectdata.hashing import hash_file
 from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest
+from affectdata.names import Names
 from affectdata.plan import Plan
 from affectdata.release import (
     CARD_FILE,
@@ -36,12 +37,15 @@ from affectdata.release import (
     find_strangers,
     split_metadata,
 )
-from affectdata.schema import FOLD, release_schema
+from affectdata.schema import FOLD, RENDERED, release_schema
+from affectdata.spill import Spill
 from affectdata.split import SPLITS
 from affectdata.tables import (
     STREAM_ROWS,
     Rows,
+    StoredTable,
     open_table,
+    read_parts,
     replace_file,
     write_batches,
     write_json,
@@ -55,27 +59,26 @@ def write_release(
     manifests: Sequence[Manifest],
     rows: pa.Table,
     plan: Plan,
-    rendered: pa.Table,
+    rendered: Spill,
     recipe: Recipe,
     known: dict[str, Any],
 ) -> None:
     """Write everything but the pictures; release.json comes last.
 
     `rows` are the source rows as planned (split, folds, labels), every other column comes from the manifests;
-    `rendered` (schema.RENDERED) has the rows of the plan; `known` is what release.json says beside.
+    `rendered` (schema.RENDERED, and more) has the rows of the plan; `known` is what release.json says beside.
     """
     info = {**_describe(manifests, rows, plan, recipe), **known}
     schema = _schema(manifests, rows, plan)
-    released = _released(manifests, rows, plan, rendered, schema)
+    released = _released(manifests, rows, plan, rendered.read(RENDERED.names), schema)
     write_batches(released, schema, partial / TABLE_FILE, KIND, {"release": info["id"]})
-    files = recipe.mode == "files"
+    files, table = recipe.mode == "files", open_table(partial / TABLE_FILE, KIND)
     if files:
-        _write_split_tables(partial)
+        _write_split_tables(partial, table)
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
-    pictures = rendered.select(["file_name", "file_sha256"])
-    info["sums_sha256"] = _write_sums(partial, pictures if files else pictures.slice(0, 0))
+    info["sums_sha256"] = _write_sums(partial, table, files)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
     write_json(partial / INFO_FILE, {**info, "created": created})
 
@@ -91,21 +94,23 @@ def _schema(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> pa.Sch
 
 
 def _released(
-    manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, rendered: pa.Table, schema: pa.Schema
+    manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, rendered: Iterable[pa.Table], schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Yield the rows of the release, in parts."""
-    known = {*plan.table.column_names, *rendered.column_names, *rows.column_names}
+    """Yield the rows of the release, in the parts of `rendered`."""
+    known = {*plan.table.column_names, *RENDERED.names, *rows.column_names}
     rest = [name for name in schema.names if name not in known]
     followed = [_Followed(each.rows, rest) for each in manifests]
-    for start in range(0, len(rendered), STREAM_ROWS):
-        source = rows.take(plan.rows.slice(start, STREAM_ROWS))
-        parts = [source, plan.table.slice(start, STREAM_ROWS), rendered.slice(start, STREAM_ROWS)]
+    start = 0
+    for part in rendered:
+        source = rows.take(plan.rows.slice(start, len(part)))
+        parts = [source, plan.table.slice(start, len(part)), part]
+        start += len(part)
         if rest:
             others = [each.take(source["image_id"]) for each in followed]
             found = pa.concat_tables(others, promote_options="default")
             # Of a picture that two manifests hold, the row of the source that was taken.
             parts.append(found.take(pc.index_in(_key(source), _key(found))))
-        columns = {name: part[name] for part in parts for name in part.column_names}
+        columns = {name: each[name] for each in parts for name in each.column_names}
         nothing = pa.nulls(len(source))
         yield pa.table({name: columns.get(name, nothing) for name in schema.names})
 
@@ -139,8 +144,7 @@ class _Followed:
         return found
 
 
-def _write_split_tables(partial: Path) -> None:
-    table = open_table(partial / TABLE_FILE, KIND)
+def _write_split_tables(partial: Path, table: StoredTable) -> None:
     for split in SPLITS:
         if any((partial / split).iterdir()):
             path = partial / split / METADATA_FILE
@@ -149,21 +153,24 @@ def _write_split_tables(partial: Path) -> None:
             (partial / split).rmdir()
 
 
-def _write_sums(partial: Path, pictures: pa.Table) -> str:
-    """Write SHA256SUMS and return its hash; what a killed run left behind is removed."""
+def _write_sums(partial: Path, table: StoredTable, files: bool) -> str:
+    """Write SHA256SUMS, the tables first, and return its hash; what a killed run left behind is removed."""
     shutil.rmtree(partial / JOURNAL, ignore_errors=True)
     tables = (TABLE_FILE, RECIPE_FILE, CARD_FILE, *(f"{split}/{METADATA_FILE}" for split in SPLITS))
     there = [name for name in tables if (partial / name).is_file()]
-    for name in find_strangers(partial, pa.concat_arrays([*pictures["file_name"].chunks, pa.array(there)])):
-        (partial / name).unlink()
     hashes = [hash_file(partial / name) for name in there]
-    own = pa.table([pa.array(there, pa.string()), pa.array(hashes, pa.string())], names=pictures.column_names)
-    listed = pa.concat_tables([pictures.cast(own.schema), own])
-    order = pc.sort_indices(listed["file_name"])
+    own = pa.table([pa.array(there), pa.array(hashes)], names=["file_name", "file_sha256"])
+
+    def listed() -> Iterator[pa.Table]:
+        yield own
+        if files:
+            yield from read_parts(table, own.column_names)
+
+    for name in find_strangers(partial, Names(part["file_name"].to_pylist() for part in listed())):
+        (partial / name).unlink()
     digest = hashlib.sha256()
     with replace_file(partial / SUMS_FILE) as temporary, temporary.open("wb") as file:
-        for start in range(0, len(order), STREAM_ROWS):
-            part = listed.take(order.slice(start, STREAM_ROWS))
+        for part in listed():
             lines = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ").to_pylist()
             data = "".join(f"{line}\n" for line in lines).encode()
             digest.update(data)

@@ -73,7 +73,7 @@ def _say_findings(opened: Release, findings: list[Finding], n_rebuilt: int) -> N
     for finding in findings:
         say(f"{finding.kind}: {finding.text}")
     state = f"{len(findings)} findings" if findings else "every file and every row holds"
-    say(f"{opened.path}: {opened.table.num_rows} pictures, {state}")
+    say(f"{opened.path}: {len(opened.rows)} pictures, {state}")
     if n_rebuilt and not findings:
         say(f"{n_rebuilt} rebuilt from their source pictures: the same")
     document(

@@ -13,11 +13,11 @@ from affectdata.balance.recipe import parse_recipe
 from affectdata.balance.replay import released_reader
 from affectdata.errors import UsageError
 from affectdata.exports._job import Exporter, Job, check_names
+from affectdata.lineage import require_sound
 from affectdata.registry import load_plugin
 from affectdata.release import Release
 from affectdata.split import SPLITS
 from affectdata.tables import locked_folder, write_text
-from affectdata.verify import require_sound
 from affectdata.workers import default_workers
 
 TERMS_FILE = "README.md"

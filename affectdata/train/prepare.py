@@ -16,6 +16,7 @@ from affectdata.balance.recipe import Check, Recipe, parse_recipe
 from affectdata.duplicates import assign_groups
 from affectdata.errors import InputError, RecipeError
 from affectdata.folds import deal_folds
+from affectdata.lineage import require_sound
 from affectdata.manifest import Manifest, Pictures
 from affectdata.release import Release
 from affectdata.schema import EDGES, PLAN
@@ -43,7 +44,6 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
 from affectdata.train.pictures import Progress
 from affectdata.train.rows import Rows
-from affectdata.verify import require_sound
 
 CACHE = ".features"  # folder below that of the checks
 N_DEALS = 2  # times N_FOLDS: ten splits, in which every original is scored twice

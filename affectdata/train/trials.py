@@ -16,6 +16,7 @@ import numpy as np
 from affectdata import metrics
 from affectdata.balance.recipe import parse_recipe
 from affectdata.errors import InputError
+from affectdata.lineage import require_sound
 from affectdata.release import Release
 from affectdata.train.arms import RELEASE
 from affectdata.train.bank import find_originals, plan_bank
@@ -30,7 +31,6 @@ from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
 from affectdata.train.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
-from affectdata.verify import require_sound
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")
@@ -80,7 +80,7 @@ class _Trials:
         trials = [Trial(**settings) for settings in study.runs()]
         wanted = {trial.arm for trial in trials}
         pictures = release.pictures() if wanted != {RELEASE} else None
-        all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.table)})
+        all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.rows)})
         self.originals = find_originals(release, recipe.model_copy(update={"check": all_of_them}))
         arms = own_arms(release, self.originals, recipe, with_pictures=pictures is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}

@@ -18,9 +18,10 @@ from affectdata.balance import journal as journaling
 from affectdata.balance.journal import WriteSamples
 from affectdata.balance.rebuild import rebuild
 from affectdata.errors import IntegrityError, PicturesNotFound, RecipeError, UsageError
+from affectdata.lineage import require_sound
 from affectdata.release import Release, open_release
 from affectdata.tables import read_table
-from affectdata.verify import check_release, require_sound
+from affectdata.verify import check_release
 from tests.made import contents, forge, make_recipe, publish, recipe_document
 
 Cli = Callable[..., Any]

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from affectdata import tables
 from affectdata.balance import write as writing
 from affectdata.balance.journal import _BATCH, _batches
 from affectdata.balance.planner import plan_release
 from affectdata.manifest import Manifest, load_manifest, write_manifest
 from affectdata.plan import Plan
 from affectdata.schema import RENDERED
+from affectdata.tables import read_parts
 from tests.made import image_id, make_manifest, make_recipe, make_rows
 
 
@@ -57,9 +59,10 @@ def test_a_release_has_every_column_of_its_source_rows(
     recipe = make_recipe(where=where, balance={"level": 30, "max_copies": 3, "fill_from": ["spare"]})
     rows, plan = plan_release(manifests, [filling], recipe)
     every = [*manifests, filling]
-    monkeypatch.setattr(writing, "STREAM_ROWS", held)
+    monkeypatch.setattr(tables, "STREAM_ROWS", held)
     schema = writing._schema(every, rows, plan)
-    parts = list(writing._released(every, rows, plan, rendered(plan), schema))
+    files = read_parts(rendered(plan))
+    parts = list(writing._released(every, rows, plan, files, schema))
     assert max(map(len, parts)) == min(held, len(plan.table))
     found = pa.concat_tables(part.cast(schema) for part in parts).to_pylist()
     source = {(row["image_id"], row["source"]): row for each in every for row in each.table.to_pylist()}
