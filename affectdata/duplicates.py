@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from affectdata.hashing import VIEWS
 from affectdata.near import find_near
 from affectdata.schema import EDGES
+from affectdata.tables import in_one_piece
 
 MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
@@ -108,7 +109,7 @@ def hash_views(table: pa.Table) -> np.ndarray:
 
 def codes_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return a number for each row, equal where the values are; -1 for null."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = in_one_piece(column) if isinstance(column, pa.ChunkedArray) else column
     indices = column.dictionary_encode().indices
     codes: np.ndarray = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False)
     return codes

@@ -12,6 +12,7 @@ from affectdata.draws import id_heads, id_keys, id_ranks
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import hash_ranks
 from affectdata.schema import FOLD
+from affectdata.tables import in_one_piece
 
 _FREE = -1
 _READ = ("image_id", "group_id", FOLD.name)
@@ -72,7 +73,7 @@ def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], n_folds: int, se
     order = pc.sort_indices(table["image_id"]).to_numpy()
     train = order[pc.equal(table["split"], "train").to_numpy()[order]]
     rows = table.select([name for name in _READ if name in table.column_names]).take(pa.array(train))
-    groups = rows["group_id"].combine_chunks().dictionary_encode()
+    groups = in_one_piece(rows["group_id"]).dictionary_encode()
     if len(groups.dictionary) < n_folds:
         raise ManifestError(
             f"{len(groups.dictionary)} groups of pictures in train make no {n_folds} folds",

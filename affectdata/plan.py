@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.draws import HEAD, copy_seeds, id_keys
+from affectdata.tables import in_one_piece
 
 _SHORTEST = 2  # a dash and a digit
 
@@ -62,7 +63,7 @@ class Plan:
     @property
     def rows(self) -> pa.Array:
         """The row of each output picture in the table that the plan was made from."""
-        return self.table["image_id"].combine_chunks().indices
+        return in_one_piece(self.table["image_id"]).indices
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as plain data."""

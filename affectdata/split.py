@@ -15,6 +15,7 @@ from affectdata.draws import id_heads, id_keys, id_ranks
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.folds import put_folds
 from affectdata.schema import FOLD
+from affectdata.tables import in_one_piece
 
 SPLITS = ("train", "val", "test")
 _FREE = -1
@@ -183,7 +184,7 @@ def split_distance(codes: np.ndarray, part_of: pa.ChunkedArray) -> dict[str, flo
 
     `part_of` names the part of each row: its split, or its fold.
     """
-    parts = part_of.combine_chunks().dictionary_encode()
+    parts = in_one_piece(part_of).dictionary_encode()
     n_codes = int(codes.max(initial=0)) + 1
     counts = np.bincount(
         parts.indices.to_numpy() * n_codes + codes, minlength=len(parts.dictionary) * n_codes

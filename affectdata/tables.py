@@ -23,8 +23,9 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 14  # a look-up by image_id reads one
-STREAM_ROWS = 1 << 13  # held at once where a table is read in parts
-_DIGEST_ROWS = STREAM_ROWS
+STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
+_DIGEST_ROWS = 1 << 13
+_SPOOL_ROWS = 1 << 12
 _BUFFER = 1 << 16  # bytes
 
 
@@ -126,8 +127,8 @@ def write_batches(
     """
     with replace_file(path) as temporary, TemporaryFile(dir=path.parent) as spool:
         with pq.ParquetWriter(spool, schema, compression="lz4", use_dictionary=False) as writer:
-            for part in rechunk(batches, schema, _ROW_GROUP):
-                writer.write_table(part, row_group_size=_ROW_GROUP)
+            for part in rechunk(batches, schema, _SPOOL_ROWS):
+                writer.write_table(part, row_group_size=_SPOOL_ROWS)
                 del part  # before the next one is made
         spool.seek(0)
         with pq.ParquetFile(spool, buffer_size=_BUFFER) as file:
@@ -148,10 +149,9 @@ def _with_metadata(
 def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
     # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
-        for part in parts:
-            part = part.replace_schema_metadata(schema.metadata).combine_chunks()
+        for part in rechunk(parts, schema, _ROW_GROUP):
             writer.write_table(part, row_group_size=_ROW_GROUP)
-            del part
+            del part  # before the next one is made
 
 
 def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
@@ -184,20 +184,29 @@ class StoredTable:
         return list(self.schema.names)
 
     def select(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns."""
-        with pq.ParquetFile(self.path) as file:
-            return (
-                file.read(columns=list(columns), use_threads=False)
-                .replace_schema_metadata(None)
-                .select(list(columns))
-            )
+        """Read some columns, each in one piece: to take rows of several pieces is to copy all of them."""
+        with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
+            parts = [file.read(columns=[name], use_threads=False).combine_chunks() for name in columns]
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return pa.table([part.column(0) for part in parts], schema=schema)
 
     def to_batches(
         self, max_chunksize: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Read it (or some columns) from the first row to the last, a few rows at a time."""
         with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
-            yield from file.iter_batches(max_chunksize, columns=columns and list(columns), use_threads=False)
+            yield from _batches(file, max_chunksize, columns and list(columns))
+
+
+def _batches(file: pq.ParquetFile, n_rows: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Read a file by its row groups: asked for several, pyarrow opens every column of each at once."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(n_rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def in_one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; not copied if it is one already, as `combine_chunks` would."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
@@ -286,8 +295,7 @@ def _file_digest(file: pq.ParquetFile) -> str:
     """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
 
     def parts(name: str) -> Iterator[pa.Table]:
-        batches = file.iter_batches(STREAM_ROWS, columns=[name], use_threads=False)
-        return (pa.Table.from_batches([each]) for each in batches)
+        return (pa.Table.from_batches([each]) for each in _batches(file, STREAM_ROWS, [name]))
 
     return column_digest(file.schema_arrow, file.metadata.num_rows, parts)
 

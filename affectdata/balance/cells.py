@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from affectdata.balance.recipe import Bins, Recipe
 from affectdata.errors import RecipeError
+from affectdata.tables import in_one_piece
 
 _SEPARATOR = "\x1f"  # between the values of crossed strata; no label holds it
 _ALL = "all"  # the one stratum of a recipe without strata
@@ -139,7 +140,7 @@ def _interval_labels(edges: list[float]) -> list[str]:
 
 def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Return a code per row and the labels in their sorted order."""
-    found = values.cast(pa.string()).combine_chunks().dictionary_encode()
+    found = in_one_piece(values.cast(pa.string())).dictionary_encode()
     return _sorted_codes(found.indices, found.dictionary.to_pylist())
 
 

@@ -27,6 +27,7 @@ from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, effective_size, sample_ids
 from affectdata.schema import EDGES, FOLD, PLAN
 from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
+from affectdata.tables import in_one_piece
 
 _TRAIN = SPLITS.index("train")
 _ROW = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", FOLD.name, "license")
@@ -215,7 +216,7 @@ def _decisions(
     side = split[rows]
     drawn = (copy > 0) | ((side == _TRAIN) & (recipe.originals == "drawn"))
     columns = {
-        "image_id": pa.DictionaryArray.from_arrays(rows, table["image_id"].combine_chunks()),
+        "image_id": pa.DictionaryArray.from_arrays(rows, in_one_piece(table["image_id"])),
         "split": pa.DictionaryArray.from_arrays(side, pa.array(SPLITS)),
         "cell": pa.DictionaryArray.from_arrays(
             cells.code.astype(np.int32)[rows], [n for row in cells.names for n in row]
@@ -225,7 +226,7 @@ def _decisions(
         "weight": _weights(cells, rows, side, recipe),
     }
     if FOLD.name in table.column_names:
-        columns[FOLD.name] = table[FOLD.name].combine_chunks().take(pa.array(rows))
+        columns[FOLD.name] = in_one_piece(table[FOLD.name]).take(pa.array(rows))
     return columns
 
 
@@ -288,7 +289,7 @@ def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
 
 def _pipelines(subtypes: pa.ChunkedArray, rows: np.ndarray, drawn: np.ndarray, recipe: Recipe) -> pa.Array:
     """Return the pipeline of each output row's subtype where it is `drawn`, else an empty name."""
-    kinds = subtypes.combine_chunks().dictionary_encode(null_encoding="encode")
+    kinds = in_one_piece(subtypes).dictionary_encode(null_encoding="encode")
     rules = [recipe.rule_for(subtype) for subtype in kinds.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]
     of_kind = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)

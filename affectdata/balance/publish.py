@@ -27,7 +27,7 @@ from affectdata.imaging import pixel_versions
 from affectdata.manifest import Manifest, Pictures
 from affectdata.plan import Plan
 from affectdata.release import Release, open_release
-from affectdata.tables import locked_folder, table_digest
+from affectdata.tables import in_one_piece, locked_folder, table_digest
 from affectdata.verify import check_release
 from affectdata.workers import default_workers
 
@@ -113,9 +113,7 @@ def _with_sources(plan: Plan, rows: pa.Table) -> pa.Table:
     """Return the plan with what rendering and drift need of its source rows, as dictionaries: no copy."""
     table = plan.table
     for name in ("source", "path", "subtype"):
-        table = table.append_column(
-            name, pa.DictionaryArray.from_arrays(plan.rows, rows[name].combine_chunks())
-        )
+        table = table.append_column(name, pa.DictionaryArray.from_arrays(plan.rows, in_one_piece(rows[name])))
     return table
 
 
