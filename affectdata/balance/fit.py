@@ -12,6 +12,7 @@ from affectdata.balance.recipe import DEFAULT, Recipe
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.errors import RecipeError
 from affectdata.manifest import Manifest
+from affectdata.tables import distinct
 
 
 def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
@@ -22,7 +23,7 @@ def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
     """
     known = {code for manifest in manifests for code in manifest.metadata["subtypes"]}
     for manifest in manifests:
-        known |= set(manifest.rows.select(["subtype"])["subtype"].unique().drop_null().to_pylist())
+        known |= set(distinct(manifest.rows, "subtype"))
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
         close = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)

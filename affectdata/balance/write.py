@@ -41,7 +41,6 @@ from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.spill import Spill
 from affectdata.split import SPLITS
 from affectdata.tables import (
-    STREAM_ROWS,
     Rows,
     StoredTable,
     open_table,
@@ -126,19 +125,17 @@ class _Followed:
         names = [name for name in rows.column_names if name in {"image_id", "source", *columns}]
         if isinstance(rows, pa.Table):  # made in memory, in whatever order
             rows = rows.select(names).sort_by("image_id")
-            self._batches = iter(rows.to_batches(STREAM_ROWS))
-        else:
-            self._batches = iter(rows.to_batches(STREAM_ROWS, names))
+        self._parts = read_parts(rows, names)
         self._held = pa.schema([field for field in rows.schema if field.name in names]).empty_table()
 
     def take(self, ids: pa.ChunkedArray) -> pa.Table:
         """Return the rows of these pictures, as far as it has them."""
         last = ids[-1]
         while not len(self._held) or pc.less(self._held["image_id"][-1], last).as_py():
-            batch = next(self._batches, None)
-            if batch is None:
+            part = next(self._parts, None)
+            if part is None:
                 break
-            self._held = pa.concat_tables([self._held, pa.Table.from_batches([batch])])
+            self._held = pa.concat_tables([self._held, part])
         found = self._held.filter(pc.is_in(self._held["image_id"], ids.combine_chunks()))
         self._held = self._held.filter(pc.greater_equal(self._held["image_id"], last)).combine_chunks()
         return found

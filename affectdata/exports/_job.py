@@ -9,7 +9,7 @@ The folder takes its name when `export` has returned; `README.md`, with the term
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from affectdata.errors import InputError, IntegrityError
 from affectdata.hashing import file_hash
 from affectdata.labels import class_names, cut_values
 from affectdata.release import Release
-from affectdata.tables import STREAM_ROWS, Rows
+from affectdata.tables import Rows, read_parts
 from affectdata.workers import map_ordered
 
 _BATCH = 24  # pictures in one worker's hands
@@ -42,7 +42,7 @@ class Job:
     workers: int = 1
     progress: Callable[[int, int], None] | None = None
 
-    def pictures(self, rows: Rows) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def pictures(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
         """Yield each row with the bytes of its picture, in order, a few batches in memory.
 
         Raises:
@@ -51,8 +51,7 @@ class Job:
         if self.read is None:
             raise TypeError("an export without HAS_PICTURES reads none")
         read, done = ReadChecked(self.read), 0
-        for batch in rows.to_batches(STREAM_ROWS):
-            part = pa.Table.from_batches([batch])
+        for part in parts:
             batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
             for few, pictures in zip(batches, map_ordered(read, batches, self.workers), strict=True):
                 yield from zip(few.to_pylist(), pictures, strict=True)
@@ -126,10 +125,11 @@ def check_names(rows: Rows, splits: tuple[str, ...]) -> None:
     Raises:
         IntegrityError: naming the first ones.
     """
-    table = rows.select(["sample_id", "split"])
-    plain = pc.match_substring_regex(table["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
-    plain = pc.and_(plain, pc.is_in(table["split"], pa.array(splits)))
-    bad = table["sample_id"].filter(pc.invert(plain)).to_pylist()
+    bad: list[str] = []
+    for part in read_parts(rows, ["sample_id", "split"]):
+        plain = pc.match_substring_regex(part["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
+        plain = pc.and_(plain, pc.is_in(part["split"], pa.array(splits)))
+        bad += part["sample_id"].filter(pc.invert(plain)).to_pylist()
     if bad:
         named = ", ".join(repr(each) for each in bad[:_SHOWN])
         raise IntegrityError(f"{len(bad)} rows have names that `affectdata` does not give: {named}")

@@ -17,7 +17,7 @@ from affectdata.lineage import require_sound
 from affectdata.registry import load_plugin
 from affectdata.release import Release
 from affectdata.split import SPLITS
-from affectdata.tables import locked_folder, write_text
+from affectdata.tables import distinct, locked_folder, write_text
 from affectdata.workers import default_workers
 
 TERMS_FILE = "README.md"
@@ -88,7 +88,7 @@ def _check_terms(release: Release) -> None:
         UsageError: naming the sources and their terms.
     """
     sources, terms = {each["source"]: each for each in release.info["manifests"]}, release.info["terms"]
-    used = sorted(release.rows.select(["source"])["source"].unique().to_pylist())
+    used = distinct(release.rows, "source")
     forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
     licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
     named = ", ".join(f"{name} ({said})" for name, said in zip(forbidden, licenses, strict=True))

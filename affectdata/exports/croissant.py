@@ -16,7 +16,7 @@ import pyarrow as pa
 from affectdata.exports._job import Job
 from affectdata.hashing import hash_file
 from affectdata.release import TABLE_FILE
-from affectdata.tables import write_json
+from affectdata.tables import distinct, write_json
 
 HAS_PICTURES = False
 HAS_CLASSES = False
@@ -100,13 +100,12 @@ def _field(column: pa.Field) -> dict[str, Any]:
 
 def _pictures(job: Job) -> dict[str, Any]:
     suffix = job.recipe.image.suffix
-    splits = sorted(job.release.rows.select(["split"])["split"].unique().to_pylist())
     return {
         "@type": "cr:FileSet",
         "@id": "files",
         "name": "files",
         "encodingFormat": _MIME[suffix],
-        "includes": [f"{split}/*{suffix}" for split in splits],
+        "includes": [f"{split}/*{suffix}" for split in distinct(job.release.rows, "split")],
     }
 
 

@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from affectdata.errors import InputError
 from affectdata.exports._job import Job
-from affectdata.tables import STREAM_ROWS
+from affectdata.tables import distinct, in_one_piece, read_parts
 
 HAS_PICTURES = True
 HAS_CLASSES = True
@@ -22,22 +22,22 @@ HAS_CLASSES = True
 
 def export(job: Job, folder: Path) -> None:
     """Write the pictures into folders, then the table."""
-    rows, classes = job.release.rows, job.classes().combine_chunks()
-    for split in rows.select(["split"])["split"].unique().to_pylist():
+    rows, classes = job.release.rows, in_one_piece(job.classes())
+    for split in distinct(rows, "split"):
         for name in classes.unique().to_pylist():
             (folder / split / _folder_name(name)).mkdir(parents=True)
     schema = rows.schema.append(pa.field("class", pa.string()))
-    pictures, at = job.pictures(rows), 0
+    pictures, at = job.pictures(read_parts(rows)), 0
     with csv.CSVWriter(folder / "labels.csv", schema) as labels:
-        for batch in rows.to_batches(STREAM_ROWS):
-            of_class = classes.slice(at, len(batch))
-            files = pc.binary_join_element_wise(batch["sample_id"], job.recipe.image.suffix, "")
-            paths = pc.binary_join_element_wise(batch["split"], of_class, files, "/")
-            columns = {**{name: batch[name] for name in rows.column_names}, "file_name": paths}
+        for part in read_parts(rows):
+            of_class = classes.slice(at, len(part))
+            files = pc.binary_join_element_wise(part["sample_id"], job.recipe.image.suffix, "")
+            paths = pc.binary_join_element_wise(part["split"], of_class, files, "/")
+            columns = {**{name: part[name] for name in rows.column_names}, "file_name": paths}
             labels.write_table(pa.table([*columns.values(), of_class], schema=schema))
             for path in paths.to_pylist():
                 (folder / path).write_bytes(next(pictures)[1])
-            at += len(batch)
+            at += len(part)
 
 
 def _folder_name(name: str) -> str:

@@ -11,33 +11,33 @@ from __future__ import annotations
 import io
 import itertools
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.exports._job import Job
 from affectdata.hashing import canonical_json, hash_ranks
-from affectdata.tables import Rows
+from affectdata.spill import in_order
+from affectdata.tables import Rows, distinct, read_parts
 
 HAS_PICTURES = True
 HAS_CLASSES = False
 _SHARD = 1000  # pictures
-_PASS = 1 << 15  # rows held at once
 _NOT_LABELS = {"file_name", "file_sha256", "file_bytes"}
 
 
 def export(job: Job, folder: Path) -> None:
     """Write the shards one after the other."""
-    keys = job.release.rows.select(["sample_id", "split"])
-    split = np.array(keys["split"].to_pylist())
-    order = np.lexsort((hash_ranks(0, keys["sample_id"]), split))
-    _, first, code = np.unique(split[order], return_index=True, return_inverse=True)
-    number = (np.arange(len(order)) - first[code]) // _SHARD
-    shards = [f"{name}-{at:06d}.tar" for name, at in zip(split[order], number, strict=True)]
-    pairs = zip(shards, job.pictures(_Shuffled(job.release.rows, order)), strict=True)
+    rows = job.release.rows
+    splits = distinct(rows, "split")
+    side, rank = _places(rows, splits)
+    ends = np.cumsum([len(part) for part in read_parts(rows, ["split"])])[:-1]
+    parts = zip(read_parts(rows), np.split(rank, ends), strict=True)
+    pictures = job.pictures(in_order(parts, rows.schema, len(rows)))
+    pairs = zip(_shards(splits, np.bincount(side)), pictures, strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, (row, data) in members:
@@ -48,24 +48,22 @@ def export(job: Job, folder: Path) -> None:
                 _add(tar, row["sample_id"] + ".json", canonical_json(labels).encode())
 
 
-@dataclass(frozen=True)
-class _Shuffled:
-    """The rows of a release in another order. It is read once for every `_PASS` of them, and not held."""
+def _places(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return of every row the number of its split, and its place: by split, then by hash."""
+    hashes, sides = [], []
+    for part in read_parts(rows, ["sample_id", "split"]):
+        hashes.append(hash_ranks(0, part["sample_id"].to_pylist()))
+        sides.append(pc.index_in(part["split"], pa.array(splits)).to_numpy())
+    side = np.concatenate(sides)
+    rank = np.empty(len(side), np.int64)
+    rank[np.lexsort((np.concatenate(hashes), side))] = np.arange(len(side))
+    return side, rank
 
-    rows: Rows
-    order: np.ndarray
 
-    def to_batches(self, max_chunksize: int) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(self.order), _PASS):
-            wanted = self.order[start : start + _PASS]
-            there, done = np.sort(wanted), 0
-            parts = []
-            for batch in self.rows.to_batches(max_chunksize):
-                low, high = np.searchsorted(there, (done, done + len(batch)))
-                parts.append(batch.take(pa.array(there[low:high] - done)))
-                done += len(batch)
-            table = pa.Table.from_batches(parts).take(pa.array(np.searchsorted(there, wanted)))
-            yield from table.to_batches(max_chunksize)
+def _shards(splits: list[str], sizes: Iterable[int]) -> Iterator[str]:
+    """Yield the name of the shard of each picture."""
+    for split, size in zip(splits, sizes, strict=True):
+        yield from (f"{split}-{at // _SHARD:06d}.tar" for at in range(size))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
