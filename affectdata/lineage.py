@@ -21,13 +21,13 @@ from affectdata.draws import copy_seeds, id_heads, id_keys
 from affectdata.errors import IntegrityError
 from affectdata.families import first_rows, whole_pictures
 from affectdata.hashing import hash_ranks
-from affectdata.plan import sample_ids
 from affectdata.records import Finding
 from affectdata.release import Release
-from affectdata.schema import FOLD
+from affectdata.schema import FOLD, manifest_schema, release_schema
 from affectdata.tables import Rows, read_parts
 
 _OF_A_COPY = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split", FOLD.name}
+_REQUIRED = [field.name for field in release_schema(manifest_schema()) if not field.nullable]
 _SHOWN = 3
 _LONGEST = 20  # characters of a name
 
@@ -63,6 +63,10 @@ def check_lineage(release: Release) -> list[Finding]:
     broken, last = _Broken(), ""
     spread = {name: _Groups(name) for name in ("split", FOLD.name) if name in release.rows.column_names}
     for part in whole_pictures(read_parts(release.rows)):
+        for name in _REQUIRED:
+            if part[name].null_count:
+                broken.note(f"{name} is null", part["sample_id"].filter(pc.is_null(part[name])))
+                part = part.filter(pc.is_valid(part[name]))
         strange = pc.invert(pc.match_substring_regex(part["image_id"], "^[0-9a-f]{64}$"))
         broken.note("its image_id is no SHA-256", part["sample_id"].filter(strange))
         part = part.filter(pc.invert(strange))
@@ -118,11 +122,9 @@ def _check_order(part: pa.Table, first: np.ndarray, last: str, broken: _Broken) 
 def _check_names(part: pa.Table, recipe: dict[str, Any] | None, broken: _Broken) -> None:
     """Hold what follows from picture and copy, and from the recipe."""
     keys, copies, heads = part["sample_id"], part["copy"].to_numpy(), id_heads(part["image_id"])
-    if (copies < 0).any():
-        broken.note("its copy is below 0", keys.filter(pa.array(copies < 0)))
-        return
-    other = pc.not_equal(keys.combine_chunks(), sample_ids(heads, copies))
-    broken.note("sample_id does not follow from picture and copy", keys.filter(other))
+    broken.note("its copy is below 0", keys.filter(pa.array(copies < 0)))
+    ids = pc.binary_join_element_wise(pa.array(heads.astype(str)), part["copy"].cast(pa.string()), "-")
+    broken.note("sample_id does not follow from picture and copy", keys.filter(pc.not_equal(keys, ids)))
     folder = pc.replace_substring_regex(part["file_name"], "/.*$", "")
     broken.note("lies in another split's folder", keys.filter(pc.not_equal(folder, part["split"])))
     if recipe is not None:
@@ -230,5 +232,5 @@ def _encoding(path: Path) -> str | None:
         with Image.open(path) as picture:
             tables = str(sorted(getattr(picture, "quantization", {}).items()))
             return f"{picture.format} {hashlib.sha256(tables.encode()).hexdigest()}"
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

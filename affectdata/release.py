@@ -29,7 +29,16 @@ from affectdata.errors import IntegrityError, ManifestError, UsageError
 from affectdata.manifest import Pictures, find_roots
 from affectdata.names import Names
 from affectdata.schema import FOLD, manifest_schema, release_schema
-from affectdata.tables import STREAM_ROWS, Rows, distinct, open_table, read_json, read_parts, read_table
+from affectdata.tables import (
+    STREAM_ROWS,
+    Rows,
+    StoredTable,
+    distinct,
+    open_table,
+    read_json,
+    read_parts,
+    read_table,
+)
 
 KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/2"  # the form of release.json, and what seeds and keys follow from
@@ -163,11 +172,21 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
         rows = open_table(folder / TABLE_FILE, KIND)
     except ManifestError as error:
         raise IntegrityError(error.what, where=error.where, fix=_ANEW) from error
-    absent = set(release_schema(manifest_schema()).names) - set(rows.column_names)
-    if absent or rows.metadata.get("release") != info.get("id"):
-        what = f"lacks {', '.join(sorted(absent))}" if absent else f"is of another release than {INFO_FILE}"
+    if what := _misfit(rows, info):
         raise IntegrityError(f"{TABLE_FILE} {what}", where=str(folder), fix=_ANEW)
     return Release(folder, rows, info, {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def _misfit(rows: StoredTable, info: dict[str, Any]) -> str | None:
+    """Say why this is no table of a release, or not of this one."""
+    expected = release_schema(manifest_schema())
+    if absent := sorted(set(expected.names) - set(rows.column_names)):
+        return f"lacks {', '.join(absent)}"
+    if other := [each.name for each in expected if rows.schema.field(each.name).type != each.type]:
+        return f"holds {', '.join(other)} in another type"
+    if rows.metadata.get("release") != info.get("id"):
+        return f"is of another release than {INFO_FILE}"
+    return None
 
 
 def _releases_there(folder: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,14 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     assert ("missing", f"{file.relative_to(folder).as_posix()} is not there") in findings
 
 
+def test_a_picture_that_became_one_of_a_billion_pixels_is_named(folder: Path) -> None:
+    file = file_of(folder, "picture")
+    header = b"\x00\x00\x00\rIHDR" + (50_000).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + zlib.crc32(header[4:]).to_bytes(4))
+    name = file.relative_to(folder).as_posix()
+    assert kinds(folder) == {("changed", f"{name} is not the file that was published")}
+
+
 def test_a_link_to_a_folder_is_an_added_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (folder / "train" / "more").symlink_to(tmp_path / "elsewhere")
@@ -190,6 +199,26 @@ def test_a_table_without_its_columns_does_not_open(folder: Path) -> None:
     write_table(table.drop_columns(["seed", "group_id"]), folder / "manifest.parquet", KIND, metadata)
     with pytest.raises(IntegrityError, match="lacks group_id, seed"):
         open_release(folder)
+
+
+def test_a_table_of_other_types_does_not_open(folder: Path) -> None:
+    table, metadata = read_table(folder / "manifest.parquet", KIND)
+    at = table.column_names.index("copy")
+    other = table.set_column(at, "copy", table["copy"].cast(pa.string()))
+    write_table(other, folder / "manifest.parquet", KIND, metadata)
+    with pytest.raises(IntegrityError, match="holds copy in another type"):
+        open_release(folder)
+
+
+@pytest.mark.parametrize("name", ["copy", "split", "image_id", "sample_id", "seed"])
+def test_a_null_where_none_may_be_is_found(folder: Path, name: str) -> None:
+    table, metadata = read_table(folder / "manifest.parquet", KIND)
+    rows = table.to_pylist()
+    rows[1][name] = None
+    schema = pa.schema([field.with_nullable(True) for field in table.schema])
+    write_table(pa.Table.from_pylist(rows, schema), folder / "manifest.parquet", KIND, metadata)
+    texts = [finding.text for finding in check_lineage(open_release(folder))]
+    assert any(text.endswith(f": {name} is null") for text in texts), texts
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
@@ -307,6 +336,10 @@ def copy_below_zero(rows: Rows) -> None:
     a_copy(rows)["copy"] = -1
 
 
+def copy_beyond_all(rows: Rows) -> None:
+    a_copy(rows)["copy"] = 2**31 - 1
+
+
 def no_image_id(rows: Rows) -> None:
     a_copy(rows)["image_id"] = "../" * 20
 
@@ -319,6 +352,7 @@ def no_image_id(rows: Rows) -> None:
         (copies_out_of_order, "is not in the order of copies"),
         (copies_out_of_order, "its original is not in the same split"),
         (copy_below_zero, "its copy is below 0"),
+        (copy_beyond_all, "sample_id does not follow from picture and copy"),
         (no_image_id, "its image_id is no SHA-256"),
         (copy_in_val, "a copy outside train"),
         (copy_in_val, "its original is not in the same split"),
