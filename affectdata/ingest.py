@@ -226,17 +226,21 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
 
 
 def write_tables(
-    rows: Iterable[pa.Table], edges: pa.Table, items: Items, metadata: dict[str, Any], out: Path
+    rows: Iterable[pa.Table],
+    edges: pa.Table,
+    items: Items,
+    metadata: dict[str, Any],
+    out: Path,
+    folds: bool = False,
 ) -> StoredTable:
     """Write a manifest, its rejects and its edges; return the manifest as it is on disk.
 
-    `items` gets findings: splits that stay.
+    `items` gets findings: splits that stay. `folds` says that the rows have a column `fold`.
     """
     path = out / f"{items.info.name}.parquet"
     splits = _read_splits(path, items.findings)
-    schema = manifest_schema(
-        metadata["emotions"], folds=splits is not None and FOLD.name in splits.column_names
-    )
+    folds = folds or (splits is not None and FOLD.name in splits.column_names)
+    schema = manifest_schema(metadata["emotions"], folds)
     write_table(items.rejects_table(), path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     if splits is not None:

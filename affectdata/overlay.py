@@ -28,7 +28,7 @@ from affectdata.items import Items, columns_of, out_of_range
 from affectdata.manifest import Manifest, check_name, note_root, read_local
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
-from affectdata.schema import manifest_schema
+from affectdata.schema import FOLD, manifest_schema
 from affectdata.sources._protocol import ReadOptions, Source, check_options
 from affectdata.tree import Paths, Tree, is_picture_name
 
@@ -39,6 +39,7 @@ _OF_THE_PICTURE = (
     "url",
     "extra",
 )  # stay as the picture's own source has them
+_SHARE = "emotion_"  # before the name of an emotion: its column
 _SUFFIX = ".jpg"  # of the names under which pictures are offered to the table; no file is called so
 
 
@@ -54,7 +55,8 @@ def overlay(
     """Put the labels of the table at `path` onto the pictures of manifests, and write them as one manifest.
 
     The table's rows name pictures as `<source>/<source_id>`. What a row says replaces what the picture's own
-    source says, which goes into `extra`, as `<source> <column>`.
+    source says, which goes into `extra`, as `<source> <column>`; the rest stays. A rating goes with its
+    spread and scale; emotion, shares and agreement are one judgement.
 
     Raises:
         SourceError: no such table, no source recognises it, or none of its rows names a picture.
@@ -85,12 +87,12 @@ def overlay(
             where=told or str(path),
             fix="--onto takes the manifests of the pictures; rows name a source and its own id",
         )
-    emotions = sorted({emotion for record in records for emotion in record.emotions})
-    table = _build(sorted(records, key=lambda record: record.path), items, pictures, emotions)
+    table = _build(sorted(records, key=lambda record: record.path), items, pictures)
+    emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
     metadata = _describe(describe_source(reading.info, emotions), onto)
-    written = write_tables([table], edges, items, metadata, out)
+    written = write_tables([table], edges, items, metadata, out, folds=FOLD.name in table.column_names)
     note_root(out, reading.info.name, path.parent)
     for base in onto:
         for each in base.sources:
@@ -118,9 +120,7 @@ def _reference(row: dict[str, Any]) -> str:
     return key if is_picture_name(key) else key + _SUFFIX
 
 
-def _build(
-    records: list[Record], items: Items, pictures: dict[str, dict[str, Any]], emotions: list[str]
-) -> pa.Table:
+def _build(records: list[Record], items: Items, pictures: dict[str, dict[str, Any]]) -> pa.Table:
     """Return the rows; of several names for one picture the first counts."""
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -129,13 +129,20 @@ def _build(
         if kept is not row:
             other = f"{kept['source']}/{kept['source_id']}"
             items.merge(record.path, f"the same bytes as {other}, which has a row of the table too")
-    return pa.Table.from_pylist(list(rows.values()), schema=manifest_schema(emotions))
+    there = {name for row in rows.values() for name, value in row.items() if value is not None}
+    emotions = {name.removeprefix(_SHARE) for name in there if name.startswith(_SHARE)}
+    schema = manifest_schema(emotions, folds=FOLD.name in there)
+    return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 
 def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
     said = {name: value for name, value in columns_of(record, info).items() if value is not None}
     new = {name: value for name, value in said.items() if name not in _OF_THE_PICTURE}
-    whole = ("agreement", "emotion", *record.ratings)  # replaced with all their columns
+    whole = tuple(record.ratings)  # replaced with all their columns
+    if record.emotion or record.emotions:
+        whole += ("emotion", "agreement")
+    if record.split not in (None, picture["split"]):
+        whole += (FOLD.name,)
     gone = [name for name in picture if name in new or name.startswith(whole)]
     was = {f"{picture['source']} {name}": str(picture[name]) for name in gone if picture[name] is not None}
     extra = {f"{info.name} {name}": cell for name, cell in record.extra.items()}

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import openpyxl
+import pyarrow as pa
 import pytest
 
 from affectdata.balance.planner import plan_release
 from affectdata.balance.recipe import packaged_recipes, read_recipe
 from affectdata.errors import SourceError, UsageError
+from affectdata.folds import put_folds
 from affectdata.ingest import IngestResult, ingest
 from affectdata.manifest import Manifest, load_manifest
 from affectdata.overlay import overlay
+from affectdata.schema import FOLD
 from affectdata.sources import capd
 from affectdata.sources._protocol import ReadOptions
 from tests.made import make_manifest, make_rows
@@ -175,6 +178,46 @@ def test_a_map_gives_arousal_its_scale_and_shares_for_every_category(
         "4.0",
         "4",
     )
+
+
+def map_of(tmp_path: Path, columns: str) -> dict[str, Any]:
+    """Options of a table of `gaped` pictures with some columns, and its header."""
+    spec = "{name: mine, table: norms.csv, key: Key, file: 'gaped/{key}', columns: {%s}}"
+    (tmp_path / "columns.yaml").write_text(spec % columns)
+    options = ReadOptions(map_path=tmp_path / "columns.yaml")
+    return {"name": "norms.csv", "source": "table", "options": options}
+
+
+def test_what_the_table_does_not_say_stays(put: Callable[..., IngestResult], tmp_path: Path) -> None:
+    """An emotion, its shares and the agreement are one judgement: they stay together, or go."""
+    row = {"key": "N001", "emotion": "awe", "agreement": 0.7, "emotion_awe": 0.7, "split": "train"}
+    base = put_folds(make_rows([row], ["awe", "fear"]), pa.array([1], FOLD.type))
+    onto = [make_manifest(base, emotions=["awe", "fear"], groups=[])]
+    result = put("N001,sea", header="Key,Theme", onto=onto, **map_of(tmp_path, "theme: Theme"))
+    (found,) = load_manifest(result.manifest.path).table.to_pylist()
+    kept = {name: found[name] for name in ("emotion", "agreement", "emotion_awe", "split")}
+    assert kept == {"emotion": "awe", "agreement": 0.7, "emotion_awe": 0.7, "split": "train"}
+    assert (found["theme"], found["fold"], found["extra"]) == ("sea", 1, "{}")
+    result = put("N001,Joy", header="Key,Word", onto=onto, **map_of(tmp_path, "emotion: Word"))
+    (found,) = load_manifest(result.manifest.path).table.to_pylist()
+    assert (found["emotion"], found["agreement"], found["fold"]) == ("joy", None, 1)
+    assert result.manifest.metadata["emotions"] == []
+    assert json.loads(found["extra"]) == {
+        "gaped emotion": "awe",
+        "gaped agreement": "0.7",
+        "gaped emotion_awe": "0.7",
+    }
+
+
+def test_a_fold_goes_with_the_split(put: Callable[..., IngestResult], tmp_path: Path) -> None:
+    base = make_rows([{"key": "N001", "split": "train"}, {"key": "N002", "split": "train"}])
+    onto = [make_manifest(put_folds(base, pa.array([1, 0], FOLD.type)), groups=[])]
+    told = map_of(tmp_path, "split: Split")
+    rows = by_id(put("N001,test", "N002,train", header="Key,Split", onto=onto, **told))
+    assert {key: (row["split"], row["fold"]) for key, row in rows.items()} == {
+        "N001": ("test", None),
+        "N002": ("train", 0),
+    }
 
 
 def test_the_same_picture_in_two_databases_is_one_row(
