@@ -31,7 +31,11 @@ from affectdata.tree import Tree
 _HEAD_BYTES = 1 << 16
 _PARQUET_ROWS = 1 << 12  # held as Python objects at once
 _HEAD_ROWS = 40  # among which a header is looked for
-_MAX_WORKBOOK_BYTES = 1 << 29  # unpacked; a small file can unpack to any size
+_MAX_WORKBOOK_BYTES = 1 << 29  # unpacked
+_MAX_WORKBOOK_RATIO = 100  # unpacked to packed bytes of what is more than …
+_ALWAYS_WORKBOOK_BYTES = 1 << 24  # … this; sheets shrink to a tenth
+_MAX_ROWS = 1 << 20  # that a sheet has in Excel
+_MAX_CELLS = 1 << 24  # rows that are not empty, times the widest one
 _BOOKS = {".xlsx", ".xlsm", ".xls"}
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".jsonl", *_BOOKS, *_NOT_READ}
@@ -67,7 +71,7 @@ def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
     suffix = PurePosixPath(path).suffix.lower()
     try:
         if suffix in _BOOKS:
-            head = _read_rows(tree.read_bytes(path), path, shape.sheet)[:_HEAD_ROWS]
+            head = _read_rows(tree.read_bytes(path), path, shape.sheet, _HEAD_ROWS)
         else:
             data = tree.read_bytes(path, _HEAD_BYTES)
             read = codecs.getincrementaldecoder(shape.encoding or "utf-8")("replace")  # it may end mid-letter
@@ -159,31 +163,53 @@ def _guess_delimiter(text: str) -> str:
     return ";" if head.count(";") > head.count(",") else ","
 
 
-def _read_rows(data: bytes, path: str, sheet: str | None) -> list[list[str]]:
-    """Read the cells of one sheet of a workbook, as text."""
+def _read_rows(data: bytes, path: str, sheet: str | None, most: int | None = None) -> list[list[str]]:
+    """Read the cells of one sheet of a workbook, or its first rows, as text."""
     try:
         is_old = PurePosixPath(path).suffix.lower() == ".xls"
         sheets = _read_old_workbook(data) if is_old else _read_workbook(data)
+        chosen = next(iter(sheets), "") if sheet is None else sheet
+        if chosen in sheets:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about dates and extensions
+                return _align(islice(sheets[chosen](), most))
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise SourceError(f"{path} cannot be read as a workbook: {error}", where=path) from error
-    chosen = next(iter(sheets), "") if sheet is None else sheet
-    if chosen not in sheets:
-        raise SourceError(f"{path} has no sheet {chosen!r}", where=f"its sheets: {', '.join(sheets)}")
-    return [[_cell_text(cell) for cell in row] for row in sheets[chosen]()]
+    raise SourceError(f"{path} has no sheet {chosen!r}", where=f"its sheets: {', '.join(sheets)}")
+
+
+def _align(sheet: Iterable[Sequence[Any]]) -> list[list[str]]:
+    """Return rows as wide as the last cell that holds anything; those without one are empty."""
+    rows: list[list[str]] = []
+    n_filled = width = 0
+    for cells in sheet:
+        row = [_cell_text(cell) for cell in cells]
+        while row and not row[-1]:
+            row.pop()
+        rows.append(row)
+        n_filled, width = n_filled + bool(row), max(width, len(row))
+        if len(rows) > _MAX_ROWS or n_filled * width > _MAX_CELLS:
+            raise ValueError(
+                f"cells as far as row {len(rows)} and column {width}; empty those beside the table"
+            )
+    return [row and row + [""] * (width - len(row)) for row in rows]
 
 
 def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
     unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    if unpacked > _MAX_WORKBOOK_BYTES:
+    most = max(_ALWAYS_WORKBOOK_BYTES, _MAX_WORKBOOK_RATIO * len(data))
+    if unpacked > min(most, _MAX_WORKBOOK_BYTES):
         raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
-        book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    for cells in book.worksheets:
+        cells.reset_dimensions()  # what a sheet says of its size would pad every row to it
     return {cells.title: partial(cells.iter_rows, values_only=True) for cells in book.worksheets}
 
 
 def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
-    book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO())
+    book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True)
     return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
 
 
@@ -238,11 +264,12 @@ def _fit(rows: list[list[str]], path: str) -> tuple[list[str], list[list[str]]]:
 
 def unique_names(header: Sequence[str]) -> list[str]:
     """Return a header in which no name is empty and none is there twice."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # in their order
+    count: dict[str, int] = {}
     for place, title in enumerate(header, 1):
-        name, count = title or f"#{place}", 1
+        name = title or f"#{place}"
         while name in names:
-            count += 1
-            name = f"{title}#{count}"
-        names.append(name)
-    return names
+            count[title] = count.get(title, 1) + 1
+            name = f"{title}#{count[title]}"
+        names[name] = None
+    return list(names)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -367,12 +369,75 @@ def test_cells_as_text(plant: Callable[..., Path]) -> None:
     assert list(rows) == [["3", "True", "[1, 2]"], ["2.5", "False", "[]"]]
 
 
-def test_workbook_that_unpacks_to_too_much(
-    plant: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_a_stray_cell_far_away_costs_nothing(plant: Callable[..., Path]) -> None:
+    book, buffer = openpyxl.Workbook(), io.BytesIO()
+    book.active.append(["a", "b"])
+    book.active.append([1, 2])
+    book.active["XFD150"] = "x"
+    book.save(buffer)
+    tree = read_tree(plant({"x.xlsx": buffer.getvalue()}))
+    tracemalloc.start()
+    header, lines = read_table(tree, "x.xlsx")
+    rows = list(lines)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 << 20
+    assert (header[:3], len(header)) == (["a", "b", "#3"], 16384)
+    assert [[cell for cell in row if cell] for row in rows] == [["1", "2"], ["x"]]
+    assert {len(row) for row in rows} == {16384}
+
+
+def test_empty_cells_beside_and_below_a_table_are_none_of_it(plant: Callable[..., Path]) -> None:
+    book, buffer = openpyxl.Workbook(), io.BytesIO()
+    for row in (["a", "b"], [1], [None, 2]):
+        book.active.append(row)
+    book.active["H9"].number_format = "0.00"
+    book.save(buffer)
+    header, rows = read_table(read_tree(plant({"x.xlsx": buffer.getvalue()})), "x.xlsx")
+    assert (header, list(rows)) == (["a", "b"], [["1", ""], ["", "2"]])
+
+
+def _with_sheet(sheet: str) -> bytes:
+    """A workbook the sheet of which is this XML."""
+    made, buffer = zipfile.ZipFile(io.BytesIO(_workbook([]))), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as parts:
+        for name in made.namelist():
+            is_sheet = name == "xl/worksheets/sheet1.xml"
+            parts.writestr(name, sheet if is_sheet else made.read(name))
+    return buffer.getvalue()
+
+
+_SHEET = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+    "<sheetData>%s</sheetData></worksheet>"
+)
+_FAR = '<row r="1"><c><v>1</v></c></row><row r="1999999999"><c><v>1</v></c></row>'
+
+
+@pytest.mark.parametrize(
+    ("sheet", "bounds", "said"),
+    [
+        ("<row/>", {"_MAX_WORKBOOK_BYTES": 1000}, "unpacks to"),
+        ("<row><c/></row>" * (1 << 21), {}, "unpacks to 30 MiB"),
+        (_FAR, {"_MAX_ROWS": 1000}, "cells as far as row 1001 and column 1"),
+        (
+            "<row>" + "<c><v>1</v></c>" * 4 + "</row><row/><row><c><v>1</v></c></row>",
+            {"_MAX_CELLS": 7},
+            "cells as far as row 3 and column 4",
+        ),
+    ],
+)
+def test_workbooks_of_too_much(
+    sheet: str,
+    bounds: dict[str, int],
+    said: str,
+    plant: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    root = plant({"x.xlsx": _workbook([["a"], ["b"]])})
-    monkeypatch.setattr("affectdata.sources._tables._MAX_WORKBOOK_BYTES", 1000)
-    with pytest.raises(SourceError, match="unpacks to"):
+    root = plant({"x.xlsx": _with_sheet(_SHEET % sheet)})
+    for name, value in bounds.items():
+        monkeypatch.setattr(f"affectdata.sources._tables.{name}", value)
+    with pytest.raises(SourceError, match=said):
         read_table(read_tree(root), "x.xlsx")
 
 
