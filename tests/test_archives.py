@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -84,6 +85,23 @@ def test_an_archive_gives_the_manifest_of_its_folder(
     assert pictures.roots["oasis"] == folder / wrapped
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_of_every_form(form: int, tmp_path: Path) -> None:
+    """Names longer than 100 bytes, and those that are no ASCII, stand elsewhere in each."""
+    long = f"{'deep/' * 20}{'n' * 90}.jpg" if form == tarfile.USTAR_FORMAT else "d/" * 70 + "é" * 90 + ".jpg"
+    inside = {"a.jpg": b"1", "empty.jpg": b"", long: b"2" * 513, "ü.jpg": b"3" * 512, "z/z.jpg": b"4"}
+    with tarfile.open(tmp_path / "n.tar", "w", format=form) as packed:
+        packed.addfile(tarfile.TarInfo("comment"), None)
+        for name, data in inside.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 0.5  # half a second has a pax header of its own
+            packed.addfile(info, io.BytesIO(data))
+    folder = unpack(tmp_path / "n.tar")
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    assert found == {"comment": b"", **inside}
+
+
 def test_a_second_ingest_unpacks_nothing(
     files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +165,23 @@ def cut(path: Path) -> Path:
     return path
 
 
+def headers(path: Path, *told: tuple[bytes, bytes], end: bytes = bytes(1024)) -> Path:
+    """A tar of headers, each of a kind and with its content, before one file."""
+    with gzip.open(path, "wb") as packed:
+        for kind, content in (*told, (tarfile.REGTYPE, b"x")):
+            info = tarfile.TarInfo("a.jpg")
+            info.type, info.size = kind, len(content)
+            packed.write(info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+        packed.write(end)
+    return path
+
+
+def record(key: str, value: str) -> bytes:
+    """A record of a pax header, less than 1000 bytes long."""
+    return f"{len(key) + len(value) + 6:03d} {key}={value}\n".encode()
+
+
+PAX, LONG = tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME
 DAMAGED = "cannot be unpacked|not so"
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip leads out": ("zip", lambda p: zip_of(p, {"a/../../b.jpg": b"x"}), "would lie elsewhere"),
@@ -182,6 +217,26 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     ),
     "many files": ("zip", lambda p: zip_of(p, {f"{n}": b"" for n in range(51)}), "more than 50 files"),
     "many folders": ("tar", lambda p: tar_of(p, {f"{n}": b"" for n in range(51)}, "w"), "more than 50 files"),
+    "zeros": ("tgz", lambda p: headers(p, (PAX, b"0" * (1 << 19))), "header is damaged"),
+    "zeros in a comment": (
+        "tgz",
+        lambda p: headers(p, (PAX, b"1000000 comment=" + b"0" * 999983 + b"\n"), (PAX, b"x")),
+        "header is damaged",
+    ),
+    "short records": ("tgz", lambda p: headers(p, (PAX, b"2 " * (1 << 18))), "header is damaged"),
+    "a record of nothing": ("tgz", lambda p: headers(p, (PAX, b"0 a=b\n")), "header is damaged"),
+    "a record too long": ("tgz", lambda p: headers(p, (PAX, b"9 a=b\n")), "header is damaged"),
+    "no size": ("tgz", lambda p: headers(p, (PAX, record("size", "-1"))), "declares -1 bytes"),
+    "large header": ("tgz", lambda p: headers(p, (PAX, bytes(2 << 20))), "headers that are too large"),
+    "large name": ("tgz", lambda p: headers(p, (LONG, b"x" * (2 << 20))), "headers that are too large"),
+    "many headers": ("tgz", lambda p: headers(p, *[(LONG, b"x" * 9999)] * 200), "headers that are too large"),
+    "longer name": ("tgz", lambda p: headers(p, (LONG, b"x" * 300)), "cannot be unpacked"),
+    "name leads out": ("tgz", lambda p: headers(p, (LONG, b"../b.jpg")), "would lie elsewhere"),
+    "path leads out": ("tgz", lambda p: headers(p, (PAX, record("path", "/b.jpg"))), "would lie elsewhere"),
+    "holes": ("tgz", lambda p: headers(p, (tarfile.GNUTYPE_SPARSE, b"")), "a file with holes"),
+    "holes, pax": ("tgz", lambda p: headers(p, (PAX, record("GNU.sparse.major", "1"))), "with holes"),
+    "no end": ("tgz", lambda p: headers(p, end=b""), "ends early"),
+    "no beginning": ("tar", lambda p: (p.touch(), p)[1], "ends early"),
     "cut": ("tgz", cut, "cannot be unpacked"),
     "no zip": ("zip", lambda p: (p.write_bytes(b"PK no zip"), p)[1], "cannot be unpacked"),
     "no tar": ("tar", lambda p: (p.write_bytes(b"x" * 2000), p)[1], "cannot be unpacked"),
