@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affectdata.errors import RecipeError
 
+_SHORT = reprlib.Repr()  # of what may be any length
+_SHORT.maxstring = _SHORT.maxother = 80
+
 
 class StrictModel(BaseModel):
     """A frozen model that refuses keys it does not know and values of another type."""
@@ -17,8 +21,19 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that is written twice is an error, not a silent loss of the first."""
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, by which a few bytes stand for any number of values.
+
+    A key that is written twice is an error, not a silent loss of the first.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, f"an alias (*{event.anchor}): write out what it stands for", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -43,7 +58,7 @@ def read_yaml(path: Path) -> Any:
         RecipeError: the file cannot be read or is not YAML; with line and column where known.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: UTF-8, or no such date
@@ -102,4 +117,4 @@ def _in_plain_words(item: Any) -> str:
     if item["type"] == "missing":
         return "required, but not there"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{message} (got {item['input']!r})" if not isinstance(item["input"], dict) else message
+    return f"{message} (got {_SHORT.repr(item['input'])})" if not isinstance(item["input"], dict) else message

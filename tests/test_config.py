@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,18 @@ def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path, text: str) -> Non
     assert "'a' is there twice" in error.what and "line" in error.what
 
 
-def test_anchors_and_merges_work(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text(
-        "base: &base {p: 1, q: 2}\nmid: &mid\n  <<: *base\n  p: 3\nlast:\n  <<: *mid\n  q: 4\nsame: *base\n"
-    )
-    assert read_yaml(path) == {
-        "base": {"p": 1, "q": 2},
-        "mid": {"p": 3, "q": 2},
-        "last": {"p": 3, "q": 4},
-        "same": {"p": 1, "q": 2},
-    }
+def test_an_alias_is_refused(tmp_path: Path) -> None:
+    """A few bytes of them stand for any number of values."""
+    error = yaml_error(tmp_path, "base: &base {p: 1}\nsame: *base\n")
+    assert "an alias (*base)" in error.what and "line 2, column 7" in error.what
+    yaml_error(tmp_path, "base: &base {p: 1}\nsame: {<<: *base}\n")
+    lines = ["a: &a [x, x]", *(f"{new}: &{new} [*{old}, *{old}]" for old, new in pairwise("abcdefghi"))]
+    assert len(yaml_error(tmp_path, "\n".join(lines)).what) < 200
+
+
+def test_a_long_value_is_shown_in_short() -> None:
+    (_, line) = problems({"name": ["x" * 10_000] * 10_000})
+    assert line.startswith("  name: Input should be a valid string (got ['xxx") and len(line) < 1000
 
 
 @pytest.mark.parametrize(
