@@ -28,7 +28,8 @@ from affectdata.tree import DOWNLOADED, is_picture_name, read_tree
 
 _KIND = "downloads"
 _NOTE_EVERY = 500  # pictures after which the notes are written, for a run that is killed
-_MOST_NAME_BYTES = 255  # of a file's name, on the file systems in use
+_MOST_NAME_BYTES = 240  # file systems know 255, and a file that is written has 14 more
+_MOST_PATH_BYTES = 800  # macOS knows 1024, with those of the folder
 
 Row: TypeAlias = dict[str, Any]  # of `schema.DOWNLOADS`
 
@@ -126,8 +127,8 @@ def _why_not(out: Path, path: str) -> str | None:
         return "not a path inside the folder"
     if not is_picture_name(path):
         return "not called as a picture is"
-    if max(len(part.encode()) for part in parts) > _MOST_NAME_BYTES:
-        return f"a name of more than {_MOST_NAME_BYTES} bytes"
+    if max(len(part.encode()) for part in parts) > _MOST_NAME_BYTES or len(path.encode()) > _MOST_PATH_BYTES:
+        return f"a name of more than {_MOST_NAME_BYTES} bytes, or {_MOST_PATH_BYTES} with its folders"
     if not (out / path).parent.resolve().is_relative_to(out.resolve()):
         return "a link leads out of the folder"
     return None

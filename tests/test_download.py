@@ -142,6 +142,15 @@ def test_no_path_of_a_table_leads_out(
     assert not result.failures or not site.asked
 
 
+def test_a_name_that_is_too_long_stops_no_other(plant: Callable[..., Path], site: Site) -> None:
+    """A file is written under a longer name first."""
+    fits, long, deep = "ü" * 118 + ".jpg", "x" * 246 + ".jpg", "d/" * 2100 + "x.jpg"
+    root = plant(dict.fromkeys([long, deep, fits, "1.jpg"], "picture/1.jpg"))
+    result = run(root)
+    assert {row["path"]: row["status"] for row in result.failures} == {long: "refused", deep: "refused"}
+    assert (root / fits).is_file() and (root / "1.jpg").is_file()
+
+
 def test_several_addresses_are_tried_in_turn(tmp_path: Path, site: Site) -> None:
     root = tmp_path / "emo"
     (root / "data").mkdir(parents=True)
