@@ -118,6 +118,8 @@ def parse_number(cell: str) -> float:
     Raises:
         ValueError: it is none.
     """
+    if "_" in cell:  # Python alone reads 3_5 as 35
+        raise ValueError(f"could not convert {cell!r} to a number")
     value = float(cell.removeprefix("(").removesuffix(")"))
     if not math.isfinite(value):
         raise ValueError(f"{cell!r} is not a finite number")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from affectdata.errors import RecipeError, SourceError, UsageError
 from affectdata.records import Finding, Reason, Reject
-from affectdata.sources._delimited import parse_share
+from affectdata.sources._delimited import parse_count, parse_number, parse_share, parse_spread
 from affectdata.sources._join import Row, join_rows
 from affectdata.sources._tables import read_table
 from affectdata.tree import read_tree
@@ -280,10 +280,19 @@ def test_percentages_are_shares(basis_points: int) -> None:
     assert parse_share(f"{text} %") == parse_share(text, percent=True) == basis_points / 10_000
 
 
-@pytest.mark.parametrize("cell", ["1.5", "-0.1", "101 %", "%", "nan"])
+@pytest.mark.parametrize("cell", ["1.5", "-0.1", "101 %", "%", "nan", "0_1", "0.1_5 %"])
 def test_no_share(cell: str) -> None:
     with pytest.raises(ValueError):
         parse_share(cell)
+
+
+@pytest.mark.parametrize(
+    "cell", ["3_5", "(3_5)", "1_000", "inf", "-Infinity", "nan", "1e999", "0x10", "", "5,5"]
+)
+def test_no_number(cell: str) -> None:
+    for parse in (parse_number, parse_count, parse_spread):
+        with pytest.raises(ValueError):
+            parse(cell)
 
 
 def test_every_other_field(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
