@@ -14,7 +14,9 @@ from affectdata.registry import load_plugin
 @click.command("sample")
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the generated pictures.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated pictures."
+)
 @common_options
 def command(name: str, folder: Path, seed: int) -> int:
     """Write a small fake tree of source NAME to FOLDER, to try the other commands on."""

@@ -153,6 +153,7 @@ def test_the_version(cli: Any) -> None:
         (["ingest", "x", "--no-such-option"], "No such option"),
         (["ingest", "x", "--workers", "0"], "0 is not in the range"),
         (["sample", "gaped"], "Missing argument 'FOLDER'"),
+        (["sample", "gaped", "x", "--seed", "-1"], "-1 is not in the range"),
     ],
 )
 def test_usage_errors(cli: Any, arguments: list[str], said: str) -> None:
