@@ -1,7 +1,7 @@
 """Find the commands, run one, and turn what it raises into a message and an exit code.
 
 0 done; 1 done, but a gate failed or there are findings; 2 usage; 3 bad input; 4 integrity; 5 something
-optional is missing; 130 interrupted, and the same command goes on.
+optional is missing; 130 interrupted, and the same command goes on; 141 nobody read the help to its end.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import ctypes
 import os
 import sys
 import traceback
+from contextlib import suppress
 from types import ModuleType
+from typing import Any
 
 import click
 
 import affectdata
-from affectdata.cli._output import Settings
-from affectdata.errors import AffectdataError, MissingError
+from affectdata.cli._output import Settings, discard, echo
+from affectdata.errors import AffectdataError, InputError, MissingError
 from affectdata.registry import find_plugins, load_plugin
 
 _EXTRAS = dict.fromkeys(
     ("torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"), "train"
 ) | {"httpx2": "download"}
 INTERRUPTED = 130
+_UNREAD = 141  # 128 + SIGPIPE
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
 _MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}
@@ -42,6 +45,15 @@ class Commands(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{module.__name__}.command is no click command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:  # no command of ours ends so
+            raise InputError(
+                f"a file that was run for this called sys.exit({error.code!r})",
+                fix="let it raise an exception instead; -vv shows where it is",
+            ) from error
 
 
 @click.command(
@@ -78,42 +90,48 @@ def _keep_freed_memory() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; messages go to stderr."""
-    settings = Settings()
+    code = _run(arguments, Settings())
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before we began
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            discard(stream)
+    return code
+
+
+def _run(arguments: list[str], settings: Settings) -> int:
     try:
         code = cli.main(args=arguments, prog_name="affectdata", obj=settings, standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
+        with suppress(BrokenPipeError):
+            error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; the same command goes on from here", err=True)
+        echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
-    except SystemExit:  # how click ends when the reader has gone, e.g. `| head`, and after a shell completion
-        return 0
-    except BrokenPipeError:  # the same, seen by our own flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as error:  # click's: 0 after a shell completion, 1 where the reader of --help has gone
+        return _UNREAD if error.code else 0
     except Exception as error:
         return _report(error, settings)
 
 
 def _report(error: Exception, settings: Settings) -> int:
+    code, words = _explain(error)
+    if settings.verbose >= 2 or code == _BUG:
+        echo("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+    echo(f"error: {words}", err=True)
+    return code
+
+
+def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
         extra = _EXTRAS[(error.name or "").split(".")[0]]
         error = MissingError(f"{error.name} is not installed", fix=f"pip install 'affectdata[{extra}]'")
-    if settings.verbose >= 2:
-        traceback.print_exception(error)
     if isinstance(error, AffectdataError):
-        click.echo(f"error: {error}", err=True)
-        return error.exit_code
+        return error.exit_code, str(error)
     if isinstance(error, MemoryError):
-        click.echo(f"error: not enough memory: {str(error) or 'no more was given'}", err=True)
-        return 3
+        return 3, f"not enough memory: {str(error) or 'no more was given'}"
     if isinstance(error, OSError):
-        click.echo(f"error: {error.strerror or error}\n  where: {error.filename or 'unknown file'}", err=True)
-        return 3
-    if settings.verbose < 2:
-        traceback.print_exception(error)
-    click.echo("error: this is a bug in affectdata; please report it with the lines above", err=True)
-    return _BUG
+        return 3, f"{error.strerror or error}\n  where: {error.filename or 'unknown file'}"
+    return _BUG, "this is a bug in affectdata; please report it with the lines above"

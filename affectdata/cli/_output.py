@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -58,16 +59,31 @@ def settings() -> Settings:
     return click.get_current_context().ensure_object(Settings)
 
 
+def echo(text: str, err: bool = False) -> None:
+    """Print a line; where nobody reads any more (`| head`), go on without: the verdict is not to be lost."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        discard(sys.stderr if err else sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that follows, to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def say(text: str = "") -> None:
     """Print a line of the result, unless --json asks for a document instead."""
     if not settings().as_json:
-        click.echo(text)
+        echo(text)
 
 
 def note(text: str) -> None:
     """Print a line on stderr, unless --quiet."""
     if not settings().quiet:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
 
 def plain_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
@@ -78,7 +94,7 @@ def plain_findings(findings: Sequence[Finding]) -> list[dict[str, str]]:
 def document(schema: str, content: dict[str, Any]) -> None:
     """Print the one document of --json; `schema` names its form, e.g. ``affectdata/ingest/1``."""
     if settings().as_json:
-        click.echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
+        echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:

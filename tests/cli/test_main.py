@@ -30,6 +30,7 @@ from affectdata.errors import (
     UsageError,
 )
 from affectdata.registry import find_plugins
+from tests.made import publish
 
 
 @pytest.fixture
@@ -224,12 +225,47 @@ def test_progress_is_drawn_on_a_terminal_only(
     assert ("working" in terminal.getvalue() and "30/30" in terminal.getvalue()) == drawn
 
 
-def test_a_reader_that_has_gone_is_no_error(start: Any) -> None:
-    for arguments in (["sources"], ["--help"], ["sources", "gaped"], ["sources", "--json"]):
-        with start(*arguments) as process:
-            process.stdout.close()
-            error = process.stderr.read()
-        assert (process.returncode, error) == (0, ""), arguments
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["sources"], 0),
+        (["sources", "nobody", "-vv"], 2),
+        (["sources", "--nothing"], 2),
+        (["--help"], 141),
+    ],
+)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_where_nobody_reads_the_verdict_is_not_lost(
+    start: Any, arguments: list[str], code: int, stream: str
+) -> None:
+    with start(*arguments) as process:
+        getattr(process, stream).close()
+        other = (process.stderr if stream == "stdout" else process.stdout).read()
+    assert process.returncode == (code if code != 141 or stream == "stdout" else 0)
+    assert "BrokenPipe" not in other
+
+
+def test_findings_nobody_reads_are_still_found(start: Any, gaped_copy: Path, tmp_path: Path) -> None:
+    release = publish(gaped_copy, tmp_path).path
+    (release / "README.md").write_text("changed")
+    with start("verify", release) as process:
+        process.stdout.close()
+    assert process.returncode == 4
+
+
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_a_file_of_the_user_that_exits_is_no_success(command: Any, cli: Any, code: int | None) -> None:
+    ran = cli(*command(raising(SystemExit(code))))
+    assert ran.code == 3 and f"sys.exit({code})" in ran.err
+
+
+def test_a_shell_completion_is_a_success(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_AFFECTDATA_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "affectdata ver")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with start() as process:
+        assert process.stdout.read() == "plain,verify\n"
+    assert process.returncode == 0
 
 
 def test_the_module_is_the_command() -> None:
