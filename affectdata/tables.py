@@ -270,14 +270,17 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
-    packed = (file.metadata.metadata or {}).get(METADATA_KEY)
-    if packed is None:
+    try:
+        metadata: dict[str, Any] = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b""))
+        told = [type(metadata[name]) for name in ("kind", "schema_version", "digest")]
+    except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or not what we write
+        told = []
+    if told != [str, int, str]:
         raise ManifestError(
             f"{path.name} carries no affectdata metadata",
             where=str(path),
             fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
         )
-    metadata: dict[str, Any] = json.loads(packed)
     if metadata["kind"] != kind:
         raise ManifestError(
             f"{path.name} is a table of kind {metadata['kind']!r}, not {kind!r}", where=str(path)

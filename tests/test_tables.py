@@ -254,6 +254,24 @@ def test_a_round_trip_through_pandas_drops_the_metadata_and_is_refused(
     assert "pandas" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"kind": "manifest", "schema_version": "2", "digest": "x"}',
+        b'{"kind": "manifest", "schema_version": 1}',
+    ],
+)
+def test_metadata_that_is_not_ours_is_refused(told: bytes, tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: told}), tmp_path / "t.parquet")
+    with pytest.raises(ManifestError, match="no affectdata metadata"):
+        read_table(tmp_path / "t.parquet", "manifest")
+
+
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: pa.Table) -> None:
     write_table(table, tmp_path / "a.parquet", "edges")
     with pytest.raises(ManifestError, match="'edges', not 'manifest'"):
