@@ -68,14 +68,14 @@ def read_yaml(path: Path) -> Any:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse_model(model: type[Model], data: Any, where: str) -> Model:
-    """Build `model` from plain data; `where` names the file in the error.
+def parse_model(model: type[Model], data: Any, where: str, folder: Path | None = None) -> Model:
+    """Build `model` from plain data; `where` names the file in the error, `folder` is for its validators.
 
     Raises:
         RecipeError: listing every problem with its path, e.g. ``balance.max_copies: …``.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"folder": folder or Path()})
     except ValidationError as error:
         raise RecipeError(
             _all_problems(error, data, where), where=where, fix="correct what is named above"

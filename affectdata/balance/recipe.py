@@ -59,9 +59,14 @@ class Lexicon(StrictModel):
     A recipe that was resolved knows the file by its name and its SHA-256.
     """
 
-    file: str  # columns word, valence, arousal
+    file: str  # columns word, valence, arousal; its path goes from the recipe's folder
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]
     sha256: Annotated[str, Field(validate_default=True)] = ""  # filled in when the recipe is read
+
+    @field_validator("file")
+    @classmethod
+    def _from_the_recipe(cls, file: str, info: ValidationInfo) -> str:
+        return str((info.context or {}).get("folder", Path()) / file)
 
     @field_validator("scale")
     @classmethod
@@ -341,7 +346,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: it cannot be read, is not YAML, or is no recipe.
     """
-    return parse_recipe(read_yaml(path), str(path))
+    return parse_model(Recipe, read_yaml(path), str(path), path.parent)
 
 
 def find_recipe(name: str) -> Path:

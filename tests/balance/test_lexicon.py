@@ -13,7 +13,7 @@ import yaml
 from affectdata.balance.labelling import add_labels
 from affectdata.balance.planner import plan_release
 from affectdata.balance.publish import publish_release
-from affectdata.balance.recipe import Labels, Recipe, parse_recipe
+from affectdata.balance.recipe import Labels, Recipe, parse_recipe, read_recipe
 from affectdata.errors import RecipeError
 from affectdata.hashing import file_hash
 from affectdata.ingest import ingest
@@ -90,6 +90,18 @@ def test_the_recipe_holds_the_name_and_the_hash(lexicon: dict[str, Any]) -> None
     assert parse_recipe(document).digest != recipe.digest
     with pytest.raises(RecipeError, match="not the lexicon that the recipe was written for"):
         places(rows("awe"), {**lexicon, "sha256": noted["sha256"]})
+
+
+def test_its_path_goes_from_the_recipe(lexicon: dict[str, Any], tmp_path: Path) -> None:
+    spec = {"labels": {"lexicon": {**lexicon, "file": "../words.tsv"}}, "target": "lexicon_valence"}
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(yaml.safe_dump(recipe_document(**spec)))
+    recipe = read_recipe(tmp_path / "recipes" / "mine.yaml")
+    assert recipe.labels and add_labels(rows("awe"), recipe.labels)["lexicon_valence"].to_pylist() == [100]
+    assert recipe.document()["labels"]["lexicon"]["file"] == "words.tsv"
+    (tmp_path / "words.tsv").unlink()
+    with pytest.raises(RecipeError, match=r"cannot read the lexicon .*/recipes/\.\./words\.tsv"):
+        read_recipe(tmp_path / "recipes" / "mine.yaml")
 
 
 @pytest.mark.parametrize(
