@@ -3,7 +3,7 @@
 A socket may also have plugins that are data: every YAML file in its folder `maps`, which its module
 `_packaged` turns into an object that offers what a module does.
 
-A socket is a folder of the package (`sources`, `metrics`, `exports`, `cli`); every module in it whose name
+A socket is a folder of the package (`sources`, `exports`, `cli`); every module in it whose name
 does not start with `_` is one plugin. Nothing is imported before it is asked for. Another package adds a
 plugin with an entry point in the group `affectdata.<socket>` that names a module.
 """

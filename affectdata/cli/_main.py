@@ -21,9 +21,9 @@ from affectdata.cli._output import Settings, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError
 from affectdata.registry import find_plugins, load_plugin
 
-_EXTRAS = dict.fromkeys(
-    ("torch", "torchvision", "sklearn", "safetensors", "joblib", "threadpoolctl"), "train"
-) | {"httpx2": "download"}
+_EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
+    "httpx2": "download"
+}
 INTERRUPTED = 130
 _UNREAD = 141  # 128 + SIGPIPE
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
