@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from affectdata.hashing import file_hash
 from affectdata.records import Finding
-from affectdata.registry import find_plugins
+from affectdata.registry import find_data, find_plugins
 from affectdata.tree import Tree
 
 _LOOKED_AT = 20  # pictures of a tree that no source recognises
@@ -25,12 +24,8 @@ _LOOKED_AT = 20  # pictures of a tree that no source recognises
 
 def find_index(source: str) -> Path | None:
     """Return the index of a source that comes with the package, installed or in a checkout."""
-    package = Path(str(files("affectdata")))
-    for folder in (package / "_data" / "index", package.parent / "manifests" / "index"):
-        path = folder / f"{source}.csv"
-        if path.is_file():
-            return path
-    return None
+    path = find_data("manifests/index") / f"{source}.csv"
+    return path if path.is_file() else None
 
 
 def read_index(path: Path) -> dict[str, str]:

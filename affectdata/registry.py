@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,19 @@ def load_plugin(socket: str, name: str) -> Any:
             )
         return module
     known = find_plugins(socket)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UsageError(f"no {socket.rstrip('s')} is called {name!r}", fix=f"{hint}known: {', '.join(known)}")
+    raise UsageError(
+        f"no {socket.rstrip('s')} is called {name!r}",
+        fix=f"{suggest(name, known)}known: {', '.join(known)}",
+    )
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Ask whether the closest of the known names was meant; nothing if none is close."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def find_data(folder: str) -> Path:
+    """Return a folder of data that comes with the package, by its name in a checkout, installed or not."""
+    installed = _PACKAGE / "_data" / Path(folder).name
+    return installed if installed.is_dir() else _PACKAGE.parent / folder

@@ -11,7 +11,7 @@ import pytest
 
 from affectdata import registry
 from affectdata.errors import UsageError
-from affectdata.registry import find_plugins, load_plugin
+from affectdata.registry import find_data, find_plugins, load_plugin
 
 
 def test_every_module_without_an_underscore_and_every_map_is_a_plugin() -> None:
@@ -84,3 +84,13 @@ def test_an_entry_point_that_is_no_module_is_refused(outside: dict[str, str]) ->
     with pytest.raises(UsageError, match="'attribute' is no module") as caught:
         load_plugin("sources", "attribute")
     assert "elsewhere:INFO" in caught.value.where
+
+
+def test_data_lie_in_the_checkout_or_in_the_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (find_data("manifests/index") / "gaped.csv").is_file()
+    monkeypatch.setattr(registry, "_PACKAGE", tmp_path / "affectdata")
+    assert find_data("manifests/index") == tmp_path / "manifests" / "index"
+    (tmp_path / "affectdata" / "_data" / "index").mkdir(parents=True)
+    assert find_data("manifests/index") == tmp_path / "affectdata" / "_data" / "index"

@@ -5,13 +5,13 @@ In: a recipe and manifests. Out: the recipe with the codes of subtypes, and `sou
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from affectdata.balance.recipe import DEFAULT, Recipe
 from affectdata.balance.transforms import steps_that_overturn
 from affectdata.errors import RecipeError
 from affectdata.manifest import Manifest
+from affectdata.registry import suggest
 from affectdata.tables import distinct
 
 
@@ -26,12 +26,11 @@ def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
         known |= set(distinct(manifest.rows, "subtype"))
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
-        close = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        there = sorted(known)
         raise RecipeError(
             f"no picture has the subtype {', '.join(map(repr, unknown))}",
             where="subtypes",
-            fix=f"{hint}subtypes of the manifests: {', '.join(sorted(known)) or 'none'}",
+            fix=f"{suggest(unknown[0], there)}subtypes of the manifests: {', '.join(there) or 'none'}",
         )
 
 

@@ -6,7 +6,6 @@ The shape is documented by the models below; a recipe's first line is a comment 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from affectdata.balance.transforms import Step, check_steps
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
+from affectdata.registry import find_data
 
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
 LEXICON = ("lexicon_valence", "lexicon_arousal")  # the columns that `labels.lexicon` derives, in POMP units
@@ -371,6 +371,4 @@ def find_recipe(name: str) -> Path:
 
 def packaged_recipes() -> Path:
     """Return the folder of the recipes that come with the package, installed or in a checkout."""
-    package = Path(str(files("affectdata")))
-    installed = package / "_data" / "recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
+    return find_data("recipes")

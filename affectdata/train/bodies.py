@@ -7,7 +7,6 @@ By name: any classification model of torchvision, `timm:` and a model of timm (e
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import itertools
 import re
@@ -23,6 +22,7 @@ import torchvision
 from torch import Tensor, nn
 
 from affectdata.errors import InputError, MissingError, UsageError
+from affectdata.registry import suggest
 from affectdata.train.mobilenet_v1 import MAX_BLOCKS, MobileNetV1
 from affectdata.train.weights import (
     DEFAULT,
@@ -188,10 +188,7 @@ def _build_torchvision(name: str) -> tuple[nn.Module, Normalisation, tuple[str, 
 
 
 def _unknown(name: str, known: list[str], fix: str) -> UsageError:
-    close = difflib.get_close_matches(name, known, n=3)
-    return UsageError(
-        f"no backbone is called {name!r}", fix=f"{f'did you mean {close[0]!r}? ' if close else ''}{fix}"
-    )
+    return UsageError(f"no backbone is called {name!r}", fix=f"{suggest(name, known)}{fix}")
 
 
 def _remove_last_layer(module: nn.Module) -> str:
