@@ -69,6 +69,7 @@ from affectdata.train.scores import (
     SUBGROUPS,
     Figure,
     Scoring,
+    by_source,
     estimated_in,
     score_classes,
     score_head,
@@ -270,11 +271,18 @@ def _cascade(results: Results) -> dict[str, Any] | None:
     for name in LABEL_MEASURES:
         figures = [best.label_figure(name, RELEASE, results.classes[0], each) for each in ("both", "image")]
         gain[name] = best.interval(_difference(*figures))
-    seen = [told.arms[RELEASE].second_stage for told in best.told]
     r2 = best.figure("r2", RELEASE)
     new = [r2(at, np.arange(len(each.test))) for at, each in enumerate(best.splits)]
-    second, on_new = float(np.mean([each for each in seen if each is not None])), float(np.nanmean(new))
+    seen = [_second_stage(results.prepared, best, at) for at in range(len(best.splits))]
+    second, on_new = float(np.nanmean(seen)), float(np.nanmean(new))
     return {**gain, "second_stage": second, "on_new": on_new, "second_stage_excess": second - on_new}
+
+
+def _second_stage(prepared: Prepared, scoring: Scoring, at: int) -> float:
+    """Return R² of what the classifier of a split was trained on, over originals that may be scored too."""
+    train, said = scoring.splits[at].arms[RELEASE], scoring.told[at].arms[RELEASE].second_stage
+    rows = np.flatnonzero((train.copy == 0) & prepared.originals.own[prepared.originals.find(train.image_id)])
+    return float("nan") if said is None else scoring.measure("r2", train.take(rows), said[rows])
 
 
 def _ceiling(prepared: Prepared) -> float | None:
@@ -282,7 +290,9 @@ def _ceiling(prepared: Prepared) -> float | None:
     table = prepared.originals.table.filter(pa.array(prepared.originals.own))
     if not set(names) <= set(table.column_names) or any(table[name].null_count for name in names):
         return None
-    return metrics.noise_ceiling(*(table[name].to_numpy().astype(float) for name in names))
+    source = prepared.originals.column("source")[prepared.originals.own]
+    known = [table[name].to_numpy().astype(float) for name in names]
+    return by_source(source, lambda part: metrics.noise_ceiling(*(each[part] for each in known)))
 
 
 def _subgroups(results: Results) -> dict[str, Any]:

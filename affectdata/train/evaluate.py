@@ -98,8 +98,8 @@ class Predicted:
 
     `values` by head; `asked`: the regressor's word on more pictures, by their name; `labels` and
     `probabilities` (n, classes) by classes and input; `chosen`: settings, and `curves` of the training, by
-    head or `classes.input`; `second_stage`: R² of the regressor's outputs that the classifier was trained
-    on, over the training originals.
+    head or `classes.input`; `second_stage`: the regressor's word on the training rows, as the classifier
+    was trained on it.
     """
 
     n_train: int = 0
@@ -109,7 +109,7 @@ class Predicted:
     probabilities: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
-    second_stage: float | None = None
+    second_stage: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,7 @@ class TellSplit:
         outputs = None
         if regressor:
             outputs = self.learner.out_of_fold(regressor, train), out.values[REGRESSOR]
-            own = train.copy == 0
-            out.second_stage = metrics.r2(train.y[own], outputs[0][own])
+            out.second_stage = outputs[0]
         for classes in self.classes:
             # Pictures that fill bins from another source have categories of their own, which are not scored.
             known = np.isin(classes.of(train), classes.labels)

@@ -16,7 +16,7 @@ from affectdata.duplicates import hash_views
 from affectdata.train.bank import Originals
 from affectdata.train.evaluate import Classes, cosines, most_similar
 from affectdata.train.prepare import Split
-from affectdata.train.scores import Scoring
+from affectdata.train.scores import Scoring, by_source
 
 _LISTED = 10
 _ANY = 50  # training pictures that stand for any
@@ -61,10 +61,11 @@ def describe_leak(
 
 def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Any:
     def of(at: int, rows: np.ndarray) -> float:
-        test, said = scoring.splits[at].test, scoring.told[at].nearest
+        test, said = scoring.splits[at].test.take(rows), scoring.told[at].nearest[rows]
         if classes is None:
-            return metrics.r2(test.y[rows], said[rows])
-        return above_chance(classes.of(test)[rows], said[rows])
+            return scoring.measure("r2", test, said)
+        true = classes.of(test)
+        return by_source(test.source, lambda part: above_chance(true[part], said[part]))
 
     return of
 

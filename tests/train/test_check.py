@@ -38,7 +38,8 @@ from affectdata.train.check import Checked, run_check
 from affectdata.train.features import FeatureCache
 from affectdata.train.gate import RULES
 from affectdata.train.heads import GRIDS, inner_folds
-from affectdata.train.prepare import Prepared, prepare_check
+from affectdata.train.prepare import Prepared, Split, prepare_check
+from affectdata.train.rows import Rows
 from affectdata.train.scores import MEASURES
 
 ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"}
@@ -355,3 +356,52 @@ def test_a_release_that_was_filled_from_another_source(
     scored = document["arms"]["release"]["classifier"]["subtype"]["crossfit"]
     assert filled and not filled & set(scored["labels"])
     assert set(document["arms"]["release"]["regressor"]["crossfit"]["per_source"]) == {"gaped"}
+
+
+def _of_sources(rows: Rows) -> Rows:
+    """Rows of two sources that differ by 40 points, with features that tell these apart and nothing else.
+
+    A third one only fills: its ratings can be read off its features.
+    """
+    number = np.array([int(each[:8], 16) for each in rows.group])
+    kind, luck = number % 5 % 3, np.array([int(each[:8], 16) for each in rows.image_id]) / 2**32
+    y = np.where(kind == 2, 80 * luck, np.where(kind, 60, 20) + 20 * luck)
+    noise = np.random.default_rng(0).normal(size=(8, 6))[number // 5 % 8]
+    x = np.column_stack([8 * np.eye(3)[kind], np.where(kind == 2, luck, 0), noise])
+    return replace(rows, x=x, y=y, source=np.array(["a", "b", "fills"])[kind], stratum=(y > 40).astype(int))
+
+
+def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, release: Release) -> None:
+    originals = prepared.originals
+    everything = _of_sources(prepared.bank.rows(originals.plain(originals.own)))
+    table = originals.table
+    for name, values in {
+        "source": pa.array(everything.source.tolist()),
+        "valence_sd": pa.array(np.full(len(table), 10.0)),
+        "valence_n": pa.array(np.full(len(table), 5), pa.int32()),
+        "valence": pa.array(everything.y),
+    }.items():
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
+    kind = np.where(everything.source == "fills", "filled", "own")
+
+    def mixed(split: Split) -> Split:
+        arms = {name: _of_sources(rows) for name, rows in split.arms.items()}
+        test = _of_sources(split.test)
+        arms["originals"] = arms["originals"].take(arms["originals"].source != "fills")
+        return Split(arms, test.take(test.source != "fills"))
+
+    several = replace(
+        prepared,
+        originals=replace(originals, table=table, kind=kind, y=everything.y, bin=everything.stratum),
+        deals=prepared.deals[:1],
+        crossfit=[mixed(split) for split in prepared.crossfit[:5]],
+        heldout=None,
+        regrouped={},
+    )
+    document = run_check(several, workers=2).document
+    rules = {rule["rule"]: rule for rule in document["verdict"]["gate"]}
+    for name in ("leak.nearest", "cascade.out_of_fold"):
+        assert rules[name]["outcome"] == "pass", rules[name]["text"]
+    assert document["leak"]["nearest"]["mean"] < 0 and document["cascade"]["second_stage"] < 0.1
+    within = [everything.y[everything.source == each].var() for each in ("a", "b")]
+    assert document["ceiling"] == pytest.approx(np.mean([1 - 20 / each for each in within]))
