@@ -31,6 +31,7 @@ from affectdata.train.weights import (
     State,
     fetch_state,
     fit_state,
+    is_class,
     load_class,
     read_state,
 )
@@ -138,7 +139,7 @@ def build_body(name: str, weights: str, say: Say) -> Body:
     state = None if weights in (DEFAULT, NONE) else read_state(weights)
     last: tuple[str, ...] = ()  # layers that weights are of, and a body lacks
     code = ""
-    if ".py:" in name:
+    if is_class(name):
         module, code = load_class(name)
         normalisation = _normalisation(
             **{key: getattr(module, key, None) for key in ("size_px", "mean", "std")}

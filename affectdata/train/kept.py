@@ -24,6 +24,7 @@ from affectdata.tables import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.bodies import Say, pool, run_body
 from affectdata.train.plain_heads import PlainHead, plain_head
+from affectdata.train.weights import is_class
 
 SCHEMA: Literal["affectdata/model/1"] = "affectdata/model/1"
 _KEY = "affectdata"
@@ -125,15 +126,24 @@ def load_model(
     device: str | None = None,
     say: Say = lambda _: None,
 ) -> KeptModel:
-    """Read a model. `backbone` and `weights` say where a class's file and the weights lie now, if not there.
+    """Read a model. `weights` says where those of its backbone lie now, if not there.
+
+    A backbone that is a class of a Python file is named by `backbone`: a model's word alone runs no code.
 
     Raises:
         MissingError: the weights of its backbone, or the device, are not there.
-        InputError: the file is no kept model, or its tensors are not what its header says.
+        InputError: the file is no kept model, its tensors are not what its header says, or its backbone is a
+            class and no `backbone` is given.
         IntegrityError: the backbone is not the one that it was kept with.
     """
     tensors, header = _read(Path(path))
     kept = header.backbone
+    if backbone is None and is_class(kept.name):
+        raise InputError(
+            f"the model's backbone is a class, {kept.name}, and a model runs no code on its own",
+            where=str(path),
+            fix=f"if you trust it: predict of affectdata.train.kept.load_model(…, backbone={kept.name!r})",
+        )
     found = load_backbone(backbone or kept.name, weights or kept.weights, device, say)
     if found.content != kept.content:
         raise IntegrityError(

@@ -132,6 +132,11 @@ def state_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_class(name: str) -> bool:
+    """Whether a network's name is `path.py:Class`: to build it runs that file."""
+    return ".py:" in name
+
+
 def load_class(name: str) -> tuple[nn.Module, str]:
     """Build the network `path.py:Class` and return it with the hash of its file.
 

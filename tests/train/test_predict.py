@@ -223,6 +223,21 @@ def test_a_users_class_that_changed(fitted: tuple[Any, Any], tmp_path: Path) -> 
         load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
 
 
+def test_a_model_runs_no_code_that_its_header_names(frozen: KeptModel, tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'was_run')!r}).touch()\n"
+    (tmp_path / "evil.py").write_text(code)
+    model = tmp_path / "model.safetensors"
+    keep_model(frozen, model)
+    forge(model, lambda header, _: header["backbone"].update(name=f"{tmp_path / 'evil.py'}:Evil"))
+    for read in (load_model, lambda path: affectdata.predict(path, [])):
+        with pytest.raises(InputError, match=r"is a class.*evil\.py:Evil.*runs no code"):
+            read(model)
+    assert not (tmp_path / "was_run").exists()
+    with pytest.raises(UsageError, match=r"no torch\.nn\.Module called 'Evil'"):
+        load_model(model, backbone=f"{tmp_path / 'evil.py'}:Evil", device="cpu")
+    assert (tmp_path / "was_run").exists()  # the caller's word is enough
+
+
 def test_a_model_of_nothing_and_a_file_of_another_name(frozen: KeptModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model to keep"):
         make_model(frozen.backbone)
