@@ -42,7 +42,7 @@ class ReadReleased:
 
 @dataclass(frozen=True, slots=True)
 class ReadRendered:
-    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as the release was."""
+    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as a release would be."""
 
     render: RenderSamples
 
@@ -50,12 +50,36 @@ class ReadRendered:
         return list(self.render(batch)["data"].to_pylist())
 
 
+@dataclass(frozen=True, slots=True)
+class ReadVirtual:
+    """Render the pictures of a batch of a virtual release (all its columns); they must be those recorded."""
+
+    read: Read
+    folder: str
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        pictures = self.read(batch)
+        names, expected = (batch[name].to_pylist() for name in ("file_name", "file_sha256"))
+        for name, digest, data in zip(names, expected, pictures, strict=True):
+            if file_hash(data) != digest:
+                raise IntegrityError(
+                    f"{name}, rendered anew, is not the picture that was released",
+                    where=self.folder,
+                    fix="`affectdata verify --rebuild 1` says why; read it where it was made, or with "
+                    "`mode: files`",
+                )
+        return pictures
+
+
 def released_reader(release: Release, pictures: Pictures | None, recipe: Recipe) -> Read:
     """Return what reads a release's pictures; a virtual one renders them from its source pictures.
+
+    Either way each is held against the hash that the release has of it, with an IntegrityError on reading.
 
     Raises:
         PicturesNotFound: it is virtual, and the source pictures are not at hand.
     """
     if not release.is_virtual:
         return ReadReleased(str(release.path))
-    return ReadRendered(RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines))
+    render = RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines)
+    return ReadVirtual(ReadRendered(render), str(release.path))

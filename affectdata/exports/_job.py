@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.replay import Read
 from affectdata.errors import InputError, IntegrityError
-from affectdata.hashing import file_hash
 from affectdata.labels import class_names, cut_values
 from affectdata.release import Release
 from affectdata.tables import Rows, read_parts
@@ -50,10 +49,10 @@ class Job:
         """
         if self.read is None:
             raise TypeError("an export without HAS_PICTURES reads none")
-        read, done = ReadChecked(self.read), 0
+        done = 0
         for part in parts:
             batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
-            for few, pictures in zip(batches, map_ordered(read, batches, self.workers), strict=True):
+            for few, pictures in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
                 yield from zip(few.to_pylist(), pictures, strict=True)
                 done += len(few)
                 if self.progress:
@@ -98,25 +97,6 @@ class Exporter(Protocol):
     HAS_CLASSES: bool
 
     def export(self, job: Job, folder: Path) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ReadChecked:
-    """Read a batch and hold every picture against the hash that the release has of it."""
-
-    read: Read
-
-    def __call__(self, batch: pa.Table) -> list[bytes]:
-        pictures = self.read(batch)
-        expected = batch["file_sha256"].to_pylist()
-        for name, data, digest in zip(batch["file_name"].to_pylist(), pictures, expected, strict=True):
-            if file_hash(data) != digest:
-                raise IntegrityError(
-                    f"{name}, rendered anew, is not the picture that was released",
-                    where="a virtual release",
-                    fix="`affectdata verify --rebuild 1` says why; export it where it was made",
-                )
-        return pictures
 
 
 def check_names(rows: Rows, splits: tuple[str, ...]) -> None:

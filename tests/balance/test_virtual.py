@@ -17,6 +17,9 @@ import yaml
 from affectdata.balance import journal as journaling
 from affectdata.balance.journal import WriteSamples
 from affectdata.balance.rebuild import rebuild
+from affectdata.balance.recipe import parse_recipe
+from affectdata.balance.render import RenderSamples
+from affectdata.balance.replay import released_reader
 from affectdata.errors import IntegrityError, PicturesNotFound, RecipeError, UsageError
 from affectdata.lineage import require_sound
 from affectdata.release import Release, open_release
@@ -144,6 +147,20 @@ def test_a_source_picture_that_changed_is_not_rendered(pair: tuple[Path, Path], 
         picture.write_bytes(picture.read_bytes()[:-1] + b"\x01")
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
         open_release(pair[1], roots={"gaped": gaped_copy}).dataset("train")[0]
+
+
+def test_a_picture_that_comes_out_otherwise_is_not_read(
+    both: tuple[Release, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another CPU or with another library; nothing but the recorded hash can tell."""
+    read = released_reader(both[1], None, parse_recipe(both[1].recipe_document))
+    assert read(both[1].table.slice(0, 2)) == [
+        both[0].read(name) for name in both[0].table["file_name"].to_pylist()[:2]
+    ]
+    encode = RenderSamples.encode
+    monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
+    with pytest.raises(IntegrityError, match="rendered anew, is not the picture that was released"):
+        read(both[1].table.slice(0, 2))
 
 
 def test_every_picture_is_rebuilt_to_the_recorded_hash(both: tuple[Release, Release], tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from affectdata.balance.recipe import Recipe
+from affectdata.balance.recipe import Recipe, parse_recipe
+from affectdata.balance.render import RenderSamples
 from affectdata.errors import IntegrityError, UsageError
 from affectdata.imaging import decode, encode
 from affectdata.release import Release
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
+from affectdata.train.bank import fill_bank, find_originals, plan_bank
 from affectdata.train.data import ReleaseDataset
 from affectdata.train.features import FeatureCache, compute_features, render_keys
 from affectdata.train.pictures import Readable, fit_square, store_pictures
@@ -166,6 +168,20 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(IntegrityError, match="not the file that was released"):
         dataset[0]
+
+
+def test_features_of_a_picture_that_comes_out_otherwise_are_not_kept(
+    publish: Callable[..., Release], backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = publish(mode="virtual")
+    recipe = parse_recipe(release.recipe_document)
+    plan = release.split("test").select(PLAN.names)
+    bank = plan_bank(release, find_originals(release, recipe), [plan], recipe, release.pictures())
+    encode = RenderSamples.encode
+    monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
+    with pytest.raises(IntegrityError, match="rendered anew"):
+        fill_bank(bank, backbone, FeatureCache(tmp_path, backbone), 1, lambda _done, _of: None)
+    assert list(tmp_path.rglob("*.parquet")) == []
 
 
 def _store(folder: Path, *parts: Readable, size_px: int = 12) -> np.ndarray:
