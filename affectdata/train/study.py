@@ -8,7 +8,8 @@
     grid: {lr_body: [0.0001, 0.0003], dropout: [0.0, 0.5]}
 
 In a folder: `runs/<key>.json`, one file per run, so that a study that was stopped goes on; `results.csv`, one
-row per run; `study.json` (schema ``affectdata/study/1``), what was best and its scores.
+row per run; `study.json` (schema ``affectdata/study/1``), what was best and its scores. The key stands for
+all that decides a run's scores: where the network's code or weights are others now, it is run anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,7 @@ VAL, TEST = "val", "test"
 Scores = dict[str, dict[str, float]]  # by part (`val`, `test`), then by measure
 RunOne = Callable[[dict[str, Any]], Scores]
 Run = dict[str, Any]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Trial(StrictModel):
@@ -56,7 +58,7 @@ class Trial(StrictModel):
     batch: int | None = None
     patience: int | None = None
     class_weights: Literal["inverse"] | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Study(StrictModel):
@@ -65,7 +67,7 @@ class Study(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # that of its folder
     best: str  # measure on validation that decides
     lower_is_better: bool = False
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     settings: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
@@ -102,10 +104,12 @@ def run_study(
     run_one: RunOne,
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
+    decided_by: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Run what has not been run yet and return the document of `study.json`.
 
-    `run_one` trains with the settings that it is given and returns its scores. A run that ends in an
+    `run_one` trains with the settings that it is given and returns its scores; `decided_by` is plain data for
+    each of `study.runs()`: what decides its scores beside the settings. A run that ends in an
     InputError (a loss that ran away) is kept with its error, and is not the best.
 
     Raises:
@@ -113,8 +117,9 @@ def run_study(
     """
     wanted = study.runs()
     runs = []
-    for number, settings in enumerate(wanted, 1):
-        path = folder / "runs" / f"{file_hash(canonical_json(settings).encode())[:16]}.json"
+    for number, decided in enumerate(zip(wanted, decided_by or [None] * len(wanted), strict=True), 1):
+        settings, _ = decided
+        path = folder / "runs" / f"{file_hash(canonical_json(decided).encode())[:16]}.json"
         if not path.exists():
             write_json(path, _try(run_one, settings))
         runs.append(read_json(path))

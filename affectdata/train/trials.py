@@ -8,6 +8,7 @@ accuracy between age groups, genders and ethnicities, where two of them have 30 
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from affectdata import metrics
 from affectdata.balance.recipe import parse_recipe
 from affectdata.errors import InputError
+from affectdata.imaging import pixel_versions
 from affectdata.lineage import require_sound
 from affectdata.release import Release
 from affectdata.train.arms import RELEASE
@@ -31,9 +33,11 @@ from affectdata.train.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
 from affectdata.train.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
+from affectdata.train.weights import state_hash
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")
+_VERSIONS = ("affectdata", "torch", "torchvision")  # that decide a score, beside those that decide pixels
 
 
 def study_release(
@@ -57,7 +61,7 @@ def study_release(
     study = load_study(path)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
-    return run_study(study, trials, folder, progress or (lambda *_: None)), folder
+    return run_study(study, trials, folder, progress or (lambda *_: None), trials.decided_by), folder
 
 
 class _Trials:
@@ -98,8 +102,7 @@ class _Trials:
         plans |= {arm: arms[arm] for arm in wanted}
         self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, pictures)
         self.rows = {name: self.bank.rows(plan) for name, plan in plans.items() if len(plan)}
-        for trial in trials:
-            self._settings(trial, self._network(trial))
+        self.decided_by = [[release.id, *self._decided_by(trial)] for trial in trials]
 
     @property
     def _numeric(self) -> bool:
@@ -118,6 +121,14 @@ class _Trials:
         shutil.rmtree(runs)  # its scores are what is kept
         scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
         return {name: self._score(rows, fitted.predict(pictures, rows.at)) for name, rows in scored.items()}
+
+    def _decided_by(self, trial: Trial) -> list[Any]:
+        """Check the settings of a run; return what decides its scores beside them and the release."""
+        network = self._network(trial)
+        self._settings(trial, network)
+        timm = ["timm"] if trial.backbone.startswith("timm:") else []
+        versions = {name: version(name) for name in (*_VERSIONS, *timm)} | pixel_versions()
+        return [network.code, state_hash(network.module), network.device.type, versions]
 
     def _network(self, trial: Trial) -> Network:
         return build_network(

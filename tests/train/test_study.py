@@ -82,6 +82,19 @@ def test_a_larger_grid_takes_over_what_was_run(tmp_path: Path) -> None:
     assert ran == [0.4] * 4
 
 
+def test_what_decides_a_score_beside_the_settings_has_its_run_again(tmp_path: Path) -> None:
+    study, ran = Study(**{**GRID, "grid": {"lr": [0.1, 0.2], "dropout": [0.0]}}), []
+
+    def count(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+        ran.append((settings["lr"], settings["seed"]))
+        return score(settings)
+
+    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, decided_by=["a", "b", "changed", "d"])
+    assert ran == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.2, 0)]
+
+
 def test_the_table_has_a_row_per_run_and_validation_first(tmp_path: Path) -> None:
     run_study(Study(**GRID), score, tmp_path)
     with (tmp_path / "results.csv").open() as file:
@@ -123,6 +136,9 @@ def test_a_study_is_read_and_every_problem_named(tmp_path: Path) -> None:
         load_study(path)
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 1e-3], lr: [0.1]}\n")
     with pytest.raises(RecipeError, match=r"(?s)lr: unknown key"):
+        load_study(path)
+    path.write_text("name: rates\nbest: r2\nseeds: [0, -1]\n")
+    with pytest.raises(RecipeError, match=r"seeds\.1: .*greater than or equal to 0 \(got -1\)"):
         load_study(path)
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 1e-3]}\n")  # which YAML reads as text
     with pytest.raises(RecipeError, match=r"lr_head: .*number.* \(got '1e-3'\)"):

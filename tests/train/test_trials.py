@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torchvision
 import yaml
+from safetensors.torch import save_file
 
 from affectdata.balance.planner import plan_release
 from affectdata.balance.publish import publish_release
@@ -24,6 +25,7 @@ from affectdata.registry import load_plugin
 from affectdata.release import Release, open_release
 from affectdata.tables import read_json
 from affectdata.train import scores, trials
+from affectdata.train.bodies import SmallCnn
 from affectdata.train.finetune import finetune
 from affectdata.train.study import Study, load_study
 from affectdata.train.trials import study_release
@@ -103,6 +105,40 @@ def test_words_have_the_gap_between_subgroups(
     assert set(found["scores"]["val"]) == set(found["scores"]["test"]) == measures
     for run in (folder / "runs").iterdir():
         assert 0 <= read_json(run)["scores"]["test"]["gender_gap"] <= 1
+
+
+def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = 0
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal ran
+        ran += 1
+        return finetune(*arguments, **options)
+
+    monkeypatch.setattr(trials, "finetune", count)
+    network, weights = tmp_path / "mine.py", tmp_path / "mine.safetensors"
+    network.write_text("from affectdata.train.bodies import SmallCnn\nclass Mine(SmallCnn): pass\n")
+    save_file(SmallCnn().state_dict(), weights)
+    settings = {**SMALL, "backbone": f"{network}:Mine", "weights": str(weights)}
+    path = write_study(tmp_path / "study.yaml", settings=settings)
+
+    def runs_anew(release: Release) -> int:
+        before = ran
+        study_release(release, path, tmp_path / "checks")
+        return ran - before
+
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    network.write_text(network.read_text() + "# as it is now\n")
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    save_file({name: value + 0.1 for name, value in SmallCnn().state_dict().items()}, weights)
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    # Its folder is called after the first digits of its id alone.
+    other = Release(release.path, release.rows, {**release.info, "id": release.id[:8] + "0" * 56})
+    assert [runs_anew(other), runs_anew(other)] == [1, 0]
+    monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
+    assert runs_anew(release) == 1
 
 
 def test_inverse_weights_have_a_mean_of_1_over_the_rows(
