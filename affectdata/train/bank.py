@@ -73,27 +73,38 @@ class Originals:
 
 
 def find_originals(release: Release, recipe: Recipe) -> Originals:
-    """Return the pictures that a release was made from, one row each; at most `check.max_pictures` of them.
+    """Return the pictures that a release was made from, one row each.
 
-    Of more, whole groups are left out, those with the largest hash.
+    Of more than `check.max_pictures`, whole groups are left out (see `_sampled`).
     """
     table = release.table.filter(pc.equal(release.table["copy"], 0)).sort_by("image_id")
     cells = assign_cells(table, recipe)
     edges = cells.edges if recipe.target in NUMERIC else None
     y = np.zeros(len(table)) if edges is None else np.asarray(table[recipe.target].to_numpy(), float)
-    kind = np.where(own_rows(table, recipe), "own", "filled")
-    rows = _sampled(table, recipe)
+    own = own_rows(table, recipe)
+    kind = np.where(own, "own", "filled")
+    rows = _sampled(table, own, recipe)
     bins, codes, table = cells.bin[rows], cells.code[rows], table.filter(pa.array(rows))
     return Originals(table, kind[rows], edges, bins, codes, cells.bin_labels, y[rows], recipe.seed)
 
 
-def _sampled(table: pa.Table, recipe: Recipe) -> np.ndarray:
-    """Return which rows take part: groups in the order of their hash, as long as there is room."""
+def _sampled(table: pa.Table, own: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Return which rows take part: groups in the order of their hash, but those for which there is no room.
+
+    One of every split, and two in all, there must be to train and to score, however large they are.
+    """
     names = np.array(table["group_id"].to_pylist(), str)
-    groups, code, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    groups, first, code, sizes = np.unique(names, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(hash_ranks(recipe.seed, groups))
+    ours = order[np.isin(order, code[own])]
+    split = table["split"].take(pa.array(first[ours])).to_numpy()
+    needed = ours[np.unique(split, return_index=True)[1]]
     taken = np.zeros(len(groups), bool)
-    taken[order] = np.cumsum(sizes[order]) <= recipe.check.max_pictures
+    taken[needed if len(needed) > 1 else ours[:2]] = True
+    room = recipe.check.max_pictures - sizes[taken].sum()
+    for group in order[~taken[order]]:
+        if sizes[group] <= room:
+            taken[group], room = True, room - sizes[group]
     return np.asarray(taken[code])
 
 
