@@ -45,7 +45,7 @@ _IDLE = {  # options that have no say, by what is done
     default="mobilenet_v3_large",
     show_default=True,
     metavar="NAME",
-    help="A classification model of torchvision, mobilenet_v1, small_cnn, or path.py:Class.",
+    help="A classification model of torchvision, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class.",
 )
 @click.option(
     "--weights",
@@ -135,7 +135,7 @@ def command(
     from affectdata.release import newest_release, open_release
     from affectdata.train.backbones import load_backbone
     from affectdata.train.check import run_check
-    from affectdata.train.final import draw_maps, fit_final
+    from affectdata.train.final import check_maps, draw_maps, fit_final
     from affectdata.train.gate import RULES
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model
@@ -160,6 +160,8 @@ def command(
             )
         return print_study(found, folder)
     network = load_backbone(backbone, weights, device, say=aloud)
+    if maps:
+        check_maps(release, network)
     pictures, why_none = _find_pictures(release, no_crossfit)
     others: list[Manifest] = []
     if pictures:
@@ -195,12 +197,12 @@ def command(
         with progress("train") as move:
             checked = run_check(prepared, workers=n_workers, progress=move)
     path = checked.write(out)
+    print_check(checked.document)
+    say(f"\nwrote {path}")
     model = fit_final(prepared) if keep_model or maps else None
     if model and keep_model:
         write_model(model, keep_model)
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
-    print_check(checked.document)
-    say(f"\nwrote {path}")
     for written in [keep_model, *sorted({each.parent for each in drawn})]:
         if written:
             say(f"wrote {written}")

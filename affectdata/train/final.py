@@ -11,14 +11,17 @@ import pyarrow as pa
 from affectdata.balance.replay import Read, released_reader
 from affectdata.errors import InputError
 from affectdata.imaging import decode
+from affectdata.release import Release
 from affectdata.tables import write_text
+from affectdata.train.backbones import Backbone
+from affectdata.train.bodies import load_extra
 from affectdata.train.evaluate import Classes, find_classes
 from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, quiet_threads
 from affectdata.train.kept import KeptModel, make_model
 from affectdata.train.predict import predict
 from affectdata.train.prepare import Prepared
 from affectdata.train.rows import Rows
-from affectdata.train.saliency import save_maps
+from affectdata.train.saliency import find_layer, save_maps
 
 _CLEAR = 0.8  # certainty from which a prediction is called clear
 _BATCH = 64
@@ -47,6 +50,23 @@ def _fit_classifier(train: Rows, classes: Classes, regressor: Fitted | None, see
     return fit_classifier(train, labels, outputs, seed)
 
 
+def check_maps(release: Release, backbone: Backbone) -> None:
+    """Check that maps can be drawn, before any time is spent on a model.
+
+    Raises:
+        MissingError: captum is not installed.
+        InputError: the release has no test split, or its network has no layer with places.
+    """
+    if not len(release.split("test")):
+        raise InputError(
+            "maps are drawn of the test split, and the release has none",
+            where=str(release.path),
+            fix="leave --maps out, or balance by a recipe with `split: {test: 0.2}`",
+        )
+    load_extra("captum.attr", "saliency")
+    find_layer(backbone)
+
+
 def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
@@ -54,12 +74,10 @@ def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -
     of a wrong class. Both folders have an `index.csv` that says which picture is which.
 
     Raises:
-        MissingError: captum is not installed.
-        InputError: the release has no test split, or its network has no layer with places.
+        MissingError, InputError: as `check_maps` says.
     """
+    check_maps(prepared.release, prepared.backbone)
     table = prepared.release.split("test")
-    if not len(table):
-        raise InputError("maps are drawn of the test split, and the release has none")
     read = released_reader(prepared.release, None, prepared.recipe)
     batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
     said = pd.concat([predict(model, _pictures(read, batch)) for batch in batches], ignore_index=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from affectdata.errors import InputError
 from affectdata.imaging import encode, resize
 from affectdata.tables import replace_file
+from affectdata.train.backbones import Backbone
 from affectdata.train.bodies import load_extra
 from affectdata.train.kept import KeptModel, Stages
 from affectdata.train.predict import Picture, iter_squares
@@ -38,12 +39,11 @@ def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list
         MissingError: captum is not installed.
         InputError: a picture cannot be read, or the network has no layer with places.
     """
-    captum = load_extra("captum.attr", "saliency")
+    captum, layer = load_extra("captum.attr", "saliency"), find_layer(model.backbone)
     squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
     written = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
         x = model.backbone.normalise(square[None])
-        layer = _last_map(model.backbone.module, x)
         stem = f"{number:04d}" + ("" if isinstance(image, np.ndarray) else f"_{Path(image).stem}")
         for stage, column, what in _questions(model, x):
             heat = captum.LayerGradCam(_Asked(model, stage), layer).attribute(
@@ -78,12 +78,13 @@ class _Asked(nn.Module):
         return torch.as_tensor(self.model(x)[self.stage == "classifier"])
 
 
-def _last_map(body: nn.Module, x: Tensor) -> nn.Module:
+def find_layer(backbone: Backbone) -> nn.Module:
     """Return the module that gives the last map (n, channels, h, w) of more than one place.
 
     Raises:
         InputError: there is none, or attention comes after it, as in a ViT: its map is that of raw patches.
     """
+    body, size_px = backbone.module, backbone.normalisation.size_px
     ran: list[tuple[nn.Module, bool]] = []
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
@@ -93,7 +94,7 @@ def _last_map(body: nn.Module, x: Tensor) -> nn.Module:
     hooks = [module.register_forward_hook(note) for module in body.modules()]
     try:
         with torch.no_grad():
-            body(x)
+            body(backbone.normalise(np.zeros((1, size_px, size_px, 3), np.uint8)))
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,32 @@ def test_maps_of_the_clearest_and_the_worst(
     truth = release.split("test")["valence"].to_numpy()
     assert errors[0] == pytest.approx(np.abs(said["valence"].to_numpy() - truth).max(), abs=1e-6)
     assert len(list((tmp_path / "worst").glob("*.png"))) == 4  # valence and class of each
+
+
+@pytest.mark.parametrize("lacks", ["a test split", "captum", "a layer"])
+def test_what_no_map_can_be_drawn_of_costs_no_time(
+    lacks: str,
+    cli: Callable[..., Any],
+    release: Release,
+    publish: Callable[..., Release],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, code, words = "small_cnn", 3, "the release has none"
+    if lacks == "a test split":
+        release = publish(split="none")
+    elif lacks == "captum":
+        monkeypatch.setitem(sys.modules, "captum.attr", None)  # as if it were not installed
+        code, words = 5, "affectdata[saliency]"
+    else:
+        pytest.importorskip("captum")
+        forward = "    def forward(self, x): return x.mean((2, 3))\n"
+        (tmp_path / "flat.py").write_text(f"from torch import nn\nclass Flat(nn.Module):\n{forward}")
+        network, words = f"{tmp_path / 'flat.py'}:Flat", "no map to draw"
+    options = ("--backbone", network, "--weights", "none", "--device", "cpu", "--out", tmp_path / "checks")
+    ran = cli("train-check", release.path, *options, "--maps", 1)
+    assert ran.code == code and words in ran.err
+    assert not (tmp_path / "checks").exists()
 
 
 def test_one_class_of_words_is_no_model(
