@@ -163,7 +163,7 @@ def _shift(document: Document, check: Check) -> Parts:
 
 @_rule("transforms.effect", "copies", "numeric")
 def _transforms(document: Document, check: Check) -> Parts:
-    """No transform moves the prediction by more than `max_transform` times a flip."""
+    """No transform moves the prediction by more than `max_transform` times a flip (interval: over groups)."""
     if document["effects"] == {}:
         yield "", _pass("nothing but mirror images")
     for name, found in (document["effects"] or {}).items():

@@ -77,7 +77,8 @@ def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
 def describe_effects(scoring: Scoring) -> dict[str, Any]:
     """Return by transform how far it moves the prediction of the originals' model, beside a mirror image.
 
-    `of_flip` is its mean absolute move as a multiple of a flip's on the same pictures: {mean, low, high};
+    `of_flip` is its mean absolute move as a multiple of a flip's on the same pictures: {mean, low, high}. Its
+    interval is over groups of pictures; it says nothing of what other training pictures would do.
     `low` and `high` are signed, of pictures below and above the middle of the scale.
     """
     first = range(scoring.n_first)
@@ -92,26 +93,29 @@ def describe_effects(scoring: Scoring) -> dict[str, Any]:
 
 
 def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str, Any]:
-    ids, y, moved = [], [], []
+    ids, groups, y, moved = [], [], [], []
     for at in range(scoring.n_first):
         rows = scoring.splits[at].asked.get(name)
         if rows is not None:
             ids += rows.image_id.tolist()
+            groups += rows.group.tolist()
             y.append(rows.y)
             moved.append(move(scoring, at, name, ORIGINALS))
     change, truth = np.concatenate(moved), np.concatenate(y)
     flipped = np.array([flips[each] for each in ids])
+    code = np.unique(groups, return_inverse=True)[1]
+    by_group = [np.bincount(code, np.abs(each)) for each in (change, flipped)]
     return {
         "n": len(change),
         "mean_abs": float(np.abs(change).mean()),
-        "of_flip": _ratio(np.abs(change), np.abs(flipped)),
+        "of_flip": _ratio(*by_group),
         "low": _mean(change[truth < MIDDLE]),
         "high": _mean(change[truth >= MIDDLE]),
     }
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> dict[str, float | None]:
-    """Return the ratio of two means over the same pictures.
+    """Return the ratio of two sums over the same independent parts, and its 95 % interval.
 
     By the delta method on the logarithm: var(log a/b) = var(a)/a² + var(b)/b² - 2 cov(a, b)/ab.
     """

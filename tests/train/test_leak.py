@@ -150,6 +150,22 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted
     assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
 
 
+def test_pictures_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
+    train, test = planted(n=120, dim=6), _renamed(planted(n=40, dim=6, seed=1), "t")
+    intervals = []
+    for twins in (1, 2):  # two frames of one scene, say
+        ids = np.array([f"{each}/{twin}" for each in test.image_id for twin in range(twins)])
+        rows = replace(test.take(np.repeat(np.arange(40), twins)), image_id=ids)
+        flip, crop = (replace(rows, x=rows.x.copy()) for _ in range(2))
+        flip.x[:, 0] += 0.1
+        crop.x[:, 1] += 0.3
+        asked = {"effect:flip": flip, "effect:Crop": crop}
+        found = describe_effects(_tell([Split({"release": train, "originals": train}, rows, asked)]))["Crop"]
+        assert found["n"] == 40 * twins
+        intervals.append(found["of_flip"])
+    assert intervals[1] == pytest.approx(intervals[0])
+
+
 def test_affect_of_luminance_and_saturation() -> None:
     drift = {"by_pipeline": {"dim": {"luminance": {"mean_abs": 10.0}, "saturation": {"mean_abs": 5.0}}}}
     assert affect_of_look(drift) == {"dim": pytest.approx(0.69 * 10 + 0.22 * 5)}
