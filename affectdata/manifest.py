@@ -244,18 +244,18 @@ def load_others(
 ) -> tuple[list[Manifest], dict[str, Path]]:
     """Load the manifests in a folder that share no source with `table`, and find their pictures' folders.
 
-    One whose pictures are nowhere to be found is left out, after saying so.
+    One that cannot be read, or whose pictures are nowhere to be found, is left out, after saying so.
     """
     own = set(table["source"].unique().to_pylist())
     found: list[Manifest] = []
     where: dict[str, Path] = {}
     for path in find_manifests(folder):
-        manifest = load_manifest(path)
-        if own & set(manifest.sources):
-            continue
         try:
+            manifest = load_manifest(path)
+            if own & set(manifest.sources):
+                continue
             where |= find_roots(manifest.sources, folder, roots)
-        except PicturesNotFound as error:
+        except (ManifestError, IntegrityError, PicturesNotFound) as error:
             say(f"note: {path.stem} is left out: {error.what}")
         else:
             found.append(manifest)

@@ -24,6 +24,7 @@ from affectdata.manifest import (
     find_manifests,
     find_roots,
     load_manifest,
+    load_others,
     note_root,
     query_tables,
     read_local,
@@ -277,10 +278,33 @@ def test_no_manifest(tmp_path: Path, folder: Path) -> None:
     assert "there are: gaped" in missing.value.fix
 
 
-def test_rows_that_were_edited_are_noticed(folder: Path) -> None:
-    path = folder / "gaped.parquet"
+def test_of_the_others_those_that_cannot_be_read_are_named_and_left_out(
+    folder: Path, manifest: Manifest, small_gaped: Path
+) -> None:
+    (folder / "broken.parquet").write_bytes(b"no Parquet")
+    pq.write_table(pa.table({"a": [1]}), folder / "foreign.parquet")
+    shutil.copy(folder / "gaped.parquet", folder / "edited.parquet")
+    edit_valence(folder / "edited.parquet")
+    other = manifest.table.slice(0, 0)
+    heard: list[str] = []
+    found, roots = load_others(other, folder, {"gaped": small_gaped}, heard.append)
+    assert ([each.name for each in found], roots) == (["gaped"], {"gaped": small_gaped})
+    assert [each.split(": ")[1] for each in heard] == [
+        f"{name} is left out" for name in ("broken", "edited", "foreign")
+    ]
+    assert load_others(manifest.table, folder, {}, heard.append) == ([], {})
+    assert load_others(other, folder, {"gaped": folder / "nowhere"}, heard.append) == ([], {})
+    assert heard[-1].startswith("note: gaped is left out: the pictures of gaped were not found")
+
+
+def edit_valence(path: Path) -> None:
     stored = pq.read_table(path)
     at = stored.column_names.index("valence")
     pq.write_table(stored.set_column(at, stored.schema.field(at), [[50.0] * 18]), path)
+
+
+def test_rows_that_were_edited_are_noticed(folder: Path) -> None:
+    path = folder / "gaped.parquet"
+    edit_valence(path)
     with pytest.raises(IntegrityError, match="not those that were written"):
         load_manifest(path)
