@@ -31,21 +31,20 @@ class Rebuilt:
     findings: list[Finding]
 
 
-def pick_rows(release: Release, n: int | None = None, sample_ids: Sequence[str] = ()) -> pa.Table:
-    """Return `n` rows of a release, chosen by hash (copies before originals), or those named.
+def pick_rows(release: Release, n: int, sample_ids: Sequence[str] = ()) -> pa.Table:
+    """Return `n` rows of a release, chosen by hash (copies before originals), and those named.
 
     Raises:
         UsageError: a sample that is named is not in the release.
     """
     table = release.table
-    if sample_ids:
-        unknown = sorted(set(sample_ids) - set(table["sample_id"].to_pylist()))
-        if unknown:
-            raise UsageError(f"no sample {', '.join(unknown)} in the release", where=str(release.path))
-        return table.filter(pc.is_in(table["sample_id"], pa.array(list(sample_ids))))
+    unknown = sorted(set(sample_ids) - set(table["sample_id"].to_pylist()))
+    if unknown:
+        raise UsageError(f"no sample {', '.join(unknown)} in the release", where=str(release.path))
+    chosen = np.array(pc.is_in(table["sample_id"], pa.array(list(sample_ids), pa.string())))
     ranks = hash_ranks(0, table["sample_id"])
-    order = np.lexsort((ranks, table["copy"].to_numpy() == 0))
-    return table.take(pa.array(np.sort(order[:n])))
+    chosen[np.lexsort((ranks, table["copy"].to_numpy() == 0))[:n]] = True
+    return table.filter(pa.array(chosen))
 
 
 def rebuild(release: Release, rows: pa.Table, manifests: Path) -> Rebuilt:

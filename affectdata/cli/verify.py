@@ -35,7 +35,7 @@ _MANIFESTS = Path("manifests")
     "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N pictures and compare."
 )
 @click.option(
-    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Rebuild this picture; repeatable."
+    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this picture; repeatable."
 )
 @click.option("--why", metavar="IMAGE_ID", help="Only show a picture's group, split, cell and copies.")
 @roots_option
@@ -61,7 +61,7 @@ def command(
         findings = check_release(opened, move)
     n_rebuilt = 0
     if (n_rebuild or samples) and not findings:
-        rebuilt = rebuild(opened, pick_rows(opened, n_rebuild, samples), _MANIFESTS)
+        rebuilt = rebuild(opened, pick_rows(opened, n_rebuild or 0, samples), _MANIFESTS)
         for remark in rebuilt.notes:
             note(f"note: {remark}")
         findings, n_rebuilt = rebuilt.findings, rebuilt.n_rows

@@ -104,9 +104,12 @@ def test_copies_are_picked_before_originals(made: Path) -> None:
 def test_samples_are_picked_by_name(made: Path) -> None:
     release = open_release(made)
     sample = a_copy(release)
-    assert pick_rows(release, None, [sample])["sample_id"].to_pylist() == [sample]
+    assert pick_rows(release, 0, [sample])["sample_id"].to_pylist() == [sample]
+    three = pick_rows(release, 3)["sample_id"].to_pylist()
+    more = next(each for each in release.table["sample_id"].to_pylist() if each not in three)
+    assert pick_rows(release, 3, [more, three[0]])["sample_id"].to_pylist() == sorted([*three, more])
     with pytest.raises(UsageError, match="no sample 0-1, 0-2 in the release"):
-        pick_rows(release, None, ["0-2", sample, "0-1"])
+        pick_rows(release, 0, ["0-2", sample, "0-1"])
 
 
 # --- equal, or found -------------------------------------------------------------------------------------
@@ -134,7 +137,7 @@ def test_a_picture_that_was_repainted_is_found_though_every_hash_is_right(folder
 def test_a_picture_of_another_size_is_found(folder: Path) -> None:
     sample = repaint(folder, lambda rgb: rgb[:, :-1])
     release = open_release(folder)
-    (finding,) = rebuild(release, pick_rows(release, None, [sample]), Path("manifests")).findings
+    (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
     assert "rebuilt as 43 × 32, released as 42 × 32" in finding.text
 
 
@@ -151,7 +154,7 @@ def test_the_same_pixels_in_other_bytes_are_found(folder: Path, as_bytes: Callab
 
     release = forge(folder, swap)
     assert check_release(release) == []
-    (finding,) = rebuild(release, pick_rows(release, None, [sample]), Path("manifests")).findings
+    (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
     assert "its rebuilt bytes differ (pixels by up to 0 grey levels)" in finding.text
     assert rebuild(other_cpu(release), release.table, Path("manifests")).findings == []
 
@@ -251,6 +254,8 @@ def test_verify_rebuilds_and_says_so(cli: Cli, folder: Path) -> None:
     sample = a_copy(open_release(folder))
     document = cli("verify", "--sample", sample, "--sample", sample, "--json").document
     assert (document["sound"], document["rebuilt"]) == (True, 1)
+    one = open_release(folder).table["sample_id"][0].as_py()  # an original
+    assert cli("verify", "--rebuild", "4", "--sample", one, "--json").document["rebuilt"] == 5
     assert cli("verify", "--json").document["rebuilt"] == 0
 
 
