@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from affectdata.draws import HEAD, copy_seeds, id_keys
+from affectdata.draws import HEAD
 from affectdata.tables import in_one_piece
 
 _SHORTEST = 2  # a dash and a digit
@@ -112,13 +112,3 @@ def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
     data = text if ends.itemsize == _SHORTEST else text[text > 0]  # numpy fills shorter ones with zeros
     offsets = np.concatenate([[0], stops]).astype(np.int32)
     return pa.StringArray.from_buffers(len(heads), pa.py_buffer(offsets), pa.py_buffer(data))
-
-
-def sample_id(image_id: str, copy: int) -> str:
-    """Return the key of one output picture (`sample_ids`)."""
-    return f"{image_id[:HEAD]}-{copy}"
-
-
-def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
-    """Return the seed of one output picture (`draws.copy_seeds`)."""
-    return int(copy_seeds(recipe_seed, id_keys(np.array([image_id[:HEAD]], "S")), np.array([copy]))[0])

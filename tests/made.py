@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from affectdata.balance.planner import plan_release
 from affectdata.balance.publish import publish_release
 from affectdata.balance.recipe import Recipe, parse_recipe
+from affectdata.draws import copy_seeds, id_heads, id_keys
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest, load_manifest
 from affectdata.release import (
@@ -37,6 +39,16 @@ FLIP = [{"HorizontalFlip": {"p": 1.0}}]
 def image_id(key: str) -> str:
     """The id that `make_rows` gives to the row of this key."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def sample_id(image_id: str, copy: int) -> str:
+    """The key of one output picture."""
+    return f"{image_id[:16]}-{copy}"
+
+
+def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
+    """The seed of one output picture."""
+    return int(copy_seeds(recipe_seed, id_keys(id_heads(pa.array([image_id]))), np.array([copy]))[0])
 
 
 def make_rows(rows: Sequence[Mapping[str, Any]], emotions: Sequence[str] = ()) -> pa.Table:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.draws import copy_seeds, id_heads, id_keys, id_ranks
-from affectdata.plan import copy_seed, sample_id, sample_ids
-from tests.made import image_id
+from affectdata.plan import sample_ids
+from tests.made import copy_seed, image_id, sample_id
 
 _ALL = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15

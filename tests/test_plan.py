@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from affectdata.plan import Plan, copy_seed, effective_size, evenness, imbalance_ratio, sample_id
+from affectdata.plan import Plan, effective_size, evenness, imbalance_ratio
 from affectdata.schema import PLAN
-from tests.made import image_id
+from tests.made import copy_seed, image_id, sample_id
 
 
 @pytest.mark.parametrize(

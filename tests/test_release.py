@@ -22,12 +22,11 @@ import affectdata
 from affectdata import tables
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.lineage import check_lineage, require_sound
-from affectdata.plan import copy_seed, sample_id
 from affectdata.release import KIND, newest_release, open_release
 from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
 from affectdata.tables import read_table, write_table
 from affectdata.verify import check_files, check_release
-from tests.made import forge, publish, reseal
+from tests.made import copy_seed, forge, publish, reseal, sample_id
 
 Rows = list[dict[str, Any]]
 

@@ -14,7 +14,6 @@ says. It is what a louder model gains without knowing more.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +21,8 @@ import pyarrow.compute as pc
 
 from affectdata.balance.recipe import Recipe, Weights
 from affectdata.balance.weights import row_weights
-from affectdata.hashing import hash_ranks
-from affectdata.plan import copy_seed, sample_id
+from affectdata.draws import copy_seeds, id_heads, id_keys, id_ranks
+from affectdata.plan import sample_ids
 from affectdata.schema import PLAN
 
 RELEASE, ORIGINALS, EVEN, DUPLICATES, WEIGHTS = "release", "originals", "even", "duplicates", "weights"
@@ -63,32 +62,37 @@ def _rows_of_each(release: pa.Table, originals: pa.Table) -> np.ndarray:
     return np.array([counts[each] or 1e-9 for each in originals["image_id"].to_pylist()], float)
 
 
-def spread_evenly(image_ids: list[str], subtypes: list[str | None], n_rows: int, recipe: Recipe) -> pa.Table:
-    """Return originals with copies up to `n_rows` rows; odd ones go to the smallest hashes."""
-    n_copies, n_odd = divmod(max(0, n_rows - len(image_ids)), max(1, len(image_ids)))
-    ranks = np.argsort(np.argsort(hash_ranks(recipe.seed, image_ids)))
-    rules = [recipe.rule_for(each) for each in subtypes]
-    parts = [draw(image_ids, [""] * len(image_ids), 0, recipe.seed)]
-    for copy in range(1, n_copies + 2):
-        rows = np.flatnonzero(ranks < n_odd) if copy == n_copies + 1 else np.arange(len(image_ids))
-        pipelines = [rule.pipeline if rule else "" for rule in (rules[row] for row in rows)]
-        parts.append(draw([image_ids[row] for row in rows], pipelines, copy, recipe.seed))
-    return pa.concat_tables(parts)
+def spread_evenly(
+    image_ids: pa.ChunkedArray, subtypes: pa.ChunkedArray, n_rows: int, recipe: Recipe
+) -> pa.Table:
+    """Return originals with copies up to `n_rows` rows; odd ones go to the smallest ranks, as in a plan."""
+    n = len(image_ids)
+    n_copies, n_odd = divmod(max(0, n_rows - n), max(1, n))
+    odd = np.argsort(id_ranks(recipe.seed, id_keys(id_heads(image_ids))))[:n_odd]
+    rows = np.concatenate([np.tile(np.arange(n), n_copies + 1), np.sort(odd)])
+    copies = np.arange(len(rows)) // max(1, n)
+    rules = [recipe.rule_for(each) for each in subtypes.to_pylist()]
+    pipelines = np.array([rule.pipeline if rule else "" for rule in rules], object)[rows]
+    return draw(image_ids.take(pa.array(rows)), np.where(copies, pipelines, ""), copies, recipe.seed)
 
 
-def draw(image_ids: Sequence[str], pipelines: Sequence[str], copy: int, seed: int) -> pa.Table:
-    """Return plan rows of some pictures: copy number `copy` by their pipelines; 0 and "" is as they are."""
-    rows = {
-        "sample_id": [sample_id(each, copy) for each in image_ids],
+def draw(
+    image_ids: pa.Array | pa.ChunkedArray, pipelines: np.ndarray | str, copies: np.ndarray | int, seed: int
+) -> pa.Table:
+    """Return plan rows of some pictures: these copies by these pipelines; 0 and "" is as they are."""
+    heads = id_heads(image_ids)
+    copies = np.broadcast_to(np.asarray(copies, np.int32), len(heads))
+    columns = {
+        "sample_id": sample_ids(heads, copies),
         "image_id": image_ids,
-        "split": ["train"] * len(image_ids),
-        "cell": [""] * len(image_ids),
-        "copy": [copy] * len(image_ids),
-        "pipeline": pipelines,
-        "seed": [copy_seed(seed, each, copy) for each in image_ids],
-        "weight": [1.0] * len(image_ids),
+        "split": pa.repeat("train", len(heads)),
+        "cell": pa.repeat("", len(heads)),
+        "copy": copies,
+        "pipeline": np.broadcast_to(np.asarray(pipelines, object), len(heads)),
+        "seed": copy_seeds(seed, id_keys(heads), copies),
+        "weight": np.ones(len(heads)),
     }
-    return pa.table([rows[name] for name in PLAN.names], schema=PLAN)
+    return pa.table([columns[name] for name in PLAN.names], schema=PLAN)
 
 
 def stretch(originals: np.ndarray, release: np.ndarray) -> np.ndarray:

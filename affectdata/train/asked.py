@@ -7,6 +7,7 @@ each transform does to affect.
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.transforms import Step
@@ -30,7 +31,7 @@ def plan_asked(originals: Originals, release: Release, recipe: Recipe) -> Arms:
     tried = {each for name in asked if name.startswith(EFFECT) for each in asked[name][1]}
     asked[FLIP] = FLIP, sorted(tried)
     return {
-        plan: draw(image_ids, [pipeline] * len(image_ids), 1, recipe.seed)
+        plan: draw(pa.array(image_ids), pipeline, 1, recipe.seed)
         for plan, (pipeline, image_ids) in asked.items()
         if image_ids
     }

@@ -56,8 +56,7 @@ class Originals:
 
     def plain(self, rows: np.ndarray) -> pa.Table:
         """Return plan rows of some of the pictures as they are, resized and nothing else."""
-        image_ids = self.table["image_id"].filter(pa.array(rows)).to_pylist()
-        return draw(image_ids, [""] * len(image_ids), 0, self.seed)
+        return draw(self.table["image_id"].filter(pa.array(rows)), "", 0, self.seed)
 
     @cached_property
     def _place(self) -> dict[str, int]:

@@ -269,8 +269,7 @@ def _arms_of(
     arms = make_arms(planned, base, (originals.bin[rows], originals.cell[rows]))
     if with_even and has_copies(planned):
         table = originals.table.filter(pa.array(rows))
-        image_ids, subtypes = (table[name].to_pylist() for name in ("image_id", "subtype"))
-        arms[EVEN] = spread_evenly(image_ids, subtypes, len(planned), recipe)
+        arms[EVEN] = spread_evenly(table["image_id"], table["subtype"], len(planned), recipe)
     return arms
 
 

@@ -24,10 +24,10 @@ from affectdata.balance.recipe import packaged_recipes, parse_recipe, read_recip
 from affectdata.errors import IntegrityError, RecipeError
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest, load_manifest
-from affectdata.plan import Plan, copy_seed
+from affectdata.plan import Plan
 from affectdata.schema import PLAN
 from affectdata.tables import table_digest
-from tests.made import FLIP, image_id, make_manifest, make_recipe, make_rows
+from tests.made import FLIP, copy_seed, image_id, make_manifest, make_recipe, make_rows
 
 TURN = [{"D4": {"p": 1.0}}]
 

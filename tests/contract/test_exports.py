@@ -17,11 +17,10 @@ import pytest
 from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
-from affectdata.plan import sample_id
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release import INFO_FILE, Release, open_release
 from affectdata.terms import combine_terms
-from tests.made import contents, forge, publish
+from tests.made import contents, forge, publish, sample_id
 
 NAMES = find_plugins("exports")
 PIPELINES = {"flip": [{"HorizontalFlip": {"p": 0.5}}, {"Affine": {"rotate": [-9, 9], "p": 1.0}}]}
