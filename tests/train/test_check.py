@@ -31,6 +31,7 @@ from affectdata.release import Release, open_release
 from affectdata.schema import PLAN
 from affectdata.sources.oasis import write_sample
 from affectdata.tables import read_table
+from affectdata.train import bodies
 from affectdata.train import document as document_module
 from affectdata.train.backbones import Backbone
 from affectdata.train.bank import fill_bank, plan_bank
@@ -322,6 +323,11 @@ def test_the_rules_are_listed_with_their_defaults(cli: Callable[..., Any]) -> No
     bounds = {name for name in found["defaults"] if name.startswith(("max_", "min_"))} - {"max_pictures"}
     for name in bounds:
         assert any(f"`{name}`" in rule["what"] for rule in found["rules"]), name
+
+
+def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
+    found = " ".join(cli("train-check", "--help").out.split())
+    assert f"model of torchvision, {bodies._OTHERS}." in found
 
 
 @pytest.mark.slow
