@@ -21,7 +21,7 @@ from affectdata.train.scores import Scoring, by_source
 _LISTED = 10
 _ANY = 50  # training pictures that stand for any
 _CELLS = 1 << 22  # distances held at once
-_HOLDS = {  # a release of which the first two do not hold was refused before (`release.require_sound`)
+_HOLDS = {  # a release of which the first two do not hold was refused before (`lineage.require_sound`)
     "lineage": "originals only in val and test; every copy has its picture's split, group and labels",
     "encoding": "originals and copies came out of one encoder with one setting",
     "folds": "no arm of any split was trained on a group that it is scored on, or scored on a copy",
