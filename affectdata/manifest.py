@@ -126,7 +126,7 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         IntegrityError: its rows are not those that were written.
     """
     rows = open_table(Path(path), KIND)
-    expected = manifest_schema(rows.metadata["emotions"], folds=FOLD.name in rows.column_names)
+    expected = manifest_schema(rows.metadata.get("emotions", []), folds=FOLD.name in rows.column_names)
     if not rows.schema.equals(expected):
         raise ManifestError(
             "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"

@@ -23,9 +23,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
-from affectdata.errors import IntegrityError, ManifestError, UsageError
+from affectdata.config import read_yaml
+from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.manifest import Pictures, find_roots
 from affectdata.names import Names
 from affectdata.schema import FOLD, manifest_schema, release_schema
@@ -85,9 +85,11 @@ class Release:
         Raises:
             IntegrityError: it is not there, or not as `balance` writes it.
         """
+        if not (self.path / RECIPE_FILE).is_file():
+            raise IntegrityError(f"{RECIPE_FILE} is not there", where=str(self.path))
         try:
-            document = yaml.safe_load(self.read(RECIPE_FILE))
-        except (yaml.YAMLError, ValueError):
+            document = read_yaml(self.path / RECIPE_FILE)
+        except RecipeError:
             document = None
         if not (
             isinstance(document, dict)
