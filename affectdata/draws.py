@@ -7,6 +7,8 @@ Copy k takes its output k + 1. Whole columns at once; no other row counts.
 
 from __future__ import annotations
 
+from binascii import unhexlify
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +22,14 @@ def id_heads(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if not len(ids):
         return np.empty(0, f"S{HEAD}")
     heads = pc.binary_slice(ids.cast(pa.binary()), 0, HEAD).cast(pa.binary(HEAD))
-    chunks = heads.chunks if isinstance(heads, pa.ChunkedArray) else [heads]
-    parts = [memoryview(each.buffers()[1])[: len(each) * HEAD] for each in chunks]
-    return np.frombuffer(b"".join(parts), f"S{HEAD}")
+    if isinstance(heads, pa.ChunkedArray):
+        heads = heads.combine_chunks()
+    return np.frombuffer(heads.buffers()[1], f"S{HEAD}", len(heads), heads.offset * HEAD)
 
 
 def id_keys(heads: np.ndarray) -> np.ndarray:
     """Return the 64 bits that the first digits of ids (`id_heads`) stand for, uint64."""
-    return np.frombuffer(bytes.fromhex(heads.tobytes().decode()), ">u8").astype(np.uint64)
+    return np.frombuffer(unhexlify(heads.data), ">u8").astype(np.uint64)
 
 
 def id_ranks(seed: int, keys: np.ndarray) -> np.ndarray:

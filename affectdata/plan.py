@@ -105,10 +105,11 @@ def effective_size(copies: Sequence[int] | np.ndarray) -> float:
 def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
     """Return the keys of output pictures: the head of their picture's id (`id_heads`), "-", the copy."""
     ends = np.array([f"-{copy}" for copy in range(int(copies.max(initial=0)) + 1)], "S")
-    text = np.empty((len(heads), HEAD + ends.itemsize), np.uint8)
-    text[:, :HEAD] = heads.view(np.uint8).reshape(-1, HEAD)
-    text[:, HEAD:] = ends[copies].view(np.uint8).reshape(-1, ends.itemsize)
-    stops = np.cumsum(HEAD + np.strings.str_len(ends)[copies])
+    keys = np.empty(len(heads), [("head", heads.dtype), ("end", ends.dtype)])
+    keys["head"], keys["end"] = heads, ends.take(copies)
+    text = keys.view(np.uint8)
     data = text if ends.itemsize == _SHORTEST else text[text > 0]  # numpy fills shorter ones with zeros
-    offsets = np.concatenate([[0], stops]).astype(np.int32)
+    lengths = (HEAD + np.strings.str_len(ends)).astype(np.int32)
+    offsets = np.zeros(len(heads) + 1, np.int32)
+    np.cumsum(lengths.take(copies), dtype=np.int32, out=offsets[1:])
     return pa.StringArray.from_buffers(len(heads), pa.py_buffer(offsets), pa.py_buffer(data))

@@ -6,6 +6,7 @@ Decisions only, on Arrow tables; a pure function of the manifests' rows and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -183,46 +184,59 @@ def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
     Raises:
         RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
     """
-    cells = assign_cells(table, recipe)
-    split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy()
+    with ThreadPoolExecutor(1) as beside:  # numpy and Arrow let go of the GIL
+        heading = beside.submit(id_heads, table["image_id"])
+        piping = beside.submit(_pipelines, table["subtype"], recipe)
+        cells = assign_cells(table, recipe)
+        split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy()
+    heads, pipeline = heading.result(), piping.result()
     if not (split == _TRAIN).any():
         raise RecipeError(
             "no row is left to train on: every one is in val or test already",
             where="split",
             fix="lower the shares of val and test, or empty the column `split` of the manifest",
         )
-    heads = id_heads(table["image_id"])
     keys = id_keys(heads)
     copies, bins, counts = _level(table, cells, split == _TRAIN, id_ranks(recipe.seed, keys), recipe)
     _check_worth(counts, recipe)
     rows = np.repeat(np.arange(len(table), dtype=np.int32), copies)
-    copy = np.arange(len(rows), dtype=np.int32) - np.repeat(np.cumsum(copies) - copies, copies).astype(
-        np.int32
-    )
-    columns = {
-        "sample_id": sample_ids(heads[rows], copy),
-        **_decisions(table, cells, split, rows, copy, recipe),
-        "seed": copy_seeds(recipe.seed, keys[rows], copy),
-    }
+    first = np.cumsum(copies, dtype=np.int32) - copies
+    copy = np.arange(len(rows), dtype=np.int32) - first.take(rows)
+    with ThreadPoolExecutor(1) as beside:
+        naming = beside.submit(sample_ids, heads.take(rows), copy)
+        columns = {
+            **_decisions(table, cells, split, pipeline, rows, copy, recipe),
+            "seed": copy_seeds(recipe.seed, keys.take(rows), copy),
+            "sample_id": naming.result(),
+        }
     arrays = [(field, pa.array(columns[field.name])) for field in [*PLAN, FOLD] if field.name in columns]
     schema = pa.schema([field.with_type(array.type) for field, array in arrays])
     return Plan(pa.table([array for _, array in arrays], schema=schema), bins, counts)
 
 
 def _decisions(
-    table: pa.Table, cells: Cells, split: np.ndarray, rows: np.ndarray, copy: np.ndarray, recipe: Recipe
+    table: pa.Table,
+    cells: Cells,
+    split: np.ndarray,
+    pipeline: np.ndarray,
+    rows: np.ndarray,
+    copy: np.ndarray,
+    recipe: Recipe,
 ) -> dict[str, Any]:
-    """Return what follows from picture (`rows`) and copy of each output row, but for its key and seed."""
-    side = split[rows]
+    """Return what follows from picture (`rows`) and copy of each output row, but for its key and seed.
+
+    `split` and `pipeline` are codes per picture.
+    """
+    side = split.take(rows)
     drawn = (copy > 0) | ((side == _TRAIN) & (recipe.originals == "drawn"))
     columns = {
         "image_id": pa.DictionaryArray.from_arrays(rows, in_one_piece(table["image_id"])),
         "split": pa.DictionaryArray.from_arrays(side, pa.array(SPLITS)),
         "cell": pa.DictionaryArray.from_arrays(
-            cells.code.astype(np.int32)[rows], [n for row in cells.names for n in row]
+            cells.code.take(rows), [n for row in cells.names for n in row]
         ),
         "copy": copy,
-        "pipeline": _pipelines(table["subtype"], rows, drawn, recipe),
+        "pipeline": pa.DictionaryArray.from_arrays(pipeline.take(rows) * drawn, ["", *recipe.pipelines]),
         "weight": _weights(cells, rows, side, recipe),
     }
     if FOLD.name in table.column_names:
@@ -236,7 +250,8 @@ def _level(
     """Return the number of output rows per picture, and what that makes of each bin and cell."""
     members = _members(cells, train)
     supply = [[len(rows) for rows in row] for row in members]
-    own = np.bincount(cells.bin[train & own_rows(table, recipe)], minlength=len(supply)).tolist()
+    filled = np.bincount(cells.bin[train & ~own_rows(table, recipe)], minlength=len(supply)).tolist()
+    own = [sum(row) - more for row, more in zip(supply, filled, strict=True)]
     target, spec = target_count(own, recipe.balance.level), recipe.balance
     copies = np.ones(table.num_rows, np.int32)
     bins, counts = [], []
@@ -246,12 +261,12 @@ def _level(
         for s, pictures in enumerate(members[b]):
             if not len(pictures):
                 continue
-            copies[pictures] = _share_copies(rows[s], ranks[pictures])
-            n_eff = effective_size(copies[pictures])
+            copies[pictures] = shared = _share_copies(rows[s], ranks.take(pictures))
+            n_eff = effective_size(shared)
             stratum, name = cells.stratum_labels[s], cells.names[b][s]
             counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
         short = max(0, target - sum(rows))
-        bins.append(BinCount(label, target, own[b], have - own[b], sum(rows), short))
+        bins.append(BinCount(label, target, own[b], filled[b], sum(rows), short))
     return copies, bins, counts
 
 
@@ -287,13 +302,13 @@ def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
         )
 
 
-def _pipelines(subtypes: pa.ChunkedArray, rows: np.ndarray, drawn: np.ndarray, recipe: Recipe) -> pa.Array:
-    """Return the pipeline of each output row's subtype where it is `drawn`, else an empty name."""
+def _pipelines(subtypes: pa.ChunkedArray, recipe: Recipe) -> np.ndarray:
+    """Return the pipeline that each picture's subtype is drawn with: 0 is none, 1 the recipe's first."""
     kinds = in_one_piece(subtypes).dictionary_encode(null_encoding="encode")
     rules = [recipe.rule_for(subtype) for subtype in kinds.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]
     of_kind = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)
-    return pa.DictionaryArray.from_arrays(of_kind[kinds.indices.to_numpy()][rows] * drawn, names)
+    return np.asarray(of_kind.take(kinds.indices.to_numpy()))
 
 
 def _weights(cells: Cells, rows: np.ndarray, side: np.ndarray, recipe: Recipe) -> np.ndarray:

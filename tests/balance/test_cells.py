@@ -55,6 +55,11 @@ def test_edges_need_not_span_the_scale_but_every_row() -> None:
     assert caught.value.where == "bins.edges"
 
 
+def test_what_is_no_number_lies_in_no_bin() -> None:
+    with pytest.raises(RecipeError, match=r"1 rows have valence outside 0–100 \(e.g. nan\)"):
+        cells_of([40.0, float("nan")])
+
+
 def test_edges_that_lie_close_have_labels_of_their_own() -> None:
     cells = cells_of([0.0, 33.3333335, 33.333334], bins={"edges": [0, 33.333333, 33.333334, 100]})
     assert len(set(cells.bin_labels)) == 3
