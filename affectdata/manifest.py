@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
+_TABLE = "manifest"  # its name in SQL
 _OF_A_SOURCE = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
 )
@@ -83,8 +84,31 @@ class Manifest:
         return frame
 
     def sql(self, query: str) -> pa.Table:
-        """Run SQL over the rows, as the table `manifest`; files and the network are out of its reach."""
-        return query_tables({"manifest": self.table}, query)
+        """Run one SELECT over the rows, as the table `manifest`; no other file is in reach, nor the network.
+
+        Rows in a file are read there, as far as the query needs them: for an `image_id`, a few.
+
+        Raises:
+            UsageError: it is no SELECT, or DuckDB refuses it.
+            MemoryError: the answer does not fit.
+        """
+        if isinstance(self.rows, pa.Table):
+            return query_tables({_TABLE: self.rows}, query)
+        return _select(lambda: self._database.cursor(), query, [_TABLE])
+
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB over the file; kept, as to read where its rows lie can take most of the time of a query."""
+        connection, path = duckdb.connect(), self.path.resolve()
+        connection.from_parquet(str(path)).create_view(_TABLE)
+        quoted = str(path).replace("'", "''")
+        for setting in (f"allowed_paths = ['{quoted}']", "enable_external_access = false"):
+            connection.execute(f"SET {setting}")
+        connection.execute("SET parquet_metadata_cache = true")
+        return connection
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # without what is made of them
 
     def pictures(self) -> Pictures:
         """Return the reader of this manifest's pictures.
@@ -96,26 +120,33 @@ class Manifest:
 
 
 def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
-    """Run one SQL query in DuckDB over Arrow tables, with external access switched off.
+    """Run one SELECT in DuckDB over Arrow tables, with external access switched off.
 
     Raises:
-        UsageError: DuckDB refuses the query; its words are in the message.
+        UsageError: it is no SELECT, or DuckDB refuses it; its words are in the message.
         MemoryError: the answer does not fit.
     """
-    connection = duckdb.connect(config={"enable_external_access": False})
-    try:
+
+    def connect() -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config={"enable_external_access": False})
         for name, table in tables.items():
             connection.register(name, table)
-        answer = connection.sql(query)
-        if answer is None:
-            raise UsageError(f"the query has no result: {query}", fix="write one SELECT")
-        return answer.to_arrow_table()
+        return connection
+
+    return _select(connect, query, list(tables))
+
+
+def _select(connect: Callable[[], duckdb.DuckDBPyConnection], query: str, names: list[str]) -> pa.Table:
+    """Run one SELECT on a connection of its own; other statements could write to a file that may be read."""
+    try:
+        with connect() as connection:
+            if [each.type for each in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
+                raise UsageError(f"no result but that of one SELECT, not of: {query}", fix="write one SELECT")
+            return connection.sql(query).to_arrow_table()
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(f"DuckDB: {error}") from error
     except duckdb.Error as error:
-        raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(tables)}") from error
-    finally:
-        connection.close()
+        raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(names)}") from error
 
 
 def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:

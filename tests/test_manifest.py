@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,28 +100,78 @@ def test_sql(manifest: Manifest) -> None:
 def test_sql_reaches_no_file_and_no_network(manifest: Manifest, made: Path, tmp_path: Path) -> None:
     csv = tmp_path / "secret.csv"
     csv.write_text("a\n1\n")
-    parquet = made / "gaped.parquet"
+    own, parquet = made / "gaped.parquet", made / "gaped.rejects.parquet"
+    before = own.read_bytes()
     for query in (
         f"SELECT * FROM '{parquet}'",
         f"SELECT * FROM read_csv('{csv}')",
         f"SELECT * FROM read_text('{csv}')",
         "SELECT * FROM glob('/etc/*')",
-        f"COPY manifest TO '{tmp_path / 'out.csv'}'",
-        f"ATTACH '{tmp_path / 'new.db'}'",
-        "INSTALL httpfs",
-        "LOAD httpfs",
         "SELECT * FROM 'https://example.org/a.parquet'",
-        f"SET enable_external_access = true; SELECT * FROM '{parquet}'",
+        f"SELECT * FROM query('COPY manifest TO ''{own}''')",
     ):
         with pytest.raises(UsageError, match="DuckDB"):
             manifest.sql(query)
+    for query in (
+        f"COPY manifest TO '{tmp_path / 'out.csv'}'",
+        f"COPY (SELECT 1) TO '{own}'",
+        f"ATTACH '{tmp_path / 'new.db'}'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        f"SET enable_external_access = true; SELECT * FROM '{parquet}'",
+        f"EXPLAIN ANALYZE COPY (SELECT 1) TO '{own}'",
+    ):
+        with pytest.raises(UsageError, match="no result but that of one SELECT"):
+            manifest.sql(query)
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+    assert own.read_bytes() == before
 
 
-def test_an_answer_too_large_for_the_memory_is_not_the_querys_fault(manifest: Manifest) -> None:
-    query = "SET memory_limit = '20MB'; SELECT range(count(*) * 1000000) FROM manifest"
+def test_sql_reads_what_it_needs_from_the_file(made: Path) -> None:
+    manifest = load_manifest(made / "gaped.parquet")
+    rows = manifest.sql("SELECT * FROM manifest ORDER BY image_id")
+    assert "table" not in vars(manifest)
+    assert rows.to_pylist() == manifest.table.to_pylist()
+    assert query_tables({"manifest": manifest.table}, "SELECT * FROM manifest").equals(rows)
+
+
+def test_a_manifest_that_was_asked_can_be_sent_to_another_process(made: Path) -> None:
+    manifest = load_manifest(made / "gaped.parquet")
+    manifest.sql("SELECT 1")
+    assert pickle.loads(pickle.dumps(manifest)).sql("SELECT count(*) AS n FROM manifest").to_pylist() == [
+        {"n": 18}
+    ]
+
+
+def test_a_manifest_is_asked_from_several_threads(manifest: Manifest) -> None:
+    query = "SELECT * FROM manifest WHERE image_id = '{}'"
+    ids = manifest.table["image_id"].to_pylist() * 5
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda each: manifest.sql(query.format(each)), ids))
+    assert [table["image_id"].to_pylist() for table in found] == [[each] for each in ids]
+
+
+def test_a_folder_may_be_called_anything(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "it's [a] * ?"
+    folder.mkdir()
+    path = shutil.copy(made / "gaped.parquet", folder)
+    assert len(load_manifest(path).sql("SELECT * FROM manifest")) == 18
+
+
+def test_a_file_that_has_gone_is_said(made: Path, tmp_path: Path) -> None:
+    manifest = load_manifest(shutil.copy(made / "gaped.parquet", tmp_path))
+    manifest.path.unlink()
+    with pytest.raises(UsageError, match=r"gaped\.parquet"):
+        manifest.sql("SELECT 1")
+
+
+def test_an_answer_too_large_for_the_memory_is_not_the_querys_fault(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = duckdb.connect(config={"memory_limit": "20MB"})
+    monkeypatch.setattr(duckdb, "connect", lambda config: limited)
     with pytest.raises(MemoryError, match="DuckDB"):
-        manifest.sql(query)
+        query_tables({"manifest": manifest.table}, "SELECT range(count(*) * 1000000) FROM manifest")
 
 
 def test_sql_does_not_see_the_variables_of_its_caller(manifest: Manifest) -> None:
