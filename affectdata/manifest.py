@@ -104,7 +104,7 @@ class Manifest:
         quoted = str(path).replace("'", "''")
         for setting in (f"allowed_paths = ['{quoted}']", "enable_external_access = false"):
             connection.execute(f"SET {setting}")
-        connection.execute("SET parquet_metadata_cache = true")
+        connection.execute("SET GLOBAL parquet_metadata_cache = true")
         return connection
 
     def __getstate__(self) -> dict[str, Any]:

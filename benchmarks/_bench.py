@@ -28,6 +28,7 @@ from affectdata.workers import default_workers
 RESULTS = Path(__file__).parent / "RESULTS.md"
 ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real pictures (GAPED), in place of generated ones
 Ways = dict[str, Callable[[], object]]
+Times = dict[str, list[tuple[float, float]]]  # seconds of wall and of CPU of each run, by way
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def parse_options(what: str) -> Options:
     return Options(parser.parse_args().quick)
 
 
-def time_in_turns(ways: Ways, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def time_in_turns(ways: Ways, rounds: int) -> Times:
     """Run every way in turn, `rounds` times after one to warm up; wall and CPU seconds of each run.
 
     In turn, so that what else the machine does meets all of them.
     """
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    found: Times = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, run in ways.items():
             wall, cpu = time.perf_counter(), _cpu_seconds()
@@ -69,20 +70,27 @@ def _cpu_seconds() -> float:
 
 
 def compare(ways: Ways, rounds: int) -> list[str]:
-    """Return a table of the ways; ratios are medians over the rounds of the first way's time to each other's.
+    """Time the ways in turns, and return a table of the first against each other."""
+    return ratios(time_in_turns(ways, rounds), *ways)
+
+
+def ratios(found: Times, way: str, *others: str) -> list[str]:
+    """Return a table of `way` against each of `others`: medians over the rounds of its time to theirs.
 
     No times: on another machine, or beside other work, they would be others.
     """
-    found = time_in_turns(ways, rounds)
-    name, first = next(iter(found.items()))
-    lines = [f"| {name}, to | wall | CPU |", "| --- | --- | --- |"]
-    for way, times in list(found.items())[1:]:
+    lines = [f"| {way}, to | wall | CPU |", "| --- | --- | --- |"]
+    for other in others:
         wall, cpu = (
-            statistics.median(own[at] / other[at] for own, other in zip(first, times, strict=True))
+            statistics.median(one[at] / two[at] for one, two in zip(found[way], found[other], strict=True))
             for at in (0, 1)
         )
-        lines.append(f"| {way} | {wall:.2f} | {cpu:.2f} |")
+        lines.append(f"| {other} | {wall:.{_places(wall)}f} | {cpu:.{_places(cpu)}f} |")
     return lines
+
+
+def _places(ratio: float) -> int:
+    return 2 if ratio >= 0.1 else 3  # two figures that count
 
 
 def peak_mib(run: Callable[..., object], *arguments: Any) -> float:
@@ -133,9 +141,9 @@ def real_root() -> Path | None:
     return Path(path) if path else None
 
 
-def make_table(n: int) -> pa.Table:
+def make_table(n: int, seed: int = 0) -> pa.Table:
     """Make the table of a manifest of n rows: ten bins of valence and six subtypes, random hashes."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     digits = np.frombuffer(rng.bytes(n * 48).hex().encode(), "S96").astype("U96")
     ids = [each[:64] for each in np.sort(digits).tolist()]
     hashes = rng.bytes(n * 64).hex()

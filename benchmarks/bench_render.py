@@ -4,7 +4,8 @@
 
 Each picture gives its original and three copies through the upright pipeline of valence_bins. Ours checks
 every source against its SHA-256, hashes every file written and notes its look; the bare loop does not. Both
-decode a picture once, on as many threads as there are cores.
+decode a picture once, on as many threads as there are cores, and write JPEG 4:4:4 at quality 95. Wanted: no
+more than 1.11 of the time of the bare loop, 0.59 of that of one worker.
 """
 
 import hashlib
@@ -19,18 +20,17 @@ import simplejpeg
 from _bench import compare, make_pictures, parse_options, write_section
 
 from affectdata.balance.journal import WriteSamples, _batches
-from affectdata.balance.recipe import find_recipe, read_recipe
+from affectdata.balance.recipe import Recipe, find_recipe, read_recipe
 from affectdata.balance.render import RenderSamples
 from affectdata.manifest import Pictures
 from affectdata.workers import default_workers, map_ordered
 
-OPTIONS = parse_options(__doc__)
 COPIES = 4
+RECIPE = read_recipe(find_recipe("valence_bins"))
 
 
-def ours(root: Path, table: pa.Table, out: Path, workers: int) -> None:
+def ours(root: Path, table: pa.Table, out: Path, workers: int, recipe: Recipe = RECIPE) -> None:
     """Render as `balance` does."""
-    recipe = read_recipe(find_recipe("valence_bins"))
     write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
     for _ in map_ordered(write, _batches(table), workers):
         pass
@@ -69,9 +69,10 @@ def make_plan(root: Path) -> pa.Table:
 
 
 def main() -> None:
+    options = parse_options(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder, "pictures"), Path(folder, "out")
-        make_pictures(root, OPTIONS.pick(24, 240))
+        make_pictures(root, options.pick(24, 240))
         (out / "train").mkdir(parents=True)
         table, paths = make_plan(root), sorted(root.rglob("*.jpg"))
 
@@ -85,7 +86,7 @@ def main() -> None:
             "the same with one worker": lambda: ours(root, table, out, 1),
             "bare loop": by_hand,
         }
-        lines = compare(ways, OPTIONS.pick(1, 5))
+        lines = compare(ways, options.pick(1, 5))
     kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
     write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
 
