@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
-_ROW_GROUP = 1 << 14  # a look-up by image_id reads one
+_ROW_GROUP = 1 << 14  # a look-up by image_id reads one,
+_MANY, _LARGER = 1 << 20, 8  # and where all are before: of many rows, larger ones are faster
 STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
 _DIGEST_ROWS = 1 << 13
 _SPOOL_ROWS = 1 << 12
@@ -109,7 +110,7 @@ def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, A
     """
     digest = table_digest(table)
     with replace_file(path) as temporary:
-        _write(temporary, [table], _with_metadata(table.schema, digest, kind, metadata))
+        _write(temporary, [table], _with_metadata(table.schema, digest, kind, metadata), len(table))
     return digest
 
 
@@ -134,7 +135,8 @@ def write_batches(
         with pq.ParquetFile(spool, buffer_size=_BUFFER) as file:
             digest = _file_digest(file)
             groups = (file.read_row_group(at, use_threads=False) for at in range(file.num_row_groups))
-            _write(temporary, groups, _with_metadata(schema, digest, kind, metadata))
+            n_rows = file.metadata.num_rows
+            _write(temporary, groups, _with_metadata(schema, digest, kind, metadata), n_rows)
     return digest
 
 
@@ -146,12 +148,17 @@ def _with_metadata(
     return schema.with_metadata({METADATA_KEY: packed})
 
 
-def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> None:
+    n_each = _group_rows(n_rows)
     # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
-        for part in rechunk(parts, schema, _ROW_GROUP):
-            writer.write_table(part, row_group_size=_ROW_GROUP)
+        for part in rechunk(parts, schema, n_each):
+            writer.write_table(part, row_group_size=n_each)
             del part  # before the next one is made
+
+
+def _group_rows(n_rows: int) -> int:
+    return _ROW_GROUP * (_LARGER if n_rows > _MANY else 1)
 
 
 def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:

@@ -86,6 +86,17 @@ def test_a_table_in_parts_is_written_as_the_whole_is(
     assert read_table(path, "made")[0].equals(table)
 
 
+def test_many_rows_lie_in_larger_row_groups(
+    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_ROW_GROUP", 2), ("_LARGER", 3), ("_MANY", 8)):
+        monkeypatch.setattr(tables, name, value)
+    for n, groups in ((8, [2, 2, 2, 2]), (9, [6, 3])):
+        write_batches(cut(table.slice(0, n), [1]), SCHEMA, tmp_path / "t.parquet", "made")
+        found = pq.read_metadata(tmp_path / "t.parquet")
+        assert [found.row_group(at).num_rows for at in range(found.num_row_groups)] == groups
+
+
 @given(rows_of, rows_of, cuts_of)
 def test_a_digest_is_of_rows_and_not_of_parts(
     rows: list[dict[str, Any]], others: list[dict[str, Any]], cuts: list[int]
