@@ -49,13 +49,16 @@ PEERS      := benchmarks/.venv
 
 bench: env $(PEERS)/.installed
 	for name in $(BENCHMARKS); do AFFECTDATA_BENCH_ROOT= $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
-	$(PEERS)/bin/python benchmarks/bench_peers.py
+	AFFECTDATA_BENCH_ROOT= $(PEERS)/bin/python benchmarks/bench_peers.py
 	if [ -n "$(AFFECTDATA_BENCH_ROOT)" ]; then \
-		AFFECTDATA_BENCH_ROOT="$(AFFECTDATA_BENCH_ROOT)" $(BIN)/python benchmarks/bench_ingest.py; fi
+		export AFFECTDATA_BENCH_ROOT="$(AFFECTDATA_BENCH_ROOT)"; \
+		$(BIN)/python benchmarks/bench_ingest.py && $(PEERS)/bin/python benchmarks/bench_peers.py; fi
 
-# The same on few pictures and rows, to see that everything runs; nothing is noted, others are left out.
-bench-quick: env
-	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/bench_$$name.py --quick || exit 1; done
+# The same on few pictures and rows, to see that everything runs; nothing is noted.
+bench-quick: export AFFECTDATA_BENCH_ROOT :=
+bench-quick: env $(PEERS)/.installed
+	for name in $(BENCHMARKS) gpu; do $(BIN)/python benchmarks/bench_$$name.py --quick || exit 1; done
+	$(PEERS)/bin/python benchmarks/bench_peers.py --quick
 
 $(PEERS)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
