@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -91,9 +92,12 @@ class _Listener:
 _LISTENER = _Listener()
 
 
+_version = cache(version)  # looks through the folder of every installed package
+
+
 def pixel_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide pixels."""
-    return {name: version(name) for name in PIXEL_LIBRARIES}
+    return {name: _version(name) for name in PIXEL_LIBRARIES}
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:

@@ -16,7 +16,7 @@ _BITS = 64
 _MOST_BANDS = 3  # keyed on; with more, the tables cost more than the comparisons that they spare
 _BLOCK = 1 << 17  # hashes compared with the others at once
 _CANDIDATES = 1 << 16  # comparisons held at once; what the cache of a core holds
-_SAMPLE = 1 << 17  # pairs
+_SAMPLE, _SAMPLE_EACH = 1 << 17, 8  # pairs at most, and for each hash
 _TABLE_COST, _HASH_COST, _KEY_COST = 50_000, 8, 0.5  # measured, in comparisons
 
 Bands = list[tuple[int, int]]  # lowest bit and width
@@ -74,16 +74,17 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
     if not len(a) or not len(b):
         return [], 0
     rng = np.random.default_rng(0)
-    differ = a[rng.integers(len(a), size=_SAMPLE)] ^ b[rng.integers(len(b), size=_SAMPLE)]
+    n = min(_SAMPLE, _SAMPLE_EACH * (len(a) + len(b)))
+    differ = a[rng.integers(len(a), size=n)] ^ b[rng.integers(len(b), size=n)]
     costs: dict[float, tuple[Bands, int]] = {}
     for n_keyed in range(min(_MOST_BANDS, max(0, _BITS - max_bits)) + 1):
         edges = np.linspace(0, _BITS, max_bits + n_keyed + 1).astype(int).tolist()
         bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
-        n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(_SAMPLE, np.int64)
-        meetings = sum(n * math.comb(equal, n_keyed) for equal, n in enumerate(np.bincount(n_equal).tolist()))
+        n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(n, np.int64)
+        meetings = sum(times * math.comb(equal, n_keyed) for equal, times in enumerate(np.bincount(n_equal).tolist()))
         n_keys = 2.0 ** (n_keyed * _BITS / max(1, len(bands)))
         each = _TABLE_COST + _HASH_COST * (len(a) + len(b)) + _KEY_COST * n_keys
-        cost = math.comb(len(bands), n_keyed) * each + len(a) * len(b) * meetings / _SAMPLE
+        cost = math.comb(len(bands), n_keyed) * each + len(a) * len(b) * meetings / n
         costs.setdefault(cost, (bands, n_keyed))
     return costs[min(costs)]
 

@@ -14,6 +14,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -24,15 +25,18 @@ from affectdata.errors import UsageError
 _PACKAGE = Path(__file__).parent
 
 
+@cache
 def _outside(socket: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"affectdata.{socket}")}
 
 
+@cache
 def _built_in(socket: str) -> set[str]:
     found = pkgutil.iter_modules([str(_PACKAGE / socket)])
     return {module.name for module in found if not module.name.startswith("_")}
 
 
+@cache
 def _maps(socket: str) -> dict[str, Path]:
     folder = _PACKAGE / socket / "maps"
     files = folder.iterdir() if folder.is_dir() else ()

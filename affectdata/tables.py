@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TypeAlias
@@ -123,14 +124,18 @@ def write_batches(
 ) -> str:
     """Write a table that comes in parts, however it is cut, to the bytes of `write_table`; return its digest.
 
-    The digest goes by columns and stands in the file, so that the rows are written to a file without a name
-    first and read from there column by column: they are never held.
+    The digest goes by columns and stands in the file, so that the rows, unless they are few, are written to a
+    file without a name first and read from there column by column: they are never held.
     """
+    parts = rechunk(batches, schema, _SPOOL_ROWS)
+    held = [next(parts)]
+    if len(held[0]) < _SPOOL_ROWS:
+        return write_table(held[0], path, kind, metadata)
     with replace_file(path) as temporary, TemporaryFile(dir=path.parent) as spool:
         with pq.ParquetWriter(spool, schema, compression="lz4", use_dictionary=False) as writer:
-            for part in rechunk(batches, schema, _SPOOL_ROWS):
-                writer.write_table(part, row_group_size=_SPOOL_ROWS)
-                del part  # before the next one is made
+            while held:
+                writer.write_table(held.pop(), row_group_size=_SPOOL_ROWS)
+                held.extend(islice(parts, 1))  # made when the one before is gone
         spool.seek(0)
         with pq.ParquetFile(spool, buffer_size=_BUFFER) as file:
             digest = _file_digest(file)
@@ -302,7 +307,9 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
 
 
 def _file_digest(file: pq.ParquetFile) -> str:
-    """Hash the rows of a file as `table_digest` does, with some of one column in memory at a time."""
+    """Hash the rows of a file as `table_digest` does; of many, with some of one column in memory at a time."""
+    if file.metadata.num_rows <= STREAM_ROWS:
+        return table_digest(file.read(use_threads=False))
 
     def parts(name: str) -> Iterator[pa.Table]:
         return (pa.Table.from_batches([each]) for each in _batches(file, STREAM_ROWS, [name]))

@@ -6,7 +6,8 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,25 @@ import pyarrow.compute as pc
 from affectdata.errors import SourceError
 
 DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
-# For Arrow; of paths in small letters, but for the folders. What `$` says to it, `\Z` says to Python.
+# For Arrow; of paths in small letters, but for the folders.
 _PICTURE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
 _JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
 _JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
+# What `$` says to Arrow, `\Z` says to Python.
+_IS_PICTURE, _IS_JUNK, _IS_JUNK_FOLDER = (
+    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_PICTURE, _JUNK, _JUNK_FOLDER)
+)
 _BLOCK = 1 << 13  # paths held as Python's strings at once
 
 
 def is_picture_name(path: str) -> bool:
     """Say whether a file's name ends as a picture's does."""
-    return _has(_PICTURE, path.lower())
+    return _IS_PICTURE(path.lower()) is not None
 
 
 def is_junk(path: str) -> bool:
     """Say whether a path is what an operating system or an archiver leaves behind."""
-    return _has(_JUNK, path.lower()) or _has(_JUNK_FOLDER, path)
-
-
-def _has(pattern: str, path: str) -> bool:
-    return re.search(pattern.replace("$", r"\Z"), path) is not None
+    return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
 
 
 def are_pictures(paths: pa.Array) -> pa.Array:
@@ -98,7 +99,7 @@ class Paths(Sequence[str]):
         return self.filter(pc.starts_with(self.array, folder))
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Tree:
     """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
 
@@ -116,17 +117,22 @@ class Tree:
     ) -> None:
         paths = files if isinstance(files, Paths) else Paths(files)
         found = (root, paths, tuple(sorted(links)), tuple(sorted(bad_names)))
-        for name, value in zip(self.__slots__, found, strict=True):
-            object.__setattr__(self, name, value)
+        for field, value in zip(fields(self), found, strict=True):
+            object.__setattr__(self, field.name, value)
 
     def pictures(self) -> Paths:
         """List the files whose names end as pictures' do and that are no junk."""
-        return self.files.filter(pc.and_not(are_pictures(self.files.array), are_junk(self.files.array)))
+        return self._kinds[0]
 
     def others(self) -> Paths:
         """List the files that are neither pictures nor junk."""
-        either = pc.or_(are_pictures(self.files.array), are_junk(self.files.array))
-        return self.files.filter(pc.invert(either))
+        return self._kinds[1]
+
+    @cached_property
+    def _kinds(self) -> tuple[Paths, Paths]:
+        pictures, junk = are_pictures(self.files.array), are_junk(self.files.array)
+        wanted = pc.and_not(pictures, junk), pc.invert(pc.or_(pictures, junk))
+        return self.files.filter(wanted[0]), self.files.filter(wanted[1])
 
     def read_bytes(self, path: str, most: int = -1) -> bytes:
         """Read one listed file, or its first `most` bytes."""

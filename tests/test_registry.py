@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_a_socket_without_a_folder_is_empty() -> None:
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """A package beside ours with entry points; the mapping is the name and value of each."""
     (tmp_path / "elsewhere.py").write_text("INFO = 'from elsewhere'\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -67,7 +68,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return [EntryPoint(name, value, group) for name, value in there.items()]
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
-    return points
+    registry._outside.cache_clear()
+    yield points
+    registry._outside.cache_clear()
 
 
 def test_an_entry_point_is_a_plugin(outside: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
     """
     tables = _match(tree, spec.patterns)
     if spec.patterns and not tables:
-        there = [name for name in tree.files if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
+        there = [name for name in tree.others() if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
         raise SourceError(
             f"{tree.root} holds no table {' or '.join(map(repr, spec.patterns))}",
             where=f"tables there: {', '.join(there[:10]) or 'none'}",
@@ -61,7 +61,7 @@ def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
 
 
 def _match(tree: Tree, patterns: list[str]) -> list[str]:
-    return [path for path in tree.files if any(path == each or fnmatchcase(path, each) for each in patterns)]
+    return [path for path in tree.others() if any(path == each or fnmatchcase(path, each) for each in patterns)]
 
 
 def _shape(spec: ColumnMap) -> Shape:

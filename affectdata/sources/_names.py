@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
+from posixpath import basename
 
 from affectdata.tree import Tree, is_picture_name
 
@@ -42,7 +42,7 @@ def fold_path(path: str) -> str:
     >>> fold_path("images/2375.1.JPG"), fold_path("images/2375.1")
     ('images/2375.1', 'images/2375.1')
     """
-    stem = path[: -len(PurePosixPath(path).suffix)] if is_picture_name(path) else path
+    stem = path.rpartition(".")[0] if is_picture_name(path) else path
     return unicodedata.normalize("NFC", stem).casefold()
 
 
@@ -57,7 +57,7 @@ def fold_stem(path: str) -> str:
 
 def is_readme(path: str) -> bool:
     """Say whether a file is a readme or a licence, by its name, wherever it lies."""
-    return _README.fullmatch(PurePosixPath(path).name) is not None
+    return _README.fullmatch(basename(path)) is not None
 
 
 def find_readmes(tree: Tree, folder: str = "") -> list[str]:

@@ -74,7 +74,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _find_table(tree: Tree) -> str | None:
-    for path in tree.files:
+    for path in tree.others():
         if path.lower().endswith(".csv") and set(_cells(read_head(tree, path).split(","))) >= set(_EMOTIONS):
             return path
     return None

@@ -86,7 +86,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _find_tables(tree: Tree) -> list[str]:
-    named = [path for path in tree.files if "artemis" in path.lower() and path.lower().endswith(".csv")]
+    named = [path for path in tree.others() if "artemis" in path.lower() and path.lower().endswith(".csv")]
     return [path for path in named if has_columns(tree, path, Shape(needed=_COLUMNS))]
 
 

@@ -96,7 +96,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _find_table(tree: Tree) -> str | None:
-    return next((path for path in tree.files if PurePosixPath(path).name == "Annotations.mat"), None)
+    return next((path for path in tree.others() if PurePosixPath(path).name == "Annotations.mat"), None)
 
 
 def _read_items(tree: Tree, table: str) -> Iterator[Item]:

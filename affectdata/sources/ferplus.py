@@ -88,7 +88,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _find(tree: Tree, columns: list[str]) -> str | None:
-    tables = (path for path in tree.files if PurePosixPath(path).name.lower().startswith("fer2013"))
+    tables = (path for path in tree.others() if PurePosixPath(path).name.lower().startswith("fer2013"))
     named = (path for path in tables if path.lower().endswith(".csv"))
     return next((path for path in named if has_columns(tree, path, Shape(needed=columns))), None)
 

@@ -110,11 +110,11 @@ def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
 
 
 def _find_tables(tree: Tree) -> list[str]:
-    return [path for path in tree.files if _TABLE.fullmatch(path)]
+    return [path for path in tree.others() if _TABLE.fullmatch(path)]
 
 
 def _find_lists(tree: Tree) -> list[str]:
-    named = [path for path in tree.files if _LIST.fullmatch(path)]
+    named = [path for path in tree.others() if _LIST.fullmatch(path)]
     return [path for path in named if is_picture_name(urlsplit(read_head(tree, path).strip()).path)]
 
 

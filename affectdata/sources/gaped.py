@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, splitext
 
 import numpy as np
 
@@ -85,8 +86,7 @@ def detect(tree: Tree) -> str | None:
 def _pictures(tree: Tree, code: str) -> list[str]:
     """List the pictures of a kind: those in its folder, else those called by it."""
     pictures = tree.pictures()
-    inside = [path for path in pictures if path.startswith(f"{code}/")]
-    return inside or [path for path in pictures if _kind(path) == code]
+    return list(pictures.inside(f"{code}/")) or [path for path in pictures if _kind(path) == code]
 
 
 def _kind(path: str) -> str | None:
@@ -138,7 +138,7 @@ def _read_subtype(tree: Tree, code: str, pictures: list[str]) -> Iterator[Item]:
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    return splitext(basename(name))[0]
 
 
 def _record(code: str, row: Row, path: str, all_spreads: dict[str, dict[str, str]]) -> Record | Reject:
@@ -169,7 +169,7 @@ def _read_spreads(data: bytes, name: str) -> dict[str, dict[str, str]]:
     header, rows = parse_delimited(data, "\t", name)
     require_columns(header, [*_MEASURES.values(), "(SD)"], name)
     columns = {header[at - 1]: at for at, title in enumerate(header) if title == "(SD)"}
-    return {PurePosixPath(row[0]).stem: {title: row[at] for title, at in columns.items()} for row in rows}
+    return {_stem(row[0]): {title: row[at] for title, at in columns.items()} for row in rows}
 
 
 # The generated sample: a third of GAPED's counts, and its means and spreads of valence and arousal.

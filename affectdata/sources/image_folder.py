@@ -101,7 +101,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _find_metadata(tree: Tree) -> list[str]:
-    return [path for path in tree.files if PurePosixPath(path).name in _METADATA]
+    return [path for path in tree.others() if PurePosixPath(path).name in _METADATA]
 
 
 def _split_of(path: str) -> str | None:
@@ -109,7 +109,7 @@ def _split_of(path: str) -> str | None:
 
 
 def _class_of(path: str) -> str | None:
-    folders = PurePosixPath(path).parts[:-1]
+    folders = path.split("/")[:-1]
     inner = folders[1:] if _split_of(path) else folders
     return inner[0] if inner else None
 

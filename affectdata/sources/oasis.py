@@ -98,7 +98,7 @@ def _find_tables(tree: Tree) -> list[str]:
 
 
 def _root_tables(tree: Tree) -> list[str]:
-    return [path for path in tree.files if "/" not in path and path.lower().endswith(".csv")]
+    return [path for path in tree.others() if "/" not in path and path.lower().endswith(".csv")]
 
 
 def _read_header(tree: Tree, path: str) -> list[str]:

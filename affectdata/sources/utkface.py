@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from posixpath import basename
 
 import numpy as np
 
@@ -78,12 +79,12 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _match(path: str) -> re.Match[str] | None:
-    found = _NAME.fullmatch(PurePosixPath(path).name)
+    found = _NAME.fullmatch(basename(path))
     return found if found and int(found["age"]) <= _OLDEST else None
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
-    landmarks = [path for path in tree.files if _LANDMARKS.fullmatch(path)]
+    landmarks = [path for path in tree.others() if _LANDMARKS.fullmatch(path)]
     yield from map(Annotation, [*find_readmes(tree), *landmarks])
     if landmarks:
         yield Finding("unread_table", f"landmarks are left unread: {', '.join(landmarks)}")

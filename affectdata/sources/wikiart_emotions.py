@@ -99,7 +99,7 @@ def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
 def _find_table(tree: Tree) -> str:
     tables = _rating_tables(tree)
     table = next((path for path in tables if _name(path) == _TABLE), None)
-    named = [path for path in tree.files if _name(path) == _TABLE]
+    named = [path for path in tree.others() if _name(path) == _TABLE]
     if table is None and named:
         raise SourceError(
             f"{named[0]} has no column {_VARIANTS['art']!r}…",
@@ -121,7 +121,7 @@ def _name(path: str) -> str:
 
 def _rating_tables(tree: Tree) -> list[str]:
     """List the tables of shares or labels, that of shares first."""
-    tables = [path for path in tree.files if path.endswith(".tsv")]
+    tables = [path for path in tree.others() if path.endswith(".tsv")]
     found = [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
     return sorted(found, key=lambda path: _name(path) != _TABLE)
 
@@ -129,7 +129,7 @@ def _rating_tables(tree: Tree) -> list[str]:
 def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
     folder = table.removesuffix(_name(table))
     works_table, works = _find_works(tree, table)
-    shipped = {path for path in tree.files if fnmatchcase(path, f"{folder}WikiArt-*.[ct]sv")}
+    shipped = {path for path in tree.others() if fnmatchcase(path, f"{folder}WikiArt-*.[ct]sv")}
     unread = sorted({*_rating_tables(tree), *shipped} - {table, works_table})
     readmes = {*find_readmes(tree), *find_readmes(tree, folder)}
     yield from map(Annotation, [table, *unread, *sorted(readmes), *([works_table] if works else [])])
