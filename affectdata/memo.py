@@ -28,8 +28,8 @@ from affectdata.errors import InputError
 from affectdata.picture_bytes import file_of
 from affectdata.probe import PROBED
 
-_STAMP = ("size", "mtime_ns", "inode")
-_MEMO = pa.schema([*PROBED, *((name, pa.int64()) for name in _STAMP)])
+STAMP = ("size", "mtime_ns", "inode")
+_MEMO = pa.schema([*PROBED, *((name, pa.int64()) for name in STAMP)])
 _HEAD = struct.Struct("<Q16s")
 _BLOCK_ROWS = 512  # what a run that is killed loses at most
 _STAT_ROWS = 1 << 13  # files asked for at once
@@ -47,7 +47,7 @@ class Memo:
 
     def __init__(self, path: Path, root: Path, paths: pa.Array, settings: dict[str, Any]) -> None:
         self.paths = paths
-        self.stamps = _stamp_files(root, paths)
+        self.stamps = stamp_files(root, paths)
         self._new: list[pa.Table] = []
         self._at: list[np.ndarray] = []  # of every row on disk, its place in `paths`
         try:
@@ -76,10 +76,10 @@ class Memo:
 
         Rows of files that are gone or changed are dropped, all of them if not to `believe`.
         """
-        keys = [_read(block, ["path", *_STAMP]) for block in self._blocks()] if believe else []
-        noted = pa.concat_tables([_MEMO.empty_table().select(["path", *_STAMP]), *keys])
+        keys = [_read(block, ["path", *STAMP]) for block in self._blocks()] if believe else []
+        noted = pa.concat_tables([_MEMO.empty_table().select(["path", *STAMP]), *keys])
         at = pc.fill_null(pc.index_in(noted["path"], self.paths), -1).to_numpy().astype(np.int64)
-        stamps = np.column_stack([noted[name].to_numpy() for name in _STAMP])
+        stamps = np.column_stack([noted[name].to_numpy() for name in STAMP])
         kept = (at >= 0) & (stamps[:, 0] >= 0)
         kept[kept] = (stamps[kept] == self.stamps[at[kept]]).all(axis=1)
         if not kept.all() or not len(kept):
@@ -104,7 +104,7 @@ class Memo:
 
     def add(self, probed: pa.Table, at: np.ndarray) -> None:
         """Note what was seen of the files at these places."""
-        for name, values in zip(_STAMP, self.stamps[at].T, strict=True):
+        for name, values in zip(STAMP, self.stamps[at].T, strict=True):
             probed = probed.append_column(name, pa.array(values))
         self._new.append(probed)
         self._at.append(at)
@@ -170,16 +170,17 @@ def _read(block: bytes, columns: list[str] | None = None) -> pa.Table:
     return pa.ipc.open_stream(block, options=pa.ipc.IpcReadOptions(included_fields=fields)).read_all()
 
 
-def _stamp_files(root: Path, paths: pa.Array) -> np.ndarray:
+def stamp_files(root: Path, paths: pa.Array) -> np.ndarray:
     """Return size, mtime_ns and inode of files under `root`; -1 where one is not to be had."""
-    stamps = np.empty((len(paths), len(_STAMP)), np.int64)
+    stamps = np.empty((len(paths), len(STAMP)), np.int64)
     for start in range(0, len(paths), _STAT_ROWS):
         names = paths[start : start + _STAT_ROWS].to_pylist()
-        stamps[start : start + _STAT_ROWS] = [_stamp(f"{root}/{file_of(name)}") for name in names]
+        stamps[start : start + _STAT_ROWS] = [stamp_file(f"{root}/{file_of(name)}") for name in names]
     return stamps
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def stamp_file(path: str | Path) -> tuple[int, int, int]:
+    """Return size, mtime_ns and inode of a file; -1 if it is not to be had."""
     try:
         found = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
     except OSError:

@@ -81,7 +81,8 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
         edges = np.linspace(0, _BITS, max_bits + n_keyed + 1).astype(int).tolist()
         bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
         n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(n, np.int64)
-        meetings = sum(times * math.comb(equal, n_keyed) for equal, times in enumerate(np.bincount(n_equal).tolist()))
+        counts = np.bincount(n_equal).tolist()
+        meetings = sum(count * math.comb(equal, n_keyed) for equal, count in enumerate(counts))
         n_keys = 2.0 ** (n_keyed * _BITS / max(1, len(bands)))
         each = _TABLE_COST + _HASH_COST * (len(a) + len(b)) + _KEY_COST * n_keys
         cost = math.comb(len(bands), n_keyed) * each + len(a) * len(b) * meetings / n

@@ -48,6 +48,11 @@ def find_plugins(socket: str) -> list[str]:
     return sorted(_built_in(socket) | _maps(socket).keys() | _outside(socket).keys())
 
 
+def has_outside(socket: str) -> bool:
+    """Say whether other packages add plugins to a socket."""
+    return bool(_outside(socket))
+
+
 def load_plugin(socket: str, name: str) -> Any:
     """Import one plugin; a built-in one wins over an entry point of the same name.
 

@@ -307,7 +307,7 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
 
 
 def _file_digest(file: pq.ParquetFile) -> str:
-    """Hash the rows of a file as `table_digest` does; of many, with some of one column in memory at a time."""
+    """Hash the rows of a file as `table_digest` does; of many, some of one column are in memory at a time."""
     if file.metadata.num_rows <= STREAM_ROWS:
         return table_digest(file.read(use_threads=False))
 

@@ -61,7 +61,8 @@ def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
 
 
 def _match(tree: Tree, patterns: list[str]) -> list[str]:
-    return [path for path in tree.others() if any(path == each or fnmatchcase(path, each) for each in patterns)]
+    others = tree.others()
+    return [path for path in others if any(path == each or fnmatchcase(path, each) for each in patterns)]
 
 
 def _shape(spec: ColumnMap) -> Shape:

@@ -43,6 +43,13 @@ def test_the_last_bin_is_closed(cli: Any, gaped_copy: Path, tmp_path: Path) -> N
     assert document["valence_histogram"] == [1, 0, 0, 0, 0, 0, 0, 0, 1, 2]
 
 
+def test_a_second_run_prints_the_same(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:
+    next(gaped_copy.glob("P/*.bmp")).write_bytes(b"")
+    for options in ((), ("--json",)):
+        first, second = (cli("ingest", gaped_copy, "--out", tmp_path, *options) for _ in range(2))
+        assert first == second and first.code == 0
+
+
 def test_json_is_one_document(cli: Any, small_gaped: Path, tmp_path: Path) -> None:
     ran = cli("ingest", small_gaped, "--out", tmp_path, "--json")
     assert ran.code == 0 and ran.err == ""
@@ -89,6 +96,7 @@ def test_where_it_writes_by_default(
     monkeypatch.chdir(tmp_path)
     assert cli("ingest", small_gaped).code == 0
     assert sorted(path.name for path in (tmp_path / "manifests").iterdir()) == [
+        ".gaped.ending.json",
         ".gaped.memo",
         ".local.json",
         "gaped.edges.parquet",
