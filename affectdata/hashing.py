@@ -25,6 +25,7 @@ _BLOCK_CELLS = 1 << 15  # multiplied at once: BLAS would start threads for more
 _STRIP_CELLS = 1 << 19  # float32: 2 MiB
 _LOW = 1 << 7  # a weight is high × _LOW + low: sums of either over 255s stay whole in float32
 _SIDES = range(65, 4097)  # smaller is cheap; beyond, the weights would fill the memory
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _ODD = np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)  # a mirror changes the sign of the odd frequencies
 
 
@@ -149,7 +150,7 @@ def _lanczos(n: int) -> _Filters:
 
 def canonical_json(value: Any) -> str:
     """Write plain data as JSON in one way only: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def stable_seed(*parts: str | int) -> int:

@@ -58,7 +58,7 @@ def join_rows(
     waiting = Spill(_NAMED)
     for row in rows:
         if isinstance(row, Row):
-            waiting.add({"row": pickle.dumps(row), "folded": fold(row.picture), "where": row.where})
+            waiting.add({"row": _pack(row), "folded": fold(row.picture), "where": row.where})
         else:
             yield row
     paths = Paths(pictures)
@@ -91,7 +91,7 @@ def _find_targets(
     start = 0
     for part in waiting.read(["row"]) if several else ():
         for at in (start + np.flatnonzero(doubtful[start : start + len(part)])).tolist():
-            row = pickle.loads(part["row"][at - start].as_py())
+            row = _unpack(part["row"][at - start].as_py())
             found = _candidates(row, several[names[at].as_py()])
             targets[at] = bisect_left(paths, found[0]) if len(found) == 1 else -1
         start += len(part)
@@ -122,7 +122,15 @@ def _by_target(waiting: Spill, targets: np.ndarray) -> Iterator[tuple[int, Row]]
 
     for table in in_order(parts(), _TARGETED, len(targets)):
         for target, row in zip(table["target"].to_pylist(), table["row"].to_pylist(), strict=True):
-            yield target, pickle.loads(row)
+            yield target, _unpack(row)
+
+
+def _pack(row: Row) -> bytes:
+    return pickle.dumps((row.table, row.key, row.picture, row.cells))  # a third of the time of `row` itself
+
+
+def _unpack(packed: bytes) -> Row:
+    return Row(*pickle.loads(packed))
 
 
 def _candidates(row: Row, found: list[str]) -> list[str]:
