@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from functools import lru_cache
 from itertools import accumulate
@@ -40,10 +41,10 @@ def read_picture(root: Path, path: str, max_bytes: int | None = None) -> bytes:
     found = _ROW.fullmatch(path)
     if found:
         return _read_row(root / found["table"], int(found["row"]))
-    file = root / path
-    if max_bytes is not None and file.stat().st_size > max_bytes:
-        raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
-    return file.read_bytes()
+    with open(f"{root}/{path}", "rb", buffering=0) as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
+        return file.read()
 
 
 def _read_row(table: Path, row: int) -> bytes:
