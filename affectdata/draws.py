@@ -22,9 +22,9 @@ def id_heads(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if not len(ids):
         return np.empty(0, f"S{HEAD}")
     heads = pc.binary_slice(ids.cast(pa.binary()), 0, HEAD).cast(pa.binary(HEAD))
-    if isinstance(heads, pa.ChunkedArray):
-        heads = heads.combine_chunks()
-    return np.frombuffer(heads.buffers()[1], f"S{HEAD}", len(heads), heads.offset * HEAD)
+    chunks = [each for each in heads.chunks if len(each)] if isinstance(heads, pa.ChunkedArray) else [heads]
+    parts = [np.frombuffer(each.buffers()[1], f"S{HEAD}", len(each), each.offset * HEAD) for each in chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def id_keys(heads: np.ndarray) -> np.ndarray:

@@ -193,7 +193,7 @@ def main() -> None:
         if not real_root():
             lines += ["", *render(options, Path(folder))]
             names += ["datasets", "cleanvision", "torchvision", "Augmentor"]
-    write_section(f"Others, {'real' if real_root() else 'generated'} pictures", lines, tuple(names))
+    write_section("Others, real pictures" if real_root() else "Others", lines, tuple(names))
 
 
 if __name__ == "__main__":
