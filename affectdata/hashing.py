@@ -105,7 +105,7 @@ def _narrow_strip(pixels: np.ndarray, filters: _Filters) -> np.ndarray:
     windows = np.ndarray(shape, rows.dtype, rows, 0, (each * down, filters.step * right, down, right))
     sums = np.matmul(windows, weights)
     whole = np.add(sums[..., ::2], sums[..., 1::2], dtype=np.float64)
-    whole += 0.5
+    whole += 0.5  # the cast cuts off
     narrow = np.clip(whole, 0, 255, out=whole).astype(np.uint8)
     as_one = narrow.view(f"u{_GROUP}")  # what belongs together is moved together
     ordered: np.ndarray = as_one.transpose(0, 2, 1, 3).copy().view(np.uint8)

@@ -125,6 +125,7 @@ def ingest(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
     sweep(tree, items)
+    del tree  # its paths, of which `paths` holds nearly all
     paths, place = order_by_path(items)
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
@@ -132,7 +133,7 @@ def ingest(
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
         joined = Joined(items, memo, place)
         if not len(joined):
-            raise _nothing_kept(items, root, plugin.INFO, find_links(plugin, tree, options))
+            raise _nothing_kept(items, root, plugin.INFO, find_links(plugin, read_tree(root), options))
         edges = joined.find_edges()
         metadata = describe_source(reading.info, items.emotions)
         rows = write_tables(joined.rows(), edges, items, metadata, out)

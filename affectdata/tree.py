@@ -55,6 +55,9 @@ class Paths(Sequence[str]):
     """Sorted paths, held as one Arrow array: as Python's strings they would take three times the memory."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
+        if isinstance(paths, Paths):
+            self.array: pa.Array = paths.array
+            return
         rest, blocks = iter(paths), []
         while block := list(islice(rest, _BLOCK)):
             blocks.append(pa.array(block, pa.string()))
@@ -96,7 +99,7 @@ class Paths(Sequence[str]):
 
     def inside(self, folder: str) -> Paths:
         """Leave those in a folder, which is empty or ends in a slash."""
-        return self.filter(pc.starts_with(self.array, folder))
+        return self.filter(pc.starts_with(self.array, folder)) if folder else self
 
 
 @dataclass(frozen=True, init=False)
@@ -115,8 +118,7 @@ class Tree:
     def __init__(
         self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
     ) -> None:
-        paths = files if isinstance(files, Paths) else Paths(files)
-        found = (root, paths, tuple(sorted(links)), tuple(sorted(bad_names)))
+        found = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)))
         for field, value in zip(fields(self), found, strict=True):
             object.__setattr__(self, field.name, value)
 

@@ -95,8 +95,11 @@ def _find_targets(
             found = _candidates(row, several[names[at].as_py()])
             targets[at] = bisect_left(paths, found[0]) if len(found) == 1 else -1
         start += len(part)
-    apart = waiting.column("where").dictionary_encode().indices.to_numpy()
-    return np.where(targets < 0, len(paths) + apart, targets), several
+    missing = targets < 0
+    if missing.any():
+        where = waiting.column("where").filter(pa.array(missing))
+        targets[missing] = len(paths) + where.dictionary_encode().indices.to_numpy()
+    return targets, several
 
 
 def _texts(texts: Iterable[str]) -> pa.Array:
