@@ -188,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = real_root() or Path(folder, "pictures")
         if not real_root():
-            make_pictures(root, options.pick(40, 8000))
+            make_pictures(root, options.pick(40, 4000))
         lines = look(options, root, Path(folder))
         if not real_root():
             lines += ["", *render(options, Path(folder))]
