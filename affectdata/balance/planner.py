@@ -64,7 +64,21 @@ def plan_release(
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
         rows = fill_rows(rows, spare, recipe)
+    rows = _with_shared_ids(rows)
     return rows, plan_rows(rows, recipe)
+
+
+def _with_shared_ids(rows: pa.Table) -> pa.Table:
+    """Return the rows with `group_id` as places in `image_id`, so that each id is held once.
+
+    A group is called by one of its pictures; where one of these was left out, the rows stay as they are.
+    """
+    ids = in_one_piece(rows["image_id"])
+    places = pc.index_in(rows["group_id"], ids)
+    if places.null_count:
+        return rows
+    groups = pa.DictionaryArray.from_arrays(in_one_piece(places), ids)
+    return rows.set_column(rows.column_names.index("group_id"), "group_id", groups)
 
 
 def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
