@@ -31,7 +31,7 @@ from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import FOLD, manifest_schema
 from affectdata.sources._protocol import Link, ReadOptions, Source, check_options
 from affectdata.split import adopt_splits
-from affectdata.tables import STREAM_ROWS, StoredTable, open_table, read_table, write_batches, write_table
+from affectdata.tables import StoredTable, open_table, read_parts, read_table, write_batches, write_table
 from affectdata.tree import Tree, is_junk, read_tree
 from affectdata.unchanged import Ending, describe_state, note_ending, recall_ending
 from affectdata.workers import default_workers
@@ -273,15 +273,11 @@ def write_tables(
 
 def _notice(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
     """Find what a person should look at in a manifest."""
-
-    def parts(*columns: str) -> Iterator[pa.Table]:
-        return (pa.Table.from_batches([each]) for each in rows.to_batches(STREAM_ROWS, columns))
-
-    yield from compare_index(items.info.name, (part["image_id"] for part in parts("image_id")))
-    yield from find_far_apart(parts("image_id", "path", *RATINGS), edges)
-    yield from find_against_sign(parts("subtype", "valence"), items.info)
+    yield from compare_index(items.info.name, (part["image_id"] for part in read_parts(rows, ["image_id"])))
+    yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
+    yield from find_against_sign(read_parts(rows, ["subtype", "valence"]), items.info)
     shares = [f"emotion_{name}" for name in items.emotions]
-    yield from find_undecided(parts("emotion", *shares), items.emotions)
+    yield from find_undecided(read_parts(rows, ["emotion", *shares]), items.emotions)
 
 
 def _read_splits(path: Path, findings: list[Finding]) -> pa.Table | None:

@@ -34,9 +34,7 @@ def export(job: Job, folder: Path) -> None:
     rows = job.release.rows
     splits = distinct(rows, "split")
     side, rank = _places(rows, splits)
-    ends = np.cumsum([len(part) for part in read_parts(rows, ["split"])])[:-1]
-    parts = zip(read_parts(rows), np.split(rank, ends), strict=True)
-    pictures = job.pictures(in_order(parts, rows.schema, len(rows)))
+    pictures = job.pictures(in_order(_ranked(rows, rank), rows.schema, len(rows)))
     pairs = zip(_shards(splits, np.bincount(side)), pictures, strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -58,6 +56,13 @@ def _places(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:
     rank = np.empty(len(side), np.int64)
     rank[np.lexsort((np.concatenate(hashes), side))] = np.arange(len(side))
     return side, rank
+
+
+def _ranked(rows: Rows, rank: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    start = 0
+    for part in read_parts(rows):
+        yield part, rank[start : start + len(part)]
+        start += len(part)
 
 
 def _shards(splits: list[str], sizes: Iterable[int]) -> Iterator[str]:
