@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # docs/formats.md lists what changed
 METADATA_KEY = b"affectdata"  # the one key of file-level metadata; its value is JSON
 
 _S, _F, _I32, _I64 = pa.string(), pa.float64(), pa.int32(), pa.int64()
