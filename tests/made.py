@@ -20,12 +20,12 @@ from affectdata.manifest import Manifest, load_manifest
 from affectdata.release import (
     INFO_FILE,
     KIND,
-    METADATA_FILE,
     METADATA_KIND,
     SUMS_FILE,
     TABLE_FILE,
     Release,
     open_release,
+    split_file,
     split_metadata,
 )
 from affectdata.schema import manifest_schema
@@ -151,11 +151,13 @@ def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Relea
             (folder / old).rename(folder / row["file_name"])
     table = pa.Table.from_pylist(rows, schema=table.schema)
     write_batches([table], table.schema, folder / TABLE_FILE, KIND, {"release": metadata["release"]})
+    mode = json.loads((folder / INFO_FILE).read_text())["mode"]
     for split in SPLITS:
-        (folder / split / METADATA_FILE).unlink(missing_ok=True)
+        path = folder / split_file(mode, split)
+        path.unlink(missing_ok=True)
         parts = list(split_metadata(table, split))
         if any(map(len, parts)):
-            write_batches(parts, table.schema, folder / split / METADATA_FILE, METADATA_KIND)
+            write_batches(parts, table.schema, path, METADATA_KIND)
     reseal(folder)
     return open_release(folder)
 

@@ -68,7 +68,7 @@ def test_a_release_holds_what_it_says(whole: Path) -> None:
     assert release.info["originals"] == 18
     assert sum(release.info["rows"].values()) == release.table.num_rows == 18 + release.info["copies"]
     names = {path.name for path in whole.iterdir()}
-    tables = {"manifest.parquet", "recipe.yaml", "SHA256SUMS", "README.md", "release.json"}
+    tables = {".affectdata", "recipe.yaml", "SHA256SUMS", "README.md", "release.json"}
     assert names == tables | {"train", "val", "test"}
     for split in ("train", "val", "test"):
         files = {path.name for path in (whole / split).iterdir()}
@@ -228,7 +228,14 @@ def test_a_release_that_is_there_is_verified_and_not_written(small_gaped: Path, 
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest.parquet", "recipe.yaml", "README.md", "SHA256SUMS", "train/metadata.parquet", "picture"],
+    [
+        ".affectdata/manifest.parquet",
+        "recipe.yaml",
+        "README.md",
+        "SHA256SUMS",
+        "train/metadata.parquet",
+        "picture",
+    ],
 )
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_a_release_that_is_there_and_damaged_is_an_integrity_error(
@@ -327,7 +334,7 @@ def test_nothing_of_this_machine_is_in_a_release(whole: Path, small_gaped: Path)
 
 def test_release_json_says_how_and_of_what_it_was_made(whole: Path) -> None:
     info = json.loads((whole / "release.json").read_text())
-    assert info["schema"] == "affectdata/release/2"
+    assert info["schema"] == "affectdata/release/3"
     assert info["versions"]["albumentations"] == "2.0.8"
     assert set(info["canaries"]) == {"", "flip"}
     assert info["manifests"][0]["license"].startswith("CC BY-NC-SA 3.0")

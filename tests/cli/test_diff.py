@@ -90,6 +90,6 @@ def test_what_is_no_release_is_bad_input(cli: Cli, made: Path, other: Path) -> N
         ran = cli("diff", *pair)
         assert ran.code == 3
         assert "is no finished release" in ran.err
-    (other / "manifest.parquet").unlink()
+    (other / ".affectdata" / "manifest.parquet").unlink()
     assert cli("diff", made, other).code == 4
     assert cli("diff", made).code == 2

@@ -70,7 +70,7 @@ def test_a_forged_release_is_found(cli: Cli, folder: Path) -> None:
     assert {each["kind"] for each in ran.document["findings"]} == {"lineage"}
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "SHA256SUMS", "manifest.parquet"])
+@pytest.mark.parametrize("name", ["recipe.yaml", "SHA256SUMS", ".affectdata/manifest.parquet"])
 def test_a_release_without_what_it_is_checked_by_is_an_integrity_error(
     cli: Cli, folder: Path, name: str
 ) -> None:

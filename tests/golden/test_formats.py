@@ -1,4 +1,4 @@
-"""Files of earlier formats still open, verify and export: generated images, written by the version that had them.
+"""Files of earlier formats still open, verify and export: made-up images, written by that version.
 
 `formats_1.tar.xz` holds a source tree, its manifest (schema 1), a release with files and a virtual one
 (affectdata/release/2), and a check (affectdata/train-check/2).
@@ -55,6 +55,23 @@ def test_a_release_of_form_2_exports(earlier: Path, cli: Cli) -> None:
     for form in ("croissant", "webdataset"):
         ran = cli("export", folder, "--to", form, "--out", earlier / form, "--i-may-redistribute")
         assert ran.code == 0, ran.err
+
+
+def test_a_release_of_form_2_is_compared_with_one_of_today_and_gives_its_splits(
+    earlier: Path, cli: Cli
+) -> None:
+    assert cli("ingest", earlier / "made", "--map", "columns.yaml").code == 0
+    for name in ("made_files", "made_virtual"):
+        former = release_of(earlier, name)
+        today = cli("balance", "--recipe", f"{name}.yaml", "--split-from", former, "--out", "again", "--json")
+        assert today.code == 0, today.err
+        release = open_release(today.document["release"])
+        assert release.info["schema"] == "affectdata/release/3"
+        assert not (release.path / "manifest.parquet").exists()
+        columns = ["sample_id", "split", "file_sha256"]
+        assert release.table.select(columns).equals(open_release(former).table.select(columns))
+        assert cli("diff", former, release.path).code == 0
+        assert (former / "manifest.parquet").is_file()
 
 
 def test_a_manifest_of_schema_1_can_be_balanced_and_keeps_its_splits(earlier: Path, cli: Cli) -> None:
