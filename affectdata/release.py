@@ -1,11 +1,14 @@
 """The release: a folder of pictures and tables that never changes once `release.json` is in it.
 
-    manifest.parquet     one row per released picture: plan, file, and every column of its source row
+    manifest.parquet     one row per released image: plan, file, and every column of its source row
     recipe.yaml          as resolved, every default written out
-    train/ val/ test/    <sample_id>.jpg, and metadata.parquet for `datasets.load_dataset`
+    train/ val/ test/    <sample_id>.jpg and metadata.parquet; in a virtual release rows.parquet alone
     SHA256SUMS           every file but itself and release.json; `sha256sum -c` reads it
     README.md            the data card
     release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
+
+In a virtual release the table of all rows is `.affectdata/manifest.parquet`, because loaders that collect the
+Parquet files of a folder skip hidden folders: they see the tables of the splits only.
 
 Reading is here; `verify` and `lineage` check it, `balance.write` writes it.
 """
@@ -41,9 +44,13 @@ from affectdata.tables import (
 )
 
 KIND, METADATA_KIND = "release", "metadata"
-SCHEMA = "affectdata/release/2"  # the form of release.json, and what seeds and keys follow from
-INFO_FILE, TABLE_FILE, RECIPE_FILE = "release.json", "manifest.parquet", "recipe.yaml"
-SUMS_FILE, CARD_FILE, METADATA_FILE = "SHA256SUMS", "README.md", "metadata.parquet"
+SCHEMA = "affectdata/release/3"  # the form of release.json, and what seeds and keys follow from
+INFO_FILE, RECIPE_FILE = "release.json", "recipe.yaml"
+TABLE_FILE = "manifest.parquet"  # in a virtual release …
+HIDDEN_TABLE_FILE = ".affectdata/manifest.parquet"  # … where no loader collects it: it would mix the splits
+SUMS_FILE, CARD_FILE = "SHA256SUMS", "README.md"
+METADATA_FILE, ROWS_FILE = "metadata.parquet", "rows.parquet"  # of a split: beside its images, without images
+_FORMER = "affectdata/release/2"  # is still read
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class Release:
     def is_virtual(self) -> bool:
         """Whether it holds no pictures: they are rendered from the source's when they are read."""
         return bool(self.info.get("mode") == "virtual")
+
+    @property
+    def table_file(self) -> str:
+        """Where the table of all rows lies inside the release."""
+        return table_file(str(self.info["mode"]), str(self.info["schema"]))
 
     @property
     def name(self) -> str:
@@ -167,16 +179,25 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
             fix=_releases_there(folder)
             or "`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
         )
-    info = read_json(folder / INFO_FILE)
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise ManifestError(f"{INFO_FILE} is not of the form {SCHEMA}", where=str(folder), fix=_ANEW)
+    info = _read_info(folder)
+    name = table_file(str(info.get("mode")), info["schema"])
     try:
-        rows = open_table(folder / TABLE_FILE, KIND)
+        rows = open_table(folder / name, KIND)
     except ManifestError as error:
         raise IntegrityError(error.what, where=error.where, fix=_ANEW) from error
     if what := _misfit(rows, info):
-        raise IntegrityError(f"{TABLE_FILE} {what}", where=str(folder), fix=_ANEW)
+        raise IntegrityError(f"{name} {what}", where=str(folder), fix=_ANEW)
     return Release(folder, rows, info, {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    """Return what release.json holds, of a form that is read."""
+    info = read_json(folder / INFO_FILE)
+    if not isinstance(info, dict) or info.get("schema") not in (SCHEMA, _FORMER):
+        raise ManifestError(
+            f"{INFO_FILE} is not of the form {SCHEMA} or {_FORMER}", where=str(folder), fix=_ANEW
+        )
+    return info
 
 
 def _misfit(rows: StoredTable, info: dict[str, Any]) -> str | None:
@@ -281,3 +302,13 @@ def split_metadata(rows: Rows, split: str, columns: Sequence[str] | None = None)
             at = names.index("file_name")
             part = part.set_column(at, part.schema.field(at), bare)
         yield part
+
+
+def table_file(mode: str, schema: str = SCHEMA) -> str:
+    """Return where the table of all rows of a release lies in its folder."""
+    return HIDDEN_TABLE_FILE if mode == "virtual" and schema != _FORMER else TABLE_FILE
+
+
+def split_file(mode: str, split: str) -> str:
+    """Name the table of one split, for `datasets.load_dataset`, in a release of this mode."""
+    return f"{split}/{ROWS_FILE if mode == 'virtual' else METADATA_FILE}"

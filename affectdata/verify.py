@@ -18,14 +18,14 @@ from affectdata.names import Names
 from affectdata.records import Finding
 from affectdata.release import (
     INFO_FILE,
-    METADATA_FILE,
     METADATA_KIND,
     SUMS_FILE,
-    TABLE_FILE,
     Release,
     find_strangers,
+    split_file,
     split_metadata,
 )
+from affectdata.split import SPLITS
 from affectdata.tables import STREAM_ROWS, Rows, StoredTable, column_digest, distinct, open_table, read_parts
 
 _DIGITS = 64  # of a SHA-256; two spaces follow, then the name
@@ -58,9 +58,9 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     strangers = find_strangers(release.path, listed)
     extra = [name for name in strangers if name not in (SUMS_FILE, INFO_FILE)]
     findings += [Finding("added", f"{name} is no part of the release") for name in extra]
-    if release.is_virtual:
-        return findings
-    return findings + _unlisted_rows(release, path) + _other_metadata(release)
+    if not release.is_virtual:
+        findings += _unlisted_rows(release, path)
+    return findings + _other_metadata(release)
 
 
 def _read_sums(path: Path) -> Iterator[list[str]]:
@@ -89,22 +89,23 @@ def _unlisted_rows(release: Release, path: Path) -> list[Finding]:
     for part in read_parts(release.rows, ["file_name", "file_sha256"]):
         said = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ")
         findings += [
-            Finding("changed", f"{TABLE_FILE} and {SUMS_FILE} do not agree on {name}")
+            Finding("changed", f"{release.table_file} and {SUMS_FILE} do not agree on {name}")
             for name in part["file_name"].filter(pa.array(~lines.has(said.to_pylist()))).to_pylist()
         ]
     in_rows = Names(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
+    tables = {release.table_file, *(split_file(release.info["mode"], split) for split in SPLITS)}
     for some in _read_sums(path):
-        pictures = [name for name in map(_name, some) if "/" in name and not name.endswith(METADATA_FILE)]
+        pictures = [name for name in map(_name, some) if "/" in name and name not in tables]
         without = [name for name, known in zip(pictures, in_rows.has(pictures), strict=True) if not known]
-        findings += [Finding("added", f"{name} is in no row of {TABLE_FILE}") for name in without]
+        findings += [Finding("added", f"{name} is in no row of {release.table_file}") for name in without]
     return findings
 
 
 def _other_metadata(release: Release) -> list[Finding]:
-    """Name the tables for Hugging Face that do not say what `manifest.parquet` says of their split."""
+    """Name the tables of splits, which Hugging Face reads, that differ from the table of all rows."""
     findings = []
     for split in distinct(release.rows, "split"):
-        name = f"{split}/{METADATA_FILE}"
+        name = split_file(release.info["mode"], split)
         if not (release.path / name).is_file():
             continue  # missing, and named as such
         try:
@@ -112,7 +113,7 @@ def _other_metadata(release: Release) -> list[Finding]:
         except (ManifestError, IntegrityError):
             stored = None
         if stored is None or stored.metadata["digest"] != _split_digest(release.rows, split, stored):
-            findings.append(Finding("changed", f"{name} does not say what {TABLE_FILE} says"))
+            findings.append(Finding("changed", f"{name} does not say what {release.table_file} says"))
     return findings
 
 

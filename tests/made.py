@@ -20,13 +20,13 @@ from affectdata.manifest import Manifest, load_manifest
 from affectdata.release import (
     INFO_FILE,
     KIND,
-    METADATA_FILE,
     METADATA_KIND,
     SUMS_FILE,
-    TABLE_FILE,
     Release,
     open_release,
+    split_file,
     split_metadata,
+    table_file,
 )
 from affectdata.schema import manifest_schema
 from affectdata.sources.gaped import INFO
@@ -141,7 +141,8 @@ def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Relea
 
     Pictures whose row names another file are moved there.
     """
-    table, metadata = read_table(folder / TABLE_FILE, KIND)
+    mode = json.loads((folder / INFO_FILE).read_text())["mode"]
+    table, metadata = read_table(folder / table_file(mode), KIND)
     rows = table.to_pylist()
     before = {id(row): row["file_name"] for row in rows}
     change(rows)
@@ -150,12 +151,13 @@ def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Relea
             (folder / row["file_name"]).parent.mkdir(exist_ok=True)
             (folder / old).rename(folder / row["file_name"])
     table = pa.Table.from_pylist(rows, schema=table.schema)
-    write_batches([table], table.schema, folder / TABLE_FILE, KIND, {"release": metadata["release"]})
+    write_batches([table], table.schema, folder / table_file(mode), KIND, {"release": metadata["release"]})
     for split in SPLITS:
-        (folder / split / METADATA_FILE).unlink(missing_ok=True)
+        path = folder / split_file(mode, split)
+        path.unlink(missing_ok=True)
         parts = list(split_metadata(table, split))
         if any(map(len, parts)):
-            write_batches(parts, table.schema, folder / split / METADATA_FILE, METADATA_KIND)
+            write_batches(parts, table.schema, path, METADATA_KIND)
     reseal(folder)
     return open_release(folder)
 

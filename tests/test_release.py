@@ -22,7 +22,7 @@ import affectdata
 from affectdata import tables
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.lineage import check_lineage, require_sound
-from affectdata.release import KIND, newest_release, open_release
+from affectdata.release import KIND, TABLE_FILE, newest_release, open_release
 from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
 from affectdata.tables import read_table, write_table
 from affectdata.verify import check_files, check_release
@@ -71,7 +71,7 @@ def test_a_folder_that_is_not_finished_is_no_release(folder: Path, tmp_path: Pat
         assert "balance" in caught.value.fix
 
 
-@pytest.mark.parametrize("info", ["[]", "{}", '{"schema": "affectdata/release/3"}', "no json"])
+@pytest.mark.parametrize("info", ["[]", '{"schema": "affectdata/release/4"}', '{"schema": [3]}', "no json"])
 def test_a_release_json_of_another_form_is_refused(folder: Path, info: str) -> None:
     (folder / "release.json").write_text(info)
     with pytest.raises(ManifestError, match=r"release\.json"):
@@ -176,53 +176,53 @@ def test_swapped_pictures_are_both_named(folder: Path) -> None:
 
 
 def test_an_edited_table_does_not_open(folder: Path) -> None:
-    table, _ = read_table(folder / "manifest.parquet", KIND)
+    table, _ = read_table(folder / TABLE_FILE, KIND)
     frame = table.to_pandas()
     frame.loc[0, "valence"] += 1
     edited = pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False)
-    packed = {METADATA_KEY: pa.parquet.read_metadata(folder / "manifest.parquet").metadata[METADATA_KEY]}
-    pa.parquet.write_table(edited.replace_schema_metadata(packed), folder / "manifest.parquet")
+    packed = {METADATA_KEY: pa.parquet.read_metadata(folder / TABLE_FILE).metadata[METADATA_KEY]}
+    pa.parquet.write_table(edited.replace_schema_metadata(packed), folder / TABLE_FILE)
     with pytest.raises(IntegrityError, match="are not those that were written"):
         open_release(folder)
 
 
 def test_a_table_of_another_release_does_not_open(folder: Path) -> None:
-    table, _ = read_table(folder / "manifest.parquet", KIND)
-    write_table(table, folder / "manifest.parquet", KIND, {"release": "0" * 64})
+    table, _ = read_table(folder / TABLE_FILE, KIND)
+    write_table(table, folder / TABLE_FILE, KIND, {"release": "0" * 64})
     with pytest.raises(IntegrityError, match="is of another release"):
         open_release(folder)
 
 
 def test_a_table_without_its_columns_does_not_open(folder: Path) -> None:
-    table, metadata = read_table(folder / "manifest.parquet", KIND)
-    write_table(table.drop_columns(["seed", "group_id"]), folder / "manifest.parquet", KIND, metadata)
+    table, metadata = read_table(folder / TABLE_FILE, KIND)
+    write_table(table.drop_columns(["seed", "group_id"]), folder / TABLE_FILE, KIND, metadata)
     with pytest.raises(IntegrityError, match="lacks group_id, seed"):
         open_release(folder)
 
 
 def test_a_table_of_other_types_does_not_open(folder: Path) -> None:
-    table, metadata = read_table(folder / "manifest.parquet", KIND)
+    table, metadata = read_table(folder / TABLE_FILE, KIND)
     at = table.column_names.index("copy")
     other = table.set_column(at, "copy", table["copy"].cast(pa.string()))
-    write_table(other, folder / "manifest.parquet", KIND, metadata)
+    write_table(other, folder / TABLE_FILE, KIND, metadata)
     with pytest.raises(IntegrityError, match="holds copy in another type"):
         open_release(folder)
 
 
 @pytest.mark.parametrize("name", ["copy", "split", "image_id", "sample_id", "seed"])
 def test_a_null_where_none_may_be_is_found(folder: Path, name: str) -> None:
-    table, metadata = read_table(folder / "manifest.parquet", KIND)
+    table, metadata = read_table(folder / TABLE_FILE, KIND)
     rows = table.to_pylist()
     rows[1][name] = None
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
-    write_table(pa.Table.from_pylist(rows, schema), folder / "manifest.parquet", KIND, metadata)
+    write_table(pa.Table.from_pylist(rows, schema), folder / TABLE_FILE, KIND, metadata)
     texts = [finding.text for finding in check_lineage(open_release(folder))]
     assert any(text.endswith(f": {name} is null") for text in texts), texts
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_release_that_lost_its_table_is_damaged(folder: Path, damage: str) -> None:
-    file = folder / "manifest.parquet"
+    file = folder / TABLE_FILE
     data = file.read_bytes()
     file.unlink()
     if damage == "cut":
@@ -425,7 +425,7 @@ def test_sha256sum_checks_a_release(made: Path, folder: Path) -> None:
 
 def test_the_table_opens_in_pandas_duckdb_and_polars(made: Path) -> None:
     release = open_release(made)
-    path = str(made / "manifest.parquet")
+    path = str(made / TABLE_FILE)
     expected = release.table["valence"].to_pylist()
     assert pd.read_parquet(path)["valence"].tolist() == expected
     assert pl.read_parquet(path)["valence"].to_list() == expected

@@ -1,13 +1,28 @@
-"""The data card of a release: what it is, how it was levelled, on which terms, how to load it."""
+"""The data card of a release: what it is, how it was levelled, on which terms, how to load it.
+
+It opens with YAML for Hugging Face, which names the files of every split.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
+
+import yaml
+
+from affectdata.release import split_file, table_file
+
+_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # as Hugging Face names them
+_SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
+_WITH_SPDX = re.compile(r"CC BY(-NC)?(-SA)? [34]\.0|CC BY(-NC)?-ND 4\.0|CC0 1\.0|MIT")
 
 
 def data_card(info: dict[str, Any]) -> str:
     """Write the README.md of a release from what its release.json says."""
+    files = {split: _data_files(info["mode"], split) for split in info["rows"]}
     lines = [
+        *front_matter(info, files),
         f"# {info['name']}",
         "",
         f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures ({info['originals']} originals, "
@@ -43,10 +58,45 @@ def data_card(info: dict[str, Any]) -> str:
         "```",
         "",
         *_how_it_lies(info),
-        "`manifest.parquet` has one row per picture: labels, the picture it was made from, pipeline, seed.",
+        f"`{table_file(info['mode'])}` has one row per image: labels, the image it was made from, pipeline, seed.",
         "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _data_files(mode: str, split: str) -> str:
+    return split_file(mode, split) if mode == "virtual" else f"{split}/*"
+
+
+def front_matter(
+    info: dict[str, Any], files: Mapping[str, str], more: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the YAML that opens a README.md for Hugging Face; `files` has the pattern of each split."""
+    licenses = list(info["terms"]["pictures"]) if "terms" in info else ["not stated"]
+    n = sum(info["rows"].values())
+    document = {
+        "pretty_name": info["name"],
+        **_license(" and ".join(licenses)),
+        "size_categories": [next((size for bound, size in _SIZES.items() if n < bound), "n>10M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": name, "path": files[split]}
+                    for split, name in _SPLIT_NAMES.items()
+                    if info["rows"].get(split) and split in files
+                ],
+            }
+        ],
+        **(more or {}),
+    }
+    return ["---", yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
+
+
+def _license(license_: str) -> dict[str, str]:
+    """Return the licence as Hugging Face wants it: an SPDX id, or a name that consists of such characters."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", license_.lower()).strip("-")
+    return {"license": slug} if _WITH_SPDX.fullmatch(license_) else {"license": "other", "license_name": slug}
 
 
 def _empty(rows: dict[str, int]) -> list[str]:
@@ -122,7 +172,7 @@ def _together(terms: dict[str, Any]) -> list[str]:
         said.append("changed pictures, as the copies are, must not be passed on")
     if terms["share_alike"]:
         said.append(f"share alike: what is made from it goes on under {' and '.join(terms['share_alike'])}")
-    each = "Every row of `manifest.parquet` carries its own terms (`license`, `attribution`, `url`)."
+    each = "Every row carries its own terms (`license`, `attribution`, `url`)."
     lines = [f"**This release as a whole**, by the strictest of its terms: {'; '.join(said)}. {each}", ""]
     if len(terms["pictures"]) > 1:
         lines += [*_table(("terms", "pictures"), list(terms["pictures"].items())), ""]

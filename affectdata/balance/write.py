@@ -28,14 +28,14 @@ from affectdata.release import (
     CARD_FILE,
     INFO_FILE,
     KIND,
-    METADATA_FILE,
     METADATA_KIND,
     RECIPE_FILE,
     SCHEMA,
     SUMS_FILE,
-    TABLE_FILE,
     find_strangers,
+    split_file,
     split_metadata,
+    table_file,
 )
 from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.spill import Spill
@@ -43,6 +43,7 @@ from affectdata.split import SPLITS
 from affectdata.tables import (
     Rows,
     StoredTable,
+    distinct,
     open_table,
     read_parts,
     replace_file,
@@ -70,14 +71,14 @@ def write_release(
     info = {**_describe(manifests, rows, plan, recipe), **known}
     schema = _schema(manifests, rows, plan)
     released = _released(manifests, rows, plan, rendered.read(RENDERED.names), schema)
-    write_batches(released, schema, partial / TABLE_FILE, KIND, {"release": info["id"]})
-    files, table = recipe.mode == "files", open_table(partial / TABLE_FILE, KIND)
-    if files:
-        _write_split_tables(partial, table)
+    path = partial / table_file(recipe.mode)
+    write_batches(released, schema, path, KIND, {"release": info["id"]})
+    table = open_table(path, KIND)
+    _write_split_tables(partial, table, recipe.mode)
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
-    info["sums_sha256"] = _write_sums(partial, table, files)
+    info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
     write_json(partial / INFO_FILE, {**info, "created": created})
 
@@ -141,26 +142,27 @@ class _Followed:
         return found
 
 
-def _write_split_tables(partial: Path, table: StoredTable) -> None:
+def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
+    there = distinct(table, "split")
     for split in SPLITS:
-        if any((partial / split).iterdir()):
-            path = partial / split / METADATA_FILE
+        if split in there:
+            path = partial / split_file(mode, split)
             write_batches(split_metadata(table, split), table.schema, path, METADATA_KIND)
-        else:
+        elif mode == "files":
             (partial / split).rmdir()
 
 
-def _write_sums(partial: Path, table: StoredTable, files: bool) -> str:
+def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     """Write SHA256SUMS, the tables first, and return its hash; what a killed run left behind is removed."""
     shutil.rmtree(partial / JOURNAL, ignore_errors=True)
-    tables = (TABLE_FILE, RECIPE_FILE, CARD_FILE, *(f"{split}/{METADATA_FILE}" for split in SPLITS))
+    tables = (table_file(mode), RECIPE_FILE, CARD_FILE, *(split_file(mode, split) for split in SPLITS))
     there = [name for name in tables if (partial / name).is_file()]
     hashes = [hash_file(partial / name) for name in there]
     own = pa.table([pa.array(there), pa.array(hashes)], names=["file_name", "file_sha256"])
 
     def listed() -> Iterator[pa.Table]:
         yield own
-        if files:
+        if mode == "files":
             yield from read_parts(table, own.column_names)
 
     for name in find_strangers(partial, Names(part["file_name"].to_pylist() for part in listed())):

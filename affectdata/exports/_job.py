@@ -3,6 +3,8 @@
 HAS_PICTURES         whether it holds pictures, which their terms may forbid to pass on
 HAS_CLASSES          whether it sorts them into classes
 export(job, folder)  write the release into an empty folder: equal bytes for equal releases, bounded memory
+SPLIT_FILES          optional: where the files of a `{split}` are, for the README.md that Hugging Face reads
+features(job)        optional: the features of a record there, for data whose types cannot be seen from a part
 
 The folder takes its name when `export` has returned; `README.md`, with the terms, is added.
 """

@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from affectdata.balance.card import sources_and_terms
+from affectdata.balance.card import front_matter, sources_and_terms
 from affectdata.balance.recipe import parse_recipe
 from affectdata.balance.replay import released_reader
 from affectdata.errors import UsageError
@@ -61,7 +61,7 @@ def export_release(
         try:
             _empty(partial)  # what a killed run left
             plugin.export(job, partial)
-            write_text(partial / TERMS_FILE, _readme(release, to))
+            write_text(partial / TERMS_FILE, _readme(job, to, plugin))
             os.sync()  # the files reach the disk before the folder takes its name
             partial.replace(out)
         finally:
@@ -107,8 +107,20 @@ def _check_terms(release: Release) -> None:
         )
 
 
-def _readme(release: Release, to: str) -> str:
+def _hugging_face(job: Job, plugin: Exporter) -> list[str]:
+    """Return the YAML that names the files of every split, where the format has some for each."""
+    files, features = getattr(plugin, "SPLIT_FILES", None), getattr(plugin, "features", None)
+    if files is None:
+        return []
+    patterns = {split: files.format(split=split) for split in SPLITS}
+    more: dict[str, Any] = {"dataset_info": {"features": features(job)}} if features else {}
+    return front_matter(job.release.info, patterns, more)
+
+
+def _readme(job: Job, to: str, plugin: Exporter) -> str:
+    release = job.release
     lines = [
+        *_hugging_face(job, plugin),
         f"# {release.info['name']}, as {to}",
         "",
         f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} pictures and "

@@ -2,8 +2,8 @@
 
     croissant.json    to be laid into a copy of the release's folder: names in it are relative to that
 
-It describes `manifest.parquet`, column by column, and the pictures; it holds neither. Whoever publishes the
-release adds `creator`, `version` and its `url`.
+It describes the table of all rows, column by column, and the pictures; it holds neither. Whoever publishes
+the release adds `creator`, `version` and its `url`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from affectdata.exports._job import Job
 from affectdata.hashing import hash_file
-from affectdata.release import TABLE_FILE
 from affectdata.tables import distinct, write_json
 
 HAS_PICTURES = False
@@ -40,6 +39,7 @@ CONTEXT: dict[str, Any] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
 }
+_TABLE = "manifest.parquet"  # its name in the document, wherever it lies
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
@@ -53,12 +53,12 @@ def describe(job: Job) -> dict[str, Any]:
     release, info = job.release, job.release.info
     sources = info["manifests"]
     titles = ", ".join(each["title"] for each in sources)
-    data = release.path / TABLE_FILE
+    data = release.path / release.table_file
     table = {
         "@type": "cr:FileObject",
-        "@id": TABLE_FILE,
-        "name": TABLE_FILE,
-        "contentUrl": TABLE_FILE,
+        "@id": _TABLE,
+        "name": _TABLE,
+        "contentUrl": release.table_file,
         "contentSize": f"{data.stat().st_size} B",
         "encodingFormat": "application/x-parquet",
         "sha256": hash_file(data),
@@ -94,7 +94,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
         "@id": f"rows/{column.name}",
         "name": column.name,
         "dataType": "sc:Integer" if pa.types.is_integer(column.type) else kind,
-        "source": {"fileObject": {"@id": TABLE_FILE}, "extract": {"column": column.name}},
+        "source": {"fileObject": {"@id": _TABLE}, "extract": {"column": column.name}},
     }
 
 

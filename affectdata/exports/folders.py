@@ -18,6 +18,7 @@ from affectdata.tables import distinct, in_one_piece, read_parts
 
 HAS_PICTURES = True
 HAS_CLASSES = True
+SPLIT_FILES = "{split}/**"  # else a class with the name of a split would be taken for one
 
 
 def export(job: Job, folder: Path) -> None:

@@ -2,6 +2,10 @@
 
     <split>-000000.tar    members <sample_id>.jpg and <sample_id>.json (the row's labels), 1000 pairs a shard
 
+Every record has every column; what is missing is null. `datasets.load_dataset(folder)` takes the types from
+README.md. `load_dataset("webdataset", …)` does not read that: it takes them from the first five records of
+the last split, and stops at a value in a column that is null in all of those, unless `features=` is given.
+
 Rows lie in an order by hash, so that copies of one picture do not follow each other. Times and owners are
 left out: equal releases give equal bytes. Keys have no dot, at which WebDataset would cut them.
 """
@@ -13,6 +17,7 @@ import itertools
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +30,9 @@ from affectdata.tables import Rows, distinct, read_parts
 
 HAS_PICTURES = True
 HAS_CLASSES = False
+SPLIT_FILES = "{split}-*.tar"
 _SHARD = 1000  # pictures
+_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # others have one name in both
 _NOT_LABELS = {"file_name", "file_sha256", "file_bytes"}
 
 
@@ -39,11 +46,20 @@ def export(job: Job, folder: Path) -> None:
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, (row, data) in members:
-                labels = {
-                    key: value for key, value in row.items() if value is not None and key not in _NOT_LABELS
-                }
+                labels = {key: value for key, value in row.items() if key not in _NOT_LABELS}
                 _add(tar, row["sample_id"] + job.recipe.image.suffix, data)
                 _add(tar, row["sample_id"] + ".json", canonical_json(labels).encode())
+
+
+def features(job: Job) -> list[dict[str, Any]]:
+    """Return the types of a record as `datasets` writes them; first records that are null show none."""
+    columns = [field for field in job.release.rows.schema if field.name not in _NOT_LABELS]
+    labels = [{"name": field.name, "dtype": _DTYPES.get(field.type, str(field.type))} for field in columns]
+    return [
+        {"name": job.recipe.image.suffix.removeprefix("."), "dtype": "image"},
+        {"name": "json", "struct": labels},
+        *({"name": name, "dtype": "string"} for name in ("__key__", "__url__")),
+    ]
 
 
 def _places(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:

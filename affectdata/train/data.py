@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,16 +19,18 @@ from affectdata.imaging import decode
 from affectdata.release import Release
 
 _FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
-_ITEM = ("sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype")
+_WORDS = ("sample_id", "emotion", "subtype")
+_NUMBERS = ("weight", "valence", "arousal", "dominance")
 
 
 class ReleaseDataset(Dataset[dict[str, Any]]):
     """The pictures of one split with their labels; picklable, so that a DataLoader's workers can hold it.
 
-    An item is a dict: `image`, a uint8 tensor (3, height, width) or what `transform` makes of it;
-    `sample_id`, `weight`; and of valence, arousal, dominance (POMP, 0–100), emotion and subtype those that
-    the row has. Pictures of one release may differ in size: to make batches, give a `transform` that crops or
-    resizes. For cross-validation, `fold` leaves a fold out of "train", or gives its originals as "val".
+    An item is a dict: `image`, a uint8 tensor (3, height, width) or what `transform` makes of it; the words
+    `sample_id`, `emotion` and `subtype`; the floats `weight`, `valence`, `arousal` and `dominance` (POMP,
+    0–100). Every item has all of them: a missing number is NaN, a missing word "". Images of one release may
+    differ in size: to make batches, give a `transform` that crops or resizes. For cross-validation, `fold`
+    leaves a fold out of "train", or gives its originals as "val".
 
     Raises:
         UsageError: no such split or fold.
@@ -48,7 +51,7 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
             raise UsageError(f"{release.name} has no split {split!r}", fix=f"its splits: {there}")
         self.transform = transform
         self.files: pa.Table = table.select(list(_FILE)).combine_chunks()
-        self.labels: pa.Table = table.select([name for name in _ITEM if name in table.column_names])
+        self.labels: pa.Table = table.select([*_WORDS, *_NUMBERS])
         self.read = released_reader(release, None, parse_recipe(release.recipe_document))
 
     def __len__(self) -> int:
@@ -61,5 +64,6 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
         (data,) = self.read(self.files.slice(at, 1))
         image = torch.from_numpy(np.ascontiguousarray(decode(data).rgb.transpose(2, 0, 1)))
         (row,) = self.labels.slice(at, 1).to_pylist()
-        labels = {name: value for name, value in row.items() if value is not None}
-        return {"image": self.transform(image) if self.transform else image, **labels}
+        words = {name: row[name] or "" for name in _WORDS}
+        numbers = {name: math.nan if row[name] is None else float(row[name]) for name in _NUMBERS}
+        return {"image": self.transform(image) if self.transform else image, **words, **numbers}

@@ -20,7 +20,7 @@ def folder(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     info = json.loads((folder / "release.json").read_text())
-    assert text.startswith("# made\n")
+    assert "\n---\n\n# made\n" in text
     assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures (18 originals" in text
     for split, count in info["rows"].items():
         assert f"| {split} | {count} |" in text

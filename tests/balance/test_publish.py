@@ -228,7 +228,14 @@ def test_a_release_that_is_there_is_verified_and_not_written(small_gaped: Path, 
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest.parquet", "recipe.yaml", "README.md", "SHA256SUMS", "train/metadata.parquet", "picture"],
+    [
+        "manifest.parquet",
+        "recipe.yaml",
+        "README.md",
+        "SHA256SUMS",
+        "train/metadata.parquet",
+        "picture",
+    ],
 )
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_a_release_that_is_there_and_damaged_is_an_integrity_error(
@@ -327,7 +334,7 @@ def test_nothing_of_this_machine_is_in_a_release(whole: Path, small_gaped: Path)
 
 def test_release_json_says_how_and_of_what_it_was_made(whole: Path) -> None:
     info = json.loads((whole / "release.json").read_text())
-    assert info["schema"] == "affectdata/release/2"
+    assert info["schema"] == "affectdata/release/3"
     assert info["versions"]["albumentations"] == "2.0.8"
     assert set(info["canaries"]) == {"", "flip"}
     assert info["manifests"][0]["license"].startswith("CC BY-NC-SA 3.0")

@@ -57,6 +57,23 @@ def test_a_release_of_form_2_exports(earlier: Path, cli: Cli) -> None:
         assert ran.code == 0, ran.err
 
 
+def test_a_release_of_form_2_is_compared_with_one_of_today_and_gives_its_splits(
+    earlier: Path, cli: Cli
+) -> None:
+    assert cli("ingest", earlier / "made", "--map", "columns.yaml").code == 0
+    for name in ("made_files", "made_virtual"):
+        former = release_of(earlier, name)
+        today = cli("balance", "--recipe", f"{name}.yaml", "--split-from", former, "--out", "again", "--json")
+        assert today.code == 0, today.err
+        release = open_release(today.document["release"])
+        assert release.info["schema"] == "affectdata/release/3"
+        assert (release.path / "manifest.parquet").exists() == (name == "made_files")
+        columns = ["sample_id", "split", "file_sha256"]
+        assert release.table.select(columns).equals(open_release(former).table.select(columns))
+        assert cli("diff", former, release.path).code == 0
+        assert (former / "manifest.parquet").is_file()
+
+
 def test_a_manifest_of_schema_1_can_be_balanced_and_keeps_its_splits(earlier: Path, cli: Cli) -> None:
     before = load_manifest(earlier / "manifests" / "made.parquet").table.select(["image_id", "split"])
     assert cli("ingest", earlier / "made", "--map", "columns.yaml").code == 0
