@@ -58,7 +58,7 @@ def data_card(info: dict[str, Any]) -> str:
         "```",
         "",
         *_how_it_lies(info),
-        f"`{table_file(info['mode'])}` has one row per image: labels, the image it was made from, pipeline, seed.",
+        f"`{table_file(info['mode'])}` has one row per image: labels, source image, pipeline, seed.",
         "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
     ]
     return "\n".join(lines) + "\n"
