@@ -12,6 +12,7 @@ Reading is here; `verify` and `lineage` check it, `balance.write` writes it.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ import pyarrow.compute as pc
 
 from affectdata.config import read_yaml
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
+from affectdata.files import read_regular
+from affectdata.info import check_types
 from affectdata.manifest import Pictures, find_roots
 from affectdata.names import Names
 from affectdata.schema import FOLD, manifest_schema, release_schema
@@ -94,7 +97,8 @@ class Release:
         if not (
             isinstance(document, dict)
             and isinstance(document.get("pipelines"), dict)
-            and isinstance(document.get("seed"), int)
+            and all(isinstance(name, str) for name in document["pipelines"])
+            and type(document.get("seed")) is int
             and 0 <= document["seed"] < 2**63
         ):
             raise IntegrityError(f"{RECIPE_FILE} is not the file that was published", where=str(self.path))
@@ -129,9 +133,10 @@ class Release:
             IntegrityError: it is not there.
         """
         try:
-            return (self.path / file_name).read_bytes()
+            return read_regular(self.path / file_name)
         except OSError as error:
-            raise IntegrityError(f"{file_name} is not there", where=str(self.path)) from error
+            what = "is not there" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
+            raise IntegrityError(f"{file_name} {what}", where=str(self.path)) from error
 
     def pictures(self, manifests: Path = Path("manifests")) -> Pictures:
         """Return the reader of the source pictures that this release was made from.
@@ -157,7 +162,7 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
 
     Raises:
         ManifestError: not a finished release, or of a newer form.
-        IntegrityError: its table is not the one that was written.
+        IntegrityError: its table is not the one that was written, or release.json has fields of another type.
     """
     folder = Path(path)
     if not (folder / INFO_FILE).is_file():
@@ -170,6 +175,7 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
     info = read_json(folder / INFO_FILE)
     if not isinstance(info, dict) or info.get("schema") != SCHEMA:
         raise ManifestError(f"{INFO_FILE} is not of the form {SCHEMA}", where=str(folder), fix=_ANEW)
+    check_types(info, str(folder / INFO_FILE))
     try:
         rows = open_table(folder / TABLE_FILE, KIND)
     except ManifestError as error:
@@ -182,6 +188,8 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
 def _misfit(rows: StoredTable, info: dict[str, Any]) -> str | None:
     """Say why this is no table of a release, or not of this one."""
     expected = release_schema(manifest_schema())
+    if FOLD.name in rows.column_names:
+        expected = expected.append(FOLD)
     if absent := sorted(set(expected.names) - set(rows.column_names)):
         return f"lacks {', '.join(absent)}"
     if other := [each.name for each in expected if rows.schema.field(each.name).type != each.type]:
@@ -221,11 +229,20 @@ def newest_release(folder: Path) -> Path:
 
     Raises:
         UsageError: there is none.
+        IntegrityError: one of them does not say when it was made.
     """
     found = [path.parent for path in folder.glob(f"*/{INFO_FILE}")] if folder.is_dir() else []
     if not found:
         raise UsageError(f"no release in {folder}/", fix="affectdata balance --recipe R, or name a release")
-    return max(found, key=lambda path: (read_json(path / INFO_FILE)["created"], path.name))
+    return max(found, key=lambda path: (_created(path), path.name))
+
+
+def _created(folder: Path) -> str:
+    info = read_json(folder / INFO_FILE)
+    created = info.get("created") if isinstance(info, dict) else None
+    if not isinstance(created, str):
+        raise IntegrityError(f"{INFO_FILE} does not say when it was made", where=str(folder), fix=_ANEW)
+    return created
 
 
 _KEYS = ("image_id", "source", "source_id", "path", "split", "cell", "group_id")  # of an image

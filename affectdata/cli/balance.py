@@ -74,8 +74,8 @@ def command(
     from affectdata.balance.planner import describe_splits, plan_release
     from affectdata.balance.publish import publish_release
     from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.lineage import open_sound
     from affectdata.manifest import check_roots, choose_manifests
-    from affectdata.release import open_release
 
     recipe = read_recipe(find_recipe(recipe_name))
     remarks = lint_recipe(recipe)
@@ -89,7 +89,7 @@ def command(
     others = choose_manifests(spare, fill, folder, given) if fill else []
     check_roots(given, [*chosen, *others])
     recipe = resolve_strata(resolve_subtypes(recipe, [*chosen, *others]), chosen)
-    earlier = open_release(split_from).table if split_from else None
+    earlier = open_sound(split_from).table if split_from else None
     drop_train = on_conflict == DROP_TRAIN
     rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)
     found = describe_splits(rows, recipe)
