@@ -1,4 +1,4 @@
-"""Files of earlier formats still open, verify and export: generated images, written by the version of then.
+"""Files of earlier formats still open, verify and export: generated images, in the forms of their time.
 
 `formats_1.tar.xz` holds a source tree, its manifest (schema 1), a release with files and a virtual one
 (affectdata/release/2), and a check (affectdata/train-check/2).
