@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.archives import find_roots_in, is_archive, unpack
+from affectdata.content import join_by_content
 from affectdata.duplicates import MAX_BITS
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.imaging import pixel_versions
-from affectdata.indexes import compare_index, name_by_index
+from affectdata.indexes import compare_index, images_of, name_by_index
 from affectdata.items import Items, sweep
-from affectdata.joined import Joined, order_by_path, probe_all
+from affectdata.joined import Joined, find_places, order_by_path, probe_all
 from affectdata.manifest import KIND, Manifest, check_name, load_manifest, note_root, query_tables, read_local
 from affectdata.memo import Memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
@@ -94,7 +95,7 @@ def ingest(
 
     `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
     Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
-    `rehash` is set.
+    `rehash` is set. Images that the index of their source knows are labelled by content, the others by name.
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
@@ -118,19 +119,24 @@ def ingest(
     items = Items(reading.info)
     for item in reading.items:
         items.add(item)
-    if unpacked:
-        items.findings.append(Finding("unpacked", f"keep {root}: the pictures are read there from now on"))
     if not len(items.labels) and not len(items.rejects):
         raise SourceError(
             f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
     sweep(tree, items)
+    index = images_of(name)
+    paths, place = order_by_path(items, tree.pictures().array if index else None)
+    indexed = tree if index else None
     del tree  # its paths, of which `paths` holds nearly all
-    paths, place = order_by_path(items)
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
+        if indexed:
+            items = join_by_content(plugin, indexed, options, items, memo, index)
+            place = find_places(items, paths)
+        if unpacked:
+            items.findings.append(Finding("unpacked", f"keep {root}: the images are read there from now on"))
         joined = Joined(items, memo, place)
         if not len(joined):
             raise _nothing_kept(items, root, plugin.INFO, find_links(plugin, read_tree(root), options))

@@ -46,25 +46,36 @@ def probe_all(
             progress(n_done, len(memo.paths))
 
 
-def order_by_path(items: Items) -> tuple[pa.Array, np.ndarray]:
-    """Return the paths of all records, sorted, and of each record its place among them."""
+def order_by_path(items: Items, others: pa.Array | None = None) -> tuple[pa.Array, np.ndarray]:
+    """Return the paths of all records, and `others`, sorted, and of each record its place among them."""
     named = items.labels.column("path")
+    if others is not None:
+        paths = pc.unique(pa.concat_arrays([named, others]))
+        paths = paths.take(pc.sort_indices(paths))
+        return paths, find_places(items, paths)
     order = pc.sort_indices(named)
     place = np.empty(len(order), np.int64)
     place[order.to_numpy()] = np.arange(len(order))
     return named.take(order), place
 
 
+def find_places(items: Items, paths: pa.Array) -> np.ndarray:
+    """Return of each record its place among paths."""
+    places: np.ndarray = pc.index_in(items.labels.column("path"), paths).to_numpy().astype(np.int64)
+    return places
+
+
 class Joined:
     """The records that have a picture, one per picture; the others become rejects.
 
-    Of records with the same bytes the first by path is kept. `rank` is the place of each path among the rows,
-    negative where it is none.
+    Of records with the same bytes the first by path is kept. `place` is the place of each record among the
+    paths of the memo, which may have others. `rank` is the place of each path among the rows, negative where
+    it is none.
     """
 
     def __init__(self, items: Items, memo: Memo, place: np.ndarray) -> None:
         self._items, self._memo, self._place = items, memo, place
-        n = len(place)
+        n = len(memo.paths)
         self._ids, self._pixels = np.zeros(n, "S32"), np.zeros(n, "S16")
         self._views = np.zeros((n, len(VIEWS)), np.uint64)
         good = self._read_hashes()
@@ -91,8 +102,10 @@ class Joined:
         return pa.array(digits, pa.binary()).cast(pa.string())
 
     def _read_hashes(self) -> np.ndarray:
-        good = np.zeros(len(self._place), bool)
+        good, named = np.zeros((2, len(self._memo.paths)), bool)
+        named[self._place] = True
         for part, at in self._memo.read():
+            part, at = part.filter(pa.array(named[at])), at[named[at]]
             bad = part.filter(pc.is_valid(part["reason"]))
             self._items.rejects.append(bad.select(REJECTS.names).cast(REJECTS))
             is_good = pc.is_null(part["reason"])
@@ -164,7 +177,9 @@ class Joined:
 
     def _first_of_groups(self) -> np.ndarray:
         """Return for each row, by image_id, the place of that which its group is called by."""
-        record = np.argsort(self._place)[self._rows]
+        record_at = np.full(len(self._rank), -1)
+        record_at[self._place] = np.arange(len(self._place))
+        record = record_at[self._rows]
         names = {"subject_id", *self._items.info.groups} & set(LABELS.names)
         together = (codes_of(self._items.labels.column(name))[record] for name in names)
         by_id = np.argsort(self._rank[self._rows])

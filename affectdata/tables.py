@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,13 +23,13 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.files import check_regular, read_regular
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
-_ROW_GROUP = 1 << 14  # a look-up by image_id reads one,
-_MANY, _LARGER = 1 << 20, 8  # and where all are before: of many rows, larger ones are faster
+_ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group, and where all groups are before:
+_MANY, _LARGER = 1 << 20, 8  # behind a million rows, groups are eight times as large
 STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
 _DIGEST_ROWS = 1 << 13
-_SPOOL_ROWS = 1 << 12
 _BUFFER = 1 << 16  # bytes
 _IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
+_METADATA_HASH = "metadata_sha256"
 
 
 @contextmanager
@@ -110,15 +109,8 @@ def _refuse_constant(name: str) -> None:
 
 
 def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
-    """Write a table as Parquet, whole or not at all; return its logical digest.
-
-    The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
-    pyarrow. `metadata` goes under the one key `affectdata`, with `kind`, schema version and digest.
-    """
-    digest = table_digest(table)
-    with replace_file(path) as temporary:
-        _write(temporary, [table], _with_metadata(table.schema, digest, kind, metadata), len(table))
-    return digest
+    """Write a table as `write_batches` does; return its logical digest."""
+    return write_batches([table], table.schema, path, kind, metadata)
 
 
 def write_batches(
@@ -128,48 +120,44 @@ def write_batches(
     kind: str,
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write a table that comes in parts, however it is cut, to the bytes of `write_table`; return its digest.
+    """Write a table that comes in parts as Parquet, whole or not at all; return its logical digest.
 
-    The digest goes by columns and stands in the file, so that the rows, unless they are few, are written to a
-    file without a name first and read from there column by column: they are never held.
+    The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
+    pyarrow, however they are cut into parts. One row group is in memory at a time. `metadata` goes under the
+    one key `affectdata`, with `kind`, schema version, the digest of the rows, and a SHA-256 of its own.
     """
-    parts = rechunk(batches, schema, _SPOOL_ROWS)
-    held = [next(parts)]
-    if len(held[0]) < _SPOOL_ROWS:
-        return write_table(held[0], path, kind, metadata)
-    with replace_file(path) as temporary, TemporaryFile(dir=path.parent) as spool:
-        with pq.ParquetWriter(spool, schema, compression="lz4", use_dictionary=False) as writer:
-            while held:
-                writer.write_table(held.pop(), row_group_size=_SPOOL_ROWS)
-                held.extend(islice(parts, 1))  # made when the one before is gone
-        spool.seek(0)
-        with pq.ParquetFile(spool, buffer_size=_BUFFER) as file:
-            digest = _file_digest(file)
-            groups = (file.read_row_group(at, use_threads=False) for at in range(file.num_row_groups))
-            n_rows = file.metadata.num_rows
-            _write(temporary, groups, _with_metadata(schema, digest, kind, metadata), n_rows)
-    return digest
-
-
-def _with_metadata(
-    schema: pa.Schema, digest: str, kind: str, metadata: Mapping[str, Any] | None
-) -> pa.Schema:
-    document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION, "digest": digest}
-    packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    return schema.with_metadata({METADATA_KEY: packed})
-
-
-def _write(path: Path, parts: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> None:
-    n_each = _group_rows(n_rows)
-    # No dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
-        for part in rechunk(parts, schema, n_each):
-            writer.write_table(part, row_group_size=n_each)
+    digest = RowsDigest(schema)
+    # No Arrow schema in the file: it would hide the metadata that is added last from `pq.read_schema`. No
+    # dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "store_schema": False}
+    with (
+        replace_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema.remove_metadata(), **options) as writer,
+    ):
+        for part in _row_groups(batches, schema):
+            digest.update(part)
+            writer.write_table(part, row_group_size=max(1, len(part)))
             del part  # before the next one is made
+        document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION}
+        document["digest"] = digest.hexdigest()
+        document[_METADATA_HASH] = _hash_metadata(document)
+        packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+        writer.add_key_value_metadata({METADATA_KEY: packed})
+    return str(document["digest"])
 
 
-def _group_rows(n_rows: int) -> int:
-    return _ROW_GROUP * (_LARGER if n_rows > _MANY else 1)
+def _hash_metadata(document: Mapping[str, Any]) -> str:
+    covered = {name: value for name, value in document.items() if name != _METADATA_HASH}
+    return hashlib.sha256(
+        json.dumps(covered, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def _row_groups(batches: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Cut rows into row groups: small ones first, and larger ones behind the first `_MANY` rows."""
+    small = rechunk(batches, schema, _ROW_GROUP)
+    yield from islice(small, _MANY // _ROW_GROUP)
+    yield from (part for part in rechunk(small, schema, _ROW_GROUP * _LARGER) if len(part))
 
 
 def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
@@ -275,7 +263,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
         with pq.ParquetFile(path, buffer_size=_BUFFER) as file:  # `pq.read_table` reads a folder too
             metadata = _metadata(file, path, kind)
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
-            digest = _file_digest(file)
+            digest = _file_digest(file, metadata["schema_version"])
     except (OSError, pa.ArrowException) as error:
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
@@ -285,7 +273,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
         raise IntegrityError(
             f"the rows of {path.name} are not those that were written",
             where=str(path),
-            fix="make the file anew",
+            fix="re-run the command that wrote the file",
         )
     return StoredTable(path, schema, n_rows, metadata)
 
@@ -323,18 +311,26 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
             where=str(path),
             fix="pip install --upgrade affectdata",
         )
+    if metadata["schema_version"] >= 2 and metadata.get(_METADATA_HASH) != _hash_metadata(metadata):
+        raise IntegrityError(
+            f"the metadata of {path.name} (source, terms, scales) is not what was written",
+            where=str(path),
+            fix="re-run the command that wrote the file",
+        )
     return metadata
 
 
-def _file_digest(file: pq.ParquetFile) -> str:
-    """Hash the rows of a file as `table_digest` does; of many, some of one column are in memory at a time."""
-    if file.metadata.num_rows <= STREAM_ROWS:
-        return table_digest(file.read(use_threads=False))
+def _file_digest(file: pq.ParquetFile, schema_version: int) -> str:
+    """Hash the rows of a file; of many, some of one column are in memory at a time."""
+    n_rows = file.metadata.num_rows
+    if n_rows <= STREAM_ROWS:
+        table = file.read(use_threads=False)
+        return column_digest(table.schema, n_rows, lambda name: [table.select([name])], schema_version)
 
     def parts(name: str) -> Iterator[pa.Table]:
         return (pa.Table.from_batches([each]) for each in _batches(file, STREAM_ROWS, [name]))
 
-    return column_digest(file.schema_arrow, file.metadata.num_rows, parts)
+    return column_digest(file.schema_arrow, n_rows, parts, schema_version)
 
 
 def table_digest(table: pa.Table) -> str:
@@ -342,31 +338,103 @@ def table_digest(table: pa.Table) -> str:
 
     Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
     """
-    return column_digest(table.schema, len(table), lambda name: read_parts(table, [name]))
-
-
-def column_digest(schema: pa.Schema, n_rows: int, read: Callable[[str], Iterable[pa.Table]]) -> str:
-    """Return the `table_digest` of rows of which `read` gives one column after the other, in parts."""
-    digest = hashlib.sha256()
-    for field in schema:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if pa.types.is_nested(kind):
-            raise TypeError(f"the column {field.name} is not flat: {kind}")
-        digest.update(f"{field.name}:{kind}:{n_rows};".encode())
-        for part in rechunk(read(field.name), pa.schema([field.with_type(kind)]), _DIGEST_ROWS):
-            _update_digest(digest, part.column(0))
+    digest = RowsDigest(table.schema)
+    for part in read_parts(table):
+        digest.update(part)
     return digest.hexdigest()
 
 
-def _update_digest(digest: Any, part: pa.Array | pa.ChunkedArray) -> None:
-    array = part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
-    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_string(array.type):
-        filled = array.fill_null("").cast(pa.large_binary())
-        digest.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).tobytes())
-        starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
-        if len(filled):  # all values lie behind each other
-            digest.update(memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]])
-    else:
+class RowsDigest:
+    """The `table_digest` of rows that pass in parts, however these are cut."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._columns = [_ColumnDigest(field) for field in schema]
+
+    def update(self, part: pa.Table) -> None:
+        """Add the next rows."""
+        for digest, values in zip(self._columns, part.columns, strict=True):
+            digest.update(values)
+
+    def hexdigest(self) -> str:
+        """Return the digest of the rows so far."""
+        return _join_columns(self._columns)
+
+
+def _join_columns(columns: Iterable[_ColumnDigest]) -> str:
+    return hashlib.sha256("".join(each.line() for each in columns).encode()).hexdigest()
+
+
+class _ColumnDigest:
+    """Hashes one column: validity (a byte per row), lengths of strings, and values, each in one stream."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self.name, self.kind, self.n_rows = field.name, _flat_type(field), 0
+        self._streams = [hashlib.sha256() for _ in range(3)]
+
+    def update(self, values: pa.ChunkedArray) -> None:
+        """Add the next values."""
+        for chunk in values.chunks:
+            self.n_rows += len(chunk)
+            for stream, data in zip(self._streams, _column_bytes(chunk.cast(self.kind)), strict=True):
+                stream.update(data)
+
+    def line(self) -> str:
+        """Return what the digest of a table is taken over."""
+        hashes = ":".join(stream.hexdigest() for stream in self._streams)
+        return f"{self.name}:{self.kind}:{self.n_rows}:{hashes}\n"
+
+
+def column_digest(
+    schema: pa.Schema,
+    n_rows: int,
+    read: Callable[[str], Iterable[pa.Table]],
+    schema_version: int = SCHEMA_VERSION,
+) -> str:
+    """Return the digest of rows of which `read` gives one column after the other, in parts.
+
+    `schema_version` is that of the file: the digest of version 1 was one hash over all columns.
+    """
+    if schema_version < 2:
+        return _digest_of_version_1(schema, n_rows, read)
+    columns = []
+    for field in schema:
+        columns.append(_ColumnDigest(field))
+        for part in read(field.name):
+            columns[-1].update(part.column(0))
+    return _join_columns(columns)
+
+
+def _digest_of_version_1(schema: pa.Schema, n_rows: int, read: Callable[[str], Iterable[pa.Table]]) -> str:
+    digest = hashlib.sha256()
+    for field in schema:
+        kind = _flat_type(field)
+        digest.update(f"{field.name}:{kind}:{n_rows};".encode())
+        for part in rechunk(read(field.name), pa.schema([field.with_type(kind)]), _DIGEST_ROWS):
+            valid, lengths, values = _column_bytes(in_one_piece(part.column(0)))
+            for data in (np.packbits(valid).tobytes(), lengths, values):
+                digest.update(data)
+    return digest.hexdigest()
+
+
+def _flat_type(field: pa.Field) -> pa.DataType:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_nested(kind):
+        raise TypeError(f"the column {field.name} is not flat: {kind}")
+    return kind
+
+
+def _column_bytes(array: pa.Array) -> tuple[Any, Any, Any]:
+    """Return validity (a byte per row), the lengths of strings (int64, else nothing), and all values."""
+    valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+    if not pa.types.is_string(array.type):
         values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
-        digest.update((values + 0 if values.dtype.kind == "f" else values).tobytes())  # -0.0 is 0.0
+        return (
+            valid,
+            b"",
+            np.ascontiguousarray(values + 0 if values.dtype.kind == "f" else values),
+        )  # -0.0 is 0.0
+    filled = array.fill_null("").cast(pa.large_binary())
+    lengths = np.ascontiguousarray(pc.binary_length(filled).to_numpy(zero_copy_only=False))
+    starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
+    data = memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]] if len(filled) else b""
+    return valid, lengths, data  # all values lie behind each other

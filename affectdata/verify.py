@@ -28,7 +28,7 @@ from affectdata.release import (
     find_strangers,
     split_metadata,
 )
-from affectdata.tables import STREAM_ROWS, Rows, column_digest, distinct, open_table, read_parts
+from affectdata.tables import STREAM_ROWS, Rows, StoredTable, column_digest, distinct, open_table, read_parts
 
 _DIGITS = 64  # of a SHA-256; two spaces follow, then the name
 
@@ -120,11 +120,14 @@ def _other_metadata(release: Release) -> list[Finding]:
             stored = open_table(release.path / name, METADATA_KIND)
         except (ManifestError, IntegrityError):
             stored = None
-        if stored is None or stored.metadata["digest"] != _split_digest(release.rows, split, len(stored)):
+        if stored is None or stored.metadata["digest"] != _split_digest(release.rows, split, stored):
             findings.append(Finding("changed", f"{name} does not say what {TABLE_FILE} says"))
     return findings
 
 
-def _split_digest(rows: Rows, split: str, n_rows: int) -> str:
-    """Return the digest of the table that a split of these rows has for Hugging Face, if it has `n_rows`."""
-    return column_digest(rows.schema, n_rows, lambda name: split_metadata(rows, split, [name]))
+def _split_digest(rows: Rows, split: str, stored: StoredTable) -> str:
+    """Return the digest that the table of a split has for Hugging Face, if it has the rows of `stored`."""
+    version = stored.metadata["schema_version"]
+    return column_digest(
+        rows.schema, len(stored), lambda name: split_metadata(rows, split, [name]), schema_version=version
+    )

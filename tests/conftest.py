@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -93,6 +94,11 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return call
 
 
+def _hear_interrupts() -> None:
+    """Undo that a job in the background of a shell ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start() -> Callable[..., subprocess.Popen[str]]:
     """Start a command in a process of its own; `first` is Python that runs before it."""
@@ -105,6 +111,7 @@ def start() -> Callable[..., subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONWARNINGS": "error"},
+            preexec_fn=_hear_interrupts,
             **options,
         )
 

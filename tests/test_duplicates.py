@@ -11,9 +11,18 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from affectdata import duplicates
-from affectdata.duplicates import MAX_BITS, assign_groups, find_across, find_edges, hash_views
+from affectdata.duplicates import (
+    MAX_BITS,
+    assign_groups,
+    find_across,
+    find_edges,
+    find_first_of_group,
+    hash_views,
+)
 from affectdata.hashing import VIEWS, perceptual_hashes, pixel_hash
 from affectdata.schema import EDGES
 from affectdata.sources._sample import draw_picture
@@ -298,3 +307,13 @@ def test_an_older_group_column_is_replaced_in_its_place() -> None:
     assert again.column_names == table.column_names
     assert again["group_id"].to_pylist() == ["a", "b"]
     assert not again.schema.field("group_id").nullable
+
+
+@given(st.integers(1, 30), st.data())
+def test_components_are_those_of_scipy(n: int, data: st.DataObject) -> None:
+    row = st.integers(0, n - 1)
+    links = np.array(data.draw(st.lists(st.tuples(row, row), max_size=30)), np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(n, n))
+    component = connected_components(graph, directed=False)[1]
+    smallest = np.unique(component, return_index=True)[1]
+    assert np.array_equal(find_first_of_group(np.arange(n), links, []), smallest[component])

@@ -12,8 +12,8 @@ import pytest
 from affectdata import indexes
 from affectdata.errors import SourceError
 from affectdata.hashing import file_hash
-from affectdata.indexes import compare_index, find_index, name_by_index, read_index
-from affectdata.ingest import recognise
+from affectdata.indexes import IndexedImage, compare_index, find_index, name_by_index, read_index, write_index
+from affectdata.ingest import ingest, recognise
 from affectdata.registry import find_plugins
 from affectdata.tree import read_tree
 
@@ -25,10 +25,13 @@ INDEXES = sorted((Path(__file__).parents[1] / "manifests" / "index").glob("*.csv
 def test_an_index_names_its_origin_and_no_rating(path: Path) -> None:
     origin, header, *rows = path.read_text(encoding="utf-8").splitlines()
     assert origin.startswith("# ") and path.stem in find_plugins("sources")
-    assert header == "file,sha256,bytes,width_px,height_px,subtype"
+    assert header == "file,sha256,bytes,width_px,height_px,subtype,pixel_id,phash"
     files = [row[0] for row in csv.reader(rows)]
     assert files == sorted(set(files))
-    assert all(re.fullmatch(r"[0-9a-f]{64}", row[1]) for row in csv.reader(rows))
+    for column, digits in ((1, 64), (6, 32), (7, 16)):
+        assert all(re.fullmatch(f"[0-9a-f]{{{digits}}}", row[column]) for row in csv.reader(rows))
+    for column in (1, 6):
+        assert len({row[column] for row in csv.reader(rows)}) == len(rows)
 
 
 def test_the_counts_are_the_published_ones() -> None:
@@ -37,13 +40,24 @@ def test_the_counts_are_the_published_ones() -> None:
 
 
 def test_a_copy_is_told_from_the_index() -> None:
-    known = list(read_index(find_index("gaped") or Path()))
+    known = [image.sha256 for image in read_index(find_index("gaped") or Path())]
     assert (
         compare_index("gaped", [pa.array(known)])[0].text == "730 of 730 files identical to the indexed copy"
     )
     (changed,) = compare_index("gaped", [pa.array(known[4:]), pa.array([NONE])])
     assert changed.text.startswith("726 of 730 files identical to the indexed copy; not here: ")
     assert changed.text.endswith(" and 1 more; 1 here are not in the index")
+
+
+def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tmp_path: Path) -> None:
+    rows = ingest(small_gaped, out=tmp_path / "out").manifest.table
+    write_index(rows, "a generated tree", tmp_path / "made.csv")
+    origin, header, first, *_ = (tmp_path / "made.csv").read_text().splitlines()
+    assert origin == "# a generated tree" and header.startswith("file,sha256,") and first.count(",") == 7
+    wanted = [
+        IndexedImage(row["path"], row["image_id"], row["pixel_id"], row["phash"]) for row in rows.to_pylist()
+    ]
+    assert list(read_index(tmp_path / "made.csv")) == sorted(wanted, key=lambda image: image.file)
 
 
 def test_pictures_are_named_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

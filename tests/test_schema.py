@@ -22,7 +22,7 @@ REQUIRED = {
 
 
 def test_the_manifest_has_these_columns_in_this_order() -> None:
-    assert SCHEMA_VERSION == 1
+    assert SCHEMA_VERSION == 2
     assert manifest_schema().names == MANIFEST
     assert {field.name for field in manifest_schema() if not field.nullable} == REQUIRED
 

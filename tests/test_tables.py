@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -92,8 +93,9 @@ def test_many_rows_lie_in_larger_row_groups(
 ) -> None:
     for name, value in (("_ROW_GROUP", 2), ("_LARGER", 3), ("_MANY", 8)):
         monkeypatch.setattr(tables, name, value)
-    for n, groups in ((8, [2, 2, 2, 2]), (9, [6, 3])):
-        write_batches(cut(table.slice(0, n), [1]), SCHEMA, tmp_path / "t.parquet", "made")
+    ten = pa.concat_tables([table, table])
+    for n, groups in ((8, [2, 2, 2, 2]), (9, [2, 2, 2, 2, 1]), (15, [2, 2, 2, 2, 6, 1])):
+        write_batches(cut(ten.slice(0, n), [1]), SCHEMA, tmp_path / "t.parquet", "made")
         found = pq.read_metadata(tmp_path / "t.parquet")
         assert [found.row_group(at).num_rows for at in range(found.num_row_groups)] == groups
 
@@ -104,12 +106,17 @@ def test_a_digest_is_of_rows_and_not_of_parts(
 ) -> None:
     table, other = as_table(rows), as_table(others)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "_DIGEST_ROWS", 2)
+        patch.setattr(tables, "_DIGEST_ROWS", 2)  # of version 1
         digest = column_digest(
             SCHEMA, len(table), lambda name: (part.select([name]) for part in cut(table, cuts))
         )
         assert digest == table_digest(table)
         assert (digest == table_digest(other)) == table.equals(other)
+        in_parts = column_digest(
+            SCHEMA, len(table), lambda name: (part.select([name]) for part in cut(table, cuts)), 1
+        )
+        whole = column_digest(SCHEMA, len(table), lambda name: [table.select([name])], 1)
+        assert whole == in_parts != digest
 
 
 def test_rows_are_read_in_parts_from_memory_as_from_a_file(tmp_path: Path, table: pa.Table) -> None:
@@ -215,6 +222,11 @@ def test_equal_rows_give_equal_bytes_whatever_the_chunks(tmp_path: Path, table: 
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
+def hash_of(document: dict[str, Any]) -> str:
+    """SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def test_the_file_has_one_key_of_ours(tmp_path: Path, table: pa.Table) -> None:
     digest = write_table(table, tmp_path / "a.parquet", "manifest", {"source": "gaped"})
     metadata = pq.read_schema(tmp_path / "a.parquet").metadata
@@ -222,7 +234,10 @@ def test_the_file_has_one_key_of_ours(tmp_path: Path, table: pa.Table) -> None:
     assert json.loads(metadata[METADATA_KEY]) == {
         "digest": digest,
         "kind": "manifest",
-        "schema_version": 1,
+        "metadata_sha256": hash_of(
+            {"digest": digest, "kind": "manifest", "schema_version": 2, "source": "gaped"}
+        ),
+        "schema_version": 2,
         "source": "gaped",
     }
     assert digest == table_digest(table)
@@ -295,9 +310,9 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path, table: pa.Table) -> 
 
 def test_a_newer_schema_is_refused(tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as future:
-        future.setattr(tables, "SCHEMA_VERSION", 2)
+        future.setattr(tables, "SCHEMA_VERSION", 3)
         write_table(table, tmp_path / "a.parquet", "manifest")
-    with pytest.raises(ManifestError, match="schema version 2; this is 1") as caught:
+    with pytest.raises(ManifestError, match="schema version 3; this is 2") as caught:
         read_table(tmp_path / "a.parquet", "manifest")
     assert "upgrade" in caught.value.fix
 
@@ -312,6 +327,16 @@ def test_edited_rows_are_noticed(tmp_path: Path, table: pa.Table) -> None:
         stored.set_column(1, "value", [values]).replace_schema_metadata(stored.schema.metadata), path
     )
     with pytest.raises(IntegrityError, match="not those that were written"):
+        read_table(path, "manifest")
+
+
+def test_edited_metadata_is_noticed(tmp_path: Path, table: pa.Table) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(table, path, "manifest", {"license": "research only"})
+    stored = pq.read_table(path)
+    document = json.loads(stored.schema.metadata[METADATA_KEY]) | {"license": "CC0 1.0"}
+    pq.write_table(stored.replace_schema_metadata({METADATA_KEY: json.dumps(document)}), path)
+    with pytest.raises(IntegrityError, match=r"metadata of a\.parquet"):
         read_table(path, "manifest")
 
 
@@ -338,7 +363,9 @@ def test_json_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None
 
 
 def test_the_digest_of_these_rows_never_changes(table: pa.Table) -> None:
-    assert table_digest(table) == "609b5a582bef3658cafbed4ef1b6b2ae67afcd7a3a3caacc083bb3f0fe0021a8"
+    assert table_digest(table) == "b252697706d8fdcdbdae5cb92c9620dd18203a392dec0c2325155c61179d4eb7"
+    version_1 = column_digest(SCHEMA, len(table), lambda name: [table.select([name])], schema_version=1)
+    assert version_1 == "609b5a582bef3658cafbed4ef1b6b2ae67afcd7a3a3caacc083bb3f0fe0021a8"
 
 
 @given(rows_of, st.lists(st.integers(0, 12), max_size=4))

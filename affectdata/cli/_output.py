@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -135,17 +135,22 @@ def bar(count: float, most: float) -> str:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback (done, all) that moves a bar on a terminal's stderr; elsewhere there is none."""
+def progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a callback (stage, done, total) that moves a bar on a terminal's stderr; None elsewhere."""
     stream = sys.stderr
     if settings().quiet or not stream.isatty():
         yield None
         return
-    with click.progressbar(length=1, label=label, file=stream, show_pos=True) as shown:
+    with ExitStack() as stack:
+        bars: dict[str, Any] = {}
 
-        def move(done: int, of_all: int) -> None:
-            shown.length = of_all
-            shown.update(done - shown.pos)
+        def move(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                stack.close()  # the bar of the stage before
+                bar = click.progressbar(length=total, label=stage, file=stream, show_pos=True)
+                bars[stage] = stack.enter_context(bar)
+            bars[stage].length = total
+            bars[stage].update(done - bars[stage].pos)
 
         yield move
 

@@ -69,54 +69,34 @@ def command(
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
-    from affectdata.balance.fit import resolve_strata, resolve_subtypes
-    from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import describe_splits, plan_release
-    from affectdata.balance.publish import publish_release
-    from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.lineage import open_sound
-    from affectdata.manifest import check_roots, choose_manifests
+    from affectdata import api
 
-    recipe = read_recipe(find_recipe(recipe_name))
-    remarks = lint_recipe(recipe)
     if only_lint:
-        return _say_lint(remarks)
-    given, folder = parse_roots(roots), Path("manifests")
-    fill = recipe.balance.fill_from
-    own = [path for path in manifests if path.stem not in fill]
-    spare = [path for path in manifests if path.stem in fill]
-    chosen = choose_manifests(own, recipe.sources, folder, given)
-    others = choose_manifests(spare, fill, folder, given) if fill else []
-    check_roots(given, [*chosen, *others])
-    recipe = resolve_strata(resolve_subtypes(recipe, [*chosen, *others]), chosen)
-    earlier = open_sound(split_from).table if split_from else None
-    drop_train = on_conflict == DROP_TRAIN
-    rows, plan = plan_release(chosen, others, recipe, earlier=earlier, drop_train=drop_train)
-    found = describe_splits(rows, recipe)
-    n_left_out = sum(map(len, chosen)) - sum(found["rows"].values())
-    say_splits(found)
-    _say_plan(plan, recipe.target, n_left_out)
-    empty = [name for name in ("val", "test") if recipe.asks_for(name) and not found["rows"].get(name)]
-    if empty:
+        return _say_lint(api.lint(recipe_name))
+    planned = api.plan_balance(
+        recipe_name,
+        manifest=manifests,
+        split_from=split_from,
+        on_conflict="drop-train" if on_conflict == DROP_TRAIN else "error",
+        roots=parse_roots(roots),
+    )
+    say_splits(planned.splits)
+    _say_plan(planned.plan, planned.recipe.target, planned.n_left_out)
+    if empty := planned.empty_splits:
         note(
             f"note: {' and '.join(empty)} hold no picture, though the recipe asks for a share: too few groups"
         )
-    for remark in remarks:
+    for remark in planned.lint:
         note(f"lint: {remark.text}")
-    content: dict[str, Any] = {"recipe": recipe.name, "balance": plan.summary(), "splits": found}
-    content |= {"left_out": n_left_out, "lint": plain_findings(remarks)}
     if dry_run:
         say("\ndry run: nothing was written")
-        document("affectdata/plan/1", content)
+        document("affectdata/plan/1", planned.to_dict())
         return 0
-    with progress("render") as move:
-        release, is_new = publish_release(
-            [*chosen, *others], rows, plan, recipe, out, workers=workers, progress=move
-        )
-    _say_drift(release.info["drift"])
-    say(f"\n{'wrote' if is_new else 'already there, verified:'} {release.path}")
-    content |= {"release": str(release.path), "id": release.id, "new": is_new, "drift": release.info["drift"]}
-    document("affectdata/balance/1", content)
+    with progress() as move:
+        result = api.balance(planned, out=out, workers=workers, progress=move)
+    _say_drift(result.release.info["drift"])
+    say(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
+    document("affectdata/balance/1", result.to_dict())
     return 0
 
 

@@ -30,15 +30,15 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
     Rows of the same bytes become one, look-alikes across sources come into one group, and no row changes its
     split. A source is added by naming the earlier result too: concat all.parquet fi.parquet --name all.
     """
-    from affectdata.concat import concat
-    from affectdata.manifest import is_beside_manifest, load_manifest
+    from affectdata import api
+    from affectdata.manifest import is_beside_manifest
     from affectdata.merging import describe_conflict
 
     besides = [path for path in manifests if is_beside_manifest(path)]
     if besides:  # manifests/*.parquet names them too
         note(f"note: passed over, as no manifests: {', '.join(path.name for path in besides)}")
-    loaded = [load_manifest(path) for path in manifests if path not in besides]
-    result = concat(loaded, name, out, on_conflict)
+    named = [path for path in manifests if path not in besides]
+    result = api.concat(named, name=name, out=out, on_conflict=on_conflict)
     across, path = result.n_across, result.manifest.path
     say(f"{result.n_rows} rows: {len(result.manifest)} pictures, {result.n_merged} rows merged")
     say(

@@ -17,10 +17,9 @@ _SHOWN = 3
 @common_options
 def command(old: Path, new: Path) -> int:
     """Say what changed from release OLD to NEW, and the version step that follows; exit 1 if anything did."""
-    from affectdata.diff import diff_releases
-    from affectdata.release import open_release
+    from affectdata import api
 
-    found = diff_releases(open_release(old), open_release(new))
+    found = api.diff(old, new)
     content = found.document()
     rows = []
     for what in ("added", "removed", "moved", "relabelled", "redrawn", "described"):

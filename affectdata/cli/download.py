@@ -33,21 +33,17 @@ def command(
     missing or failed in a way that may pass, and exits 1 while there is such a failure. Without
     download.parquet it asks again for all that is not there.
     """
-    from affectdata.download import download
-    from affectdata.fetch import Limits
-    from affectdata.sources._protocol import ReadOptions
+    from affectdata import api
 
-    if map_path and not source:
-        source = "table"
-    with progress("download") as move:
-        result = download(
+    with progress() as move:
+        result = api.download(
             root,
             source=source,
-            options=ReadOptions(map_path=map_path),
+            column_map=map_path,
             out=out,
             limit=limit,
-            limits=Limits(connections=workers),
-            announce=note,
+            workers=workers,
+            note=note,
             progress=move,
         )
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())

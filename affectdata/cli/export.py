@@ -49,18 +49,17 @@ def command(
 
     The pictures are those of the release, byte for byte; those of a virtual release are rendered.
     """
-    from affectdata.exports._write import export_release
+    from affectdata import api
     from affectdata.release import open_release
 
     opened = open_release(release, parse_roots(roots))
-    folder = out or Path("exports") / f"{opened.name}-{to}"
-    with progress("export") as move:
-        export_release(
+    with progress() as move:
+        folder = api.export(
             opened,
             to,
-            folder,
+            out=out,
             by=by,
-            may_redistribute=may_redistribute,
+            i_may_redistribute=may_redistribute,
             workers=workers,
             progress=move,
         )

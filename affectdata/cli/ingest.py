@@ -18,7 +18,6 @@ from affectdata.cli._output import (
     say_table,
     workers_option,
 )
-from affectdata.errors import UsageError
 
 if TYPE_CHECKING:
     from affectdata.ingest import IngestResult
@@ -75,34 +74,21 @@ def command(
     Writes NAME.parquet, NAME.rejects.parquet (what is no row, and why) and NAME.edges.parquet
     (near-duplicates), and prints what went where.
     """
-    from affectdata.ingest import ingest
-    from affectdata.manifest import load_manifest
-    from affectdata.overlay import overlay
-    from affectdata.sources._protocol import ReadOptions
+    from affectdata import api
 
-    if map_path and not source:
-        source = "table"
-    options = ReadOptions(map_path=map_path, name=name, variant=variant)
-    if onto:
-        unheeded = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
-        if any(unheeded.values()):
-            names = ", ".join(name for name, given in unheeded.items() if given)
-            raise UsageError(
-                f"with --onto no picture is opened: {names} would do nothing", fix="leave it out"
-            )
-        bases = [load_manifest(path) for path in onto]
-        _print(overlay(root, bases, source=source, options=options, out=out, replace=replace))
-        return 0
-    with progress("ingest") as move:
-        result = ingest(
+    with progress() as move:
+        result = api.ingest(
             root,
             source=source,
-            options=options,
+            column_map=map_path,
+            name=name,
+            onto=onto,
+            variant=variant,
             out=out,
-            workers=workers,
             strict=strict,
             replace=replace,
             rehash=rehash,
+            workers=workers,
             progress=move,
         )
     _print(result)

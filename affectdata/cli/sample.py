@@ -7,8 +7,6 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import common_options, document, say
-from affectdata.errors import UsageError
-from affectdata.registry import load_plugin
 
 
 @click.command("sample")
@@ -20,12 +18,9 @@ from affectdata.registry import load_plugin
 @common_options
 def command(name: str, folder: Path, seed: int) -> int:
     """Write a small fake tree of source NAME to FOLDER, to try the other commands on."""
-    import numpy as np
+    from affectdata import api
 
-    plugin = load_plugin("sources", name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already and not an empty folder", fix="choose another folder")
-    plugin.write_sample(folder, np.random.default_rng(seed))
+    api.sample(name, folder, seed=seed)
     say(f"wrote a generated {name} tree to {folder}; it is not the real collection")
     document("affectdata/sample/1", {"source": name, "folder": str(folder), "seed": seed})
     return 0

@@ -6,10 +6,11 @@ import inspect
 
 import click
 
+from affectdata.api import list_sources
 from affectdata.cli._output import common_options, document, say
 from affectdata.errors import UsageError
 from affectdata.records import SourceInfo
-from affectdata.registry import find_plugins, load_plugin
+from affectdata.registry import load_plugin
 
 _EVIDENCE = {
     "seen": "seen (this layout was read in real files)",
@@ -27,7 +28,7 @@ def command(name: str | None, cite: bool) -> int:
         return _cite(name)
     if name:
         return _show(name)
-    infos = [load_plugin("sources", each).INFO for each in find_plugins("sources")]
+    infos = list_sources()
     for info in infos:
         say(f"{info.name}: {info.title}")
         say(f"    terms   {info.license}\n    from    {info.url or '–'}\n    layout  {info.layout}")

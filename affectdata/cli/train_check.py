@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -23,18 +21,12 @@ from affectdata.cli._output import (
     workers_option,
 )
 from affectdata.cli._study import print_study
-from affectdata.errors import PicturesNotFound, UsageError
-
-if TYPE_CHECKING:
-    from affectdata.manifest import Manifest, Pictures
-    from affectdata.release import Release
+from affectdata.errors import UsageError
 
 FINETUNE = "finetune"
-_NETWORKS, _HEADS = {"--steps", "--size", "--splits"}, {"--keep-model", "--maps"}
-_IDLE = {  # options that have no say, by what is done
-    "--mode frozen": _NETWORKS,
-    f"--mode {FINETUNE}": _HEADS,
-    "--study": {*_NETWORKS, *_HEADS, "--mode", "--backbone", "--weights", "--no-crossfit", "--check"},
+_OF_A_CHECK = {  # options that --study does not take
+    *("--steps", "--size", "--splits", "--keep-model", "--maps", "--mode", "--backbone", "--weights"),
+    *("--no-crossfit", "--check"),
 }
 
 
@@ -129,89 +121,60 @@ def command(
     bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits;
     the result is OUT/<release>/finetune/train-check.json.
     """
-    from affectdata.balance.recipe import Check
-    from affectdata.config import parse_model, read_yaml
-    from affectdata.manifest import load_others
-    from affectdata.release import newest_release, open_release
-    from affectdata.train.backbones import load_backbone
-    from affectdata.train.check import run_check
-    from affectdata.train.final import check_maps, draw_maps, fit_final
-    from affectdata.train.gate import RULES
-    from affectdata.train.kept import check_name
-    from affectdata.train.kept import keep_model as write_model
-    from affectdata.train.prepare import prepare_check
-    from affectdata.train.trials import study_release
-    from affectdata.train.tuned import prepare_networks
-    from affectdata.workers import default_workers
+    from affectdata import api
 
-    if keep_model:
-        check_name(keep_model)
     if rules:
+        from affectdata.balance.recipe import Check
+        from affectdata.train.gate import RULES
+
         return print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
-    _refuse_idle("--study" if study else f"--mode {mode}")
-    n_workers = workers or default_workers()
-    release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
-    asked = parse_model(Check, read_yaml(bounds), str(bounds)) if bounds else None
-    aloud = partial(click.echo, err=True)  # what goes to the network is said whatever --quiet asks for
+    aloud = partial(click.echo, err=True)  # what goes to the network is printed even with --quiet
     if study:
-        with progress("runs") as move:
-            found, folder = study_release(
-                release, study, out, device=device, workers=n_workers, say=aloud, progress=move
+        _refuse_idle()
+        with progress() as move:
+            studied = api.study(
+                study,
+                release_path,
+                device=device,
+                out=out,
+                roots=parse_roots(roots),
+                workers=workers,
+                note=aloud,
+                progress=move,
             )
-        return print_study(found, folder)
-    network = load_backbone(backbone, weights, device, say=aloud)
-    if maps:
-        check_maps(release, network)
-    pictures, why_none = _find_pictures(release, no_crossfit)
-    others: list[Manifest] = []
-    if pictures:
-        others, roots_of = load_others(release.table, Path("manifests"), release.roots, say=note)
-        pictures = replace(pictures, roots={**pictures.roots, **roots_of})
-    with progress("features") as move:
-        prepared = prepare_check(
-            release,
-            network,
-            pictures,
-            out,
-            others=others,
-            check=asked,
-            why_none=why_none,
-            workers=n_workers,
+        return print_study(studied.document, studied.folder)
+    with progress() as move:
+        result = api.train_check(
+            release_path,
+            backbone=backbone,
+            weights=weights,
+            device=device,
+            mode="finetune" if mode == FINETUNE else "frozen",
+            steps=steps,
+            size=size_px,
+            splits=splits,
+            check=bounds,
+            crossfit=not no_crossfit,
+            keep_model=keep_model,
+            maps=maps,
+            out=out,
+            roots=parse_roots(roots),
+            workers=workers,
+            note=note,
+            announce=aloud,
             progress=move,
         )
-    note(f"features: {len(prepared.bank)} pictures, {prepared.bank.n_new} of them new")
-    if mode == FINETUNE:
-        with progress("pictures") as move:
-            prepared, learner = prepare_networks(
-                prepared,
-                out,
-                n_splits=splits,
-                steps=steps,
-                size_px=size_px,
-                workers=n_workers,
-                progress=move,
-                say=note,
-            )
-        checked = run_check(prepared, learner)
-    else:
-        with progress("train") as move:
-            checked = run_check(prepared, workers=n_workers, progress=move)
-    path = checked.write(out)
-    print_check(checked.document)
-    say(f"\nwrote {path}")
-    model = fit_final(prepared) if keep_model or maps else None
-    if model and keep_model:
-        write_model(model, keep_model)
-    drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
-    for written in [keep_model, *sorted({each.parent for each in drawn})]:
+    print_check(result.document)
+    say(f"\nwrote {result.path}")
+    for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
             say(f"wrote {written}")
-    document(checked.document["schema"], {**checked.document, "path": str(path)})
-    return 0 if checked.passed else 1
+    document(result.document["schema"], result.to_dict())
+    return 0 if result.passed else 1
 
 
-def _refuse_idle(doing: str) -> None:
-    """Refuse options that would have no say.
+def _refuse_idle() -> None:
+    """Refuse options that have no effect with --study.
 
     Raises:
         UsageError: naming them.
@@ -222,17 +185,5 @@ def _refuse_idle(doing: str) -> None:
         for option in context.command.params
         if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
     }
-    if given & _IDLE[doing]:
-        idle = ", ".join(sorted(given & _IDLE[doing]))
-        raise UsageError(f"{idle} would have no say with {doing}", fix="see --mode, or leave it out")
-
-
-def _find_pictures(release: Release, no_crossfit: bool) -> tuple[Pictures | None, str]:
-    """Return the source pictures, or why there are none."""
-    if no_crossfit:
-        return None, "--no-crossfit was asked for"
-    try:
-        return release.pictures(), ""
-    except PicturesNotFound as error:
-        note(f"note: only the held-out score\n{error}")
-        return None, error.what
+    if idle := ", ".join(sorted(given & _OF_A_CHECK)):
+        raise UsageError(f"{idle} has no effect with --study", fix="leave it out")

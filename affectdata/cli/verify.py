@@ -13,7 +13,6 @@ from affectdata.cli._output import (
     folder_option,
     note,
     parse_roots,
-    plain_findings,
     progress,
     roots_option,
     say,
@@ -21,8 +20,7 @@ from affectdata.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from affectdata.records import Finding
-    from affectdata.release import Release
+    from affectdata.results import VerifyResult
 
 INTEGRITY = 4
 _MANIFESTS = Path("manifests")
@@ -49,43 +47,29 @@ def command(
     roots: tuple[str, ...],
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
-    from affectdata.balance.rebuild import pick_rows, rebuild
+    from affectdata import api
     from affectdata.release import explain_image, newest_release, open_release
-    from affectdata.verify import check_release
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:
         _say_why(explain_image(opened, why, _MANIFESTS))
         return 0
-    with progress("verify") as move:
-        findings = check_release(opened, move)
-    n_rebuilt = 0
-    if (n_rebuild or samples) and not findings:
-        rebuilt = rebuild(opened, pick_rows(opened, n_rebuild or 0, samples), _MANIFESTS)
-        for remark in rebuilt.notes:
-            note(f"note: {remark}")
-        findings, n_rebuilt = rebuilt.findings, rebuilt.n_rows
-    _say_findings(opened, findings, n_rebuilt)
-    return INTEGRITY if findings else 0
+    with progress() as move:
+        result = api.verify(opened, rebuild=n_rebuild or 0, sample=samples, progress=move)
+    for remark in result.notes:
+        note(f"note: {remark}")
+    _say_findings(result)
+    return 0 if result.is_sound else INTEGRITY
 
 
-def _say_findings(opened: Release, findings: list[Finding], n_rebuilt: int) -> None:
-    for finding in findings:
+def _say_findings(result: VerifyResult) -> None:
+    for finding in result.findings:
         say(f"{finding.kind}: {finding.text}")
-    state = f"{len(findings)} findings" if findings else "every file and every row holds"
-    say(f"{opened.path}: {len(opened.rows)} pictures, {state}")
-    if n_rebuilt and not findings:
-        say(f"{n_rebuilt} rebuilt from their source pictures: the same")
-    document(
-        "affectdata/verify/1",
-        {
-            "release": str(opened.path),
-            "id": opened.id,
-            "sound": not findings,
-            "rebuilt": n_rebuilt,
-            "findings": plain_findings(findings),
-        },
-    )
+    state = "every file and every row holds" if result.is_sound else f"{len(result.findings)} findings"
+    say(f"{result.release.path}: {len(result.release.rows)} pictures, {state}")
+    if result.n_rebuilt and result.is_sound:
+        say(f"{result.n_rebuilt} rebuilt from their source pictures: the same")
+    document("affectdata/verify/1", result.to_dict())
 
 
 def _say_why(found: dict[str, Any]) -> None:

@@ -213,9 +213,9 @@ def test_progress_is_drawn_on_a_terminal_only(
     command: Any, cli: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], drawn: bool
 ) -> None:
     def body() -> None:
-        with progress("working") as move:
+        with progress() as move:
             for done in range(1, 4) if move else ():
-                move(done * 10, 30)
+                move("working", done * 10, 30)
 
     arguments = command(body)
     assert cli(*arguments).err == ""

@@ -88,7 +88,7 @@ def test_a_sample_never_mixes_with_what_is_there(cli: Any, tmp_path: Path) -> No
     (tmp_path / "letter.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "letter.txt"):
         ran = cli("sample", "gaped", place)
-        assert ran.code == 2 and "is there already" in ran.err
+        assert ran.code == 2 and "exists and is not an empty folder" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     (tmp_path / "empty").mkdir()
     assert cli("sample", "gaped", tmp_path / "empty").code == 0

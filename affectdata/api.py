@@ -1,0 +1,524 @@
+"""The workflow as functions: each does what the command of the same name does, and the command calls it.
+
+    list_sources, sample, download     what there is to ingest
+    ingest, concat, split              a source tree becomes a manifest
+    plan_balance, balance              manifests and a recipe become a release
+    verify, diff, export               a release is checked, compared, and handed to other programs
+    train_check, study                 models are trained on it
+
+Parameters are named like the options. The exceptions:
+
+    ingest, download --map      column_map      (`map` is a function of Python)
+    balance --dry-run           plan_balance    a function of its own, as it returns something else
+    balance --lint              lint            the same
+    --root SOURCE=PATH          roots={source: path}
+    train-check --no-crossfit   crossfit=False
+    train-check --rules         affectdata.train.gate.RULES
+
+Nothing here prints. `progress(stage, done, total)` is called as work goes on, and `note(text)` with what a
+user should read at once, such as what is about to be downloaded. Errors are those of `affectdata.errors`. A
+function imports what it needs in its body: `list_sources` loads no torch, and `ingest` no albumentations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from affectdata.errors import PicturesNotFound, UsageError
+from affectdata.registry import find_plugins, load_plugin
+from affectdata.results import (
+    BalancePlan,
+    BalanceResult,
+    CheckResult,
+    StudyResult,
+    VerifyResult,
+)
+
+if TYPE_CHECKING:
+    from affectdata.concat import Concat
+    from affectdata.diff import ReleaseDiff
+    from affectdata.download import DownloadResult
+    from affectdata.ingest import IngestResult
+    from affectdata.manifest import Manifest, Pictures
+    from affectdata.records import Finding, SourceInfo
+    from affectdata.release import Release
+
+PathLike: TypeAlias = str | Path
+Roots: TypeAlias = Mapping[str, PathLike]
+Progress: TypeAlias = Callable[[str, int, int], None]
+Note: TypeAlias = Callable[[str], None]
+FINETUNE = "finetune"
+
+
+def list_sources() -> list[SourceInfo]:
+    """Return the data sheets of all collections that `ingest` knows, by name."""
+    return [cast("SourceInfo", load_plugin("sources", name).INFO) for name in find_plugins("sources")]
+
+
+def sample(name: str, folder: PathLike, *, seed: int = 0) -> Path:
+    """Write a small generated tree in the layout of a source, to try the other functions on.
+
+    Raises:
+        UsageError: no such source, or `folder` is not empty.
+    """
+    import numpy as np
+
+    plugin, folder = load_plugin("sources", name), Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder", fix="choose another folder")
+    plugin.write_sample(folder, np.random.default_rng(seed))
+    return folder
+
+
+def download(
+    root: PathLike,
+    *,
+    source: str | None = None,
+    column_map: PathLike | None = None,
+    out: PathLike | None = None,
+    limit: int | None = None,
+    workers: int = 8,
+    note: Note | None = None,
+    progress: Progress | None = None,
+) -> DownloadResult:
+    """Fetch the images whose addresses the tables in `root` have, to where `ingest` looks for them.
+
+    Raises:
+        SourceError: no such folder, no source recognises it, or it has no addresses.
+        MissingError: the extra `download` is not installed.
+    """
+    from affectdata.download import download as fetch_images
+    from affectdata.fetch import Limits
+    from affectdata.sources._protocol import ReadOptions
+
+    return fetch_images(
+        Path(root),
+        source=source or ("table" if column_map else None),
+        options=ReadOptions(map_path=_path(column_map)),
+        out=_path(out),
+        limit=limit,
+        limits=Limits(connections=workers),
+        announce=note,
+        progress=_stage(progress, "download"),
+    )
+
+
+def ingest(
+    root: PathLike,
+    *,
+    source: str | None = None,
+    column_map: PathLike | None = None,
+    name: str | None = None,
+    onto: Sequence[PathLike | Manifest] = (),
+    variant: str | None = None,
+    out: PathLike = "manifests",
+    strict: bool = False,
+    replace: bool = False,
+    rehash: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> IngestResult:
+    """Turn a source's folder or archive into `out/<name>.parquet`, with its rejects and edges beside it.
+
+    With `onto`, `root` is a table of labels for the images of these manifests.
+
+    Raises:
+        SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
+        UsageError: the manifest there was made from another folder and `replace` is not set, or an option has
+            no effect.
+    """
+    from affectdata.ingest import ingest as ingest_tree
+    from affectdata.overlay import overlay
+    from affectdata.sources._protocol import ReadOptions
+
+    source = source or ("table" if column_map else None)
+    options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
+    if onto:
+        idle = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        _refuse_idle([name for name, given in idle.items() if given], "--onto: it opens no image")
+        manifests = [_manifest(each) for each in onto]
+        return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
+    return ingest_tree(
+        Path(root),
+        source=source,
+        options=options,
+        out=Path(out),
+        workers=workers,
+        strict=strict,
+        replace=replace,
+        rehash=rehash,
+        progress=_stage(progress, "ingest"),
+    )
+
+
+def concat(
+    manifests: Sequence[PathLike | Manifest],
+    *,
+    name: str | None = None,
+    out: PathLike = "manifests",
+    on_conflict: str = "error",
+) -> Concat:
+    """Write the rows of several manifests as one, a row per image.
+
+    Raises:
+        UsageError: fewer than two manifests, no such policy, or a name that is taken.
+        ManifestError: labels of one image differ, and `on_conflict` is "error".
+    """
+    from affectdata.concat import concat as concat_manifests
+
+    return concat_manifests([_manifest(each) for each in manifests], name, Path(out), on_conflict)
+
+
+def plan_balance(
+    recipe: PathLike,
+    *,
+    manifest: Sequence[PathLike] = (),
+    split_from: PathLike | Release | None = None,
+    on_conflict: Literal["error", "drop-train"] = "error",
+    roots: Roots | None = None,
+    manifests: PathLike = "manifests",
+) -> BalancePlan:
+    """Split the rows of manifests and level them as a recipe says; no image is touched.
+
+    `recipe` is a file or the name of a packaged one. Without `manifest`, the recipe's sources are looked for
+    in the folder `manifests`, else its only manifest is taken.
+
+    Raises:
+        RecipeError: the recipe is wrong in itself or does not fit the manifests.
+        IntegrityError: a group has rows in two splits already, and `on_conflict` is "error".
+    """
+    from affectdata.balance.fit import resolve_strata, resolve_subtypes
+    from affectdata.balance.lint import lint_recipe
+    from affectdata.balance.planner import describe_splits, plan_release
+    from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.lineage import require_sound
+    from affectdata.manifest import check_roots, choose_manifests
+
+    spec = read_recipe(find_recipe(str(recipe)))
+    remarks = lint_recipe(spec)
+    roots, folder = roots or {}, Path(manifests)
+    paths, fill = [Path(path) for path in manifest], spec.balance.fill_from
+    own = [path for path in paths if path.stem not in fill]
+    spare = [path for path in paths if path.stem in fill]
+    chosen = choose_manifests(own, spec.sources, folder, roots)
+    others = choose_manifests(spare, fill, folder, roots) if fill else []
+    check_roots(roots, [*chosen, *others])
+    spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
+    earlier = None
+    if split_from is not None:
+        release = _release(split_from)
+        require_sound(release, with_files=False)
+        earlier = release.table
+    drop_train = on_conflict == "drop-train"
+    rows, plan = plan_release(chosen, others, spec, earlier=earlier, drop_train=drop_train)
+    splits = describe_splits(rows, spec)
+    n_left_out = sum(map(len, chosen)) - sum(splits["rows"].values())
+    return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
+
+
+def lint(recipe: PathLike) -> list[Finding]:
+    """Return what looks unwise in the pipelines of a recipe; needs no data."""
+    from affectdata.balance.lint import lint_recipe
+    from affectdata.balance.recipe import find_recipe, read_recipe
+
+    return lint_recipe(read_recipe(find_recipe(str(recipe))))
+
+
+def balance(
+    recipe: PathLike | BalancePlan,
+    *,
+    manifest: Sequence[PathLike] = (),
+    out: PathLike = "releases",
+    split_from: PathLike | Release | None = None,
+    on_conflict: Literal["error", "drop-train"] = "error",
+    roots: Roots | None = None,
+    manifests: PathLike = "manifests",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> BalanceResult:
+    """Split, level and render the images of manifests as a recipe says, into `out/<recipe>-<id>/`.
+
+    `recipe` may be what `plan_balance` returned; the options that make a plan have no effect then.
+
+    Raises:
+        RecipeError: the recipe is wrong in itself or does not fit the manifests.
+        IntegrityError: a group has rows in two splits already, a source image is not the one that was
+            ingested, or the release that exists is damaged.
+        PicturesNotFound: the source images are not where they were.
+    """
+    from affectdata.balance.publish import publish_release
+
+    plan = recipe
+    if not isinstance(plan, BalancePlan):
+        plan = plan_balance(
+            plan,
+            manifest=manifest,
+            split_from=split_from,
+            on_conflict=on_conflict,
+            roots=roots,
+            manifests=manifests,
+        )
+    release, is_new = publish_release(
+        plan.manifests,
+        plan.rows,
+        plan.plan,
+        plan.recipe,
+        Path(out),
+        workers=workers,
+        progress=_stage(progress, "render"),
+    )
+    return BalanceResult(release, plan, is_new)
+
+
+def verify(
+    release: PathLike | Release | None = None,
+    *,
+    rebuild: int = 0,
+    sample: Sequence[str] = (),
+    releases: PathLike = "releases",
+    manifests: PathLike = "manifests",
+    roots: Roots | None = None,
+    progress: Progress | None = None,
+) -> VerifyResult:
+    """Check the files and the lineage of a release [default: the newest in `releases`].
+
+    `rebuild` is a number of images to render again and compare; `sample` names more of them.
+
+    Raises:
+        ManifestError: not a release.
+        PicturesNotFound: images are to be rebuilt and their sources are not at hand.
+    """
+    from affectdata.balance.rebuild import pick_rows
+    from affectdata.balance.rebuild import rebuild as rebuild_rows
+    from affectdata.verify import check_release
+
+    opened = _release(release, releases, roots)
+    findings, n_rebuilt, notes = check_release(opened, _stage(progress, "verify")), 0, list[str]()
+    if (rebuild or sample) and not findings:
+        rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), Path(manifests))
+        findings, n_rebuilt, notes = rebuilt.findings, rebuilt.n_rows, rebuilt.notes
+    return VerifyResult(opened, findings, n_rebuilt, notes)
+
+
+def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
+    """Return what changed from one release to another, and the version step that follows."""
+    from affectdata.diff import diff_releases
+
+    return diff_releases(_release(old), _release(new))
+
+
+def export(
+    release: PathLike | Release,
+    to: str,
+    *,
+    out: PathLike | None = None,
+    by: str | None = None,
+    i_may_redistribute: bool = False,
+    roots: Roots | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a release in the form `to` (folders, webdataset, croissant) and return the folder.
+
+    Raises:
+        UsageError: the terms forbid it, `out` is taken, or the form has no classes for `by`.
+        IntegrityError: the release is not what it claims to be.
+        PicturesNotFound: the release is virtual and its source images are not at hand.
+    """
+    from affectdata.exports._write import export_release
+
+    opened = _release(release, roots=roots)
+    folder = _path(out) or Path("exports") / f"{opened.name}-{to}"
+    export_release(
+        opened,
+        to,
+        folder,
+        by=by,
+        may_redistribute=i_may_redistribute,
+        workers=workers,
+        progress=_stage(progress, "export"),
+    )
+    return folder
+
+
+def train_check(
+    release: PathLike | Release | None = None,
+    *,
+    backbone: str = "mobilenet_v3_large",
+    weights: str = "DEFAULT",
+    device: str | None = None,
+    mode: Literal["frozen", "finetune"] = "frozen",
+    steps: int | None = None,
+    size: int | None = None,
+    splits: int | None = None,
+    check: PathLike | None = None,
+    crossfit: bool = True,
+    keep_model: PathLike | None = None,
+    maps: int | None = None,
+    out: PathLike = "checks",
+    releases: PathLike = "releases",
+    manifests: PathLike = "manifests",
+    roots: Roots | None = None,
+    workers: int | None = None,
+    note: Note | None = None,
+    announce: Note | None = None,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Train on a release [default: the newest], score on untouched originals, and judge by the rules.
+
+    `announce` is called before weights are downloaded [default: `note`].
+
+    Raises:
+        UsageError: an option has no effect in this mode.
+        IntegrityError: the release breaks its promises.
+        InputError: there is nothing to train on or to score.
+        MissingError: the extra `train`, weights or the device are not there.
+    """
+    from affectdata.balance.recipe import Check
+    from affectdata.config import parse_model, read_yaml
+    from affectdata.manifest import load_others
+    from affectdata.train.backbones import load_backbone
+    from affectdata.train.check import run_check
+    from affectdata.train.final import check_maps, draw_maps, fit_final
+    from affectdata.train.kept import check_name
+    from affectdata.train.kept import keep_model as write_model
+    from affectdata.train.prepare import prepare_check
+    from affectdata.train.tuned import prepare_networks
+    from affectdata.workers import default_workers
+
+    note, out, model_path = note or _ignore, Path(out), _path(keep_model)
+    _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, maps=maps)
+    if model_path:
+        check_name(model_path)
+    opened = _release(release, releases, roots)
+    bounds = parse_model(Check, read_yaml(Path(check)), str(check)) if check else None
+    network = load_backbone(backbone, weights, device, say=announce or note)
+    if maps:
+        check_maps(opened, network)
+    n_workers = workers or default_workers()
+    images, why_none = _find_images(opened, crossfit, note)
+    others: list[Manifest] = []
+    if images:
+        others, found = load_others(opened.table, Path(manifests), opened.roots, say=note)
+        images = replace(images, roots={**images.roots, **found})
+    prepared = prepare_check(
+        opened,
+        network,
+        images,
+        out,
+        others=others,
+        check=bounds,
+        why_none=why_none,
+        workers=n_workers,
+        progress=_stage(progress, "features"),
+    )
+    note(f"features: {len(prepared.bank)} images, {prepared.bank.n_new} of them new")
+    if mode == FINETUNE:
+        networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
+        prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
+        checked = run_check(prepared, learner, progress=_stage(progress, "train"))
+    else:
+        checked = run_check(prepared, workers=n_workers, progress=_stage(progress, "train"))
+    path = checked.write(out)
+    model = fit_final(prepared) if model_path or maps else None
+    if model and model_path:
+        write_model(model, model_path)
+    drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
+    return CheckResult(checked.document, checked.predictions, path, model_path, drawn)
+
+
+def study(
+    study: PathLike,
+    release: PathLike | Release | None = None,
+    *,
+    device: str | None = None,
+    out: PathLike = "checks",
+    releases: PathLike = "releases",
+    roots: Roots | None = None,
+    workers: int | None = None,
+    note: Note | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Train a grid of settings on one release, score each on val and test, and name the best on val.
+
+    Raises:
+        RecipeError: a setting is unknown or has no such value.
+        InputError: the release has no val split or no such arm, or the loss does not fit its target.
+        MissingError: the extra `train`, weights or the device are not there.
+    """
+    from affectdata.train.trials import study_release
+    from affectdata.workers import default_workers
+
+    found, folder = study_release(
+        _release(release, releases, roots),
+        Path(study),
+        Path(out),
+        device=device,
+        workers=workers or default_workers(),
+        say=note or _ignore,
+        progress=_stage(progress, "runs"),
+    )
+    return StudyResult(found, folder)
+
+
+def _check_mode(mode: str, **given: object) -> None:
+    """Refuse options that the other mode takes.
+
+    Raises:
+        UsageError: naming them, or an unknown mode.
+    """
+    takes = {"frozen": ("keep_model", "maps"), FINETUNE: ("steps", "size", "splits")}
+    if mode not in takes:
+        raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
+    idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]
+    _refuse_idle([f"--{name.replace('_', '-')}" for name in idle], f"--mode {mode}")
+
+
+def _refuse_idle(options: Sequence[str], where: str) -> None:
+    if options:
+        verb = "has" if len(options) == 1 else "have"
+        raise UsageError(f"{', '.join(options)} {verb} no effect with {where}", fix="leave it out")
+
+
+def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Pictures | None, str]:
+    """Return the reader of the source images, or why there is none."""
+    if not crossfit:
+        return None, "--no-crossfit was given"
+    try:
+        return release.pictures(), ""
+    except PicturesNotFound as error:
+        note(f"note: only the held-out score\n{error}")
+        return None, error.what
+
+
+def _release(
+    release: PathLike | Release | None, releases: PathLike = "releases", roots: Roots | None = None
+) -> Release:
+    """Open a release, or the newest in the folder `releases`; one that is open stays as it is."""
+    from affectdata.release import Release, newest_release, open_release
+
+    if isinstance(release, Release):
+        return release
+    return open_release(newest_release(Path(releases)) if release is None else release, roots)
+
+
+def _manifest(manifest: PathLike | Manifest) -> Manifest:
+    from affectdata.manifest import Manifest, load_manifest
+
+    return manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else partial(progress, stage)
+
+
+def _ignore(text: str) -> None:
+    """Do nothing with a note."""

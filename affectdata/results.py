@@ -1,0 +1,185 @@
+"""What the functions of `affectdata.api` return, as far as the modules below have no type of their own.
+
+Every result is a frozen dataclass with a one-line `repr`; `to_dict` gives the document that the command
+prints with --json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from affectdata.balance.recipe import Recipe
+    from affectdata.manifest import Manifest
+    from affectdata.plan import Plan
+    from affectdata.records import Finding
+    from affectdata.release import Release
+
+
+@dataclass(frozen=True, eq=False)
+class BalancePlan:
+    """A plan before any image is touched: what `affectdata balance --dry-run` prints.
+
+    `manifests` are all that images come from; `splits` has rows per split and the distance of each split from
+    the whole (`describe_splits`); `n_left_out` counts rows that the recipe leaves out (`where`, `labels`,
+    conflicts of splits); `lint` lists what looks unwise in the recipe.
+    """
+
+    recipe: Recipe = field(repr=False)
+    manifests: list[Manifest] = field(repr=False)
+    rows: pa.Table = field(repr=False)
+    plan: Plan = field(repr=False)
+    splits: dict[str, Any] = field(repr=False)
+    n_left_out: int
+    lint: list[Finding] = field(repr=False)
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {n}" for name, n in self.splits["rows"].items())
+        n_images = self.plan.table.num_rows
+        return f"<BalancePlan {self.recipe.name}: {n_images} images to render; originals: {rows}>"
+
+    @property
+    def empty_splits(self) -> list[str]:
+        """The splits that the recipe asks for and that hold no image, as there are too few groups."""
+        rows = self.splits["rows"]
+        return [name for name in ("val", "test") if self.recipe.asks_for(name) and not rows.get(name)]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the cells of train: bin, stratum, images before, rows after, effective sample size."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(each) for each in self.plan.cells])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan's counts as plain data."""
+        return {
+            "recipe": self.recipe.name,
+            "balance": self.plan.summary(),
+            "splits": self.splits,
+            "left_out": self.n_left_out,
+            "lint": [asdict(each) for each in self.lint],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class BalanceResult:
+    """A release, the plan that it was rendered from, and whether it is new or was there, and verified."""
+
+    release: Release
+    plan: BalancePlan = field(repr=False)
+    is_new: bool
+
+    def __repr__(self) -> str:
+        return f"<BalanceResult {self.release.path}: {'new' if self.is_new else 'already there, verified'}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was planned and made as plain data."""
+        made = {"release": str(self.release.path), "id": self.release.id, "new": self.is_new}
+        return {**self.plan.to_dict(), **made, "drift": self.release.info["drift"]}
+
+
+@dataclass(frozen=True, eq=False)
+class SplitResult:
+    """A manifest whose column `split` was filled; `splits` as in `BalancePlan`."""
+
+    manifest: Manifest
+    splits: dict[str, Any] = field(repr=False)
+    n_without: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        content = {"manifest": str(self.manifest.path), "digest": self.manifest.digest}
+        return {**content, "without_split": self.n_without, **self.splits}
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyResult:
+    """Findings about a release (none: every file and every row holds) and how many images were rebuilt."""
+
+    release: Release
+    findings: list[Finding]
+    n_rebuilt: int
+    notes: list[str]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as plain data."""
+        return {
+            "release": str(self.release.path),
+            "id": self.release.id,
+            "sound": self.is_sound,
+            "rebuilt": self.n_rebuilt,
+            "findings": [asdict(each) for each in self.findings],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CheckResult:
+    """What train-check found: `document` as in train-check.json, and where that and other files are."""
+
+    document: dict[str, Any] = field(repr=False)
+    predictions: pa.Table = field(repr=False)
+    path: Path
+    model: Path | None = None
+    maps: list[Path] = field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<CheckResult {self.document['release']['name']}: {'passed' if self.passed else 'FAILED'}>"
+
+    @property
+    def passed(self) -> bool:
+        """Whether no rule fails."""
+        return bool(self.document["verdict"]["passed"])
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict in sentences, the most important first."""
+        return list(self.document["verdict"]["sentences"])
+
+    @property
+    def advice(self) -> list[str]:
+        """What would help more."""
+        return list(self.document["verdict"]["advice"])
+
+    @property
+    def rules(self) -> pd.DataFrame:
+        """A row per rule: rule, outcome, text, figure, low, high, bound."""
+        import pandas as pd
+
+        return pd.DataFrame(self.document["verdict"]["gate"])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row per scored original: its labels, fold, and what every arm and head predicted."""
+        frame: pd.DataFrame = self.predictions.to_pandas()
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document, with its path."""
+        return {**self.document, "path": str(self.path)}
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What a study found: `document` as in study.json; `folder` also holds results.csv, a row per run."""
+
+    document: dict[str, Any] = field(repr=False)
+    folder: Path
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row per run: its settings, scores on val and test, and its error if it failed."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "results.csv")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document, with its path."""
+        return {**self.document, "path": str(self.folder)}
