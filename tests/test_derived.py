@@ -12,7 +12,7 @@ import pytest
 
 from affectdata.derived import check_info, release_terms
 from affectdata.errors import AffectdataError, IntegrityError
-from affectdata.info import COVER
+from affectdata.info import COVER, check_cover
 from affectdata.lineage import require_sound
 from affectdata.release import INFO_FILE, newest_release, open_release
 from affectdata.terms import forbids_passing_on
@@ -51,6 +51,12 @@ def test_a_release_states_what_follows_from_its_rows(made: Path) -> None:
 def test_an_edit_without_the_hash_is_found_by_the_hash(folder: Path) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**stated(folder), "cpu_features": "none"}))
     assert texts(folder) == ["release.json: its content is not the one that was published (content_sha256)"]
+
+
+def test_only_the_former_form_may_lack_the_hash(made: Path) -> None:
+    info = {key: value for key, value in stated(made).items() if key != COVER}
+    assert check_cover({**info, "schema": "affectdata/release/2"}) == []
+    assert check_cover({**info, "schema": "affectdata/release/3"}) == ["content_sha256 is not there"]
 
 
 def test_the_time_alone_may_change(folder: Path) -> None:
