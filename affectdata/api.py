@@ -195,6 +195,7 @@ def plan_balance(
     from affectdata.balance.lint import lint_recipe
     from affectdata.balance.planner import describe_splits, plan_release
     from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.lineage import require_sound
     from affectdata.manifest import check_roots, choose_manifests
 
     spec = read_recipe(find_recipe(str(recipe)))
@@ -207,7 +208,11 @@ def plan_balance(
     others = choose_manifests(spare, fill, folder, roots) if fill else []
     check_roots(roots, [*chosen, *others])
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
-    earlier = None if split_from is None else _release(split_from).table
+    earlier = None
+    if split_from is not None:
+        release = _release(split_from)
+        require_sound(release, with_files=False)
+        earlier = release.table
     drop_train = on_conflict == "drop-train"
     rows, plan = plan_release(chosen, others, spec, earlier=earlier, drop_train=drop_train)
     splits = describe_splits(rows, spec)

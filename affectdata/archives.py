@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import lzma
 import re
 import secrets
@@ -25,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
+from affectdata.hashing import hash_file
 from affectdata.tree import is_junk
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
@@ -61,8 +61,7 @@ def unpack(archive: Path) -> Path:
         SourceError: the archive is damaged or hostile, unpacks to too much, or the folder cannot be written.
     """
     try:
-        with archive.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(archive)
         folder = archive.with_name(f"{_SUFFIX.sub('', archive.name)}-{digest[:8]}")
         if not folder.is_dir():
             _unpack_to(archive, folder)

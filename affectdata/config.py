@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affectdata.errors import RecipeError
+from affectdata.files import read_regular
 
 _SHORT = reprlib.Repr()  # of what may be any length
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -58,7 +59,7 @@ def read_yaml(path: Path) -> Any:
         RecipeError: the file cannot be read or is not YAML; with line and column where known.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        return yaml.load(read_regular(path).decode(), _StrictLoader)
     except OSError as error:
         raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: UTF-8, or no such date

@@ -52,6 +52,26 @@ def find_pairs(
     return _first_of_pair(found, rank[found[:, 0]], rank[found[:, 1]])
 
 
+def find_across(views: np.ndarray, part_of: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
+    """Return the rows that look like a row of another, larger part, sorted.
+
+    Which of two images `find_pairs` turns depends on the order of its rows. Here both ways must be within
+    `max_bits`, so that what it put into one group is never apart, in whatever order it saw the rows.
+    """
+    parts, sizes = np.unique(part_of, return_counts=True)
+    ordered = [np.flatnonzero(part_of == part) for part in parts[np.argsort(-sizes, kind="stable")]]
+    found = [np.empty(0, np.int64)]
+    for number, rows in enumerate(ordered[1:], 1):
+        larger = np.concatenate(ordered[:number])
+        upright, first = np.unique(views[larger, 0], return_index=True)
+        larger, own = larger[first], views[rows]
+        for i, flat in find_near(upright, own.ravel(), max_bits, _CELLS):
+            j, view = np.divmod(flat, len(VIEWS))
+            apart = np.bitwise_count(views[larger[i], _UNDONE_BY[view]] ^ own[j, 0])
+            found.append(rows[np.unique(j[apart <= max_bits])])
+    return np.unique(np.concatenate(found))
+
+
 def describe_edges(found: np.ndarray, ids: Callable[[np.ndarray], pa.Array]) -> pa.Table:
     """Return edges as a table; `ids` gives the image_id of rows."""
     kinds, views = (pa.array(names).take(pa.array(found[:, at])) for names, at in ((KINDS, 2), (VIEWS, 4)))

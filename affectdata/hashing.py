@@ -15,6 +15,8 @@ import xxhash
 from PIL import Image
 from scipy import fft
 
+from affectdata.files import open_regular
+
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
 _RESIZED = 32  # … of the picture at 32 × 32
@@ -38,7 +40,7 @@ def file_hash(data: bytes) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, which is never whole in memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

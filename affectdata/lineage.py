@@ -17,28 +17,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from affectdata.derived import check_info
 from affectdata.draws import copy_seeds, id_heads, id_keys
+from affectdata.duplicates import find_across, hash_views
 from affectdata.errors import IntegrityError
 from affectdata.families import first_rows, whole_pictures
+from affectdata.files import kind_of, open_regular
 from affectdata.hashing import hash_ranks
+from affectdata.plan import sample_ids
 from affectdata.records import Finding
-from affectdata.release import Release
-from affectdata.schema import FOLD, manifest_schema, release_schema
-from affectdata.tables import Rows, read_parts
+from affectdata.release import Release, open_release
+from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
+from affectdata.tables import Rows, are_digits, read_parts
 
 _OF_A_COPY = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split", FOLD.name}
 _REQUIRED = [field.name for field in release_schema(manifest_schema()) if not field.nullable]
+_SPREAD = (  # column of equal values, column that must be equal too, column of the names, what is promised
+    ("group_id", "split", "group_id", "this group is in two splits"),
+    ("group_id", FOLD.name, "group_id", "this group is in two folds"),
+    ("pixel_id", "split", "sample_id", "its pixels are in two splits"),
+)
+_NO_DIGITS = {
+    "image_id": "its image_id is no SHA-256",
+    "phash": "its phash is none",
+    "phash_views": "its phash_views are none",
+}
 _SHOWN = 3
 _LONGEST = 20  # characters of a name
 
 
-def require_sound(release: Release) -> None:
-    """Refuse a release whose lineage or encoding does not hold; for whatever builds on one.
+def require_sound(release: Release, with_files: bool = True) -> None:
+    """Refuse a release that contradicts itself; for whatever builds on one, with its files or without.
 
     Raises:
         IntegrityError: naming every broken promise.
     """
-    findings = [*check_lineage(release), *check_encoding(release)]
+    findings = [*check_info(release), *check_lineage(release)]
+    if with_files:
+        findings += check_encoding(release)
     if findings:
         raise IntegrityError(
             "structure: the release breaks what it promises:\n  "
@@ -48,12 +64,25 @@ def require_sound(release: Release) -> None:
         )
 
 
+def open_sound(path: Path) -> Release:
+    """Open a release of which only the rows are used, such as the splits; its images are not looked at.
+
+    Raises:
+        ManifestError: not a finished release, or of a newer form.
+        IntegrityError: naming every broken promise.
+    """
+    release = open_release(path)
+    require_sound(release, with_files=False)
+    return release
+
+
 def check_lineage(release: Release) -> list[Finding]:
     """Check what a release promises of its rows.
 
     Rows are sorted by picture and copy. Every row's picture has its original in the same split; val and test
-    hold originals only; no group is in two splits or folds; ids, seeds and file names follow from picture and
-    copy; a copy has a pipeline of the recipe, its original's labels and its fold.
+    hold originals only; no group is in two splits or folds, and no file, pixels or look-alikes are in two
+    splits; ids, seeds and file names follow from picture and copy; a copy has a pipeline of the recipe, its
+    original's labels and its fold.
     """
     findings, recipe = [], None
     try:
@@ -61,15 +90,17 @@ def check_lineage(release: Release) -> list[Finding]:
     except IntegrityError as error:
         findings.append(Finding("changed", error.what))
     broken, last = _Broken(), ""
-    spread = {name: _Groups(name) for name in ("split", FOLD.name) if name in release.rows.column_names}
+    spread = [_Spread(*each) for each in _SPREAD if each[1] in release.rows.column_names]
+    files, looks = _Spread("file_sha256", "split", "sample_id", "its file is in two splits"), _Looks()
     for part in whole_pictures(read_parts(release.rows)):
         for name in _REQUIRED:
             if part[name].null_count:
                 broken.note(f"{name} is null", part["sample_id"].filter(pc.is_null(part[name])))
                 part = part.filter(pc.is_valid(part[name]))
-        strange = pc.invert(pc.match_substring_regex(part["image_id"], "^[0-9a-f]{64}$"))
-        broken.note("its image_id is no SHA-256", part["sample_id"].filter(strange))
-        part = part.filter(pc.invert(strange))
+        for name, promise in _NO_DIGITS.items():
+            strange = pa.array(~are_digits(part[name], DIGITS[name]))
+            broken.note(promise, part["sample_id"].filter(strange))
+            part = part.filter(pc.invert(strange))
         if not len(part):
             continue
         first = first_rows(part)
@@ -77,10 +108,14 @@ def check_lineage(release: Release) -> list[Finding]:
         _check_names(part, recipe, broken)
         _check_copies(part, first, broken)
         last = part["image_id"][-1].as_py()
-        for groups in spread.values():
-            groups.add(part.take(pa.array(np.unique(first))))
-    for name, groups in spread.items():
-        broken.note(f"this group is in two {name}s", groups.divided(release.rows))
+        files.add(part)
+        images = part.take(pa.array(np.unique(first)))
+        looks.add(images)
+        for each in spread:
+            each.add(images)
+    for each in (*spread, files):
+        broken.note(each.promise, each.divided(release.rows))
+    broken.note("looks like an image of another split", looks.divided())
     return findings + broken.findings()
 
 
@@ -127,6 +162,8 @@ def _check_names(part: pa.Table, recipe: dict[str, Any] | None, broken: _Broken)
     broken.note("sample_id does not follow from picture and copy", keys.filter(pc.not_equal(keys, ids)))
     folder = pc.replace_substring_regex(part["file_name"], "/.*$", "")
     broken.note("lies in another split's folder", keys.filter(pc.not_equal(folder, part["split"])))
+    bare = pc.replace_substring_regex(part["file_name"], r"^[^/]*/|\.(jpg|png)$", "")
+    broken.note("its file_name does not follow from its sample_id", keys.filter(pc.not_equal(bare, keys)))
     if recipe is not None:
         known = pa.array(["", *recipe["pipelines"]], pa.string())
         unknown = pc.invert(pc.is_in(part["pipeline"], known))
@@ -170,24 +207,27 @@ def _relabelled(part: pa.Table, first: np.ndarray) -> pa.Array:
 
 
 @dataclass
-class _Groups:
-    """Finds the groups that have pictures in two values of a column, from two hashes a picture.
+class _Spread:
+    """Finds the values of a column `key` that have rows in two values of `column`, from two hashes a row.
 
-    Two of a hundred million groups share a hash of 64 bits by a chance of 1 in 3,700.
+    Two of a hundred million values share a hash of 64 bits by a chance of 1 in 3,700.
     """
 
+    key: str
     column: str
+    shown: str
+    promise: str
     _parts: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, pictures: pa.Table) -> None:
-        """Take in some pictures."""
-        groups = pictures["group_id"].fill_null("")
+        """Take in some rows."""
+        groups = pictures[self.key].fill_null("")
         values = pictures[self.column].cast(pa.string()).fill_null("")
         placed = pc.binary_join_element_wise(groups, values, "/")
         self._parts.append((hash_ranks(0, groups.to_pylist()), hash_ranks(0, placed.to_pylist())))
 
     def divided(self, rows: Rows) -> pa.Array:
-        """Return the names of these groups; `rows` are read again if there are any."""
+        """Return what is `shown` of their rows; `rows` are read again if there are any."""
         if not self._parts:
             return pa.array([], pa.string())
         groups, placed = (np.concatenate(each) for each in zip(*self._parts, strict=True))
@@ -197,10 +237,30 @@ class _Groups:
         if not len(bad):
             return pa.array([], pa.string())
         found: list[str] = []
-        for part in read_parts(rows, ["group_id"]):
-            names = part["group_id"].fill_null("").unique()
-            found += names.filter(pa.array(np.isin(hash_ranks(0, names.to_pylist()), bad))).to_pylist()
+        for part in read_parts(rows, dict.fromkeys([self.key, self.shown])):
+            hashes = hash_ranks(0, part[self.key].fill_null("").to_pylist())
+            found += part[self.shown].filter(pa.array(np.isin(hashes, bad))).to_pylist()
         return pa.array(dict.fromkeys(found), pa.string())
+
+
+@dataclass
+class _Looks:
+    """Finds look-alikes in two splits, from the eight hashes of every picture (64 bytes)."""
+
+    _parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def add(self, pictures: pa.Table) -> None:
+        """Take in some pictures."""
+        splits = hash_ranks(0, pictures["split"].to_pylist())
+        self._parts.append((hash_views(pictures), splits, id_heads(pictures["image_id"])))
+
+    def divided(self) -> pa.Array:
+        """Return the sample_ids of the originals in the smaller split of each two."""
+        if not self._parts:
+            return pa.array([], pa.string())
+        views, splits, heads = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        rows = find_across(views, splits)
+        return sample_ids(heads[rows], np.zeros(len(rows), np.int64))
 
 
 def check_encoding(release: Release) -> list[Finding]:
@@ -209,16 +269,21 @@ def check_encoding(release: Release) -> list[Finding]:
     A model tells lossless originals from JPEG copies, or two qualities, at a glance (AUC .999 on GAPED).
     """
     found: dict[str, tuple[str, int]] = {}
+    irregular: list[Finding] = []
     for name in () if release.is_virtual else _file_names(release.rows):
+        if (other := kind_of(release.path / name)) and not (release.path / name).is_file():
+            irregular.append(Finding("changed", f"{name} is no regular file ({other})"))
+            continue
         kind = _encoding(release.path / name)
         if kind:  # what is missing or no picture is another finding
             first, n = found.get(kind, (name, 0))
             found[kind] = (first, n + 1)
     if len(found) < 2:
-        return []
+        return irregular
     kinds = sorted(found.items(), key=lambda item: -item[1][1])
     told = "; ".join(f"{n} {kind.partition(' ')[0]} such as {first}" for kind, (first, n) in kinds[:_SHOWN])
-    return [Finding("lineage", f"pictures were encoded in {len(kinds)} ways, which a model can tell: {told}")]
+    text = f"pictures were encoded in {len(kinds)} ways, which a model can tell: {told}"
+    return [*irregular, Finding("lineage", text)]
 
 
 def _file_names(rows: Rows) -> Iterator[str]:
@@ -229,7 +294,7 @@ def _file_names(rows: Rows) -> Iterator[str]:
 def _encoding(path: Path) -> str | None:
     """Return format and quantisation of a file, as a word to compare; None if it is no picture."""
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             tables = str(sorted(getattr(picture, "quantization", {}).items()))
             return f"{picture.format} {hashlib.sha256(tables.encode()).hexdigest()}"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -15,13 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
 from affectdata.hashing import file_hash
 from affectdata.picture_bytes import file_of, read_picture
-from affectdata.schema import FOLD, manifest_schema
-from affectdata.tables import Rows, distinct, locked_folder, open_table, read_json, write_json, write_table
+from affectdata.schema import DIGITS, FOLD, manifest_schema
+from affectdata.tables import (
+    Rows,
+    StoredTable,
+    are_digits,
+    distinct,
+    locked_folder,
+    open_table,
+    read_json,
+    read_parts,
+    write_json,
+    write_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +45,7 @@ _OF_A_SOURCE = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
 )
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
+_SHOWN = 80  # characters of a value in a message
 _NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
 
 
@@ -162,9 +175,30 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         raise ManifestError(
             "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"
         )
+    _check_ids(rows)
     return Manifest(
         rows, rows.metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()}
     )
+
+
+def _check_ids(rows: StoredTable) -> None:
+    """Refuse ids and hashes that `ingest` does not write, whatever the digest says.
+
+    Raises:
+        ManifestError: naming column and row of the first.
+    """
+    start = 0
+    for part in read_parts(rows, DIGITS):
+        for name, n in DIGITS.items():
+            bad = np.flatnonzero(~are_digits(part[name], n))
+            if len(bad):
+                value = str(part[name][int(bad[0])])[:_SHOWN]
+                raise ManifestError(
+                    f"{name} of row {start + int(bad[0])} is not {n} hexadecimal digits: {value!r}",
+                    where=str(rows.path),
+                    fix="ingest the source anew",
+                )
+        start += len(part)
 
 
 def check_name(name: str) -> None:

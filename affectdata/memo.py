@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from affectdata.errors import InputError
+from affectdata.files import check_regular
 from affectdata.picture_bytes import file_of
 from affectdata.probe import PROBED
 
@@ -53,6 +54,7 @@ class Memo:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+            check_regular(path)
             self._file: IO[bytes] = path.open("r+b")
         except OSError as error:
             fix = "choose a folder that can be written with --out"

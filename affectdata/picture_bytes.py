@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from affectdata.errors import DecodeError
+from affectdata.files import open_regular
 
 _ROW = re.compile(r"(?P<table>.+\.csv)#(?P<row>\d{1,9})", re.IGNORECASE)
 _COLUMN = "pixels"
@@ -41,7 +42,7 @@ def read_picture(root: Path, path: str, max_bytes: int | None = None) -> bytes:
     found = _ROW.fullmatch(path)
     if found:
         return _read_row(root / found["table"], int(found["row"]))
-    with open(f"{root}/{path}", "rb", buffering=0) as file:
+    with open_regular(f"{root}/{path}") as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
         return file.read()
@@ -52,7 +53,7 @@ def _read_row(table: Path, row: int) -> bytes:
     starts = _line_starts(table, stamp.st_size, stamp.st_mtime_ns)
     if row + 2 >= len(starts):
         raise DecodeError("unreadable", f"{table.name} has no row {row}")
-    with table.open("rb") as file:
+    with open_regular(table) as file:
         header = _cells(file.readline())
         file.seek(starts[row + 1])
         cells = _cells(file.readline())
@@ -76,5 +77,5 @@ def _cells(line: bytes) -> list[str]:
 @lru_cache(maxsize=4)
 def _line_starts(table: Path, size: int, mtime_ns: int) -> list[int]:
     """Return where each line begins, and the end of the file; read anew when the file changed."""
-    with table.open("rb") as file:
+    with open_regular(table) as file:
         return list(accumulate(map(len, file), initial=0))

@@ -15,6 +15,7 @@ Reading is here; `verify` and `lineage` check it, `balance.write` writes it.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ import pyarrow.compute as pc
 
 from affectdata.config import read_yaml
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
+from affectdata.files import read_regular
+from affectdata.info import FORMER, check_types
 from affectdata.manifest import Pictures, find_roots
 from affectdata.names import Names
 from affectdata.schema import FOLD, manifest_schema, release_schema
@@ -50,7 +53,6 @@ TABLE_FILE = "manifest.parquet"  # in a virtual release …
 HIDDEN_TABLE_FILE = ".affectdata/manifest.parquet"  # … where no loader collects it: it would mix the splits
 SUMS_FILE, CARD_FILE = "SHA256SUMS", "README.md"
 METADATA_FILE, ROWS_FILE = "metadata.parquet", "rows.parquet"  # of a split: beside its images, without images
-_FORMER = "affectdata/release/2"  # is still read
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Release:
         if not (
             isinstance(document, dict)
             and isinstance(document.get("pipelines"), dict)
-            and isinstance(document.get("seed"), int)
+            and all(isinstance(name, str) for name in document["pipelines"])
+            and type(document.get("seed")) is int
             and 0 <= document["seed"] < 2**63
         ):
             raise IntegrityError(f"{RECIPE_FILE} is not the file that was published", where=str(self.path))
@@ -141,9 +144,10 @@ class Release:
             IntegrityError: it is not there.
         """
         try:
-            return (self.path / file_name).read_bytes()
+            return read_regular(self.path / file_name)
         except OSError as error:
-            raise IntegrityError(f"{file_name} is not there", where=str(self.path)) from error
+            what = "is not there" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
+            raise IntegrityError(f"{file_name} {what}", where=str(self.path)) from error
 
     def pictures(self, manifests: Path = Path("manifests")) -> Pictures:
         """Return the reader of the source pictures that this release was made from.
@@ -169,7 +173,7 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
 
     Raises:
         ManifestError: not a finished release, or of a newer form.
-        IntegrityError: its table is not the one that was written.
+        IntegrityError: its table is not the one that was written, or release.json has fields of another type.
     """
     folder = Path(path)
     if not (folder / INFO_FILE).is_file():
@@ -180,6 +184,7 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
             or "`affectdata balance --recipe R` makes one, or goes on with one that was interrupted",
         )
     info = _read_info(folder)
+    check_types(info, str(folder / INFO_FILE))
     name = table_file(str(info.get("mode")), info["schema"])
     try:
         rows = open_table(folder / name, KIND)
@@ -193,9 +198,9 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
 def _read_info(folder: Path) -> dict[str, Any]:
     """Return what release.json holds, of a form that is read."""
     info = read_json(folder / INFO_FILE)
-    if not isinstance(info, dict) or info.get("schema") not in (SCHEMA, _FORMER):
+    if not isinstance(info, dict) or info.get("schema") not in (SCHEMA, FORMER):
         raise ManifestError(
-            f"{INFO_FILE} is not of the form {SCHEMA} or {_FORMER}", where=str(folder), fix=_ANEW
+            f"{INFO_FILE} is not of the form {SCHEMA} or {FORMER}", where=str(folder), fix=_ANEW
         )
     return info
 
@@ -203,6 +208,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
 def _misfit(rows: StoredTable, info: dict[str, Any]) -> str | None:
     """Say why this is no table of a release, or not of this one."""
     expected = release_schema(manifest_schema())
+    if FOLD.name in rows.column_names:
+        expected = expected.append(FOLD)
     if absent := sorted(set(expected.names) - set(rows.column_names)):
         return f"lacks {', '.join(absent)}"
     if other := [each.name for each in expected if rows.schema.field(each.name).type != each.type]:
@@ -242,11 +249,20 @@ def newest_release(folder: Path) -> Path:
 
     Raises:
         UsageError: there is none.
+        IntegrityError: one of them does not say when it was made.
     """
     found = [path.parent for path in folder.glob(f"*/{INFO_FILE}")] if folder.is_dir() else []
     if not found:
         raise UsageError(f"no release in {folder}/", fix="affectdata balance --recipe R, or name a release")
-    return max(found, key=lambda path: (read_json(path / INFO_FILE)["created"], path.name))
+    return max(found, key=lambda path: (_created(path), path.name))
+
+
+def _created(folder: Path) -> str:
+    info = read_json(folder / INFO_FILE)
+    created = info.get("created") if isinstance(info, dict) else None
+    if not isinstance(created, str):
+        raise IntegrityError(f"{INFO_FILE} does not say when it was made", where=str(folder), fix=_ANEW)
+    return created
 
 
 _KEYS = ("image_id", "source", "source_id", "path", "split", "cell", "group_id")  # of an image
@@ -306,7 +322,7 @@ def split_metadata(rows: Rows, split: str, columns: Sequence[str] | None = None)
 
 def table_file(mode: str, schema: str = SCHEMA) -> str:
     """Return where the table of all rows of a release lies in its folder."""
-    return HIDDEN_TABLE_FILE if mode == "virtual" and schema != _FORMER else TABLE_FILE
+    return HIDDEN_TABLE_FILE if mode == "virtual" and schema != FORMER else TABLE_FILE
 
 
 def split_file(mode: str, split: str) -> str:

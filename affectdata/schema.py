@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+# Columns of hexadecimal digits, and how many.
+DIGITS = {"image_id": 64, "pixel_id": 32, "phash": 16, "phash_views": 7 * 16, "group_id": 64}
+
 SCHEMA_VERSION = 2  # docs/formats.md lists what changed
 METADATA_KEY = b"affectdata"  # the one key of file-level metadata; its value is JSON
 

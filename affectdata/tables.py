@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
+from affectdata.files import check_regular, read_regular
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 
 _ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group, and where all groups are before:
@@ -27,6 +28,7 @@ _MANY, _LARGER = 1 << 20, 8  # behind a million rows, groups are eight times as 
 STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
 _DIGEST_ROWS = 1 << 13
 _BUFFER = 1 << 16  # bytes
+_IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _METADATA_HASH = "metadata_sha256"
 
 
@@ -97,9 +99,13 @@ def read_json(path: Path) -> Any:
         ManifestError: it is not there or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_regular(path), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
@@ -224,6 +230,19 @@ def read_parts(rows: Rows, columns: Iterable[str] | None = None) -> Iterator[pa.
         yield pa.Table.from_batches([batch]).select(names)
 
 
+def are_digits(column: pa.Array | pa.ChunkedArray, n: int) -> np.ndarray:
+    """Say of every value of a column of strings whether it is `n` lowercase hexadecimal digits."""
+    array = column if isinstance(column, pa.Array) else in_one_piece(column)
+    lengths = pc.fill_null(pc.binary_length(array), -1).to_numpy(zero_copy_only=False)
+    if (lengths == n).all():  # all values lie behind each other
+        start = np.frombuffer(array.buffers()[1], np.int32)[array.offset] if len(array) else 0
+        data = np.frombuffer(array.buffers()[2], np.uint8, len(array) * n, start) if len(array) else lengths
+        if _IS_DIGIT.take(data).all():
+            return np.ones(len(array), bool)
+    fits = pc.fill_null(pc.match_substring_regex(array, rf"^[0-9a-f]{{{n}}}$"), False)
+    return np.asarray(fits.to_numpy(zero_copy_only=False))
+
+
 def distinct(rows: Rows, column: str) -> list[Any]:
     """Return the values of a column, each once, sorted; nulls are none."""
     found: set[Any] = set()
@@ -240,6 +259,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
         IntegrityError: the rows are not those that were written.
     """
     try:
+        check_regular(path)
         with pq.ParquetFile(path, buffer_size=_BUFFER) as file:  # `pq.read_table` reads a folder too
             metadata = _metadata(file, path, kind)
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows

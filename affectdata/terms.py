@@ -15,6 +15,12 @@ _NO_CHANGES = re.compile(r"\bno[- ]?deriv|(?<=[- ])ND\b", re.IGNORECASE)
 _NOT_COMMERCIAL = re.compile(
     r"\bnon-?commercial|(?<=[- ])NC\b|\bresearch\b|\bacademic\b|\beducation", re.IGNORECASE
 )
+_NOT_PASSED_ON = re.compile(
+    r"\b(must|may|can) ?not\b|\bnot (to )?be (re-?)?(distributed|published|shared|passed)"
+    r"|\bno (re-?)?distribution\b|\b(not|non)[- ]redistributable\b|\bdo not (re-?)?distribute\b"
+    r"|\bresearch (use |purposes )?only\b|\ball rights reserved\b",
+    re.IGNORECASE,
+)
 _FREE = re.compile(r"\bCC0\b|\bpublic domain\b|\bCC[- ]BY\b|\bMIT\b|\bApache\b|\bODC|\bPDDL\b", re.IGNORECASE)
 
 
@@ -36,6 +42,15 @@ def combine_terms(pictures: Mapping[str, int], redistributable: bool) -> dict[st
         "changes": not any(_NO_CHANGES.search(each) for each in licenses),
         "share_alike": share_alike,
     }
+
+
+def forbids_passing_on(license_: str) -> bool:
+    """Say whether a licence forbids in words that images are passed on.
+
+    >>> forbids_passing_on("research only, must not be broadcast"), forbids_passing_on("CC BY-NC 4.0")
+    (True, False)
+    """
+    return _NOT_PASSED_ON.search(license_) is not None
 
 
 def _name_of(license_: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import SourceError
+from affectdata.files import open_regular
 
 DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
 # For Arrow; of paths in small letters, but for the folders.
@@ -139,7 +140,7 @@ class Tree:
     def read_bytes(self, path: str, most: int = -1) -> bytes:
         """Read one listed file, or its first `most` bytes."""
         try:
-            with (self.root / path).open("rb") as file:
+            with open_regular(self.root / path) as file:
                 return file.read(most)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error

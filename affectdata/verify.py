@@ -11,7 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.derived import check_info
 from affectdata.errors import IntegrityError, ManifestError
+from affectdata.files import kind_of, open_text
 from affectdata.hashing import hash_file
 from affectdata.lineage import check_encoding, check_lineage
 from affectdata.names import Names
@@ -35,15 +37,15 @@ def check_release(release: Release, progress: Callable[[int, int], None] | None 
     """Check every file against SHA256SUMS, and the table's lineage; an empty list means that all holds."""
     files = check_files(release, progress)
     said = {finding.text for finding in files}
-    promised = [*check_lineage(release), *check_encoding(release)]
+    promised = [*check_info(release), *check_lineage(release), *check_encoding(release)]
     return files + [finding for finding in promised if finding.text not in said]
 
 
 def check_files(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
     """Re-hash every file; name those that changed, are missing, or were added."""
     path = release.path / SUMS_FILE
-    if not path.is_file():
-        return [Finding("missing", f"{SUMS_FILE} is not there")]
+    if (kind := kind_of(path)) or not path.is_file():
+        return [_not_there(SUMS_FILE, kind)]
     findings = []
     if hash_file(path) != release.info.get("sums_sha256"):
         findings.append(Finding("changed", f"{SUMS_FILE} is not the one that was published"))
@@ -65,7 +67,7 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
 
 def _read_sums(path: Path) -> Iterator[list[str]]:
     """Yield the lines of SHA256SUMS, some at a time."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with open_text(path, errors="replace") as file:
         while lines := [line.rstrip("\n") for line in file.readlines(STREAM_ROWS * _DIGITS)]:
             yield lines
 
@@ -76,11 +78,18 @@ def _name(line: str) -> str:
 
 def _check_file(folder: Path, name: str, expected: str) -> list[Finding]:
     file = folder / name
-    if not file.is_file():
-        return [Finding("missing", f"{name} is not there")]
+    if (kind := kind_of(file)) or not file.is_file():
+        return [_not_there(name, kind)]
     if hash_file(file) != expected:
         return [Finding("changed", f"{name} is not the file that was published")]
     return []
+
+
+def _not_there(name: str, kind: str | None) -> Finding:
+    """Say that a file is missing, or what lies in its place."""
+    if kind:
+        return Finding("changed", f"{name} is no regular file ({kind})")
+    return Finding("missing", f"{name} is not there")
 
 
 def _unlisted_rows(release: Release, path: Path) -> list[Finding]:

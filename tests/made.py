@@ -15,6 +15,7 @@ from affectdata.balance.planner import plan_release
 from affectdata.balance.publish import publish_release
 from affectdata.balance.recipe import Recipe, parse_recipe
 from affectdata.draws import copy_seeds, id_heads, id_keys
+from affectdata.info import COVER, content_hash
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest, load_manifest
 from affectdata.release import (
@@ -169,4 +170,11 @@ def reseal(folder: Path) -> None:
     (folder / SUMS_FILE).write_text(sums)
     info = json.loads((folder / INFO_FILE).read_text())
     info["sums_sha256"] = hashlib.sha256(sums.encode()).hexdigest()
+    sign(folder, info)
+
+
+def sign(folder: Path, info: dict[str, Any]) -> None:
+    """Write release.json with the hash over its content, if it has one."""
+    if COVER in info:
+        info = {**info, COVER: content_hash(info)}
     (folder / INFO_FILE).write_text(json.dumps(info))

@@ -15,7 +15,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from affectdata import duplicates
-from affectdata.duplicates import MAX_BITS, assign_groups, find_edges, find_first_of_group, hash_views
+from affectdata.duplicates import (
+    MAX_BITS,
+    assign_groups,
+    find_across,
+    find_edges,
+    find_first_of_group,
+    hash_views,
+)
 from affectdata.hashing import VIEWS, perceptual_hashes, pixel_hash
 from affectdata.schema import EDGES
 from affectdata.sources._sample import draw_picture
@@ -57,6 +64,34 @@ def hashed(image_id: str, views: Sequence[int], pixel_id: str | None = None) -> 
     first, *others = (f"{view:016x}" for view in views)
     pixels = pixel_id or f"pixels of {image_id}"
     return {"image_id": image_id, "pixel_id": pixels, "phash": first, "phash_views": "".join(others)}
+
+
+# --- across parts
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_look_alike_in_another_part_is_found_whichever_is_turned(view: str) -> None:
+    rgb = draw_picture(np.random.default_rng(3), 60.0)
+    others = [draw_picture(np.random.default_rng(seed), 60.0) for seed in range(20, 26)]
+    pair = [rgb, turn(touched_up(rgb), view)]
+    for first, second in (pair, pair[::-1]):
+        table = table_of([row_of(str(n), each) for n, each in enumerate([first, *others, second])])
+        parts = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+        assert find_across(hash_views(table), parts).tolist() == [7]
+        assert find_across(hash_views(table), np.zeros(8)).tolist() == []
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_what_is_in_one_group_is_never_apart(seed: int) -> None:
+    """Groups of edges found in one order; parts by group, looked at in another order."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 2**63, (6, 1)) ^ (1 << rng.integers(0, 63, (6, 8)))
+    views = np.concatenate([low, low ^ (1 << rng.integers(0, 63, low.shape))])
+    table = table_of([hashed(str(100 + n), row.tolist()) for n, row in enumerate(views)])
+    groups = assign_groups(table, find_edges(table))["group_id"].to_pylist()
+    order = rng.permutation(len(table))
+    parts = np.array([int(group) for group in groups])[order]
+    assert not len(find_across(hash_views(table.take(pa.array(order))), parts))
 
 
 # --- edges

@@ -32,6 +32,7 @@ from affectdata.manifest import (
     query_tables,
     read_local,
 )
+from affectdata.schema import DIGITS
 from affectdata.tables import write_table
 
 
@@ -70,6 +71,32 @@ def test_a_manifest_says_what_it_is(manifest: Manifest, made: Path) -> None:
 
 def test_the_package_loads_it_from_a_string(made: Path) -> None:
     assert len(affectdata.load_manifest(str(made / "gaped.parquet"))) == 18
+
+
+@pytest.mark.parametrize("name", list(DIGITS))
+@pytest.mark.parametrize("value", ["nosplit", "", "G", "A", "0\n"])
+def test_an_id_that_is_none_is_refused_though_the_digest_is_right(
+    folder: Path, name: str, value: str
+) -> None:
+    manifest = load_manifest(folder / "gaped.parquet")
+    values = manifest.table[name].to_pylist()
+    values[3] = (values[3][: DIGITS[name] - len(value)] + value) if len(value) in (1, 2) else value
+    at = manifest.table.column_names.index(name)
+    table = manifest.table.set_column(at, manifest.table.schema.field(at), pa.array(values))
+    write_table(table, folder / "gaped.parquet", "manifest", {"emotions": []})
+    with pytest.raises(ManifestError, match=f"{name} of row 3 is not {DIGITS[name]} hexadecimal digits"):
+        load_manifest(folder / "gaped.parquet")
+
+
+def test_a_required_column_that_may_be_null_is_no_manifest(folder: Path) -> None:
+    table = load_manifest(folder / "gaped.parquet").table
+    at = table.column_names.index("path")
+    holes = table.set_column(
+        at, pa.field("path", pa.string()), pa.array([None, *table["path"].to_pylist()[1:]])
+    )
+    write_table(holes, folder / "gaped.parquet", "manifest", {"emotions": []})
+    with pytest.raises(ManifestError, match="its columns are not those of a manifest"):
+        load_manifest(folder / "gaped.parquet")
 
 
 def test_to_pandas(manifest: Manifest) -> None:

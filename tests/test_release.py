@@ -21,6 +21,7 @@ import yaml
 import affectdata
 from affectdata import tables
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.hashing import VIEWS
 from affectdata.lineage import check_lineage, require_sound
 from affectdata.release import KIND, TABLE_FILE, newest_release, open_release
 from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
@@ -386,12 +387,72 @@ def test_a_forged_release_is_found_though_every_hash_is_right(
     assert caught.value.exit_code == 4
 
 
+def two_images(rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An original of train and one of test."""
+    first, second = (next(r for r in rows if r["split"] == s and not r["copy"]) for s in ("train", "test"))
+    return first, second
+
+
+def same_file(rows: Rows) -> None:
+    train, test = two_images(rows)
+    train["file_sha256"] = test["file_sha256"]
+
+
+def same_file_in_a_copy(rows: Rows) -> None:
+    a_copy(rows)["file_sha256"] = two_images(rows)[1]["file_sha256"]
+
+
+def same_pixels(rows: Rows) -> None:
+    train, test = two_images(rows)
+    for row in rows:
+        if row["image_id"] == train["image_id"]:
+            row["pixel_id"] = test["pixel_id"]
+
+
+def look_alike(rows: Rows) -> None:
+    """The image of train is that of test, mirrored."""
+    train, test = two_images(rows)
+    views = test["phash"] + test["phash_views"]
+    swapped = [VIEWS.index(name) for name in ("flip_h", "identity", "turn_180", "flip_v")]
+    swapped += [VIEWS.index(name) for name in ("turn_90", "transpose", "transverse", "turn_270")]
+    mirrored = "".join(views[16 * at : 16 * at + 16] for at in swapped)
+    for row in rows:
+        if row["image_id"] == train["image_id"]:
+            row.update(phash=mirrored[:16], phash_views=mirrored[16:])
+
+
+def no_phash(rows: Rows) -> None:
+    rows[0].update(phash="none")
+
+
+def leads_out(rows: Rows) -> None:
+    rows[0].update(file_name=f"{rows[0]['split']}/../{rows[0]['split']}/{rows[0]['sample_id']}.jpg")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (same_file, "its file is in two splits"),
+        (same_file_in_a_copy, "its file is in two splits"),
+        (same_pixels, "its pixels are in two splits"),
+        (look_alike, "looks like an image of another split"),
+        (no_phash, "its phash is none"),
+        (leads_out, "its file_name does not follow from its sample_id"),
+    ],
+)
+def test_nothing_is_in_two_splits_whatever_the_ids_say(
+    folder: Path, change: Callable[[Rows], None], why: str
+) -> None:
+    assert any(why in finding.text for finding in check_lineage(forge(folder, change)))
+
+
 def test_a_seed_edited_in_the_recipe_is_found(folder: Path) -> None:
     document = yaml.safe_load((folder / "recipe.yaml").read_text())
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**document, "seed": 1}))
     reseal(folder)
-    (finding,) = check_release(open_release(folder))
-    assert "seed does not follow from picture and copy" in finding.text
+    recipe, seed = check_release(open_release(folder))
+    assert "recipe_sha256 is" in recipe.text
+    assert "seed does not follow from picture and copy" in seed.text
 
 
 def test_a_finding_names_the_first_and_counts_the_others(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from affectdata.balance.recipe import LEXICON, Lexicon
 from affectdata.errors import RecipeError, SourceError
+from affectdata.files import read_regular
 from affectdata.hashing import file_hash
 from affectdata.records import Scale
 from affectdata.sources._delimited import parse_number
@@ -66,7 +67,7 @@ def _read_lexicon(spec: Lexicon) -> dict[str, list[tuple[str, str]]]:
     """Return the cells of every word: valence and arousal, as often as it is there."""
     path = Path(spec.file)
     try:
-        if file_hash(path.read_bytes()) != spec.sha256:
+        if file_hash(read_regular(path)) != spec.sha256:
             raise RecipeError(
                 f"{spec.file} is not the lexicon that the recipe was written for",
                 where=f"{_WHERE}.sha256: {spec.sha256}",

@@ -15,6 +15,7 @@ from affectdata.balance.drift import FEATURES
 from affectdata.balance.transforms import Step, check_steps
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
+from affectdata.files import read_regular
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.registry import find_data
 
@@ -81,7 +82,7 @@ class Lexicon(StrictModel):
         if sha256 or "file" not in info.data:
             return sha256
         try:
-            return file_hash(Path(info.data["file"]).read_bytes())
+            return file_hash(read_regular(info.data["file"]))
         except OSError as error:
             raise ValueError(f"cannot read the lexicon {info.data['file']}: {error.strerror}") from None
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RenderSamples
 from affectdata.errors import IntegrityError
+from affectdata.files import read_regular
 from affectdata.hashing import file_hash
 from affectdata.manifest import Pictures
 from affectdata.release import Release
@@ -30,7 +31,7 @@ class ReadReleased:
 
     def _read(self, name: str, expected: str) -> bytes:
         path = Path(self.folder, name)
-        data = path.read_bytes() if path.is_file() else b""
+        data = read_regular(path) if path.is_file() else b""
         if file_hash(data) != expected:
             raise IntegrityError(
                 f"{name} is not the file that was released",

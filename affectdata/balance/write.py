@@ -21,6 +21,7 @@ from affectdata.balance.recipe import Recipe
 from affectdata.balance.render import RENDER_VERSION, canaries
 from affectdata.hashing import hash_file
 from affectdata.imaging import pixel_versions
+from affectdata.info import COVER, content_hash
 from affectdata.manifest import Manifest
 from affectdata.names import Names
 from affectdata.plan import Plan
@@ -79,6 +80,7 @@ def write_release(
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
     info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
+    info[COVER] = content_hash(info)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
     write_json(partial / INFO_FILE, {**info, "created": created})
 

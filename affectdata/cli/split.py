@@ -22,13 +22,13 @@ def command(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
     from affectdata.balance.fit import resolve_strata
     from affectdata.balance.planner import choose_rows, describe_splits, split_rows
     from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.lineage import open_sound
     from affectdata.manifest import load_manifest, write_manifest
-    from affectdata.release import open_release
     from affectdata.split import adopt_splits
 
     loaded = load_manifest(manifest)
     recipe = resolve_strata(read_recipe(find_recipe(recipe_name)), [loaded])
-    earlier = open_release(split_from).table if split_from else None
+    earlier = open_sound(split_from).table if split_from else None
     chosen = choose_rows([loaded], recipe)
     rows = split_rows(chosen, recipe, earlier=earlier)
     table = adopt_splits(loaded.table, rows)

@@ -11,6 +11,7 @@ from typing import Any, cast
 from affectdata.balance.card import front_matter, sources_and_terms
 from affectdata.balance.recipe import parse_recipe
 from affectdata.balance.replay import released_reader
+from affectdata.derived import release_terms
 from affectdata.errors import UsageError
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.lineage import require_sound
@@ -87,7 +88,7 @@ def _check_terms(release: Release) -> None:
     Raises:
         UsageError: naming the sources and their terms.
     """
-    sources, terms = {each["source"]: each for each in release.info["manifests"]}, release.info["terms"]
+    sources, terms = {each["source"]: each for each in release.info["manifests"]}, release_terms(release)
     used = distinct(release.rows, "source")
     forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
     licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
@@ -130,6 +131,6 @@ def _readme(job: Job, to: str, plugin: Exporter) -> str:
         "",
         "## Sources and terms",
         "",
-        *sources_and_terms(release.info),
+        *sources_and_terms({**release.info, "terms": release_terms(release)}),
     ]
     return "\n".join(lines)

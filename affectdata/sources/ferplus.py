@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from affectdata.errors import SourceError
+from affectdata.files import open_text
 from affectdata.labels import dominant_emotion
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
 from affectdata.sources._delimited import parse_count
@@ -113,7 +114,7 @@ def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
 
 def _read_faces(tree: Tree, table: str) -> Iterator[tuple[str, str]]:
     """Yield label and use of each line; the pixels are left where they are."""
-    with (tree.root / table).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with open_text(tree.root / table, encoding="utf-8-sig", errors="replace") as file:
         header = [cell.strip() for cell in file.readline().split(",")]
         at = [header.index(column) for column in ("emotion", "Usage")]
         for line in file:

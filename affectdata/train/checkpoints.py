@@ -13,6 +13,7 @@ import torch
 import xxhash
 
 from affectdata.errors import InputError
+from affectdata.files import check_regular
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.tables import replace_file
 from affectdata.train.networks import Network
@@ -52,6 +53,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            check_regular(self.path)
             return {**torch.load(self.path, map_location="cpu", weights_only=True)}
         except Exception as error:  # a reader on hostile bytes may raise anything
             raise InputError(

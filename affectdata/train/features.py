@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from affectdata.balance.recipe import Recipe
+from affectdata.files import check_regular
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.imaging import pixel_versions
 from affectdata.tables import replace_file
@@ -52,6 +53,7 @@ class FeatureCache:
         found: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
+                check_regular(path)
                 table = pq.read_table(path, partitioning=None)
             except (OSError, pa.ArrowException):
                 continue  # a disk that lost its tail; what was in it is computed again

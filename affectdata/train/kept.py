@@ -19,6 +19,7 @@ from torch import Tensor
 
 from affectdata.config import StrictModel, parse_model
 from affectdata.errors import InputError, IntegrityError, UsageError
+from affectdata.files import check_regular
 from affectdata.hashing import canonical_json
 from affectdata.tables import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
@@ -161,6 +162,7 @@ def load_model(
 def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
     fix = "give a file that `keep_model` wrote"
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             said = json.loads((file.metadata() or {}).get(_KEY, "null"))
         tensors = load_file(path)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from affectdata.errors import DecodeError, InputError
+from affectdata.files import read_regular
 from affectdata.imaging import decode
 from affectdata.train.kept import KeptModel, load_model
 from affectdata.train.pictures import fit_square
@@ -76,6 +77,6 @@ def read_rgb(image: Picture) -> np.ndarray:
             )
         return image
     try:
-        return decode(Path(image).read_bytes()).rgb
+        return decode(read_regular(image)).rgb
     except (OSError, DecodeError) as error:
         raise InputError(f"cannot read the picture {image}: {error}", where=str(image)) from error

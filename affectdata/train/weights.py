@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from affectdata.errors import InputError, MissingError, UsageError
+from affectdata.files import check_regular, read_regular
 from affectdata.hashing import file_hash
 
 DEFAULT, NONE = "DEFAULT", "none"
@@ -41,6 +42,7 @@ def read_state(weights: str) -> State:
     if not path.is_file():
         raise MissingError(f"no weights at {path}", fix=OTHER_WAYS)
     try:
+        check_regular(path)
         state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise InputError(
@@ -165,4 +167,4 @@ def load_class(name: str) -> tuple[nn.Module, str]:
         raise UsageError(
             f"{path.name} has no torch.nn.Module called {attribute!r}", where=f"--backbone {name}"
         )
-    return module, file_hash(path.read_bytes())
+    return module, file_hash(read_regular(path))

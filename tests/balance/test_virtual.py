@@ -82,7 +82,7 @@ def test_but_for_the_pictures_it_is_the_same_release(both: tuple[Release, Releas
     assert virtual.table.equals(files.table)
     assert virtual.id != files.id
     differing = {key for key in files.info if files.info[key] != virtual.info[key]}
-    assert differing == {"id", "mode", "recipe_sha256", "created", "sums_sha256"}
+    assert differing == {"id", "mode", "recipe_sha256", "created", "sums_sha256", "content_sha256"}
     assert virtual.info["drift"]["copies"] == virtual.info["copies"] > 5
 
 

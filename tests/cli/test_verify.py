@@ -67,7 +67,7 @@ def test_a_forged_release_is_found(cli: Cli, folder: Path) -> None:
     assert ran.document["schema"] == "affectdata/verify/1"
     assert ran.document["sound"] is False
     assert any("a copy outside train" in each["text"] for each in ran.document["findings"])
-    assert {each["kind"] for each in ran.document["findings"]} == {"lineage"}
+    assert {each["kind"] for each in ran.document["findings"]} == {"lineage", "stated"}
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "SHA256SUMS", "manifest.parquet"])

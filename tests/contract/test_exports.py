@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from affectdata.derived import release_terms
 from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release import INFO_FILE, Release, open_release
-from affectdata.terms import combine_terms
-from tests.made import contents, forge, publish, sample_id
+from tests.made import contents, forge, publish, sample_id, sign
 
 NAMES = find_plugins("exports")
 PIPELINES = {"flip": [{"HorizontalFlip": {"p": 0.5}}, {"Affine": {"rotate": [-9, 9], "p": 1.0}}]}
@@ -118,23 +118,31 @@ def test_pictures_that_must_not_be_passed_on_are_refused(
         export(made, name, tmp_path / "out", may_redistribute=False)
     assert not (tmp_path / "out").exists()
     folder = copied(made, tmp_path)
-    info = json.loads((folder / INFO_FILE).read_text())
-    info["manifests"][0]["redistributable"] = True
-    licenses = ["CC BY-SA 4.0", "CC BY-NC-SA 3.0"]
-    for terms, why in [
-        (combine_terms(dict.fromkeys(licenses, 1), True), "go against each other .*CC BY-SA 4.0"),
-        (combine_terms({"CC BY-ND 4.0": 1}, True), "changed pictures, as its copies are, must not"),
+    for licenses, why in [
+        (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "go against each other .*CC BY-SA 4.0"),
+        (["CC BY-ND 4.0"], "changed pictures, as its copies are, must not"),
     ]:
-        (folder / INFO_FILE).write_text(json.dumps({**info, "terms": terms}))
         with pytest.raises(UsageError, match=why):
-            export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
-    info["terms"] = combine_terms({licenses[0]: 1}, True)
-    (folder / INFO_FILE).write_text(json.dumps(info))
-    export(open_release(folder), name, tmp_path / "out", may_redistribute=False)
-    info["manifests"] = []  # terms that nobody states allow nothing
-    (folder / INFO_FILE).write_text(json.dumps(info))
-    with pytest.raises(UsageError, match=r"gaped \(terms unknown\)"):
+            export(relicense(folder, licenses), name, tmp_path / "out", may_redistribute=False)
+    export(relicense(folder, ["CC BY-SA 4.0"]), name, tmp_path / "out", may_redistribute=False)
+    info = json.loads((folder / INFO_FILE).read_text())
+    sign(folder, {**info, "manifests": []})  # terms that nobody states allow nothing
+    with pytest.raises(IntegrityError, match=r"does not name the sources \['mine'\]"):
         export(open_release(folder), name, tmp_path / "more", may_redistribute=False)
+
+
+def relicense(folder: Path, licenses: list[str]) -> Release:
+    """Make the images those of a user's own collection, which may be passed on, under these licences."""
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row |= {"source": "mine", "license": licenses[int(row["image_id"], 16) % len(licenses)]}
+
+    release = forge(folder, change)
+    entry = release.info["manifests"][0] | {"source": "mine", "license": licenses[0], "redistributable": True}
+    sign(folder, release.info | {"manifests": [entry]})
+    sign(folder, release.info | {"manifests": [entry], "terms": release_terms(open_release(folder))})
+    return open_release(folder)
 
 
 def test_the_terms_go_with_it(made: Release, name: str, tmp_path: Path) -> None:
