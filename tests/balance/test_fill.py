@@ -119,7 +119,7 @@ def test_the_fill_goes_to_train_and_val_and_test_stay_as_they_were() -> None:
     own = rows_of("gaped", [draw.uniform(0, 20) ** 2 / 20 for _ in range(200)])
     for at in range(0, 60, 3):
         own[at + 1]["group"] = own[at]["key"]
-    others = rows_of("oasis", [draw.uniform(0, 20) for _ in range(300)], "Person", split="test")
+    others = rows_of("oasis", [draw.uniform(0, 20) for _ in range(300)], "Person", split="train")
     recipe = make_fill(split={"val": 0.2, "test": 0.2})
     before = split_rows(make_rows(own), recipe)
     after = fill_rows(before, make_rows(others), recipe)
