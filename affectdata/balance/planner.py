@@ -56,19 +56,18 @@ def plan_release(
     """
     check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_of([*manifests, *others]))
-    memory = recall(manifests, earlier)
-    rows = choose_rows(manifests, recipe, with_looks=bool(len(memory.rows)))
+    memory, whole = recall(manifests, earlier), recall([*manifests, *others], earlier)
+    rows = choose_rows(manifests, recipe, whole)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
-        memory = recall([*manifests, *others], earlier)
-        asked = _LOOK + (tuple(LEDGER.names) if len(memory.rows) else ())
+        asked = (*_LOOK, *_asked_by(whole))  # as of the rows
         spare = _without_folds(
             pa.concat_tables([_read(each, recipe, asked) for each in others], promote_options="default")
         )
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
-        rows = fill_rows(rows, spare, recipe, memory)
+        rows = fill_rows(rows, spare, recipe, whole)
     rows = _with_shared_ids(rows)
     return rows, plan_rows(rows, recipe)
 
@@ -86,18 +85,16 @@ def _with_shared_ids(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.column_names.index("group_id"), "group_id", groups)
 
 
-def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, with_looks: bool = False) -> pa.Table:
+def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
     """Return the rows that a recipe is about, sorted by image_id: all, or those that `where` selects.
 
-    `with_looks` reads what images of earlier splits are compared by.
+    They have the columns that images in `memory` are compared by, if there are any.
 
     Raises:
         RecipeError: no row is left, or two manifests hold the same picture.
     """
     several = len(manifests) > 1
-    asked = (_LOOK if several or recipe.balance.fill_from else ()) + (
-        tuple(LEDGER.names) if with_looks else ()
-    )
+    asked = {*(_LOOK if several or recipe.balance.fill_from else ()), *_asked_by(memory)}
     table = pa.concat_tables([_read(each, recipe, asked) for each in manifests], promote_options="default")
     if several:  # each knows its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
@@ -114,6 +111,11 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, with_looks: bool 
     if not _ascends(table["image_id"]):
         raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
     return table
+
+
+def _asked_by(memory: Memory) -> Iterable[str]:
+    """Return the columns by which rows are compared with remembered images."""
+    return {*_LOOK, *(memory.declared & set(LEDGER.names))} if len(memory.rows) else ()
 
 
 def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:

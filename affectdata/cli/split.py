@@ -45,7 +45,7 @@ def _split(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
     loaded = load_manifest(manifest)
     recipe = resolve_strata(read_recipe(find_recipe(recipe_name)), [loaded])
     memory = recall([loaded], open_release(split_from).table if split_from else None)
-    chosen = choose_rows([loaded], recipe, with_looks=bool(len(memory.rows)))
+    chosen = choose_rows([loaded], recipe, memory)
     rows = split_rows(chosen, recipe, memory=memory)
     table = adopt_splits(loaded.table, rows)
     write_ledger([splits_of(table), read_ledger(manifest)], manifest)
