@@ -24,24 +24,25 @@ def command(manifest: Path, recipe_name: str | None, split_from: Path | None, fo
     Every later `balance` keeps them, and shares out only what has none yet. NAME.ledger.parquet beside the
     manifest remembers the split of every image, also of one that is gone for a while.
     """
-    if forget:
-        if recipe_name or split_from:
-            raise UsageError("--forget only removes splits", fix="leave out --recipe and --split-from")
-        return _forget(manifest)
-    if not recipe_name:
-        raise UsageError("there is no recipe to split by", fix="--recipe R, or --forget to remove all splits")
-    return _split(manifest, recipe_name, split_from)
-
-
-def _split(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
     from affectdata.balance.fit import resolve_strata
     from affectdata.balance.planner import choose_rows, describe_splits, split_rows
     from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.ledger import read_ledger, recall, splits_of, write_ledger
+    from affectdata.ledger import forget_splits, read_ledger, recall, splits_of, write_ledger
     from affectdata.manifest import load_manifest, write_manifest
     from affectdata.release import open_release
     from affectdata.split import adopt_splits
 
+    if forget:
+        if recipe_name or split_from:
+            raise UsageError("--forget only removes splits", fix="leave out --recipe and --split-from")
+        n_forgotten, digest = forget_splits(manifest)
+        say(f"forgot the splits of {n_forgotten} images of {manifest}")
+        document(
+            "affectdata/split/1", {"manifest": str(manifest), "digest": digest, "forgotten": n_forgotten}
+        )
+        return 0
+    if not recipe_name:
+        raise UsageError("there is no recipe to split by", fix="--recipe R, or --forget to remove all splits")
     loaded = load_manifest(manifest)
     recipe = resolve_strata(read_recipe(find_recipe(recipe_name)), [loaded])
     memory = recall([loaded], open_release(split_from).table if split_from else None)
@@ -58,13 +59,4 @@ def _split(manifest: Path, recipe_name: str, split_from: Path | None) -> int:
     say(f"wrote {manifest}")
     content = {"manifest": str(manifest), "digest": written.digest, "without_split": without}
     document("affectdata/split/1", {**content, **found})
-    return 0
-
-
-def _forget(manifest: Path) -> int:
-    from affectdata.ledger import forget_splits
-
-    n_forgotten, digest = forget_splits(manifest)
-    say(f"forgot the splits of {n_forgotten} images of {manifest}")
-    document("affectdata/split/1", {"manifest": str(manifest), "digest": digest, "forgotten": n_forgotten})
     return 0
