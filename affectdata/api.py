@@ -11,6 +11,7 @@ Parameters are named like the options. The exceptions:
     ingest, download --map      column_map      (`map` is a function of Python)
     balance --dry-run           plan_balance    a function of its own, as it returns something else
     balance --lint              lint            the same
+    split --forget              forget_splits   the same
     --root SOURCE=PATH          roots={source: path}
     train-check --no-crossfit   crossfit=False
     train-check --rules         affectdata.train.gate.RULES
@@ -34,11 +35,14 @@ from affectdata.results import (
     BalancePlan,
     BalanceResult,
     CheckResult,
+    SplitResult,
     StudyResult,
     VerifyResult,
 )
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from affectdata.concat import Concat
     from affectdata.diff import ReleaseDiff
     from affectdata.download import DownloadResult
@@ -173,6 +177,40 @@ def concat(
     return concat_manifests([_manifest(each) for each in manifests], name, Path(out), on_conflict)
 
 
+def split(
+    manifest: PathLike, recipe: PathLike, *, split_from: PathLike | Release | None = None
+) -> SplitResult:
+    """Fill the column `split` of a manifest as a recipe says; splits that exist or once existed stay.
+
+    Raises:
+        RecipeError: the recipe is wrong in itself or does not fit the manifest.
+        IntegrityError: a group has rows in two splits already.
+    """
+    from affectdata.balance.fit import resolve_strata
+    from affectdata.balance.planner import choose_rows, describe_splits, split_rows
+    from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.ledger import read_ledger, recall, splits_of, write_ledger
+    from affectdata.manifest import load_manifest, write_manifest
+    from affectdata.split import adopt_splits
+
+    path = Path(manifest)
+    loaded = load_manifest(path)
+    spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
+    memory = recall([loaded], _earlier(split_from))
+    rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
+    table = adopt_splits(loaded.table, rows)
+    write_ledger([splits_of(table), read_ledger(path)], path)
+    written = write_manifest(table, loaded.metadata, path)
+    return SplitResult(written, describe_splits(rows, spec), table["split"].null_count)
+
+
+def forget_splits(manifest: PathLike) -> tuple[int, str | None]:
+    """Remove all splits of a manifest and its ledger; return how many images had one, and the digest."""
+    from affectdata.ledger import forget_splits as forget
+
+    return forget(Path(manifest))
+
+
 def plan_balance(
     recipe: PathLike,
     *,
@@ -195,7 +233,6 @@ def plan_balance(
     from affectdata.balance.lint import lint_recipe
     from affectdata.balance.planner import describe_splits, plan_release
     from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.lineage import require_sound
     from affectdata.manifest import check_roots, choose_manifests
 
     spec = read_recipe(find_recipe(str(recipe)))
@@ -208,13 +245,8 @@ def plan_balance(
     others = choose_manifests(spare, fill, folder, roots) if fill else []
     check_roots(roots, [*chosen, *others])
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
-    earlier = None
-    if split_from is not None:
-        release = _release(split_from)
-        require_sound(release, with_files=False)
-        earlier = release.table
     drop_train = on_conflict == "drop-train"
-    rows, plan = plan_release(chosen, others, spec, earlier=earlier, drop_train=drop_train)
+    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from), drop_train=drop_train)
     splits = describe_splits(rows, spec)
     n_left_out = sum(map(len, chosen)) - sum(splits["rows"].values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
@@ -504,6 +536,17 @@ def _release(
     if isinstance(release, Release):
         return release
     return open_release(newest_release(Path(releases)) if release is None else release, roots)
+
+
+def _earlier(release: PathLike | Release | None) -> pa.Table | None:
+    """Return the rows of a release whose splits are taken over; it must not contradict itself."""
+    from affectdata.lineage import require_sound
+
+    if release is None:
+        return None
+    opened = _release(release)
+    require_sound(opened, with_files=False)
+    return opened.table
 
 
 def _manifest(manifest: PathLike | Manifest) -> Manifest:

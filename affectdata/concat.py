@@ -21,12 +21,20 @@ import pyarrow.compute as pc
 
 from affectdata.duplicates import MAX_BITS, assign_groups, find_edges
 from affectdata.errors import ManifestError, UsageError
+from affectdata.ledger import (
+    Memory,
+    inherit_splits,
+    merge_splits,
+    read_ledger,
+    recall_own,
+    splits_of,
+    write_ledger,
+)
 from affectdata.manifest import Manifest, check_name, load_manifest, note_root, read_local, write_manifest
 from affectdata.merging import FROM, Conflict, describe_conflict, merge_rows
 from affectdata.noticed import find_far_apart
 from affectdata.records import Finding
 from affectdata.schema import FOLD, manifest_schema
-from affectdata.split import adopt_splits
 from affectdata.tables import write_table
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
@@ -48,7 +56,7 @@ class Concat:
 def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_conflict: str = "error") -> Concat:
     """Write the rows of several manifests as one, `name`.parquet under `out`, and its edges.
 
-    The splits of rows stay, those of a manifest that is there already too.
+    Every split that an image had in one of them, or in a manifest that is there already, is kept.
 
     Raises:
         UsageError: fewer than two manifests, no such policy, a source with two folders, a name that is taken.
@@ -59,24 +67,26 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     name = name or "_".join(manifest.name for manifest in manifests)
     check_name(name)
     path = out / f"{name}.parquet"
-    earlier, roots = _find_earlier(path), _roots(manifests)
+    _check_earlier(path)
+    roots = _roots(manifests)
     emotions = sorted({emotion for each in manifests for emotion in each.metadata["emotions"]})
-    tables = [each.table for each in [*manifests, *([earlier] if earlier else [])]]
-    schema = manifest_schema(emotions, folds=any(FOLD.name in table.column_names for table in tables))
+    schema = manifest_schema(emotions, folds=any(FOLD.name in each.table.column_names for each in manifests))
     rows = pa.concat_tables([_widen(each, schema) for each in manifests])
     table, conflicts = merge_rows(rows, emotions, on_conflict)
     if conflicts and on_conflict == "error":
         raise _in_conflict(conflicts)
     edges = find_edges(table)
     table = _group(rows, edges, table)
-    if earlier:
-        table = adopt_splits(table, earlier.table)
+    table, ledger, inherited = _with_splits(table, path, manifests)
+    schema = manifest_schema(emotions, folds=FOLD.name in table.column_names)
     table = table.select(schema.names).cast(schema).sort_by("image_id")
+    write_ledger([ledger], path)
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     manifest = write_manifest(table, _metadata(manifests, emotions), path)
     for source, root in roots.items():
         note_root(out, source, root)
-    findings = [*find_far_apart([table], edges), *_find_split_groups(table), *_find_differences(manifests)]
+    findings = [*inherited, *find_far_apart([table], edges), *_find_split_groups(table)]
+    findings += _find_differences(manifests)
     return Concat(manifest, len(rows), len(rows) - len(table), _across(table, edges), conflicts, findings)
 
 
@@ -91,14 +101,31 @@ def _check(manifests: Sequence[Manifest], on_conflict: str) -> None:
         raise UsageError(f"no policy is called {on_conflict!r}", fix=f"known here: {', '.join(known)}")
 
 
-def _find_earlier(path: Path) -> Manifest | None:
-    """Return what an earlier `concat` wrote there, if it did."""
-    if not path.is_file():
-        return None
-    earlier = load_manifest(path)
-    if "parts" not in earlier.metadata:
+def _check_earlier(path: Path) -> None:
+    """Refuse to replace a manifest that no `concat` wrote."""
+    if path.is_file() and "parts" not in load_manifest(path).metadata:
         raise UsageError(f"{path} is no result of concat", fix="choose another --name or --out")
-    return earlier
+
+
+def _with_splits(
+    table: pa.Table, path: Path, manifests: Sequence[Manifest]
+) -> tuple[pa.Table, pa.Table, list[Finding]]:
+    """Return the rows with the splits that they inherit, the ledger, and what was inherited.
+
+    An image keeps the strictest split that it ever had in one of the manifests, or in the one at `path`.
+    """
+    ledgers = [read_ledger(each.path) for each in manifests]
+    ledger = merge_splits([splits_of(table), *ledgers, recall_own(path, [])])
+    groups = {column for each in manifests for column in each.metadata["groups"]}
+    kept = inherit_splits(table, Memory(ledger, frozenset(groups)), replace=True)
+    own = pc.fill_null(table["split"], "")
+    changed = kept.filter(pc.not_equal(pc.fill_null(kept["split"], ""), own))["path"]
+    findings = []
+    if len(changed):
+        shown = ", ".join(changed.slice(0, 3).to_pylist())
+        text = f"{len(changed)} images get the split that they, or one that must stay with them, had before"
+        findings.append(Finding("splits", f"{text}: {shown}"))
+    return kept, merge_splits([splits_of(kept), ledger]), findings
 
 
 def _roots(manifests: Sequence[Manifest]) -> dict[str, Path]:

@@ -143,8 +143,8 @@ def _chains(codes: np.ndarray, nothing_below: int | None = 0) -> np.ndarray:
     return np.column_stack([order[:-1][equal], order[1:][equal]])
 
 
-def _subjects(table: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(table["source"], table["subject_id"], _SEPARATOR)  # null stays null
+def _within_source(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["source"], table[name], _SEPARATOR)  # null stays null
 
 
 def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
@@ -156,7 +156,7 @@ def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ())
     ids = table["image_id"]
     by_edge = [pc.index_in(edges[side], ids).to_numpy() for side in ("image_id_a", "image_id_b")]
     together = [
-        codes_of(_subjects(table) if name == "subject_id" else table[name])
+        codes_of(_within_source(table, name) if name == "subject_id" else table[name])
         for name in {"subject_id", *columns} & set(table.column_names)
     ]
     first = find_first_of_group(pc.sort_indices(ids).to_numpy(), np.column_stack(by_edge), together)
@@ -165,6 +165,26 @@ def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ())
     if "group_id" in table.column_names:
         return table.set_column(table.column_names.index("group_id"), field, groups)
     return table.append_column(field, groups)
+
+
+def find_components(
+    table: pa.Table, columns: Iterable[str] = (), declared: Iterable[str] = (), max_bits: int = MAX_BITS
+) -> np.ndarray:
+    """Return a number for each row, below the number of rows and equal where rows must stay together.
+
+    They do with the same image, the same pixels, as look-alikes, by `group_id` (also where one is called by
+    the other), by an equal value of `columns` or, within a source, of `declared` and `subject_id`. An image
+    may be in several rows.
+    """
+    by_id = pc.sort_indices(table["image_id"]).to_numpy()
+    pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
+    namesake = pc.fill_null(pc.index_in(table["group_id"], in_one_piece(table["image_id"])), -1).to_numpy()
+    rows = np.flatnonzero(namesake >= 0)
+    links = np.concatenate([pairs[:, :2], np.column_stack([rows, namesake[rows]])])
+    within = {"subject_id", *({*declared} - {*columns})}
+    together = [codes_of(table[name]) for name in {"image_id", "group_id", *columns} - within]
+    together += [codes_of(_within_source(table, name)) for name in within]
+    return find_first_of_group(by_id, links, together).astype(np.int64)
 
 
 def find_first_of_group(by_id: np.ndarray, links: np.ndarray, together: Iterable[np.ndarray]) -> np.ndarray:

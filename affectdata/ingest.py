@@ -1,12 +1,13 @@
 """From a source tree to a manifest: list, read the tables, look at every picture, find duplicates, write.
 
-In: a folder, and which source it is (recognised if not said). Out: `<name>.parquet`, `<name>.rejects.parquet`
-and `<name>.edges.parquet`. Every file and every rating row is accounted for exactly once.
+In: a folder, and which source it is (recognised if not said). Out: `<name>.parquet`,
+`<name>.rejects.parquet`, `<name>.edges.parquet` and, where images have splits, `<name>.ledger.parquet`.
+Every file and every rating row is accounted for exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,15 +24,15 @@ from affectdata.imaging import pixel_versions
 from affectdata.indexes import compare_index, images_of, name_by_index
 from affectdata.items import Items, sweep
 from affectdata.joined import Joined, find_places, order_by_path, probe_all
+from affectdata.ledger import Memory, keep_splits, merge_splits, recall_own
 from affectdata.manifest import KIND, Manifest, check_name, load_manifest, note_root, query_tables, read_local
 from affectdata.memo import Memo
 from affectdata.noticed import find_against_sign, find_far_apart, find_undecided
 from affectdata.probe import Probe
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
-from affectdata.schema import FOLD, manifest_schema
+from affectdata.schema import manifest_schema
 from affectdata.sources._protocol import Link, ReadOptions, Source, check_options
-from affectdata.split import adopt_splits
 from affectdata.tables import StoredTable, open_table, read_parts, read_table, write_batches, write_table
 from affectdata.tree import Tree, is_junk, read_tree
 from affectdata.unchanged import Ending, describe_state, note_ending, recall_ending
@@ -260,19 +261,22 @@ def write_tables(
     metadata: dict[str, Any],
     out: Path,
     folds: bool = False,
+    remembered: Sequence[pa.Table] = (),
 ) -> StoredTable:
-    """Write a manifest, its rejects and its edges; return the manifest as it is on disk.
+    """Write a manifest, its rejects, edges and ledger; return the manifest as it is on disk.
 
-    `items` gets findings: splits that stay. `folds` says that the rows have a column `fold`.
+    `items` gets findings: splits that stay. `folds` says that the rows have a column `fold`. Splits are
+    inherited from the ledger of the manifest that was there, and from those that are `remembered` elsewhere.
     """
     path = out / f"{items.info.name}.parquet"
-    splits = _read_splits(path, items.findings)
-    folds = folds or (splits is not None and FOLD.name in splits.column_names)
     schema = manifest_schema(metadata["emotions"], folds)
+    own = recall_own(path, items.findings)
+    memory = Memory(merge_splits([own, *remembered]), frozenset(metadata["groups"]))
     write_table(items.rejects_table(), path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
-    if splits is not None:
-        rows = _keep_splits(rows, splits, path, items.findings)
+    if len(memory.rows) or items.has_splits:
+        rows, any_fold = keep_splits(rows, schema, own, memory, path, items.findings)
+        schema = manifest_schema(metadata["emotions"], folds or any_fold)
     write_batches(rows, schema, path, KIND, metadata)
     return open_table(path, KIND)
 
@@ -284,33 +288,6 @@ def _notice(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Findin
     yield from find_against_sign(read_parts(rows, ["subtype", "valence"]), items.info)
     shares = [f"emotion_{name}" for name in items.emotions]
     yield from find_undecided(read_parts(rows, ["emotion", *shares]), items.emotions)
-
-
-def _read_splits(path: Path, findings: list[Finding]) -> pa.Table | None:
-    """Return the splits, and folds, of the manifest at `path`, if it is one: a split, once made, stays."""
-    if not path.is_file():
-        return None
-    try:
-        stored = open_table(path, KIND)
-    except AffectdataError as error:
-        findings.append(Finding("replaced", f"{path} could not be read and is replaced: {error.what}"))
-        return None
-    names = [name for name in ("image_id", "split", FOLD.name) if name in stored.column_names]
-    splits = stored.select(names)
-    splits = splits.filter(pc.is_valid(splits["split"]))
-    return splits if len(splits) or FOLD.name in splits.column_names else None
-
-
-def _keep_splits(
-    rows: Iterable[pa.Table], splits: pa.Table, path: Path, findings: list[Finding]
-) -> Iterator[pa.Table]:
-    n_kept = 0
-    for part in rows:
-        kept = adopt_splits(part, splits)
-        n_kept += part["split"].null_count - kept["split"].null_count
-        yield kept
-    if n_kept:
-        findings.append(Finding("splits", f"{n_kept} pictures keep the split that they had in {path}"))
 
 
 def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:

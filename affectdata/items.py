@@ -41,6 +41,7 @@ class Items:
         self.annotations = Spill(pa.schema([REJECTS.field("path")]))
         self.findings: list[Finding] = []
         self.n_merged = 0
+        self.has_splits = False  # whether any record has one
         self._emotions: set[str] = set()
 
     @property
@@ -65,6 +66,7 @@ class Items:
             self.reject(outside)
             return
         self._emotions.update(record.emotions)
+        self.has_splits |= record.split is not None
         shares = list(record.emotions.items())
         self.labels.add({"path": record.path, "emotions": shares, **columns_of(record, self.info)})
 

@@ -26,7 +26,7 @@ from affectdata.files import kind_of, open_regular
 from affectdata.hashing import hash_ranks
 from affectdata.plan import sample_ids
 from affectdata.records import Finding
-from affectdata.release import Release, open_release
+from affectdata.release import Release
 from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
 from affectdata.tables import Rows, are_digits, read_parts
 
@@ -62,18 +62,6 @@ def require_sound(release: Release, with_files: bool = True) -> None:
             where=str(release.path),
             fix="make it anew with `affectdata balance`",
         )
-
-
-def open_sound(path: Path) -> Release:
-    """Open a release of which only the rows are used, such as the splits; its images are not looked at.
-
-    Raises:
-        ManifestError: not a finished release, or of a newer form.
-        IntegrityError: naming every broken promise.
-    """
-    release = open_release(path)
-    require_sound(release, with_files=False)
-    return release
 
 
 def check_lineage(release: Release) -> list[Finding]:

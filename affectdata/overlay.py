@@ -25,6 +25,7 @@ from affectdata.ingest import (
     write_tables,
 )
 from affectdata.items import Items, columns_of, out_of_range
+from affectdata.ledger import read_ledger
 from affectdata.manifest import Manifest, check_name, note_root, read_local
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
@@ -92,7 +93,9 @@ def overlay(
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
     metadata = _describe(describe_source(reading.info, emotions), onto)
-    written = write_tables([table], edges, items, metadata, out, folds=FOLD.name in table.column_names)
+    items.has_splits = table["split"].null_count < len(table)
+    folds, ledgers = FOLD.name in table.column_names, [read_ledger(base.path) for base in onto]
+    written = write_tables([table], edges, items, metadata, out, folds, ledgers)
     note_root(out, reading.info.name, path.parent)
     for base in onto:
         for each in base.sources:

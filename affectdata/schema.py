@@ -112,6 +112,17 @@ EDGES = pa.schema(
     ]
 )
 
+# One row per image that ever had a split, whether or not it is a row of the manifest; sorted by `image_id`.
+LEDGER = pa.schema(
+    [
+        *_PICTURE[:7],  # image_id … path, as when it was last a row
+        *(pa.field(name, _S) for name in ("subject_id", "artist", "theme")),
+        _required("group_id", _S),
+        _required("split", _S),
+        FOLD,
+    ]
+)
+
 # One row per picture that `download` asked for.
 DOWNLOADS = pa.schema(
     [

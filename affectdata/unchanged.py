@@ -95,6 +95,6 @@ def _note(out: Path, name: str) -> Path:
 
 def _written(out: Path, name: str) -> list[list[int]]:
     """Return how the files of a manifest are now, and the index that it is compared with."""
-    kinds = ("{}.parquet", "{}.rejects.parquet", "{}.edges.parquet", ".{}.memo")
+    kinds = ("{}.parquet", "{}.ledger.parquet", "{}.rejects.parquet", "{}.edges.parquet", ".{}.memo")
     index = find_index(name)
     return [list(stamp_file(path)) for path in (*(out / kind.format(name) for kind in kinds), index) if path]

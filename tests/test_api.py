@@ -70,7 +70,7 @@ def test_results_say_in_one_line_what_they_are(small_gaped: Path, here: Path) ->
         assert "\n" not in repr(result) and "made" in repr(result)
 
 
-OF_COMMANDS = {"--json", "--quiet", "-v", "--rules", "--dry-run", "--lint", "--why", "--study"}
+OF_COMMANDS = {"--json", "--quiet", "-v", "--rules", "--dry-run", "--lint", "--why", "--study", "--forget"}
 RENAMED = {"map": "column_map", "root": "roots", "no_crossfit": "crossfit"}
 
 
@@ -81,7 +81,20 @@ def options_of(command: click.Command) -> set[str]:
     return {RENAMED.get(name, name) for name in names}
 
 
-FUNCTIONS = ("ingest", "balance", "concat", "diff", "download", "export", "sample", "train_check", "verify")
+FUNCTIONS = (
+    *(
+        "ingest",
+        "balance",
+        "concat",
+        "diff",
+        "download",
+        "export",
+        "sample",
+        "split",
+        "train_check",
+        "verify",
+    ),
+)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

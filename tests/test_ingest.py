@@ -484,13 +484,13 @@ def test_an_option_that_a_source_would_not_heed_is_refused(
 
 def test_a_split_once_made_stays(small_gaped: Path, tmp_path: Path) -> None:
     first = ingest(small_gaped, out=tmp_path).manifest
-    ids = first.table["image_id"].to_pylist()
-    sides = ["test" if at % 3 == 0 else None for at in range(len(ids))]
+    groups = first.table["group_id"].to_pylist()
+    sides = ["test" if group in sorted(groups)[::3] else None for group in groups]
     column = first.table.schema.get_field_index("split")
     write_manifest(first.table.set_column(column, "split", [sides]), first.metadata, first.path)
     again = ingest(small_gaped, out=tmp_path)
     assert again.manifest.table["split"].to_pylist() == sides
-    assert f"{sides.count('test')} pictures keep the split" in " ".join(each.text for each in again.findings)
+    assert f"{sides.count('test')} images keep the split" in " ".join(each.text for each in again.findings)
 
 
 # --- interrupted

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from affectdata.schema import EDGES, PLAN, REJECTS, RENDERED, SCHEMA_VERSION, manifest_schema, release_schema
+from affectdata.schema import (
+    EDGES,
+    LEDGER,
+    PLAN,
+    REJECTS,
+    RENDERED,
+    SCHEMA_VERSION,
+    manifest_schema,
+    release_schema,
+)
 
 RATING = ["", "_sd", "_n", "_raw", "_min", "_max"]
 MANIFEST = [
@@ -34,7 +43,8 @@ def test_emotions_stand_sorted_behind_the_dominant_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "each", [manifest_schema(["joy"]), REJECTS, EDGES, PLAN, RENDERED, release_schema(manifest_schema())]
+    "each",
+    [manifest_schema(["joy"]), REJECTS, EDGES, LEDGER, PLAN, RENDERED, release_schema(manifest_schema())],
 )
 def test_columns_are_flat_and_unique(each: pa.Schema) -> None:
     assert len(set(each.names)) == len(each.names)

@@ -1,6 +1,7 @@
 """Real pictures first: fill thin bins with pictures of other manifests before copies do.
 
-They go to train only, and none that looks like a picture of the target manifests is taken. On GAPED it moved
+They go to train only, and none that looks like a picture of the target manifests, or like one that any of the
+manifests holds out (val, test), is taken. On GAPED it moved
 the tails when copies did not.
 """
 
@@ -14,28 +15,29 @@ from affectdata.balance.cells import assign_cells, bin_edges
 from affectdata.balance.recipe import Recipe
 from affectdata.balance.solver import solve_bin, target_count
 from affectdata.draws import id_heads, id_keys, id_ranks
-from affectdata.duplicates import assign_groups, codes_of, find_edges
+from affectdata.duplicates import codes_of
 from affectdata.errors import RecipeError
+from affectdata.ledger import HELD, NOTHING, Memory, components_of
 
 _NO_SUBTYPE = "–"
 
 
-def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe) -> pa.Table:
+def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
     """Return the split rows, and in train pictures of `others` where its bins are short of their target.
 
     Inside a bin they are taken as level over the other sources' own categories (`subtype`) as there are
     pictures, and of one category those with the smallest hash. Not taken are pictures without a target or
-    stratum, or outside the bins of either, and those that must stay together with one of `rows`: they look
-    like it, or share a column of `split.groups`. A picture of two sources is taken once.
+    stratum, or outside the bins of either, and those that must stay together with one of `rows`, or with an
+    image that is val or test among `others` or in `memory`: they look like it, or share a group or a column
+    of `split.groups`. A picture of two sources is taken once.
 
     Raises:
         RecipeError: `others` has no such column, or holds a source of `rows`.
     """
     _check_sources(rows, others, recipe)
-    others = _each_once(others.filter(_fits(rows, others, recipe)))
-    together = pa.concat_tables([rows, others], promote_options="default")
+    free = pc.and_(_fits(rows, others, recipe), pa.array(_is_free(rows, others, recipe, memory)))
+    together = pa.concat_tables([rows, _each_once(others.filter(free))], promote_options="default")
     own, rest = together.slice(0, len(rows)), together.slice(len(rows))
-    rest = rest.filter(pc.invert(_belongs_to(own, rest, recipe)))
     cells = assign_cells(pa.concat_tables([own, rest]), recipe)
     train = pc.equal(own["split"], "train").to_numpy()
     counts = np.bincount(cells.bin[: len(own)][train], minlength=len(cells.bin_labels)).tolist()
@@ -57,12 +59,13 @@ def _each_once(others: pa.Table) -> pa.Table:
     return others.take(pa.array(first))
 
 
-def _belongs_to(own: pa.Table, rest: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
-    """Say which rows of `rest` hang together with a row of `own`."""
-    together = pa.concat_tables([own, rest])
-    columns = ["group_id", *(recipe.split.groups if recipe.split != "none" else [])]
-    groups = assign_groups(together, find_edges(together), columns)["group_id"]
-    return pc.is_in(groups.slice(len(own)), groups.slice(0, len(own)).combine_chunks())
+def _is_free(own: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory) -> np.ndarray:
+    """Say which of the others hang together neither with a row of `own` nor with a held-out image."""
+    held = others.filter(pc.is_in(others["split"], pa.array(HELD)))
+    remembered = memory.rows.filter(pc.is_in(memory.rows["split"], pa.array(HELD)))
+    columns = recipe.split.groups if recipe.split != "none" else []
+    code = components_of([others, own, held, remembered], columns, memory.declared)
+    return ~np.isin(code[: len(others)], code[len(others) :])
 
 
 def _check_sources(rows: pa.Table, others: pa.Table, recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ Decisions only, on Arrow tables; a pure function of the manifests' rows and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,12 +22,13 @@ from affectdata.balance.solver import solve_bin, target_count
 from affectdata.balance.weights import row_weights
 from affectdata.draws import copy_seeds, id_heads, id_keys, id_ranks
 from affectdata.duplicates import assign_groups, find_edges
-from affectdata.errors import RecipeError, UsageError
+from affectdata.errors import IntegrityError, RecipeError, UsageError
 from affectdata.folds import assign_folds
+from affectdata.ledger import NOTHING, Kin, Memory, recall, take_over
 from affectdata.manifest import Manifest, query_tables
 from affectdata.plan import BinCount, CellCount, Plan, effective_size, sample_ids
-from affectdata.schema import EDGES, FOLD, PLAN
-from affectdata.split import SPLITS, adopt_splits, assign_splits, drop_conflicts, split_distance
+from affectdata.schema import EDGES, FOLD, LEDGER, PLAN
+from affectdata.split import SPLITS, assign_splits, drop_conflicts, split_distance
 from affectdata.tables import in_one_piece
 
 _TRAIN = SPLITS.index("train")
@@ -46,8 +47,8 @@ def plan_release(
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
 
     The recipe names subtypes by their codes (`resolve_subtypes`). `earlier` is the table of a release whose
-    splits are taken over; `drop_train` leaves out train rows whose group is in val or test too, which is an
-    error otherwise.
+    splits are taken over, as are those in the manifests' ledgers; `drop_train` leaves out train rows whose
+    group is in val or test too, which is an error otherwise.
 
     Raises:
         RecipeError: the recipe does not fit the manifests.
@@ -55,15 +56,18 @@ def plan_release(
     """
     check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_of([*manifests, *others]))
-    rows = split_rows(choose_rows(manifests, recipe), recipe, earlier=earlier, drop_train=drop_train)
+    memory, whole = recall(manifests, earlier), recall([*manifests, *others], earlier)
+    rows = choose_rows(manifests, recipe, whole)
+    rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
+        asked = (*_LOOK, *_asked_by(whole))  # as of the rows
         spare = _without_folds(
-            pa.concat_tables([_read(each, recipe, True) for each in others], promote_options="default")
+            pa.concat_tables([_read(each, recipe, asked) for each in others], promote_options="default")
         )
         if recipe.labels is not None:  # which classes count is for the balanced rows to say
             every = recipe.labels.model_copy(update={"top": None, "min_count": None})
             spare = add_labels(spare, every, check=False)
-        rows = fill_rows(rows, spare, recipe)
+        rows = fill_rows(rows, spare, recipe, whole)
     rows = _with_shared_ids(rows)
     return rows, plan_rows(rows, recipe)
 
@@ -81,14 +85,17 @@ def _with_shared_ids(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.column_names.index("group_id"), "group_id", groups)
 
 
-def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
+def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
     """Return the rows that a recipe is about, sorted by image_id: all, or those that `where` selects.
+
+    They have the columns that images in `memory` are compared by, if there are any.
 
     Raises:
         RecipeError: no row is left, or two manifests hold the same picture.
     """
     several = len(manifests) > 1
-    table = pa.concat_tables([_read(each, recipe, several) for each in manifests], promote_options="default")
+    asked = {*(_LOOK if several or recipe.balance.fill_from else ()), *_asked_by(memory)}
+    table = pa.concat_tables([_read(each, recipe, asked) for each in manifests], promote_options="default")
     if several:  # each knows its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
@@ -106,14 +113,19 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe) -> pa.Table:
     return table
 
 
-def _read(manifest: Manifest, recipe: Recipe, with_looks: bool) -> pa.Table:
+def _asked_by(memory: Memory) -> Iterable[str]:
+    """Return the columns by which rows are compared with remembered images."""
+    return {*_LOOK, *(memory.declared & set(LEDGER.names))} if len(memory.rows) else ()
+
+
+def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:
     """Read the columns that are decided by; all, if a condition may name any, or one is not there."""
     asked = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
     asked -= {LABEL, *LEXICON}
     there = manifest.rows.column_names
     if recipe.where is not None or asked - set(there):
         return manifest.table
-    asked |= {*_ROW, *(_LOOK if with_looks or recipe.balance.fill_from else ())}
+    asked |= {*_ROW, *more}
     if recipe.labels is not None:
         asked |= {"valence", "arousal", "agreement", *(name for name in there if name.startswith("emotion"))}
     return manifest.rows.select([name for name in there if name in asked])
@@ -136,9 +148,9 @@ def _selected(table: pa.Table, condition: str) -> pa.Table:
 
 
 def split_rows(
-    table: pa.Table, recipe: Recipe, *, earlier: pa.Table | None = None, drop_train: bool = False
+    table: pa.Table, recipe: Recipe, *, memory: Memory = NOTHING, drop_train: bool = False
 ) -> pa.Table:
-    """Fill `split`, group-safe and stratified over bin and cell; splits that are there stay.
+    """Fill `split`, group-safe and stratified over bin and cell; splits that are there or remembered stay.
 
     So with `fold`, if the recipe asks for folds; else there is no such column.
     """
@@ -151,8 +163,8 @@ def split_rows(
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
     together = ["group_id", *recipe.split.groups]
     table = assign_groups(table, EDGES.empty_table(), together)
-    if earlier is not None:
-        table = adopt_splits(table, earlier)
+    if len(memory.rows):
+        table = _take_over(table, memory, recipe.split.groups, drop_train)
     if drop_train:
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
@@ -161,6 +173,24 @@ def split_rows(
     if recipe.split.folds is None:
         return _without_folds(table)
     return assign_folds(table, levels, recipe.split.folds, recipe.seed)
+
+
+def _take_over(table: pa.Table, memory: Memory, columns: Sequence[str], drop_train: bool) -> pa.Table:
+    """Take over remembered splits; leave out train rows that hang together with a held-out image, or refuse.
+
+    Raises:
+        IntegrityError: there is such a row, and `drop_train` is not set.
+    """
+    kin = Kin(take_over(table, memory.rows), memory, columns)
+    table = kin.inherit()
+    torn, pair = kin.find_torn()
+    if torn.any() and not drop_train:
+        raise IntegrityError(
+            f"one group is in two splits: {pair}",
+            where="the second is no row of the manifest now; a ledger or --split-from has its split",
+            fix="`balance --on-conflict drop-train` leaves train's out; `split --forget` gives all splits up",
+        )
+    return table.filter(pa.array(~torn)) if torn.any() else table
 
 
 def _without_folds(table: pa.Table) -> pa.Table:

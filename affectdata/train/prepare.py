@@ -16,6 +16,7 @@ from affectdata.balance.recipe import Check, Recipe, parse_recipe
 from affectdata.duplicates import assign_groups
 from affectdata.errors import InputError, RecipeError
 from affectdata.folds import deal_folds
+from affectdata.ledger import recall
 from affectdata.lineage import require_sound
 from affectdata.manifest import Manifest, Pictures
 from affectdata.release import Release
@@ -285,7 +286,8 @@ def _offer(
         sources = sorted(manifest.table["source"].unique().to_pylist())
         balance = recipe.balance.model_copy(update={"fill_from": sources})
         try:
-            filled = fill_rows(own, manifest.table, recipe.model_copy(update={"balance": balance}))
+            spec = recipe.model_copy(update={"balance": balance})
+            filled = fill_rows(own, manifest.table, spec, recall([manifest]))
         except RecipeError as error:
             refused[manifest.path.stem] = error.what
             continue

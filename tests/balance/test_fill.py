@@ -17,6 +17,7 @@ from affectdata.balance.planner import plan_release, split_rows
 from affectdata.balance.recipe import Recipe
 from affectdata.errors import RecipeError
 from affectdata.hashing import perceptual_hashes
+from affectdata.ledger import Memory, splits_of
 from affectdata.plan import Plan
 from affectdata.sources._sample import draw_picture
 from affectdata.tables import table_digest
@@ -119,7 +120,7 @@ def test_the_fill_goes_to_train_and_val_and_test_stay_as_they_were() -> None:
     own = rows_of("gaped", [draw.uniform(0, 20) ** 2 / 20 for _ in range(200)])
     for at in range(0, 60, 3):
         own[at + 1]["group"] = own[at]["key"]
-    others = rows_of("oasis", [draw.uniform(0, 20) for _ in range(300)], "Person", split="test")
+    others = rows_of("oasis", [draw.uniform(0, 20) for _ in range(300)], "Person", split="train")
     recipe = make_fill(split={"val": 0.2, "test": 0.2})
     before = split_rows(make_rows(own), recipe)
     after = fill_rows(before, make_rows(others), recipe)
@@ -132,6 +133,23 @@ def test_the_fill_goes_to_train_and_val_and_test_stay_as_they_were() -> None:
     source_of = dict(zip(rows["image_id"].to_pylist(), rows["source"].to_pylist(), strict=True))
     sides = zip(plan.table["image_id"].to_pylist(), plan.table["split"].to_pylist(), strict=True)
     assert {source_of[image] for image, side in sides if side != "train"} == {"gaped"}
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_what_is_held_out_elsewhere_and_what_belongs_to_it_fills_nothing(side: str) -> None:
+    others = rows_of("oasis", [5.0] * 8, "Person")
+    others[0] |= {"split": side, "valence": None}  # it could not fill, and still holds its group back
+    others[1] |= {"group": others[0]["key"]}
+    others[2] |= {"split": "train"}
+    others[3] |= {"subject_id": "one"}
+    others[4] |= {"pixel_id": "f" * 32}
+    gone = [{"key": "gone", "source": "oasis", "subject_id": "one", "split": side}]
+    gone += [{"key": "copy", "source": "naps", "pixel_id": "f" * 32, "split": side}]
+    gone += [{"key": "trained", "group": others[5]["key"], "split": "train"}]
+    memory = Memory(splits_of(make_rows(gone)))
+    filled = fill_rows(make_rows(own_rows()), make_rows(others), make_fill(), memory)
+    taken = filled.filter(pc.equal(filled["source"], "oasis"))["source_id"].to_pylist()
+    assert sorted(taken) == [f"oasis-Person-{at}" for at in (2, 5, 6, 7)]
 
 
 def test_only_what_train_lacks_is_filled() -> None:
