@@ -125,9 +125,10 @@ def command(
 
     RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
     classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,
-    fails or is undecided; the exit code is 1 if one fails. Other manifests in ./manifests are tried for thin
-    bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five splits;
-    the result is OUT/<release>/finetune/train-check.json.
+    fails or is undecided; the exit code is 1 if one fails. With fewer than 200 scored originals the check is
+    inconclusive at best: it says so, and the exit code is 0. Other manifests in ./manifests are tried for
+    thin bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five
+    splits; the result is OUT/<release>/finetune/train-check.json.
     """
     from affectdata.balance.recipe import Check
     from affectdata.config import parse_model, read_yaml
@@ -142,12 +143,14 @@ def command(
     from affectdata.train.prepare import prepare_check
     from affectdata.train.trials import study_release
     from affectdata.train.tuned import prepare_networks
+    from affectdata.train.words import LEAST_ORIGINALS
     from affectdata.workers import default_workers
 
     if keep_model:
         check_name(keep_model)
     if rules:
-        return print_rules([(rule.name, rule.what) for rule in RULES], Check().model_dump(mode="json"))
+        listed = [(rule.name, rule.what) for rule in RULES]
+        return print_rules(listed, Check().model_dump(mode="json"), LEAST_ORIGINALS)
     _refuse_idle("--study" if study else f"--mode {mode}")
     n_workers = workers or default_workers()
     release = open_release(release_path or newest_release(Path("releases")), parse_roots(roots))
@@ -207,7 +210,7 @@ def command(
         if written:
             say(f"wrote {written}")
     document(checked.document["schema"], {**checked.document, "path": str(path)})
-    return 0 if checked.passed else 1
+    return 1 if checked.failed else 0
 
 
 def _refuse_idle(doing: str) -> None:
