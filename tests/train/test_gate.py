@@ -130,6 +130,7 @@ def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: floa
         ((0.2, 0.3, 0.4), (-0.3, -0.2, -0.1), "pass"),
         ((-0.02, 0.03, 0.08), (-0.3, -0.2, -0.1), "fail"),  # above the shuffled, not above the mean
         ((0.05, 0.2, 0.35), (-0.1, 0.0, 0.1), "fail"),
+        ((0.06, 0.10, 0.14), (-0.06, -0.04, -0.02), "fail"),  # half of the ratings exchanged
         ((-0.2, -0.1, -0.02), (-0.3, -0.2, -0.1), "fail"),
         ((None, None, None), (-0.3, -0.2, -0.1), "fail"),
         ((0.2, 0.3, 0.4), (None, -0.1, None), "pass"),
