@@ -60,7 +60,7 @@ def require_sound(release: Release, with_files: bool = True) -> None:
             "structure: the release breaks what it promises:\n  "
             + "\n  ".join(finding.text for finding in findings),
             where=str(release.path),
-            fix="make it anew with `affectdata balance`",
+            fix="remove the folder and re-run `affectdata balance`",
         )
 
 

@@ -148,6 +148,27 @@ def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
 
 
+def chance(true: np.ndarray) -> float:
+    """Return what guessing scores: 1 / number of labels that occur in `true`.
+
+    It is the balanced accuracy of every prediction that does not depend on the row.
+
+    >>> chance(np.array(["a", "a", "b"]))
+    0.5
+    """
+    return 1 / len(np.unique(true))
+
+
+def most_frequent(labels: np.ndarray) -> str:
+    """Return the label that occurs most often; of several, the first by name.
+
+    >>> most_frequent(np.array(["b", "a", "b", "a", "c"]))
+    'a'
+    """
+    words, counts = np.unique(labels, return_counts=True)
+    return str(words[np.argmax(counts)])
+
+
 def calibration_error(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], n_bins: int = 10
 ) -> float:

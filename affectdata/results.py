@@ -133,12 +133,17 @@ class CheckResult:
     maps: list[Path] = field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:
-        return f"<CheckResult {self.document['release']['name']}: {'passed' if self.passed else 'FAILED'}>"
+        return f"<CheckResult {self.document['release']['name']}: {self.outcome}>"
+
+    @property
+    def outcome(self) -> str:
+        """`passed`, `failed` (a rule fails), or `inconclusive` (none fails, on too few images)."""
+        return str(self.document["verdict"]["outcome"])
 
     @property
     def passed(self) -> bool:
-        """Whether no rule fails."""
-        return bool(self.document["verdict"]["passed"])
+        """Whether no rule fails, and there are images enough to say so."""
+        return self.outcome == "passed"
 
     @property
     def sentences(self) -> list[str]:

@@ -226,6 +226,7 @@ class Check(StrictModel):
     }  # cuts the target into negative, neutral, positive
     undecided: Literal["pass", "fail"] = "pass"
     min_r2: float = 0.0
+    min_r2_low: Annotated[float, Field(ge=0, lt=1)] = 0.1  # below the interval of R²: a model that learns
     not_worse: NotWorse = NotWorse()
     min_sd_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
     max_r2: Annotated[float, Field(gt=0)] = 0.65

@@ -10,6 +10,7 @@ from affectdata.cli._output import document, say, say_table, settings
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
+_WORDS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
     "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
     "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
@@ -18,10 +19,11 @@ _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
-def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any]) -> int:
+def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_originals: int) -> int:
     """Print name and words of every rule, and the defaults of their bounds; return the exit code."""
     say_table(["rule", "passes where"], rules)
     say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
+    say(f"On fewer than {least_originals} originals a check without a fail is inconclusive (exit code 0).")
     say("check: " + json.dumps(defaults).replace('"', ""))
     listed = [{"name": name, "what": what} for name, what in rules]
     document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
@@ -43,8 +45,7 @@ def print_check(result: dict[str, Any]) -> None:
         say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
     outcomes = [rule["outcome"] for rule in verdict["gate"]]
     counts = [f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes]
-    word = "passed" if verdict["passed"] else "FAILED"
-    say(f"  the check {word}: of {len(outcomes)} rules {', '.join(counts)}")
+    say(f"  the check {_WORDS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
     for scored_on, n in result["bins"]["n"].items():
         if n is not None:
             splits = f"{said['n_splits']} " if scored_on == "crossfit" else ""

@@ -58,7 +58,7 @@ def _rows_of_each(release: pa.Table, originals: pa.Table) -> np.ndarray:
     counts: Counter[str] = Counter()
     for image_id, weight in zip(release["image_id"].to_pylist(), release["weight"].to_pylist(), strict=True):
         counts[image_id] += weight
-    # A learner takes no weight of 0; a row of this weight has no say.
+    # A learner takes no weight of 0; a row of this weight has no effect.
     return np.array([counts[each] or 1e-9 for each in originals["image_id"].to_pylist()], float)
 
 

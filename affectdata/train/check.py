@@ -21,7 +21,7 @@ from affectdata.tables import write_json, write_table
 from affectdata.train.advice import advise
 from affectdata.train.document import Results, describe
 from affectdata.train.evaluate import Learner, TellSplit, Told, find_classes
-from affectdata.train.gate import judge_all, passes_gate
+from affectdata.train.gate import find_outcome, judge_all
 from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.pictures import Progress
 from affectdata.train.prepare import Prepared, Split
@@ -40,8 +40,13 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        """Whether no rule of the gate fails."""
+        """Whether no rule of the gate fails, and there are images enough to say so."""
         return bool(self.document["verdict"]["passed"])
+
+    @property
+    def failed(self) -> bool:
+        """Whether a rule of the gate fails."""
+        return bool(self.document["verdict"]["outcome"] == "failed")
 
     def write(self, folder: Path) -> Path:
         """Write both to `folder/<release>/`, of networks to `finetune/` in it; return the document's path."""
@@ -67,8 +72,10 @@ def run_check(
     results = _train(prepared, learner or FrozenHeads(recipe.seed), workers, progress)
     document = without_nan(describe(results))
     gate = judge_all(document, recipe.check)
+    outcome = find_outcome(document, gate, recipe.check)
     document["verdict"] = {
-        "passed": passes_gate(gate, recipe.check),
+        "outcome": outcome,
+        "passed": outcome == "passed",
         "gate": gate,
         "sentences": say_all(document, recipe),
         "advice": advise(document, prepared.release.info),

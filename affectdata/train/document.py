@@ -1,6 +1,6 @@
 """The document of a check: what was trained, scored and compared, as plain data.
 
-    schema           affectdata/train-check/2
+    schema           affectdata/train-check/3
     release          id, name, recipe, target
     settings         backbone, weights, backbone_key, device, seed, n_splits; mode: frozen (with the grids of
                      the heads) or finetune (with steps, head_steps, size_px and the rest of `task.Settings`)
@@ -20,28 +20,37 @@
           r2 mse rmse mae macro_mae tail_mae ccc pearson_r sd_ratio r_within r2_within
                      each {mean: over splits, low, high: 95 % interval corrected for shared training
                      pictures, splits: [per split], pooled: over every original once}
-          mae_per_bin, mae_per_subtype, per_source, mean_collapse
+          mae_per_bin, mae_per_subtype: over every original once
+          per_source, mean_collapse: of means over the splits
         chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid; networks: none
       classifier.<classes>.<scoring>   (release; every arm where the target is no number)
                      <classes>: `<target>_class` (check.classes of the recipe) and (frozen) `subtype`
         labels, n    the classes, and how many originals each has
-        interval     of the measures below, image and regressor's output together (or image alone)
+        interval     mean, low, high of the first three measures below, image and regressor's output
+                     together (or image alone)
         both, image, regressor, majority
-                     accuracy, balanced_accuracy, macro_f1, calibration_error, confusion (rows: true; also
-                     normalised) of the classifier on features and regressor's output; on features alone; of
-                     the regressor's output, cut; of the most frequent class. `chance`: that of guessing.
+                     accuracy, balanced_accuracy, macro_f1, accuracy_per_source (means over the splits),
+                     calibration_error, confusion (rows: true; also normalised; over every original once) of
+                     the classifier on features and regressor's output; on features alone; of the
+                     regressor's output, cut; of the class that most originals of a split have (every
+                     measure over every scored original once).
+        chance       of guessing: 1 / number of classes that occur among the scored originals
     comparison       "<arm> - <arm>": per measure mean, low, high of the difference
     on_edge          arms of which the choice lies on the edge of its grid in over a quarter of the splits
     cascade          what the regressor's output adds to the classifier, second stage's R²
-    leak, shift, effects, affect_of_look, probe, copies_and_target   see `leak` and `shift`
+    leak, shift, effects, affect_of_look, probe, copies_and_target   see `leak` and `shift`; `leak.shuffled`:
+                     R² (words: balanced accuracy) of the originals' arm, trained on shuffled labels
     ceiling          R² that the raters' own noise leaves room for, where SD and N are known
     subgroups        errors per age group, gender, ethnicity of the release's model, with the gap;
-                     `estimated`: the sources in which a machine filled that column in
+                     (over every original once); `estimated`: the sources in which a machine filled that
+                     column in; `too_few`: groups that are too small for a figure, with their sizes
     regrouped        R² of the originals with groups that the recipe did not declare
     not_offered      manifests that could not be tried for the thin bins, and why
     curves           of networks: [{scoring, split, arm, model, points: [{step, phase, loss}]}]; model: a
                      head, or `<classes>.<input>`
-    verdict          passed, gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
+    verdict          outcome: passed, failed (exit code 1) or inconclusive (exit code 0; fewer than 200 scored
+                     originals, and no rule fails); passed: whether the outcome is passed;
+                     gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
 
 A measure that is not defined (a bin without pictures, R² of one picture) is null.
 """
@@ -77,7 +86,7 @@ from affectdata.train.scores import (
 )
 from affectdata.train.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 
-SCHEMA = "affectdata/train-check/2"
+SCHEMA = "affectdata/train-check/3"
 _VERSIONS = ("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "torch", "torchvision")
 _PAIRS = (
     *((RELEASE, other) for other in (ORIGINALS, EVEN, STRETCHED, DUPLICATES, WEIGHTS)),
@@ -195,9 +204,7 @@ def _arm(results: Results, arm: str) -> dict[str, Any]:
         }
     if said.labels:
         found["classifier"] = {
-            classes.name: results.each(
-                arm, partial(_score_classes, arm=arm, classes=classes, first=classes is results.classes[0])
-            )
+            classes.name: results.each(arm, partial(score_classes, arm=arm, classes=classes))
             for classes in results.classes
         }
     return found
@@ -205,17 +212,6 @@ def _arm(results: Results, arm: str) -> dict[str, Any]:
 
 def _chosen(scoring: Scoring, arm: str, head: str) -> list[dict[str, Any] | None]:
     return [each.arms[arm].chosen.get(head) for each in scoring.told]
-
-
-def _score_classes(scoring: Scoring, arm: str, classes: Classes, first: bool) -> dict[str, Any]:
-    found = score_classes(scoring, arm, classes)
-    if first:  # only the target's own classes are told apart in all splits
-        name = "both" if "both" in found else "image"
-        found["interval"] = {
-            measure: scoring.interval(scoring.label_figure(measure, arm, classes, name))
-            for measure in LABEL_MEASURES
-        }
-    return found
 
 
 def _curves(results: Results) -> Iterator[dict[str, Any]]:
@@ -309,5 +305,5 @@ def _subgroups(results: Results) -> dict[str, Any]:
     return {
         column: {**each, "estimated": estimated_in(info, column)}
         for column, each in found.items()
-        if each["groups"]
+        if each["groups"] or each["too_few"]
     }

@@ -6,8 +6,9 @@ is a `Learner`: heads on frozen features (`frozen`), or networks (`tuned`).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,8 +33,8 @@ class Learner(Protocol):
     What it fits says `predict(rows)`, if it is a regressor, or `shares(rows, outputs)` of its `labels`, given
     what a regressor says of the rows; `report()`, the settings that it chose; and `curve`, points of its
     training. `out_of_fold` says of every training row what a regressor like this one does that has not seen
-    it; `on_features` gives the head on frozen features that a leak is looked for with. One that `is_costly`
-    tells apart the first of the classes only, and takes one split after the other.
+    it; `on_features` gives the head on frozen features (of `labels`, if given) that a leak is looked for
+    with. One that `is_costly` tells apart the first of the classes only, and takes one split after the other.
     """
 
     @property
@@ -51,7 +52,7 @@ class Learner(Protocol):
 
     def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Any: ...
 
-    def on_features(self, regressor: Any, train: Rows) -> Fitted: ...
+    def on_features(self, fitted: Any, train: Rows, labels: np.ndarray | None) -> Fitted: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -117,7 +118,7 @@ class Told:
     """What all arms say of one split, and two canaries: a nearest neighbour, and labels that were shuffled.
 
     `nearest` has the target (its class, where it is no number) of each test picture's most similar training
-    original; `shuffled` the true and the predicted values of a training on shuffled labels.
+    original; `shuffled` the true and the predicted values (words) of a training on shuffled labels.
     """
 
     arms: dict[str, Predicted]
@@ -138,20 +139,34 @@ class TellSplit:
         fits: dict[Any, Any] = {}
         for name, train in split.arms.items():
             arms[name] = self._arm(name, train, split, fits)
-        originals, shuffled = split.arms[ORIGINALS], None
-        truth = originals.y if self.numeric else self.classes[0].of(originals)
+        originals, test = split.arms[ORIGINALS], split.test
+        truth, wanted = (rows.y if self.numeric else self.classes[0].of(rows) for rows in (originals, test))
         if self.numeric:
-            arms |= _untrained(originals, split.test, arms)
-            regressor = self._regressor(originals, REGRESSOR, fits)
-            head = self.learner.on_features(regressor, originals)
-            shuffled = _shuffled(head, originals, split.test, self.learner.seed)
-        return Told(arms, truth[most_similar(split.test.x, originals.x)[0]], shuffled)
+            arms |= _untrained(originals, test, arms)
+        shuffled = None
+        if len(np.unique(truth)) > 1 or self.numeric:
+            head = self._on_features(originals, truth, fits)
+            shuffled = _shuffled(head, originals, test, (truth, wanted), self.learner.seed)
+        return Told(arms, truth[most_similar(test.x, originals.x)[0]], shuffled)
+
+    def _on_features(self, originals: Rows, truth: np.ndarray, fits: dict[Any, Any]) -> Fitted:
+        """Return the head on frozen features that the originals' arm has, or one like it."""
+        if self.numeric:
+            return self.learner.on_features(self._regressor(originals, REGRESSOR, fits), originals, None)
+        return self.learner.on_features(self._classifier(originals, truth, fits), originals, truth)
 
     def _regressor(self, train: Rows, head: str, fits: dict[Any, Any]) -> Any:
         """Fit a regressor, but not again where another arm has the same rows and weights."""
         key = head, train.at.tobytes(), train.weight.tobytes()
         if key not in fits:
             fits[key] = self.learner.fit_regressor(train, head)
+        return fits[key]
+
+    def _classifier(self, train: Rows, labels: np.ndarray, fits: dict[Any, Any]) -> Any:
+        """Fit a classifier of the image alone, but not again on the same rows, weights and labels."""
+        key = labels.tobytes(), train.at.tobytes(), train.weight.tobytes()
+        if key not in fits:
+            fits[key] = self.learner.fit_classifier(train, labels, None)
         return fits[key]
 
     def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> Predicted:
@@ -167,12 +182,14 @@ class TellSplit:
                 out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
         # Where the target is a number, classes are for the cascade, and that is the release's.
         if name == RELEASE or not self.numeric:
-            self._classify(train, split.test, regressor, out)
+            self._classify(train, split, regressor, out, fits)
         return out
 
-    def _classify(self, train: Rows, test: Rows, regressor: Any, out: Predicted) -> None:
+    def _classify(
+        self, train: Rows, split: Split, regressor: Any, out: Predicted, fits: dict[Any, Any]
+    ) -> None:
         """Predict classes from the picture, and from the picture and what the regressor says of it."""
-        outputs = None
+        outputs, test = None, split.test
         if regressor:
             outputs = self.learner.out_of_fold(regressor, train), out.values[REGRESSOR]
             out.second_stage = outputs[0]
@@ -180,22 +197,34 @@ class TellSplit:
             # Pictures that fill bins from another source have categories of their own, which are not scored.
             known = np.isin(classes.of(train), classes.labels)
             rows, labels = train.take(known), classes.of(train)[known]
-            words, counts = np.unique(labels, return_counts=True)
-            found = {"majority": np.full(len(test), words[np.argmax(counts)])}
+            found = {"majority": np.full(len(test), _majority(classes, split))}
             if outputs and classes.thresholds:
                 found["regressor"] = classes.cut(outputs[1])
             out.labels[classes.name], out.probabilities[classes.name] = found, {}
             both = {"both": (outputs[0][known], outputs[1])} if outputs else {}
             for name, (seen, new) in {"image": (None, None), **both}.items():
-                if len(words) == 1:
-                    found[name] = found["majority"]
+                if len(np.unique(labels)) == 1:
+                    found[name] = np.full(len(test), labels[0])
                     continue
-                fitted = self.learner.fit_classifier(rows, labels, seen)
+                if seen is None:
+                    fitted = self._classifier(rows, labels, fits)
+                else:
+                    fitted = self.learner.fit_classifier(rows, labels, seen)
                 shares = fitted.shares(test, new)
                 found[name] = fitted.labels[shares.argmax(1)]
                 out.probabilities[classes.name][name] = _in_order(shares, fitted.labels, classes.labels)
                 key = f"{classes.name}.{name}"
                 out.chosen[key], out.curves[key] = fitted.report(), fitted.curve
+
+
+def _majority(classes: Classes, split: Split) -> str:
+    """Return the class that most originals of a split have, on both of its sides.
+
+    Chosen on the train side alone, of two classes of nearly equal size it is the one that the test side has
+    fewer of: a baseline below the share of either, which flatters the model.
+    """
+    sides = (classes.of(rows) for rows in (split.arms[ORIGINALS], split.test))
+    return metrics.most_frequent(np.concatenate(list(sides)))
 
 
 def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -231,12 +260,20 @@ def cosines(x: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(a @ b.T)
 
 
-def _shuffled(fitted: Fitted, train: Rows, test: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle the labels over all pictures of a split, fit, and predict: true (shuffled) and predicted."""
-    rng = np.random.default_rng(seed + _SHUFFLE)
+def _shuffled(
+    fitted: Fitted, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle the labels over all pictures of a split, fit, and predict: true (shuffled) and predicted.
+
+    Every split has a shuffle of its own, so that an interval over splits holds the luck of shuffling.
+    """
+    rng = np.random.default_rng([seed + _SHUFFLE, zlib.crc32("".join(test.image_id.tolist()).encode())])
     pictures, at = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
-    y = np.empty(len(pictures))
-    y[at] = np.concatenate([train.y, test.y])
-    y = rng.permutation(y)[at]
-    model = refit(fitted, replace(train, y=y[: len(train)]))
-    return y[len(train) :], np.asarray(model.predict(test.x))
+    every = np.concatenate(targets)
+    of_picture = np.empty(len(pictures), every.dtype)
+    of_picture[at] = every
+    shuffled = rng.permutation(of_picture)[at]
+    own, other = shuffled[: len(train)], shuffled[len(train) :]
+    if len(np.unique(own)) == 1:  # by luck; there is nothing to fit
+        return other, np.full(len(test), own[0])
+    return other, np.asarray(refit(fitted, train, own).predict(test.x))

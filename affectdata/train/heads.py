@@ -113,9 +113,10 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
     return Fitted(pipeline.fit(rows.x, rows.y, **_weights(rows.weight)), chosen, on_edge)
 
 
-def refit(fitted: Fitted, rows: Rows) -> Any:
-    """Fit the same pipeline with the same settings on other rows, and return it."""
-    return clone(fitted.model).fit(rows.x, rows.y, **_weights(rows.weight))
+def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
+    """Fit the same pipeline with the same settings on other rows or targets [default: `y`], and return it."""
+    wanted = rows.y if targets is None else targets
+    return clone(fitted.model).fit(rows.x, wanted, **_weights(rows.weight))
 
 
 def _choose(
@@ -320,8 +321,8 @@ class FrozenHeads:
     def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Fitted:
         return fit_classifier(train, labels, outputs, self.seed)
 
-    def on_features(self, regressor: Fitted, train: Rows) -> Fitted:
-        return regressor
+    def on_features(self, fitted: Fitted, train: Rows, labels: np.ndarray | None) -> Fitted:
+        return fitted
 
     def describe(self) -> dict[str, Any]:
         return {"mode": "frozen", "grids": GRIDS}

@@ -48,14 +48,14 @@ def describe_leak(
 ) -> dict[str, Any]:
     """Return the pairs that look alike, the nearest neighbour's score, and that of shuffled labels.
 
-    `classes` are those of a target that is no number: the score is then how far balanced accuracy is above
-    chance, 0–1, in place of R².
+    `classes` are those of a target that is no number. In place of R², the nearest neighbour's score is then
+    how far balanced accuracy is above chance, 0–1, and that of shuffled labels is balanced accuracy.
     """
     return {
         "looks": _alike_by_hash(scoring, originals),
         "features": _alike_by_features(scoring, originals, max_cosine),
         "nearest": scoring.interval(_nearest_figure(scoring, classes)),
-        "shuffled": scoring.interval(_shuffled_figure(scoring)) if classes is None else None,
+        "shuffled": scoring.interval(_shuffled_figure(scoring, classes)),
     }
 
 
@@ -72,16 +72,21 @@ def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Any:
 
 def above_chance(true: np.ndarray, predicted: np.ndarray) -> float:
     """Return balanced accuracy as a share of the way from chance to 1."""
-    chance = 1 / len(np.unique(true))
+    chance = metrics.chance(true)
     return (
         (metrics.balanced_accuracy(true, predicted) - chance) / (1 - chance) if chance < 1 else float("nan")
     )
 
 
-def _shuffled_figure(scoring: Scoring) -> Any:
+def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Any:
+    measure = metrics.r2 if classes is None else metrics.balanced_accuracy
+
     def of(at: int, rows: np.ndarray) -> float:
-        found = scoring.told[at].shuffled
-        return metrics.r2(found[0][rows], found[1][rows]) if found else float("nan")
+        found, source = scoring.told[at].shuffled, scoring.splits[at].test.source[rows]
+        if found is None:
+            return float("nan")
+        true, predicted = (each[rows] for each in found)
+        return by_source(source, lambda part: measure(true[part], predicted[part]))
 
     return of
 

@@ -7,13 +7,13 @@ pooled over sources, a model that only tells the sources apart would score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from affectdata import metrics
-from affectdata.train.arms import ORIGINALS
+from affectdata.train.arms import ORIGINALS, RELEASE
 from affectdata.train.compare import Interval, bootstrap_interval, corrected_interval
 from affectdata.train.evaluate import Classes, Told
 from affectdata.train.prepare import Split
@@ -67,14 +67,26 @@ class Scoring:
 
     def label_figure(self, measure: str, arm: str, classes: Classes, name: str) -> Figure:
         """Return the figure of a measure of one arm's labels."""
-        take = getattr(metrics, measure)
 
         def of(at: int, rows: np.ndarray) -> float:
             test = self.splits[at].test.take(rows)
-            true, said = classes.of(test), self.told[at].arms[arm].labels[classes.name][name][rows]
-            return by_source(test.source, lambda part: take(true[part], said[part]))
+            said = self.told[at].arms[arm].labels[classes.name][name][rows]
+            return label_measure(measure, test.source, classes.of(test), said)
 
         return of
+
+    def mean(self, figure: Figure, source: str | None = None) -> float:
+        """Return the mean of a figure over the splits, of all originals or of those of one source."""
+        of = [np.arange(len(each.test)) for each in self.splits]
+        if source is not None:
+            of = [np.flatnonzero(each.test.source == source) for each in self.splits]
+        known = [value for at, rows in enumerate(of) if len(rows) and np.isfinite(value := figure(at, rows))]
+        return float(np.mean(known)) if known else float("nan")
+
+    def telling(self, classes: Classes) -> Scoring:
+        """Return the scoring of those splits in which some classes are told apart (all, or the first)."""
+        n = sum(classes.name in each.arms[RELEASE].labels for each in self.told)
+        return replace(self, splits=self.splits[:n], told=self.told[:n])
 
     def has(self, arm: str) -> bool:
         """Whether every split has an arm."""
@@ -121,10 +133,17 @@ def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> flo
     return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
 
 
+def label_measure(name: str, source: np.ndarray, true: np.ndarray, said: np.ndarray) -> float:
+    """Return a measure of labels, averaged over the sources."""
+    take = getattr(metrics, name)
+    return by_source(source, lambda part: take(true[part], said[part]))
+
+
 def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
     """Return every measure of one arm's values, errors per bin and per subtype, and what there is per source.
 
-    Each measure is {mean, low, high, splits: [per split], pooled: over every original once}.
+    Each measure is {mean, low, high, splits: [per split], pooled: over every original once}. Errors per bin
+    and subtype are over every original once, figures per source means over the splits.
     """
     test, said = scoring.tests(), scoring.values(arm, head)
     found: dict[str, Any] = {}
@@ -136,13 +155,23 @@ def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
         found[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, said)}
     n_bins = len(scoring.edges) - 1
     per_bin = metrics.mae_by(metrics.bin_codes(test.y, scoring.edges), n_bins, test.y, said)
-    per_subtype, per_source = _per(test.part, test.y, said, ("mae",)), ("r2", "ccc", "mae", "sd_ratio")
+    per_subtype = _per(test.part, test.y, said, ("mae",))
+    figures = {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
     return {
         **found,
-        "mean_collapse": bool(found["sd_ratio"]["pooled"] < scoring.min_sd_ratio),
+        "mean_collapse": bool(found["sd_ratio"]["mean"] < scoring.min_sd_ratio),
         "mae_per_bin": per_bin.tolist(),
         "mae_per_subtype": {name: each["mae"] for name, each in per_subtype.items() if name},
-        "per_source": _per(test.source, test.y, said, per_source),
+        "per_source": _per_source(scoring, figures),
+    }
+
+
+def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Return by source how many originals are scored, and each figure's mean over the splits."""
+    sources, counts = np.unique(scoring.tests().source, return_counts=True)
+    return {
+        source: {"n": n, **{name: scoring.mean(figure, source) for name, figure in figures.items()}}
+        for source, n in zip(sources.tolist(), counts.tolist(), strict=True)
     }
 
 
@@ -157,7 +186,12 @@ def _per(words: np.ndarray, true: np.ndarray, said: np.ndarray, names: Sequence[
 
 
 def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
-    """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance."""
+    """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance.
+
+    Measures are means over the splits, with the `interval` of the best informed input; those of the majority,
+    and chance, are over every original once.
+    """
+    scoring = scoring.telling(classes)
     true, source = classes.of(scoring.tests()), scoring.tests().source
     found: dict[str, Any] = {
         "labels": classes.labels,
@@ -165,10 +199,14 @@ def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any
     }
     for name in scoring.told[0].arms[arm].labels[classes.name]:
         said = scoring.labels(arm, classes.name, name)
+        figures = {measure: scoring.label_figure(measure, arm, classes, name) for measure in LABEL_MEASURES}
+        measured = {measure: scoring.mean(figure) for measure, figure in figures.items()}
+        if name == "majority":
+            measured = {measure: label_measure(measure, source, true, said) for measure in LABEL_MEASURES}
+        per_source = _per_source(scoring, {"accuracy": figures["accuracy"]})
         counts = metrics.confusion(true, said, classes.labels)
-        per_source = _per(source, true, said, ("accuracy",))
         found[name] = {
-            **{measure: getattr(metrics, measure)(true, said) for measure in LABEL_MEASURES},
+            **measured,
             "accuracy_per_source": {one: each["accuracy"] for one, each in per_source.items()},
             "confusion": counts.tolist(),
         }
@@ -176,14 +214,19 @@ def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any
         if certain is not None:
             found[name]["calibration_error"] = metrics.calibration_error(true, certain, classes.labels)
         found[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
-    even = 1 / len(classes.labels)
+    best = "both" if "both" in found else "image"
+    found["interval"] = {
+        measure: scoring.interval(scoring.label_figure(measure, arm, classes, best))
+        for measure in LABEL_MEASURES
+    }
+    even = by_source(source, lambda part: metrics.chance(true[part]))
     return {**found, "chance": {"accuracy": even, "balanced_accuracy": even}}
 
 
 def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     """Return the error (numbers) or the accuracy (words) per value of a column, and the gap between them.
 
-    Values of fewer than `LEAST_SUBGROUP` pictures are left out, and counted.
+    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` names them with their sizes.
     """
     measure = "mae" if predicted.dtype.kind == "f" else "accuracy"
     every = _per(values, true, predicted, (measure,))
@@ -194,7 +237,8 @@ def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray)
             each["bias"] = float(np.mean((predicted - true)[values == name]))
     figures = [each[measure] for each in groups.values()]
     gap = max(figures) - min(figures) if figures else None
-    return {"measure": measure, "groups": groups, "gap": gap, "too_few": len(every) - len(groups)}
+    too_few = {name: each["n"] for name, each in every.items() if name not in groups}
+    return {"measure": measure, "groups": groups, "gap": gap, "too_few": too_few}
 
 
 def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:

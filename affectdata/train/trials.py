@@ -2,7 +2,8 @@
 
 Each is scored on the originals of val, by which a study names its best, and of test, by which it does not.
 Numbers: r2, ccc, mae, macro_mae, sd_ratio. Words: accuracy, balanced_accuracy, macro_f1, and the gap in
-accuracy between age groups, genders and ethnicities, where two of them have 30 pictures.
+accuracy between age groups, genders and ethnicities, where two of them have 30 images; smaller ones are named
+when a run is scored.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from affectdata.train.study import TEST, VAL, Scores, Study, Trial, load_study, 
 from affectdata.train.task import Examples, Settings
 from affectdata.train.tuned import RUNS, choose_settings
 from affectdata.train.weights import state_hash
+from affectdata.train.words import few_of_groups
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")
@@ -120,7 +122,9 @@ class _Trials:
         )
         shutil.rmtree(runs)  # its scores are what is kept
         scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
-        return {name: self._score(rows, fitted.predict(pictures, rows.at)) for name, rows in scored.items()}
+        return {
+            name: self._score(name, rows, fitted.predict(pictures, rows.at)) for name, rows in scored.items()
+        }
 
     def _decided_by(self, trial: Trial) -> list[Any]:
         """Check the settings of a run; return what decides its scores beside them and the release."""
@@ -156,7 +160,7 @@ class _Trials:
     def _examples(self, rows: Rows) -> Examples:
         return Examples(rows.at, rows.y if self._numeric else rows.stratum, rows.weight)
 
-    def _score(self, rows: Rows, said: np.ndarray) -> dict[str, float]:
+    def _score(self, split: str, rows: Rows, said: np.ndarray) -> dict[str, float]:
         if self._numeric:
             found = {name: getattr(metrics, name)(rows.y, said[:, 0]) for name in _MEASURES}
             return {**found, "macro_mae": metrics.macro_mae(rows.y, said[:, 0], self.originals.edges or [])}
@@ -169,4 +173,6 @@ class _Trials:
             groups = score_subgroups(self.originals.column(column)[place], true, predicted)
             if len(groups["groups"]) > 1:
                 found[f"{column}_gap"] = groups["gap"]
+            if few := few_of_groups(groups["too_few"]):
+                self.say(f"{split}, by {column.replace('_', ' ')}: {few}")
         return found

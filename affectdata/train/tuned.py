@@ -24,7 +24,7 @@ from affectdata.train.checkpoints import run_key
 from affectdata.train.evaluate import Curve
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
-from affectdata.train.heads import fit_regressor, predict_out_of_fold
+from affectdata.train.heads import fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.networks import Network, build_network
 from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.prepare import Prepared
@@ -145,8 +145,10 @@ class TunedNetworks:
         settings = replace(self.settings, loss=loss)
         return Trained(network, self.pictures, examples, settings, self.folder, self.say, labels)
 
-    def on_features(self, regressor: Trained, train: Rows) -> FittedHead:
-        return fit_regressor(train, "svr", self.seed)
+    def on_features(self, fitted: Trained, train: Rows, labels: np.ndarray | None) -> FittedHead:
+        if labels is None:
+            return fit_regressor(train, "svr", self.seed)
+        return fit_classifier(train, labels, None, self.seed)
 
     def describe(self) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self.settings).items() if name != "loss"}

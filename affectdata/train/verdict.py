@@ -11,6 +11,8 @@ from affectdata.train.words import (
     NAMES,
     Document,
     change_text,
+    few_of_groups,
+    few_originals,
     interval_text,
     number,
     scored_on,
@@ -60,14 +62,14 @@ def _say_subtype(document: Document) -> Iterator[str]:
     found, told = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
     if found is None or told is None:
         return
-    target, r2 = document["release"]["target"], found["r2"]["pooled"]
+    target, r2 = document["release"]["target"], found["r2"]["mean"]
     if len(told["mae_per_subtype"]) < 2:
         yield f"There are no subtypes to tell {target} from."
         return
-    within, baseline = found["r_within"]["pooled"], told["r2"]["pooled"]
+    within, baseline = found["r_within"]["mean"], told["r2"]["mean"]
     figures = (
         f"knowing the subtype and nothing else gives R² {number(baseline)}; "
-        f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['pooled'])})"
+        f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['mean'])})"
     )
     if r2 is None or r2 <= 0:
         words = f"knows neither {target} nor the subtype"
@@ -99,7 +101,7 @@ def _say_collapse(document: Document) -> Iterator[str]:
                 yield (
                     f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm says "
                     "about the same to every picture (its spread is "
-                    f"{number(found['sd_ratio']['pooled'])} of the true one; {least:g} is the least)."
+                    f"{number(found['sd_ratio']['mean'])} of the true one; {least:g} is the least)."
                 )
 
 
@@ -141,28 +143,32 @@ def _say_classes(document: Document) -> Iterator[str]:
         if len(there) < 2:
             yield f"{name}: every picture scored is {there[0]!r}; there is nothing to tell apart."
             continue
-        best = found.get("both", found["image"])
+        best = found["interval"]
         words = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
         others = ", ".join(
             f"{words[key]} {found[key]['balanced_accuracy']:.3f}" for key in words if key in found
         )
         yield (
             f"Classifier, {len(there)} classes of {name}: balanced accuracy "
-            f"{best['balanced_accuracy']:.3f}, accuracy {best['accuracy']:.3f} "
+            f"{interval_text(best['balanced_accuracy'])}, accuracy {interval_text(best['accuracy'])} "
             f"({others}; always the most frequent: accuracy {found['majority']['accuracy']:.3f})."
         )
 
 
 def _say_subgroups(document: Document) -> Iterator[str]:
     for column, found in document["subgroups"].items():
-        if found["gap"] is None or len(found["groups"]) < 2:
+        few, by = few_of_groups(found["too_few"]), column.replace("_", " ")
+        if len(found["groups"]) < 2:
+            if few:
+                yield f"By {by}, there are no two groups to compare; {few}."
             continue
         measure = found["measure"]
         (low, first), *_, (high, last) = sorted(found["groups"].items(), key=lambda item: item[1][measure])
         yield (
-            f"By {column.replace('_', ' ')}, {NAMES[measure]} goes from {number(first[measure])} "
+            f"By {by}, {NAMES[measure]} goes from {number(first[measure])} "
             f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}."
+            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}"
+            f"{f'; {few}' if few else ''}."
         )
 
 
@@ -171,6 +177,9 @@ def _say_estimated(sources: list[str]) -> str:
 
 
 def _say_caveats(document: Document) -> Iterator[str]:
+    few = few_originals(document)
+    if few:
+        yield f"Whether a model can learn from this release is {few}."
     if document["on_edge"]:
         yield (
             f"The best setting of {', '.join(document['on_edge'])} lies on the edge of its grid: a better "

@@ -21,6 +21,7 @@ ARM_NAMES = {
     "even": "as many copies spread evenly",
     "stretched": "the originals' predictions stretched",
 }
+LEAST_ORIGINALS = 200  # scored originals, below which a check is inconclusive
 _LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae")
 
 
@@ -35,6 +36,25 @@ def surely(measure: str, found: Document) -> int:
 def scored_on(document: Document) -> str:
     """Return the scoring that the rules look at: cross-fitted where there is that."""
     return "heldout" if document["crossfit_missing"] else "crossfit"
+
+
+def n_scored(document: Document) -> int:
+    """Return how many originals are scored."""
+    return int(sum(document["bins"]["n"][scored_on(document)]))
+
+
+def few_originals(document: Document) -> str | None:
+    """Say why a check is inconclusive; None where there are images enough."""
+    n = n_scored(document)
+    if n >= LEAST_ORIGINALS:
+        return None
+    return f"inconclusive: too few images ({n} originals scored, at least {LEAST_ORIGINALS} needed)"
+
+
+def few_of_groups(too_few: Document) -> str | None:
+    """Name the subgroups that are too small for a figure, with their sizes; None without any."""
+    named = ", ".join(f"{name} (n = {n})" for name, n in too_few.items())
+    return f"too few to report: {named}" if named else None
 
 
 def scores(document: Document, arm: str, head: str = "regressor") -> Document | None:

@@ -237,6 +237,45 @@ def test_a_target_of_words_has_a_classifier_only(
     assert rules["training.score.above_chance"]["bound"] == pytest.approx(1 / 6)
     assert rules["leak.nearest"]["outcome"] == "pass"
     assert "training.not_worse.even.balanced_accuracy" in rules
+    assert {"learns.above_shuffled", "learns.above_shuffled.release"} <= set(rules)
+    assert_one_value(document, "subtype")
+
+
+@pytest.mark.slow
+def test_a_number_has_one_value_wherever_it_is_printed(document: dict[str, Any]) -> None:
+    assert_one_value(document, "valence_class")
+    assert_one_value(document, "subtype")
+    found = document["arms"]["release"]["regressor"]["crossfit"]
+    rules = {rule["rule"]: rule for rule in document["verdict"]["gate"]}
+    sentences = " ".join(document["verdict"]["sentences"])
+    for name, measure in {"score.r2": "r2", "score.collapse": "sd_ratio"}.items():
+        assert rules[f"training.{name}"]["figure"] == found[measure]["mean"]
+    assert f"R² {found['r2']['mean']:.3f} (" in sentences
+    assert f"its r is {found['r_within']['mean']:.3f} (" in sentences
+
+
+def assert_one_value(document: dict[str, Any], classes: str) -> None:
+    """Check that sentence, table and rule have one value, and baselines are counted over originals."""
+    found = document["arms"]["release"]["classifier"][classes]["crossfit"]
+    best = found["both" if "both" in found else "image"]
+    interval = {name: each["mean"] for name, each in found["interval"].items()}
+    assert interval == {name: pytest.approx(best[name]) for name in interval}
+    (sentence,) = (
+        each for each in document["verdict"]["sentences"] if f"classes of {classes}: balanced" in each
+    )
+    most, balanced = max(found["n"]) / sum(found["n"]), best["balanced_accuracy"]
+    assert (
+        f"balanced accuracy {balanced:.3f} (" in sentence
+        and f", accuracy {best['accuracy']:.3f} (" in sentence
+    )
+    assert f"always the most frequent: accuracy {most:.3f})" in sentence
+    assert found["majority"]["accuracy"] == pytest.approx(most)
+    assert found["majority"]["balanced_accuracy"] == pytest.approx(found["chance"]["balanced_accuracy"])
+    assert found["chance"]["balanced_accuracy"] == pytest.approx(1 / np.count_nonzero(found["n"]))
+    for rule in document["verdict"]["gate"]:
+        judged = rule["rule"] in ("training.score.above_chance", "learns.above_shuffled.release")
+        if judged and not document["numeric"]:
+            assert rule["figure"] == interval["balanced_accuracy"] and f"{balanced:.3f} (" in rule["text"]
 
 
 def test_weights_and_drawn_originals(
@@ -271,7 +310,8 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
     ran = cli("train-check", release.path, *options, "--root", f"gaped={sample_gaped}", "--json")
     failed = [rule["rule"] for rule in ran.document["verdict"]["gate"] if rule["outcome"] == "fail"]
     assert (ran.code, failed) == (0, [])
-    assert ran.document["schema"] == "affectdata/train-check/2"
+    assert ran.document["verdict"]["outcome"] == "inconclusive" and not ran.document["verdict"]["passed"]
+    assert ran.document["schema"] == "affectdata/train-check/3"
     assert Path(ran.document["path"]).is_file()
     text = cli("train-check", release.path, *options, "--no-crossfit", "--quiet")
     assert text.code == 1  # rules that were not run

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
+import click
 import pytest
 
 from affectdata.balance.recipe import Check, Recipe
+from affectdata.cli._checked import print_check
+from affectdata.cli._output import Settings
 from affectdata.train.advice import advise
 from affectdata.train.check import Checked
-from affectdata.train.gate import RULES, judge_all, passes_gate
+from affectdata.train.gate import RULES, find_outcome, judge_all, passes_gate
 from affectdata.train.verdict import say_all
 
 
@@ -42,7 +47,8 @@ def test_a_sound_release_fails_no_rule_and_every_rule_was_asked(document: dict[s
     assert not [each for each in gate if each["outcome"] == "fail"]
     asked = {each["rule"] for each in gate}
     assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in asked) for rule in RULES)
-    assert document["verdict"]["passed"]
+    # The generated sample has fewer than 200 images.
+    assert (document["verdict"]["outcome"], document["verdict"]["passed"]) == ("inconclusive", False)
 
 
 SCORES = "arms/release/regressor/crossfit"
@@ -80,6 +86,127 @@ def test_an_outcome_is_sure_only_where_the_whole_interval_is(
     document["on_edge"] = []
     _set(document, path, _over(low, mean, high))
     assert _outcome(document, rule) == outcome
+
+
+def _printed(document: dict[str, Any]) -> str:
+    """Return what the command prints of a document, classifiers too."""
+    out = io.StringIO()
+    with click.Context(click.Command("train-check"), obj=Settings(verbose=1)), redirect_stdout(out):
+        print_check(document)
+    return out.getvalue()
+
+
+def _of_words(document: dict[str, Any]) -> None:
+    """Make the target a word: the classes of valence."""
+    classes = document["arms"]["release"]["classifier"]["valence_class"]
+    document["numeric"], document["release"]["target"] = False, "valence_class"
+    both, n_train = ("release", "originals"), {"crossfit": 90.0}
+    document["arms"] = {
+        arm: {"classifier": {"valence_class": json.loads(json.dumps(classes))}, "n_train": n_train}
+        for arm in both
+    }
+    gain = document["cascade"]["balanced_accuracy"]
+    document["comparison"] = {
+        pair: {"balanced_accuracy": gain} for pair in document["comparison"] if pair.startswith("release")
+    }
+    document["cascade"] = None
+
+
+def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: float) -> dict[str, Any]:
+    """Set the originals' score and the number of images; return the rule's outcome."""
+    document["bins"]["n"]["crossfit"] = [n - 100, 50, 50]
+    if document["numeric"]:
+        _set(document, "arms/originals/regressor/crossfit/r2", _over(low, mean, high))
+    else:
+        path = "arms/originals/classifier/valence_class/crossfit/interval/balanced_accuracy"
+        _set(document, path, _over(low, mean, high))
+    (found,) = (each for each in judge_all(document, Check()) if each["rule"] == "learns.above_shuffled")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("score", "shuffled", "outcome"),
+    [
+        ((0.2, 0.3, 0.4), (-0.3, -0.2, -0.1), "pass"),
+        ((-0.02, 0.03, 0.08), (-0.3, -0.2, -0.1), "fail"),  # above the shuffled, not above the mean
+        ((0.05, 0.2, 0.35), (-0.1, 0.0, 0.1), "fail"),
+        ((0.06, 0.10, 0.14), (-0.06, -0.04, -0.02), "fail"),  # half of the ratings exchanged
+        ((-0.2, -0.1, -0.02), (-0.3, -0.2, -0.1), "fail"),
+        ((None, None, None), (-0.3, -0.2, -0.1), "fail"),
+        ((0.2, 0.3, 0.4), (None, -0.1, None), "pass"),
+        ((0.2, 0.3, 0.4), (None, None, None), "pass"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_images_fail(
+    document: dict[str, Any], score: Any, shuffled: Any, outcome: str
+) -> None:
+    document["leak"]["shuffled"] = _over(*shuffled)
+    assert _learn(document, 200, *score)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("score", "shuffled", "outcome"),
+    [
+        ((0.5, 0.6, 0.7), (0.25, 0.33, 0.4), "pass"),
+        ((0.3, 0.36, 0.42), (0.25, 0.3, 0.31), "fail"),  # chance is 1/3
+        ((0.38, 0.45, 0.5), (0.25, 0.33, 0.41), "fail"),
+    ],
+)
+def test_words_are_held_against_shuffled_words_and_chance(
+    document: dict[str, Any], score: Any, shuffled: Any, outcome: str
+) -> None:
+    _of_words(document)
+    document["leak"]["shuffled"] = _over(*shuffled)
+    found = _learn(document, 200, *score)
+    assert found["outcome"] == outcome and "balanced accuracy of the originals" in found["text"]
+
+
+def test_on_few_images_the_verdict_is_inconclusive_in_words(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
+    words = "inconclusive: too few images (199 originals scored, at least 200 needed)"
+    found = _learn(document, 199, -0.1, 0.0, 0.1)
+    assert found["outcome"] == "undecided" and found["text"].startswith(words)
+    assert words in _say(document, recipe_of())
+    gate = judge_all(document, Check())
+    assert find_outcome(document, gate, Check()) == "inconclusive"
+    assert find_outcome(document, [{"outcome": "fail"}], Check()) == "failed"
+    document["verdict"] |= {"outcome": "inconclusive"}
+    assert "the check is inconclusive: too few images" in _printed(document)
+    _learn(document, 200, 0.2, 0.3, 0.4)
+    assert find_outcome(document, [{"outcome": "pass"}], Check()) == "passed"
+    assert "inconclusive" not in _say(document, recipe_of())
+
+
+def _spoil(found: Any, key: str, value: float) -> None:
+    """Replace every number under a key, however deep it is."""
+    for name, each in found.items() if isinstance(found, dict) else enumerate(found):
+        if name == key and isinstance(each, float):
+            found[name] = value
+        elif isinstance(each, dict | list):
+            _spoil(each, key, value)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_what_is_printed_is_the_mean_over_the_splits_and_never_the_pooled(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe], words: bool
+) -> None:
+    if words:
+        _of_words(document)
+
+    def printed() -> str:
+        gate = judge_all(document, Check())
+        sentences, advice = say_all(document, recipe_of()), advise(document, {})
+        document["verdict"] |= {"gate": gate, "sentences": sentences, "advice": advice}
+        return _printed(document)
+
+    before = printed()
+    _spoil(document, "pooled", 98.765)
+    assert printed() == before
+    _spoil(document, "mean", 54.321)
+    what = "balanced accuracy" if words else "R²"
+    for part in (printed().split("\nrules")[0], document["verdict"]["gate"]):  # sentences, rules
+        assert f"{what} 54.321 (" in str(part)
 
 
 def test_a_second_stage_that_has_seen_its_labels_is_named(document: dict[str, Any]) -> None:
@@ -140,8 +267,8 @@ def _say(document: dict[str, Any], recipe: Recipe) -> str:
 
 def test_what_is_known_is_said_plainly(document: dict[str, Any], recipe_of: Callable[..., Recipe]) -> None:
     def sentences(r2: float, r_within: float) -> str:
-        _set(document, f"{SCORES}/r2/pooled", r2)
-        _set(document, f"{SCORES}/r_within/pooled", r_within)
+        _set(document, f"{SCORES}/r2/mean", r2)
+        _set(document, f"{SCORES}/r_within/mean", r_within)
         return _say(document, recipe_of())
 
     assert "knows valence, not only the subtype" in sentences(0.6, 0.5)
@@ -171,12 +298,17 @@ def test_a_collapse_and_subgroups_are_named(
 ) -> None:
     document["arms"]["release"]["regressor"]["crossfit"]["mean_collapse"] = True
     groups = {"0-12": {"n": 40, "mae": 20.0}, "13-19": {"n": 50, "mae": 12.5}}
-    found = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": 0, "estimated": ["utkface"]}
+    found = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": {"80+": 4}, "estimated": ["utkface"]}
     document["subgroups"] = {"age_group": found}
     text = _say(document, recipe_of())
     assert "Mean collapse: the SVR of the release arm" in text
     assert "MAE goes from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
-    assert "a gap of 7.500 (estimated by a machine in utkface)." in text
+    assert "a gap of 7.500 (estimated by a machine in utkface); too few to report: 80+ (n = 4)." in text
+    document["subgroups"] = {
+        "gender": {"groups": {}, "measure": "mae", "gap": None, "too_few": {"f": 9, "m": 2}}
+    }
+    few = "By gender, there are no two groups to compare; too few to report: f (n = 9), m (n = 2)."
+    assert few in _say(document, recipe_of())
 
 
 def test_advice_is_measured(document: dict[str, Any]) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from affectdata.train.evaluate import TellSplit, Told
+from affectdata.balance.recipe import Check
+from affectdata.train.evaluate import Classes, TellSplit, Told
+from affectdata.train.gate import RULES
 from affectdata.train.heads import FrozenHeads
 from affectdata.train.leak import above_chance, describe_leak
 from affectdata.train.prepare import Prepared, Split
 from affectdata.train.rows import Rows
-from affectdata.train.scores import Scoring
+from affectdata.train.scores import Scoring, score_classes, score_head, score_subgroups
 from affectdata.train.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 
 Planted = Callable[..., Rows]
@@ -84,6 +86,51 @@ def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) ->
     assert (
         table["path"][one].as_py() in first["scored"] and table["path"][other].as_py() in first["trained_on"]
     )
+
+
+def _exchanged(rows: Rows, share: float) -> Rows:
+    """Exchange the target of a share of all images at random."""
+    rng = np.random.default_rng(1)
+    at = np.flatnonzero(rng.random(len(rows)) < share)
+    order = np.arange(len(rows))
+    order[at] = rng.permutation(at)
+    return replace(rows, y=rows.y[order], stratum=rows.stratum[order])
+
+
+@pytest.mark.parametrize("numeric", [True, False])
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.5, "fail"), (1.0, "fail")])
+def test_exchanged_labels_fail_and_true_ones_pass(
+    planted: Planted, prepared: Prepared, numeric: bool, share: float, outcome: str
+) -> None:
+    rows = _exchanged(planted(n=120, dim=8), share)
+    words = Classes("side", ["down", "up"], lambda some: np.array(["down", "up"])[some.stratum])
+    fold = np.arange(120) // 2 % 4  # a group has two images
+    splits = [
+        Split(
+            {"release": rows.take(fold != each), "originals": rows.take(fold != each)},
+            rows.take(fold == each),
+        )
+        for each in range(4)
+    ]
+    classes = [] if numeric else [words]
+    scoring = _scoring(splits, [TellSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
+    leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else words, 1.0)
+    arm = (
+        {"regressor": {"crossfit": score_head(scoring, "originals", "regressor")}}
+        if numeric
+        else {"classifier": {"side": {"crossfit": score_classes(scoring, "originals", words)}}}
+    )
+    document = {
+        "numeric": numeric,
+        "release": {"target": "side"},
+        "crossfit_missing": None,
+        "bins": {"n": {"crossfit": [100, 100]}},
+        "arms": {"originals": arm, "release": arm},
+        "leak": leak,
+    }
+    (rule,) = (each for each in RULES if each.name == "learns.above_shuffled")
+    judged = dict(rule.parts(document, Check()))
+    assert {each.outcome.value for each in judged.values()} == {outcome}, judged
 
 
 def test_above_chance() -> None:
@@ -176,3 +223,27 @@ def test_copies_that_stand_on_one_side_go_with_the_target() -> None:
     y = np.array([10.0, 20.0, 80.0, 90.0])
     assert copies_and_target(y > 50, y) > 0.9
     assert abs(copies_and_target(np.array([True, False, False, True]), y)) < 0.01
+
+
+def test_the_most_frequent_class_is_counted_over_originals_and_chance_over_classes_that_occur(
+    planted: Planted,
+) -> None:
+    rows = planted(n=60, dim=6)
+    often = np.arange(60) % 3 > 0  # two thirds of the images are "up", before the release levels them
+    rows = replace(rows, stratum=often.astype(int))
+    train, test = rows.take(np.arange(30)), _renamed(rows.take(np.arange(30, 60)), "t")
+    rare = train.take(np.flatnonzero(train.stratum == 0))
+    copies = [replace(rare, copy=np.full(len(rare), each)) for each in (1, 2)]
+    split = Split({"release": Rows.concat([train, *copies]), "originals": train}, test)
+    words = Classes("side", ["down", "never", "up"], lambda some: np.array(["down", "up"])[some.stratum])
+    scoring = _scoring([split], [TellSplit([words], False, FrozenHeads(0))(split)])
+    found = score_classes(scoring, "release", words)
+    assert found["majority"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["chance"] == {"accuracy": 0.5, "balanced_accuracy": 0.5}
+    assert found["n"] == [10, 0, 20]
+
+
+def test_subgroups_that_are_too_small_are_named_with_their_size() -> None:
+    values = np.repeat(["20-29", "80+", ""], [40, 4, 9])
+    found = score_subgroups(values, np.zeros(53), np.ones(53))
+    assert list(found["groups"]) == ["20-29"] and found["too_few"] == {"80+": 4}

@@ -211,7 +211,7 @@ def test_the_command_prints_every_run_and_the_best(
     assert again.document["schema"] == "affectdata/study/1"
     for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
         ran = cli("train-check", release.path, "--study", path, *options)
-        assert ran.code == 2 and f"{options[0]} would have no say with --study" in ran.err
+        assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
 
 
 # --- the studies of the five projects --------------------------------------------------------------------
