@@ -18,6 +18,7 @@ from affectdata.balance.publish import publish_release
 from affectdata.balance.recipe import packaged_recipes, parse_recipe
 from affectdata.config import read_yaml
 from affectdata.errors import InputError, RecipeError, UsageError
+from affectdata.info import COVER, content_hash
 from affectdata.ingest import ingest
 from affectdata.manifest import Manifest
 from affectdata.overlay import overlay
@@ -135,7 +136,8 @@ def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
     save_file({name: value + 0.1 for name, value in SmallCnn().state_dict().items()}, weights)
     assert [runs_anew(release), runs_anew(release)] == [1, 0]
     # Its folder is called after the first digits of its id alone.
-    other = Release(release.path, release.rows, {**release.info, "id": release.id[:8] + "0" * 56})
+    info = {**release.info, "id": release.id[:8] + "0" * 56}
+    other = Release(release.path, release.rows, info | {COVER: content_hash(info)})
     assert [runs_anew(other), runs_anew(other)] == [1, 0]
     monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
     assert runs_anew(release) == 1
