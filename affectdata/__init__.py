@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from affectdata.errors import AffectdataError
-    from affectdata.manifest import Manifest, load_manifest
-    from affectdata.release import Release, open_release
+    from affectdata.manifest.manifest import Manifest, load_manifest
+    from affectdata.release.release import Release, open_release
     from affectdata.train.predict import predict
 
 __version__ = "0.1.0"
@@ -20,10 +20,10 @@ __all__ = ["AffectdataError", "Manifest", "Release", "load_manifest", "open_rele
 
 _HOMES = {
     "AffectdataError": "errors",
-    "Manifest": "manifest",
-    "Release": "release",
-    "load_manifest": "manifest",
-    "open_release": "release",
+    "Manifest": "manifest.manifest",
+    "Release": "release.release",
+    "load_manifest": "manifest.manifest",
+    "open_release": "release.release",
     "predict": "train.predict",
 }
 

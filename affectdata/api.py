@@ -14,7 +14,7 @@ Parameters are named like the options. The exceptions:
     split --forget              forget_splits   the same
     --root SOURCE=PATH          roots={source: path}
     train-check --no-crossfit   crossfit=False
-    train-check --rules         affectdata.train.gate.RULES
+    train-check --rules         affectdata.check.gate.RULES
 
 Nothing here prints. `progress(stage, done, total)` is called as work goes on, and `note(text)` with what a
 user should read at once, such as what is about to be downloaded. Errors are those of `affectdata.errors`. A
@@ -43,13 +43,13 @@ from affectdata.results import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from affectdata.concat import Concat
-    from affectdata.diff import ReleaseDiff
-    from affectdata.download import DownloadResult
-    from affectdata.ingest import IngestResult
-    from affectdata.manifest import Manifest, Pictures
+    from affectdata.manifest.concat import Concat
+    from affectdata.manifest.download import DownloadResult
+    from affectdata.manifest.ingest import IngestResult
+    from affectdata.manifest.manifest import Manifest, Pictures
     from affectdata.records import Finding, SourceInfo
-    from affectdata.release import Release
+    from affectdata.release.diff import ReleaseDiff
+    from affectdata.release.release import Release
 
 PathLike: TypeAlias = str | Path
 Roots: TypeAlias = Mapping[str, PathLike]
@@ -95,9 +95,9 @@ def download(
         SourceError: no such folder, no source recognises it, or it has no addresses.
         MissingError: the extra `download` is not installed.
     """
-    from affectdata.download import download as fetch_images
-    from affectdata.fetch import Limits
-    from affectdata.sources._protocol import ReadOptions
+    from affectdata.manifest.download import download as fetch_images
+    from affectdata.manifest.fetch import Limits
+    from affectdata.reading.protocol import ReadOptions
 
     return fetch_images(
         Path(root),
@@ -135,9 +135,9 @@ def ingest(
         UsageError: the manifest there was made from another folder and `replace` is not set, or an option has
             no effect.
     """
-    from affectdata.ingest import ingest as ingest_tree
-    from affectdata.overlay import overlay
-    from affectdata.sources._protocol import ReadOptions
+    from affectdata.manifest.ingest import ingest as ingest_tree
+    from affectdata.manifest.overlay import overlay
+    from affectdata.reading.protocol import ReadOptions
 
     source = source or ("table" if column_map else None)
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
@@ -172,7 +172,7 @@ def concat(
         UsageError: fewer than two manifests, no such policy, or a name that is taken.
         ManifestError: labels of one image differ, and `on_conflict` is "error".
     """
-    from affectdata.concat import concat as concat_manifests
+    from affectdata.manifest.concat import concat as concat_manifests
 
     return concat_manifests([_manifest(each) for each in manifests], name, Path(out), on_conflict)
 
@@ -186,12 +186,12 @@ def split(
         RecipeError: the recipe is wrong in itself or does not fit the manifest.
         IntegrityError: a group has rows in two splits already.
     """
-    from affectdata.balance.fit import resolve_strata
-    from affectdata.balance.planner import choose_rows, describe_splits, split_rows
-    from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.ledger import read_ledger, recall, splits_of, write_ledger
-    from affectdata.manifest import load_manifest, write_manifest
-    from affectdata.split import adopt_splits
+    from affectdata.manifest.ledger import read_ledger, recall, splits_of, write_ledger
+    from affectdata.manifest.manifest import load_manifest, write_manifest
+    from affectdata.plan.planner import choose_rows, describe_splits, split_rows
+    from affectdata.recipe.recipe import find_recipe, read_recipe
+    from affectdata.recipe.resolve import resolve_strata
+    from affectdata.splits.assign import adopt_splits
 
     path = Path(manifest)
     loaded = load_manifest(path)
@@ -206,7 +206,7 @@ def split(
 
 def forget_splits(manifest: PathLike) -> tuple[int, str | None]:
     """Remove all splits of a manifest and its ledger; return how many images had one, and the digest."""
-    from affectdata.ledger import forget_splits as forget
+    from affectdata.manifest.ledger import forget_splits as forget
 
     return forget(Path(manifest))
 
@@ -229,11 +229,11 @@ def plan_balance(
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
         IntegrityError: a group has rows in two splits already, and `on_conflict` is "error".
     """
-    from affectdata.balance.fit import resolve_strata, resolve_subtypes
-    from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.planner import describe_splits, plan_release
-    from affectdata.balance.recipe import find_recipe, read_recipe
-    from affectdata.manifest import check_roots, choose_manifests
+    from affectdata.manifest.manifest import check_roots, choose_manifests
+    from affectdata.plan.planner import describe_splits, plan_release
+    from affectdata.recipe.lint import lint_recipe
+    from affectdata.recipe.recipe import find_recipe, read_recipe
+    from affectdata.recipe.resolve import resolve_strata, resolve_subtypes
 
     spec = read_recipe(find_recipe(str(recipe)))
     remarks = lint_recipe(spec)
@@ -254,8 +254,8 @@ def plan_balance(
 
 def lint(recipe: PathLike) -> list[Finding]:
     """Return what looks unwise in the pipelines of a recipe; needs no data."""
-    from affectdata.balance.lint import lint_recipe
-    from affectdata.balance.recipe import find_recipe, read_recipe
+    from affectdata.recipe.lint import lint_recipe
+    from affectdata.recipe.recipe import find_recipe, read_recipe
 
     return lint_recipe(read_recipe(find_recipe(str(recipe))))
 
@@ -282,7 +282,7 @@ def balance(
             ingested, or the release that exists is damaged.
         PicturesNotFound: the source images are not where they were.
     """
-    from affectdata.balance.publish import publish_release
+    from affectdata.release.publish import publish_release
 
     plan = recipe
     if not isinstance(plan, BalancePlan):
@@ -324,9 +324,9 @@ def verify(
         ManifestError: not a release.
         PicturesNotFound: images are to be rebuilt and their sources are not at hand.
     """
-    from affectdata.balance.rebuild import pick_rows
-    from affectdata.balance.rebuild import rebuild as rebuild_rows
-    from affectdata.verify import check_release
+    from affectdata.release.rebuild import pick_rows
+    from affectdata.release.rebuild import rebuild as rebuild_rows
+    from affectdata.release.verify import check_release
 
     opened = _release(release, releases, roots)
     findings, n_rebuilt, notes = check_release(opened, _stage(progress, "verify")), 0, list[str]()
@@ -338,7 +338,7 @@ def verify(
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
     """Return what changed from one release to another, and the version step that follows."""
-    from affectdata.diff import diff_releases
+    from affectdata.release.diff import diff_releases
 
     return diff_releases(_release(old), _release(new))
 
@@ -410,16 +410,16 @@ def train_check(
         InputError: there is nothing to train on or to score.
         MissingError: the extra `train`, weights or the device are not there.
     """
-    from affectdata.balance.recipe import Check
+    from affectdata.check.check import run_check
+    from affectdata.check.final import check_maps, draw_maps, fit_final
+    from affectdata.check.prepare import prepare_check
+    from affectdata.check.tuned import prepare_networks
     from affectdata.config import parse_model, read_yaml
-    from affectdata.manifest import load_others
+    from affectdata.manifest.manifest import load_others
+    from affectdata.recipe.recipe import Check
     from affectdata.train.backbones import load_backbone
-    from affectdata.train.check import run_check
-    from affectdata.train.final import check_maps, draw_maps, fit_final
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model
-    from affectdata.train.prepare import prepare_check
-    from affectdata.train.tuned import prepare_networks
     from affectdata.workers import default_workers
 
     note, out, model_path = note or _ignore, Path(out), _path(keep_model)
@@ -482,7 +482,7 @@ def study(
         InputError: the release has no val split or no such arm, or the loss does not fit its target.
         MissingError: the extra `train`, weights or the device are not there.
     """
-    from affectdata.train.trials import study_release
+    from affectdata.check.trials import study_release
     from affectdata.workers import default_workers
 
     found, folder = study_release(
@@ -531,7 +531,7 @@ def _release(
     release: PathLike | Release | None, releases: PathLike = "releases", roots: Roots | None = None
 ) -> Release:
     """Open a release, or the newest in the folder `releases`; one that is open stays as it is."""
-    from affectdata.release import Release, newest_release, open_release
+    from affectdata.release.release import Release, newest_release, open_release
 
     if isinstance(release, Release):
         return release
@@ -540,7 +540,7 @@ def _release(
 
 def _earlier(release: PathLike | Release | None) -> pa.Table | None:
     """Return the rows of a release whose splits are taken over; it must not contradict itself."""
-    from affectdata.lineage import require_sound
+    from affectdata.release.lineage import require_sound
 
     if release is None:
         return None
@@ -550,7 +550,7 @@ def _earlier(release: PathLike | Release | None) -> pa.Table | None:
 
 
 def _manifest(manifest: PathLike | Manifest) -> Manifest:
-    from affectdata.manifest import Manifest, load_manifest
+    from affectdata.manifest.manifest import Manifest, load_manifest
 
     return manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affectdata.errors import RecipeError
-from affectdata.files import read_regular
+from affectdata.store.files import read_regular
 
 _SHORT = reprlib.Repr()  # of what may be any length
 _SHORT.maxstring = _SHORT.maxother = 80

@@ -15,7 +15,7 @@ import xxhash
 from PIL import Image
 from scipy import fft
 
-from affectdata.files import open_regular
+from affectdata.store.files import open_regular
 
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …

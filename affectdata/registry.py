@@ -1,7 +1,7 @@
 """Plugins: the modules of a socket's folder, found by file name, and entry points of other packages.
 
-A socket may also have plugins that are data: every YAML file in its folder `maps`, which its module
-`_packaged` turns into an object that offers what a module does.
+A socket may also have plugins that are data: every YAML file in its folder `maps`, which
+`column_map.packaged` turns into an object that offers what a module does.
 
 A socket is a folder of the package (`sources`, `exports`, `cli`); every module in it whose name
 does not start with `_` is one plugin. Nothing is imported before it is asked for. Another package adds a
@@ -62,7 +62,7 @@ def load_plugin(socket: str, name: str) -> Any:
     if name in _built_in(socket):
         return importlib.import_module(f"affectdata.{socket}.{name}")
     if name in _maps(socket):
-        return importlib.import_module(f"affectdata.{socket}._packaged").load_map(_maps(socket)[name])
+        return importlib.import_module("affectdata.column_map.packaged").load_map(_maps(socket)[name])
     outside = _outside(socket)
     if name in outside:
         module = outside[name].load()

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from affectdata.balance.recipe import Recipe
-    from affectdata.manifest import Manifest
-    from affectdata.plan import Plan
+    from affectdata.manifest.manifest import Manifest
+    from affectdata.plan.plan import Plan
+    from affectdata.recipe.recipe import Recipe
     from affectdata.records import Finding
-    from affectdata.release import Release
+    from affectdata.release.release import Release
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.cli._main import _keep_freed_memory
+from affectdata.reading.sample import draw_picture, save_picture
 from affectdata.schema import manifest_schema
-from affectdata.sources._sample import draw_picture, save_picture
 from affectdata.workers import default_workers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -17,9 +17,9 @@ import pyarrow as pa
 import torch
 from _bench import compare, make_pictures, parse_options, write_section
 
-from affectdata.train.bodies import Normalisation
 from affectdata.train.feed import Feed
 from affectdata.train.pictures import LoadPictures, Readable, store_pictures
+from affectdata.train.trunks import Normalisation
 from affectdata.workers import default_workers, map_ordered
 
 SIZE_PX, BATCH = 128, 32

@@ -29,12 +29,12 @@ import xxhash
 from _bench import Options, make_pictures, parse_options, ratios, real_root, time_in_turns, write_section
 from PIL import Image
 
-from affectdata import imaging
 from affectdata.hashing import file_hash, perceptual_hashes, pixel_hash
-from affectdata.ingest import ingest
-from affectdata.joined import _BATCH
-from affectdata.probe import Probe
-from affectdata.tree import read_tree
+from affectdata.images import decode as imaging
+from affectdata.images.probe import Probe
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.join import _BATCH
+from affectdata.reading.tree import read_tree
 from affectdata.workers import default_workers, map_ordered
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from _bench import compare, parse_options, peak_mib, write_section
 
-from affectdata.duplicates import MAX_BITS, _near_duplicates
-from affectdata.near import find_near
+from affectdata.images.duplicates import MAX_BITS, _near_duplicates
+from affectdata.images.hamming import find_near
 from affectdata.workers import default_workers
 
 

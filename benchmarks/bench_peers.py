@@ -49,8 +49,8 @@ from PIL import Image
 from torchvision.io import decode_image, encode_jpeg
 from torchvision.transforms import v2
 
-from affectdata.balance.recipe import Recipe
-from affectdata.tree import read_tree
+from affectdata.reading.tree import read_tree
+from affectdata.recipe.recipe import Recipe
 from affectdata.workers import default_workers
 
 WORKERS = default_workers()

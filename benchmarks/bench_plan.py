@@ -10,8 +10,8 @@ five times its time (aimed at: twice).
 import duckdb
 from _bench import compare, make_table, parse_options, write_section
 
-from affectdata.balance.planner import plan_rows
-from affectdata.balance.recipe import find_recipe, read_recipe
+from affectdata.plan.planner import plan_rows
+from affectdata.recipe.recipe import find_recipe, read_recipe
 
 COUNT = "SELECT split, least(floor(valence / 10), 9) AS bin, subtype, count(*) FROM rows GROUP BY ALL"
 

@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _bench import compare, make_table, parse_options, ratios, time_in_turns, write_section
 
-from affectdata.manifest import KIND, load_manifest
+from affectdata.manifest.manifest import KIND, load_manifest
 from affectdata.schema import manifest_schema
-from affectdata.tables import write_batches
+from affectdata.store.parquet import write_batches
 
 HISTOGRAM = "SELECT least(floor(valence / 10), 9) AS bin, subtype, count(*) FROM {} GROUP BY ALL ORDER BY ALL"
 ROW = "SELECT * FROM {} WHERE image_id = '{}'"

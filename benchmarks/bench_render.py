@@ -19,10 +19,10 @@ import pyarrow as pa
 import simplejpeg
 from _bench import compare, make_pictures, parse_options, write_section
 
-from affectdata.balance.journal import WriteSamples, _batches
-from affectdata.balance.recipe import Recipe, find_recipe, read_recipe
-from affectdata.balance.render import RenderSamples
-from affectdata.manifest import Pictures
+from affectdata.manifest.manifest import Pictures
+from affectdata.recipe.recipe import Recipe, find_recipe, read_recipe
+from affectdata.release.journal import WriteSamples, _batches
+from affectdata.render.render import RenderSamples
 from affectdata.workers import default_workers, map_ordered
 
 COPIES = 4

@@ -20,8 +20,8 @@ import numpy as np
 import simplejpeg
 from _bench import make_pictures, parse_options, time_in_turns, write_section
 
-from affectdata.balance.recipe import find_recipe
-from affectdata.sources._sample import draw_picture
+from affectdata.reading.sample import draw_picture
+from affectdata.recipe.recipe import find_recipe
 
 _WIDTH, _HEIGHT = 64, 48
 _DECODED = 200  # pictures for the unit of cost

@@ -6,8 +6,8 @@ python examples/03_level_by_hand.py manifests/gaped.parquet
 import sys
 
 import affectdata
-from affectdata.balance.planner import plan_release
-from affectdata.balance.recipe import find_recipe, parse_recipe, read_recipe
+from affectdata.plan.planner import plan_release
+from affectdata.recipe.recipe import find_recipe, parse_recipe, read_recipe
 
 manifest = affectdata.load_manifest(sys.argv[1])
 recipe = read_recipe(find_recipe("valence_bins"))

@@ -20,8 +20,8 @@ from hypothesis import settings
 from PIL import Image
 
 from affectdata.cli._main import run
+from affectdata.reading.sample import draw_picture
 from affectdata.sources import gaped
-from affectdata.sources._sample import draw_picture
 from tests.served import Site, serve
 
 # Derandomized: the same commit gives the same verdict. Run with `--hypothesis-profile=default` to search on.

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from affectdata.balance.planner import plan_release
-from affectdata.balance.publish import publish_release
-from affectdata.balance.recipe import Recipe, parse_recipe
-from affectdata.draws import copy_seeds, id_heads, id_keys
-from affectdata.info import COVER, content_hash
-from affectdata.ingest import ingest
-from affectdata.manifest import Manifest, load_manifest
-from affectdata.release import (
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import Manifest, load_manifest
+from affectdata.plan.planner import plan_release
+from affectdata.recipe.recipe import Recipe, parse_recipe
+from affectdata.release.info import COVER, content_hash
+from affectdata.release.publish import publish_release
+from affectdata.release.release import (
     INFO_FILE,
     KIND,
     METADATA_KIND,
@@ -31,8 +30,9 @@ from affectdata.release import (
 )
 from affectdata.schema import manifest_schema
 from affectdata.sources.gaped import INFO
-from affectdata.split import SPLITS
-from affectdata.tables import read_table, table_digest, write_batches
+from affectdata.splits.assign import SPLITS
+from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
+from affectdata.store.parquet import read_table, table_digest, write_batches
 
 FLIP = [{"HorizontalFlip": {"p": 1.0}}]
 

@@ -12,7 +12,7 @@ import pytest
 
 from affectdata import api
 from affectdata.errors import UsageError
-from affectdata.ingest import IngestResult
+from affectdata.manifest.ingest import IngestResult
 from affectdata.registry import find_plugins, load_plugin
 
 RECIPE = """

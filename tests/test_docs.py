@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from affectdata.cli._main import run
-from affectdata.manifest import load_manifest
+from affectdata.manifest.manifest import load_manifest
 from affectdata.registry import find_plugins
-from affectdata.release import open_release
+from affectdata.release.release import open_release
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -25,8 +25,8 @@ from affectdata.hashing import (
     pixel_hash,
     stable_seed,
 )
-from affectdata.imaging import decode
-from affectdata.sources._sample import draw_picture
+from affectdata.images.decode import decode
+from affectdata.reading.sample import draw_picture
 
 OASIS = Path(__file__).parents[2] / "shared/data/oasis"
 

@@ -17,13 +17,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("albumentations", "cv2", "duckdb", "numpy", "pandas", "PIL", "pyarrow", "scipy", "sklearn", "torch")
 # Where a heavy library may be imported; everything else reaches it through these modules.
 DOORS = {
-    "albumentations": ["balance/transforms.py"],
-    "torch": ["train/"],
+    "albumentations": ["recipe/transforms.py"],
+    "torch": ["train/", "release/dataset.py"],
     "torchvision": ["train/"],
     "sklearn": ["train/"],
     "safetensors": ["train/"],
     "captum": ["train/"],
-    "httpx2": ["fetch.py"],  # the network
+    "httpx2": ["manifest/fetch.py"],  # the network
     "ctypes": ["cli/_main.py"],  # mallopt: a library must not change its host's allocator
 }
 

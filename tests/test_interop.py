@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from affectdata.ingest import ingest
-from affectdata.manifest import load_manifest
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import load_manifest
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,6 @@
-"""The command line: one command per file, found by file name; `_main` turns exceptions into exit codes."""
+"""The command line: each module without a leading underscore is one command.
+
+In: arguments. Out: text or one JSON document on stdout, an exit code.
+
+Read `_main` (exceptions become exit codes) and `_output` (options and output of all commands) first.
+"""

@@ -26,7 +26,7 @@ from affectdata.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from affectdata.plan import Plan
+    from affectdata.plan.plan import Plan
     from affectdata.records import Finding
 
 _THIN_CELLS = 3  # cells worth least per row that are named

@@ -50,7 +50,7 @@ def command(
     The pictures are those of the release, byte for byte; those of a virtual release are rendered.
     """
     from affectdata import api
-    from affectdata.release import open_release
+    from affectdata.release.release import open_release
 
     opened = open_release(release, parse_roots(roots))
     with progress() as move:

@@ -20,7 +20,7 @@ from affectdata.cli._output import (
 )
 
 if TYPE_CHECKING:
-    from affectdata.ingest import IngestResult
+    from affectdata.manifest.ingest import IngestResult
 
 _FIRST_REJECTS = 10
 

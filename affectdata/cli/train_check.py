@@ -125,9 +125,9 @@ def command(
     from affectdata import api
 
     if rules:
-        from affectdata.balance.recipe import Check
-        from affectdata.train.gate import RULES
-        from affectdata.train.words import LEAST_ORIGINALS
+        from affectdata.check.gate import RULES
+        from affectdata.check.words import LEAST_ORIGINALS
+        from affectdata.recipe.recipe import Check
 
         listed = [(rule.name, rule.what) for rule in RULES]
         return print_rules(listed, Check().model_dump(mode="json"), LEAST_ORIGINALS)

@@ -48,7 +48,7 @@ def command(
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
     from affectdata import api
-    from affectdata.release import explain_image, newest_release, open_release
+    from affectdata.release.release import explain_image, newest_release, open_release
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:

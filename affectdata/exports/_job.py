@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.balance.recipe import Recipe
-from affectdata.balance.replay import Read
 from affectdata.errors import InputError, IntegrityError
 from affectdata.labels import class_names, cut_values
-from affectdata.release import Release
-from affectdata.tables import Rows, read_parts
+from affectdata.recipe.recipe import Recipe
+from affectdata.release.images import Read
+from affectdata.release.release import Release
+from affectdata.store.parquet import Rows, read_parts
 from affectdata.workers import map_ordered
 
 _BATCH = 24  # pictures in one worker's hands

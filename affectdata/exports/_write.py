@@ -8,17 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from affectdata.balance.card import front_matter, sources_and_terms
-from affectdata.balance.recipe import parse_recipe
-from affectdata.balance.replay import released_reader
-from affectdata.derived import release_terms
 from affectdata.errors import UsageError
 from affectdata.exports._job import Exporter, Job, check_names
-from affectdata.lineage import require_sound
+from affectdata.recipe.recipe import parse_recipe
 from affectdata.registry import load_plugin
-from affectdata.release import Release
-from affectdata.split import SPLITS
-from affectdata.tables import distinct, locked_folder, write_text
+from affectdata.release.card import front_matter, sources_and_terms
+from affectdata.release.derived import release_terms
+from affectdata.release.images import released_reader
+from affectdata.release.lineage import require_sound
+from affectdata.release.release import Release
+from affectdata.splits.assign import SPLITS
+from affectdata.store.parquet import distinct, locked_folder, write_text
 from affectdata.workers import default_workers
 
 TERMS_FILE = "README.md"

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from affectdata.exports._job import Job
 from affectdata.hashing import hash_file
-from affectdata.tables import distinct, write_json
+from affectdata.store.parquet import distinct, write_json
 
 HAS_PICTURES = False
 HAS_CLASSES = False

@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from affectdata.errors import InputError
 from affectdata.exports._job import Job
-from affectdata.tables import distinct, in_one_piece, read_parts
+from affectdata.store.parquet import distinct, in_one_piece, read_parts
 
 HAS_PICTURES = True
 HAS_CLASSES = True

@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 
 from affectdata.exports._job import Job
 from affectdata.hashing import canonical_json, hash_ranks
-from affectdata.spill import in_order
-from affectdata.tables import Rows, distinct, read_parts
+from affectdata.store.parquet import Rows, distinct, read_parts
+from affectdata.store.spill import in_order
 
 HAS_PICTURES = True
 HAS_CLASSES = False

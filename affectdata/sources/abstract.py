@@ -18,14 +18,14 @@ import numpy as np
 
 from affectdata.errors import SourceError
 from affectdata.labels import dominant_emotion, spell_emotion
+from affectdata.reading.delimited import parse_count, parse_delimited
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes, fold_stem
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_head
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
-from affectdata.sources._delimited import parse_count, parse_delimited
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes, fold_stem
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_head
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="abstract",

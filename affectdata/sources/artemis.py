@@ -25,14 +25,14 @@ import numpy as np
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.labels import dominant_emotion, spell_emotion
+from affectdata.reading.delimited import require_columns
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes, fold_path
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import Shape, has_columns, read_table
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Record, SourceInfo
-from affectdata.sources._delimited import require_columns
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes, fold_path
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import Shape, has_columns, read_table
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="artemis",

@@ -24,16 +24,16 @@ from typing import Any
 
 import numpy as np
 
+from affectdata.column_map.columns import ColumnMap
+from affectdata.column_map.read import read_mapped
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import SourceError, UsageError
+from affectdata.reading.delimited import parse_number
+from affectdata.reading.protocol import Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_table
+from affectdata.reading.tree import Tree
 from affectdata.records import Scale, SourceInfo
-from affectdata.sources._columns import ColumnMap
-from affectdata.sources._delimited import parse_number
-from affectdata.sources._mapped import read_mapped
-from affectdata.sources._protocol import Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_table
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="capd",

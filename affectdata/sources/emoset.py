@@ -27,12 +27,12 @@ import numpy as np
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.labels import spell_emotion
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes, fold_path
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes, fold_path
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="emoset",

@@ -29,12 +29,12 @@ from scipy import io as matlab
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.labels import dominant_emotion, spell_emotion
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes, fold_path
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject, Scale, SourceInfo
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes, fold_path
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree
 
 _DATABASES = ("ade20k", "emodb_small", "framesdb", "mscoco")
 INFO = SourceInfo(

@@ -26,15 +26,15 @@ import cv2
 import numpy as np
 
 from affectdata.errors import SourceError
-from affectdata.files import open_text
 from affectdata.labels import dominant_emotion
+from affectdata.reading.delimited import parse_count
+from affectdata.reading.names import find_readmes
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture
+from affectdata.reading.tables import Shape, has_columns, read_table
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
-from affectdata.sources._delimited import parse_count
-from affectdata.sources._names import find_readmes
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture
-from affectdata.sources._tables import Shape, has_columns, read_table
-from affectdata.tree import Tree
+from affectdata.store.files import open_text
 
 INFO = SourceInfo(
     name="ferplus",

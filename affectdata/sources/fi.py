@@ -28,14 +28,14 @@ import numpy as np
 
 from affectdata.errors import SourceError
 from affectdata.labels import VOCABULARIES, dominant_emotion
+from affectdata.reading.delimited import decode_text, parse_count, parse_delimited
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes
+from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_head
+from affectdata.reading.tree import Tree, is_picture_name
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
-from affectdata.sources._delimited import decode_text, parse_count, parse_delimited
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes
-from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_head
-from affectdata.tree import Tree, is_picture_name
 
 INFO = SourceInfo(
     name="fi",

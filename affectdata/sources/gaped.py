@@ -27,13 +27,13 @@ from posixpath import basename, splitext
 import numpy as np
 
 from affectdata.errors import SourceError
+from affectdata.reading.delimited import parse_delimited, parse_number, require_columns
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_head
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
-from affectdata.sources._delimited import parse_delimited, parse_number, require_columns
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_head
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="gaped",

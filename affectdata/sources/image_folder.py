@@ -30,18 +30,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from affectdata.column_map.columns import MAP_FILE, MAPPED, ColumnMap
+from affectdata.column_map.read import read_mapped
 from affectdata.config import parse_model
 from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
+from affectdata.reading.delimited import Lines, parse_number, require_columns
+from affectdata.reading.names import find_readmes, slug, spell_split
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_head, read_table
+from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
-from affectdata.sources._columns import MAP_FILE, MAPPED, ColumnMap
-from affectdata.sources._delimited import Lines, parse_number, require_columns
-from affectdata.sources._mapped import read_mapped
-from affectdata.sources._names import find_readmes, slug, spell_split
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_head, read_table
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="image_folder",

@@ -31,20 +31,20 @@ from pathlib import Path
 import numpy as np
 
 from affectdata.errors import SourceError
-from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
-from affectdata.sources._delimited import (
+from affectdata.reading.delimited import (
     parse_count,
     parse_delimited,
     parse_number,
     parse_spread,
     require_columns,
 )
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._names import find_readmes, fold_stem
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.sources._tables import read_head
-from affectdata.tree import Tree
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import find_readmes, fold_stem
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import read_head
+from affectdata.reading.tree import Tree
+from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
 
 _CATEGORIES = {"1": "Animal", "2": "Object", "3": "Person", "4": "Scenery"}
 INFO = SourceInfo(

@@ -42,15 +42,15 @@ from pathlib import Path
 
 import numpy as np
 
+from affectdata.column_map.columns import MAP_FILE, ColumnMap
+from affectdata.column_map.read import find_mapped_links, find_tables, read_mapped
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import UsageError
+from affectdata.reading.names import find_readmes, slug
+from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, SourceInfo
-from affectdata.sources._columns import MAP_FILE, ColumnMap
-from affectdata.sources._mapped import find_mapped_links, find_tables, read_mapped
-from affectdata.sources._names import find_readmes, slug
-from affectdata.sources._protocol import Item, Link, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree
 
 _STATED = "as the column map states"
 INFO = SourceInfo(

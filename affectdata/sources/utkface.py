@@ -26,11 +26,11 @@ from posixpath import basename
 import numpy as np
 
 from affectdata.labels import VOCABULARIES, spell_emotion
+from affectdata.reading.names import find_readmes, spell_split
+from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
-from affectdata.sources._names import find_readmes, spell_split
-from affectdata.sources._protocol import Item, Reading, ReadOptions
-from affectdata.sources._sample import draw_picture, save_picture
-from affectdata.tree import Tree
 
 INFO = SourceInfo(
     name="utkface",

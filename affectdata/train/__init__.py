@@ -1,13 +1,23 @@
-"""train-check in the order in which it goes, and the networks beside it; nothing else imports torch.
+"""Networks and heads, trained and kept. Nothing here knows what a check is.
 
-rows      bank (every picture once), arms (what could be trained on), asked (what is only asked about)
-features  bodies, weights, backbones → features, by pictures as squares
-splits    prepare: deals folds, plans every arm of each anew
-fit       evaluate, with a learner: heads on frozen features, or tuned networks
-scores    scores, compare (intervals), leak, shift → document
-rules     gate (judged: three outcomes)
-verdict   verdict, advice (words); check runs it all
+In: images as squares or features, and their targets. Out: networks and heads, predictions, model files.
+Only this folder imports torch and scikit-learn, apart from `release.dataset`.
 
-networks  networks, task, losses, feed, loop, checkpoints → finetune; study and trials: grids of settings
-kept      final, kept, plain_heads → predict, saliency; data: a split as a torch Dataset
+Read in this order:
+
+pictures   images as squares of one size, in one file
+weights    weights of networks: fetched, read, matched strictly
+trunks     feature extractors by name
+backbones  a frozen trunk that turns images into features
+features   features of many images, computed once
+rows       what heads are fitted on
+heads      regressors and classifiers on features
+networks   a trunk with outputs
+task       examples and settings of one training run
+losses     losses by name
+feed       batches, on the device
+loop       the training loop and its checkpoints
+finetune   all of it: a network trained on examples
+kept       a model in one file, and its predictions
+saliency   maps of what a prediction depends on
 """

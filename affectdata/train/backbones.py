@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from affectdata.errors import InputError, MissingError
 from affectdata.hashing import file_hash
-from affectdata.train.bodies import Normalisation, build_body, pool, run_body
+from affectdata.train.trunks import Normalisation, build_body, pool, run_body
 from affectdata.train.weights import DEFAULT, state_hash
 
 DEFAULT_BACKBONE = "mobilenet_v3_large"

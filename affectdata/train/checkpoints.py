@@ -13,9 +13,9 @@ import torch
 import xxhash
 
 from affectdata.errors import InputError
-from affectdata.files import check_regular
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.tables import replace_file
+from affectdata.store.files import check_regular
+from affectdata.store.parquet import replace_file
 from affectdata.train.networks import Network
 from affectdata.train.task import Examples, Settings
 from affectdata.train.weights import state_hash

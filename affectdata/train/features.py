@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from affectdata.balance.recipe import Recipe
-from affectdata.files import check_regular
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.imaging import pixel_versions
-from affectdata.tables import replace_file
+from affectdata.images.decode import pixel_versions
+from affectdata.recipe.recipe import Recipe
+from affectdata.store.files import check_regular
+from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
 from affectdata.train.pictures import LoadPictures, Progress, Readable
 from affectdata.workers import map_ordered

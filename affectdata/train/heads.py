@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from threadpoolctl import threadpool_limits
 
-from affectdata.folds import deal_folds
+from affectdata.splits.folds import deal_folds
 from affectdata.train.rows import Rows
 
 N_FOLDS = 5

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from affectdata.config import StrictModel, parse_model
 from affectdata.errors import InputError, IntegrityError, UsageError
-from affectdata.files import check_regular
 from affectdata.hashing import canonical_json
-from affectdata.tables import replace_file
+from affectdata.store.files import check_regular
+from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
-from affectdata.train.bodies import Say, pool, run_body
 from affectdata.train.plain_heads import PlainHead, plain_head
+from affectdata.train.trunks import Say, pool, run_body
 from affectdata.train.weights import is_class
 
 SCHEMA: Literal["affectdata/model/1"] = "affectdata/model/1"

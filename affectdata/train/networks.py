@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from affectdata.errors import UsageError
 from affectdata.train.backbones import choose_device
-from affectdata.train.bodies import Body, Normalisation, Say, build_body, pool, run_body
+from affectdata.train.trunks import Body, Normalisation, Say, build_body, pool, run_body
 from affectdata.train.weights import DEFAULT
 
 # The last layers of the auxiliary heads that torchvision's two networks with such heads have.

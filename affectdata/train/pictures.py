@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from affectdata.balance.replay import Read
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.imaging import decode, resize
-from affectdata.tables import replace_file
+from affectdata.images.decode import decode, resize
+from affectdata.release.images import Read
+from affectdata.store.parquet import replace_file
 from affectdata.workers import map_ordered
 
 PICTURES = ".pictures"  # folder below that of the checks

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from affectdata.errors import DecodeError, InputError
-from affectdata.files import read_regular
-from affectdata.imaging import decode
+from affectdata.images.decode import decode
+from affectdata.store.files import read_regular
 from affectdata.train.kept import KeptModel, load_model
 from affectdata.train.pictures import fit_square
 

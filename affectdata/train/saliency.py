@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from affectdata.errors import InputError
-from affectdata.imaging import encode, resize
-from affectdata.tables import replace_file
+from affectdata.images.decode import encode, resize
+from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
-from affectdata.train.bodies import load_extra
 from affectdata.train.kept import KeptModel, Stages
 from affectdata.train.predict import Picture, iter_squares
+from affectdata.train.trunks import load_extra
 
 _RED, _BLUE = np.array([255.0, 0.0, 0.0]), np.array([0.0, 0.0, 255.0])
 _OPACITY = 0.6  # of the strongest place

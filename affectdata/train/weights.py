@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from affectdata.errors import InputError, MissingError, UsageError
-from affectdata.files import check_regular, read_regular
 from affectdata.hashing import file_hash
+from affectdata.store.files import check_regular, read_regular
 
 DEFAULT, NONE = "DEFAULT", "none"
 OTHER_WAYS = "give --weights FILE, or take --backbone small_cnn --weights none for a rough check"

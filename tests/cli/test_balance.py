@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from affectdata import imaging
-from affectdata.balance import publish as publishing
-from affectdata.balance import render as rendering
-from affectdata.ingest import ingest
-from affectdata.manifest import Pictures
-from affectdata.release import open_release
-from affectdata.verify import check_release
+from affectdata.images import decode
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import Pictures
+from affectdata.release import publish as publishing
+from affectdata.release.release import open_release
+from affectdata.release.verify import check_release
+from affectdata.render import render as rendering
 from tests.made import recipe_document
 
 Cli = Callable[..., Any]
@@ -94,7 +94,7 @@ def test_a_dry_run_touches_no_pixel(
     def touched(*_: object, **__: object) -> None:
         raise AssertionError("a picture was touched")
 
-    for owner, name in [(imaging, "decode"), (rendering, "decode"), (Pictures, "read")]:
+    for owner, name in [(decode, "decode"), (rendering, "decode"), (Pictures, "read")]:
         monkeypatch.setattr(owner, name, touched)
     monkeypatch.setattr(publishing, "publish_release", touched)
     shutil.rmtree(gaped_copy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from affectdata.manifest import load_manifest
+from affectdata.manifest.manifest import load_manifest
 
 
 @pytest.fixture

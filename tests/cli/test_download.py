@@ -62,7 +62,7 @@ def test_nothing_is_said_of_the_network_where_nothing_is_fetched(
 def test_without_the_extra_it_says_what_to_install(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("affectdata.fetch", "affectdata.download"):
+    for name in ("affectdata.manifest.fetch", "affectdata.manifest.download"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "httpx2", None)  # as if it were not installed
     ran = cli("download", tmp_path)

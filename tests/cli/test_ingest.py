@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from affectdata.cli import ingest as ingest_command
-from affectdata.manifest import load_manifest
+from affectdata.manifest.manifest import load_manifest
 
 
 def test_what_is_printed(cli: Any, small_gaped: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from affectdata.manifest import load_manifest
-from affectdata.release import open_release
+from affectdata.manifest.manifest import load_manifest
+from affectdata.release.release import open_release
 
 Cli = Callable[..., Any]
 REST: dict[str, Any] = {
@@ -259,7 +259,7 @@ def test_a_failure_before_the_manifest_is_there_forgets_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("affectdata.manifest.write_manifest", full)
+        patch.setattr("affectdata.manifest.manifest.write_manifest", full)
         assert a.split(seed=1).code != 0
     assert set(a.splits().values()) == {None}
     assert trained(balance(cli, a), a).isdisjoint(a.held)  # the ledger has what the manifest has not

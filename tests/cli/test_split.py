@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from affectdata.ingest import ingest
-from affectdata.manifest import Manifest, load_manifest, write_manifest
-from affectdata.release import open_release
-from affectdata.sources._sample import save_picture
-from affectdata.tables import table_digest
-from affectdata.verify import check_release
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
+from affectdata.reading.sample import save_picture
+from affectdata.release.release import open_release
+from affectdata.release.verify import check_release
+from affectdata.store.parquet import table_digest
 from tests.made import recipe_document
 
 Cli = Callable[..., Any]

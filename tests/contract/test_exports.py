@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from affectdata.derived import release_terms
 from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
 from affectdata.registry import find_plugins, load_plugin
-from affectdata.release import INFO_FILE, Release, open_release
+from affectdata.release.derived import release_terms
+from affectdata.release.release import INFO_FILE, Release, open_release
 from tests.made import contents, forge, publish, sample_id, sign
 
 NAMES = find_plugins("exports")

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from affectdata.balance.card import front_matter
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
-from affectdata.release import Release, open_release
-from affectdata.tables import read_table, write_table
-from affectdata.terms import combine_terms
-from affectdata.verify import check_release
+from affectdata.release.card import front_matter
+from affectdata.release.release import Release, open_release
+from affectdata.release.terms import combine_terms
+from affectdata.release.verify import check_release
+from affectdata.store.parquet import read_table, write_table
 from tests.made import contents, forge, publish, reseal
 
 NAMES = {"train": "train", "val": "validation", "test": "test"}

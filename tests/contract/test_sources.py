@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 import affectdata
-from affectdata.ingest import IngestResult, ingest, recognise
-from affectdata.picture_bytes import read_picture
+from affectdata.images.read import read_picture
+from affectdata.manifest.ingest import IngestResult, ingest, recognise
+from affectdata.reading.protocol import ReadOptions
+from affectdata.reading.tree import is_picture_name, read_tree
 from affectdata.records import RATINGS, Annotation
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import manifest_schema
-from affectdata.sources._protocol import ReadOptions
-from affectdata.tree import is_picture_name, read_tree
 
 NAMES = find_plugins("sources")
 _MOST_PICTURES = 300
@@ -44,7 +44,7 @@ def sample(plugin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def result(plugin: ModuleType, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> IngestResult:
     if plugin.INFO.overlay:
-        pytest.skip("it has no pictures of its own; tests/test_overlay.py")
+        pytest.skip("it has no pictures of its own; tests/manifest/test_overlay.py")
     return ingest(sample, out=tmp_path_factory.mktemp("out"), workers=1)
 
 
@@ -183,7 +183,7 @@ def _ingest_elsewhere(
         return _Shuffled(entries)
 
     with monkeypatch.context() as patch:
-        patch.setattr("affectdata.tree.os.scandir", shuffled)
+        patch.setattr("affectdata.reading.tree.os.scandir", shuffled)
         ingest(place / "tree", out=place / "out", workers=workers)
     return _tables(place / "out")
 

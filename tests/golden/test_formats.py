@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from affectdata.manifest import load_manifest
-from affectdata.release import open_release
+from affectdata.manifest.manifest import load_manifest
+from affectdata.release.release import open_release
 
 HERE = Path(__file__).parent
 Cli = Callable[..., Any]

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from affectdata.balance.planner import plan_release
-from affectdata.balance.recipe import packaged_recipes, read_recipe
-from affectdata.ingest import ingest
-from affectdata.manifest import load_manifest
-from affectdata.plan import Plan
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import load_manifest
+from affectdata.plan.plan import Plan
+from affectdata.plan.planner import plan_release
+from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.schema import PLAN
-from affectdata.tables import table_digest
+from affectdata.store.parquet import table_digest
 from tests.made import make_manifest, make_recipe, make_rows
 
 HERE = Path(__file__).parent

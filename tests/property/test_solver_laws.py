@@ -7,7 +7,7 @@ import itertools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from affectdata.balance.solver import solve_bin
+from affectdata.plan.solver import solve_bin
 
 supplies = st.lists(st.integers(0, 200), min_size=1, max_size=8)
 targets = st.integers(1, 3000)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectdata.split import SPLITS, assign_splits
+from affectdata.splits.assign import SPLITS, assign_splits
 from tests.made import make_rows
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from affectdata.ingest import IngestResult, ingest
-from affectdata.sources._protocol import ReadOptions
-from affectdata.sources._sample import draw_picture
+from affectdata.manifest.ingest import IngestResult, ingest
+from affectdata.reading.protocol import ReadOptions
+from affectdata.reading.sample import draw_picture
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

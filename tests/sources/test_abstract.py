@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from affectdata.errors import SourceError
+from affectdata.reading.tree import read_tree
 from affectdata.sources import abstract
-from affectdata.tree import read_tree
 
 Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
 NAMES = ("", "Amusement", "Anger", "Awe", "Content", "Disgust", "Excitement", "Fear", "Sad")

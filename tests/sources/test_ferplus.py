@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from affectdata.errors import SourceError
-from affectdata.manifest import load_manifest
+from affectdata.manifest.manifest import load_manifest
 from affectdata.sources.ferplus import write_sample
 
 VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -72,11 +72,11 @@ def test_tables_that_do_not_belong_together(plant: Callable[..., Path], take: Ca
 def test_a_second_ingest_reads_no_pixels_again(
     take: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from affectdata import ingest as module
+    from affectdata.manifest import ingest as module
 
     write_sample(tmp_path / "tree", np.random.default_rng(0))
     first = module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
-    monkeypatch.setattr("affectdata.probe.decode", lambda *_: pytest.fail("a row was decoded again"))
+    monkeypatch.setattr("affectdata.images.probe.decode", lambda *_: pytest.fail("a row was decoded again"))
     module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
     row = first.manifest.table.to_pylist()[0]
     pictures = load_manifest(tmp_path / "m" / "ferplus.parquet").pictures()

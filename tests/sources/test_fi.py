@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.balance.planner import plan_release
-from affectdata.balance.recipe import packaged_recipes, read_recipe
 from affectdata.errors import SourceError
-from affectdata.ingest import recognise
 from affectdata.labels import VOCABULARIES
-from affectdata.manifest import load_manifest
+from affectdata.manifest.ingest import recognise
+from affectdata.manifest.manifest import load_manifest
+from affectdata.plan.planner import plan_release
+from affectdata.reading.tree import read_tree
+from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.sources import fi
-from affectdata.tree import read_tree
 
 Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]
 SITE = "https://farm6.example.org/123"

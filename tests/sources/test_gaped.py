@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from affectdata.errors import SourceError
+from affectdata.reading.tree import read_tree
 from affectdata.sources import gaped
-from affectdata.tree import read_tree
 
 MEANS = "\tValence\tArousal\tInternal norms\tExternal norms\r\n"
 SPREADS = (

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from affectdata.errors import RecipeError, SourceError
+from affectdata.reading.tree import read_tree
 from affectdata.registry import load_plugin
 from affectdata.sources import image_folder
-from affectdata.tree import read_tree
 
 
 @pytest.fixture

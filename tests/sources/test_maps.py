@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from affectdata.column_map import packaged
+from affectdata.column_map.sample import _old_workbook, _workbook
 from affectdata.errors import RecipeError
+from affectdata.reading.tree import read_tree
 from affectdata.registry import find_plugins, load_plugin
-from affectdata.sources import _packaged
-from affectdata.sources._map_sample import _old_workbook, _workbook
-from affectdata.tree import read_tree
 
 Plant = Callable[..., Path]
 Image = Callable[..., bytes]
-MAPS = sorted(path.stem for path in (Path(_packaged.__file__).parent / "maps").glob("*.yaml"))
+MAPS = sorted(path.stem for path in (Path(packaged.__file__).parents[1] / "sources" / "maps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", MAPS)

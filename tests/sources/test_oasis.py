@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.errors import SourceError
+from affectdata.reading.tree import read_tree
 from affectdata.records import Rating
 from affectdata.sources import oasis
-from affectdata.tree import read_tree
 
 HEADER = ["", "Theme", "Category", "Source", "Valence_mean", "Valence_SD", "Valence_N"]
 HEADER += ["Arousal_mean", "Arousal_SD", "Arousal_N"]

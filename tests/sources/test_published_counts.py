@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from affectdata.balance.labelling import add_labels
-from affectdata.balance.recipe import Labels
+from affectdata.plan.labelling import add_labels
+from affectdata.reading.protocol import Item, ReadOptions
+from affectdata.reading.tree import Tree, read_tree
+from affectdata.recipe.recipe import Labels
 from affectdata.records import Record, Reject
 from affectdata.registry import load_plugin
-from affectdata.sources._protocol import Item, ReadOptions
-from affectdata.tree import Tree, read_tree
 
 Plant = Callable[..., Path]
 ARTPHOTO = {

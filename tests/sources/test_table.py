@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.errors import RecipeError, SourceError, UsageError
+from affectdata.reading.delimited import parse_count, parse_number, parse_share, parse_spread
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.tables import read_table
+from affectdata.reading.tree import read_tree
 from affectdata.records import Finding, Reason, Reject
-from affectdata.sources._delimited import parse_count, parse_number, parse_share, parse_spread
-from affectdata.sources._join import Row, join_rows
-from affectdata.sources._tables import read_table
-from affectdata.tree import read_tree
 
 MAP: dict[str, Any] = {
     "name": "norms",
@@ -445,7 +445,7 @@ def test_workbooks_of_too_much(
 ) -> None:
     root = plant({"x.xlsx": _with_sheet(_SHEET % sheet)})
     for name, value in bounds.items():
-        monkeypatch.setattr(f"affectdata.sources._tables.{name}", value)
+        monkeypatch.setattr(f"affectdata.reading.tables.{name}", value)
     with pytest.raises(SourceError, match=said):
         read_table(read_tree(root), "x.xlsx")
 
@@ -459,7 +459,7 @@ def test_header_names_that_are_there_twice(plant: Callable[..., Path]) -> None:
 
 @given(st.lists(st.sampled_from(["M", "SD", "", "M#2", "#3"]), min_size=1, max_size=8))
 def test_header_names_become_unique(header: list[str]) -> None:
-    from affectdata.sources._tables import unique_names
+    from affectdata.reading.tables import unique_names
 
     names = unique_names(header)
     assert len(set(names)) == len(names) == len(header)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.balance.planner import plan_release
-from affectdata.balance.recipe import packaged_recipes, read_recipe
-from affectdata.ingest import recognise
-from affectdata.manifest import load_manifest
+from affectdata.check.scores import estimated_in
+from affectdata.manifest.ingest import recognise
+from affectdata.manifest.manifest import load_manifest
+from affectdata.plan.planner import plan_release
+from affectdata.reading.protocol import ReadOptions
+from affectdata.reading.tree import Tree, read_tree
+from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.records import Record
 from affectdata.sources import utkface
-from affectdata.sources._protocol import ReadOptions
-from affectdata.train.scores import estimated_in
-from affectdata.tree import Tree, read_tree
 from tests.made import publish
 
 Plant, Take, Image = Callable[..., Path], Callable[..., Any], Callable[..., bytes]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.balance.labelling import add_labels
-from affectdata.balance.planner import plan_release
-from affectdata.balance.recipe import packaged_recipes, read_recipe
 from affectdata.errors import SourceError, UsageError
-from affectdata.manifest import load_manifest
+from affectdata.manifest.manifest import load_manifest
+from affectdata.plan.labelling import add_labels
+from affectdata.plan.planner import plan_release
+from affectdata.reading.delimited import parse_delimited
+from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.sources import wikiart_emotions
-from affectdata.sources._delimited import parse_delimited
 
 ALL, INFO, AG4 = "WikiArt-Emotions-All.tsv", "WikiArt-info.tsv", "WikiArt-Emotions-Ag4.tsv"
 ID = "57726f2dedc2cb3880b4c1a3"

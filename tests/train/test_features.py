@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from affectdata.balance.recipe import Recipe, parse_recipe
-from affectdata.balance.render import RenderSamples
+from affectdata.check.image_pool import fill_bank, find_originals, plan_bank
 from affectdata.errors import IntegrityError, UsageError
-from affectdata.imaging import decode, encode
-from affectdata.release import Release
+from affectdata.images.decode import decode, encode
+from affectdata.recipe.recipe import Recipe, parse_recipe
+from affectdata.release.dataset import ReleaseDataset
+from affectdata.release.release import Release
+from affectdata.render.render import RenderSamples
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
-from affectdata.train.bank import fill_bank, find_originals, plan_bank
-from affectdata.train.data import ReleaseDataset
 from affectdata.train.features import FeatureCache, compute_features, render_keys
 from affectdata.train.pictures import Readable, fit_square, store_pictures
 

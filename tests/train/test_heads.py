@@ -15,9 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from affectdata import metrics
+from affectdata.check import metrics
+from affectdata.check.evaluate import TellSplit, find_classes, most_similar
+from affectdata.check.prepare import Split
 from affectdata.labels import cut_values
-from affectdata.train.evaluate import TellSplit, find_classes, most_similar
 from affectdata.train.heads import (
     GRIDS,
     FrozenHeads,
@@ -28,7 +29,6 @@ from affectdata.train.heads import (
     quiet_threads,
     with_output,
 )
-from affectdata.train.prepare import Split
 from affectdata.train.rows import Rows
 from affectdata.workers import map_ordered
 

@@ -211,7 +211,7 @@ def test_another_backbone_than_the_models(frozen: KeptModel, tmp_path: Path) -> 
 
 
 def test_a_users_class_that_changed(fitted: tuple[Any, Any], tmp_path: Path) -> None:
-    code = "from affectdata.train.bodies import SmallCnn\nclass Mine(SmallCnn):\n    size_px = 32\n"
+    code = "from affectdata.train.trunks import SmallCnn\nclass Mine(SmallCnn):\n    size_px = 32\n"
     (tmp_path / "mine.py").write_text(code)
     backbone = load_backbone(f"{tmp_path / 'mine.py'}:Mine", "none", "cpu")
     model = tmp_path / "model.safetensors"

@@ -1,1 +1,0 @@
-"""Balance: recipe, cells, solver, planner, transforms, render."""

@@ -1,0 +1,200 @@
+"""The verdict: a check's document in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN
+from affectdata.check.words import (
+    ARM_NAMES,
+    NAMES,
+    Document,
+    change_text,
+    few_of_groups,
+    few_originals,
+    interval_text,
+    number,
+    scored_on,
+    scores,
+    surely,
+)
+from affectdata.recipe.recipe import Recipe
+
+_FEW = 5  # pictures of a bin, below which its figures are luck
+_WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
+_WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
+
+
+def say_all(document: Document, recipe: Recipe) -> list[str]:
+    """Return what there is to say, the most important first."""
+    return [
+        *_say_scores(document),
+        *_say_subtype(document),
+        *_say_sources(document),
+        *_say_collapse(document),
+        *_say_balance(document, recipe),
+        *_say_classes(document),
+        *_say_subgroups(document),
+        *_say_caveats(document),
+    ]
+
+
+def _say_scores(document: Document) -> Iterator[str]:
+    found, mean = scores(document, RELEASE), scores(document, MEAN)
+    if found is None or mean is None:
+        return
+    said = document["settings"]
+    model = f"Frozen {said['backbone']} features with an SVR"
+    if said["mode"] != "frozen":
+        model = f"{said['backbone']} fine-tuned for {said['steps']} steps at {said['size_px']} px"
+    how = f"{said['n_splits']} splits of" if scored_on(document) == "crossfit" else "the held-out"
+    ceiling = document["ceiling"]
+    noise = f"; the raters' noise leaves room for {number(ceiling)}" if ceiling is not None else ""
+    yield (
+        f"{model}, over {how} {sum(document['bins']['n'][scored_on(document)])} originals: "
+        f"R² {interval_text(found['r2'])}{noise}, CCC {interval_text(found['ccc'])}, "
+        f"macro-MAE {number(found['macro_mae']['mean'], 2)} "
+        f"(predicting the mean: {number(mean['macro_mae']['mean'], 2)})."
+    )
+
+
+def _say_subtype(document: Document) -> Iterator[str]:
+    found, told = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
+    if found is None or told is None:
+        return
+    target, r2 = document["release"]["target"], found["r2"]["mean"]
+    if len(told["mae_per_subtype"]) < 2:
+        yield f"There are no subtypes to tell {target} from."
+        return
+    within, baseline = found["r_within"]["mean"], told["r2"]["mean"]
+    figures = (
+        f"knowing the subtype and nothing else gives R² {number(baseline)}; "
+        f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['mean'])})"
+    )
+    if r2 is None or r2 <= 0:
+        words = f"knows neither {target} nor the subtype"
+    elif within is not None and within >= _WITHIN:
+        words = f"knows {target}, not only the subtype"
+    elif within is not None and within >= _WITHIN_LITTLE:
+        words = f"mostly knows the subtype, and little of {target} inside one"
+    else:
+        words = f"knows only the subtype, not {target}"
+    yield f"The model {words}: {figures}."
+
+
+def _say_sources(document: Document) -> Iterator[str]:
+    found = scores(document, RELEASE)
+    if found and len(found["per_source"]) > 1:
+        each = ", ".join(
+            f"{name} R² {number(one['r2'])} (n = {one['n']})" for name, one in found["per_source"].items()
+        )
+        yield f"Scores are taken within each source and averaged: {each}."
+
+
+def _say_collapse(document: Document) -> Iterator[str]:
+    least = document["settings"]["check"]["min_sd_ratio"]
+    for arm in (RELEASE, ORIGINALS):
+        for head in ("regressor", "ridge"):
+            found = scores(document, arm, head)
+            if found and found["mean_collapse"]:
+                name = document["arms"][arm][head]["head"]
+                yield (
+                    f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm says "
+                    "about the same to every picture (its spread is "
+                    f"{number(found['sd_ratio']['mean'])} of the true one; {least:g} is the least)."
+                )
+
+
+def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
+    """Say whether levelling helps: if it beats originals, an equal budget and stretched originals."""
+    compared = document["comparison"]
+    arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
+    if not arms:
+        return
+    against = {arm: compared[f"{RELEASE} - {arm}"] for arm in arms}
+    first = against[ORIGINALS]
+    if not document["copies"] and all(each["low"] == each["high"] == 0 for each in first.values()):
+        yield "The release trains on the originals as they are: there is nothing to compare them with."
+        return
+    helped = [name for name in first if all(surely(name, each[name]) > 0 for each in against.values())]
+    lost = [name for name in first if surely(name, first[name]) < 0]
+    gains, losses = (", ".join(NAMES[name] for name in names) for names in (helped, lost))
+    others = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
+    if document["on_edge"]:
+        word = "No verdict on levelling: the best setting lies on the edge of its grid in too many splits"
+    elif helped and lost:
+        word = f"Levelling trades: it helps {gains} and costs {losses}"
+    elif helped:
+        word = f"Levelling helps {gains}, beyond what {others} would do"
+    elif lost:
+        word = f"Levelling costs {losses}"
+    else:
+        word = "Whether levelling helps is undecided: what it changes is within the luck of the splits"
+    figures = "; ".join(change_text(name, each) for name, each in first.items())
+    yield f"{word}. Against {ARM_NAMES[ORIGINALS]}: {figures}."
+    if recipe.balance.undersample:
+        yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
+
+
+def _say_classes(document: Document) -> Iterator[str]:
+    for name, scorings in document["arms"][RELEASE].get("classifier", {}).items():
+        found = scorings[scored_on(document)]
+        there = [label for label, n in zip(found["labels"], found["n"], strict=True) if n]
+        if len(there) < 2:
+            yield f"{name}: every picture scored is {there[0]!r}; there is nothing to tell apart."
+            continue
+        best = found["interval"]
+        words = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
+        others = ", ".join(
+            f"{words[key]} {found[key]['balanced_accuracy']:.3f}" for key in words if key in found
+        )
+        yield (
+            f"Classifier, {len(there)} classes of {name}: balanced accuracy "
+            f"{interval_text(best['balanced_accuracy'])}, accuracy {interval_text(best['accuracy'])} "
+            f"({others}; always the most frequent: accuracy {found['majority']['accuracy']:.3f})."
+        )
+
+
+def _say_subgroups(document: Document) -> Iterator[str]:
+    for column, found in document["subgroups"].items():
+        few, by = few_of_groups(found["too_few"]), column.replace("_", " ")
+        if len(found["groups"]) < 2:
+            if few:
+                yield f"By {by}, there are no two groups to compare; {few}."
+            continue
+        measure = found["measure"]
+        (low, first), *_, (high, last) = sorted(found["groups"].items(), key=lambda item: item[1][measure])
+        yield (
+            f"By {by}, {NAMES[measure]} goes from {number(first[measure])} "
+            f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
+            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}"
+            f"{f'; {few}' if few else ''}."
+        )
+
+
+def _say_estimated(sources: list[str]) -> str:
+    return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
+
+
+def _say_caveats(document: Document) -> Iterator[str]:
+    few = few_originals(document)
+    if few:
+        yield f"Whether a model can learn from this release is {few}."
+    if document["on_edge"]:
+        yield (
+            f"The best setting of {', '.join(document['on_edge'])} lies on the edge of its grid: a better "
+            "one may lie outside, and differences between arms may come from that."
+        )
+    settings, bins = document["settings"], document["bins"]
+    if settings["n_pictures"] < settings["n_pictures_of"]:
+        part = f"{settings['n_pictures']} of {settings['n_pictures_of']} originals"
+        yield f"Checked on {part} (`check.max_pictures`)."
+    counts = bins["n"][scored_on(document)]
+    thin = [f"{label} ({n})" for label, n in zip(bins["labels"], counts, strict=True) if n < _FEW]
+    if thin:
+        yield f"Fewer than {_FEW} scored pictures in {', '.join(thin)}: what is said of those is luck."
+    if document["crossfit_missing"]:
+        yield (
+            f"Only the held-out score: {document['crossfit_missing']}. "
+            f"On {sum(counts)} pictures a difference of .05 in R² is luck."
+        )

@@ -1,0 +1,214 @@
+"""Rows of any table, or the names of files, as records, by a column map."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from affectdata.column_map.columns import PLACE, ColumnMap
+from affectdata.column_map.rows import read_row
+from affectdata.errors import SourceError
+from affectdata.reading.delimited import parse_number, require_columns
+from affectdata.reading.join import Row, join_rows
+from affectdata.reading.names import fold_path, is_readme
+from affectdata.reading.protocol import Item, Link
+from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
+from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.records import RATINGS, Annotation, Reason, Reject
+
+
+def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
+    """List the tables that a map means; none for a map of names.
+
+    Raises:
+        SourceError: there is none.
+    """
+    tables = _match(tree, spec.patterns)
+    if spec.patterns and not tables:
+        there = [name for name in tree.others() if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
+        raise SourceError(
+            f"{tree.root} holds no table {' or '.join(map(repr, spec.patterns))}",
+            where=f"tables there: {', '.join(there[:10]) or 'none'}",
+            fix=f"restore it, or describe yours in a column map (now: that of {spec.name})",
+        )
+    return tables
+
+
+def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
+    """Recognise a tree by a table of the right name and columns, or by the words in all of its names.
+
+    Names alone tell only where each picture lies in one folder, has a word that the map knows, and there is
+    no table that could say more.
+    """
+    if spec.patterns:
+        found = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
+        table = next(found, None)
+        return table and f"the columns of {table}"
+    pictures = tree.pictures()
+    if len(pictures.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
+        return None
+    words = set(spec.values.get("emotion", {}))
+    cells = (_read_name(path, spec) or {} for path in pictures)
+    here = {each.get(spec.columns.get("emotion", "")) for each in cells}
+    if len(here) < 2 or not here <= words:
+        return None
+    return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
+
+
+def _match(tree: Tree, patterns: list[str]) -> list[str]:
+    others = tree.others()
+    return [path for path in others if any(path == each or fnmatchcase(path, each) for each in patterns)]
+
+
+def _shape(spec: ColumnMap) -> Shape:
+    return Shape(spec.sheet, spec.skip_rows, spec.encoding, spec.delimiter, spec.needed, spec.header)
+
+
+def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
+    """Yield the tables as annotations and each of their rows as a record or a reject.
+
+    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every picture is a
+    row, whose cells are the parts of its name.
+
+    Raises:
+        SourceError: a table cannot be read or lacks a column that the map names.
+    """
+    if not spec.patterns:
+        yield from _read_names(tree, spec)
+        return
+    yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
+    rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
+    pool = partial(_average, spec) if spec.repeated == "mean" else None
+    for pair in join_rows(rows, tree.pictures().inside(folder), partial(_fold, spec), pool):
+        yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
+
+
+def _fold(spec: ColumnMap, path: str) -> str:
+    """Return what of a path is compared."""
+    parts = spec.match_parts
+    return "/".join(fold_path(path).split("/")[-parts:]) if parts else fold_path(path)
+
+
+def _url_tables(tree: Tree, spec: ColumnMap) -> list[str]:
+    return _match(tree, [spec.urls.table]) if spec.urls else []
+
+
+def find_mapped_links(tree: Tree, spec: ColumnMap) -> Iterator[Link]:
+    """Yield the addresses in the table that the map's `urls` name, or in the column that is `url`.
+
+    Raises:
+        SourceError: a table cannot be read or lacks a column that the map names.
+    """
+    there = {_fold(spec, path): path for path in tree.pictures()}
+    for path, url in _read_urls(tree, spec):
+        yield Link(there.get(_fold(spec, path), path), url)
+
+
+def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:
+    if spec.urls:
+        for table in _url_tables(tree, spec):
+            header, lines = read_table(tree, table)
+            require_columns(header, [spec.urls.path, spec.urls.url], table)
+            for line in lines:
+                cells = dict(zip(header, line, strict=True))
+                yield cells[spec.urls.path].lstrip("/"), cells[spec.urls.url]
+    elif "url" in spec.columns:
+        for table in find_tables(tree, spec):
+            for row in _read_rows(tree, table, spec, ""):
+                url = row.cells[spec.columns["url"]] if isinstance(row, Row) else ""
+                if isinstance(row, Row) and url and url not in spec.na:
+                    yield row.picture + ("" if is_picture_name(row.picture) else _suffix(url)), url
+
+
+def _suffix(url: str) -> str:
+    """Return how the file name in an address ends, if as a picture's; a decoder does not ask the name."""
+    path = urlsplit(url).path
+    return PurePosixPath(path).suffix if is_picture_name(path) else ".jpg"
+
+
+def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
+    for path in tree.pictures():
+        cells = _read_name(path, spec)
+        if cells is None:
+            yield Reject(path, Reason.BAD_NAME, f"not called as {spec.file}")
+        else:
+            yield read_row(spec, Row(path, PurePosixPath(path).stem, path, cells), path)
+
+
+def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
+    """Return the parts of a picture's name that stand in braces in `file`."""
+    stem = PurePosixPath(path).with_suffix("").as_posix()
+    places = PLACE.split(spec.file)  # literal, name, literal, …
+    pattern = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(places))
+    found = re.fullmatch(f"(?:.*/)?{pattern}", stem)
+    return found and found.groupdict()
+
+
+def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject]:
+    header, lines = read_table(tree, table, _shape(spec))
+    require_columns(header, spec.needed, table, fix="correct the names in the column map")
+    for number, line in enumerate(lines, 1):
+        row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
+        if row is None:
+            detail = f"data row {number} has nothing under {spec.key!r}"
+            yield Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
+        elif empty := [
+            f"{column} {word!r}" for column, word in spec.placeholder.items() if row.cells[column] == word
+        ]:
+            yield Reject(
+                row.where, Reason.PLACEHOLDER, f"the table says that there is no picture: {empty[0]}"
+            )
+        else:
+            yield row
+
+
+def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:
+    """Work out which picture a row means; None without a key."""
+    key = re.sub(r"^(\d+)\.0+$", r"\1", cells[spec.key])  # a spreadsheet's 2000.0, but not 2375.1
+    if not key or key in spec.na:
+        return None
+    stem = key.replace("\\", "/").lstrip("/").removeprefix("./")
+    if is_picture_name(stem) and not spec.file.endswith("{key}"):
+        stem = stem.rpartition(".")[0]
+    picture = PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
+    return Row(table, key, folder + picture, cells)
+
+
+def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
+    """Return rows for one picture as one: the mean of their ratings; None where labels in words differ.
+
+    Spreads are pooled as for raters of equal number; other cells that differ stand side by side.
+    """
+    rated = {column: name for name, column in spec.columns.items() if name.startswith(RATINGS)}
+    fixed = {*spec.columns.values(), *spec.emotions.values()} - rated.keys()
+    cells = {}
+    for column, first in rows[0].cells.items():
+        said = list(dict.fromkeys(row.cells[column] for row in rows))
+        if len(said) == 1 or column == spec.key:
+            cells[column] = first
+        elif column in fixed:
+            return None
+        elif column not in rated:
+            cells[column] = " | ".join(said)
+        else:
+            told = [
+                row.cells[column] for row in rows if row.cells[column] and row.cells[column] not in spec.na
+            ]
+            try:
+                cells[column] = _pool(rated[column], [parse_number(cell) for cell in told])
+            except ValueError:
+                return None
+    return Row(rows[0].table, rows[0].key, rows[0].picture, cells)
+
+
+def _pool(name: str, numbers: list[float]) -> str:
+    if name.endswith("_n"):
+        return f"{sum(numbers):g}"
+    if name.endswith("_sd"):
+        return f"{statistics.fmean(number**2 for number in numbers) ** 0.5:.9g}"
+    return f"{statistics.fmean(numbers):.9g}"

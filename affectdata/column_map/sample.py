@@ -1,0 +1,128 @@
+"""The generated sample of a packaged column map: tables as the map describes them, with their quirks.
+
+One picture has a suffix in capitals, one row has no picture; one cell holds nothing; where the map knows
+placeholders, repeated rows or tables without a header, those are there too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import struct
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import openpyxl
+
+from affectdata.column_map.columns import ColumnMap
+from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.tables import unique_names
+from affectdata.records import RATINGS
+
+_PICTURES = 16
+_CLOCK = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+Z")
+
+
+def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> None:
+    """Write 16 generated pictures, and the tables that the map describes.
+
+    Raises:
+        ValueError: the map has no `sample`.
+    """
+    sample = spec.sample
+    if sample is None:
+        raise ValueError(f"the map {spec.name} describes no sample")
+    names = unique_names(sample.header)
+    rows, keys = [], []
+    for number in range(_PICTURES):
+        key = sample.keys[number % len(sample.keys)].replace("%d", f"{number + 1:04d}")
+        rows.append(_draw_row(spec, names, key, number, rng))
+        keys.append(key.lstrip("/"))
+        path = PurePosixPath(sample.pictures.replace("{key}", key.lstrip("/")))
+        path = path.with_suffix(".JPG") if number == 2 else path
+        save_picture(root / path, draw_picture(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
+    rows.append(_draw_row(spec, names, sample.keys[0].replace("%d", "9999"), _PICTURES, rng))
+    if spec.repeated == "mean":
+        again = _draw_row(spec, names, "", 1, rng)
+        rows.append(
+            [cell if name == spec.key else new for name, cell, new in zip(names, rows[0], again, strict=True)]
+        )
+    for column, word in spec.placeholder.items():
+        rows.append([{spec.key: "absent", column: word}.get(name, "") for name in names])
+    for at, path_ in enumerate(sample.tables):
+        header = [] if spec.header and at else [sample.header]
+        part = rows[at :: len(sample.tables)]
+        _write_table(root / path_, [*([line] for line in sample.above), *header, *part], spec)
+    if spec.urls:
+        addresses = [{spec.urls.path: key, spec.urls.url: f"https://example.org/{key}"} for key in keys]
+        (root / sample.urls).write_text(json.dumps(addresses), encoding="ascii")
+    (root / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
+
+
+def _draw_row(
+    spec: ColumnMap, names: list[str], key: str, number: int, rng: np.random.Generator
+) -> list[str]:
+    """Draw the cells of a row; those of no meaning hold its number."""
+    cells = {spec.key: key}
+    for name, column in spec.columns.items():
+        low, high = spec.scales.get(name.partition("_")[0], [0, 1])
+        if name in RATINGS:
+            cells[column] = f"{rng.uniform(low, high):.2f}"
+        elif name.endswith("_sd"):
+            cells[column] = f"{rng.uniform(0.1, 0.3) * (high - low):.2f}"
+        elif name in spec.values:
+            cells[column] = list(spec.values[name])[number % len(spec.values[name])]
+        else:
+            cells[column] = ("joy", "fear", "awe")[number % 3]
+    votes = rng.integers(1, 16, len(spec.emotions))
+    cells |= {column: f"{n / votes.sum():g}" for column, n in zip(spec.emotions.values(), votes, strict=True)}
+    if number % 7 == 5 and "arousal" in spec.columns:
+        cells[spec.columns["arousal"]] = spec.na[0]
+    return [cells.get(name, str(number)) for name in names]
+
+
+def _write_table(path: Path, rows: list[list[str]], spec: ColumnMap) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".xlsx":
+        path.write_bytes(_workbook(rows))
+    elif path.suffix == ".xls":
+        path.write_bytes(_old_workbook(rows))
+    else:
+        text = io.StringIO()
+        delimiter = spec.delimiter or ("\t" if path.suffix == ".txt" else ",")
+        csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
+        path.write_bytes(text.getvalue().encode("utf-8"))
+
+
+def _workbook(rows: list[list[str]]) -> bytes:
+    """Return an .xlsx without a clock in it."""
+    book, made, still = openpyxl.Workbook(), io.BytesIO(), io.BytesIO()
+    for row in rows:
+        book.active.append([_number(cell) for cell in row])
+    book.save(made)
+    with zipfile.ZipFile(made) as parts, zipfile.ZipFile(still, "w") as copy:
+        for name in parts.namelist():
+            copy.writestr(zipfile.ZipInfo(name), _CLOCK.sub(b"2000-01-01T00:00:00Z", parts.read(name)))
+    return still.getvalue()
+
+
+def _old_workbook(rows: list[list[str]]) -> bytes:
+    """Return an .xls of Excel 2: a record per cell (OpenOffice's documentation of the file format, 2007)."""
+    records = [(0x0009, struct.pack("<HH", 2, 0x10)), (0x0042, struct.pack("<H", 1252))]  # begin, code page
+    for at, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            value, place = _number(cell), struct.pack("<HH3x", at, column)
+            if isinstance(value, float):
+                records.append((0x0003, place + struct.pack("<d", value)))
+            elif value:
+                text = value.encode("cp1252")
+                records.append((0x0004, place + struct.pack("<B", len(text)) + text))
+    records.append((0x000A, b""))
+    return b"".join(struct.pack("<HH", kind, len(data)) + data for kind, data in records)
+
+
+def _number(cell: str) -> float | str:
+    return float(cell) if re.fullmatch(r"-?\d+(\.\d+)?", cell) else cell

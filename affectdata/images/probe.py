@@ -1,0 +1,65 @@
+"""Probe pictures: read, hash, decode and look at every file once; damage is a row, no exception."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from affectdata.errors import DecodeError
+from affectdata.hashing import file_hash, perceptual_hashes, pixel_hash
+from affectdata.images.decode import MAX_PIXELS, decode
+from affectdata.images.read import read_picture
+from affectdata.records import Reason
+from affectdata.schema import manifest_schema
+
+_MAX_FILE_BYTES = 1 << 30
+_SEEN = ("path", "image_id", "pixel_id", "phash", "phash_views", "format", "bytes", "width_px", "height_px")
+
+# What is seen of a file: columns of the manifest, and why it cannot be a row (null if it can).
+PROBED = pa.schema(
+    [manifest_schema().field(name) for name in (*_SEEN, "decode_warning")]
+    + [("reason", pa.string()), ("detail", pa.string())]
+)
+_ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "format": "", "bytes": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Read, hash and decode the pictures of a batch; a bad picture is a row with `reason` and `detail`."""
+
+    root: str
+    strict: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._probe(path) for path in batch["path"].to_pylist()], schema=PROBED)
+
+    def _probe(self, path: str) -> dict[str, Any]:
+        empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
+        try:
+            data = read_picture(Path(self.root), path, _MAX_FILE_BYTES)
+            if not data:
+                raise DecodeError(Reason.UNREADABLE, "the file is empty")
+            picture = decode(data, self.max_pixels)
+            if self.strict and picture.warning:
+                raise DecodeError(Reason.DECODE_WARNING, picture.warning)
+        except DecodeError as error:
+            return {**empty, "reason": str(error.reason), "detail": error.what}
+        except OSError as error:
+            return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
+        first, *others = perceptual_hashes(picture.rgb)
+        return {
+            "path": path,
+            "image_id": file_hash(data),
+            "pixel_id": pixel_hash(picture.rgb),
+            "phash": first,
+            "phash_views": "".join(others),
+            "format": picture.format,
+            "bytes": len(data),
+            "width_px": picture.rgb.shape[1],
+            "height_px": picture.rgb.shape[0],
+            "decode_warning": picture.warning,
+        }

@@ -1,0 +1,81 @@
+"""The bytes of a picture: a file under a root, or a row of a table that holds its pixels.
+
+A path `TABLE.csv#N` is row N (from 0, one line each) of a table with a column `pixels`: the grey values of a
+square picture, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
+so that they have one SHA-256 and every decoder takes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+from affectdata.errors import DecodeError
+from affectdata.store.files import open_regular
+
+_ROW = re.compile(r"(?P<table>.+\.csv)#(?P<row>\d{1,9})", re.IGNORECASE)
+_COLUMN = "pixels"
+
+
+def file_of(path: str) -> str:
+    """Return the file in which a picture lies.
+
+    >>> file_of("a/1.jpg"), file_of("fer2013.csv#7")
+    ('a/1.jpg', 'fer2013.csv')
+    """
+    found = _ROW.fullmatch(path)
+    return found["table"] if found else path
+
+
+def read_picture(root: Path, path: str, max_bytes: int | None = None) -> bytes:
+    """Read a picture.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: it is larger than `max_bytes`, or the row holds no picture.
+    """
+    found = _ROW.fullmatch(path)
+    if found:
+        return _read_row(root / found["table"], int(found["row"]))
+    with open_regular(f"{root}/{path}") as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
+        return file.read()
+
+
+def _read_row(table: Path, row: int) -> bytes:
+    stamp = table.stat()
+    starts = _line_starts(table, stamp.st_size, stamp.st_mtime_ns)
+    if row + 2 >= len(starts):
+        raise DecodeError("unreadable", f"{table.name} has no row {row}")
+    with open_regular(table) as file:
+        header = _cells(file.readline())
+        file.seek(starts[row + 1])
+        cells = _cells(file.readline())
+    try:
+        pixels = bytes(map(int, cells[header.index(_COLUMN)].split()))
+    except (ValueError, IndexError) as error:
+        raise DecodeError("unreadable", f"no grey values of 0–255 under {_COLUMN!r}: {error}") from error
+    side = math.isqrt(len(pixels))
+    if not pixels or side**2 != len(pixels):
+        raise DecodeError("unreadable", f"{len(pixels)} grey values are no square")
+    return f"P5\n{side} {side}\n255\n".encode() + pixels
+
+
+def _cells(line: bytes) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line.decode("utf-8-sig", "replace").rstrip()]), [])]
+    except csv.Error:  # longer than any cell of pixels
+        return []
+
+
+@lru_cache(maxsize=4)
+def _line_starts(table: Path, size: int, mtime_ns: int) -> list[int]:
+    """Return where each line begins, and the end of the file; read anew when the file changed."""
+    with open_regular(table) as file:
+        return list(accumulate(map(len, file), initial=0))

@@ -1,0 +1,30 @@
+"""From a source tree to a manifest, and from manifests to manifests.
+
+In: a folder and the source that reads it. Out: a Parquet file with one row per image, its rejects and edges.
+
+Read in this order:
+
+manifest            the manifest, and where its images lie on this machine
+ingest              the steps from a tree to a manifest
+items, memo, join   labels on disk; files seen before; labels joined with images
+content, ledger     labels by content instead of by name; every split that an image ever had
+findings            warnings about a new manifest
+concat, overlay     several manifests as one; labels of one source on the images of others
+download, fetch     images of which a source ships only the addresses
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from affectdata.manifest.manifest import Manifest, Pictures, load_manifest, write_manifest
+
+__all__ = ["Manifest", "Pictures", "load_manifest", "write_manifest"]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: importing one module of this folder does not load them all
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("affectdata.manifest.manifest"), name)

@@ -1,0 +1,179 @@
+"""What a source says, on disk: its records as the labels of a manifest, rejects, annotations, findings.
+
+Nothing here opens a picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.errors import SourceError
+from affectdata.hashing import canonical_json
+from affectdata.images.probe import PROBED
+from affectdata.reading.protocol import Item
+from affectdata.reading.tree import DOWNLOADED, Tree, are_junk, are_pictures
+from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
+from affectdata.schema import REJECTS, manifest_schema
+from affectdata.store.spill import Spill
+
+_AS_THEY_ARE = (
+    *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
+    *("gender", "ethnicity", "split", "attribution"),
+)
+_OTHERS = {*PROBED.names, "group_id"} - {"path"}
+_EMOTIONS = pa.field("emotions", pa.map_(pa.string(), pa.float64()))  # which there are is known at the end
+# What a source says of a picture: the columns of a manifest that are not seen in it.
+LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _OTHERS), _EMOTIONS])
+
+
+class Items:
+    """The items of a source, by kind; a rating outside its scale is a reject."""
+
+    def __init__(self, info: SourceInfo) -> None:
+        self.info = info
+        self.labels = Spill(LABELS)
+        self.rejects = Spill(REJECTS)
+        self.annotations = Spill(pa.schema([REJECTS.field("path")]))
+        self.findings: list[Finding] = []
+        self.n_merged = 0
+        self.has_splits = False  # whether any record has one
+        self._emotions: set[str] = set()
+
+    @property
+    def emotions(self) -> list[str]:
+        """The emotions that any record has a share of."""
+        return sorted(self._emotions)
+
+    def add(self, item: Item) -> None:
+        """Add what a source says."""
+        if isinstance(item, Record):
+            self._add_record(item)
+        elif isinstance(item, Reject):
+            self.reject(item)
+        elif isinstance(item, Annotation):
+            self.annotations.add({"path": item.path})
+        else:
+            self.findings.append(item)
+
+    def _add_record(self, record: Record) -> None:
+        outside = out_of_range(record, self.info)
+        if outside:
+            self.reject(outside)
+            return
+        self._emotions.update(record.emotions)
+        self.has_splits |= record.split is not None
+        shares = list(record.emotions.items())
+        self.labels.add({"path": record.path, "emotions": shares, **columns_of(record, self.info)})
+
+    def reject(self, reject: Reject) -> None:
+        """Add a reject."""
+        self.rejects.add({"path": reject.path, "reason": str(reject.reason), "detail": reject.detail})
+
+    def merge(self, path: str, detail: str) -> None:
+        """Add the reject of a picture that is a row already."""
+        self.reject(Reject(path, Reason.EXACT_DUPLICATE, detail))
+        self.n_merged += 1
+
+    def count(self, n_kept: int) -> dict[str, int]:
+        """Return the five counts, which add up to what was seen."""
+        n_junk = sum(pc.sum(pc.equal(part["reason"], "junk")).as_py() or 0 for part in self.rejects.read())
+        return {
+            "kept": n_kept,
+            "merged": self.n_merged,
+            "annotation": len(self.annotations),
+            "junk": n_junk,
+            "rejected": len(self.rejects) - n_junk - self.n_merged,
+        }
+
+    def rejects_table(self) -> pa.Table:
+        """Return all rejects, sorted."""
+        table = pa.concat_tables([REJECTS.empty_table(), *self.rejects.read()])
+        return table.sort_by([(name, "ascending") for name in REJECTS.names]).combine_chunks()
+
+
+def out_of_range(record: Record, info: SourceInfo) -> Reject | None:
+    """Return the reject of a record whose rating lies outside its scale."""
+    for name, rating in record.ratings.items():
+        scale = info.scales[name]
+        if rating.mean not in scale:
+            detail = f"{name} {rating.mean:g} of {record.source_id} is outside {scale.low:g}–{scale.high:g}"
+            return Reject(record.path, Reason.RATING_OUT_OF_RANGE, detail)
+    return None
+
+
+def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
+    """Return a record as columns of the manifest, without its path."""
+    row: dict[str, Any] = {name: getattr(record, name) for name in _AS_THEY_ARE}
+    row |= {
+        "source": info.name,
+        "license": record.license or info.license,
+        "url": record.url or info.url,
+        "content_tags": ",".join(record.content_tags) or None,
+        "extra": canonical_json(dict(record.extra)),
+    }
+    row |= {f"emotion_{emotion}": share for emotion, share in record.emotions.items()}
+    for name in RATINGS:
+        rating = record.ratings.get(name)
+        if rating is not None:
+            scale = info.scales[name]
+            row |= {
+                name: scale.to_pomp(rating.mean),
+                f"{name}_sd": None if rating.sd is None else scale.spread_to_pomp(rating.sd),
+                f"{name}_n": rating.n,
+                f"{name}_raw": rating.mean,
+                f"{name}_min": scale.low,
+                f"{name}_max": scale.high,
+            }
+    return row
+
+
+def spread_emotions(table: pa.Table, emotions: list[str]) -> pa.Table:
+    """Put a column `emotion_<name>` for each emotion in the place of `emotions`."""
+    told = table["emotions"].combine_chunks()
+    for name in emotions:
+        shares = pc.map_lookup(told, query_key=name, occurrence="first")
+        table = table.append_column(f"emotion_{name}", shares)
+    return table.drop_columns(["emotions"])
+
+
+def _check_once(named: pa.Array, root: Path) -> None:
+    for twice, count in (each.values() for each in pc.value_counts(named).to_pylist()):
+        if count > 1:
+            raise SourceError(f"the source names {twice} {count} times", where=str(root / twice))
+
+
+def sweep(tree: Tree, items: Items) -> None:
+    """Account for every file that the source did not name.
+
+    Raises:
+        SourceError: the source names a file twice.
+    """
+    spills = (items.labels, items.annotations, items.rejects)
+    named = pa.concat_arrays([each.column("path") for each in spills])
+    files = tree.files.array
+    at = pc.index_in(named, files)
+    _check_once(named.filter(pc.is_null(at)), root=tree.root)
+    n_named = np.bincount(at.drop_null().to_numpy(), minlength=len(files))
+    _check_once(named.filter(pc.is_in(named, files.filter(pa.array(n_named > 1)))), root=tree.root)
+    rest = files.filter(pa.array(n_named == 0))
+    notes = pc.equal(rest, DOWNLOADED)
+    items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
+    rest = rest.filter(pc.invert(notes))
+    leavings, pictures = are_junk(rest), are_pictures(rest)
+    for wanted, reason, detail in (
+        (leavings, Reason.JUNK, "left behind by an operating system or an archiver"),
+        (pc.and_not(pictures, leavings), Reason.MISSING_RATING, "a picture that no rating row names"),
+        (pc.invert(pc.or_(pictures, leavings)), Reason.JUNK, "neither a picture nor a table of this source"),
+    ):
+        paths = rest.filter(wanted)
+        columns = [paths, pa.repeat(str(reason), len(paths)), pa.repeat(detail, len(paths))]
+        items.rejects.append(pa.table(columns, schema=REJECTS))
+    for path in tree.links:
+        items.reject(Reject(path, Reason.LINK, "a link or no plain file; not followed"))
+    for path in tree.bad_names:
+        items.reject(Reject(path, Reason.BAD_NAME, "the name is not UTF-8"))

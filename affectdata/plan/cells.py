@@ -1,0 +1,179 @@
+"""Balance cells: which bin and stratum each row of a manifest falls into.
+
+In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.errors import RecipeError
+from affectdata.recipe.recipe import Bins, Recipe
+from affectdata.store.parquet import in_one_piece
+
+_SEPARATOR = "\x1f"  # between the values of crossed strata; no label holds it
+_ALL = "all"  # the one stratum of a recipe without strata
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """`bin` and `stratum` are codes per row into `bin_labels` and `stratum_labels`; `edges` where numeric."""
+
+    bin: np.ndarray
+    stratum: np.ndarray
+    bin_labels: list[str]
+    stratum_labels: list[str]
+    edges: list[float] | None
+    names: list[list[str]]
+
+    @property
+    def code(self) -> np.ndarray:
+        """One integer per row and cell, ordered by bin, then stratum."""
+        return np.asarray(self.bin * len(self.stratum_labels) + self.stratum)
+
+
+def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
+    """Find the cell of every row.
+
+    Raises:
+        RecipeError: a column is missing, null in some rows, or a value lies outside the bins.
+    """
+    for at, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata_bins)]:
+        _check_column(table, column, at)
+    own = pa.array(own_rows(table, recipe))
+    bins, labels, edges = _cut(table, recipe.target, recipe.bins, own)
+    strata, crossed = _strata(table, recipe, own)
+    names = [[_cell_name(recipe, each, stratum) for stratum in crossed] for each in labels]
+    return Cells(bins, strata, labels, [each.replace(_SEPARATOR, "|") for each in crossed], edges, names)
+
+
+def _cut(
+    table: pa.Table, column: str, bins: Bins | None, own: pa.Array
+) -> tuple[np.ndarray, list[str], list[float] | None]:
+    """Return codes, labels and edges of a column: by bins where it holds numbers, else a code per word."""
+    values = table[column]
+    if bins is None:
+        return *_codes(values), None
+    _check_number(values, column)
+    edges = bin_edges(values.filter(own), bins)
+    return _binned(values.to_numpy(), edges, column), _interval_labels(edges), edges
+
+
+def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
+    """Return which rows are of the recipe's own sources, not filled in from others."""
+    if not recipe.balance.fill_from:
+        return np.ones(table.num_rows, bool)
+    filled = pc.is_in(table["source"], pa.array(recipe.balance.fill_from, pa.string()))
+    return np.asarray(pc.invert(filled).to_numpy())
+
+
+def _check_column(table: pa.Table, column: str, at: str) -> None:
+    if column not in table.column_names:
+        raise RecipeError(
+            f"no column {column!r} in the manifest", where=at, fix=f"columns: {', '.join(table.column_names)}"
+        )
+    n_null = table[column].null_count
+    if n_null:
+        raise RecipeError(
+            f"{column} is null in {n_null} of {table.num_rows} rows",
+            where=at,
+            fix=f"choose another column, or leave those rows out with `where: {column} IS NOT NULL`",
+        )
+
+
+def _check_number(values: pa.ChunkedArray, target: str) -> None:
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise RecipeError(
+            f"{target} holds words, not numbers; it cannot be cut into bins",
+            where="bins",
+            fix="leave bins out: each word is a bin of its own",
+        )
+
+
+def bin_edges(values: pa.ChunkedArray, bins: Bins) -> list[float]:
+    """Return the edges of the bins, ascending, in the unit of `values` (POMP for ratings)."""
+    if bins.edges is not None:
+        return list(bins.edges)
+    if bins.quantiles is not None:
+        return _quantile_edges(values, bins.quantiles)
+    width = bins.width or 100.0
+    inner = np.arange(1, int(np.ceil(100 / width - 1e-9))) * width
+    return [0.0, *(round(float(edge), 6) for edge in inner), 100.0]
+
+
+def _quantile_edges(values: pa.ChunkedArray, n_bins: int) -> list[float]:
+    shares = np.linspace(0, 1, n_bins + 1)
+    edges = sorted({round(float(edge), 6) for edge in np.quantile(values.to_numpy(), shares)})
+    if len(edges) != n_bins + 1:
+        raise RecipeError(
+            f"{n_bins} quantiles fall on {len(edges) - 1} distinct bins: too many equal values",
+            where="bins.quantiles",
+            fix="ask for fewer, or give edges",
+        )
+    return edges
+
+
+def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
+    outside = ~((values >= edges[0]) & (values <= edges[-1]))
+    if outside.any():
+        raise RecipeError(
+            f"{outside.sum()} rows have {target} outside {edges[0]:g}–{edges[-1]:g} "
+            f"(e.g. {values[outside][0]:g})",
+            where="bins.edges",
+            fix="widen the bins, or leave the rows out with `where:`",
+        )
+    codes = np.zeros(len(values), np.min_scalar_type(len(edges)))
+    for edge in edges[1:-1]:  # as bins are few, faster than a search for every row
+        codes += values >= edge
+    return codes.astype(np.int32)
+
+
+def _interval_labels(edges: list[float]) -> list[str]:
+    last = len(edges) - 2
+    return [
+        f"[{low:.12g},{high:.12g}{']' if at == last else ')'}"
+        for at, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+
+
+def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return a code per row and the labels in their sorted order."""
+    found = in_one_piece(values.cast(pa.string())).dictionary_encode()
+    return _sorted_codes(found.indices, found.dictionary.to_pylist())
+
+
+def _sorted_codes(codes: pa.Array, labels: list[str]) -> tuple[np.ndarray, list[str]]:
+    place = np.empty(len(labels), np.int32)
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    place[order] = np.arange(len(labels))
+    return place.take(codes.to_numpy()), [labels[at] for at in order]
+
+
+def _strata(table: pa.Table, recipe: Recipe, own: pa.Array) -> tuple[np.ndarray, list[str]]:
+    """Cross the strata; only combinations that occur get a code."""
+    if not recipe.strata:
+        return np.zeros(table.num_rows, np.int32), [_ALL]
+    codes, labels = np.zeros(table.num_rows, np.int32), [""]
+    for number, (column, bins) in enumerate(recipe.strata_bins.items()):
+        more, words, _ = _cut(table, column, bins, own)
+        if not number and bins is None:  # words that all occur
+            codes, labels = more, words
+            continue
+        there = pa.array(codes.astype(np.int64) * len(words) + more).dictionary_encode()
+        pairs = (divmod(each, len(words)) for each in there.dictionary.to_pylist())
+        crossed = [labels[at] + _SEPARATOR * (number > 0) + words[word] for at, word in pairs]
+        codes, labels = _sorted_codes(there.indices, crossed)
+    return codes, labels
+
+
+def _cell_name(recipe: Recipe, bin_label: str, stratum: str) -> str:
+    parts = [f"{recipe.target}={bin_label}"]
+    if recipe.strata:
+        values = stratum.split(_SEPARATOR)
+        parts += [f"{name}={value}" for name, value in zip(recipe.strata_bins, values, strict=True)]
+    return "|".join(parts)

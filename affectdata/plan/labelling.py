@@ -1,0 +1,125 @@
+"""From emotions to classes: the column `label` that a recipe's `labels` describes.
+
+In: a manifest's rows with `emotion`, `agreement` and shares per emotion. Out: the same rows with `label`, a
+class or a set of classes joined by "+", null where none applies; with a lexicon, their place too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+
+from affectdata.errors import RecipeError
+from affectdata.labels import MAPS, mood_quadrant
+from affectdata.plan.lexicon import add_coordinate
+from affectdata.recipe.recipe import BY_RATINGS, LABEL, Labels
+
+_SHARE = "emotion_"
+_JOIN = "+"
+
+
+def add_labels(table: pa.Table, spec: Labels, *, check: bool = True) -> pa.Table:
+    """Append the column `label`; without `check` the rule may name what is not there, and fit no row.
+
+    Raises:
+        RecipeError: the rule names an emotion that the table does not know, or leaves no row with a label.
+    """
+    if check:
+        _check_known(_vocabulary(table, spec), spec)
+    found = _mapped(_emotions(table, spec), spec)
+    to_class = {word: name for name, words in spec.merge.items() for word in words}
+    labels = [
+        _JOIN.join(sorted({to_class.get(word, word) for word in words} - set(spec.drop))) for words in found
+    ]
+    kept = _frequent(labels, spec)
+    if check and not kept:
+        raise RecipeError("no row is left with a label", where="labels")
+    column = pa.array([label if label in kept else None for label in labels], pa.string())
+    table = table.append_column(LABEL, column)
+    if spec.lexicon is None:
+        return table
+    weights = _weights(table, counted_emotions(table, spec), spec)
+    return add_coordinate(table, weights, spec.lexicon, check=check)
+
+
+def counted_emotions(table: pa.Table, spec: Labels) -> list[set[str]]:
+    """Return the emotions of each row of which the class is not dropped."""
+    dropped = {word for name in spec.drop for word in spec.merge.get(name, [name])}
+    return [words - dropped for words in _emotions(table, spec)]
+
+
+def _weights(table: pa.Table, emotions: list[set[str]], spec: Labels) -> list[dict[str, float]]:
+    """Return the share of each of a row's emotions where the rule goes by shares, else 1."""
+    if spec.at_least is None:
+        return [dict.fromkeys(words, 1.0) for words in emotions]
+    shares = {word: table[_SHARE + word].to_pylist() for word in set().union(*emotions)}
+    return [{word: shares[word][row] for word in sorted(words)} for row, words in enumerate(emotions)]
+
+
+def _emotions(table: pa.Table, spec: Labels) -> list[set[str]]:
+    if spec.map == BY_RATINGS:
+        return _quadrants(table)
+    return _shared(table, spec.at_least) if spec.at_least is not None else _dominant(table, spec)
+
+
+def _quadrants(table: pa.Table) -> list[set[str]]:
+    rated = zip(table["valence"].to_pylist(), table["arousal"].to_pylist(), strict=True)
+    found = (None if None in pair else mood_quadrant(*pair) for pair in rated)
+    return [{quadrant} if quadrant else set() for quadrant in found]
+
+
+def _mapped(found: list[set[str]], spec: Labels) -> list[set[str]]:
+    """Replace emotions by the map's classes; those that it does not place are left out."""
+    if spec.map not in MAPS:
+        return found
+    class_of = MAPS[spec.map].class_of
+    return [{class_of[word] for word in words & class_of.keys()} for words in found]
+
+
+def _dominant(table: pa.Table, spec: Labels) -> list[set[str]]:
+    """Return each row's dominant emotion, where enough of its raters agree."""
+    rows = zip(table["emotion"].to_pylist(), table["agreement"].to_pylist(), strict=True)
+    return [{emotion} if emotion and _agreed(share, spec) else set() for emotion, share in rows]
+
+
+def _agreed(share: float | None, spec: Labels) -> bool:
+    return spec.agreement_over is None or (share is not None and share > spec.agreement_over)
+
+
+def _shared(table: pa.Table, at_least: float) -> list[set[str]]:
+    """Return the emotions of each row that at least this share of raters chose."""
+    columns = [name for name in table.column_names if name.startswith(_SHARE)]
+    found: list[set[str]] = [set() for _ in range(table.num_rows)]
+    for name in columns:
+        for row, share in enumerate(table[name].to_pylist()):
+            if share is not None and share >= at_least:
+                found[row].add(name.removeprefix(_SHARE))
+    return found
+
+
+def _vocabulary(table: pa.Table, spec: Labels) -> set[str]:
+    """Return the emotions that raters of the table could choose, or did; with a map, its classes."""
+    if spec.map is not None:
+        return set(MAPS["mood_quadrants" if spec.map == BY_RATINGS else spec.map].classes)
+    if spec.at_least is not None:
+        return {name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)}
+    return set(table["emotion"].unique().drop_null().to_pylist())
+
+
+def _check_known(known: set[str], spec: Labels) -> None:
+    merged = {word for words in spec.merge.values() for word in words}
+    for key, unknown in (("merge", merged - known), ("drop", set(spec.drop) - known - set(spec.merge))):
+        if unknown:
+            raise RecipeError(
+                f"no row has the emotion {', '.join(sorted(unknown))}",
+                where=f"labels.{key}",
+                fix=f"known: {', '.join(sorted(known))}",
+            )
+
+
+def _frequent(labels: list[str], spec: Labels) -> set[str]:
+    """Return the labels that are kept: those frequent enough, the `top` ones; equal counts in their order."""
+    counts = Counter(label for label in labels if label)
+    ordered = sorted(counts, key=lambda label: (-counts[label], label))
+    return {label for label in ordered[: spec.top] if counts[label] >= (spec.min_count or 1)}

@@ -1,0 +1,115 @@
+"""The plan: a table with one row per picture to release, and what levelling did to each cell.
+
+A plan is a pure function of the manifests' rows and the recipe; nothing here opens a picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from affectdata.splits.seeds import HEAD
+from affectdata.store.parquet import in_one_piece
+
+_SHORTEST = 2  # a dash and a digit
+
+
+@dataclass(frozen=True, slots=True)
+class CellCount:
+    """One cell of the train split: its pictures before and after, and what they are worth.
+
+    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each picture (Kish 1965).
+    """
+
+    bin: str
+    stratum: str
+    cell: str
+    n_before: int
+    n_after: int
+    n_eff: float
+
+
+@dataclass(frozen=True, slots=True)
+class BinCount:
+    """One bin of the train split: its own pictures before, `n_filled` from other sources, and all rows after.
+
+    `shortfall` is what the cap on copies left it short of `target`.
+    """
+
+    bin: str
+    target: int
+    n_before: int
+    n_filled: int
+    n_after: int
+    shortfall: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`table` sorted by image_id and copy; `bins` and `cells` in the order of the bins.
+
+    It has the columns of schema.PLAN, those of repeated words as dictionaries: so each id is there once.
+    """
+
+    table: pa.Table
+    bins: list[BinCount]
+    cells: list[CellCount]
+
+    @property
+    def rows(self) -> pa.Array:
+        """The row of each output picture in the table that the plan was made from."""
+        return in_one_piece(self.table["image_id"]).indices
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        return {
+            "rows": self.table.num_rows,
+            "bins": [asdict(each) for each in self.bins],
+            "cells": [asdict(each) for each in self.cells],
+            "imbalance_ratio": self._before_after(imbalance_ratio),
+            "entropy": self._before_after(evenness),
+        }
+
+    def _before_after(self, measure: Callable[[list[int]], float | None]) -> dict[str, float | None]:
+        before, after = [each.n_before for each in self.bins], [each.n_after for each in self.bins]
+        return {"before": measure(before), "after": measure(after)}
+
+
+def evenness(counts: list[int]) -> float:
+    """Return the entropy of the bins as a share of the largest possible, 0–1; 1 is level."""
+    total = sum(counts)
+    if len(counts) < 2 or not total:
+        return 1.0
+    shares = [count / total for count in counts if count]
+    return round(-sum(share * math.log(share) for share in shares) / math.log(len(counts)), 6)
+
+
+def imbalance_ratio(counts: list[int]) -> float | None:
+    """Return the largest over the smallest count that is not zero; None if all are."""
+    some = [count for count in counts if count]
+    return round(max(some) / min(some), 6) if some else None
+
+
+def effective_size(copies: Sequence[int] | np.ndarray) -> float:
+    """Return (Σc)² / Σc² over the number of copies of each picture; 0 if there is none."""
+    counts = np.asarray(copies, np.int64)
+    squares = int((counts**2).sum())
+    return round(int(counts.sum()) ** 2 / squares, 6) if squares else 0.0
+
+
+def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
+    """Return the keys of output pictures: the head of their picture's id (`id_heads`), "-", the copy."""
+    ends = np.array([f"-{copy}" for copy in range(int(copies.max(initial=0)) + 1)], "S")
+    keys = np.empty(len(heads), [("head", heads.dtype), ("end", ends.dtype)])
+    keys["head"], keys["end"] = heads, ends.take(copies)
+    text = keys.view(np.uint8)
+    data = text if ends.itemsize == _SHORTEST else text[text > 0]  # numpy fills shorter ones with zeros
+    lengths = (HEAD + np.strings.str_len(ends)).astype(np.int32)
+    offsets = np.zeros(len(heads) + 1, np.int32)
+    np.cumsum(lengths.take(copies), dtype=np.int32, out=offsets[1:])
+    return pa.StringArray.from_buffers(len(heads), pa.py_buffer(offsets), pa.py_buffer(data))

@@ -1,0 +1,33 @@
+"""Sampling weights: the alternative to copies, from the same cells. Numbers only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from affectdata.recipe.recipe import Weights
+
+_REACH = 4  # sigmas on each side of the smoothing kernel
+
+
+def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights) -> np.ndarray:
+    """Return a weight per row, mean 1, none above `spec.max` before it is scaled to that mean.
+
+    `bins` and `cells` are integer codes per row; smoothing goes over the `n_bins` bins in their order, the
+    other two over cells.
+    """
+    if spec.by == "smoothed":
+        raw = 1 / _smoothed(np.bincount(bins, minlength=n_bins), spec.sigma)[bins]
+    else:
+        n = np.bincount(cells)[cells].astype(float)
+        # expm1 and log1p keep 1 - βⁿ exact for β near 1
+        raw = 1 / n if spec.by == "inverse" else (1 - spec.beta) / -np.expm1(n * np.log(spec.beta))
+    weights = np.minimum(raw / raw.mean(), spec.max)
+    return np.asarray(weights / weights.mean())
+
+
+def _smoothed(counts: np.ndarray, sigma: float) -> np.ndarray:
+    """Convolve counts with a Gaussian of `sigma` bins, mirrored at the ends so that no mass is lost there."""
+    reach = max(1, int(np.ceil(_REACH * sigma)))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(counts.astype(float), reach, mode="symmetric")
+    return np.convolve(padded, kernel / kernel.sum(), mode="valid")

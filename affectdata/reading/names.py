@@ -1,0 +1,65 @@
+"""Names as people write them: files found in spite of case and suffix, splits and names in one spelling."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from posixpath import basename
+
+from affectdata.reading.tree import Tree, is_picture_name
+
+_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+_README = re.compile(r"(readme|licen[cs]e|citation)[^/]*?(\.(txt|md|rst|rtf|pdf|html|cff))?", re.IGNORECASE)
+
+
+def spell_split(word: str) -> str | None:
+    """Return a word for a split as train, val or test; None for any other word.
+
+    >>> spell_split("Validation"), spell_split("fold1")
+    ('val', None)
+    """
+    return _SPLITS.get(word.strip().lower())
+
+
+def slug(text: str) -> str:
+    """Return a name of small letters, digits and underscores; it may be empty.
+
+    >>> slug("My Norms (2024)")
+    'my_norms_2024'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9]+", "_", plain).strip("_")
+
+
+def fold_path(path: str) -> str:
+    """Return a picture's path for comparison: without a picture's suffix, NFC, case folded.
+
+    >>> fold_path("images/2375.1.JPG"), fold_path("images/2375.1")
+    ('images/2375.1', 'images/2375.1')
+    """
+    stem = path.rpartition(".")[0] if is_picture_name(path) else path
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def fold_stem(path: str) -> str:
+    """Return the letters and digits of a file's stem: `Acorns 1.jpg`, `Acorns_1.jpg` and `acorns1` are one.
+
+    >>> fold_stem("images/Acorns_1.jpg")
+    'acorns1'
+    """
+    return "".join(letter for letter in fold_path(path).rpartition("/")[2] if letter.isalnum())
+
+
+def is_readme(path: str) -> bool:
+    """Say whether a file is a readme or a licence, by its name, wherever it lies."""
+    return _README.fullmatch(basename(path)) is not None
+
+
+def find_readmes(tree: Tree, folder: str = "") -> list[str]:
+    """List the readmes and licences at the root, or in `folder`, which ends in a slash."""
+    return [path for path in tree.files if _README.fullmatch(path.removeprefix(folder))]

@@ -1,0 +1,200 @@
+"""A source tree on disk, listed safely: plain files only, sorted, nothing outside the root."""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.errors import SourceError
+from affectdata.store.files import open_regular
+
+DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
+# For Arrow; of paths in small letters, but for the folders.
+_PICTURE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
+_JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
+_JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
+# What `$` says to Arrow, `\Z` says to Python.
+_IS_PICTURE, _IS_JUNK, _IS_JUNK_FOLDER = (
+    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_PICTURE, _JUNK, _JUNK_FOLDER)
+)
+_BLOCK = 1 << 13  # paths held as Python's strings at once
+
+
+def is_picture_name(path: str) -> bool:
+    """Say whether a file's name ends as a picture's does."""
+    return _IS_PICTURE(path.lower()) is not None
+
+
+def is_junk(path: str) -> bool:
+    """Say whether a path is what an operating system or an archiver leaves behind."""
+    return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
+
+
+def are_pictures(paths: pa.Array) -> pa.Array:
+    """Say of each path what `is_picture_name` says."""
+    return pc.match_substring_regex(pc.utf8_lower(paths), _PICTURE)
+
+
+def are_junk(paths: pa.Array) -> pa.Array:
+    """Say of each path what `is_junk` says."""
+    by_name = pc.match_substring_regex(pc.utf8_lower(paths), _JUNK)
+    return pc.or_(by_name, pc.match_substring_regex(paths, _JUNK_FOLDER))
+
+
+class Paths(Sequence[str]):
+    """Sorted paths, held as one Arrow array: as Python's strings they would take three times the memory."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        if isinstance(paths, Paths):
+            self.array: pa.Array = paths.array
+            return
+        rest, blocks = iter(paths), []
+        while block := list(islice(rest, _BLOCK)):
+            blocks.append(pa.array(block, pa.string()))
+        found = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+        self.array = found.take(pc.sort_indices(found))
+
+    @classmethod
+    def _of(cls, array: pa.Array) -> Paths:
+        paths = cls()
+        paths.array = array
+        return paths
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, at: Any) -> Any:
+        return Paths._of(self.array[at]) if isinstance(at, slice) else self.array[at].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.array[start : start + _BLOCK].to_pylist()
+
+    def __contains__(self, path: object) -> bool:
+        at = bisect_left(self, path) if isinstance(path, str) else len(self)  # in the order of code points
+        return at < len(self) and bool(self[at] == path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def filter(self, wanted: pa.Array) -> Paths:
+        """Leave those for which `wanted` is true."""
+        return Paths._of(self.array.filter(wanted))
+
+    def one_per_folder(self) -> list[str]:
+        """Return the first path in each folder: few, and enough to look at the folders."""
+        folders = pc.replace_substring_regex(self.array, "[^/]*$", "").dictionary_encode()
+        _, first = np.unique(folders.indices.to_numpy(), return_index=True)
+        return list(self.array.take(pa.array(np.sort(first))).to_pylist())
+
+    def inside(self, folder: str) -> Paths:
+        """Leave those in a folder, which is empty or ends in a slash."""
+        return self.filter(pc.starts_with(self.array, folder)) if folder else self
+
+
+@dataclass(frozen=True, init=False)
+class Tree:
+    """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
+
+    `links` are symbolic links and whatever is no plain file; `bad_names` are names that are not UTF-8,
+    written with escapes.
+    """
+
+    root: Path
+    files: Paths
+    links: tuple[str, ...]
+    bad_names: tuple[str, ...]
+
+    def __init__(
+        self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
+    ) -> None:
+        found = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)))
+        for field, value in zip(fields(self), found, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    def pictures(self) -> Paths:
+        """List the files whose names end as pictures' do and that are no junk."""
+        return self._kinds[0]
+
+    def others(self) -> Paths:
+        """List the files that are neither pictures nor junk."""
+        return self._kinds[1]
+
+    @cached_property
+    def _kinds(self) -> tuple[Paths, Paths]:
+        pictures, junk = are_pictures(self.files.array), are_junk(self.files.array)
+        wanted = pc.and_not(pictures, junk), pc.invert(pc.or_(pictures, junk))
+        return self.files.filter(wanted[0]), self.files.filter(wanted[1])
+
+    def read_bytes(self, path: str, most: int = -1) -> bytes:
+        """Read one listed file, or its first `most` bytes."""
+        try:
+            with open_regular(self.root / path) as file:
+                return file.read(most)
+        except OSError as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
+
+
+def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
+    """List a source tree; `leave_out` is a folder of our own, if it lies inside.
+
+    Raises:
+        SourceError: `root` is not a folder, cannot be read, or holds no file.
+    """
+    if root.is_file():
+        raise SourceError(
+            f"{root} is a file, not a folder",
+            fix="give the folder that the source was unpacked to; `ingest` also takes its .zip or .tar, and "
+            "labels for pictures that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
+        )
+    if not root.is_dir():
+        raise SourceError(f"{root} does not exist", fix="give the folder that the source was unpacked to")
+    links: list[str] = []
+    bad_names: list[str] = []
+    files = Paths(_plain_files(_walk(root, leave_out and leave_out.resolve()), links, bad_names))
+    if not files and not links and not bad_names:
+        raise SourceError(f"{root} is empty", fix="give the folder that the source was unpacked to")
+    return Tree(root, files, links, bad_names)
+
+
+def _plain_files(found: Iterable[tuple[str, bool]], links: list[str], bad_names: list[str]) -> Iterator[str]:
+    for path, is_plain in found:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
+            continue
+        if is_plain:
+            yield path
+        else:
+            links.append(path)
+
+
+def _walk(root: Path, leave_out: Path | None) -> Iterator[tuple[str, bool]]:
+    folders = [""]  # a list, not recursion: a hostile tree may be deeper than Python's stack
+    while folders:
+        prefix = folders.pop()
+        if leave_out and prefix and (root / prefix).resolve() == leave_out:
+            continue
+        try:
+            for entry in os.scandir(root / prefix):
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path + "/")
+                else:
+                    yield path, entry.is_file(follow_symlinks=False)
+        except OSError as error:
+            raise SourceError(
+                f"cannot list {root / prefix}: {error.strerror}", where=str(root / prefix)
+            ) from error

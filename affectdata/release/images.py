@@ -1,0 +1,86 @@
+"""Read the pictures of a release: its files, or rendered in memory where it is virtual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from affectdata.errors import IntegrityError
+from affectdata.hashing import file_hash
+from affectdata.manifest.manifest import Pictures
+from affectdata.recipe.recipe import Recipe
+from affectdata.release.release import Release
+from affectdata.render.render import RenderSamples
+from affectdata.store.files import read_regular
+
+Read = Callable[[pa.Table], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReleased:
+    """Read the released files of a batch (`file_name`, `file_sha256`) from the folder of the release."""
+
+    folder: str
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        rows = batch.select(["file_name", "file_sha256"]).to_pylist()
+        return [self._read(row["file_name"], row["file_sha256"]) for row in rows]
+
+    def _read(self, name: str, expected: str) -> bytes:
+        path = Path(self.folder, name)
+        data = read_regular(path) if path.is_file() else b""
+        if file_hash(data) != expected:
+            raise IntegrityError(
+                f"{name} is not the file that was released",
+                where=str(path),
+                fix="`affectdata verify` names every such file; `affectdata balance` makes the release anew",
+            )
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRendered:
+    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as a release would be."""
+
+    render: RenderSamples
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        return list(self.render(batch)["data"].to_pylist())
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVirtual:
+    """Render the pictures of a batch of a virtual release (all its columns); they must be those recorded."""
+
+    read: Read
+    folder: str
+
+    def __call__(self, batch: pa.Table) -> list[bytes]:
+        pictures = self.read(batch)
+        names, expected = (batch[name].to_pylist() for name in ("file_name", "file_sha256"))
+        for name, digest, data in zip(names, expected, pictures, strict=True):
+            if file_hash(data) != digest:
+                raise IntegrityError(
+                    f"{name}, rendered anew, is not the picture that was released",
+                    where=self.folder,
+                    fix="`affectdata verify --rebuild 1` says why; read it where it was made, or with "
+                    "`mode: files`",
+                )
+        return pictures
+
+
+def released_reader(release: Release, pictures: Pictures | None, recipe: Recipe) -> Read:
+    """Return what reads a release's pictures; a virtual one renders them from its source pictures.
+
+    Either way each is held against the hash that the release has of it, with an IntegrityError on reading.
+
+    Raises:
+        PicturesNotFound: it is virtual, and the source pictures are not at hand.
+    """
+    if not release.is_virtual:
+        return ReadReleased(str(release.path))
+    render = RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines)
+    return ReadVirtual(ReadRendered(render), str(release.path))

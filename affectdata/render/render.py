@@ -1,0 +1,127 @@
+"""Render the rows of a plan: decode → augment at source size → one area resize → encode.
+
+Originals take the same path without the augmentation. A picture is a function of (source picture, pipeline,
+seed, image spec) and library versions; nothing else decides a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from affectdata.errors import InputError
+from affectdata.hashing import file_hash
+from affectdata.images.decode import decode, encode, resize
+from affectdata.manifest.manifest import Pictures
+from affectdata.recipe.recipe import ImageSpec, Recipe
+from affectdata.recipe.transforms import Pipeline, Step
+from affectdata.schema import RENDERED
+
+RENDER_VERSION = 2  # part of every release id; raised whenever the same plan would give other pixels
+_HALVE_ABOVE = 4  # a picture this many times the output is first halved
+_MOST_PX = 65_500  # the longest side that a JPEG can have
+
+SAMPLES = pa.schema(
+    [
+        RENDERED.field("sample_id"),
+        pa.field("data", pa.binary(), nullable=False),
+        RENDERED.field("out_width_px"),
+        RENDERED.field("out_height_px"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSamples:
+    """Render the rows of a batch in memory: plan columns with `source` and `path` in, `SAMPLES` out.
+
+    Rows of one picture that follow each other share its decoding.
+    """
+
+    pictures: Pictures
+    image: ImageSpec
+    pipelines: dict[str, list[Step]]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = [
+            (row["sample_id"], self.encode(rgb), rgb.shape[1], rgb.shape[0]) for row, rgb in self.draw(batch)
+        ]
+        return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 4, schema=SAMPLES)
+
+    def draw(self, batch: pa.Table) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Yield each row with its pixels, uint8 RGB, before they are encoded."""
+        pipelines = {name: Pipeline(steps) for name, steps in self.pipelines.items()}
+        last, source = "", np.empty((0, 0, 3), np.uint8)
+        for row in batch.to_pylist():
+            if row["image_id"] != last:
+                last = row["image_id"]
+                source = _bounded(
+                    decode(self.pictures.read(row["source"], row["path"], last)).rgb, self.image
+                )
+            drawn = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
+            try:
+                out = fit(drawn, self.image)
+            except InputError as error:
+                error.where = f"{row['source']}: {row['path']}"
+                raise
+            yield row, out
+
+    def encode(self, rgb: np.ndarray) -> bytes:
+        """Encode pixels as the recipe asks."""
+        return encode(rgb, self.image.format, self.image.quality)
+
+
+def _bounded(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
+    short = image.short_side_px or min(image.size_px or [1])
+    while min(rgb.shape[:2]) > _HALVE_ABOVE * short:
+        rgb = resize(rgb, rgb.shape[1] // 2, rgb.shape[0] // 2)
+    return rgb
+
+
+def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
+    """Bring a picture to the size that the recipe asks for, with one resize.
+
+    Raises:
+        InputError: it is so long and thin that no file could hold the result.
+    """
+    height, width = rgb.shape[:2]
+    if image.short_side_px is not None:
+        return _scaled(rgb, image.short_side_px / min(width, height))
+    out_width, out_height = image.size_px or [width, height]
+    if image.fit == "stretch":
+        return resize(rgb, out_width, out_height)
+    by_width, by_height = out_width / width, out_height / height
+    scale = max(by_width, by_height) if image.fit == "crop" else min(by_width, by_height)
+    rgb = _scaled(rgb, scale)
+    across, down = out_width - rgb.shape[1], out_height - rgb.shape[0]
+    if image.fit == "crop":
+        top, left = -down // 2, -across // 2
+        return np.ascontiguousarray(rgb[top : top + out_height, left : left + out_width])
+    # Black borders move predictions (and tell copies apart), so the picture is mirrored into the margin.
+    sides = (down // 2, down - down // 2, across // 2, across - across // 2)
+    return cv2.copyMakeBorder(rgb, *sides, cv2.BORDER_REFLECT_101)
+
+
+def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    if max(height, width) > _MOST_PX:
+        raise InputError(
+            f"a picture of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
+            fix="leave such pictures out, e.g. `where: width_px < 20 * height_px`",
+        )
+    return resize(rgb, width, height)
+
+
+def canaries(recipe: Recipe) -> dict[str, str]:
+    """Return the SHA-256 of a small generated picture through every pipeline, to tell CPUs apart."""
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
+    found = {"": file_hash(encode(picture, "jpeg", 95))}
+    for name, steps in recipe.pipelines.items():
+        found[name] = file_hash(encode(Pipeline(steps).apply(picture, 1), "png", 0))
+    return found

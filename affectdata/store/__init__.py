@@ -1,0 +1,13 @@
+"""Tables on disk, written whole or not at all.
+
+In: Arrow tables, or rows one by one. Out: Parquet files that are checked when read, and temporary files that
+keep memory bounded.
+
+Read in this order:
+
+files     regular files only: a FIFO would never end
+parquet   read, write, digest; replace files and lock folders
+spill     rows on disk while a job runs
+text_set  a set of strings in eight bytes each
+by_image  the rows of a release, image by image
+"""

@@ -1,0 +1,440 @@
+"""Parquet files that appear whole or not at all, are checked when read, and have a logical digest."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
+from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
+from affectdata.store.files import check_regular, read_regular
+
+_ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group, and where all groups are before:
+_MANY, _LARGER = 1 << 20, 8  # behind a million rows, groups are eight times as large
+STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
+_DIGEST_ROWS = 1 << 13
+_BUFFER = 1 << 16  # bytes
+_IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
+_METADATA_HASH = "metadata_sha256"
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well it is synced and takes its name.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="choose a folder that can be written with --out"
+        ) from error
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the right to write in a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        InputError: the folder cannot be made.
+        UsageError: another process holds it, and `wait` is not set.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}", fix="choose another --out") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise UsageError(f"another run is writing {folder}", fix="wait for it to end") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, with LF line ends."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON for people and programs: sorted keys, two spaces, no NaN."""
+    write_text(
+        path, json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that this package wrote.
+
+    Raises:
+        ManifestError: it is not there or is not JSON.
+    """
+    try:
+        return json.loads(read_regular(path), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
+    """Write a table as `write_batches` does; return its logical digest."""
+    return write_batches([table], table.schema, path, kind, metadata)
+
+
+def write_batches(
+    batches: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: Path,
+    kind: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a table that comes in parts as Parquet, whole or not at all; return its logical digest.
+
+    The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
+    pyarrow, however they are cut into parts. One row group is in memory at a time. `metadata` goes under the
+    one key `affectdata`, with `kind`, schema version, the digest of the rows, and a SHA-256 of its own.
+    """
+    digest = RowsDigest(schema)
+    # No Arrow schema in the file: it would hide the metadata that is added last from `pq.read_schema`. No
+    # dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "store_schema": False}
+    with (
+        replace_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema.remove_metadata(), **options) as writer,
+    ):
+        for part in _row_groups(batches, schema):
+            digest.update(part)
+            writer.write_table(part, row_group_size=max(1, len(part)))
+            del part  # before the next one is made
+        document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION}
+        document["digest"] = digest.hexdigest()
+        document[_METADATA_HASH] = _hash_metadata(document)
+        packed = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+        writer.add_key_value_metadata({METADATA_KEY: packed})
+    return str(document["digest"])
+
+
+def _hash_metadata(document: Mapping[str, Any]) -> str:
+    covered = {name: value for name, value in document.items() if name != _METADATA_HASH}
+    return hashlib.sha256(
+        json.dumps(covered, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def _row_groups(batches: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Cut rows into row groups: small ones first, and larger ones behind the first `_MANY` rows."""
+    small = rechunk(batches, schema, _ROW_GROUP)
+    yield from islice(small, _MANY // _ROW_GROUP)
+    yield from (part for part in rechunk(small, schema, _ROW_GROUP * _LARGER) if len(part))
+
+
+def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of `n_rows`, the last one shorter; without rows, one empty table."""
+    held, n_parts = schema.empty_table(), 0
+    for batch in batches:
+        held = pa.concat_tables([held, batch.cast(schema)])
+        while len(held) >= n_rows:
+            yield held.slice(0, n_rows).combine_chunks()
+            held, n_parts = held.slice(n_rows), n_parts + 1
+    if len(held) or not n_parts:
+        yield held.combine_chunks()
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table in a Parquet file of ours, read as far as it is asked for; `metadata` is the file's."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+    metadata: dict[str, Any]
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of its columns, in order."""
+        return list(self.schema.names)
+
+    def select(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns, each in one piece: to take rows of several pieces is to copy all of them."""
+        with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
+            parts = [file.read(columns=[name], use_threads=False).combine_chunks() for name in columns]
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return pa.table([part.column(0) for part in parts], schema=schema)
+
+    def to_batches(
+        self, max_chunksize: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read it (or some columns) from the first row to the last, a few rows at a time."""
+        with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
+            yield from _batches(file, max_chunksize, columns and list(columns))
+
+
+def _batches(file: pq.ParquetFile, n_rows: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Read a file by its row groups: asked for several, pyarrow opens every column of each at once."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(n_rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def in_one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; not copied if it is one already, as `combine_chunks` would."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `column_names` and `to_batches`
+
+
+def read_parts(rows: Rows, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+    """Read rows (or some of their columns) from the first to the last, `STREAM_ROWS` at a time."""
+    names = rows.column_names if columns is None else list(columns)
+    batches = (
+        rows.select(names).to_batches(STREAM_ROWS)
+        if isinstance(rows, pa.Table)
+        else rows.to_batches(STREAM_ROWS, names)
+    )
+    for batch in batches:
+        yield pa.Table.from_batches([batch]).select(names)
+
+
+def are_digits(column: pa.Array | pa.ChunkedArray, n: int) -> np.ndarray:
+    """Say of every value of a column of strings whether it is `n` lowercase hexadecimal digits."""
+    array = column if isinstance(column, pa.Array) else in_one_piece(column)
+    lengths = pc.fill_null(pc.binary_length(array), -1).to_numpy(zero_copy_only=False)
+    if (lengths == n).all():  # all values lie behind each other
+        start = np.frombuffer(array.buffers()[1], np.int32)[array.offset] if len(array) else 0
+        data = np.frombuffer(array.buffers()[2], np.uint8, len(array) * n, start) if len(array) else lengths
+        if _IS_DIGIT.take(data).all():
+            return np.ones(len(array), bool)
+    fits = pc.fill_null(pc.match_substring_regex(array, rf"^[0-9a-f]{{{n}}}$"), False)
+    return np.asarray(fits.to_numpy(zero_copy_only=False))
+
+
+def distinct(rows: Rows, column: str) -> list[Any]:
+    """Return the values of a column, each once, sorted; nulls are none."""
+    found: set[Any] = set()
+    for part in read_parts(rows, [column]):
+        found.update(part[column].unique().drop_null().to_pylist())
+    return sorted(found)
+
+
+def open_table(path: Path, kind: str) -> StoredTable:
+    """Open a table that `write_table` or `write_batches` wrote, without keeping it; the digest is checked.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    try:
+        check_regular(path)
+        with pq.ParquetFile(path, buffer_size=_BUFFER) as file:  # `pq.read_table` reads a folder too
+            metadata = _metadata(file, path, kind)
+            schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+            digest = _file_digest(file, metadata["schema_version"])
+    except (OSError, pa.ArrowException) as error:
+        what = (
+            f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
+        )
+        raise ManifestError(what, where=str(path)) from error
+    if digest != metadata["digest"]:
+        raise IntegrityError(
+            f"the rows of {path.name} are not those that were written",
+            where=str(path),
+            fix="re-run the command that wrote the file",
+        )
+    return StoredTable(path, schema, n_rows, metadata)
+
+
+def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a whole table (`open_table`), and its metadata.
+
+    Raises:
+        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        IntegrityError: the rows are not those that were written.
+    """
+    stored = open_table(path, kind)
+    return stored.select(stored.column_names), stored.metadata
+
+
+def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
+    try:
+        metadata: dict[str, Any] = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b""))
+        told = [type(metadata[name]) for name in ("kind", "schema_version", "digest")]
+    except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or not what we write
+        told = []
+    if told != [str, int, str]:
+        raise ManifestError(
+            f"{path.name} carries no affectdata metadata",
+            where=str(path),
+            fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
+        )
+    if metadata["kind"] != kind:
+        raise ManifestError(
+            f"{path.name} is a table of kind {metadata['kind']!r}, not {kind!r}", where=str(path)
+        )
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{path.name} has schema version {metadata['schema_version']}; this is {SCHEMA_VERSION}",
+            where=str(path),
+            fix="pip install --upgrade affectdata",
+        )
+    if metadata["schema_version"] >= 2 and metadata.get(_METADATA_HASH) != _hash_metadata(metadata):
+        raise IntegrityError(
+            f"the metadata of {path.name} (source, terms, scales) is not what was written",
+            where=str(path),
+            fix="re-run the command that wrote the file",
+        )
+    return metadata
+
+
+def _file_digest(file: pq.ParquetFile, schema_version: int) -> str:
+    """Hash the rows of a file; of many, some of one column are in memory at a time."""
+    n_rows = file.metadata.num_rows
+    if n_rows <= STREAM_ROWS:
+        table = file.read(use_threads=False)
+        return column_digest(table.schema, n_rows, lambda name: [table.select([name])], schema_version)
+
+    def parts(name: str) -> Iterator[pa.Table]:
+        return (pa.Table.from_batches([each]) for each in _batches(file, STREAM_ROWS, [name]))
+
+    return column_digest(file.schema_arrow, n_rows, parts, schema_version)
+
+
+def table_digest(table: pa.Table) -> str:
+    """Hash the logical rows of a flat table: names, types, nulls and values, in order (SHA-256, hex).
+
+    Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
+    """
+    digest = RowsDigest(table.schema)
+    for part in read_parts(table):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+class RowsDigest:
+    """The `table_digest` of rows that pass in parts, however these are cut."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._columns = [_ColumnDigest(field) for field in schema]
+
+    def update(self, part: pa.Table) -> None:
+        """Add the next rows."""
+        for digest, values in zip(self._columns, part.columns, strict=True):
+            digest.update(values)
+
+    def hexdigest(self) -> str:
+        """Return the digest of the rows so far."""
+        return _join_columns(self._columns)
+
+
+def _join_columns(columns: Iterable[_ColumnDigest]) -> str:
+    return hashlib.sha256("".join(each.line() for each in columns).encode()).hexdigest()
+
+
+class _ColumnDigest:
+    """Hashes one column: validity (a byte per row), lengths of strings, and values, each in one stream."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self.name, self.kind, self.n_rows = field.name, _flat_type(field), 0
+        self._streams = [hashlib.sha256() for _ in range(3)]
+
+    def update(self, values: pa.ChunkedArray) -> None:
+        """Add the next values."""
+        for chunk in values.chunks:
+            self.n_rows += len(chunk)
+            for stream, data in zip(self._streams, _column_bytes(chunk.cast(self.kind)), strict=True):
+                stream.update(data)
+
+    def line(self) -> str:
+        """Return what the digest of a table is taken over."""
+        hashes = ":".join(stream.hexdigest() for stream in self._streams)
+        return f"{self.name}:{self.kind}:{self.n_rows}:{hashes}\n"
+
+
+def column_digest(
+    schema: pa.Schema,
+    n_rows: int,
+    read: Callable[[str], Iterable[pa.Table]],
+    schema_version: int = SCHEMA_VERSION,
+) -> str:
+    """Return the digest of rows of which `read` gives one column after the other, in parts.
+
+    `schema_version` is that of the file: the digest of version 1 was one hash over all columns.
+    """
+    if schema_version < 2:
+        return _digest_of_version_1(schema, n_rows, read)
+    columns = []
+    for field in schema:
+        columns.append(_ColumnDigest(field))
+        for part in read(field.name):
+            columns[-1].update(part.column(0))
+    return _join_columns(columns)
+
+
+def _digest_of_version_1(schema: pa.Schema, n_rows: int, read: Callable[[str], Iterable[pa.Table]]) -> str:
+    digest = hashlib.sha256()
+    for field in schema:
+        kind = _flat_type(field)
+        digest.update(f"{field.name}:{kind}:{n_rows};".encode())
+        for part in rechunk(read(field.name), pa.schema([field.with_type(kind)]), _DIGEST_ROWS):
+            valid, lengths, values = _column_bytes(in_one_piece(part.column(0)))
+            for data in (np.packbits(valid).tobytes(), lengths, values):
+                digest.update(data)
+    return digest.hexdigest()
+
+
+def _flat_type(field: pa.Field) -> pa.DataType:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_nested(kind):
+        raise TypeError(f"the column {field.name} is not flat: {kind}")
+    return kind
+
+
+def _column_bytes(array: pa.Array) -> tuple[Any, Any, Any]:
+    """Return validity (a byte per row), the lengths of strings (int64, else nothing), and all values."""
+    valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+    if not pa.types.is_string(array.type):
+        values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
+        return (
+            valid,
+            b"",
+            np.ascontiguousarray(values + 0 if values.dtype.kind == "f" else values),
+        )  # -0.0 is 0.0
+    filled = array.fill_null("").cast(pa.large_binary())
+    lengths = np.ascontiguousarray(pc.binary_length(filled).to_numpy(zero_copy_only=False))
+    starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
+    data = memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]] if len(filled) else b""
+    return valid, lengths, data  # all values lie behind each other

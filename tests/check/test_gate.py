@@ -1,0 +1,335 @@
+"""train.gate, verdict, advice: each rule's three outcomes, and what is said of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import click
+import pytest
+
+from affectdata.check.advice import advise
+from affectdata.check.check import Checked
+from affectdata.check.gate import RULES, find_outcome, judge_all, passes_gate
+from affectdata.check.verdict import say_all
+from affectdata.cli._checked import print_check
+from affectdata.cli._output import Settings
+from affectdata.recipe.recipe import Check, Recipe
+
+
+@pytest.fixture
+def document(checked: Checked) -> dict[str, Any]:
+    """A document of its own for every test to alter."""
+    return dict(json.loads(json.dumps(checked.document)))
+
+
+def _set(document: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split("/")
+    for each in parents:
+        document = document[each]
+    document[last] = value
+
+
+def _outcome(document: dict[str, Any], rule: str, **check: Any) -> str:
+    found = {each["rule"]: each for each in judge_all(document, Check(**check))}
+    return str(found[rule]["outcome"])
+
+
+def _over(low: float | None, mean: float | None, high: float | None) -> dict[str, Any]:
+    return {"mean": mean, "low": low, "high": high}
+
+
+def test_a_sound_release_fails_no_rule_and_every_rule_was_asked(document: dict[str, Any]) -> None:
+    gate = document["verdict"]["gate"]
+    assert not [each for each in gate if each["outcome"] == "fail"]
+    asked = {each["rule"] for each in gate}
+    assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in asked) for rule in RULES)
+    # The generated sample has fewer than 200 images.
+    assert (document["verdict"]["outcome"], document["verdict"]["passed"]) == ("inconclusive", False)
+
+
+SCORES = "arms/release/regressor/crossfit"
+NOT_WORSE = "comparison/release - originals"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "low", "mean", "high", "outcome"),
+    [
+        ("training.score.r2", f"{SCORES}/r2", 0.1, 0.2, 0.3, "pass"),
+        ("training.score.r2", f"{SCORES}/r2", -0.1, 0.2, 0.3, "undecided"),
+        ("training.score.r2", f"{SCORES}/r2", -0.3, -0.19, -0.1, "fail"),
+        ("training.score.collapse", f"{SCORES}/sd_ratio", 0.01, 0.05, 0.1, "fail"),
+        ("training.score.collapse", f"{SCORES}/sd_ratio", 0.2, 0.3, 0.4, "undecided"),
+        ("training.not_worse.originals.r2", f"{NOT_WORSE}/r2", -0.015, 0.0, 0.01, "pass"),
+        ("training.not_worse.originals.r2", f"{NOT_WORSE}/r2", -0.03, 0.0, 0.01, "undecided"),
+        ("training.not_worse.originals.r2", f"{NOT_WORSE}/r2", -0.09, -0.06, -0.03, "fail"),
+        ("training.not_worse.even.ccc", "comparison/release - even/ccc", -0.09, -0.06, -0.03, "fail"),
+        ("leak.nearest", "leak/nearest", 0.7, 0.8, 0.9, "fail"),
+        ("leak.nearest", "leak/nearest", 0.4, 0.55, 0.7, "undecided"),
+        ("leak.nearest", "leak/nearest", -0.1, 0.1, 0.3, "pass"),
+        ("leak.too_good", "arms/originals/regressor/crossfit/r2", 0.7, 0.8, 0.9, "fail"),
+        ("leak.too_good", "arms/originals/regressor/crossfit/r2", 0.6, 0.7, 0.8, "undecided"),
+        ("leak.shuffled", "leak/shuffled", 0.2, 0.3, 0.4, "fail"),
+        ("shortcut.shift.flip", "shift/flip/low", -12.0, -9.0, -6.0, "fail"),
+        ("shortcut.shift.flip", "shift/flip/high", -0.5, 1.0, 2.5, "undecided"),
+        ("cascade.not_worse", "cascade/balanced_accuracy", -0.2, -0.1, -0.05, "fail"),
+    ],
+)
+def test_an_outcome_is_sure_only_where_the_whole_interval_is(
+    document: dict[str, Any], rule: str, path: str, low: float, mean: float, high: float, outcome: str
+) -> None:
+    for side in ("all", "low", "high"):
+        document["shift"]["flip"][side] = _over(-0.1, 0.0, 0.1)
+    document["on_edge"] = []
+    _set(document, path, _over(low, mean, high))
+    assert _outcome(document, rule) == outcome
+
+
+def _printed(document: dict[str, Any]) -> str:
+    """Return what the command prints of a document, classifiers too."""
+    out = io.StringIO()
+    with click.Context(click.Command("train-check"), obj=Settings(verbose=1)), redirect_stdout(out):
+        print_check(document)
+    return out.getvalue()
+
+
+def _of_words(document: dict[str, Any]) -> None:
+    """Make the target a word: the classes of valence."""
+    classes = document["arms"]["release"]["classifier"]["valence_class"]
+    document["numeric"], document["release"]["target"] = False, "valence_class"
+    both, n_train = ("release", "originals"), {"crossfit": 90.0}
+    document["arms"] = {
+        arm: {"classifier": {"valence_class": json.loads(json.dumps(classes))}, "n_train": n_train}
+        for arm in both
+    }
+    gain = document["cascade"]["balanced_accuracy"]
+    document["comparison"] = {
+        pair: {"balanced_accuracy": gain} for pair in document["comparison"] if pair.startswith("release")
+    }
+    document["cascade"] = None
+
+
+def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: float) -> dict[str, Any]:
+    """Set the originals' score and the number of images; return the rule's outcome."""
+    document["bins"]["n"]["crossfit"] = [n - 100, 50, 50]
+    if document["numeric"]:
+        _set(document, "arms/originals/regressor/crossfit/r2", _over(low, mean, high))
+    else:
+        path = "arms/originals/classifier/valence_class/crossfit/interval/balanced_accuracy"
+        _set(document, path, _over(low, mean, high))
+    (found,) = (each for each in judge_all(document, Check()) if each["rule"] == "learns.above_shuffled")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("score", "shuffled", "outcome"),
+    [
+        ((0.2, 0.3, 0.4), (-0.3, -0.2, -0.1), "pass"),
+        ((-0.02, 0.03, 0.08), (-0.3, -0.2, -0.1), "fail"),  # above the shuffled, not above the mean
+        ((0.05, 0.2, 0.35), (-0.1, 0.0, 0.1), "fail"),
+        ((0.06, 0.10, 0.14), (-0.06, -0.04, -0.02), "fail"),  # half of the ratings exchanged
+        ((-0.2, -0.1, -0.02), (-0.3, -0.2, -0.1), "fail"),
+        ((None, None, None), (-0.3, -0.2, -0.1), "fail"),
+        ((0.2, 0.3, 0.4), (None, -0.1, None), "pass"),
+        ((0.2, 0.3, 0.4), (None, None, None), "pass"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_images_fail(
+    document: dict[str, Any], score: Any, shuffled: Any, outcome: str
+) -> None:
+    document["leak"]["shuffled"] = _over(*shuffled)
+    assert _learn(document, 200, *score)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("score", "shuffled", "outcome"),
+    [
+        ((0.5, 0.6, 0.7), (0.25, 0.33, 0.4), "pass"),
+        ((0.3, 0.36, 0.42), (0.25, 0.3, 0.31), "fail"),  # chance is 1/3
+        ((0.38, 0.45, 0.5), (0.25, 0.33, 0.41), "fail"),
+    ],
+)
+def test_words_are_held_against_shuffled_words_and_chance(
+    document: dict[str, Any], score: Any, shuffled: Any, outcome: str
+) -> None:
+    _of_words(document)
+    document["leak"]["shuffled"] = _over(*shuffled)
+    found = _learn(document, 200, *score)
+    assert found["outcome"] == outcome and "balanced accuracy of the originals" in found["text"]
+
+
+def test_on_few_images_the_verdict_is_inconclusive_in_words(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
+    words = "inconclusive: too few images (199 originals scored, at least 200 needed)"
+    found = _learn(document, 199, -0.1, 0.0, 0.1)
+    assert found["outcome"] == "undecided" and found["text"].startswith(words)
+    assert words in _say(document, recipe_of())
+    gate = judge_all(document, Check())
+    assert find_outcome(document, gate, Check()) == "inconclusive"
+    assert find_outcome(document, [{"outcome": "fail"}], Check()) == "failed"
+    document["verdict"] |= {"outcome": "inconclusive"}
+    assert "the check is inconclusive: too few images" in _printed(document)
+    _learn(document, 200, 0.2, 0.3, 0.4)
+    assert find_outcome(document, [{"outcome": "pass"}], Check()) == "passed"
+    assert "inconclusive" not in _say(document, recipe_of())
+
+
+def _spoil(found: Any, key: str, value: float) -> None:
+    """Replace every number under a key, however deep it is."""
+    for name, each in found.items() if isinstance(found, dict) else enumerate(found):
+        if name == key and isinstance(each, float):
+            found[name] = value
+        elif isinstance(each, dict | list):
+            _spoil(each, key, value)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_what_is_printed_is_the_mean_over_the_splits_and_never_the_pooled(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe], words: bool
+) -> None:
+    if words:
+        _of_words(document)
+
+    def printed() -> str:
+        gate = judge_all(document, Check())
+        sentences, advice = say_all(document, recipe_of()), advise(document, {})
+        document["verdict"] |= {"gate": gate, "sentences": sentences, "advice": advice}
+        return _printed(document)
+
+    before = printed()
+    _spoil(document, "pooled", 98.765)
+    assert printed() == before
+    _spoil(document, "mean", 54.321)
+    what = "balanced accuracy" if words else "R²"
+    for part in (printed().split("\nrules")[0], document["verdict"]["gate"]):  # sentences, rules
+        assert f"{what} 54.321 (" in str(part)
+
+
+def test_a_second_stage_that_has_seen_its_labels_is_named(document: dict[str, Any]) -> None:
+    document["cascade"] |= {"second_stage": 0.98, "on_new": 0.5, "second_stage_excess": 0.48}
+    assert _outcome(document, "cascade.out_of_fold") == "fail"
+    assert _outcome(document, "cascade.out_of_fold", max_second_stage=0.5) == "pass"
+
+
+def test_look_alikes_fail_by_hash_and_are_listed_by_features(document: dict[str, Any]) -> None:
+    pair = {"scored": "gaped: a.bmp", "trained_on": "gaped: b.bmp", "bits": 4}
+    document["leak"]["looks"] |= {"least_bits": 4, "pairs": [pair]}
+    document["leak"]["looks"]["counts"]["6"] = 1
+    document["leak"]["features"] |= {"n_over": 1, "pairs": [{**pair, "cosine": 0.99}]}
+    found = {each["rule"]: each for each in judge_all(document, Check())}
+    assert found["leak.looks"]["outcome"] == "fail" and "a.bmp" in found["leak.looks"]["text"]
+    assert found["leak.features"]["outcome"] == "undecided" and "b.bmp" in found["leak.features"]["text"]
+
+
+def test_a_transform_is_measured_in_flips(document: dict[str, Any]) -> None:
+    document["effects"] = {"Cutout": {"of_flip": _over(4.5, 5.0, 5.5), "low": 1.0, "high": -1.0}}
+    assert _outcome(document, "transforms.effect.Cutout") == "fail"
+    assert _outcome(document, "transforms.effect.Cutout", max_transform=6.0) == "pass"
+    document["effects"]["Cutout"]["of_flip"] = _over(None, None, None)
+    assert _outcome(document, "transforms.effect.Cutout") == "undecided"
+
+
+def test_brightness_is_judged_by_people_not_by_the_network(document: dict[str, Any]) -> None:
+    document["affect_of_look"] = {"bright": 8.0}
+    assert _outcome(document, "transforms.affect.bright") == "fail"
+
+
+def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[str, Any]) -> None:
+    document["shift"] = None
+    assert _outcome(document, "shortcut.shift") == "fail"
+    document["copies"] = 0
+    assert _outcome(document, "shortcut.shift") == "pass"
+
+
+def test_a_bound_is_said_the_way_it_is_meant(document: dict[str, Any]) -> None:
+    said = {each["rule"]: each["text"] for each in judge_all(document, Check(min_sd_ratio=0.3))}
+    assert said["training.score.collapse"].endswith("at least 0.3 is asked for")
+    assert said["leak.nearest"].endswith("at most 0.5 is asked for")
+
+
+def test_on_the_edge_of_the_grid_there_is_no_verdict(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
+    document["on_edge"] = ["release"]
+    document[NOT_WORSE.split("/")[0]][NOT_WORSE.split("/")[1]]["r2"] = _over(-0.09, -0.06, -0.03)
+    assert _outcome(document, "training.not_worse.originals.r2") == "undecided"
+    text = " ".join(say_all(document, recipe_of()))
+    assert "No verdict on levelling" in text and "setting of release lies on the edge" in text
+
+
+def _say(document: dict[str, Any], recipe: Recipe) -> str:
+    return " ".join(say_all(document, recipe))
+
+
+def test_what_is_known_is_said_plainly(document: dict[str, Any], recipe_of: Callable[..., Recipe]) -> None:
+    def sentences(r2: float, r_within: float) -> str:
+        _set(document, f"{SCORES}/r2/mean", r2)
+        _set(document, f"{SCORES}/r_within/mean", r_within)
+        return _say(document, recipe_of())
+
+    assert "knows valence, not only the subtype" in sentences(0.6, 0.5)
+    assert "mostly knows the subtype" in sentences(0.5, 0.18)
+    assert "knows only the subtype" in sentences(0.5, 0.02)
+    assert "knows neither" in sentences(-0.19, 0.02)
+
+
+def test_levelling_helps_only_if_it_beats_every_control(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
+    document["on_edge"] = []
+    sure, unsure = _over(0.01, 0.03, 0.05), _over(-0.01, 0.03, 0.05)
+    for pair in ("originals", "even", "stretched"):
+        for measure in document["comparison"][f"release - {pair}"]:
+            document["comparison"][f"release - {pair}"][measure] = unsure
+        document["comparison"][f"release - {pair}"]["ccc"] = sure
+    assert "Levelling helps CCC, beyond what" in _say(document, recipe_of())
+    document["comparison"]["release - stretched"]["ccc"] = unsure
+    assert "Whether levelling helps is undecided" in _say(document, recipe_of())
+    document["comparison"]["release - originals"]["r2"] = _over(-0.05, -0.03, -0.01)
+    assert "Levelling costs R²" in _say(document, recipe_of())
+
+
+def test_a_collapse_and_subgroups_are_named(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
+    document["arms"]["release"]["regressor"]["crossfit"]["mean_collapse"] = True
+    groups = {"0-12": {"n": 40, "mae": 20.0}, "13-19": {"n": 50, "mae": 12.5}}
+    found = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": {"80+": 4}, "estimated": ["utkface"]}
+    document["subgroups"] = {"age_group": found}
+    text = _say(document, recipe_of())
+    assert "Mean collapse: the SVR of the release arm" in text
+    assert "MAE goes from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
+    assert "a gap of 7.500 (estimated by a machine in utkface); too few to report: 80+ (n = 4)." in text
+    document["subgroups"] = {
+        "gender": {"groups": {}, "measure": "mae", "gap": None, "too_few": {"f": 9, "m": 2}}
+    }
+    few = "By gender, there are no two groups to compare; too few to report: f (n = 9), m (n = 2)."
+    assert few in _say(document, recipe_of())
+
+
+def test_advice_is_measured(document: dict[str, Any]) -> None:
+    info = {"balance": {"bins": [{"bin": "[70,80)", "n_before": 9, "shortfall": 22}]}}
+    document["comparison"]["with:oasis - originals"] = {
+        "tail_mae": _over(-4.0, -2.5, -1.0),
+        "r2": _over(-0.01, 0.0, 0.01),
+    }
+    document["arms"]["with:oasis"] = {"n_train": {"crossfit": 300.0}}
+    document["arms"]["originals"]["n_train"]["crossfit"] = 100.0
+    r2 = document["arms"]["originals"]["regressor"]["crossfit"]["r2"]["mean"]
+    document["regrouped"] = {"theme": _over(r2 - 0.2, r2 - 0.15, r2 - 0.1), "artist": _over(r2, r2, r2)}
+    text = " ".join(advise(document, info))
+    assert "train has few in [70,80) (9)" in text
+    assert "200 pictures of oasis that fall into the thin bins would help the thin bins" in text
+    assert "Declare `split: {groups: [theme]}`" in text
+    assert "Groups by artist were not declared" in text
+
+
+@pytest.mark.parametrize(("word", "passes"), [("pass", True), ("fail", False)])
+def test_undecided_passes_unless_the_recipe_says_otherwise(word: str, passes: bool) -> None:
+    gate = [{"outcome": "pass"}, {"outcome": "undecided"}]
+    assert passes_gate(gate, Check.model_validate({"undecided": word})) is passes
+    assert not passes_gate([*gate, {"outcome": "fail"}], Check.model_validate({"undecided": word}))

@@ -1,0 +1,249 @@
+"""train.leak and shift: what was seen before is found, and what a model makes of the look of copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from affectdata.check.evaluate import Classes, TellSplit, Told
+from affectdata.check.gate import RULES
+from affectdata.check.leak import above_chance, describe_leak
+from affectdata.check.prepare import Prepared, Split
+from affectdata.check.scores import Scoring, score_classes, score_head, score_subgroups
+from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
+from affectdata.recipe.recipe import Check
+from affectdata.train.heads import FrozenHeads
+from affectdata.train.rows import Rows
+
+Planted = Callable[..., Rows]
+
+
+def _scoring(splits: list[Split], told: list[Told]) -> Scoring:
+    return Scoring(splits, told, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
+
+
+def _renamed(rows: Rows, prefix: str) -> Rows:
+    names = np.array([prefix + each for each in rows.image_id])
+    return replace(rows, image_id=names, group=names)
+
+
+def _tell(splits: list[Split]) -> Scoring:
+    return _scoring(splits, [TellSplit([], True, FrozenHeads(0))(split) for split in splits])
+
+
+def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
+    planted: Planted, prepared: Prepared
+) -> None:
+    train = planted(n=60, dim=60)
+    clean = [planted(n=60, dim=60, seed=seed) for seed in (1, 2, 3)]
+    leaked = [replace(train, x=train.x + 0.01, image_id=one.image_id, group=one.group) for one in clean]
+    scores = {}
+    for name, tests in (("clean", clean), ("leaked", leaked)):
+        splits = [
+            Split({"release": train, "originals": train}, _renamed(one, f"{name}{at}"))
+            for at, one in enumerate(tests)
+        ]
+        originals = _with_ids(prepared, splits)
+        found = describe_leak(_tell(splits), originals, None, 0.98)
+        scores[name] = found["nearest"]["mean"]
+        assert (found["features"]["n_over"] > 0) == (name == "leaked")
+    assert scores["clean"] < 0.5 < 0.95 < scores["leaked"]
+
+
+def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
+    """Originals whose rows have the ids of planted ones."""
+    ids = sorted(
+        {each for split in splits for rows in (split.test, split.arms["originals"]) for each in rows.image_id}
+    )
+    table = prepared.originals.table
+    table = table.take(pa.array(np.arange(len(ids)) % len(table)))
+    column = pa.array([str(each) for each in ids])
+    table = table.set_column(table.column_names.index("image_id"), table.schema.field("image_id"), column)
+    return replace(prepared.originals, table=table)
+
+
+@pytest.mark.slow
+def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
+    told = [TellSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
+    scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
+    assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
+    table = prepared.originals.table
+    place = {each: row for row, each in enumerate(table["image_id"].to_pylist())}
+    split = prepared.crossfit[0]
+    one, other = (place[str(rows.image_id[0])] for rows in (split.test, split.arms["originals"]))
+    hashes = table["phash"].to_pylist()
+    hashes[one] = table["phash_views"].to_pylist()[other][16:32]  # the other one, upside down
+    forged = table.set_column(
+        table.column_names.index("phash"), table.schema.field("phash"), pa.array(hashes)
+    )
+    looks = describe_leak(scoring, replace(prepared.originals, table=forged), None, 1.0)["looks"]
+    assert looks["least_bits"] == 0 and looks["counts"]["6"] >= 1
+    first = looks["pairs"][0]
+    assert (
+        table["path"][one].as_py() in first["scored"] and table["path"][other].as_py() in first["trained_on"]
+    )
+
+
+def _exchanged(rows: Rows, share: float) -> Rows:
+    """Exchange the target of a share of all images at random."""
+    rng = np.random.default_rng(1)
+    at = np.flatnonzero(rng.random(len(rows)) < share)
+    order = np.arange(len(rows))
+    order[at] = rng.permutation(at)
+    return replace(rows, y=rows.y[order], stratum=rows.stratum[order])
+
+
+@pytest.mark.parametrize("numeric", [True, False])
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.5, "fail"), (1.0, "fail")])
+def test_exchanged_labels_fail_and_true_ones_pass(
+    planted: Planted, prepared: Prepared, numeric: bool, share: float, outcome: str
+) -> None:
+    rows = _exchanged(planted(n=120, dim=8), share)
+    words = Classes("side", ["down", "up"], lambda some: np.array(["down", "up"])[some.stratum])
+    fold = np.arange(120) // 2 % 4  # a group has two images
+    splits = [
+        Split(
+            {"release": rows.take(fold != each), "originals": rows.take(fold != each)},
+            rows.take(fold == each),
+        )
+        for each in range(4)
+    ]
+    classes = [] if numeric else [words]
+    scoring = _scoring(splits, [TellSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
+    leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else words, 1.0)
+    arm = (
+        {"regressor": {"crossfit": score_head(scoring, "originals", "regressor")}}
+        if numeric
+        else {"classifier": {"side": {"crossfit": score_classes(scoring, "originals", words)}}}
+    )
+    document = {
+        "numeric": numeric,
+        "release": {"target": "side"},
+        "crossfit_missing": None,
+        "bins": {"n": {"crossfit": [100, 100]}},
+        "arms": {"originals": arm, "release": arm},
+        "leak": leak,
+    }
+    (rule,) = (each for each in RULES if each.name == "learns.above_shuffled")
+    judged = dict(rule.parts(document, Check()))
+    assert {each.outcome.value for each in judged.values()} == {outcome}, judged
+
+
+def test_above_chance() -> None:
+    true = np.array(["a", "a", "b", "b"])
+    assert above_chance(true, true) == 1
+    assert above_chance(true, np.array(["a"] * 4)) == 0
+    assert np.isnan(above_chance(np.array(["a", "a"]), np.array(["a", "a"])))
+
+
+@pytest.fixture
+def drawn(planted: Planted) -> Callable[[float], Scoring]:
+    """Splits whose draws are marked in a column that only the release's copies have, on one side."""
+
+    def call(moved: float) -> Scoring:
+        splits = []
+        for seed in range(4):
+            base, test = planted(n=120, dim=8, seed=seed), planted(n=80, dim=8, seed=seed + 10)
+            base, test = _without_mark(base), _renamed(_without_mark(test), "t")
+            high = base.take(np.flatnonzero(base.y > 60))
+            copies = replace(high, x=_mark(high.x, 1.0), copy=np.ones(len(high), int))
+            marked = copies if moved else base.take(np.arange(1))
+            draw = replace(test, x=_mark(test.x, moved))
+            splits.append(
+                Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": draw})
+            )
+        return _tell(splits)
+
+    return call
+
+
+def _without_mark(rows: Rows) -> Rows:
+    return replace(rows, x=_mark(rows.x, 0.0))
+
+
+def _mark(x: np.ndarray, value: float) -> np.ndarray:
+    x = x.copy()
+    x[:, -1] = value
+    return x
+
+
+@pytest.mark.slow
+def test_a_shortcut_moves_the_prediction_of_untouched_pictures(drawn: Callable[[float], Scoring]) -> None:
+    found = describe_shift(drawn(1.0))["p"]
+    assert found["low"]["low"] > 1  # pictures of the low side look high once they bear the mark
+    honest = describe_shift(drawn(0.0))["p"]
+    assert honest["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert len(found["per_bin"]) == 2
+
+
+def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted) -> None:
+    train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
+    half = test.take(np.arange(40))
+    flip, crop = (replace(rows, x=rows.x.copy()) for rows in (test, half))
+    flip.x[:, 0] += 0.1
+    crop.x[:, 0] += 0.3
+    asked = {"effect:flip": flip, "effect:Crop": crop}
+    found = describe_effects(_tell([Split({"release": train, "originals": train}, test, asked)]))
+    assert set(found) == {"Crop"}
+    assert found["Crop"]["n"] == 40
+    assert found["Crop"]["of_flip"]["mean"] == pytest.approx(3, rel=0.2)
+    assert (
+        found["Crop"]["of_flip"]["low"] < found["Crop"]["of_flip"]["mean"] < found["Crop"]["of_flip"]["high"]
+    )
+    assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
+
+
+def test_pictures_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
+    train, test = planted(n=120, dim=6), _renamed(planted(n=40, dim=6, seed=1), "t")
+    intervals = []
+    for twins in (1, 2):  # two frames of one scene, say
+        ids = np.array([f"{each}/{twin}" for each in test.image_id for twin in range(twins)])
+        rows = replace(test.take(np.repeat(np.arange(40), twins)), image_id=ids)
+        flip, crop = (replace(rows, x=rows.x.copy()) for _ in range(2))
+        flip.x[:, 0] += 0.1
+        crop.x[:, 1] += 0.3
+        asked = {"effect:flip": flip, "effect:Crop": crop}
+        found = describe_effects(_tell([Split({"release": train, "originals": train}, rows, asked)]))["Crop"]
+        assert found["n"] == 40 * twins
+        intervals.append(found["of_flip"])
+    assert intervals[1] == pytest.approx(intervals[0])
+
+
+def test_affect_of_luminance_and_saturation() -> None:
+    drift = {"by_pipeline": {"dim": {"luminance": {"mean_abs": 10.0}, "saturation": {"mean_abs": 5.0}}}}
+    assert affect_of_look(drift) == {"dim": pytest.approx(0.69 * 10 + 0.22 * 5)}
+    assert affect_of_look({}) == {}
+
+
+def test_copies_that_stand_on_one_side_go_with_the_target() -> None:
+    y = np.array([10.0, 20.0, 80.0, 90.0])
+    assert copies_and_target(y > 50, y) > 0.9
+    assert abs(copies_and_target(np.array([True, False, False, True]), y)) < 0.01
+
+
+def test_the_most_frequent_class_is_counted_over_originals_and_chance_over_classes_that_occur(
+    planted: Planted,
+) -> None:
+    rows = planted(n=60, dim=6)
+    often = np.arange(60) % 3 > 0  # two thirds of the images are "up", before the release levels them
+    rows = replace(rows, stratum=often.astype(int))
+    train, test = rows.take(np.arange(30)), _renamed(rows.take(np.arange(30, 60)), "t")
+    rare = train.take(np.flatnonzero(train.stratum == 0))
+    copies = [replace(rare, copy=np.full(len(rare), each)) for each in (1, 2)]
+    split = Split({"release": Rows.concat([train, *copies]), "originals": train}, test)
+    words = Classes("side", ["down", "never", "up"], lambda some: np.array(["down", "up"])[some.stratum])
+    scoring = _scoring([split], [TellSplit([words], False, FrozenHeads(0))(split)])
+    found = score_classes(scoring, "release", words)
+    assert found["majority"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["chance"] == {"accuracy": 0.5, "balanced_accuracy": 0.5}
+    assert found["n"] == [10, 0, 20]
+
+
+def test_subgroups_that_are_too_small_are_named_with_their_size() -> None:
+    values = np.repeat(["20-29", "80+", ""], [40, 4, 9])
+    found = score_subgroups(values, np.zeros(53), np.ones(53))
+    assert list(found["groups"]) == ["20-29"] and found["too_few"] == {"80+": 4}

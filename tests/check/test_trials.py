@@ -1,0 +1,281 @@
+"""train.trials: studies on a release, and those of the five projects in examples/studies."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision
+import yaml
+from safetensors.torch import save_file
+
+from affectdata.check import scores, trials
+from affectdata.check.study import Study, load_study
+from affectdata.check.trials import study_release
+from affectdata.config import read_yaml
+from affectdata.errors import InputError, RecipeError, UsageError
+from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import Manifest
+from affectdata.manifest.overlay import overlay
+from affectdata.plan.planner import plan_release
+from affectdata.recipe.recipe import packaged_recipes, parse_recipe
+from affectdata.registry import load_plugin
+from affectdata.release.info import COVER, content_hash
+from affectdata.release.publish import publish_release
+from affectdata.release.release import Release, open_release
+from affectdata.store.parquet import read_json
+from affectdata.train.finetune import finetune
+from affectdata.train.trunks import SmallCnn
+
+REPOSITORY = Path(__file__).parents[2]
+STUDIES = {  # by the name of the file: source, recipe, and changes to it
+    "gaped_networks": ("gaped", "valence_bins", {}),
+    "capd_inception": ("capd", "capd_top6", {"split": {"val": 0.2, "test": 0.2}}),
+    "fi_resnet": ("fi", "fi_mikels8", {}),
+    "utkface_separable": ("utkface", "utkface_fair", {}),
+    "wikiart_lenet_alexnet": ("wikiart_emotions", "wikiart_quadrants", {}),
+}
+QUICK = {"image": {"short_side_px": 64}}
+SMALL: dict[str, Any] = {"backbone": "small_cnn", "weights": "none", "size_px": 32, "steps": 2, "batch": 8}
+
+
+def write_study(path: Path, **changes: Any) -> Path:
+    document = {"name": "made", "best": "ccc", "settings": SMALL, **changes}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path: Path) -> None:
+    arms = ["release", "originals", "even", "duplicates", "weights"]
+    path = write_study(tmp_path / "study.yaml", grid={"arm": arms})
+    found, folder = study_release(release, path, tmp_path / "checks")
+    assert folder == tmp_path / "checks" / release.name / "studies" / "made"
+    rows = rows_of(folder)
+    assert [row["arm"] for row in rows] == arms and {row["error"] for row in rows} == {""}
+    assert len({row["val_mae"] for row in rows}) == len(arms)  # each arm has rows or weights of its own
+    measures = {"r2", "ccc", "mae", "macro_mae", "sd_ratio"}
+    assert set(found["scores"]["val"]) == set(found["scores"]["test"]) == measures
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".csv"}  # no network
+
+
+def test_what_is_scored_are_originals_of_val_and_test(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean of train, said of every picture, scores what it should on the pictures of each split."""
+    by_split = {
+        name: release.split(name).filter(release.split(name)["copy"].to_numpy() == 0)["valence"].to_numpy()
+        for name in ("train", "val", "test")
+    }
+    mean = by_split["train"].mean()
+
+    def constant(*arguments: Any, **options: Any) -> Any:
+        fitted = finetune(*arguments, **options)
+        monkeypatch.setattr(type(fitted), "predict", lambda _, __, at: np.full((len(at), 1), mean))
+        return fitted
+
+    monkeypatch.setattr(trials, "finetune", constant)
+    path = write_study(tmp_path / "study.yaml", best="mae")
+    found, _ = study_release(release, path, tmp_path / "checks")
+    for name in ("val", "test"):
+        expected = np.abs(by_split[name] - mean).mean()
+        assert found["scores"][name]["mae"]["mean"] == pytest.approx(expected)
+
+
+def test_words_have_the_gap_between_subgroups(
+    publish: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = publish(target="subtype", bins=None, strata=[])
+    table = release.table
+    half = ["a" if int(each[:2], 16) % 2 else "b" for each in table["image_id"].to_pylist()]
+    at = table.column_names.index("gender")
+    grouped = Release(release.path, table.set_column(at, table.schema.field("gender"), [half]), release.info)
+    monkeypatch.setattr(scores, "LEAST_SUBGROUP", 1)
+    grid = {"class_weights": [None, "inverse"]}
+    path = write_study(tmp_path / "study.yaml", best="accuracy", grid=grid)
+    found, folder = study_release(grouped, path, tmp_path / "checks")
+    measures = {"accuracy", "balanced_accuracy", "macro_f1", "gender_gap"}
+    assert set(found["scores"]["val"]) == set(found["scores"]["test"]) == measures
+    for run in (folder / "runs").iterdir():
+        assert 0 <= read_json(run)["scores"]["test"]["gender_gap"] <= 1
+
+
+def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = 0
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal ran
+        ran += 1
+        return finetune(*arguments, **options)
+
+    monkeypatch.setattr(trials, "finetune", count)
+    network, weights = tmp_path / "mine.py", tmp_path / "mine.safetensors"
+    network.write_text("from affectdata.train.trunks import SmallCnn\nclass Mine(SmallCnn): pass\n")
+    save_file(SmallCnn().state_dict(), weights)
+    settings = {**SMALL, "backbone": f"{network}:Mine", "weights": str(weights)}
+    path = write_study(tmp_path / "study.yaml", settings=settings)
+
+    def runs_anew(release: Release) -> int:
+        before = ran
+        study_release(release, path, tmp_path / "checks")
+        return ran - before
+
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    network.write_text(network.read_text() + "# as it is now\n")
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    save_file({name: value + 0.1 for name, value in SmallCnn().state_dict().items()}, weights)
+    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    # Its folder is called after the first digits of its id alone.
+    info = {**release.info, "id": release.id[:8] + "0" * 56}
+    other = Release(release.path, release.rows, info | {COVER: content_hash(info)})
+    assert [runs_anew(other), runs_anew(other)] == [1, 0]
+    monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
+    assert runs_anew(release) == 1
+
+
+def test_inverse_weights_have_a_mean_of_1_over_the_rows(
+    publish: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = publish(target="subtype", bins=None, strata=[])
+    seen: list[Any] = []
+
+    def spy(network: Any, pictures: Any, examples: Any, settings: Any, **options: Any) -> Any:
+        seen.append((examples, np.array(settings.class_weights)))
+        return finetune(network, pictures, examples, settings, **options)
+
+    monkeypatch.setattr(trials, "finetune", spy)
+    settings = {**SMALL, "class_weights": "inverse", "arm": "originals"}
+    path = write_study(tmp_path / "study.yaml", best="accuracy", settings=settings)
+    study_release(release, path, tmp_path / "checks")
+    ((examples, weights),) = seen
+    counts = np.bincount(examples.targets)
+    assert weights[examples.targets].mean() == pytest.approx(1)
+    assert weights * counts == pytest.approx([len(examples.targets) / len(counts)] * len(counts))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"settings": {**SMALL, "stepps": 3}}, RecipeError, "stepps: unknown key"),
+        ({"grid": {"rate": [0.1]}}, RecipeError, "rate: unknown key"),
+        ({"grid": {"arm": ["release", "levelled"]}}, RecipeError, "arm: "),
+        ({"grid": {"lr_head": [0.1, "fast"]}}, RecipeError, "lr_head: "),
+        ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout is from 0"),
+        ({"grid": {"loss": ["squared_error", "cross_entropy"]}}, InputError, "none for valence"),
+        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "no classes to weigh"),
+        ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
+        ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "no backbone"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(
+    changes: dict[str, Any],
+    error: type[Exception],
+    words: str,
+    release: Release,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trials, "finetune", None)  # to be called is an error
+    with pytest.raises(error, match=words.replace(".", r"\.")):
+        study_release(release, write_study(tmp_path / "study.yaml", **changes), tmp_path / "checks")
+
+
+def test_a_release_without_val_or_without_the_arm(publish: Callable[..., Release], tmp_path: Path) -> None:
+    path = write_study(tmp_path / "study.yaml")
+    with pytest.raises(InputError, match="has no val split"):
+        study_release(publish(split={"val": 0.0, "test": 0.2}), path, tmp_path / "checks")
+    path = write_study(tmp_path / "study.yaml", settings={**SMALL, "arm": "even"})
+    with pytest.raises(InputError, match="no arm even: it has no copies"):
+        study_release(publish(balance={"max_copies": 1}), path, tmp_path / "checks")
+
+
+def test_the_command_prints_every_run_and_the_best(
+    cli: Callable[..., Any], release: Release, tmp_path: Path
+) -> None:
+    path = write_study(tmp_path / "study.yaml", grid={"dropout": [0.0, 0.5]}, seeds=[0, 1])
+    ran = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--device", "cpu")
+    assert ran.code == 0 and ran.err == ""
+    lines = ran.out.splitlines()
+    assert lines[0].split()[:3] == ["dropout", "seed", "val_ccc"] and len(lines[1:5]) == 4
+    assert lines[6].startswith("best val.ccc, mean over the seeds: backbone small_cnn")
+    assert "  val: " in ran.out and "  test: " in ran.out
+    again = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--json")
+    assert again.document["schema"] == "affectdata/study/1"
+    for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
+        ran = cli("train-check", release.path, "--study", path, *options)
+        assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
+
+
+# --- the studies of the five projects --------------------------------------------------------------------
+
+
+def make_manifest(source: str, gaped: Manifest, folder: Path) -> Manifest:
+    """Ingest a source's generated sample; CAP-D's categories go onto the pictures of GAPED."""
+    if source == "gaped":
+        return gaped
+    load_plugin("sources", source).write_sample(folder / source, np.random.default_rng(0))
+    if source == "capd":
+        (table,) = (folder / source).glob("capd*")
+        return overlay(table, [gaped], out=folder / "manifests").manifest
+    return ingest(folder / source, out=folder / "manifests", workers=2).manifest
+
+
+def shrink(study: Study) -> dict[str, Any]:
+    """Return a study as plain data with a small network in place of torchvision's, for two steps."""
+    document = study.model_dump()
+    settings, grid = document["settings"], document["grid"]
+    settings |= {"weights": "none", "steps": 2, "batch": 8, "epochs": None}
+    if "backbone" in settings and ".py:" not in settings["backbone"]:
+        settings |= {"backbone": "small_cnn", "size_px": 32}
+    if "backbone" in grid:
+        names = [each if ".py:" in each else "small_cnn" for each in grid["backbone"]]
+        grid["backbone"] = list(dict.fromkeys(names))
+    if "head_steps" in grid:
+        grid["head_steps"] = [1, 2]
+    return {**document, "seeds": [0]}
+
+
+def test_every_study_names_whom_it_is_for_and_networks_that_there_are() -> None:
+    files = {path.stem: path for path in (REPOSITORY / "examples" / "studies").glob("*.yaml")}
+    assert set(files) == set(STUDIES)
+    for name, path in files.items():
+        study = load_study(path)
+        assert study.name == name
+        assert path.read_text(encoding="utf-8").startswith("# For ")
+        assert STUDIES[name][1] in path.read_text(encoding="utf-8").splitlines()[0]
+        for run in study.runs():
+            known = (REPOSITORY / run["backbone"].partition(".py:")[0]).with_suffix(".py").is_file()
+            assert known or run["backbone"] in torchvision.models.list_models()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_runs_on_a_release_of_its_recipe(
+    name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, recipe_name, changes = STUDIES[name]
+    roots = manifest.pictures().roots
+    manifest = make_manifest(source, manifest, tmp_path)
+    roots = roots if source in ("gaped", "capd") else manifest.pictures().roots
+    document = {**read_yaml(packaged_recipes() / f"{recipe_name}.yaml"), **changes, **QUICK}
+    recipe = parse_recipe({**document, "sources": []})
+    rows, plan = plan_release([manifest], [], recipe)
+    sources = [Manifest(manifest.table, manifest.metadata, manifest.path, roots)]
+    release, _ = publish_release(sources, rows, plan, recipe, tmp_path / "releases", workers=2)
+    study = load_study(REPOSITORY / "examples" / "studies" / f"{name}.yaml")
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(shrink(study)), encoding="utf-8")
+    monkeypatch.chdir(REPOSITORY)  # studies name networks from there
+    found, folder = study_release(open_release(release.path, roots), path, tmp_path / "checks", device="cpu")
+    assert {row["error"] for row in rows_of(folder)} == {""}
+    assert found["scores"]["val"][study.best]["mean"] is not None

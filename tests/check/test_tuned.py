@@ -1,0 +1,192 @@
+"""train.tuned: networks as the learner of a check, with equal training for every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from affectdata.check import tuned
+from affectdata.check.check import Checked, run_check
+from affectdata.check.evaluate import TellSplit, find_classes
+from affectdata.check.prepare import Prepared
+from affectdata.check.tuned import TunedNetworks, choose_settings, narrow
+from affectdata.errors import UsageError
+from affectdata.release.release import Release
+from affectdata.train.finetune import finetune
+from affectdata.train.networks import build_network
+from affectdata.train.pictures import store_pictures
+from affectdata.train.rows import Rows
+from affectdata.train.task import Examples
+
+SIZE, STEPS = 32, 2
+ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"}
+
+
+@pytest.fixture(scope="module")
+def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    folder = tmp_path_factory.mktemp("pictures")
+    return store_pictures(prepared.bank.parts, SIZE, folder, 2)
+
+
+@pytest.fixture(scope="module")
+def few(prepared: Prepared) -> Prepared:
+    return narrow(prepared, 2)
+
+
+@pytest.fixture(scope="module")
+def checked(few: Prepared, pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    return run_check(few, TunedNetworks(few, pictures, STEPS, tmp_path_factory.mktemp("runs")))
+
+
+def test_the_document_is_that_of_networks(checked: Checked) -> None:
+    document = checked.document
+    said = document["settings"]
+    assert (said["mode"], said["steps"], said["size_px"], said["n_splits"]) == ("finetune", STEPS, SIZE, 2)
+    assert set(document["arms"]) == ARMS
+    for arm in ("release", "originals", "even", "duplicates", "weights"):
+        found = document["arms"][arm]
+        assert found["regressor"]["head"] == "network" and "ridge" not in found
+        assert found["regressor"]["chosen"] == {"crossfit": [{}, {}], "heldout": [{}]}
+    assert set(document["arms"]["release"]["classifier"]) == {"valence_class"}
+    assert document["on_edge"] == []
+    assert document["effects"] == {} and document["shift"]["flip"]["all"]["mean"] is not None
+    assert document["leak"]["shuffled"]["mean"] is not None  # by a head on frozen features
+    first = document["verdict"]["sentences"][0]
+    assert first.startswith(f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px, over 2 splits")
+    assert set(checked.predictions.column_names) >= {
+        "crossfit.even.regressor",
+        "heldout.release.valence_class",
+    }
+
+
+def test_every_network_takes_the_same_number_of_steps(checked: Checked) -> None:
+    curves = checked.document["curves"]
+    assert {each["points"][-1]["step"] for each in curves} == {STEPS}
+    models = {(each["arm"], each["model"]) for each in curves if each["scoring"] == "crossfit"}
+    regressors = {(arm, "regressor") for arm in ("release", "originals", "even", "duplicates", "weights")}
+    assert models == regressors | {("release", "valence_class.image"), ("release", "valence_class.both")}
+
+
+def test_an_interrupted_check_goes_on(
+    few: Prepared,
+    pictures: np.ndarray,
+    checked: Checked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classes = find_classes(few.recipe, None, [])
+    tell = TellSplit(classes, True, TunedNetworks(few, pictures, STEPS, tmp_path))
+    ran = 0
+
+    def stops(*arguments: Any, **options: Any) -> Any:
+        nonlocal ran
+        ran += 1
+        if ran == 5:
+            raise KeyboardInterrupt
+        return finetune(*arguments, **options)
+
+    monkeypatch.setattr(tuned, "finetune", stops)
+    split = few.crossfit[1]
+    with pytest.raises(KeyboardInterrupt):
+        tell(split)
+    told = tell(split)
+    assert ran == 1 + 5 + 2 + 2  # arms, folds, and the classifier with the output and without
+    place = {each: row for row, each in enumerate(checked.predictions["image_id"].to_pylist())}
+    rows = [place[each] for each in split.test.image_id]
+    for arm in ("release", "originals", "even"):
+        expected = checked.predictions[f"crossfit.{arm}.regressor"].to_numpy()[rows]
+        assert (told.arms[arm].values["regressor"] == expected).all()
+    assert told.arms["release"].curves == tell(split).arms["release"].curves
+    assert ran == 10
+    assert {path.suffix for path in tmp_path.rglob("*")} == {".json"}  # no network is left
+
+
+def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
+    prepared: Prepared, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = TunedNetworks(prepared, pictures, STEPS, tmp_path)
+    train = prepared.crossfit[0].arms["release"]
+    seen: list[set[str]] = []
+
+    class Recorded:
+        def __init__(self, rows: Rows) -> None:
+            self.groups = set(rows.group)
+
+        def predict(self, rows: Rows) -> np.ndarray:
+            assert not self.groups & set(rows.group)
+            seen.append(set(rows.group))
+            return np.full(len(rows), 10.0 * len(seen))
+
+    monkeypatch.setattr(learner, "fit_regressor", lambda rows, _head: Recorded(rows))
+    outputs = learner.out_of_fold(None, train)  # type: ignore[arg-type]
+    assert len(seen) == 2 and seen[0] | seen[1] == set(train.group)
+    assert set(outputs) == {10.0, 20.0}
+    classifier = learner.fit_classifier(train, train.part, outputs)
+    assert classifier.network.module.takes_output
+    shares = classifier.shares(train.take(np.arange(5)), outputs[:5])
+    assert shares.shape == (5, len(set(train.part))) and shares.sum(1) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
+    rows = planted(n=80)
+    noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
+    pictures = np.clip(noise + 2.5 * rows.y[:, None, None, None], 0, 255).astype(np.uint8)
+    made: Any = SimpleNamespace(
+        backbone=SimpleNamespace(name="small_cnn", weights="none", device="cpu"),
+        recipe=SimpleNamespace(seed=0),
+    )
+    learner = TunedNetworks(made, pictures, 60, tmp_path)
+    half = np.arange(80) < 40
+    wrong = replace(rows, y=np.where(half, rows.y, 100 - rows.y)).weighted(np.where(half, 2.0, 1e-9))
+    told = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
+    assert np.corrcoef(told, rows.y[~half])[0, 1] > 0.9
+
+
+def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: Prepared) -> None:
+    other = replace(prepared.crossfit[0], arms={**prepared.crossfit[0].arms, "with:oasis": Examples})  # type: ignore[dict-item]
+    several = replace(prepared, crossfit=[other, *prepared.crossfit[1:]], regrouped={"theme": []})
+    few = narrow(several, 9)
+    assert len(few.crossfit) == 5 and len(few.deals) == 1 and few.regrouped == {}
+    assert set(few.crossfit[0].arms) == set(prepared.crossfit[0].arms)
+    assert len(narrow(several, 2).crossfit) == 2
+
+
+def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
+    random = build_network("small_cnn", 1, "none", size_px=SIZE, device="cpu")
+    settings = choose_settings(random, 100, steps=60, lr_head=0.01)
+    assert (settings.head_steps, settings.lr_body) == (0, 0.01)
+    learnt = replace(random, weights="learnt.safetensors")
+    settings = choose_settings(learnt, 100, steps=60, dropout=None)
+    assert (settings.head_steps, settings.lr_body) == (10, 1e-4)
+    assert choose_settings(learnt, 320, epochs=6).head_steps == 10
+    assert choose_settings(learnt, 100, steps=60, head_steps=3).head_steps == 3
+    file = tmp_path / "mine.safetensors"
+    of_a_class = replace(random, weights="DEFAULT", code="hash")
+    assert choose_settings(of_a_class, 100).head_steps == 0
+    file.touch()
+    assert choose_settings(replace(of_a_class, weights=str(file)), 100).head_steps == 100
+    with pytest.raises(UsageError):
+        choose_settings(random, 100, steps=0)
+
+
+@pytest.mark.slow
+def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
+    few = ("--mode", "finetune", "--steps", STEPS, "--size", SIZE, "--no-crossfit")
+    ran = cli("train-check", release.path, *options, *few, "--json")
+    assert ran.code in (0, 1)
+    assert ran.document["settings"]["mode"] == "finetune"
+    assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
+    assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
+    assert len([*(tmp_path / ".pictures").iterdir()]) == 1
+    again = cli("train-check", release.path, *options, *few)
+    assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
+    assert "network" in again.out and "rows: loss" not in again.err  # it said it before
+    assert cli("train-check", release.path, *options, "--steps", 2).code == 2

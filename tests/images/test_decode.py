@@ -1,0 +1,430 @@
+"""Decoding untrusted bytes: damage is never silent, every mode comes out as upright sRGB."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from affectdata.errors import DecodeError
+from affectdata.images import decode as imaging
+from affectdata.images.decode import PIXEL_LIBRARIES, decode, encode, pixel_versions, resize
+from affectdata.reading.sample import draw_picture
+
+AsBytes = Callable[..., bytes]
+
+
+def refused(data: bytes, **options: Any) -> DecodeError:
+    with pytest.raises(DecodeError) as caught:
+        decode(data, **options)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def jpeg(picture: np.ndarray, as_bytes: AsBytes) -> bytes:
+    return as_bytes(picture, "JPEG", quality=90)
+
+
+def with_stray_bytes(jpeg: bytes) -> bytes:
+    at = jpeg.index(b"\xff\xdb")
+    return jpeg[:at] + b"\x11\x22" + jpeg[at:]
+
+
+def gradient(width: int = 24, height: int = 16) -> np.ndarray:
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([columns * 10, rows * 15, (columns + rows) * 5], axis=2).astype(np.uint8)
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_cut_jpeg_is_truncated(
+    picture: np.ndarray, as_bytes: AsBytes, share: float, progressive: bool
+) -> None:
+    data = as_bytes(picture, "JPEG", quality=90, progressive=progressive)
+    error = refused(data[: int(len(data) * share)])
+    assert error.reason == "truncated" and "end" in error.what
+
+
+def test_a_jpeg_cut_behind_a_harmless_complaint_is_truncated_all_the_same(jpeg: bytes) -> None:
+    stray = with_stray_bytes(jpeg)
+    assert refused(stray[: len(stray) // 2]).reason == "truncated"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_4_kib_hole_of_zeros_in_a_jpeg_is_never_silent(seed: int, as_bytes: AsBytes) -> None:  # trap 5
+    rng = np.random.default_rng(seed)
+    data = as_bytes(draw_picture(rng, 60.0, 640, 480), "JPEG", quality=90, progressive=seed % 3 == 0)
+    at = int(rng.integers(len(data) // 4, len(data) - 5000))
+    holed = data[:at] + bytes(4096) + data[at + 4096 :]
+    try:
+        assert decode(holed).warning
+    except DecodeError as error:
+        assert error.reason == "truncated"
+
+
+def test_stray_bytes_between_header_markers_are_a_warning_and_no_reject(
+    jpeg: bytes, picture: np.ndarray
+) -> None:  # trap 5
+    decoded = decode(with_stray_bytes(jpeg))
+    assert "extraneous bytes" in (decoded.warning or "")
+    assert np.array_equal(decoded.rgb, decode(jpeg).rgb)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "unreadable"),
+        (b"this is text, whatever its name says\n" * 40, "unreadable"),
+        (b"\xff\xd8\xff", "unreadable"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "unreadable"),
+    ],
+    ids=["empty", "text", "three bytes", "EPS, which Pillow would hand to Ghostscript"],
+)
+def test_what_is_no_picture_is_unreadable(data: bytes, reason: str) -> None:
+    error = refused(data)
+    assert error.reason == reason
+    assert error.what and not re.search("0x[0-9a-f]{6,}", error.what)  # an address differs from run to run
+
+
+@pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_a_cut_file_of_any_container_is_rejected(
+    container: str, picture: np.ndarray, as_bytes: AsBytes
+) -> None:
+    data = as_bytes(picture, container)
+    assert refused(data[: len(data) // 2]).reason in ("truncated", "unreadable")
+
+
+def test_a_png_whose_sums_do_not_match_is_not_silent(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    data = bytearray(as_bytes(picture, "PNG"))
+    data[-14] ^= 0x04  # in the checksum of the pixels, which Pillow's decoder does not look at
+    assert "broken PNG" in (decode(bytes(data)).warning or "")
+
+
+CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from(CONTAINERS),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_whatever_the_bytes_only_a_decode_error_comes_out(
+    container: str, changes: list[tuple[float, int]], keep: float, cut: bool
+) -> None:
+    buffer = io.BytesIO()
+    frame = Image.fromarray(gradient())
+    more = {"save_all": True, "append_images": [frame.rotate(180)]} if container in ("GIF", "TIFF") else {}
+    frame.save(buffer, container, **more)
+    data = bytearray(buffer.getvalue())
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            decoded = decode(bytes(data[: int(keep * len(data))] if cut else data), max_pixels=10_000)
+        except DecodeError as error:
+            assert error.reason in ("truncated", "unreadable", "too_large") and error.what
+        else:
+            assert decoded.rgb.dtype == np.uint8 and decoded.rgb.shape[2] == 3
+
+
+# --- the bound
+
+
+def claimed_png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_more_pixels_than_the_bound_are_too_large(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    data = as_bytes(picture, "PNG")
+    n_pixels = picture.shape[0] * picture.shape[1]
+    assert decode(data, max_pixels=n_pixels).warning is None
+    error = refused(data, max_pixels=n_pixels - 1)
+    assert error.reason == "too_large" and "160 × 120" in error.what
+
+
+@pytest.mark.parametrize("side", [10_000, 14_000, 60_000])
+def test_a_bomb_is_a_reject_and_no_warning(side: int) -> None:  # 10,000² warns in Pillow, 14,000² raises
+    error = refused(claimed_png(side, side))
+    assert error.reason == ("too_large" if side > 13_400 else "truncated")
+    assert refused(claimed_png(side, side), max_pixels=1_000_000).reason == "too_large"
+
+
+# --- modes
+
+
+def test_the_container_is_what_was_found(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    for container in CONTAINERS:
+        assert decode(as_bytes(picture, container)).format == container.lower()
+
+
+@pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_containers_give_the_pixels_back(
+    container: str, picture: np.ndarray, as_bytes: AsBytes
+) -> None:
+    decoded = decode(as_bytes(picture, container))
+    assert np.array_equal(decoded.rgb, picture) and decoded.warning is None
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 64])  # rows are filled up to four bytes
+@pytest.mark.parametrize("bottom_up", [True, False])
+def test_pixels_of_a_24_bit_bmp_are_pillows(width: int, bottom_up: bool, as_bytes: AsBytes) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (5, width, 3)).astype(np.uint8)
+    data = bytearray(as_bytes(pixels, "BMP"))
+    if not bottom_up:
+        data[22:26] = struct.pack("<i", -5)  # the height in a BITMAPINFOHEADER
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(expected, pixels if bottom_up else pixels[::-1])
+    assert np.array_equal(decode(bytes(data)).rgb, expected)
+    assert imaging._read_bmp(Image.open(io.BytesIO(data)), bytes(data)) is not None
+    with pytest.raises(DecodeError, match="truncated"):
+        decode(bytes(data[:-8]))
+
+
+def test_an_8_bit_palette_bmp_as_in_gaped(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    few = Image.fromarray(picture).quantize(256)
+    decoded = decode(as_bytes(few, "BMP"))
+    assert (decoded.format, decoded.warning) == ("bmp", None)
+    assert np.array_equal(decoded.rgb, np.asarray(few.convert("RGB")))
+
+
+def test_grey_pictures_have_three_equal_channels(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    grey = Image.fromarray(picture).convert("L")
+    for container in ("PNG", "JPEG", "BMP"):
+        rgb = decode(as_bytes(grey, container)).rgb
+        assert (rgb == rgb[:, :, :1]).all() and np.abs(rgb[:, :, 0].astype(int) - grey).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_laid_over_white(mode: str, as_bytes: AsBytes) -> None:
+    image = Image.new("RGB", (3, 1), (200, 0, 0)).convert(mode)
+    image.putalpha(Image.fromarray(np.array([[255, 128, 0]], np.uint8)))
+    opaque, half, clear = decode(as_bytes(image, "PNG")).rgb[0].astype(int)
+    ground = np.array(Image.new("RGB", (1, 1), (200, 0, 0)).convert(mode).convert("RGB").getpixel((0, 0)))
+    assert opaque.tolist() == ground.tolist() and clear.tolist() == [255, 255, 255]
+    assert np.abs(half - (ground * 128 + 255 * 127) / 255).max() <= 1
+
+
+def test_a_transparent_palette_colour_is_white(as_bytes: AsBytes) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    data = as_bytes(image, "PNG", transparency=bytes([0, 255]))
+    assert decode(data).rgb.tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+@pytest.mark.parametrize("container", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_shifted_by_8(container: str, as_bytes: AsBytes) -> None:
+    values = np.array([[0, 255, 256, 32_768, 65_535]], np.uint16)
+    rgb = decode(as_bytes(Image.fromarray(values), container)).rgb
+    assert rgb[0, :, 0].tolist() == [0, 0, 1, 128, 255] and (rgb == rgb[:, :, :1]).all()
+
+
+def test_16_bit_colour_is_shifted_by_8() -> None:
+    values = np.array([[[0, 256, 65_535], [511, 512, 40_000]]], np.uint16)  # blue first, as OpenCV writes
+    data = cv2.imencode(".png", values)[1].tobytes()
+    assert decode(data).rgb.tolist() == [[[255, 1, 0], [156, 2, 1]]]
+
+
+def test_floating_point_pixels_are_refused(as_bytes: AsBytes) -> None:
+    error = refused(as_bytes(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+    assert error.reason == "unreadable" and "floating-point" in error.what
+
+
+@pytest.mark.parametrize("container", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(container: str, as_bytes: AsBytes) -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # full magenta and yellow: red
+    red, green, blue = decode(as_bytes(image, container)).rgb[8, 8].astype(int)
+    assert red > 200 and green < 60 and blue < 60
+
+
+TURNS = [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def exif(turn: int) -> bytes:
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    return tags.tobytes()
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP"])
+def test_all_eight_exif_orientations(
+    container: str, turn: int, picture: np.ndarray, as_bytes: AsBytes
+) -> None:
+    data = as_bytes(picture, container, exif=exif(turn))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    decoded = decode(data)
+    assert decoded.rgb.shape == expected.shape and decoded.warning is None
+    assert np.abs(decoded.rgb.astype(int) - expected).max() <= 2  # Pillow's libjpeg and ours round alike
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "CMYK with a profile", "I;16"])
+def test_the_turn_holds_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
+    options: dict[str, Any] = {"exif": exif(6)}
+    if mode == "CMYK with a profile":
+        options["icc_profile"] = b"no profile at all"
+    image = (
+        Image.fromarray(np.full((8, 24), 3000, np.uint16))
+        if mode == "I;16"
+        else Image.new(mode.split()[0], (24, 8))
+    )
+    data = as_bytes(image, "PNG" if mode == "I;16" else "JPEG", **options)
+    assert decode(data).rgb.shape == (24, 8, 3)
+
+
+def test_a_damaged_exif_block_is_a_warning(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    broken = exif(6)[:12] + b"\xff" * 10
+    for container in ("JPEG", "PNG"):
+        decoded = decode(as_bytes(picture, container, exif=broken))
+        assert decoded.rgb.shape == picture.shape
+        assert decoded.warning
+
+
+def wide_gamut() -> bytes:
+    """A profile with the primaries of Adobe RGB: matrix, gamma 2.2, made from sRGB's own."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    n_tags = struct.unpack(">I", profile[128:132])[0]
+    primaries = {  # XYZ of Adobe RGB (1998), D50
+        b"rXYZ": (0.60974, 0.31111, 0.01947),
+        b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+    }
+    for at in range(132, 132 + 12 * n_tags, 12):
+        name, offset, _ = struct.unpack(">4sII", profile[at : at + 12])
+        if name in primaries:
+            fixed = [round(value * 65536) for value in primaries[name]]
+            profile[offset + 8 : offset + 20] = struct.pack(">3i", *fixed)
+    described = bytes(profile)
+    for name in (b"sRGB", "sRGB".encode("utf-16-be")):
+        described = described.replace(name, b"x" * len(name))
+    return described
+
+
+@pytest.mark.parametrize("container", ["PNG", "JPEG"])
+def test_a_wide_gamut_profile_is_converted(container: str, as_bytes: AsBytes) -> None:
+    green = np.full((16, 16, 3), (60, 180, 60), np.uint8)
+    plain = decode(as_bytes(green, container)).rgb.astype(int)
+    decoded = decode(as_bytes(green, container, icc_profile=wide_gamut()))
+    assert decoded.warning is None
+    shift = decoded.rgb[8, 8] - plain[8, 8]
+    assert shift[0] < -20 and abs(shift[1]) < 20  # the same numbers are a stronger green in Adobe RGB
+
+
+def test_an_srgb_profile_changes_nothing(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(decode(as_bytes(picture, "PNG", icc_profile=profile)).rgb, picture)
+
+
+def test_a_profile_that_cannot_be_applied_is_a_warning(picture: np.ndarray, as_bytes: AsBytes) -> None:
+    decoded = decode(as_bytes(picture, "PNG", icc_profile=b"no profile at all"))
+    assert "colour profile not applied" in (decoded.warning or "")
+    assert np.array_equal(decoded.rgb, picture)
+
+
+@pytest.mark.parametrize("container", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
+def test_the_first_of_several_frames_is_taken_with_a_warning(
+    container: str, picture: np.ndarray, as_bytes: AsBytes
+) -> None:
+    frames = {"save_all": True, "append_images": [Image.fromarray(picture[::-1].copy())]}
+    decoded = decode(as_bytes(picture, container, **frames))
+    assert decoded.warning == "2 frames; the first was taken"
+    assert np.abs(decoded.rgb.astype(int) - picture).mean() < 12
+    assert decoded.format == ("jpeg" if container == "MPO" else container.lower())
+
+
+# --- warnings belong to their picture
+
+
+def test_warnings_stay_with_their_picture_when_many_are_decoded_at_once(
+    picture: np.ndarray, as_bytes: AsBytes
+) -> None:
+    clean = as_bytes(picture, "PNG")
+    warned = as_bytes(picture, "TIFF", tiffinfo={270: "x"})
+    at = warned.index(struct.pack("<HHI", 270, 2, 2))
+    warned = warned[: at + 4] + struct.pack("<I", 1 << 20) + warned[at + 8 :]  # a tag longer than the file
+    alone = decode(warned).warning
+    assert alone and decode(clean).warning is None
+    before = (warnings.showwarning, list(warnings.filters))
+    gate = threading.Barrier(4)
+
+    def work(thread: int) -> list[str | None]:
+        gate.wait()
+        return [decode(warned if (thread + turn) % 2 else clean).warning for turn in range(60)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for thread, heard in enumerate(pool.map(work, range(4))):
+            assert heard == [alone if (thread + turn) % 2 else None for turn in range(60)]
+    assert (warnings.showwarning, list(warnings.filters)) == before
+
+
+# --- encode and resize
+
+
+def test_jpeg_has_full_chroma_and_is_the_same_every_time(picture: np.ndarray) -> None:
+    data = encode(picture, "jpeg", 95)
+    assert data == encode(picture.copy(), "jpeg", 95)
+    assert Image.open(io.BytesIO(data)).layer[0][1:3] == (1, 1)  # 4:4:4: no channel is sampled down
+    assert np.abs(decode(data).rgb.astype(int) - picture).mean() < 3.5
+    assert np.array_equal(decode(data).rgb, decode(data).rgb)
+
+
+def test_png_gives_the_pixels_back(picture: np.ndarray) -> None:
+    assert np.array_equal(decode(encode(picture, "png", 95)).rgb, picture)
+
+
+def test_encoding_takes_any_memory_layout(picture: np.ndarray) -> None:
+    for container in ("jpeg", "png"):
+        assert encode(picture[:, ::-1], container, 90) == encode(picture[:, ::-1].copy(), container, 90)
+
+
+def test_resize(picture: np.ndarray) -> None:
+    assert resize(picture, 160, 120) is picture
+    assert resize(picture, 80, 60).shape == (60, 80, 3)
+    halved = picture.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
+    assert np.abs(resize(picture, 80, 60) - halved).max() <= 0.75  # by area: the mean of four pixels
+    flat = np.full((10, 10, 3), 77, np.uint8)
+    assert (resize(flat, 31, 17) == 77).all()
+    mixed = resize(picture, 200, 60)  # wider and lower: linear, no hole
+    assert mixed.shape == (60, 200, 3)
+
+
+def test_every_library_that_decides_pixels_has_a_version() -> None:
+    versions = pixel_versions()
+    assert set(versions) == set(PIXEL_LIBRARIES) and all(versions.values())
+
+
+def test_generated_pictures_are_what_the_samples_promise() -> None:
+    dark, light = (
+        np.mean([draw_picture(np.random.default_rng(seed), valence) for seed in range(8)])
+        for valence in (10, 90)
+    )
+    assert light > dark + 30

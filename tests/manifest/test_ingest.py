@@ -1,0 +1,575 @@
+"""Ingest: everything is accounted for, equal input gives equal bytes, a kill leaves nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affectdata import load_manifest
+from affectdata.errors import SourceError, UsageError
+from affectdata.images.probe import Probe
+from affectdata.manifest import ingest as ingest_module
+from affectdata.manifest import join, memo
+from affectdata.manifest.ingest import IngestResult, ingest, recognise
+from affectdata.manifest.manifest import write_manifest
+from affectdata.reading import tree as tree_module
+from affectdata.reading.protocol import Reading, ReadOptions
+from affectdata.reading.tree import read_tree
+from affectdata.records import Record
+from affectdata.store import spill
+from affectdata.store.parquet import read_table
+
+TABLES = ("gaped.parquet", "gaped.rejects.parquet", "gaped.edges.parquet")
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+
+
+def reasons(result: IngestResult) -> dict[str, str]:
+    return {row["path"]: row["reason"] for row in result.rejects.to_pylist()}
+
+
+def edit(path: Path, key: str, column: int, cell: str) -> None:
+    """Change one cell of a rating table."""
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    for line in lines:
+        if line[0].startswith(key):
+            line[column] = cell
+    path.write_text("\n".join("\t".join(line) for line in lines))
+
+
+def pictures_of(root: Path, code: str) -> list[Path]:
+    return sorted((root / code).glob("*.bmp"))
+
+
+@pytest.fixture
+def spoiled(gaped_copy: Path, picture: np.ndarray, as_bytes: Callable[..., bytes]) -> Path:
+    """A tree with one of everything that can go wrong with a file."""
+    n1, n2, n3 = pictures_of(gaped_copy, "N")
+    n1.write_bytes(n1.read_bytes()[:3000])
+    n2.write_bytes(b"text in a picture's clothes")
+    n3.write_bytes(b"")
+    p1, p2, p3, p4 = pictures_of(gaped_copy, "P")
+    p2.write_bytes(p1.read_bytes())
+    p3.unlink()
+    p4.write_bytes(as_bytes(picture, "PNG", icc_profile=b"no profile at all"))  # kept with a warning
+    a1, a2, _ = pictures_of(gaped_copy, "A")
+    a1.rename(a1.with_name("A999.bmp"))
+    edit(gaped_copy / "A.txt", a2.stem, 1, "100.5")
+    h1, h2 = pictures_of(gaped_copy, "H")
+    edit(gaped_copy / "H.txt", h1.stem, 2, "very")
+    h2.rename(h2.with_suffix(".BMP"))
+    (gaped_copy / "link.bmp").symlink_to(p1)
+    (gaped_copy / "notes.docx").write_bytes(b"junk")
+    (gaped_copy / "Sn/deep").mkdir()
+    shutil.copy(p1, gaped_copy / "Sn/deep/other.bmp")
+    return gaped_copy
+
+
+# --- accounting
+
+
+def test_a_whole_sample(small_gaped: Path, tmp_path: Path) -> None:
+    result = ingest(small_gaped, out=tmp_path)
+    assert result.counts == {"kept": 18, "merged": 0, "annotation": 13, "junk": 6, "rejected": 0}
+    assert result.n_seen == 18 + 13 + 6
+    assert result.why.startswith("A.txt beside")
+    assert set(written(tmp_path)) == set(TABLES)
+    ids = result.manifest.table["image_id"].to_pylist()
+    assert ids == sorted(ids) and len(set(ids)) == 18
+    assert load_manifest(tmp_path / "gaped.parquet").digest == result.manifest.digest
+
+
+def test_everything_that_can_go_wrong_has_its_reason(spoiled: Path, tmp_path: Path) -> None:
+    found = reasons(ingest(spoiled, out=tmp_path / "out"))
+    n1, n2, n3 = (f"N/{path.name}" for path in pictures_of(spoiled, "N"))
+    assert [found.pop(path) for path in (n1, n2, n3)] == ["truncated", "unreadable", "unreadable"]
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in found.items():
+        by_reason.setdefault(reason, []).append(path)
+    assert {reason: len(paths) for reason, paths in by_reason.items()} == {
+        "exact_duplicate": 1,
+        "missing_image": 2,
+        "missing_rating": 2,
+        "rating_out_of_range": 1,
+        "bad_rating": 1,
+        "link": 1,
+        "junk": 7,
+    }
+    assert by_reason["missing_rating"] == ["A/A999.bmp", "Sn/deep/other.bmp"]
+    assert by_reason["link"] == ["link.bmp"] and "notes.docx" in by_reason["junk"]
+
+
+def test_every_detail_is_for_a_person_and_the_same_tomorrow(spoiled: Path, tmp_path: Path) -> None:
+    result = ingest(spoiled, out=tmp_path / "out")
+    for row in result.rejects.to_pylist():
+        assert row["detail"] and str(tmp_path) not in row["detail"] and "0x" not in row["detail"]
+
+
+# What may happen to a tree: each changes one picture, with another one and a number at hand.
+CHANGES: dict[str, Callable[[Path, Path, int], object]] = {
+    "delete": lambda one, other, number: one.unlink(),
+    "rename": lambda one, other, number: one.rename(one.with_name(f"{one.stem}_{number}.bmp")),
+    "cut": lambda one, other, number: one.write_bytes(one.read_bytes()[: number * 900]),
+    "empty": lambda one, other, number: one.write_bytes(b""),
+    "text": lambda one, other, number: one.write_text(f"text {number}"),
+    "overwrite": lambda one, other, number: other.exists() and one.write_bytes(other.read_bytes()),
+    "copy": lambda one, other, number: shutil.copy(one, one.parents[1] / f"copy{number}.bmp"),
+    "upper": lambda one, other, number: one.rename(one.with_suffix(".BMP")),
+    "two of a stem": lambda one, other, number: shutil.copy(one, one.with_suffix(".png")),
+    "junk": lambda one, other, number: (one.parent / f"left{number}.tmp").write_bytes(b"x"),
+    "link": lambda one, other, number: (one.parent / f"link{number}.bmp").symlink_to(other),
+}
+changes = st.lists(
+    st.tuples(st.sampled_from(sorted(CHANGES)), st.integers(0, 17), st.integers(0, 17)), max_size=8
+)
+
+
+@settings(max_examples=40)
+@given(changes)
+def test_it_adds_up_whatever_was_done_to_the_tree(
+    small_gaped: Path, tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, int, int]]
+) -> None:
+    root = Path(shutil.copytree(small_gaped, tmp_path_factory.mktemp("mangled") / "gaped"))
+    pictures = sorted(root.glob("*/*.bmp"))
+    for number, (change, one, other) in enumerate(done):
+        if pictures[one].exists():
+            CHANGES[change](pictures[one], pictures[other], number)
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
+    stems = Counter(path.lower().rsplit(".", 1)[0] for path in files)
+    rated = {path.relative_to(root).with_suffix("").as_posix() for path in pictures}
+    # A row of which the picture is gone, or one of two, is lost.
+    lost = {f"{key[: key.index('/')]}.txt#{key.split('/')[1]}" for key in rated if stems[key.lower()] != 1}
+
+    result = ingest(root, out=root.parent / "out", workers=2)
+    assert result.n_seen == sum(result.counts.values()) == len(files) + len(lost)
+    kept = result.manifest.table["path"].to_pylist()
+    rejected = result.rejects["path"].to_pylist()
+    assert len(kept) == result.counts["kept"]
+    assert len(rejected) == result.counts["merged"] + result.counts["junk"] + result.counts["rejected"]
+    named = kept + rejected
+    assert len(set(named)) == len(named)  # no file twice
+    read = (files | lost) - set(named)
+    tables = {f"{code}{rest}.txt" for code in ("A", "H", "N", "P", "Sn", "Sp") for rest in ("", "_with SD")}
+    assert read == tables | {"readme.txt"} and len(read) == result.counts["annotation"]
+    found = reasons(result)
+    rows = {path for path, reason in found.items() if reason in ("missing_image", "bad_name")}
+    assert rows == lost
+    assert result.counts["merged"] == sum(reason == "exact_duplicate" for reason in found.values())
+
+
+def test_the_same_bytes_twice_are_one_row_and_a_conflict_is_reported(
+    gaped_copy: Path, tmp_path: Path
+) -> None:
+    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p2.write_bytes(p1.read_bytes())
+    result = ingest(gaped_copy, out=tmp_path / "out")
+    assert (result.counts["kept"], result.counts["merged"]) == (17, 1)
+    [detail] = [row["detail"] for row in result.rejects.to_pylist() if row["reason"] == "exact_duplicate"]
+    assert f"the same bytes as P/{p1.name}, labelled differently" in detail and "valence" in detail
+    [finding] = [finding for finding in result.findings if finding.kind == "conflict"]
+    assert f"P/{p2.name}" in finding.text and f"keeps those of P/{p1.name}" in finding.text
+
+
+def test_the_same_bytes_with_the_same_labels_are_no_conflict(gaped_copy: Path, tmp_path: Path) -> None:
+    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p2.write_bytes(p1.read_bytes())
+    for name in ("P.txt", "P_with SD.txt"):
+        rows = (gaped_copy / name).read_text().splitlines()
+        rows[2] = rows[1].replace(p1.stem, p2.stem)
+        (gaped_copy / name).write_text("\n".join(rows))
+    result = ingest(gaped_copy, out=tmp_path / "out")
+    assert result.counts["merged"] == 1
+    assert not [finding for finding in result.findings if finding.kind == "conflict"]
+
+
+def test_near_duplicates_that_are_rated_far_apart_are_named_and_grouped(
+    gaped_copy: Path, tmp_path: Path
+) -> None:
+    first, second, *_ = (path.stem for path in pictures_of(gaped_copy, "Sn"))  # the sample's planted pair
+    edit(gaped_copy / "Sn.txt", first, 1, "20.000")
+    edit(gaped_copy / "Sn.txt", second, 1, "38.500")
+    result = ingest(gaped_copy, out=tmp_path / "out")
+    [finding] = [finding for finding in result.findings if finding.kind == "far_apart"]
+    assert f"Sn/{first}.bmp and Sn/{second}.bmp" in finding.text and "valence 20 against 38.5" in finding.text
+    groups = {row["source_id"]: row["group_id"] for row in result.manifest.table.to_pylist()}
+    assert groups[first] == groups[second]
+    assert len(set(groups.values())) == len(groups) - 1
+    edges, metadata = read_table(tmp_path / "out/gaped.edges.parquet", "edges")
+    assert len(edges) == 1 and metadata["max_bits"] == 6
+
+
+def test_a_subtype_on_the_wrong_side_of_its_valence_is_counted(gaped_copy: Path, tmp_path: Path) -> None:
+    for path in pictures_of(gaped_copy, "P"):
+        edit(gaped_copy / "P.txt", path.stem, 1, "30")
+    findings = ingest(gaped_copy, out=tmp_path / "out").findings
+    [finding] = [each for each in findings if each.kind == "against_sign" and "in P" in each.text]
+    assert finding.text == "4 of 4 in P (positive) are rated on the negative side"
+
+
+def test_strict_rejects_what_a_decoder_warns_about(spoiled: Path, tmp_path: Path) -> None:
+    lax = ingest(spoiled, out=tmp_path / "lax")
+    warned = [row for row in lax.manifest.table.to_pylist() if row["decode_warning"]]
+    assert len(warned) == 1 and "profile" in warned[0]["decode_warning"]
+    strict = ingest(spoiled, out=tmp_path / "strict", strict=True)
+    assert reasons(strict)[warned[0]["path"]] == "decode_warning"
+    assert strict.counts["kept"] == lax.counts["kept"] - 1 and strict.n_seen == lax.n_seen
+
+
+def test_a_tree_of_which_nothing_is_left_replaces_no_manifest(gaped_copy: Path, tmp_path: Path) -> None:
+    before = ingest(gaped_copy, out=tmp_path / "out").manifest
+    for path in gaped_copy.glob("*/*.bmp"):
+        path.write_bytes(b"")
+    with pytest.raises(SourceError, match=r"nothing was written\. Rejects: 18, such as:\n  A/A") as caught:
+        ingest(gaped_copy, out=tmp_path / "out")
+    assert "unreadable" in str(caught.value)
+    assert load_manifest(before.path).digest == before.digest
+
+
+def test_a_picture_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: Path) -> None:
+    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+    batch = pa.table({"path": [path, "A/none.bmp"]})
+    rows = Probe(str(small_gaped), max_pixels=100)(batch).to_pylist()
+    assert [row["reason"] for row in rows] == ["too_large", "unreadable"]
+    assert "160 × 120" in rows[0]["detail"] and rows[1]["detail"] == "No such file or directory"
+
+
+# --- memory
+
+
+def test_few_records_are_alive_at_once(
+    small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tracked(Record):
+        __slots__ = ("__weakref__",)
+
+    alive: set[int] = set()
+    most = 0
+    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+    plugin = ingest_module.load_plugin("sources", "gaped")
+
+    def read(tree: object, options: object) -> Reading:
+        def items() -> Iterator[Record]:
+            nonlocal most
+            for number in range(3000):
+                record = Tracked(
+                    path if number == 0 else f"{number}.bmp", str(number), extra={"n": str(number)}
+                )
+                alive.add(number)
+                weakref.finalize(record, alive.discard, number)
+                yield record
+                most = max(most, len(alive))
+
+        return Reading(plugin.INFO, items())
+
+    monkeypatch.setattr(plugin, "read", read)
+    result = ingest(small_gaped, out=tmp_path)
+    assert (result.counts["kept"], reasons(result)["7.bmp"]) == (1, "unreadable")
+    assert 1 <= most <= 2
+
+
+# --- the columns
+
+
+def test_ratings_are_in_pomp_and_raw(gaped_copy: Path, tmp_path: Path) -> None:
+    key = pictures_of(gaped_copy, "A")[0].stem
+    edit(gaped_copy / "A.txt", key, 1, "12.34567891")
+    rows = {
+        row["source_id"]: row for row in ingest(gaped_copy, out=tmp_path / "out").manifest.table.to_pylist()
+    }
+    row = rows[key]
+    assert (row["valence"], row["valence_raw"]) == (12.345679, 12.34567891)
+    assert (row["valence_min"], row["valence_max"], row["valence_n"]) == (0.0, 100.0, None)
+    assert row["valence_sd"] is not None and row["dominance"] is None
+    assert (row["source"], row["subtype"], row["format"], row["width_px"], row["height_px"]) == (
+        *("gaped", "A", "bmp"),
+        *(160, 120),
+    )
+    assert row["content_tags"] == "animal_cruelty" and row["license"].startswith("CC BY-NC-SA")
+    assert '"Internal norms"' in row["extra"] and '"External norms (SD)"' in row["extra"]
+    assert row["path"] == f"A/{key}.bmp" and row["bytes"] == (gaped_copy / row["path"]).stat().st_size
+
+
+def test_the_image_id_is_what_sha256sum_prints(small_gaped: Path, tmp_path: Path) -> None:
+    rows = ingest(small_gaped, out=tmp_path).manifest.table.to_pylist()
+    said = subprocess.run(
+        ["sha256sum", *(row["path"] for row in rows)],
+        cwd=small_gaped,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split()[0] for line in said.stdout.splitlines()] == [row["image_id"] for row in rows]
+
+
+# --- same input, same bytes
+
+
+def shuffled_scandir(monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def shuffled(folder: Any) -> list[os.DirEntry[str]]:
+        entries = list(scandir(folder))
+        random.Random(1).shuffle(entries)
+        return entries
+
+    monkeypatch.setattr(tree_module.os, "scandir", shuffled)
+
+
+def test_equal_input_gives_equal_bytes(
+    spoiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(spoiled, out=tmp_path / "first", workers=1)
+    first = written(tmp_path / "first")
+    assert set(first) == set(TABLES)
+
+    def again(name: str, root: Path = spoiled, workers: int = 1) -> dict[str, bytes]:
+        ingest(root, out=tmp_path / name, workers=workers)
+        return written(tmp_path / name)
+
+    assert again("second") == first
+    assert again("more workers", workers=2) == first
+    elsewhere = tmp_path / "another place" / "under another name"
+    shutil.copytree(spoiled, elsewhere, symlinks=True)
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    assert again("elsewhere", elsewhere) == first
+    monkeypatch.chdir(spoiled.parent)
+    assert again("relative", Path(spoiled.name)) == first
+    with monkeypatch.context() as patch:
+        shuffled_scandir(patch)
+        ingest(spoiled, out=tmp_path / "shuffled")
+    assert written(tmp_path / "shuffled") == first
+    for size in (1, 7):
+        for module, name in (
+            (join, "_BATCH"),
+            (join, "_PAIRS"),
+            (spill, "_BUFFER"),
+            (memo, "_BLOCK_ROWS"),
+        ):
+            monkeypatch.setattr(module, name, size)
+        assert again(f"batches of {size}", workers=2) == first
+
+
+def test_no_cell_and_no_metadata_knows_where_it_was_made(spoiled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ingest(spoiled, out=out)
+    for name, kind in zip(TABLES, ("manifest", "rejects", "edges"), strict=True):
+        table, metadata = read_table(out / name, kind)
+        text = repr(table.to_pylist()) + repr(metadata)
+        assert str(tmp_path) not in text and os.uname().nodename not in text
+
+
+# --- which source, where to
+
+
+def test_a_manifest_from_another_folder_is_not_replaced_without_a_word(
+    small_gaped: Path, gaped_copy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ingest(small_gaped, out=out)
+    before = written(out)
+    pictures_of(gaped_copy, "A")[0].unlink()
+    with pytest.raises(UsageError, match="made from another folder") as caught:
+        ingest(gaped_copy, out=out)
+    assert "--replace" in caught.value.fix and str(gaped_copy) in caught.value.where
+    assert written(out) == before
+    assert ingest(gaped_copy, out=out, replace=True).counts["kept"] == 17
+    assert ingest(gaped_copy, out=out).counts["kept"] == 17  # it is the noted one now
+
+
+def test_the_same_folder_by_another_name_is_the_same(small_gaped: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(small_gaped)
+    ingest(small_gaped, out=tmp_path / "out")
+    ingest(tmp_path / "link", out=tmp_path / "out")
+
+
+def test_a_folder_that_no_source_recognises(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/readme.md").write_text("nothing here")
+    with pytest.raises(SourceError, match=r"no source recognises .* \(1 files\)") as caught:
+        ingest(tmp_path / "tree", out=tmp_path / "out")
+    assert "--source" in caught.value.fix
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_above_gets_a_hint(small_gaped: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_gaped, tmp_path / "tree/GAPED 2")
+    with pytest.raises(SourceError, match="the folder GAPED 2 in it looks like gaped") as caught:
+        recognise(read_tree(tmp_path / "tree"))
+    assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree/GAPED 2'}'"
+
+
+def test_a_folder_of_classes_is_no_hint_where_tables_lie_beside(small_gaped: Path, tmp_path: Path) -> None:
+    """Who takes the folder alone loses what the tables say."""
+    for name in ("calm", "glad"):
+        (tmp_path / "tree/images" / name).mkdir(parents=True)
+        picture = next((small_gaped / "P").glob("*.bmp"))
+        shutil.copy(picture, tmp_path / "tree/images" / name)
+    with pytest.raises(SourceError, match="the folder images in it looks like image_folder"):
+        recognise(read_tree(tmp_path / "tree"))
+    (tmp_path / "tree/ratings.csv").write_text("picture,valence\n")
+    with pytest.raises(SourceError, match="no source recognises"):
+        recognise(read_tree(tmp_path / "tree"))
+
+
+def test_a_tree_that_looks_like_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [("gaped", "tables"), ("oasis", "a table")]
+    monkeypatch.setattr(ingest_module, "_detect", lambda tree: both)
+    with pytest.raises(SourceError, match=r"looks like several sources: gaped .*, oasis") as caught:
+        ingest(small_gaped)
+    assert "--source" in caught.value.fix
+
+
+def test_a_named_source_on_a_tree_without_it_is_an_error_and_no_empty_manifest(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/holiday.jpg").write_bytes(b"x")
+    with pytest.raises(SourceError, match="no picture and no rating of gaped") as caught:
+        ingest(tmp_path / "tree", source="gaped", out=tmp_path / "out")
+    assert "the layout of gaped is" in caught.value.fix
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "a.b", "", "a/b", "-x"])
+def test_a_manifest_name_that_is_no_file_name(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be called"):
+        ingest_module.check_name(name)
+
+
+def test_progress_is_told_from_the_first_batch_to_the_last(small_gaped: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    ingest(small_gaped, out=tmp_path, progress=lambda done, of_all: told.append((done, of_all)))
+    assert told == [(16, 18), (18, 18)]
+
+
+def test_options_reach_the_source(small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[ReadOptions] = []
+    plugin = ingest_module.load_plugin("sources", "gaped")
+    read = plugin.read
+    monkeypatch.setattr(plugin, "read", lambda tree, options: seen.append(options) or read(tree, options))
+    monkeypatch.setattr(plugin, "INFO", replace(plugin.INFO, takes=("name",)))
+    ingest(small_gaped, out=tmp_path, options=ReadOptions(name="mine"))
+    assert seen == [ReadOptions(name="mine")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (ReadOptions(map_path=Path("columns.yaml")), "gaped takes no --map"),
+        (ReadOptions(name="mine"), "gaped takes no --name"),
+        (ReadOptions(variant="title"), "gaped has no variant 'title'"),
+    ],
+)
+def test_an_option_that_a_source_would_not_heed_is_refused(
+    options: ReadOptions, said: str, small_gaped: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        ingest(small_gaped, out=tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_once_made_stays(small_gaped: Path, tmp_path: Path) -> None:
+    first = ingest(small_gaped, out=tmp_path).manifest
+    groups = first.table["group_id"].to_pylist()
+    sides = ["test" if group in sorted(groups)[::3] else None for group in groups]
+    column = first.table.schema.get_field_index("split")
+    write_manifest(first.table.set_column(column, "split", [sides]), first.metadata, first.path)
+    again = ingest(small_gaped, out=tmp_path)
+    assert again.manifest.table["split"].to_pylist() == sides
+    assert f"{sides.count('test')} images keep the split" in " ".join(each.text for each in again.findings)
+
+
+# --- interrupted
+
+
+def test_a_failure_in_the_middle_writes_nothing(
+    small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    probe = Probe.__call__
+
+    def fail(self: Probe, batch: pa.Table) -> pa.Table:
+        if len(batch) < 16:  # the last batch
+            raise RuntimeError("power cut")
+        return probe(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(Probe, "__call__", fail)
+        ingest(small_gaped, out=out)
+    assert [path.name for path in out.iterdir()] == [".gaped.memo"]  # what was seen is not lost
+    ingest(small_gaped, out=out)
+    before = written(out)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(Probe, "__call__", fail)
+        ingest(small_gaped, out=out, rehash=True)
+    assert written(out) == before and not list(out.glob("*.tmp"))
+
+
+def test_a_full_disk_between_two_tables_leaves_each_whole(
+    small_gaped: Path, gaped_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ingest(small_gaped, out=out)
+    before = load_manifest(out / "gaped.parquet")
+    pictures_of(gaped_copy, "A")[0].unlink()
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(ingest_module, "write_batches", full)
+        ingest(gaped_copy, out=out, replace=True)
+    assert load_manifest(out / "gaped.parquet").digest == before.digest
+    assert ingest(gaped_copy, out=out, replace=True).counts["kept"] == 17
+
+
+SLOW = """
+import os, time
+from affectdata.images.probe import Probe
+probe = Probe._probe
+def slow(self, path):
+    os.write(2, b"probing\\n")  # at once: two threads do it
+    time.sleep(0.1)
+    return probe(self, path)
+Probe._probe = slow
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_killed_in_the_middle_and_started_again(
+    sent: signal.Signals,
+    code: int,
+    workers: int,
+    small_gaped: Path,
+    tmp_path: Path,
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    out = tmp_path / "out"
+    with start("ingest", small_gaped, "--out", out, "--workers", workers, first=SLOW) as process:
+        assert process.stderr
+        first = process.stderr.readline()
+        assert first == "probing\n", first + process.stderr.read()
+        process.send_signal(sent)
+        stdout, stderr = process.communicate(timeout=30)
+        assert process.returncode == code, stderr
+    assert stdout == "" and not list(out.glob("*.parquet"))
+    if sent == signal.SIGINT:
+        assert "interrupted; the same command goes on" in stderr and "Traceback" not in stderr
+    assert ingest(small_gaped, out=out).counts["kept"] == 18

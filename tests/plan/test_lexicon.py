@@ -1,0 +1,174 @@
+"""A place for emotion words from a lexicon: what it is, where it is noted, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from affectdata.check.image_pool import find_originals
+from affectdata.errors import RecipeError
+from affectdata.hashing import file_hash
+from affectdata.manifest.ingest import ingest
+from affectdata.plan.labelling import add_labels
+from affectdata.plan.planner import plan_release
+from affectdata.recipe.recipe import Labels, Recipe, parse_recipe, read_recipe
+from affectdata.release.publish import publish_release
+from affectdata.release.verify import check_release
+from affectdata.sources import wikiart_emotions
+from tests.made import make_rows, recipe_document
+
+WORDS = (
+    "Word\tValence\tArousal\tDominance\nawe\t9\t5\t1\nFear\t1\t9\t1\nsomething else\t5\t5\t5\nsad\t2\t2\t2\n"
+)
+
+
+@pytest.fixture
+def lexicon(tmp_path: Path) -> dict[str, Any]:
+    """A lexicon on 1 to 9, as a recipe names it."""
+    (tmp_path / "words.tsv").write_text(WORDS)
+    return {"file": str(tmp_path / "words.tsv"), "scale": [1, 9]}
+
+
+def rows(*emotions: str | None, **shares: list[float | None]) -> pa.Table:
+    table = make_rows([{"emotion": word} for word in emotions])
+    for name, values in shares.items():
+        table = table.append_column(f"emotion_{name}", pa.array(values, pa.float64()))
+    return table
+
+
+def places(table: pa.Table, lexicon: dict[str, Any], **spec: Any) -> list[tuple[float, float] | None]:
+    labels = Labels.model_validate({**spec, "lexicon": lexicon})
+    found = add_labels(table, labels).select(["lexicon_valence", "lexicon_arousal"]).to_pylist()
+    pairs = [tuple(row.values()) for row in found]
+    return [None if pair == (None, None) else pair for pair in pairs]
+
+
+def test_the_place_is_that_of_the_dominant_emotion_in_pomp(lexicon: dict[str, Any]) -> None:
+    """Shares that are no distribution, such as FI's, do not count unless they are asked for."""
+    table = rows("awe", "fear", "something_else", None, awe=[0.8, 0.2, None, 0.4])
+    assert places(table, lexicon) == [(100, 50), (0, 100), (50, 50), None]
+
+
+def test_shares_weigh_the_emotions_that_are_labels(lexicon: dict[str, Any]) -> None:
+    table = rows(None, None, awe=[0.6, 0.3], fear=[0.2, 0.1])
+    assert places(table, lexicon, at_least=0.2) == [(75, 62.5), (100, 50)]
+    assert places(table, lexicon, at_least=0.01) == [(75, 62.5), (75, 62.5)]
+
+
+def test_what_is_dropped_has_no_part(lexicon: dict[str, Any]) -> None:
+    table = rows(None, None, awe=[0.5, 0.0], fear=[0.5, 0.5], envy=[0.5, 0.5])
+    assert places(table, lexicon, at_least=0.5, drop=["envy"]) == [(50, 75), (0, 100)]
+    merged = {"merge": {"dark": ["fear", "envy"]}, "drop": ["dark"]}
+    assert places(table, lexicon, at_least=0.5, **merged) == [(100, 50), None]
+
+
+def test_words_that_the_lexicon_lacks_are_listed(lexicon: dict[str, Any]) -> None:
+    """Sadness is not looked up as sad: whoever made the lexicon gave the two different places."""
+    with pytest.raises(RecipeError, match=r"words\.tsv lacks 2 of 3 emotions: envy, sadness") as caught:
+        places(rows("awe", "sadness", "envy"), lexicon)
+    assert "drop: [envy, sadness]" in caught.value.fix
+
+
+def test_pictures_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -> None:
+    """Those of `fill_from`: without a place, none is taken."""
+    table = add_labels(rows("envy", "awe"), Labels.model_validate({"lexicon": lexicon}), check=False)
+    assert table["lexicon_valence"].to_pylist() == [None, 100]
+
+
+def test_the_recipe_holds_the_name_and_the_hash(lexicon: dict[str, Any]) -> None:
+    document = recipe_document(target="lexicon_valence", labels={"lexicon": lexicon})
+    recipe = parse_recipe(document)
+    noted = recipe.document()["labels"]["lexicon"]
+    assert noted == {"file": "words.tsv", "scale": [1.0, 9.0], "sha256": file_hash(WORDS.encode())}
+    assert parse_recipe(recipe.document()).digest == recipe.digest  # no file is needed to read it again
+    Path(lexicon["file"]).write_text(WORDS.replace("9\t5", "8\t5"))
+    assert parse_recipe(document).digest != recipe.digest
+    with pytest.raises(RecipeError, match="not the lexicon that the recipe was written for"):
+        places(rows("awe"), {**lexicon, "sha256": noted["sha256"]})
+
+
+def test_its_path_goes_from_the_recipe(lexicon: dict[str, Any], tmp_path: Path) -> None:
+    spec = {"labels": {"lexicon": {**lexicon, "file": "../words.tsv"}}, "target": "lexicon_valence"}
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(yaml.safe_dump(recipe_document(**spec)))
+    recipe = read_recipe(tmp_path / "recipes" / "mine.yaml")
+    assert recipe.labels and add_labels(rows("awe"), recipe.labels)["lexicon_valence"].to_pylist() == [100]
+    assert recipe.document()["labels"]["lexicon"]["file"] == "words.tsv"
+    (tmp_path / "words.tsv").unlink()
+    with pytest.raises(RecipeError, match=r"cannot read the lexicon .*/recipes/\.\./words\.tsv"):
+        read_recipe(tmp_path / "recipes" / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("word,valence,arousal\nawe,9.5,5\n", "9.5, 5 is outside 1–9"),
+        ("word,valence,arousal\nawe,high,5\n", "awe: could not convert"),
+        ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "awe 2 times, differently"),
+        ("word,V.Mean,A.Mean\nawe,5,5\n", "needs the columns word, valence, arousal"),
+        ("", "is empty"),
+    ],
+)
+def test_a_lexicon_that_does_not_do(text: str, said: str, lexicon: dict[str, Any]) -> None:
+    Path(lexicon["file"]).write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        places(rows("awe"), lexicon)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target": "lexicon_valence"}, "no lexicon is given"),
+        ({"strata": [{"lexicon_arousal": {"width": 50}}]}, "no lexicon is given"),
+        (
+            {"labels": {"lexicon": {"file": "gone.tsv", "scale": [0, 1]}}},
+            r"cannot read the lexicon gone\.tsv",
+        ),
+        ({"labels": {"lexicon": {"scale": [1, 0], "file": "gone.tsv"}}}, "from low to high"),
+        ({"labels": {"map": "polarity", "lexicon": "LEXICON"}}, "give one of the two"),
+        ({"labels": {"lexicon": "LEXICON"}, "target": "lexicon_valence", "bins": None}, "needs bins"),
+    ],
+)
+def test_what_contradicts_itself(changes: dict[str, Any], said: str, lexicon: dict[str, Any]) -> None:
+    labels = changes.get("labels")
+    if labels and labels["lexicon"] == "LEXICON":
+        changes = {**changes, "labels": {**labels, "lexicon": lexicon}}
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(recipe_document(**changes))
+
+
+def test_paintings_are_levelled_over_the_bins_of_a_lexicon(tmp_path: Path) -> None:
+    wikiart_emotions.write_sample(tmp_path / "art", np.random.default_rng(0))
+    manifest = ingest(tmp_path / "art", out=tmp_path / "manifests", workers=1).manifest
+    words = manifest.metadata["emotions"]
+    lines = [f"{word},{at / len(words)},0.5" for at, word in enumerate(words)]
+    (tmp_path / "vad.csv").write_text("\n".join(["word,valence,arousal", *lines]))
+    spec = {"at_least": 0.1, "lexicon": {"file": str(tmp_path / "vad.csv"), "scale": [0, 1]}}
+    recipe = release_recipe(labels=spec)
+    table, plan = plan_release([manifest], [], recipe)
+    assert {each.bin for each in plan.bins} == {"[0,50)", "[50,100]"}
+    assert max(each.shortfall for each in plan.bins) == 0
+    release, _ = publish_release([manifest], table, plan, recipe, tmp_path / "releases", workers=1)
+    assert check_release(release) == []
+    assert release.table["valence"].null_count == len(release.table)  # it is no rating
+    assert release.table["lexicon_valence"].null_count == 0
+    noted = release.info["lexicon"]
+    assert (noted["file"], noted["sha256"]) == ("vad.csv", file_hash((tmp_path / "vad.csv").read_bytes()))
+    assert set(noted["words"]) <= set(words)
+    card = (release.path / "README.md").read_text()
+    assert "are no ratings" in card and noted["sha256"] in card
+    assert (
+        yaml.safe_load((release.path / "recipe.yaml").read_text())["labels"]["lexicon"]["file"] == "vad.csv"
+    )
+    assert str(tmp_path) not in (release.path / "recipe.yaml").read_text()
+    assert find_originals(release, recipe).edges == [0, 50, 100]  # train-check regresses it
+
+
+def release_recipe(**changes: Any) -> Recipe:
+    document = recipe_document(target="lexicon_valence", bins={"width": 50}, strata=[], **changes)
+    return parse_recipe({**document, "split": {"test": 0.2}})

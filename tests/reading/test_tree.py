@@ -1,0 +1,196 @@
+"""A source tree is listed safely: nothing outside the root, one order, every name accounted for."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affectdata.errors import SourceError
+from affectdata.reading import tree as tree_module
+from affectdata.reading.tree import are_junk, are_pictures, is_junk, is_picture_name, read_tree
+
+
+def touch(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+def test_files_are_listed_sorted_with_their_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "b.txt", "a/z.bmp", "a/b/c.bmp", "a.bmp", "B.txt")
+    assert read_tree(tmp_path).files == ("B.txt", "a.bmp", "a/b/c.bmp", "a/z.bmp", "b.txt")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_file_system_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    touch(tmp_path, *(f"{folder}/{name}.bmp" for folder in "abc" for name in range(9)), "t.txt")
+    (tmp_path / "link").symlink_to("t.txt")
+    expected = read_tree(tmp_path)
+    scandir = os.scandir
+
+    def shuffled(folder: str) -> list[os.DirEntry[str]]:
+        entries = list(scandir(folder))
+        random.Random(seed).shuffle(entries)
+        return entries
+
+    monkeypatch.setattr(tree_module.os, "scandir", shuffled)
+    assert read_tree(tmp_path) == expected
+
+
+def test_links_are_listed_apart_and_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    touch(outside, "secret.bmp", "folder/more.bmp")
+    root = tmp_path / "root"
+    touch(root, "a.bmp")
+    (root / "file.bmp").symlink_to(outside / "secret.bmp")
+    (root / "folder").symlink_to(outside / "folder")
+    (root / "gone.bmp").symlink_to("nowhere.bmp")
+    (root / "self").symlink_to(root)
+    os.mkfifo(root / "pipe.bmp")
+    tree = read_tree(root)
+    assert tree.files == ("a.bmp",)
+    assert tree.links == ("file.bmp", "folder", "gone.bmp", "pipe.bmp", "self")
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    touch(tmp_path / "root", "a.bmp")
+    (tmp_path / "link").symlink_to("root")
+    assert read_tree(tmp_path / "link").files == ("a.bmp",)
+
+
+def test_names_that_are_not_utf8_are_listed_apart(tmp_path: Path) -> None:
+    touch(tmp_path, "good.bmp")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.bmp")).touch()
+    bad_folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    touch(bad_folder, "inside.bmp")
+    tree = read_tree(tmp_path)
+    assert tree.files == ("good.bmp",)
+    assert tree.bad_names == ("\\xff/inside.bmp", "caf\\xe9.bmp")
+
+
+def test_a_tree_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
+    depth = 1500  # of one-letter folders: longer than a path may be, so made from inside
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(depth):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("a.bmp").touch()
+    finally:
+        os.chdir(here)
+    try:
+        assert read_tree(tmp_path).files == ("d/" * depth + "a.bmp",)
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # shutil's rmtree is recursive
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "does not exist"),
+        (lambda root: root.write_text("x"), "is a file, not a folder"),
+        (lambda root: root.mkdir(), "is empty"),
+        (lambda root: (root / "a/b").mkdir(parents=True), "is empty"),
+    ],
+)
+def test_a_root_that_is_no_tree(tmp_path: Path, make: object, message: str) -> None:
+    root = tmp_path / "root"
+    make(root)  # type: ignore[operator]
+    with pytest.raises(SourceError, match=message) as caught:
+        read_tree(root)
+    assert "unpacked" in caught.value.fix
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/b.bmp")
+    scandir = os.scandir
+
+    def locked(folder: os.PathLike[str]) -> object:
+        if os.fspath(folder).rstrip("/").endswith("a"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(tree_module.os, "scandir", locked)
+    with pytest.raises(SourceError, match=r"cannot list .*Permission denied"):
+        read_tree(tmp_path)
+
+
+def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt", "b.txt")
+    tree = read_tree(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(SourceError, match=r"cannot read a\.txt"):
+        tree.read_bytes("a.txt")
+
+
+@pytest.mark.parametrize(
+    ("path", "picture", "junk"),
+    [
+        ("a/b.JPG", True, False),
+        ("a/b.jpeg", True, False),
+        ("a/b.txt", False, False),
+        ("a/Thumbs.db", False, True),
+        ("a/.DS_Store", False, True),
+        ("a/._b.jpg", True, True),
+        ("__MACOSX/a/b.jpg", True, True),
+        (".git/objects/ab", False, True),
+        ("jpg", False, False),
+        (".jpg", False, False),
+    ],
+)
+def test_what_is_a_picture_by_its_name_and_what_is_junk(path: str, picture: bool, junk: bool) -> None:
+    assert (is_picture_name(path), is_junk(path)) == (picture, junk)
+
+
+def test_pictures_are_without_junk(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "._a.jpg", "b.txt", "__MACOSX/c.jpg", "d/e.PNG")
+    assert read_tree(tmp_path).pictures() == ["a.jpg", "d/e.PNG"]
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8)
+
+
+@given(st.sets(names.filter(lambda name: name not in (".", "..")), min_size=1, max_size=8))
+def test_every_name_is_listed_once(tmp_path_factory: pytest.TempPathFactory, found: set[str]) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for name in found:
+        (root / name).touch()
+    tree = read_tree(root)
+    assert sorted(found) == list(tree.files)
+
+
+def test_paths_are_a_sequence_of_text(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.jpg", "b/1.jpg", "a.txt", "b/c/3.png", "ü.jpg", "._b.jpg")
+    tree = read_tree(tmp_path)
+    assert list(tree.files) == ["._b.jpg", "a.txt", "b/1.jpg", "b/2.jpg", "b/c/3.png", "ü.jpg"]
+    assert [path in tree.files for path in ("ü.jpg", "a.txt", "b", "z", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (tree.files[1], tree.files[-1], list(tree.files[1:2])) == ("a.txt", "ü.jpg", ["a.txt"])
+    assert tree.pictures().one_per_folder() == ["b/1.jpg", "b/c/3.png", "ü.jpg"]
+    assert list(tree.pictures().inside("b/")) == ["b/1.jpg", "b/2.jpg", "b/c/3.png"]
+    assert list(tree.others()) == ["a.txt"]
+
+
+@given(
+    st.text(st.sampled_from("aJ.P/g_\nthumbs"), min_size=1, max_size=12),
+    st.sampled_from(["", ".JPG", ".git/x"]),
+)
+def test_many_paths_are_told_apart_as_one_is(stem: str, end: str) -> None:
+    path = stem + end
+    assert are_pictures(pa.array([path])).to_pylist() == [is_picture_name(path)]
+    assert are_junk(pa.array([path])).to_pylist() == [is_junk(path)]

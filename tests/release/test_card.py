@@ -1,0 +1,67 @@
+"""The data card says what release.json says, and on which terms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from affectdata.release.card import data_card
+from affectdata.release.terms import combine_terms
+from tests.made import publish
+
+
+@pytest.fixture(scope="module")
+def folder(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish(small_gaped, tmp_path_factory.mktemp("card")).path
+
+
+def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    info = json.loads((folder / "release.json").read_text())
+    assert "\n---\n\n# made\n" in text
+    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures (18 originals" in text
+    for split, count in info["rows"].items():
+        assert f"| {split} | {count} |" in text
+    for each in info["balance"]["bins"]:
+        assert f"| {each['bin']} | {each['n_before']} |" in text
+    assert "CC BY-NC-SA 3.0" in text
+    assert "must not be passed on" in text
+    assert "Dan-Glauser" in text
+
+
+def test_the_card_follows_from_release_json_alone(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    assert data_card(info) == (folder / "README.md").read_text()
+
+
+def test_a_collection_that_may_be_passed_on_is_said_to_be(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    info["manifests"][0]["redistributable"] = info["terms"]["redistributable"] = True
+    assert "may be passed on" in data_card(info)
+    assert "must not be passed on" not in data_card(info)
+
+
+def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
+    info = json.loads((folder / "release.json").read_text())
+    (gaped,) = info["terms"]["pictures"]
+    assert info["terms"]["pictures"] == {gaped: sum(info["rows"].values())}
+    text = data_card(info)
+    assert "no commercial use; share alike: what is made from it goes on under CC BY-NC-SA 3.0" in text
+    assert "| terms | pictures |" not in text
+    info["terms"] = combine_terms({"CC BY-ND 4.0": 3, "CC0 1.0": 2}, True)
+    text = data_card(info)
+    for said in ("may be passed on; commercial use is allowed; changed pictures", "| CC BY-ND 4.0 | 3 |"):
+        assert said in text
+    assert "share alike" not in text
+
+
+def test_a_split_that_came_out_empty_is_said_to_be(small_gaped: Path, tmp_path: Path, folder: Path) -> None:
+    """A share of one in a hundred of 18 pictures is none."""
+    release = publish(small_gaped, tmp_path, split={"val": 0.01, "test": 0.3})
+    assert release.info["rows"]["val"] == 0 < release.info["rows"]["test"]
+    card = (release.path / "README.md").read_text()
+    assert "| val | 0 |" in card
+    assert "The recipe asks for val, but no picture is in it: there are too few groups." in card
+    assert "no picture is in it" not in (folder / "README.md").read_text()
