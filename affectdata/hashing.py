@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,8 +13,6 @@ import numpy as np
 import xxhash
 from PIL import Image
 from scipy import fft
-
-from affectdata.store.files import open_regular
 
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
@@ -36,12 +33,6 @@ _MIRRORS = np.stack([np.outer(down, across) for down in (_EVEN, _ODD) for across
 def file_hash(data: bytes) -> str:
     """Return the SHA-256 of a file's bytes, as `sha256sum` prints it."""
     return hashlib.sha256(data).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, which is never whole in memory."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pixel_hash(rgb: np.ndarray) -> str:

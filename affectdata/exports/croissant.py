@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from affectdata.exports._job import Job
-from affectdata.hashing import hash_file
+from affectdata.store.files import hash_file
 from affectdata.store.parquet import distinct, write_json
 
 HAS_PICTURES = False

@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
-from affectdata.hashing import hash_file
 from affectdata.reading.tree import is_junk
+from affectdata.store.files import hash_file
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 _MAX_ENTRIES = 2_000_000

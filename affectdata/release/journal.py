@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError
-from affectdata.hashing import file_hash, hash_file
+from affectdata.hashing import file_hash
 from affectdata.images.duplicates import codes_of
 from affectdata.render.drift import LOOKS, look_of
 from affectdata.render.render import RenderSamples
 from affectdata.schema import RENDERED
 from affectdata.splits.assign import SPLITS
+from affectdata.store.files import hash_file
 from affectdata.store.parquet import STREAM_ROWS, read_table, rechunk, write_table
 from affectdata.store.spill import Spill, in_order
 from affectdata.workers import map_ordered

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError
-from affectdata.hashing import hash_file
 from affectdata.records import Finding
 from affectdata.release.derived import check_info
 from affectdata.release.lineage import check_encoding, check_lineage
@@ -26,7 +25,7 @@ from affectdata.release.release import (
     split_metadata,
 )
 from affectdata.splits.assign import SPLITS
-from affectdata.store.files import kind_of, open_text
+from affectdata.store.files import hash_file, kind_of, open_text
 from affectdata.store.parquet import (
     STREAM_ROWS,
     Rows,

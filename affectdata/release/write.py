@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from affectdata.hashing import hash_file
 from affectdata.images.decode import pixel_versions
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.labelling import counted_emotions
@@ -40,6 +39,7 @@ from affectdata.release.terms import combine_terms
 from affectdata.render.render import RENDER_VERSION, canaries
 from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.splits.assign import SPLITS
+from affectdata.store.files import hash_file
 from affectdata.store.parquet import (
     Rows,
     StoredTable,

@@ -7,10 +7,18 @@ handles a file that cannot be read handles this too; its `strerror` names the ki
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
 from pathlib import Path
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, which is never whole in memory."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from affectdata.errors import AffectdataError
-from affectdata.hashing import hash_file
 from affectdata.release.lineage import require_sound
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
-from affectdata.store.files import check_regular, kind_of, open_regular, open_text, read_regular
+from affectdata.store.files import check_regular, hash_file, kind_of, open_regular, open_text, read_regular
 from tests.made import publish
 
 Cli = Callable[..., Any]
