@@ -16,8 +16,9 @@ from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.transforms import Step, check_steps
 from affectdata.registry import find_data
-from affectdata.render.drift import FEATURES
 from affectdata.store.files import read_regular
+
+FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
 
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
 LEXICON = ("lexicon_valence", "lexicon_arousal")  # the columns that `labels.lexicon` derives, in POMP units

@@ -21,12 +21,12 @@ from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import pixel_versions
 from affectdata.manifest.manifest import Manifest, Pictures
 from affectdata.plan.plan import Plan
-from affectdata.recipe.recipe import Recipe
+from affectdata.recipe.recipe import FEATURES, Recipe
 from affectdata.release.journal import WriteSamples, render_all
 from affectdata.release.release import Release, open_release
 from affectdata.release.verify import check_release
 from affectdata.release.write import write_release
-from affectdata.render.drift import FEATURES, LOOKS, OverBound, changes, look_of, measure_drift, over_bound
+from affectdata.render.drift import LOOKS, OverBound, changes, look_of, measure_drift, over_bound
 from affectdata.render.render import RENDER_VERSION, RenderSamples
 from affectdata.store.parquet import in_one_piece, locked_folder, table_digest
 from affectdata.workers import default_workers

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.hashing import hash_ranks
+from affectdata.recipe.recipe import FEATURES
 from affectdata.store.by_image import first_rows, whole_pictures
 
-FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
 _SIDE_PX = 96  # features but sharpness are taken at about this short side
 _HUE = FEATURES.index("hue")
 _LEAST_CHROMA = 2.0  # percent; a mean colour with less is grey, and has no hue

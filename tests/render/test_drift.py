@@ -12,8 +12,9 @@ import pytest
 
 from affectdata.errors import RecipeError
 from affectdata.reading.sample import draw_picture
+from affectdata.recipe.recipe import FEATURES
 from affectdata.release.release import open_release
-from affectdata.render.drift import FEATURES, LOOKS, look_of, measure_drift, over_bound, probe_auc
+from affectdata.render.drift import LOOKS, look_of, measure_drift, over_bound, probe_auc
 from tests.made import FLIP, image_id, make_recipe, publish
 
 BLUR = {"GaussianBlur": {"blur_limit": [9, 9], "p": 1.0}}
