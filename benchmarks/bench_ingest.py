@@ -29,8 +29,9 @@ import xxhash
 from _bench import Options, make_pictures, parse_options, ratios, real_root, time_in_turns, write_section
 from PIL import Image
 
-from affectdata.hashing import file_hash, perceptual_hashes, pixel_hash
+from affectdata.hashing import file_hash
 from affectdata.images import decode as imaging
+from affectdata.images.phash import perceptual_hashes, pixel_hash
 from affectdata.images.probe import Probe
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.join import _BATCH

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.hashing import VIEWS
 from affectdata.images.hamming import find_near
+from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
 from affectdata.store.parquet import in_one_piece
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from affectdata.errors import DecodeError
-from affectdata.hashing import file_hash, perceptual_hashes, pixel_hash
+from affectdata.hashing import file_hash
 from affectdata.images.decode import MAX_PIXELS, decode
+from affectdata.images.phash import perceptual_hashes, pixel_hash
 from affectdata.images.read import read_picture
 from affectdata.records import Reason
 from affectdata.schema import manifest_schema

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.hashing import VIEWS
 from affectdata.images.duplicates import codes_of, describe_edges, find_first_of_group, find_pairs, hash_views
+from affectdata.images.phash import VIEWS
 from affectdata.images.probe import PROBED, Probe
 from affectdata.manifest.items import LABELS, Items, spread_emotions
 from affectdata.manifest.memo import Memo

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from affectdata.hashing import VIEWS, perceptual_hashes, pixel_hash
 from affectdata.images import duplicates
 from affectdata.images.duplicates import (
     MAX_BITS,
@@ -24,6 +23,7 @@ from affectdata.images.duplicates import (
     find_first_of_group,
     hash_views,
 )
+from affectdata.images.phash import VIEWS, perceptual_hashes, pixel_hash
 from affectdata.reading.sample import draw_picture
 from affectdata.schema import EDGES
 

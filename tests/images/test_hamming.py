@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectdata.hashing import VIEWS
 from affectdata.images import hamming
 from affectdata.images.duplicates import MAX_BITS, find_edges
 from affectdata.images.hamming import find_near
+from affectdata.images.phash import VIEWS
 from tests.images.test_duplicates import hashed, table_of
 
 

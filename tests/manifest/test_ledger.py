@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from affectdata.errors import AffectdataError, ManifestError
-from affectdata.hashing import perceptual_hashes
+from affectdata.images.phash import perceptual_hashes
 from affectdata.manifest.ledger import (
     Kin,
     Memory,

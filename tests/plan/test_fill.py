@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from affectdata.errors import RecipeError
-from affectdata.hashing import perceptual_hashes
+from affectdata.images.phash import perceptual_hashes
 from affectdata.manifest.ledger import Memory, splits_of
 from affectdata.plan.cells import assign_cells
 from affectdata.plan.fill import fill_rows

@@ -20,7 +20,7 @@ import yaml
 
 import affectdata
 from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
-from affectdata.hashing import VIEWS
+from affectdata.images.phash import VIEWS
 from affectdata.release.lineage import check_lineage, require_sound
 from affectdata.release.release import KIND, TABLE_FILE, newest_release, open_release
 from affectdata.release.verify import check_files, check_release
