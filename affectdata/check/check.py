@@ -17,13 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.check import metrics
-from affectdata.check.advice import advise
 from affectdata.check.document import Results, describe
 from affectdata.check.evaluate import Learner, TellSplit, Told, find_classes
 from affectdata.check.gate import find_outcome, judge_all
 from affectdata.check.prepare import Prepared, Split
 from affectdata.check.scores import Scoring
-from affectdata.check.verdict import say_all
+from affectdata.check.verdict import advise, say_all
 from affectdata.check.words import without_nan
 from affectdata.store.parquet import write_json, write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads

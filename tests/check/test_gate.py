@@ -11,10 +11,9 @@ from typing import Any
 import click
 import pytest
 
-from affectdata.check.advice import advise
 from affectdata.check.check import Checked
 from affectdata.check.gate import RULES, find_outcome, judge_all, passes_gate
-from affectdata.check.verdict import say_all
+from affectdata.check.verdict import advise, say_all
 from affectdata.cli._checked import print_check
 from affectdata.cli._output import Settings
 from affectdata.recipe.recipe import Check, Recipe
