@@ -13,10 +13,9 @@ import numpy as np
 from scipy import stats
 
 from affectdata.check.arms import ORIGINALS, RELEASE
-from affectdata.check.compare import corrected_interval
 from affectdata.check.metrics import pearson_r
 from affectdata.check.probes import DRAW, EFFECT, FLIP
-from affectdata.check.scores import Scoring
+from affectdata.check.scores import Scoring, corrected_interval
 
 MIDDLE = 50.0  # POMP units: the neutral point between the two sides
 SIDES = {"all": (-np.inf, np.inf), "low": (-np.inf, MIDDLE), "high": (MIDDLE, np.inf)}

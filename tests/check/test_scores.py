@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from affectdata.check import metrics
-from affectdata.check.compare import bootstrap_interval, corrected_interval
+from affectdata.check.scores import bootstrap_interval, corrected_interval
 
 
 def test_the_corrected_interval_is_the_formula_of_nadeau_and_bengio() -> None:
