@@ -1,16 +1,19 @@
-"""The gate: rules over a check's document, each with three outcomes (see `judged`).
+"""The gate: rules over a check's document, each with three outcomes.
 
 A rule that could not be run is a fail; one that has nothing to judge in this release passes, and says so.
+
+A figure passes or fails only where its whole interval lies on one side of the bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from math import inf
 from typing import Any
 
 from affectdata.check.arms import EVEN, ORIGINALS, RELEASE
-from affectdata.check.judged import Judged, Outcome, judge
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
@@ -24,12 +27,47 @@ from affectdata.check.words import (
 from affectdata.images.duplicates import MAX_BITS
 from affectdata.recipe.recipe import Check
 
-Parts = Iterator[tuple[str, Judged]]
-Judge = Callable[[Document, Check], Parts]
-_SEVERITY = [Outcome.PASS, Outcome.UNDECIDED, Outcome.FAIL]
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
 _NOTHING = {"copies": "the release has no copies", "numeric": "the target is no number"}
+Figure = dict[str, Any]  # mean, low, high; low and high are None where there is no interval
+
+
+class Outcome(StrEnum):
+    """What a rule says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rule's outcome with its figure, 95 % interval and bound, and one sentence."""
+
+    outcome: Outcome
+    text: str
+    figure: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bound: float | None = None
+
+
+def judge(found: Figure, text: str, at_least: float = -inf, at_most: float = inf) -> Judged:
+    """Judge a figure that should lie between two bounds, or on the right side of one."""
+    low, high = (found["mean"] if found[end] is None else found[end] for end in ("low", "high"))
+    outcome = Outcome.UNDECIDED
+    if low is not None and at_least <= low and high <= at_most:
+        outcome = Outcome.PASS
+    elif low is not None and (high < at_least or low > at_most):
+        outcome = Outcome.FAIL
+    bound = at_least if at_most == inf else at_most
+    return Judged(outcome, text, found["mean"], found["low"], found["high"], bound)
+
+
+Parts = Iterator[tuple[str, Judged]]
+Judge = Callable[[Document, Check], Parts]
+_SEVERITY = [Outcome.PASS, Outcome.UNDECIDED, Outcome.FAIL]
 
 
 @dataclass(frozen=True)
