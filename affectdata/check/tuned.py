@@ -21,10 +21,10 @@ from affectdata.check.evaluate import Curve
 from affectdata.check.prepare import Prepared
 from affectdata.hashing import file_hash
 from affectdata.store.parquet import read_json, write_json
-from affectdata.train.checkpoints import run_key
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_classifier, fit_regressor, predict_out_of_fold
+from affectdata.train.loop import run_key
 from affectdata.train.networks import Network, build_network
 from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.rows import Rows

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from affectdata.errors import UsageError
-from affectdata.train.checkpoints import Checkpoint, run_key
 from affectdata.train.feed import Feed
-from affectdata.train.loop import Loop, Point, repeatable
+from affectdata.train.loop import Checkpoint, Loop, Point, repeatable, run_key
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
 from affectdata.train.task import Examples, Settings, check_pictures, hold_examples, hold_outputs

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from affectdata.errors import InputError, MissingError, UsageError
-from affectdata.train import checkpoints, feed
+from affectdata.train import feed
+from affectdata.train import loop as checkpoints
 from affectdata.train.feed import Feed, deal_batches
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.loop import Loop
