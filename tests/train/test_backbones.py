@@ -12,7 +12,7 @@ from torch import nn
 
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.train.backbones import load_backbone
-from affectdata.train.mobilenet_v1 import Block, MobileNetV1, SameConv2d, same_padding
+from affectdata.train.trunks import Block, MobileNetV1, SameConv2d, same_padding
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights" / "mobilenet_v1_imagenet_12blocks.safetensors"
 
