@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from affectdata.errors import AffectdataError
     from affectdata.manifest.manifest import Manifest, load_manifest
     from affectdata.release.release import Release, open_release
-    from affectdata.train.predict import predict
+    from affectdata.train.kept import predict
 
 __version__ = "0.1.0"
 __all__ = ["AffectdataError", "Manifest", "Release", "load_manifest", "open_release", "predict"]
@@ -24,7 +24,7 @@ _HOMES = {
     "Release": "release.release",
     "load_manifest": "manifest.manifest",
     "open_release": "release.release",
-    "predict": "train.predict",
+    "predict": "train.kept",
 }
 
 

@@ -17,8 +17,7 @@ from affectdata.release.release import Release
 from affectdata.store.parquet import write_text
 from affectdata.train.backbones import Backbone
 from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, quiet_threads
-from affectdata.train.kept import KeptModel, make_model
-from affectdata.train.predict import predict
+from affectdata.train.kept import KeptModel, make_model, predict
 from affectdata.train.rows import Rows
 from affectdata.train.saliency import find_layer, save_maps
 from affectdata.train.trunks import load_extra

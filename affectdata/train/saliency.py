@@ -20,8 +20,7 @@ from affectdata.errors import InputError
 from affectdata.images.decode import encode, resize
 from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
-from affectdata.train.kept import KeptModel, Stages
-from affectdata.train.predict import Picture, iter_squares
+from affectdata.train.kept import KeptModel, Picture, Stages, iter_squares
 from affectdata.train.trunks import load_extra
 
 _RED, _BLUE = np.array([255.0, 0.0, 0.0]), np.array([0.0, 0.0, 255.0])
