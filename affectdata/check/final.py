@@ -77,7 +77,7 @@ def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -
     """
     check_maps(prepared.release, prepared.backbone)
     table = prepared.release.split("test")
-    read = released_reader(prepared.release, None, prepared.recipe)
+    read = released_reader(prepared.release.path, prepared.recipe, prepared.release.sources_to_render())
     batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
     said = pd.concat([predict(model, _pictures(read, batch)) for batch in batches], ignore_index=True)
     said["image"] = [

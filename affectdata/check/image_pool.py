@@ -194,7 +194,8 @@ def plan_bank(
     parts = []
     if len(held):
         held = held.append_column("key", held["file_sha256"])
-        parts.append(Readable(np.flatnonzero(found >= 0), held, released_reader(release, pictures, recipe)))
+        read_held = released_reader(release.path, recipe, release.sources_to_render(pictures))
+        parts.append(Readable(np.flatnonzero(found >= 0), held, read_held))
     if len(missing):
         if pictures is None:
             raise ValueError(

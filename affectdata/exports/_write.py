@@ -52,7 +52,9 @@ def export_release(
     if plugin.HAS_PICTURES and not may_redistribute:
         _check_terms(release)
     recipe = parse_recipe(release.recipe_document, str(release.path))
-    read = released_reader(release, None, recipe) if plugin.HAS_PICTURES else None
+    read = None
+    if plugin.HAS_PICTURES:
+        read = released_reader(release.path, recipe, release.sources_to_render())
     job = Job(release, recipe, read, by, workers or default_workers(), progress)
     out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from affectdata.errors import UsageError
 from affectdata.images.decode import decode
+from affectdata.manifest.manifest import Pictures
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.images import released_reader
-from affectdata.release.release import Release
 
 _FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
 _WORDS = ("sample_id", "emotion", "subtype")
@@ -26,33 +25,30 @@ _NUMBERS = ("weight", "valence", "arousal", "dominance")
 class ReleaseDataset(Dataset[dict[str, Any]]):
     """The pictures of one split with their labels; picklable, so that a DataLoader's workers can hold it.
 
+    `Release.dataset` makes it: of the rows of the split, the folder and the recipe of the release, and, where
+    it is virtual, the source images.
+
     An item is a dict: `image`, a uint8 tensor (3, height, width) or what `transform` makes of it; the words
     `sample_id`, `emotion` and `subtype`; the floats `weight`, `valence`, `arousal` and `dominance` (POMP,
     0–100). Every item has all of them: a missing number is NaN, a missing word "". Images of one release may
-    differ in size: to make batches, give a `transform` that crops or resizes. For cross-validation, `fold`
-    leaves a fold out of "train", or gives its originals as "val".
+    differ in size: to make batches, give a `transform` that crops or resizes.
 
     Raises:
-        UsageError: no such split or fold.
         IntegrityError: on reading a file that is not the one that was released.
-        PicturesNotFound: the release is virtual, and its source pictures are not at hand.
     """
 
     def __init__(
         self,
-        release: Release,
-        split: str,
+        rows: pa.Table,
+        folder: Path,
+        recipe: Mapping[str, Any],
+        pictures: Pictures | None = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
-        fold: int | None = None,
     ) -> None:
-        table = release.split(split, fold)
-        if not len(table):
-            there = ", ".join(pc.unique(release.table["split"]).to_pylist())
-            raise UsageError(f"{release.name} has no split {split!r}", fix=f"its splits: {there}")
         self.transform = transform
-        self.files: pa.Table = table.select(list(_FILE)).combine_chunks()
-        self.labels: pa.Table = table.select([*_WORDS, *_NUMBERS])
-        self.read = released_reader(release, None, parse_recipe(release.recipe_document))
+        self.files: pa.Table = rows.select(list(_FILE)).combine_chunks()
+        self.labels: pa.Table = rows.select([*_WORDS, *_NUMBERS])
+        self.read = released_reader(folder, parse_recipe(recipe), pictures)
 
     def __len__(self) -> int:
         return int(self.files.num_rows)

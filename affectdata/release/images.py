@@ -12,7 +12,6 @@ from affectdata.errors import IntegrityError
 from affectdata.hashing import file_hash
 from affectdata.manifest.manifest import Pictures
 from affectdata.recipe.recipe import Recipe
-from affectdata.release.release import Release
 from affectdata.render.render import RenderSamples
 from affectdata.store.files import read_regular
 
@@ -72,15 +71,13 @@ class ReadVirtual:
         return pictures
 
 
-def released_reader(release: Release, pictures: Pictures | None, recipe: Recipe) -> Read:
-    """Return what reads a release's pictures; a virtual one renders them from its source pictures.
+def released_reader(folder: Path, recipe: Recipe, pictures: Pictures | None) -> Read:
+    """Return what reads the images of the release in `folder`.
 
-    Either way each is held against the hash that the release has of it, with an IntegrityError on reading.
-
-    Raises:
-        PicturesNotFound: it is virtual, and the source pictures are not at hand.
+    `pictures` are the source images from which a virtual release is rendered; None for a release with files.
+    Each image is compared with the hash that the release has of it; reading raises an IntegrityError.
     """
-    if not release.is_virtual:
-        return ReadReleased(str(release.path))
-    render = RenderSamples(pictures or release.pictures(), recipe.image, recipe.pipelines)
-    return ReadVirtual(ReadRendered(render), str(release.path))
+    if pictures is None:
+        return ReadReleased(str(folder))
+    render = RenderSamples(pictures, recipe.image, recipe.pipelines)
+    return ReadVirtual(ReadRendered(render), str(folder))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -159,10 +159,35 @@ class Release:
         """
         return Pictures(find_roots(distinct(self.rows, "source"), manifests, self.roots))
 
-    def dataset(self, split: str, **options: Any) -> Any:
-        """Return one split as a torch Dataset (`release.dataset.ReleaseDataset`); needs affectdata[train]."""
-        # By name: torch has one door, train/, and opening a release must not load it.
-        return importlib.import_module("affectdata.release.dataset").ReleaseDataset(self, split, **options)
+    def sources_to_render(self, pictures: Pictures | None = None) -> Pictures | None:
+        """Return the source images (`pictures`, if given) of a virtual release; None for one with files.
+
+        Raises:
+            PicturesNotFound: a source's folder is nowhere to be found.
+        """
+        if not self.is_virtual:
+            return None
+        return pictures or self.pictures()
+
+    def dataset(
+        self, split: str, transform: Callable[[Any], Any] | None = None, fold: int | None = None
+    ) -> Any:
+        """Return one split as a torch Dataset (`release.dataset.ReleaseDataset`); needs affectdata[train].
+
+        For cross-validation, `fold` leaves a fold out of "train", or gives its originals as "val".
+
+        Raises:
+            UsageError: no such split or fold.
+            PicturesNotFound: the release is virtual, and its source pictures are not at hand.
+        """
+        rows = self.split(split, fold)
+        if not len(rows):
+            there = ", ".join(pc.unique(self.table["split"]).to_pylist())
+            raise UsageError(f"{self.name} has no split {split!r}", fix=f"its splits: {there}")
+        # By name: opening a release must not load torch.
+        return importlib.import_module("affectdata.release.dataset").ReleaseDataset(
+            rows, self.path, self.recipe_document, self.sources_to_render(), transform
+        )
 
 
 _ANEW = "remove the folder and run `affectdata balance` again"

@@ -153,7 +153,8 @@ def test_a_picture_that_comes_out_otherwise_is_not_read(
     both: tuple[Release, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on another CPU or with another library; nothing but the recorded hash can tell."""
-    read = released_reader(both[1], None, parse_recipe(both[1].recipe_document))
+    recipe = parse_recipe(both[1].recipe_document)
+    read = released_reader(both[1].path, recipe, both[1].sources_to_render())
     assert read(both[1].table.slice(0, 2)) == [
         both[0].read(name) for name in both[0].table["file_name"].to_pylist()[:2]
     ]
