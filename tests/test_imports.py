@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ import affectdata
 
 PACKAGE = Path(affectdata.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PYPROJECT = PACKAGE.parent / "pyproject.toml"
+# By design: the registry loads plugins, and the package itself passes on the public names.
+LOADERS = ("affectdata", "affectdata.registry")
 HEAVY = ("albumentations", "cv2", "duckdb", "numpy", "pandas", "PIL", "pyarrow", "scipy", "sklearn", "torch")
 # Where a heavy library may be imported; everything else reaches it through these modules.
 DOORS = {
@@ -58,19 +64,26 @@ def names_of(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [] if node.level else [node.module or ""]
 
 
-def imports(module: Path) -> Iterator[tuple[str, ast.AST | None]]:
-    """Yield every import of a module at run time with the function that it stands in."""
+def statements(module: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, ast.AST | None]]:
+    """Yield every import statement of a module at run time with the function that it stands in."""
 
-    def visit(node: ast.AST, function: ast.AST | None) -> Iterator[tuple[str, ast.AST | None]]:
+    def visit(
+        node: ast.AST, function: ast.AST | None
+    ) -> Iterator[tuple[ast.Import | ast.ImportFrom, ast.AST | None]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from ((name, function) for name in names_of(node))
+            yield node, function
         inside = node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) else function
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inside)
 
     yield from visit(ast.parse(module.read_text(encoding="utf-8")), None)
+
+
+def imports(module: Path) -> Iterator[tuple[str, ast.AST | None]]:
+    """Yield every import of a module at run time with the function that it stands in."""
+    yield from ((name, function) for node, function in statements(module) for name in names_of(node))
 
 
 def place(module: Path) -> str:
@@ -112,3 +125,97 @@ def test_a_command_module_imports_nothing_heavy_at_its_top() -> None:
 def test_every_module_says_what_it_holds() -> None:
     without = [place(module) for module in MODULES if not ast.get_docstring(ast.parse(module.read_text()))]
     assert without == []
+
+
+def dotted(module: Path) -> str:
+    parts = module.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {dotted(module): module for module in MODULES}
+
+
+def imports_by_string(module: Path) -> Iterator[str]:
+    """Yield the modules of this package that a string of a module names, or begins to name (an f-string)."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        text = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            parts = text.value.rstrip(".").split(".")
+            if re.fullmatch(r"affectdata(\.\w+)+\.?", text.value):
+                yield next(name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in NAMES)
+
+
+def edges(module: Path) -> Iterator[str]:
+    """Yield the modules of this package that a module imports, by statement or by string."""
+    yield from imports_by_string(module)
+    for node, _ in statements(module):
+        for alias in node.names:
+            base = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            inside = f"{base}{alias.name}"
+            yield from (name for name in (inside, base.rstrip(".")) if name in NAMES)
+
+
+def layer_of() -> dict[str, int]:
+    """Return the layer of every folder and root module, the top one first, as the contract has them."""
+    contracts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each.get("containers") == ["affectdata"])
+    return {name: at for at, layer in enumerate(layers) for name in re.findall(r"\w+", layer)}
+
+
+def test_every_folder_and_root_module_has_a_layer() -> None:
+    top = {name.split(".")[1] for name in NAMES if "." in name}
+    assert top - {"__main__"} <= layer_of().keys()
+
+
+def test_an_import_by_string_goes_up_no_layer() -> None:
+    layers = layer_of()
+    by_string = [
+        (name, other)
+        for name, module in NAMES.items()
+        if name not in LOADERS
+        for other in imports_by_string(module)
+    ]
+    assert ("affectdata.release.release", "affectdata.release.dataset") in by_string  # it finds them
+    up = [
+        (name, other) for name, other in by_string if layers[name.split(".")[1]] > layers[other.split(".")[1]]
+    ]
+    assert up == []
+
+
+def test_no_import_makes_a_circle_at_run_time() -> None:
+    graph = {name: set(edges(module)) - {name} for name, module in NAMES.items() if name not in LOADERS}
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
+def test_few_modules_lie_at_the_root() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+def test_every_folder_says_what_goes_in_and_out() -> None:
+    docstrings = {
+        place(module): ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+        for module in PACKAGE.glob("*/__init__.py")
+    }
+    assert [
+        name for name, text in docstrings.items() if not re.search(r"^In: .* Out: ", text, re.M | re.S)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("affectdata.manifest", ["Manifest", "Pictures", "load_manifest", "write_manifest"]),
+        ("affectdata.release", ["Release", "newest_release", "open_release"]),
+        ("affectdata.train.finetune", ["finetune", "Fitted"]),
+    ],
+)
+def test_what_users_import_is_there_after_every_module_was_imported(module: str, names: list[str]) -> None:
+    code = (
+        "import importlib, sys\n"
+        f"for name in {sorted(set(NAMES) - {'affectdata.__main__'})!r}: importlib.import_module(name)\n"
+        f"module = importlib.import_module({module!r})\n"
+        f"for name in {names!r}: assert callable(getattr(module, name)), name\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
