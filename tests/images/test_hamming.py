@@ -51,7 +51,7 @@ def test_pairs_are_those_of_brute_force(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "_MOST_BANDS", most_bands)
         patch.setattr(hamming, "_TABLE_COST", 0)  # so that few hashes are keyed on several bands
-        patch.setattr(hamming, "_KEY_COST", 0)
+        patch.setattr(hamming, "_KEY_COST", 1e-4)  # not 0: tables of 2**64 keys would be chosen
         patch.setattr(hamming, "_HASH_COST", 0)
         patch.setattr(hamming, "_BLOCK", 13)
         assert pairs(a, b, max_bits, candidates) == brute_force(a, b, max_bits)
