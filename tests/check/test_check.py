@@ -316,7 +316,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
     text = cli("train-check", release.path, *options, "--no-crossfit", "--quiet")
     assert text.code == 1  # rules that were not run
     assert "held-out test" in text.out and "splits of the originals" not in text.out
-    assert "Only the held-out score: --no-crossfit was asked for." in text.out
+    assert "Only the held-out score: --no-crossfit was given." in text.out
     assert text.err == ""
 
 
