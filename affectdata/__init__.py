@@ -1,4 +1,4 @@
-"""Balanced affective image datasets: ingest, balance, verify and check pictures with human ratings.
+"""Balanced affective image datasets: ingest, balance, verify and check images with human ratings.
 
 manifest = affectdata.load_manifest("manifests/gaped.parquet")
 release = affectdata.open_release("releases/valence_bins-0123abcd")

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from affectdata.errors import PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, UsageError
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.results import (
     BalancePlan,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from affectdata.manifest.concat import Concat
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
-    from affectdata.manifest.manifest import Manifest, Pictures
+    from affectdata.manifest.manifest import Images, Manifest
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
@@ -280,7 +280,7 @@ def balance(
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
         IntegrityError: a group has rows in two splits already, a source image is not the one that was
             ingested, or the release that exists is damaged.
-        PicturesNotFound: the source images are not where they were.
+        ImagesNotFound: the source images are not where they were.
     """
     from affectdata.release.publish import publish_release
 
@@ -322,7 +322,7 @@ def verify(
 
     Raises:
         ManifestError: not a release.
-        PicturesNotFound: images are to be rebuilt and their sources are not at hand.
+        ImagesNotFound: images are to be rebuilt and their sources are not at hand.
     """
     from affectdata.release.rebuild import pick_rows
     from affectdata.release.rebuild import rebuild as rebuild_rows
@@ -359,7 +359,7 @@ def export(
     Raises:
         UsageError: the terms forbid it, `out` is taken, or the form has no classes for `by`.
         IntegrityError: the release is not what it claims to be.
-        PicturesNotFound: the release is virtual and its source images are not at hand.
+        ImagesNotFound: the release is virtual and its source images are not at hand.
     """
     from affectdata.exports._write import export_release
 
@@ -516,13 +516,13 @@ def _refuse_idle(options: Sequence[str], where: str) -> None:
         raise UsageError(f"{', '.join(options)} {verb} no effect with {where}", fix="leave it out")
 
 
-def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Pictures | None, str]:
+def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Images | None, str]:
     """Return the reader of the source images, or why there is none."""
     if not crossfit:
         return None, "--no-crossfit was given"
     try:
-        return release.pictures(), ""
-    except PicturesNotFound as error:
+        return release.images(), ""
+    except ImagesNotFound as error:
         note(f"note: only the held-out score\n{error}")
         return None, error.what
 

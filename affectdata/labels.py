@@ -80,7 +80,7 @@ _PLUTCHIK = {  # basic emotion: mild, basic, intense
 }
 _PLUTCHIK_2001 = "Plutchik (2001). The nature of emotions. American Scientist, 89(4), 344–350"
 _MIKELS_2005 = (
-    "Mikels et al. (2005). Emotional category data on images from the International Affective Picture "
+    "Mikels et al. (2005). Emotional category data on images from the International Affective Image "
     "System. Behavior Research Methods, 37(4), 626–630"
 )
 _WIKIART_2018 = (

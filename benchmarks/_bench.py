@@ -21,19 +21,19 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.cli._main import _keep_freed_memory
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.schema import manifest_schema
 from affectdata.workers import default_workers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real pictures (GAPED), in place of generated ones
+ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real images (GAPED), in place of generated ones
 Ways = dict[str, Callable[[], object]]
 Times = dict[str, list[tuple[float, float]]]  # seconds of wall and of CPU of each run, by way
 
 
 @dataclass(frozen=True)
 class Options:
-    """`quick`: few pictures and rows, to see that everything runs; its figures mean little."""
+    """`quick`: few images and rows, to see that everything runs; its figures mean little."""
 
     quick: bool
 
@@ -45,7 +45,7 @@ class Options:
 def parse_options(what: str) -> Options:
     """Read the command line; the process gets the allocator settings that the command line of ours has."""
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few pictures and rows")
+    parser.add_argument("--quick", action="store_true", help="few images and rows")
     _keep_freed_memory()
     return Options(parser.parse_args().quick)
 
@@ -127,16 +127,16 @@ def write_section(title: str, lines: list[str], libraries: tuple[str, ...]) -> N
     RESULTS.write_text((after if count else f"{before}\n{section}").rstrip() + "\n", encoding="utf-8")
 
 
-def make_pictures(folder: Path, n: int) -> None:
-    """Draw n JPEG pictures of 640 × 480 px, all different, into two folders of classes."""
+def make_images(folder: Path, n: int) -> None:
+    """Draw n JPEG images of 640 × 480 px, all different, into two folders of classes."""
     rng = np.random.default_rng(0)
     for number in range(n):
         name = f"{('joy', 'sadness')[number % 2]}/{number:06d}.jpg"
-        save_picture(folder / name, draw_picture(rng, number % 100, 640, 480), "JPEG")
+        save_image(folder / name, draw_image(rng, number % 100, 640, 480), "JPEG")
 
 
 def real_root() -> Path | None:
-    """Return the tree of real pictures to measure on, if one is given."""
+    """Return the tree of real images to measure on, if one is given."""
     path = os.environ.get(ROOT_VARIABLE)
     return Path(path) if path else None
 

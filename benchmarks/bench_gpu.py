@@ -1,10 +1,10 @@
-"""How much of a network's speed does fine-tuning keep? Pictures per second, against the network alone.
+"""How much of a network's speed does fine-tuning keep? Images per second, against the network alone.
 
     python benchmarks/bench_gpu.py [--device cpu] [--name resnet50] [--quick]
 
 The network alone: the same layers, loss and optimiser on one batch that lies on the device as floats, so
-that nothing is read, moved or normalised. Fine-tuning: decoded JPEG pictures, uint8, kept in the memory of
-the GPU, and from a memmap on disk. Wanted: 0.9 of the network alone at least. The pictures are generated; the
+that nothing is read, moved or normalised. Fine-tuning: decoded JPEG images, uint8, kept in the memory of
+the GPU, and from a memmap on disk. Wanted: 0.9 of the network alone at least. The images are generated; the
 result replaces its section of RESULTS.md. Exit code 1 if a ratio on a GPU is below what is wanted.
 """
 
@@ -33,20 +33,20 @@ CHUNK = 20  # steps per point of the curve
 SIZES = {"cuda": ("resnet50", 224, 128, 2048, 6), "cpu": ("small_cnn", 64, 32, 256, 3)}
 
 
-def make_pictures(n: int, size_px: int) -> np.ndarray:
+def make_images(n: int, size_px: int) -> np.ndarray:
     """Draw soft shapes, encode them as JPEG and decode them: pixels as of photographs, not of noise."""
     rng = np.random.default_rng(0)
-    pictures = np.empty((n, size_px, size_px, 3), np.uint8)
-    for picture in pictures:
+    images = np.empty((n, size_px, size_px, 3), np.uint8)
+    for image in images:
         shapes = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((size_px, size_px))
         buffer = io.BytesIO()
         shapes.save(buffer, "JPEG", quality=95)
-        picture[:] = np.asarray(Image.open(buffer).convert("RGB"))
-    return pictures
+        image[:] = np.asarray(Image.open(buffer).convert("RGB"))
+    return images
 
 
 def alone(network: Network, settings: Settings, n_chunks: int) -> float:
-    """Return the pictures per second of training steps on one batch of floats on the device."""
+    """Return the images per second of training steps on one batch of floats on the device."""
     size = network.normalisation.size_px
     examples = Examples(np.zeros(settings.batch, int), np.full(settings.batch, 50.0))
     held = hold_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
@@ -72,30 +72,30 @@ def alone(network: Network, settings: Settings, n_chunks: int) -> float:
     return statistics.median(rates[1:])
 
 
-def tuned(network: Network, pictures: np.ndarray, settings: Settings, resident_frac: float) -> float:
-    """Return the pictures per second of fine-tuning; 0 of the GPU's memory for pictures is a memmap's way."""
+def tuned(network: Network, images: np.ndarray, settings: Settings, resident_frac: float) -> float:
+    """Return the images per second of fine-tuning; 0 of the GPU's memory for images is a memmap's way."""
     feed._RESIDENT_FRAC = resident_frac
-    rows = np.arange(len(pictures))
+    rows = np.arange(len(images))
     points: list[dict] = []
-    finetune(network, pictures, Examples(rows, rows % 100.0), settings, progress=points.append)
+    finetune(network, images, Examples(rows, rows % 100.0), settings, progress=points.append)
     return statistics.median(point["images_per_s"] for point in points[1:])
 
 
 def measure(device: str, name: str | None, rounds: int) -> tuple[dict[str, float], str]:
-    """Return the pictures per second by way, and what was run."""
+    """Return the images per second by way, and what was run."""
     usual, size_px, batch, n, n_chunks = SIZES["cuda" if device.startswith("cuda") else "cpu"]
     network = build_network(name or usual, 1, "none", size_px=size_px, device=device)
     settings = Settings(steps=CHUNK * n_chunks, head_steps=0, batch=batch, every=CHUNK)
-    pictures = make_pictures(n, size_px)
+    images = make_images(n, size_px)
     found: dict[str, list[float]] = {"alone": [], "memory": [], "memmap": []}
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, "pictures.npy"), pictures)
-        mapped = np.load(Path(folder, "pictures.npy"), mmap_mode="r")
+        np.save(Path(folder, "images.npy"), images)
+        mapped = np.load(Path(folder, "images.npy"), mmap_mode="r")
         for _ in range(rounds):
             found["alone"].append(alone(network, settings, n_chunks))
-            found["memory"].append(tuned(network, pictures, settings, 0.5))
+            found["memory"].append(tuned(network, images, settings, 0.5))
             found["memmap"].append(tuned(network, mapped, settings, 0.0))
-    said = f"{network.name}, {size_px} px, batches of {batch}, {settings.steps} steps, {n} pictures"
+    said = f"{network.name}, {size_px} px, batches of {batch}, {settings.steps} steps, {n} images"
     return {way: statistics.median(rates) for way, rates in found.items()}, said
 
 
@@ -116,7 +116,7 @@ def main() -> int:
         "memory": "fine-tuning, from memory",
         "memmap": "fine-tuning, memmap",
     }
-    lines = [f"{said}. {where}.", "", "| way | pictures/s | ratio |", "| --- | --- | --- |"]
+    lines = [f"{said}. {where}.", "", "| way | images/s | ratio |", "| --- | --- | --- |"]
     lines += [f"| {words[way]} | {rate:.0f} | {rate / rates['alone']:.2f} |" for way, rate in rates.items()]
     write_section("Fine-tuning on a GPU", lines, ("torch", "torchvision", "numpy"))
     reached = min(rates["memory"], rates["memmap"]) / rates["alone"] >= WANTED

@@ -1,12 +1,12 @@
-"""Is looking at pictures as fast as a loop written by hand, and how much more than decoding alone?
+"""Is looking at images as fast as a loop written by hand, and how much more than decoding alone?
 
     python benchmarks/bench_ingest.py [--quick]
 
-The loop of `ingest` reads, hashes, decodes and looks at every picture. By hand, on as many threads as there
+The loop of `ingest` reads, hashes, decodes and looks at every image. By hand, on as many threads as there
 are cores: the same functions in a row, without batches, rows and what becomes of damage; the same with bare
 libraries (imagehash for the pHash, one view in place of eight); reading, SHA-256 and decoding alone. One
 worker tells how well the cores are shared. The whole command is `ingest` into an empty folder, from
-recognising the source to the last finding; then it runs again over the same tree. Pictures are generated, or
+recognising the source to the last finding; then it runs again over the same tree. Images are generated, or
 those of the tree AFFECTDATA_BENCH_ROOT.
 
 Wanted, in time: no more than 1.18 of the loop by hand (aimed at: 1.05) and twice that of decoding alone
@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import xxhash
-from _bench import Options, make_pictures, parse_options, ratios, real_root, time_in_turns, write_section
+from _bench import Options, make_images, parse_options, ratios, real_root, time_in_turns, write_section
 from PIL import Image
 
 from affectdata.hashing import file_hash
@@ -40,7 +40,7 @@ from affectdata.workers import default_workers, map_ordered
 
 
 def loop(root: Path, names: list[str], workers: int) -> None:
-    """Look at every picture as `ingest` does."""
+    """Look at every image as `ingest` does."""
     table = pa.table({"path": names})
     batches = (table.slice(start, _BATCH) for start in range(0, len(table), _BATCH))
     for _ in map_ordered(Probe(str(root)), batches, workers):
@@ -84,7 +84,7 @@ def by_hand(work: Callable[[Path], object], root: Path, names: list[str]) -> Non
 
 def measure(options: Options, root: Path, folder: Path) -> list[str]:
     """Return the tables."""
-    names, workers = list(read_tree(root).pictures()), default_workers()
+    names, workers = list(read_tree(root).images()), default_workers()
     first_ingest(root, folder / "again", workers)
     ways = {
         "loop of ingest": lambda: loop(root, names, workers),
@@ -109,10 +109,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = real_root() or Path(folder, "pictures")
         if not real_root():
-            make_pictures(root, options.pick(60, 8000))
-        n, lines = len(list(read_tree(root).pictures())), measure(options, root, Path(folder))
-    kind = f"{n:,} pictures, {'real' if real_root() else 'generated JPEG of 640 × 480 px'}."
-    title = f"Ingest, {'real' if real_root() else 'generated'} pictures"
+            make_images(root, options.pick(60, 8000))
+        n, lines = len(list(read_tree(root).images())), measure(options, root, Path(folder))
+    kind = f"{n:,} images, {'real' if real_root() else 'generated JPEG of 640 × 480 px'}."
+    title = f"Ingest, {'real' if real_root() else 'generated'} images"
     write_section(title, [kind, "", *lines], ("numpy", "pillow", "simplejpeg", "imagehash"))
 
 

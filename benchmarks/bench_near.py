@@ -98,11 +98,11 @@ def main() -> None:
         raise SystemExit(f"they differ: {found}")
     memory = ["| peak memory of a process | MiB |", "| --- | --- |"]
     memory.append(f"| that only makes {8 * n:,} hashes | {peak_mib(make_hashes, 8 * n):.0f} |")
-    memory.append(f"| one view of {n:,} pictures | {peak_mib(identity, n):.0f} |")
-    memory.append(f"| one view of {n:,} pictures, skewed | {peak_mib(identity, n, True):.0f} |")
-    memory.append(f"| one view of {10 * n:,} pictures | {peak_mib(identity, 10 * n):.0f} |")
-    memory.append(f"| eight views of {n:,} pictures | {peak_mib(views, n, False):.0f} |")
-    memory.append(f"| eight views of {n // 4:,} pictures, skewed | {peak_mib(views, n // 4, True):.0f} |")
+    memory.append(f"| one view of {n:,} images | {peak_mib(identity, n):.0f} |")
+    memory.append(f"| one view of {n:,} images, skewed | {peak_mib(identity, n, True):.0f} |")
+    memory.append(f"| one view of {10 * n:,} images | {peak_mib(identity, 10 * n):.0f} |")
+    memory.append(f"| eight views of {n:,} images | {peak_mib(views, n, False):.0f} |")
+    memory.append(f"| eight views of {n // 4:,} images, skewed | {peak_mib(views, n // 4, True):.0f} |")
     said = [
         f"{n:,} random hashes, {found['ours']} pairs found by both. Among {few:,}, random and skewed, all",
         f"{n_checked} pairs are found that a comparison of each with each finds.",

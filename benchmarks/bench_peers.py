@@ -2,18 +2,18 @@
 
     python benchmarks/bench_peers.py [--quick]
 
-Looking at pictures: the loop of `ingest`, and the whole command (near-duplicates and a manifest as well),
+Looking at images: the loop of `ingest`, and the whole command (near-duplicates and a manifest as well),
 against imagehash in as many processes as there are cores, Hugging Face `imagefolder` with `map`, imagededup's
 encoder (no search for duplicates) and cleanvision (exact and near-duplicates). None of them does all that the
-loop does: a SHA-256 (only the first), a hash of the pixels, eight views, damage. With a tree of real pictures
+loop does: a SHA-256 (only the first), a hash of the pixels, eight views, damage. With a tree of real images
 (AFFECTDATA_BENCH_ROOT; GAPED are BMP) the first and imagededup look at that.
 
 Copies: our renderer, with the recipe as shipped, which warps cubically, and with linear interpolation,
-against torchvision v2 and Augmentor. Each makes an original and three copies of every picture, 256 px on the
+against torchvision v2 and Augmentor. Each makes an original and three copies of every image, 256 px on the
 short side; copies are mirrored by half and turned by up to 10°. Ours has more to do: JPEG 4:4:4 at quality 95
 (torchvision 4:2:0 at 95, Augmentor 4:2:0 at 75), borders that are mirrored (torchvision: black), a seed per
-copy and hashes. torchvision scales by 5 % and decodes a picture once, as we do, and warps linearly: its
-tensors know no cubic. Augmentor does not scale, warps and resizes cubically, and decodes a picture for every
+copy and hashes. torchvision scales by 5 % and decodes an image once, as we do, and warps linearly: its
+tensors know no cubic. Augmentor does not scale, warps and resizes cubically, and decodes an image for every
 copy.
 
 Wanted, of the loop or the recipe as shipped, in time: 0.4 of imagehash, 0.53 of Hugging Face, 0.62 of
@@ -39,7 +39,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", 
 import Augmentor
 import imagehash
 import torch
-from _bench import Options, make_pictures, parse_options, ratios, real_root, time_in_turns, write_section
+from _bench import Options, make_images, parse_options, ratios, real_root, time_in_turns, write_section
 from bench_ingest import first_ingest, loop
 from bench_render import COPIES, RECIPE, make_plan, ours
 from cleanvision import Imagelab
@@ -71,25 +71,25 @@ def hash_file(path: Path) -> tuple[str, str]:
 
 
 def by_imagehash(root: Path, names: list[str]) -> None:
-    """Hash every picture, in processes."""
+    """Hash every image, in processes."""
     with ProcessPoolExecutor(WORKERS) as pool:
         list(pool.map(hash_file, [root / name for name in names], chunksize=16))
 
 
 def hash_row(row: dict[str, Any]) -> dict[str, str]:
-    """Hash one picture that Hugging Face decoded."""
+    """Hash one image that Hugging Face decoded."""
     return {"phash": str(imagehash.phash(row["image"]))}
 
 
 def by_hugging_face(root: Path) -> None:
-    """Load the folder and hash every picture."""
+    """Load the folder and hash every image."""
     with quiet(), tempfile.TemporaryDirectory() as cache:
         rows = load_dataset("imagefolder", data_dir=str(root), split="train", cache_dir=cache)
         rows.map(hash_row, num_proc=WORKERS, remove_columns=rows.column_names)
 
 
 def by_imagededup(root: Path) -> None:
-    """Hash every picture."""
+    """Hash every image."""
     with quiet():
         PHash(verbose=False).encode_images(str(root), recursive=True, num_enc_workers=WORKERS)
 
@@ -102,7 +102,7 @@ def by_cleanvision(root: Path) -> None:
 
 
 def by_torchvision(root: Path, out: Path) -> None:
-    """Render an original and copies of every picture on threads."""
+    """Render an original and copies of every image on threads."""
     resize = v2.Resize(256)
     affine = v2.RandomAffine(10, scale=(0.95, 1.05), interpolation=v2.InterpolationMode.BILINEAR)
     draw = v2.Compose([v2.RandomHorizontalFlip(0.5), affine])
@@ -118,7 +118,7 @@ def by_torchvision(root: Path, out: Path) -> None:
 
 
 def by_augmentor(root: Path, out: Path, n_copies: int) -> None:
-    """Render every picture, and as many copies of some."""
+    """Render every image, and as many copies of some."""
     with quiet():
         originals, copies = (
             Augmentor.Pipeline(str(root), str(out), save_format="JPEG") for _ in ("originals", "copies")
@@ -142,8 +142,8 @@ def linear() -> Recipe:
 
 
 def look(options: Options, root: Path, folder: Path) -> list[str]:
-    """Compare ways to look at pictures."""
-    names = list(read_tree(root).pictures())
+    """Compare ways to look at images."""
+    names = list(read_tree(root).images())
     ways = {
         "loop of ingest": lambda: loop(root, names, WORKERS),
         "ingest, the whole command": lambda: first_ingest(root, folder / "manifests", WORKERS),
@@ -157,14 +157,14 @@ def look(options: Options, root: Path, folder: Path) -> list[str]:
         }
     found = time_in_turns(ways, options.pick(1, 5))
     one, whole, *others = ways
-    said = f"{len(names):,} pictures, {'real' if real_root() else 'generated JPEG of 640 × 480 px'}."
+    said = f"{len(names):,} images, {'real' if real_root() else 'generated JPEG of 640 × 480 px'}."
     return [said, "", *ratios(found, one, *others), "", *ratios(found, whole, *others)]
 
 
 def render(options: Options, folder: Path) -> list[str]:
     """Compare ways to make copies."""
     root, out = folder / "few", folder / "out"
-    make_pictures(root, options.pick(40, 200))
+    make_images(root, options.pick(40, 200))
     (out / "train").mkdir(parents=True)
     plan = make_plan(root)
     ways = {
@@ -175,7 +175,7 @@ def render(options: Options, folder: Path) -> list[str]:
     }
     found = time_in_turns(ways, options.pick(1, 5))
     cubic, straight, *others = ways
-    said = f"{len(plan)} pictures of 256 px out of {len(plan) // COPIES} JPEG of 640 × 480 px."
+    said = f"{len(plan)} images of 256 px out of {len(plan) // COPIES} JPEG of 640 × 480 px."
     return [said, "", *ratios(found, cubic, *others), "", *ratios(found, straight, *others)]
 
 
@@ -188,12 +188,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = real_root() or Path(folder, "pictures")
         if not real_root():
-            make_pictures(root, options.pick(40, 4000))
+            make_images(root, options.pick(40, 4000))
         lines = look(options, root, Path(folder))
         if not real_root():
             lines += ["", *render(options, Path(folder))]
             names += ["datasets", "cleanvision", "torchvision", "Augmentor"]
-    write_section("Others, real pictures" if real_root() else "Others", lines, tuple(names))
+    write_section("Others, real images" if real_root() else "Others", lines, tuple(names))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/bench_plan.py [--quick]
 
 A manifest of generated rows in ten bins of valence and six subtypes: 60 cells. The plan levels the bins,
-ranks every picture and names every copy; DuckDB counts rows per split, bin and subtype. Wanted: no more than
+ranks every image and names every copy; DuckDB counts rows per split, bin and subtype. Wanted: no more than
 five times its time (aimed at: twice).
 """
 

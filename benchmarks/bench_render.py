@@ -2,9 +2,9 @@
 
     python benchmarks/bench_render.py [--quick]
 
-Each picture gives its original and three copies through the upright pipeline of valence_bins. Ours checks
+Each image gives its original and three copies through the upright pipeline of valence_bins. Ours checks
 every source against its SHA-256, hashes every file written and notes its look; the bare loop does not. Both
-decode a picture once, on as many threads as there are cores, and write JPEG 4:4:4 at quality 95. Wanted: no
+decode an image once, on as many threads as there are cores, and write JPEG 4:4:4 at quality 95. Wanted: no
 more than 1.11 of the time of the bare loop, 0.59 of that of one worker.
 """
 
@@ -17,9 +17,9 @@ import albumentations as A
 import cv2
 import pyarrow as pa
 import simplejpeg
-from _bench import compare, make_pictures, parse_options, write_section
+from _bench import compare, make_images, parse_options, write_section
 
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import Recipe, find_recipe, read_recipe
 from affectdata.release.journal import WriteSamples, _batches
 from affectdata.render.render import RenderSamples
@@ -31,13 +31,13 @@ RECIPE = read_recipe(find_recipe("valence_bins"))
 
 def ours(root: Path, table: pa.Table, out: Path, workers: int, recipe: Recipe = RECIPE) -> None:
     """Render as `balance` does."""
-    write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
+    write = WriteSamples(RenderSamples(Images({"bench": root}), recipe.image, recipe.pipelines), str(out))
     for _ in map_ordered(write, _batches(table), workers):
         pass
 
 
 def bare(path: Path, out: Path) -> None:
-    """Render one picture and its copies."""
+    """Render one image and its copies."""
     affine = A.Affine(
         rotate=(-10, 10),
         scale=(0.95, 1.05),
@@ -57,7 +57,7 @@ def bare(path: Path, out: Path) -> None:
 
 
 def make_plan(root: Path) -> pa.Table:
-    """Plan an original and copies of every picture."""
+    """Plan an original and copies of every image."""
     rows = []
     for path in sorted(root.rglob("*.jpg")):
         image_id = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -72,7 +72,7 @@ def main() -> None:
     options = parse_options(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder, "pictures"), Path(folder, "out")
-        make_pictures(root, options.pick(24, 240))
+        make_images(root, options.pick(24, 240))
         (out / "train").mkdir(parents=True)
         table, paths = make_plan(root), sorted(root.rglob("*.jpg"))
 
@@ -87,7 +87,7 @@ def main() -> None:
             "bare loop": by_hand,
         }
         lines = compare(ways, options.pick(1, 5))
-    kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
+    kind = f"{len(table)} images of 256 px out of {len(paths)} JPEG of 640 × 480 px."
     write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
 
 

@@ -1,9 +1,9 @@
-"""What does each command cost per picture, and do time and memory stay in proportion as a collection grows?
+"""What does each command cost per image, and do time and memory stay in proportion as a collection grows?
 
     python benchmarks/bench_scale.py [--quick]
 
-Whole commands, each in a fresh process, on generated pictures with a rating table: 10,000 and 100,000 of
-64 × 48 px, so small that what a row costs shows beside what a picture costs. The unit of cost is one decode:
+Whole commands, each in a fresh process, on generated images with a rating table: 10,000 and 100,000 of
+64 × 48 px, so small that what a row costs shows beside what an image costs. The unit of cost is one decode:
 to read, hash and decode a JPEG of 640 × 480 px on one core, measured in the same run. Memory is the peak of
 the process.
 """
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from _bench import make_pictures, parse_options, time_in_turns, write_section
+from _bench import make_images, parse_options, time_in_turns, write_section
 
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import find_recipe
 
 _WIDTH, _HEIGHT = 64, 48
-_DECODED = 200  # pictures for the unit of cost
+_DECODED = 200  # images for the unit of cost
 _SUBTYPES = ("A", "H", "N", "P", "Sn", "Sp")
 _COLUMNS = """
 name: gaped
@@ -48,7 +48,7 @@ Cost = tuple[float, float, float]  # seconds of wall, seconds of CPU, MiB
 
 
 def make_tree(root: Path, n: int) -> None:
-    """Draw n small JPEG pictures in folders of a thousand, with their ratings in a table."""
+    """Draw n small JPEG images in folders of a thousand, with their ratings in a table."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(n):
@@ -56,7 +56,7 @@ def make_tree(root: Path, n: int) -> None:
         name = f"{number // 1000:04d}/{number:07d}.jpg"
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(simplejpeg.encode_jpeg(draw_picture(rng, valence, _WIDTH, _HEIGHT), 90))
+        path.write_bytes(simplejpeg.encode_jpeg(draw_image(rng, valence, _WIDTH, _HEIGHT), 90))
         rows.append((name, valence, _SUBTYPES[number % len(_SUBTYPES)]))
     with (root / "ratings.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("name", "valence", "subtype"), *rows])
@@ -64,7 +64,7 @@ def make_tree(root: Path, n: int) -> None:
 
 
 def commands(recipe: Path) -> Iterator[tuple[str, list[str]]]:
-    """Name the commands of the main job, as a user calls them in the folder above the pictures."""
+    """Name the commands of the main job, as a user calls them in the folder above the images."""
     yield "ingest", ["ingest", "pictures"]
     yield "ingest again", ["ingest", "pictures"]
     yield "balance, plan only", ["balance", "--recipe", str(recipe), "--dry-run"]
@@ -84,7 +84,7 @@ def measure(arguments: list[str], folder: Path) -> Cost:
 
 
 def run_job(folder: Path, n: int) -> dict[str, Cost]:
-    """Run the main job on n pictures."""
+    """Run the main job on n images."""
     folder.mkdir()
     make_tree(folder / "pictures", n)
     recipe = folder / "recipe.yaml"
@@ -95,7 +95,7 @@ def run_job(folder: Path, n: int) -> dict[str, Cost]:
 
 def decode_seconds(folder: Path) -> float:
     """Return the seconds of CPU that one decode takes."""
-    make_pictures(folder, _DECODED)
+    make_images(folder, _DECODED)
     paths = sorted(folder.rglob("*.jpg"))
 
     def decode_all() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
         unit = decode_seconds(Path(folder, "unit"))
         small, large = (run_job(Path(folder, str(n)), n) for n in (few, many))
     lines = [
-        f"| command | CPU per picture of {many:,}, in decodes | to that of {few:,} | wall, likewise "
+        f"| command | CPU per image of {many:,}, in decodes | to that of {few:,} | wall, likewise "
         f"| peak MiB, {few:,} | peak MiB, {many:,} | ratio |",
         "| --- " * 7 + "|",
     ]

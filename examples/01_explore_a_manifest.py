@@ -12,12 +12,12 @@ import affectdata
 
 path = Path(sys.argv[1])
 manifest = affectdata.load_manifest(path)
-print(f"{len(manifest)} pictures of {', '.join(manifest.sources)}")
+print(f"{len(manifest)} images of {', '.join(manifest.sources)}")
 
 thin = (
-    "SELECT subtype, floor(valence / 20) * 20 AS from_valence, count(*) AS pictures, avg(arousal) AS arousal "
+    "SELECT subtype, floor(valence / 20) * 20 AS from_valence, count(*) AS images, avg(arousal) AS arousal "
 )
-print(manifest.sql(thin + "FROM manifest GROUP BY ALL ORDER BY pictures LIMIT 5").to_pandas())
+print(manifest.sql(thin + "FROM manifest GROUP BY ALL ORDER BY images LIMIT 5").to_pandas())
 
 edges = pq.read_table(path.with_suffix(".edges.parquet"))  # plain Parquet: any tool reads it
 rejects = pq.read_table(path.with_suffix(".rejects.parquet"))

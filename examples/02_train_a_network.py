@@ -15,7 +15,7 @@ release = affectdata.open_release(sys.argv[1])
 
 
 def shrink(image: torch.Tensor) -> torch.Tensor:
-    """Make pictures of one size of uint8 pixels, so that they fit into one batch."""
+    """Make images of one size of uint8 pixels, so that they fit into one batch."""
     return interpolate(image[None].float() / 255, (64, 64), mode="area")[0]
 
 

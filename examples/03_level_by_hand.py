@@ -17,7 +17,7 @@ for cap in (1, 2, 4, 8, 16):
     rows, plan = plan_release([manifest], [], parse_recipe(document))
     thinnest = min(plan.cells, key=lambda cell: cell.n_eff / cell.n_after)
     print(
-        f"at most {cap:2} copies: {rows.num_rows} pictures become {plan.table.num_rows}, "
+        f"at most {cap:2} copies: {rows.num_rows} images become {plan.table.num_rows}, "
         f"largest over smallest bin {plan.summary()['imbalance_ratio']['after']:.2f}; "
         f"{thinnest.cell}: {thinnest.n_after} rows worth {thinnest.n_eff:.0f}"
     )

@@ -1,4 +1,4 @@
-"""Networks that five projects on affective pictures trained, as plain torch classes.
+"""Networks that five projects on affective images trained, as plain torch classes.
 
     affectdata train-check --backbone examples/networks.py:LeNet5 --weights none
 

@@ -43,12 +43,12 @@ def image_id(key: str) -> str:
 
 
 def sample_id(image_id: str, copy: int) -> str:
-    """The key of one output picture."""
+    """The key of one output image."""
     return f"{image_id[:16]}-{copy}"
 
 
 def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
-    """The seed of one output picture."""
+    """The seed of one output image."""
     return int(copy_seeds(recipe_seed, id_keys(id_heads(pa.array([image_id]))), np.array([copy]))[0])
 
 
@@ -140,7 +140,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Release:
     """Change the rows of a release, and every hash so that nothing but the lineage can tell.
 
-    Pictures whose row names another file are moved there.
+    Images whose row names another file are moved there.
     """
     mode = json.loads((folder / INFO_FILE).read_text())["mode"]
     table, metadata = read_table(folder / table_file(mode), KIND)

@@ -205,7 +205,7 @@ def test_every_folder_says_what_goes_in_and_out() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("affectdata.manifest", ["Manifest", "Pictures", "load_manifest", "write_manifest"]),
+        ("affectdata.manifest", ["Manifest", "Images", "load_manifest", "write_manifest"]),
         ("affectdata.release", ["Release", "newest_release", "open_release"]),
         ("affectdata.train.finetune", ["finetune", "Fitted"]),
     ],

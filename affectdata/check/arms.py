@@ -1,11 +1,11 @@
 """Arms: the rows that a model is trained on, to tell what levelling earns from what comes with it.
 
-release     the recipe, planned on the training pictures
-originals   the same pictures, unbalanced
+release     the recipe, planned on the training images
+originals   the same images, unbalanced
 even        the originals, and as many copies as the release has, spread evenly over them
 duplicates  the originals, each as heavy as its rows in the release: levelled, without augmentation
 weights     the originals, weighted by the inverse of their cell: what `weights: {by: inverse}` does
-with:NAME   the originals, and pictures of another manifest that fill the thin bins
+with:NAME   the originals, and images of another manifest that fill the thin bins
 
 `stretched` is no training: what `originals` says, stretched around its mean to the spread of what `release`
 says. It is what a louder model gains without knowing more.
@@ -79,7 +79,7 @@ def spread_evenly(
 def draw(
     image_ids: pa.Array | pa.ChunkedArray, pipelines: np.ndarray | str, copies: np.ndarray | int, seed: int
 ) -> pa.Table:
-    """Return plan rows of some pictures: these copies by these pipelines; 0 and "" is as they are."""
+    """Return plan rows of some images: these copies by these pipelines; 0 and "" is as they are."""
     heads = id_heads(image_ids)
     copies = np.broadcast_to(np.asarray(copies, np.int32), len(heads))
     columns = {

@@ -1,6 +1,6 @@
 """train-check: can a model learn the target from this release, and did balancing help or harm?
 
-In: a release, a backbone, and the source pictures where they are at hand. Out: one document, written to
+In: a release, a backbone, and the source images where they are at hand. Out: one document, written to
 `checks/<release>/train-check.json` (see `document`), and the predictions behind it (`predictions.parquet`:
 per original its fold, target, and what every arm and head said of it).
 """
@@ -26,7 +26,7 @@ from affectdata.check.verdict import advise, say_all
 from affectdata.check.words import without_nan
 from affectdata.store.parquet import write_json, write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
-from affectdata.train.pictures import Progress
+from affectdata.train.images import Progress
 from affectdata.workers import map_ordered
 
 

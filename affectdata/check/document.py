@@ -19,7 +19,7 @@
                      heldout: the release's test split. null where not scored.
           r2 mse rmse mae macro_mae tail_mae ccc pearson_r sd_ratio r_within r2_within
                      each {mean: over splits, low, high: 95 % interval corrected for shared training
-                     pictures, splits: [per split], pooled: over every original once}
+                     images, splits: [per split], pooled: over every original once}
           mae_per_bin, mae_per_subtype: over every original once
           per_source, mean_collapse: of means over the splits
         chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid; networks: none
@@ -52,7 +52,7 @@
                      originals, and no rule fails); passed: whether the outcome is passed;
                      gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
 
-A measure that is not defined (a bin without pictures, R² of one picture) is null.
+A measure that is not defined (a bin without images, R² of one image) is null.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _curves(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _compare(results: Results) -> dict[str, Any]:
-    """Return the differences between arms on the same pictures, measure by measure."""
+    """Return the differences between arms on the same images, measure by measure."""
     best, numeric = results.best, results.prepared.numeric
 
     def figure(measure: str, arm: str) -> Figure:

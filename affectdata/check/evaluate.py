@@ -22,7 +22,7 @@ from affectdata.train.heads import Fitted, refit
 from affectdata.train.rows import Rows
 
 REGRESSOR = "regressor"  # the head that every arm has, and the classifier listens to
-_ALL_HEADS = (RELEASE, ORIGINALS)  # arms that have every head, and are asked about more pictures
+_ALL_HEADS = (RELEASE, ORIGINALS)  # arms that have every head, and are asked about more images
 _SHUFFLE = 3  # added to the seed
 Curve = list[dict[str, Any]]
 
@@ -97,7 +97,7 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
 class Predicted:
     """What one arm says of the test originals.
 
-    `values` by head; `asked`: the regressor's word on more pictures, by their name; `labels` and
+    `values` by head; `asked`: the regressor's word on more images, by their name; `labels` and
     `probabilities` (n, classes) by classes and input; `chosen`: settings, and `curves` of the training, by
     head or `classes.input`; `second_stage`: the regressor's word on the training rows, as the classifier
     was trained on it.
@@ -117,7 +117,7 @@ class Predicted:
 class Told:
     """What all arms say of one split, and two canaries: a nearest neighbour, and labels that were shuffled.
 
-    `nearest` has the target (its class, where it is no number) of each test picture's most similar training
+    `nearest` has the target (its class, where it is no number) of each test image's most similar training
     original; `shuffled` the true and the predicted values (words) of a training on shuffled labels.
     """
 
@@ -188,13 +188,13 @@ class TellSplit:
     def _classify(
         self, train: Rows, split: Split, regressor: Any, out: Predicted, fits: dict[Any, Any]
     ) -> None:
-        """Predict classes from the picture, and from the picture and what the regressor says of it."""
+        """Predict classes from the image, and from the image and what the regressor says of it."""
         outputs, test = None, split.test
         if regressor:
             outputs = self.learner.out_of_fold(regressor, train), out.values[REGRESSOR]
             out.second_stage = outputs[0]
         for classes in self.classes:
-            # Pictures that fill bins from another source have categories of their own, which are not scored.
+            # Images that fill bins from another source have categories of their own, which are not scored.
             known = np.isin(classes.of(train), classes.labels)
             rows, labels = train.take(known), classes.of(train)[known]
             found = {"majority": np.full(len(test), _majority(classes, split))}
@@ -263,16 +263,16 @@ def cosines(x: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _shuffled(
     fitted: Fitted, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle the labels over all pictures of a split, fit, and predict: true (shuffled) and predicted.
+    """Shuffle the labels over all images of a split, fit, and predict: true (shuffled) and predicted.
 
     Every split has a shuffle of its own, so that an interval over splits holds the luck of shuffling.
     """
     rng = np.random.default_rng([seed + _SHUFFLE, zlib.crc32("".join(test.image_id.tolist()).encode())])
-    pictures, at = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
+    images, at = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
     every = np.concatenate(targets)
-    of_picture = np.empty(len(pictures), every.dtype)
-    of_picture[at] = every
-    shuffled = rng.permutation(of_picture)[at]
+    of_image = np.empty(len(images), every.dtype)
+    of_image[at] = every
+    shuffled = rng.permutation(of_image)[at]
     own, other = shuffled[: len(train)], shuffled[len(train) :]
     if len(np.unique(own)) == 1:  # by luck; there is nothing to fit
         return other, np.full(len(test), own[0])

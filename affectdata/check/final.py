@@ -70,7 +70,7 @@ def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
     `clearest` are those of more than 80 % certainty; `worst` have the largest error, or are the most certain
-    of a wrong class. Both folders have an `index.csv` that says which picture is which.
+    of a wrong class. Both folders have an `index.csv` that says which image is which.
 
     Raises:
         MissingError, InputError: as `check_maps` says.
@@ -79,7 +79,7 @@ def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -
     table = prepared.release.split("test")
     read = released_reader(prepared.release.path, prepared.recipe, prepared.release.sources_to_render())
     batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
-    said = pd.concat([predict(model, _pictures(read, batch)) for batch in batches], ignore_index=True)
+    said = pd.concat([predict(model, _images(read, batch)) for batch in batches], ignore_index=True)
     said["image"] = [
         f"{row['source']}: {row['path']}" for row in table.select(["source", "path"]).to_pylist()
     ]
@@ -92,12 +92,12 @@ def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -
         ("worst", error[error > 0].sort_values(ascending=False, kind="stable").index),
     ):
         chosen = ordered[:n_maps]
-        written += save_maps(model, _pictures(read, table.take(pa.array(chosen))), folder / name)
+        written += save_maps(model, _images(read, table.take(pa.array(chosen))), folder / name)
         write_text(folder / name / "index.csv", said.loc[chosen].to_csv(index=False, lineterminator="\n"))
     return written
 
 
-def _pictures(read: Read, table: pa.Table) -> list[np.ndarray]:
+def _images(read: Read, table: pa.Table) -> list[np.ndarray]:
     return [decode(data).rgb for data in read(table)] if len(table) else []
 
 

@@ -141,7 +141,7 @@ def _structure(document: Document, check: Check) -> Parts:
 
 @_rule("leak.looks")
 def _looks(document: Document, check: Check) -> Parts:
-    """No test picture is the look-alike by pHash of a training one, flipped or turned."""
+    """No test image is the look-alike by pHash of a training one, flipped or turned."""
     found = document["leak"]["looks"]
     n = found["counts"][str(MAX_BITS)]
     text = f"the most alike pair across a split differs in {found['least_bits']} of 64 pHash bits"
@@ -157,7 +157,7 @@ def _features(document: Document, check: Check) -> Parts:
     found, bound = document["leak"]["features"], check.max_cosine
     text = f"{found['n_over']} pairs across a split have features with a cosine above {bound:g}"
     if found["typical"] >= bound:
-        text = f"these features find any two pictures alike (cosine {found['typical']:.3f}): nothing to see"
+        text = f"these features find any two images alike (cosine {found['typical']:.3f}): nothing to see"
     if found["pairs"]:
         pair = found["pairs"][0]
         text += f", first {pair['scored']} and {pair['trained_on']}: have a look at them"
@@ -167,11 +167,11 @@ def _features(document: Document, check: Check) -> Parts:
 
 @_rule("leak.nearest")
 def _nearest(document: Document, check: Check) -> Parts:
-    """The label of the most similar training picture scores at most `max_nearest`."""
+    """The label of the most similar training image scores at most `max_nearest`."""
     found, bound = document["leak"]["nearest"], check.max_nearest
     what = "R²" if document["numeric"] else "balanced accuracy above chance"
-    text = f"copying the label of the most similar training picture scores {what} {interval_text(found)}"
-    seen = ": test pictures have been seen in another form"
+    text = f"copying the label of the most similar training image scores {what} {interval_text(found)}"
+    seen = ": test images have been seen in another form"
     yield "", _at_most(found, bound, text, {Outcome.FAIL: seen})
 
 
@@ -209,7 +209,7 @@ def _shift(document: Document, check: Check) -> Parts:
             judged, key=lambda side: (_SEVERITY.index(judged[side].outcome), abs(found[side]["mean"]))
         )
         text = (
-            f"an untouched picture sent through {name} moves the prediction by "
+            f"an untouched image sent through {name} moves the prediction by "
             f"{interval_text(found[worst], 2, '+')} points{_SIDES[worst]}, "
             f"beyond what the originals' model does; at most {bound:g} is asked for"
         )
@@ -358,7 +358,7 @@ def _cascade(document: Document, check: Check) -> Parts:
     yield "not_worse", judge(gain, text, -margin)
     text = (
         f"the outputs that the classifier was trained on score R² {number(found['second_stage'])}, those on "
-        f"new pictures {number(found['on_new'])}"
+        f"new images {number(found['on_new'])}"
     )
     judged = judge({"mean": excess, "low": None, "high": None}, text, at_most=check.max_second_stage)
     seen = ": they have seen their labels" if judged.outcome is Outcome.FAIL else ""

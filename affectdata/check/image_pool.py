@@ -1,7 +1,7 @@
-"""The bank: every picture that any arm or split needs, once, with its labels and features.
+"""The bank: every image that any arm or split needs, once, with its labels and features.
 
-Copy k of a picture is the same picture in every split, so its features are computed once. What the release
-holds is read from it; what it does not hold (copies of test pictures, say) is rendered from the source.
+Copy k of an image is the same image in every split, so its features are computed once. What the release
+holds is read from it; what it does not hold (copies of test images, say) is rendered from the source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from affectdata.check.arms import draw
 from affectdata.check.metrics import bin_codes
 from affectdata.hashing import hash_ranks
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.plan.cells import assign_cells, own_rows
 from affectdata.plan.planner import plan_rows
 from affectdata.recipe.recipe import NUMERIC, Recipe
@@ -27,13 +27,13 @@ from affectdata.render.render import RenderSamples
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features, render_keys
-from affectdata.train.pictures import Progress, Readable
+from affectdata.train.images import Progress, Readable
 from affectdata.train.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
 class Originals:
-    """One row per picture, sorted by image_id, as the recipe sees it.
+    """One row per image, sorted by image_id, as the recipe sees it.
 
     `kind` is own (scored, and trained on when it is not), filled (fills thin bins of the release: trained on,
     never scored) or offered (of another manifest; the release does not have it). `edges` are those of the
@@ -55,7 +55,7 @@ class Originals:
         return np.asarray(self.kind == "own")
 
     def plain(self, rows: np.ndarray) -> pa.Table:
-        """Return plan rows of some of the pictures as they are, resized and nothing else."""
+        """Return plan rows of some of the images as they are, resized and nothing else."""
         return draw(self.table["image_id"].filter(pa.array(rows)), "", 0, self.seed)
 
     @cached_property
@@ -63,7 +63,7 @@ class Originals:
         return {each: row for row, each in enumerate(self.table["image_id"].to_pylist())}
 
     def find(self, image_ids: Iterable[str]) -> np.ndarray:
-        """Return the row of each picture."""
+        """Return the row of each image."""
         return np.array([self._place[each] for each in image_ids], np.int64)
 
     def column(self, name: str) -> np.ndarray:
@@ -72,7 +72,7 @@ class Originals:
 
 
 def find_originals(release: Release, recipe: Recipe) -> Originals:
-    """Return the pictures that a release was made from, one row each.
+    """Return the images that a release was made from, one row each.
 
     Of more than `check.max_pictures`, whole groups are left out (see `_sampled`).
     """
@@ -108,7 +108,7 @@ def _sampled(table: pa.Table, own: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def add_offered(originals: Originals, offered: pa.Table, target: str) -> Originals:
-    """Return the originals with pictures of another manifest behind them; the target is a number."""
+    """Return the originals with images of another manifest behind them; the target is a number."""
     y = np.asarray(offered[target].to_numpy(), float)
     bins = bin_codes(y, originals.edges or [])
     return replace(
@@ -122,7 +122,7 @@ def add_offered(originals: Originals, offered: pa.Table, target: str) -> Origina
 
 
 def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
-    """Plan the recipe anew on some of the pictures and return its train rows."""
+    """Plan the recipe anew on some of the images and return its train rows."""
     ours = originals.kind != "offered"
     table = originals.table.filter(pa.array(ours))
     split = pa.array(np.where(train[ours], "train", "test").tolist(), pa.string())
@@ -135,7 +135,7 @@ def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Tab
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Planned pictures (`wanted`), each once, with their labels; `parts` say how they are read.
+    """Planned images (`wanted`), each once, with their labels; `parts` say how they are read.
 
     `x` are their features (n, dim), no columns where none were computed; `n_new` were by this run.
     """
@@ -181,11 +181,11 @@ def plan_bank(
     originals: Originals,
     plans: Sequence[pa.Table],
     recipe: Recipe,
-    pictures: Pictures | None,
+    images: Images | None,
 ) -> Bank:
-    """Find every picture of `plans` once, in the release or to be rendered; no features.
+    """Find every image of `plans` once, in the release or to be rendered; no features.
 
-    Without `pictures` the plans may only name what the release holds.
+    Without `images` the plans may only name what the release holds.
     """
     wanted = _distinct(plans)
     place = {name: row for row, name in enumerate(_names(release.table))}
@@ -194,26 +194,24 @@ def plan_bank(
     parts = []
     if len(held):
         held = held.append_column("key", held["file_sha256"])
-        read_held = released_reader(release.path, recipe, release.sources_to_render(pictures))
+        read_held = released_reader(release.path, recipe, release.sources_to_render(images))
         parts.append(Readable(np.flatnonzero(found >= 0), held, read_held))
     if len(missing):
-        if pictures is None:
-            raise ValueError(
-                f"{len(missing)} pictures are not in the release, and there is no source of them"
-            )
+        if images is None:
+            raise ValueError(f"{len(missing)} images are not in the release, and there is no source of them")
         where = originals.table.select(["source", "path"]).take(
             originals.find(missing["image_id"].to_pylist())
         )
         for name in where.column_names:
             missing = missing.append_column(name, where[name])
         missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
-        read = ReadRendered(RenderSamples(pictures, recipe.image, recipe.pipelines))
+        read = ReadRendered(RenderSamples(images, recipe.image, recipe.pipelines))
         parts.append(Readable(np.flatnonzero(found < 0), missing, read))
     return Bank(originals, wanted, parts, np.empty((len(wanted), 0)))
 
 
 def fill_bank(bank: Bank, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress) -> Bank:
-    """Compute, or find in the cache, the features of all pictures of a bank."""
+    """Compute, or find in the cache, the features of all images of a bank."""
     found = [compute_features(each, backbone, cache, workers, progress) for each in bank.parts]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
     x = np.empty((len(bank), found[0][0].shape[1]))
@@ -223,7 +221,7 @@ def fill_bank(bank: Bank, backbone: Backbone, cache: FeatureCache, workers: int,
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:
-    """Return every picture of some plans once; copies of one picture follow each other."""
+    """Return every image of some plans once; copies of one image follow each other."""
     table = pa.concat_tables([plan.select(PLAN.names) for plan in plans])
     first = {name: row for row, name in reversed(list(enumerate(_names(table))))}
     distinct = table.take(pa.array(sorted(first.values()), pa.int64()))
@@ -231,7 +229,7 @@ def _distinct(plans: Sequence[pa.Table]) -> pa.Table:
 
 
 def _names(plan: pa.Table) -> list[str]:
-    """Name pictures: an original that took a draw of its pipeline is another picture than the plain one."""
+    """Name images: an original that took a draw of its pipeline is another image than the plain one."""
     return [
         f"{each}|{pipeline}"
         for each, pipeline in zip(plan["sample_id"].to_pylist(), plan["pipeline"].to_pylist(), strict=True)

@@ -1,7 +1,7 @@
 """Has the test been seen? What can be proved of the splits, look-alikes across their sides, two canaries.
 
 A nearest neighbour that knows no more than "I have seen this" scores R² .11–.17 on GAPED, and .72–.97 where
-copies were made before the split. Shuffled labels cannot be learnt, unless a picture is on both sides.
+copies were made before the split. Shuffled labels cannot be learnt, unless an image is on both sides.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from affectdata.check.scores import Scoring, by_source
 from affectdata.images.duplicates import hash_views
 
 _LISTED = 10
-_ANY = 50  # training pictures that stand for any
+_ANY = 50  # training images that stand for any
 _CELLS = 1 << 22  # distances held at once
 _HOLDS = {  # a release of which the first two do not hold was refused before (`lineage.require_sound`)
-    "lineage": "originals only in val and test; every copy has its picture's split, group and labels",
+    "lineage": "originals only in val and test; every copy has its image's split, group and labels",
     "encoding": "originals and copies came out of one encoder with one setting",
     "folds": "no arm of any split was trained on a group that it is scored on, or scored on a copy",
 }

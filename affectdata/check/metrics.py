@@ -123,7 +123,7 @@ def r2_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
 def part_means(y: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Predict by the mean of `y` in each part (subtype), fitted on `y` and `parts`, for the parts `wanted`.
 
-    The baseline is told the true part of every picture, which a model has to see for itself: it is the score
+    The baseline is told the true part of every image, which a model has to see for itself: it is the score
     of knowing the part and nothing else. A part that was not seen gets the mean of all.
     """
     means = {part: float(y[parts == part].mean()) for part in np.unique(parts)}

@@ -1,4 +1,4 @@
-"""Make a check ready: deal the splits, plan every arm of each, compute every picture's features."""
+"""Make a check ready: deal the splits, plan every arm of each, compute every image's features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from affectdata.check.probes import plan_asked, with_effects
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import recall
-from affectdata.manifest.manifest import Manifest, Pictures
+from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.fill import fill_rows
 from affectdata.recipe.recipe import Check, Recipe, parse_recipe
 from affectdata.release.lineage import require_sound
@@ -35,7 +35,7 @@ from affectdata.splits.folds import deal_folds
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
-from affectdata.train.pictures import Progress
+from affectdata.train.images import Progress
 from affectdata.train.rows import Rows
 
 CACHE = ".features"  # folder below that of the checks
@@ -45,7 +45,7 @@ GROUPING = ("theme", "artist")  # columns that may hide groups which the recipe 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One division: train rows by arm, the originals to score, and more pictures of those, by name.
+    """One division: train rows by arm, the originals to score, and more images of those, by name.
 
     `asked` are the test originals through a pipeline of the recipe (`draw:NAME`) or a transform
     (`effect:NAME`): nothing is scored on them, only how far the prediction moves.
@@ -93,50 +93,50 @@ class Prepared:
 def prepare_check(
     release: Release,
     backbone: Backbone,
-    pictures: Pictures | None,
+    images: Images | None,
     checks: Path,
     *,
     others: Sequence[Manifest] = (),
     check: Check | None = None,
-    why_none: str = "the source pictures are not at hand",
+    why_none: str = "the source images are not at hand",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Plan every split and compute the features of all pictures that any of them needs.
+    """Plan every split and compute the features of all images that any of them needs.
 
-    Without `pictures` there is only the held-out score; `why_none` is the reason given. `others` are
-    manifests whose pictures may fill thin bins, to see what they would do; `check` replaces the recipe's.
+    Without `images` there is only the held-out score; `why_none` is the reason given. `others` are
+    manifests whose images may fill thin bins, to see what they would do; `check` replaces the recipe's.
     Features are kept in `checks/.features`.
 
     Raises:
-        IntegrityError: the release breaks its promises (lineage), or a picture is not the recorded one.
-        InputError: there is nothing to train on, or no split to score without the source pictures.
+        IntegrityError: the release breaks its promises (lineage), or an image is not the recorded one.
+        InputError: there is nothing to train on, or no split to score without the source images.
     """
     require_sound(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
     recipe = recipe.model_copy(update={"check": check}) if check else recipe
     originals = find_originals(release, recipe)
     n_groups = len(set(originals.column("group_id")[originals.own]))
-    if pictures and n_groups < 2:
-        pictures, why_none = None, f"there is {n_groups} group of pictures; two at least make folds"
+    if images and n_groups < 2:
+        images, why_none = None, f"there is {n_groups} group of images; two at least make folds"
     not_offered: dict[str, str] = {}
-    if pictures:
+    if images:
         originals, not_offered = _offer(originals, others, recipe)
-    dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if pictures else {})
-    deals = [dealing.folds(recipe.seed + deal, dealing.group) for deal in range(N_DEALS)] if pictures else []
+    dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if images else {})
+    deals = [dealing.folds(recipe.seed + deal, dealing.group) for deal in range(N_DEALS)] if images else []
     crossfit = [each for folds in deals for each in dealing.splits(folds)]
-    regrouped = {name: dealing.regrouped(name) for name in GROUPING if pictures and dealing.hides(name)}
-    heldout = _heldout(release, originals, recipe, with_pictures=pictures is not None)
+    regrouped = {name: dealing.regrouped(name) for name in GROUPING if images and dealing.hides(name)}
+    heldout = _heldout(release, originals, recipe, with_images=images is not None)
     if not heldout and not crossfit:
         raise InputError(
             f"nothing to score: the release has no test split, and {why_none}",
             where=str(release.path),
-            fix="--root SOURCE=PATH says where the source pictures are",
+            fix="--root SOURCE=PATH says where the source images are",
         )
     planned = [*crossfit, *itertools.chain(*regrouped.values()), *([heldout] if heldout else [])]
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
     plans.append(released_rows(release, originals, "train"))
-    bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
+    bank = plan_bank(release, originals, plans, with_effects(recipe), images)
     cache = FeatureCache(checks / CACHE, backbone)
     bank = fill_bank(bank, backbone, cache, workers, progress or (lambda _done, _of: None))
     return Prepared(
@@ -149,7 +149,7 @@ def prepare_check(
         deals,
         heldout.read(bank) if heldout else None,
         [each.read(bank) for each in crossfit],
-        None if pictures else why_none,
+        None if images else why_none,
         {name: [each.read(bank) for each in splits] for name, splits in regrouped.items()},
         not_offered,
     )
@@ -177,7 +177,7 @@ class _Dealing:
         self.group = originals.column("group_id")
 
     def folds(self, seed: int, group: np.ndarray) -> np.ndarray:
-        """Return the fold of each picture, level over bins; -1 for those that are never scored."""
+        """Return the fold of each image, level over bins; -1 for those that are never scored."""
         own = self.originals.own
         fold = np.full(len(own), -1)
         fold[own] = deal_folds(group[own], [self.originals.bin[own]], seed, N_FOLDS)
@@ -202,7 +202,7 @@ class _Dealing:
         return _Planned(arms, test, {name: plan for name, plan in asked.items() if len(plan)})
 
     def hides(self, column: str) -> bool:
-        """Whether pictures of one value of a column are in several groups."""
+        """Whether images of one value of a column are in several groups."""
         values = self.originals.column(column)
         own = self.originals.own & (values != "")
         pairs = set(zip(values[own], self.group[own], strict=True))
@@ -222,31 +222,29 @@ class _Dealing:
 
 
 def released_rows(release: Release, originals: Originals, split: str) -> pa.Table:
-    """Return the plan rows of a release's own split, of the pictures that take part."""
+    """Return the plan rows of a release's own split, of the images that take part."""
     plan = release.split(split).select(PLAN.names)
     return plan.filter(pc.is_in(plan["image_id"], originals.table["image_id"].combine_chunks()))
 
 
-def _heldout(
-    release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool
-) -> _Planned | None:
+def _heldout(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> _Planned | None:
     """Return the release's own train and test split; None without one."""
     train, test = (released_rows(release, originals, name) for name in ("train", "test"))
     if not len(train) or not len(test):
         return None
-    return _Planned(own_arms(release, originals, recipe, with_pictures=with_pictures), test)
+    return _Planned(own_arms(release, originals, recipe, with_images=with_images), test)
 
 
-def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool) -> Arms:
-    """Return the arms of a release's own train split; `even` wants pictures that the release has not."""
+def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> Arms:
+    """Return the arms of a release's own train split; `even` wants images that the release has not."""
     train = released_rows(release, originals, "train")
     rows = originals.own & (originals.column("split") == "train")
     base = originals.plain(rows)
-    if not with_pictures and recipe.originals == "drawn":  # their plain form is not in the release
+    if not with_images and recipe.originals == "drawn":  # their plain form is not in the release
         known = base["image_id"].combine_chunks()
         base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id")
         base = base.filter(pc.is_in(base["image_id"], known))
-    return _arms_of(originals, rows, train, base, recipe, with_even=with_pictures)
+    return _arms_of(originals, rows, train, base, recipe, with_even=with_images)
 
 
 def _arms_of(
@@ -269,7 +267,7 @@ def _arms_of(
 def _offer(
     originals: Originals, others: Sequence[Manifest], recipe: Recipe
 ) -> tuple[Originals, dict[str, str]]:
-    """Add pictures of other manifests that would fill thin bins; say which manifests have none to offer."""
+    """Add images of other manifests that would fill thin bins; say which manifests have none to offer."""
     offers: list[pa.Table] = []
     refused: dict[str, str] = {}
     own = originals.table.filter(pa.array(originals.own))
@@ -285,7 +283,7 @@ def _offer(
             continue
         offers.append(filled.filter(pc.is_in(filled["source"], pa.array(sources))))
         if not len(offers[-1]):
-            refused[manifest.path.stem] = "it has no picture for the thin bins"
+            refused[manifest.path.stem] = "it has no image for the thin bins"
     for offered in offers:
         originals = add_offered(originals, offered, recipe.target)
     return originals, refused

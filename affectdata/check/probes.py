@@ -1,4 +1,4 @@
-"""Pictures that are asked about: test originals through a pipeline, or through one transform alone.
+"""Images that are asked about: test originals through a pipeline, or through one transform alone.
 
 Nothing is scored on them. How far a prediction moves tells what a model makes of the look of copies, and what
 each transform does to affect.
@@ -17,12 +17,12 @@ from affectdata.recipe.transforms import Step
 from affectdata.release.release import Release
 
 DRAW, EFFECT, FLIP = "draw:", "effect:", "effect:flip"
-_MOST_DRAWN = 800  # pictures that are sent through each pipeline
-_MOST_EFFECTS = 120  # pictures that each single transform is tried on
+_MOST_DRAWN = 800  # images that are sent through each pipeline
+_MOST_EFFECTS = 120  # images that each single transform is tried on
 
 
 def plan_asked(originals: Originals, release: Release, recipe: Recipe) -> Arms:
-    """Return plans of pictures that are asked about: a draw of every pipeline, each transform on its own."""
+    """Return plans of images that are asked about: a draw of every pipeline, each transform on its own."""
     own = _level_sample(originals, originals.own, _MOST_DRAWN)
     used = sorted(set(release.table["pipeline"].unique().to_pylist()) - {""})
     asked = {DRAW + name: (name, own) for name in used}
@@ -38,7 +38,7 @@ def plan_asked(originals: Originals, release: Release, recipe: Recipe) -> Arms:
 
 
 def _rows_through(step: Step, originals: Originals, recipe: Recipe) -> np.ndarray:
-    """Return the own pictures whose copies go through a transform."""
+    """Return the own images whose copies go through a transform."""
     pipelines = {name for name, steps in recipe.pipelines.items() if step in map(_always, steps)}
     subtypes = originals.column("subtype")
     rules = {each: recipe.rule_for(each or None) for each in set(subtypes.tolist())}
@@ -70,7 +70,7 @@ def with_effects(recipe: Recipe) -> Recipe:
 
 
 def _level_sample(originals: Originals, rows: np.ndarray, most: int) -> list[str]:
-    """Return at most so many of the pictures, in the order of their ids: of every bin in turn, by hash."""
+    """Return at most so many of the images, in the order of their ids: of every bin in turn, by hash."""
     at = np.flatnonzero(rows)
     image_ids = originals.column("image_id")[at]
     rank = np.argsort(np.argsort(hash_ranks(originals.seed, image_ids.tolist())))

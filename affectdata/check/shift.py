@@ -1,6 +1,6 @@
-"""What a model makes of the look of copies: how far a prediction moves when an untouched picture is drawn.
+"""What a model makes of the look of copies: how far a prediction moves when an untouched image is drawn.
 
-Blurred copies on one side of the scale move the prediction for blurred test pictures by nine points, while
+Blurred copies on one side of the scale move the prediction for blurred test images by nine points, while
 R² on untouched ones stays as it is (measured on GAPED): the ordinary test cannot see a shortcut.
 """
 
@@ -28,7 +28,7 @@ _Y_WEIGHT, _S_WEIGHT = (
 def describe_shift(scoring: Scoring) -> dict[str, Any]:
     """Return by pipeline how far a draw moves the release's prediction beyond that of the originals' model.
 
-    In POMP units, mean over the test pictures: all, those below and above the middle of the scale, and per
+    In POMP units, mean over the test images: all, those below and above the middle of the scale, and per
     bin. `n_test / n_train` corrects the interval as for scores.
     """
     names = sorted({name for split in scoring.splits for name in split.asked if name.startswith(DRAW)})
@@ -55,7 +55,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return target, bin and excess move of each picture that one split was asked about."""
+    """Return target, bin and excess move of each image that one split was asked about."""
     by_arm = {arm: move(scoring, at, name, arm) for arm in (RELEASE, ORIGINALS)}
     rows = scoring.splits[at].asked.get(name)
     if rows is None:
@@ -64,7 +64,7 @@ def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
-    """Return how far the prediction of an arm moves for each picture asked about, in POMP units."""
+    """Return how far the prediction of an arm moves for each image asked about, in POMP units."""
     split, told = scoring.splits[at], scoring.told[at].arms[arm]
     if name not in split.asked:
         return np.empty(0)
@@ -76,9 +76,9 @@ def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
 def describe_effects(scoring: Scoring) -> dict[str, Any]:
     """Return by transform how far it moves the prediction of the originals' model, beside a mirror image.
 
-    `of_flip` is its mean absolute move as a multiple of a flip's on the same pictures: {mean, low, high}. Its
-    interval is over groups of pictures; it says nothing of what other training pictures would do.
-    `low` and `high` are signed, of pictures below and above the middle of the scale.
+    `of_flip` is its mean absolute move as a multiple of a flip's on the same images: {mean, low, high}. Its
+    interval is over groups of images; it says nothing of what other training images would do.
+    `low` and `high` are signed, of images below and above the middle of the scale.
     """
     first = range(scoring.n_first)
     flips: dict[str, float] = {}

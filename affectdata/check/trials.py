@@ -29,9 +29,9 @@ from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.lineage import require_sound
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
+from affectdata.train.images import IMAGES, Progress, store_images
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 from affectdata.train.trunks import Say
@@ -58,7 +58,7 @@ def study_release(
         RecipeError: a setting is unknown or no such value; before anything is trained.
         InputError: the release has no val split or no such arm, or a loss is none for its target.
         MissingError: weights or the device are not there.
-        PicturesNotFound: an arm other than the release's own wants the source pictures.
+        ImagesNotFound: an arm other than the release's own wants the source images.
     """
     study = load_study(path)
     folder = checks / release.name / STUDIES / study.name
@@ -85,10 +85,10 @@ class _Trials:
         self.target = recipe.target
         trials = [Trial(**settings) for settings in study.runs()]
         wanted = {trial.arm for trial in trials}
-        pictures = release.pictures() if wanted != {RELEASE} else None
+        images = release.images() if wanted != {RELEASE} else None
         all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.rows)})
         self.originals = find_originals(release, recipe.model_copy(update={"check": all_of_them}))
-        arms = own_arms(release, self.originals, recipe, with_pictures=pictures is not None)
+        arms = own_arms(release, self.originals, recipe, with_images=images is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
         if not len(plans[VAL]):
             raise InputError(
@@ -102,7 +102,7 @@ class _Trials:
                 fix=f"its arms are {', '.join(arms)}",
             )
         plans |= {arm: arms[arm] for arm in wanted}
-        self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, pictures)
+        self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, images)
         self.rows = {name: self.bank.rows(plan) for name, plan in plans.items() if len(plan)}
         self.decided_by = [[release.id, *self._decided_by(trial)] for trial in trials]
 
@@ -114,16 +114,16 @@ class _Trials:
         trial = Trial(**settings)
         network = self._network(trial)
         size_px = network.normalisation.size_px
-        pictures = store_pictures(self.bank.parts, size_px, self.checks / PICTURES, self.workers)
+        images = store_images(self.bank.parts, size_px, self.checks / IMAGES, self.workers)
         train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
         runs = self.folder / RUNS
         fitted = finetune(
-            network, pictures, train, self._settings(trial, network), val=val, folder=runs, say=self.say
+            network, images, train, self._settings(trial, network), val=val, folder=runs, say=self.say
         )
         shutil.rmtree(runs)  # its scores are what is kept
         scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
         return {
-            name: self._score(name, rows, fitted.predict(pictures, rows.at)) for name, rows in scored.items()
+            name: self._score(name, rows, fitted.predict(images, rows.at)) for name, rows in scored.items()
         }
 
     def _decided_by(self, trial: Trial) -> list[Any]:

@@ -1,7 +1,7 @@
 """Networks as the learner of a check (`evaluate.Learner`): one for every arm and stage, fine-tuned.
 
 Every arm takes the same number of optimiser steps, however many rows it has. The regressor is a network with
-one linear node, trained by squared error; the classifier, another one, takes the picture and what the
+one linear node, trained by squared error; the classifier, another one, takes the image and what the
 regressor says of it, for its training rows out of fold. What networks say is kept, they themselves are not:
 an interrupted check goes on from that, and within a network from its checkpoint.
 """
@@ -24,9 +24,9 @@ from affectdata.store.parquet import read_json, write_json
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_classifier, fit_regressor, predict_out_of_fold
+from affectdata.train.images import IMAGES, Progress, store_images
 from affectdata.train.loop import run_key
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 from affectdata.train.trunks import Say
@@ -58,7 +58,7 @@ class Trained:
     """A network that is trained when it is first asked; `folder` keeps what it says of rows."""
 
     network: Network
-    pictures: np.ndarray
+    images: np.ndarray
     examples: Examples
     settings: Settings
     folder: Path
@@ -76,7 +76,7 @@ class Trained:
         asked = self._hash(Examples(rows.at, np.empty(0), outputs=outputs))
         path = self.folder / f"{file_hash((self._key + asked).encode())[:16]}.json"
         if not path.exists():
-            said = self._fitted.predict(self.pictures, rows.at, outputs)
+            said = self._fitted.predict(self.images, rows.at, outputs)
             write_json(path, {"curve": self._fitted.curve, "said": said.tolist()})
         kept = read_json(path)
         self.curve[:] = kept["curve"]
@@ -87,13 +87,13 @@ class Trained:
         return self._hash(self.examples)
 
     def _hash(self, examples: Examples) -> str:
-        return run_key(self.network, self.pictures, [examples], self.settings)
+        return run_key(self.network, self.images, [examples], self.settings)
 
     @cached_property
     def _fitted(self) -> Fitted:
         states = self.folder / "states"
         fitted = finetune(
-            self.network, self.pictures, self.examples, self.settings, folder=states, say=self.say
+            self.network, self.images, self.examples, self.settings, folder=states, say=self.say
         )
         shutil.rmtree(states)  # as large as the network; what it says is all that is needed
         loss = fitted.curve[-1]["loss"]
@@ -102,7 +102,7 @@ class Trained:
 
 
 class TunedNetworks:
-    """The learner. `pictures` are those of the bank; `folder` keeps what the networks say."""
+    """The learner. `images` are those of the bank; `folder` keeps what the networks say."""
 
     heads: ClassVar = {"regressor": "network"}
     is_costly: ClassVar = True
@@ -110,13 +110,13 @@ class TunedNetworks:
     def __init__(
         self,
         prepared: Prepared,
-        pictures: np.ndarray,
+        images: np.ndarray,
         steps: int | None,
         folder: Path,
         say: Say = lambda _: None,
     ) -> None:
         self.backbone, self.seed = prepared.backbone, prepared.recipe.seed
-        self.pictures, self.folder, self.say = pictures, folder, say
+        self.images, self.folder, self.say = images, folder, say
         self.settings = choose_settings(self._build(1), 0, steps=steps, seed=self.seed)
 
     def _build(self, n_outputs: int, takes_output: bool = False) -> Network:
@@ -124,7 +124,7 @@ class TunedNetworks:
             self.backbone.name,
             n_outputs,
             self.backbone.weights,
-            size_px=self.pictures.shape[1],
+            size_px=self.images.shape[1],
             takes_output=takes_output,
             device=str(self.backbone.device),
             seed=self.seed,
@@ -143,7 +143,7 @@ class TunedNetworks:
     def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> Trained:
         network = self._build(len(labels), examples.outputs is not None)
         settings = replace(self.settings, loss=loss)
-        return Trained(network, self.pictures, examples, settings, self.folder, self.say, labels)
+        return Trained(network, self.images, examples, settings, self.folder, self.say, labels)
 
     def on_features(self, fitted: Trained, train: Rows, labels: np.ndarray | None) -> FittedHead:
         if labels is None:
@@ -152,7 +152,7 @@ class TunedNetworks:
 
     def describe(self) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self.settings).items() if name != "loss"}
-        return {"mode": "finetune", "size_px": self.pictures.shape[1], **settings}
+        return {"mode": "finetune", "size_px": self.images.shape[1], **settings}
 
 
 def prepare_networks(
@@ -168,15 +168,15 @@ def prepare_networks(
 ) -> tuple[Prepared, TunedNetworks]:
     """Return what networks are trained on, and the learner. None is: five splits, 600 steps, its own size.
 
-    Pictures are kept in `checks/.pictures`, what networks say in `checks/<release>/.runs`.
+    Images are kept in `checks/.images`, what networks say in `checks/<release>/.runs`.
 
     Raises:
-        InputError: the network cannot take pictures of this size.
+        InputError: the network cannot take images of this size.
     """
     size = size_px or prepared.backbone.normalisation.size_px
-    pictures = store_pictures(prepared.bank.parts, size, checks / PICTURES, workers, progress)
+    images = store_images(prepared.bank.parts, size, checks / IMAGES, workers, progress)
     few = narrow(prepared, n_splits)
-    return few, TunedNetworks(few, pictures, steps, checks / prepared.release.name / RUNS, say)
+    return few, TunedNetworks(few, images, steps, checks / prepared.release.name / RUNS, say)
 
 
 def narrow(prepared: Prepared, n_splits: int | None = None) -> Prepared:

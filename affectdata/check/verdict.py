@@ -26,10 +26,10 @@ from affectdata.check.words import (
 )
 from affectdata.recipe.recipe import Recipe
 
-_FEW = 5  # pictures of a bin, below which its figures are luck
+_FEW = 5  # images of a bin, below which its figures are luck
 _WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
-_FEW_REAL = 20  # real pictures, below which a bin is worth naming
+_FEW_REAL = 20  # real images, below which a bin is worth naming
 _DROP = 0.02  # R² lost with undeclared groups held together, from which it is worth saying
 
 
@@ -108,7 +108,7 @@ def _say_collapse(document: Document) -> Iterator[str]:
                 name = document["arms"][arm][head]["head"]
                 yield (
                     f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm says "
-                    "about the same to every picture (its spread is "
+                    "about the same to every image (its spread is "
                     f"{number(found['sd_ratio']['mean'])} of the true one; {least:g} is the least)."
                 )
 
@@ -141,7 +141,7 @@ def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
     figures = "; ".join(change_text(name, each) for name, each in first.items())
     yield f"{word}. Against {ARM_NAMES[ORIGINALS]}: {figures}."
     if recipe.balance.undersample:
-        yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
+        yield "The recipe leaves images out (undersample): the originals compared are those it kept."
 
 
 def _say_classes(document: Document) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _say_classes(document: Document) -> Iterator[str]:
         found = scorings[scored_on(document)]
         there = [label for label, n in zip(found["labels"], found["n"], strict=True) if n]
         if len(there) < 2:
-            yield f"{name}: every picture scored is {there[0]!r}; there is nothing to tell apart."
+            yield f"{name}: every image scored is {there[0]!r}; there is nothing to tell apart."
             continue
         best = found["interval"]
         words = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
@@ -200,11 +200,11 @@ def _say_caveats(document: Document) -> Iterator[str]:
     counts = bins["n"][scored_on(document)]
     thin = [f"{label} ({n})" for label, n in zip(bins["labels"], counts, strict=True) if n < _FEW]
     if thin:
-        yield f"Fewer than {_FEW} scored pictures in {', '.join(thin)}: what is said of those is luck."
+        yield f"Fewer than {_FEW} scored images in {', '.join(thin)}: what is said of those is luck."
     if document["crossfit_missing"]:
         yield (
             f"Only the held-out score: {document['crossfit_missing']}. "
-            f"On {sum(counts)} pictures a difference of .05 in R² is luck."
+            f"On {sum(counts)} images a difference of .05 in R² is luck."
         )
 
 
@@ -225,8 +225,8 @@ def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
     if thin:
         named = ", ".join(f"{each['bin']} ({each['n_before']})" for each in thin[:4])
         yield (
-            f"What is missing is real pictures: train has few in {named}. Copies add no information there; "
-            "`balance: {fill_from: [NAME]}` takes pictures of another manifest first."
+            f"What is missing is real images: train has few in {named}. Copies add no information there; "
+            "`balance: {fill_from: [NAME]}` takes images of another manifest first."
         )
 
 
@@ -242,7 +242,7 @@ def _other_sources(document: Document) -> Iterator[str]:
         elif surely("r2", found["r2"]) < 0:
             verb = "would do harm"
         yield (
-            f"{n_train[arm] - n_train[ORIGINALS]:.0f} pictures of {arm.removeprefix(WITH)} that fall into "
+            f"{n_train[arm] - n_train[ORIGINALS]:.0f} images of {arm.removeprefix(WITH)} that fall into "
             f"the thin bins {verb}: {change_text('tail_mae', found['tail_mae'])}, "
             f"{change_text('r2', found['r2'])} against the originals alone."
         )

@@ -49,7 +49,7 @@ def print_check(result: dict[str, Any]) -> None:
     for scored_on, n in result["bins"]["n"].items():
         if n is not None:
             splits = f"{said['n_splits']} " if scored_on == "crossfit" else ""
-            say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} pictures")
+            say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
             _print_scores(result, scored_on)
 
 

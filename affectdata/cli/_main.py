@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Stop glibc from giving each picture's buffers back to the kernel: page faults cost more than the work.
+    """Stop glibc from giving each image's buffers back to the kernel: page faults cost more than the work.
 
     Arrow shares its heap, where a pool of its own would hold on to as much again. Only for a process of our
     own; a library must not change its host's allocator.

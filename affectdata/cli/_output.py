@@ -113,14 +113,14 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str 
 
 
 def say_splits(found: dict[str, Any]) -> None:
-    """Print the pictures per split and fold, and how far each is from the whole (`describe_splits`)."""
+    """Print the images per split and fold, and how far each is from the whole (`describe_splits`)."""
     for name, parts in (("split", found), ("fold", found.get("folds"))):
         if parts:
             far = parts["distance"]
             rows = [
                 [part, n, far["bin"].get(part), far["cell"].get(part)] for part, n in parts["rows"].items()
             ]
-            say_table([name, "pictures", "distance over bins", "over cells"], rows)
+            say_table([name, "images", "distance over bins", "over cells"], rows)
 
 
 def _cell(value: Any) -> str:
@@ -164,7 +164,7 @@ def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:
 
 def roots_option(command: F) -> F:
     """Add --root, repeatable."""
-    text = "Where a source's pictures are, if they were moved; repeatable."
+    text = "Where a source's images are, if they were moved; repeatable."
     return click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", help=text)(command)
 
 
@@ -189,6 +189,6 @@ def split_from_option(command: F) -> F:
 
 def on_conflict_option(command: F) -> F:
     """Add --on-conflict."""
-    text = "What to do when pictures that must stay together have two splits already."
+    text = "What to do when images that must stay together have two splits already."
     choice = click.Choice(["error", DROP_TRAIN])
     return click.option("--on-conflict", type=choice, default="error", show_default=True, help=text)(command)

@@ -47,7 +47,7 @@ _MOST_STRATA = 12  # that fit beside each other
 @folder_option("--out", "releases", "Folder for the release.")
 @split_from_option
 @on_conflict_option
-@click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made; touch no image.")
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only say what looks unwise in the recipe; needs no data."
 )
@@ -65,7 +65,7 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Split, level and render the pictures of a manifest as a recipe says.
+    """Split, level and render the images of a manifest as a recipe says.
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
@@ -83,9 +83,7 @@ def command(
     say_splits(planned.splits)
     _say_plan(planned.plan, planned.recipe.target, planned.n_left_out)
     if empty := planned.empty_splits:
-        note(
-            f"note: {' and '.join(empty)} hold no picture, though the recipe asks for a share: too few groups"
-        )
+        note(f"note: {' and '.join(empty)} hold no image, though the recipe asks for a share: too few groups")
     for remark in planned.lint:
         note(f"lint: {remark.text}")
     if dry_run:
@@ -115,7 +113,7 @@ def _say_plan(plan: Plan, target: str, n_left_out: int) -> None:
         sum(getattr(each, name) for each in plan.bins) for name in ("n_before", "n_filled", "n_after")
     )
     grown = after - own - filled
-    what = f"{own} pictures" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
+    what = f"{own} images" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
     say(f"train: {what}, {after} rows\n")
     strata = sorted({cell.stratum for cell in plan.cells})
     shown_strata = strata if len(strata) <= _MOST_STRATA else []
@@ -154,17 +152,17 @@ def _say_worth(plan: Plan) -> None:
     for each in plan.bins:
         have = each.n_before + each.n_filled
         if not have:
-            say(f"{each.bin} has no picture in train: nothing can level it")
+            say(f"{each.bin} has no image in train: nothing can level it")
         elif each.shortfall and each.n_after > have:
             say(
-                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} pictures are "
+                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} images are "
                 "copied as often as balance.max_copies allows"
             )
     grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
     for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
-        say(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} pictures, worth {cell.n_eff:.1f} (n_eff)")
+        say(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} images, worth {cell.n_eff:.1f} (n_eff)")
     often = {
         row["values"]: row["counts"] for row in plan.rows.value_counts().field(1).value_counts().to_pylist()
     }
     if max(often) > 1:
-        say(f"most copied: {often[max(often)]} pictures stand {max(often)} times in train")
+        say(f"most copied: {often[max(often)]} images stand {max(often)} times in train")

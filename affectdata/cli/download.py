@@ -1,4 +1,4 @@
-"""`affectdata download`: pictures of which a source ships only the addresses."""
+"""`affectdata download`: images of which a source ships only the addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_FAILURES = 10
     "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [default: ROOT]")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N pictures at most.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N images at most.")
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections, two per host."
 )
@@ -27,7 +27,7 @@ _FIRST_FAILURES = 10
 def command(
     root: Path, source: str | None, map_path: Path | None, out: Path | None, limit: int | None, workers: int
 ) -> int:
-    """Fetch over the network the pictures whose addresses the tables in ROOT have; then `ingest` ROOT.
+    """Fetch over the network the images whose addresses the tables in ROOT have; then `ingest` ROOT.
 
     Each outcome is noted in download.parquet. The same command goes on where it stopped: it asks for what is
     missing or failed in a way that may pass, and exits 1 while there is such a failure. Without

@@ -41,7 +41,7 @@ _FIRST_REJECTS = 10
     "--onto",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="ROOT is a table of labels for the pictures of this manifest; may be repeated.",
+    help="ROOT is a table of labels for the images of this manifest; may be repeated.",
 )
 @click.option("--variant", help="Which reading of a source that has several (`affectdata sources NAME`).")
 @click.option(
@@ -51,9 +51,9 @@ _FIRST_REJECTS = 10
     show_default=True,
     help="Folder to write to.",
 )
-@click.option("--strict", is_flag=True, help="Reject pictures that a decoder warns about.")
+@click.option("--strict", is_flag=True, help="Reject images that a decoder warns about.")
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
-@click.option("--rehash", is_flag=True, help="Open every picture again, also those that did not change.")
+@click.option("--rehash", is_flag=True, help="Open every image again, also those that did not change.")
 @workers_option
 @common_options
 def command(
@@ -107,12 +107,12 @@ def _print(result: IngestResult) -> None:
         say()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
         say_table(
-            ["subtype", "", "pictures"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
+            ["subtype", "", "images"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
     by_emotion = _counts(result, "emotion")
     if by_emotion:
         say()
-        say_table(["emotion", "pictures"], [[*each] for each in by_emotion.items()])
+        say_table(["emotion", "images"], [[*each] for each in by_emotion.items()])
     histogram = _histogram(result)
     if any(histogram):
         say()
@@ -121,7 +121,7 @@ def _print(result: IngestResult) -> None:
             [f"{low}–{low + 10}", n, bar(n, most)]
             for low, n in zip(range(0, 100, 10), histogram, strict=True)
         ]
-        say_table(["valence", "pictures", ""], rows)
+        say_table(["valence", "images", ""], rows)
     if result.findings:
         say("\nnoticed")
         for finding in result.findings:

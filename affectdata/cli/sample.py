@@ -13,7 +13,7 @@ from affectdata.cli._output import common_options, document, say
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated pictures."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated images."
 )
 @common_options
 def command(name: str, folder: Path, seed: int) -> int:

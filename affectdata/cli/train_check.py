@@ -60,7 +60,7 @@ _OF_A_CHECK = {  # options that --study does not take
     "size_px",
     type=click.IntRange(1),
     metavar="PX",
-    help="Of its pictures. [default: the network's]",
+    help="Of its images. [default: the network's]",
 )
 @click.option("--splits", type=click.IntRange(1, 5), metavar="N", help="How many networks see. [default: 5]")
 @click.option(

@@ -30,12 +30,12 @@ _MANIFESTS = Path("manifests")
 @click.argument("release", required=False, type=click.Path(path_type=Path))
 @folder_option("--releases", "releases", "Folder in which the newest is taken if none is named.")
 @click.option(
-    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N pictures and compare."
+    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N images and compare."
 )
 @click.option(
-    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this picture; repeatable."
+    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this image; repeatable."
 )
-@click.option("--why", metavar="IMAGE_ID", help="Only show a picture's group, split, cell and copies.")
+@click.option("--why", metavar="IMAGE_ID", help="Only show an image's group, split, cell and copies.")
 @roots_option
 @common_options
 def command(
@@ -66,18 +66,18 @@ def _say_findings(result: VerifyResult) -> None:
     for finding in result.findings:
         say(f"{finding.kind}: {finding.text}")
     state = "every file and every row holds" if result.is_sound else f"{len(result.findings)} findings"
-    say(f"{result.release.path}: {len(result.release.rows)} pictures, {state}")
+    say(f"{result.release.path}: {len(result.release.rows)} images, {state}")
     if result.n_rebuilt and result.is_sound:
-        say(f"{result.n_rebuilt} rebuilt from their source pictures: the same")
+        say(f"{result.n_rebuilt} rebuilt from their source images: the same")
     document("affectdata/verify/1", result.to_dict())
 
 
 def _say_why(found: dict[str, Any]) -> None:
     say(f"{found['source']} {found['source_id']}: {found['path']}")
     say(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
-    say(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} pictures that stay together")
+    say(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} images that stay together")
     say_table(
-        ["picture", "split", "path"],
+        ["image", "split", "path"],
         [[row["image_id"][:16], row["split"], row["path"]] for row in found["group"]],
     )
     if found["edges"]:
@@ -85,7 +85,7 @@ def _say_why(found: dict[str, Any]) -> None:
             [e["image_id_a"][:16], e["image_id_b"][:16], e["kind"], e["distance_bits"], e["view"]]
             for e in found["edges"]
         ]
-        say_table(["picture", "and", "are", "bits apart", "as"], rows)
+        say_table(["image", "and", "are", "bits apart", "as"], rows)
     say("\nin the release")
     rows = [[row["sample_id"], row["pipeline"] or "–", row["file_name"]] for row in found["rows"]]
     say_table(["sample", "pipeline", "file"], rows)

@@ -37,16 +37,16 @@ class SampleMap(StrictModel):
     tables: list[str] = []  # paths; where the map gives a `header`, the last one has none
     above: list[str] = []  # lines above the header
     header: list[str] = []  # as shipped, also names that are there twice
-    pictures: str  # path of a picture, with {key}
+    images: str  # path of an image, with {key}
     keys: list[str]  # "%d" is the row's number; used in turn
     urls: str = ""  # path of the table that the map's `urls` mean
 
 
 class UrlMap(StrictModel):
-    """A table of the addresses of pictures, beside those of ratings."""
+    """A table of the addresses of images, beside those of ratings."""
 
     table: str  # its path inside the root, or a pattern
-    path: str  # the column that says where a picture is wanted, under the root
+    path: str  # the column that says where an image is wanted, under the root
     url: str  # rows for one path are tried in their order
 
 
@@ -55,8 +55,8 @@ class ColumnMap(StrictModel):
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]*$")]
     table: str | list[str] = []  # paths inside the root, or patterns such as ratings/*.csv
-    key: str = "key"  # the column that names the picture
-    file: str = "{key}"  # {key} or any column in braces; a picture's suffix is optional
+    key: str = "key"  # the column that names the image
+    file: str = "{key}"  # {key} or any column in braces; an image's suffix is optional
     match_parts: Annotated[int, Field(ge=1)] | None = None  # of paths, from the end, that are compared
     title: str = ""
     sheet: str | None = None
@@ -65,8 +65,8 @@ class ColumnMap(StrictModel):
     encoding: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     na: list[str] = ["NA", "N/A", "nan", "NaN", "null", "None"]  # an empty cell always is
-    placeholder: dict[str, str] = {}  # column and the word in it that says: there is no such picture
-    repeated: Literal["reject", "mean"] = "reject"  # rows for one picture that differ
+    placeholder: dict[str, str] = {}  # column and the word in it that says: there is no such image
+    repeated: Literal["reject", "mean"] = "reject"  # rows for one image that differ
     split_by_table: bool = False  # the tables are called train, val, test
     scales: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
     columns: dict[str, str] = {}
@@ -147,7 +147,7 @@ class ColumnMap(StrictModel):
     @model_validator(mode="after")
     def _says_where(self) -> ColumnMap:
         if "table" in self.model_fields_set and "key" not in self.model_fields_set:
-            raise ValueError("`key` says which column of the table names the picture")
+            raise ValueError("`key` says which column of the table names the image")
         if not self.patterns and "file" not in self.model_fields_set:
             raise ValueError("give `table` and `key`, or a `file` with the parts of its name in braces")
         return self
@@ -174,7 +174,7 @@ class ColumnMap(StrictModel):
 
     def _layout(self) -> str:
         called = PLACE.sub(lambda at: f"<{self.key if at[1] == 'key' else at[1]}>", self.file)
-        return ", ".join([*self.patterns, f"pictures called {called}"])
+        return ", ".join([*self.patterns, f"images called {called}"])
 
 
 def _refuse(problems: list[str]) -> None:

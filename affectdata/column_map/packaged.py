@@ -33,7 +33,7 @@ class MapSource:
         self.INFO = self.spec.to_info(self.spec.name)
 
     def detect(self, tree: Tree) -> str | None:
-        """Recognise a tree by the name and the columns of a table, or by the names of all pictures."""
+        """Recognise a tree by the name and the columns of a table, or by the names of all images."""
         return recognise_map(tree, self.spec)
 
     def read(self, tree: Tree, options: ReadOptions) -> Reading:
@@ -54,7 +54,7 @@ class MapSource:
         return find_mapped_links(tree, self.spec)
 
     def write_sample(self, root: Path, rng: np.random.Generator) -> None:
-        """Write generated pictures and tables as the map describes them."""
+        """Write generated images and tables as the map describes them."""
         write_map_sample(self.spec, root, rng)
 
 

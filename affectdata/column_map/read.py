@@ -19,7 +19,7 @@ from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import fold_path, is_readme, spell_split
 from affectdata.reading.protocol import Item, Link
 from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject
 
 _OLDEST = 150
@@ -46,22 +46,22 @@ def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
 def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
     """Recognise a tree by a table of the right name and columns, or by the words in all of its names.
 
-    Names alone tell only where each picture lies in one folder, has a word that the map knows, and there is
+    Names alone tell only where each image lies in one folder, has a word that the map knows, and there is
     no table that could say more.
     """
     if spec.patterns:
         found = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
         table = next(found, None)
         return table and f"the columns of {table}"
-    pictures = tree.pictures()
-    if len(pictures.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
+    images = tree.images()
+    if len(images.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
         return None
     words = set(spec.values.get("emotion", {}))
-    cells = (_read_name(path, spec) or {} for path in pictures)
+    cells = (_read_name(path, spec) or {} for path in images)
     here = {each.get(spec.columns.get("emotion", "")) for each in cells}
     if len(here) < 2 or not here <= words:
         return None
-    return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
+    return f"nothing but images called {spec.file}, such as {PurePosixPath(images[0]).name}"
 
 
 def _match(tree: Tree, patterns: list[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _shape(spec: ColumnMap) -> Shape:
 def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
     """Yield the tables as annotations and each of their rows as a record or a reject.
 
-    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every picture is a
+    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every image is a
     row, whose cells are the parts of its name.
 
     Raises:
@@ -88,7 +88,7 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
     yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
     rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, tree.pictures().inside(folder), partial(_fold, spec), pool):
+    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
 
 
@@ -108,7 +108,7 @@ def find_mapped_links(tree: Tree, spec: ColumnMap) -> Iterator[Link]:
     Raises:
         SourceError: a table cannot be read or lacks a column that the map names.
     """
-    there = {_fold(spec, path): path for path in tree.pictures()}
+    there = {_fold(spec, path): path for path in tree.images()}
     for path, url in _read_urls(tree, spec):
         yield Link(there.get(_fold(spec, path), path), url)
 
@@ -126,17 +126,17 @@ def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:
             for row in _read_rows(tree, table, spec, ""):
                 url = row.cells[spec.columns["url"]] if isinstance(row, Row) else ""
                 if isinstance(row, Row) and url and url not in spec.na:
-                    yield row.picture + ("" if is_picture_name(row.picture) else _suffix(url)), url
+                    yield row.image + ("" if is_image_name(row.image) else _suffix(url)), url
 
 
 def _suffix(url: str) -> str:
-    """Return how the file name in an address ends, if as a picture's; a decoder does not ask the name."""
+    """Return how the file name in an address ends, if as an image's; a decoder does not ask the name."""
     path = urlsplit(url).path
-    return PurePosixPath(path).suffix if is_picture_name(path) else ".jpg"
+    return PurePosixPath(path).suffix if is_image_name(path) else ".jpg"
 
 
 def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
-    for path in tree.pictures():
+    for path in tree.images():
         cells = _read_name(path, spec)
         if cells is None:
             yield Reject(path, Reason.BAD_NAME, f"not called as {spec.file}")
@@ -145,7 +145,7 @@ def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
 
 
 def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
-    """Return the parts of a picture's name that stand in braces in `file`."""
+    """Return the parts of an image's name that stand in braces in `file`."""
     stem = PurePosixPath(path).with_suffix("").as_posix()
     places = PLACE.split(spec.file)  # literal, name, literal, …
     pattern = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(places))
@@ -164,27 +164,25 @@ def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator
         elif empty := [
             f"{column} {word!r}" for column, word in spec.placeholder.items() if row.cells[column] == word
         ]:
-            yield Reject(
-                row.where, Reason.PLACEHOLDER, f"the table says that there is no picture: {empty[0]}"
-            )
+            yield Reject(row.where, Reason.PLACEHOLDER, f"the table says that there is no image: {empty[0]}")
         else:
             yield row
 
 
 def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:
-    """Work out which picture a row means; None without a key."""
+    """Work out which image a row means; None without a key."""
     key = re.sub(r"^(\d+)\.0+$", r"\1", cells[spec.key])  # a spreadsheet's 2000.0, but not 2375.1
     if not key or key in spec.na:
         return None
     stem = key.replace("\\", "/").lstrip("/").removeprefix("./")
-    if is_picture_name(stem) and not spec.file.endswith("{key}"):
+    if is_image_name(stem) and not spec.file.endswith("{key}"):
         stem = stem.rpartition(".")[0]
-    picture = PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
-    return Row(table, key, folder + picture, cells)
+    image = PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
+    return Row(table, key, folder + image, cells)
 
 
 def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
-    """Return rows for one picture as one: the mean of their ratings; None where labels in words differ.
+    """Return rows for one image as one: the mean of their ratings; None where labels in words differ.
 
     Spreads are pooled as for raters of equal number; other cells that differ stand side by side.
     """
@@ -207,7 +205,7 @@ def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
                 cells[column] = _pool(rated[column], [parse_number(cell) for cell in told])
             except ValueError:
                 return None
-    return Row(rows[0].table, rows[0].key, rows[0].picture, cells)
+    return Row(rows[0].table, rows[0].key, rows[0].image, cells)
 
 
 def _pool(name: str, numbers: list[float]) -> str:
@@ -219,7 +217,7 @@ def _pool(name: str, numbers: list[float]) -> str:
 
 
 def read_row(spec: ColumnMap, row: Row, path: str) -> Record | Reject:
-    """Return what a row says of its picture, or why it says nothing."""
+    """Return what a row says of its image, or why it says nothing."""
     cells = {column: cell for column, cell in row.cells.items() if cell and cell not in spec.na}
     try:
         record = _to_record(spec, row, path, cells)

@@ -1,6 +1,6 @@
 """The generated sample of a packaged column map: tables as the map describes them, with their quirks.
 
-One picture has a suffix in capitals, one row has no picture; one cell holds nothing; where the map knows
+One image has a suffix in capitals, one row has no image; one cell holds nothing; where the map knows
 placeholders, repeated rows or tables without a header, those are there too.
 """
 
@@ -18,16 +18,16 @@ import numpy as np
 import openpyxl
 
 from affectdata.column_map.columns import ColumnMap
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import unique_names
 from affectdata.records import RATINGS
 
-_PICTURES = 16
+_IMAGES = 16
 _CLOCK = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+Z")
 
 
 def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> None:
-    """Write 16 generated pictures, and the tables that the map describes.
+    """Write 16 generated images, and the tables that the map describes.
 
     Raises:
         ValueError: the map has no `sample`.
@@ -37,14 +37,14 @@ def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> N
         raise ValueError(f"the map {spec.name} describes no sample")
     names = unique_names(sample.header)
     rows, keys = [], []
-    for number in range(_PICTURES):
+    for number in range(_IMAGES):
         key = sample.keys[number % len(sample.keys)].replace("%d", f"{number + 1:04d}")
         rows.append(_draw_row(spec, names, key, number, rng))
         keys.append(key.lstrip("/"))
-        path = PurePosixPath(sample.pictures.replace("{key}", key.lstrip("/")))
+        path = PurePosixPath(sample.images.replace("{key}", key.lstrip("/")))
         path = path.with_suffix(".JPG") if number == 2 else path
-        save_picture(root / path, draw_picture(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
-    rows.append(_draw_row(spec, names, sample.keys[0].replace("%d", "9999"), _PICTURES, rng))
+        save_image(root / path, draw_image(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
+    rows.append(_draw_row(spec, names, sample.keys[0].replace("%d", "9999"), _IMAGES, rng))
     if spec.repeated == "mean":
         again = _draw_row(spec, names, "", 1, rng)
         rows.append(

@@ -1,6 +1,6 @@
 """What an export module offers, and what it is handed. To add a format, write one module in this folder.
 
-HAS_PICTURES         whether it holds pictures, which their terms may forbid to pass on
+HAS_IMAGES         whether it holds images, which their terms may forbid to pass on
 HAS_CLASSES          whether it sorts them into classes
 export(job, folder)  write the release into an empty folder: equal bytes for equal releases, bounded memory
 SPLIT_FILES          optional: where the files of a `{split}` are, for the README.md that Hugging Face reads
@@ -28,13 +28,13 @@ from affectdata.release.release import Release
 from affectdata.store.parquet import Rows, read_parts
 from affectdata.workers import map_ordered
 
-_BATCH = 24  # pictures in one worker's hands
+_BATCH = 24  # images in one worker's hands
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """A sound release, how its pictures are read, and what to sort them by (`by`, a column)."""
+    """A sound release, how its images are read, and what to sort them by (`by`, a column)."""
 
     release: Release
     recipe: Recipe
@@ -43,19 +43,19 @@ class Job:
     workers: int = 1
     progress: Callable[[int, int], None] | None = None
 
-    def pictures(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield each row with the bytes of its picture, in order, a few batches in memory.
+    def images(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield each row with the bytes of its image, in order, a few batches in memory.
 
         Raises:
-            IntegrityError: a picture is not the one that was released.
+            IntegrityError: an image is not the one that was released.
         """
         if self.read is None:
-            raise TypeError("an export without HAS_PICTURES reads none")
+            raise TypeError("an export without HAS_IMAGES reads none")
         done = 0
         for part in parts:
             batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
-            for few, pictures in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
-                yield from zip(few.to_pylist(), pictures, strict=True)
+            for few, images in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
+                yield from zip(few.to_pylist(), images, strict=True)
                 done += len(few)
                 if self.progress:
                     self.progress(done, len(self.release.rows))
@@ -95,7 +95,7 @@ class Job:
 class Exporter(Protocol):
     """An export module."""
 
-    HAS_PICTURES: bool
+    HAS_IMAGES: bool
     HAS_CLASSES: bool
 
     def export(self, job: Job, folder: Path) -> None: ...

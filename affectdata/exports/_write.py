@@ -37,23 +37,23 @@ def export_release(
     """Write a release in the format `to` as the folder `out`, whole or not at all.
 
     A virtual release is rendered, bit for bit as it was released. `may_redistribute` is the user's word that
-    pictures whose terms forbid it may be passed on.
+    images whose terms forbid it may be passed on.
 
     Raises:
-        IntegrityError: the release breaks its promises, or a picture is not the one that was released.
+        IntegrityError: the release breaks its promises, or an image is not the one that was released.
         UsageError: the terms forbid it, `out` is taken, or the format has no classes for `by`.
-        PicturesNotFound: the release is virtual, and its source pictures are not at hand.
+        ImagesNotFound: the release is virtual, and its source images are not at hand.
     """
     plugin = cast(Exporter, load_plugin("exports", to))
     if by is not None and not plugin.HAS_CLASSES:
         raise UsageError(f"--to {to} does not sort by classes", fix="leave --by out")
     require_sound(release)
     check_names(release.rows, SPLITS)
-    if plugin.HAS_PICTURES and not may_redistribute:
+    if plugin.HAS_IMAGES and not may_redistribute:
         _check_terms(release)
     recipe = parse_recipe(release.recipe_document, str(release.path))
     read = None
-    if plugin.HAS_PICTURES:
+    if plugin.HAS_IMAGES:
         read = released_reader(release.path, recipe, release.sources_to_render())
     job = Job(release, recipe, read, by, workers or default_workers(), progress)
     out = out.resolve()
@@ -85,7 +85,7 @@ def _empty(folder: Path) -> None:
 
 
 def _check_terms(release: Release) -> None:
-    """Refuse to export pictures that must not be passed on: by a source's terms, or by all of them together.
+    """Refuse to export images that must not be passed on: by a source's terms, or by all of them together.
 
     Raises:
         UsageError: naming the sources and their terms.
@@ -95,12 +95,12 @@ def _check_terms(release: Release) -> None:
     forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
     licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
     named = ", ".join(f"{name} ({said})" for name, said in zip(forbidden, licenses, strict=True))
-    said = [f"the terms of {named} do not let its pictures be passed on"] if named else []
+    said = [f"the terms of {named} do not let its images be passed on"] if named else []
     if not named and not terms["redistributable"]:
         said = [f"the terms of its sources go against each other ({'; '.join(terms['share_alike'])})"]
     if release.info["copies"] and not terms["changes"]:
         said.append(
-            f"changed pictures, as its copies are, must not be passed on ({'; '.join(terms['pictures'])})"
+            f"changed images, as its copies are, must not be passed on ({'; '.join(terms['pictures'])})"
         )
     if said:
         raise UsageError(
@@ -126,10 +126,10 @@ def _readme(job: Job, to: str, plugin: Exporter) -> str:
         *_hugging_face(job, plugin),
         f"# {release.info['name']}, as {to}",
         "",
-        f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} pictures and "
+        f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} images and "
         f"{release.info['copies']} augmented copies of them.",
         "",
-        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        "Only `train` holds copies; val and test are originals. Images that look alike share a split.",
         "",
         "## Sources and terms",
         "",

@@ -2,7 +2,7 @@
 
     croissant.json    to be laid into a copy of the release's folder: names in it are relative to that
 
-It describes the table of all rows, column by column, and the pictures; it holds neither. Whoever publishes
+It describes the table of all rows, column by column, and the images; it holds neither. Whoever publishes
 the release adds `creator`, `version` and its `url`.
 """
 
@@ -17,7 +17,7 @@ from affectdata.exports._job import Job
 from affectdata.store.files import hash_file
 from affectdata.store.parquet import distinct, write_json
 
-HAS_PICTURES = False
+HAS_IMAGES = False
 HAS_CLASSES = False
 _CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 _CROISSANT_TERMS = (
@@ -67,7 +67,7 @@ def describe(job: Job) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "rows",
         "name": "rows",
-        "description": "One row per released picture; copy 0 is the original.",
+        "description": "One row per released image; copy 0 is the original.",
         "key": {"@id": "rows/sample_id"},
         "field": [_field(each) for each in release.rows.schema],
     }
@@ -76,14 +76,14 @@ def describe(job: Job) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
         "name": release.name,
-        "description": f"Pictures with ratings from {titles}, levelled on {info['target']}: "
+        "description": f"Images with ratings from {titles}, levelled on {info['target']}: "
         f"{info['originals']} originals, {info['copies']} copies.",
         "license": [each["license"] for each in sources],
         "citeAs": " / ".join(each["citation"] for each in sources),
         "isBasedOn": [each["url"] for each in sources if each["url"]],
         "datePublished": info["created"],
-        "distribution": [table, *([] if release.is_virtual else [_pictures(job)])],
-        "recordSet": [rows, *([] if release.is_virtual else [_PICTURES])],
+        "distribution": [table, *([] if release.is_virtual else [_images(job)])],
+        "recordSet": [rows, *([] if release.is_virtual else [_IMAGES])],
     }
 
 
@@ -98,7 +98,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
     }
 
 
-def _pictures(job: Job) -> dict[str, Any]:
+def _images(job: Job) -> dict[str, Any]:
     suffix = job.recipe.image.suffix
     return {
         "@type": "cr:FileSet",
@@ -109,15 +109,15 @@ def _pictures(job: Job) -> dict[str, Any]:
     }
 
 
-_PICTURES = {
+_IMAGES = {
     "@type": "cr:RecordSet",
     "@id": "pictures",
     "name": "pictures",
-    "description": "The pictures, by the name of their file without its folder.",
+    "description": "The images, by the name of their file without its folder.",
     "field": [
         {
             "@type": "cr:Field",
-            "@id": f"pictures/{name}",
+            "@id": f"images/{name}",
             "name": name,
             "dataType": kind,
             "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": what}},

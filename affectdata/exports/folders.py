@@ -16,19 +16,19 @@ from affectdata.errors import InputError
 from affectdata.exports._job import Job
 from affectdata.store.parquet import distinct, in_one_piece, read_parts
 
-HAS_PICTURES = True
+HAS_IMAGES = True
 HAS_CLASSES = True
 SPLIT_FILES = "{split}/**"  # else a class with the name of a split would be taken for one
 
 
 def export(job: Job, folder: Path) -> None:
-    """Write the pictures into folders, then the table."""
+    """Write the images into folders, then the table."""
     rows, classes = job.release.rows, in_one_piece(job.classes())
     for split in distinct(rows, "split"):
         for name in classes.unique().to_pylist():
             (folder / split / _folder_name(name)).mkdir(parents=True)
     schema = rows.schema.append(pa.field("class", pa.string()))
-    pictures, at = job.pictures(read_parts(rows)), 0
+    images, at = job.images(read_parts(rows)), 0
     with csv.CSVWriter(folder / "labels.csv", schema) as labels:
         for part in read_parts(rows):
             of_class = classes.slice(at, len(part))
@@ -37,7 +37,7 @@ def export(job: Job, folder: Path) -> None:
             columns = {**{name: part[name] for name in rows.column_names}, "file_name": paths}
             labels.write_table(pa.table([*columns.values(), of_class], schema=schema))
             for path in paths.to_pylist():
-                (folder / path).write_bytes(next(pictures)[1])
+                (folder / path).write_bytes(next(images)[1])
             at += len(part)
 
 

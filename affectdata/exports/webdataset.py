@@ -6,7 +6,7 @@ Every record has every column; what is missing is null. `datasets.load_dataset(f
 README.md. `load_dataset("webdataset", …)` does not read that: it takes them from the first five records of
 the last split, and stops at a value in a column that is null in all of those, unless `features=` is given.
 
-Rows lie in an order by hash, so that copies of one picture do not follow each other. Times and owners are
+Rows lie in an order by hash, so that copies of one image do not follow each other. Times and owners are
 left out: equal releases give equal bytes. Keys have no dot, at which WebDataset would cut them.
 """
 
@@ -28,10 +28,10 @@ from affectdata.hashing import canonical_json, hash_ranks
 from affectdata.store.parquet import Rows, distinct, read_parts
 from affectdata.store.spill import in_order
 
-HAS_PICTURES = True
+HAS_IMAGES = True
 HAS_CLASSES = False
 SPLIT_FILES = "{split}-*.tar"
-_SHARD = 1000  # pictures
+_SHARD = 1000  # images
 _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # others have one name in both
 _NOT_LABELS = {"file_name", "file_sha256", "file_bytes"}
 
@@ -41,8 +41,8 @@ def export(job: Job, folder: Path) -> None:
     rows = job.release.rows
     splits = distinct(rows, "split")
     side, rank = _places(rows, splits)
-    pictures = job.pictures(in_order(_ranked(rows, rank), rows.schema, len(rows)))
-    pairs = zip(_shards(splits, np.bincount(side)), pictures, strict=True)
+    images = job.images(in_order(_ranked(rows, rank), rows.schema, len(rows)))
+    pairs = zip(_shards(splits, np.bincount(side)), images, strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, (row, data) in members:
@@ -82,7 +82,7 @@ def _ranked(rows: Rows, rank: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray
 
 
 def _shards(splits: list[str], sizes: Iterable[int]) -> Iterator[str]:
-    """Yield the name of the shard of each picture."""
+    """Yield the name of the shard of each image."""
     for split, size in zip(splits, sizes, strict=True):
         yield from (f"{split}-{at // _SHARD:06d}.tar" for at in range(size))
 

@@ -44,7 +44,7 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded picture; `format` is the container that was found, `warning` the decoder's words."""
+    """A decoded image; `format` is the container that was found, `warning` the decoder's words."""
 
     rgb: np.ndarray
     format: str
@@ -53,7 +53,7 @@ class Decoded:
 
 class _Listener:
     """Hears Python's warnings per thread: `warnings.catch_warnings` swaps them for the whole process at once,
-    so that two pictures decoded side by side would get each other's.
+    so that two images decoded side by side would get each other's.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ def pixel_versions() -> dict[str, str]:
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode a picture file to RGB: EXIF turn applied, alpha over white, CMYK and ICC profiles to sRGB.
+    """Decode an image file to RGB: EXIF turn applied, alpha over white, CMYK and ICC profiles to sRGB.
 
     Of several frames the first is taken, with a warning; 16-bit samples are shifted right by 8.
 
@@ -125,7 +125,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
                 _check_sums(data, notes)
         except DecodeError:
             raise
-        except Exception as error:  # a decoder on hostile bytes may raise anything; it is one picture's fault
+        except Exception as error:  # a decoder on hostile bytes may raise anything; it is one image's fault
             text = _first_line(error, "damaged")
             reason = "truncated" if "truncated" in text.lower() else "unreadable"
             raise DecodeError(reason, text) from error
@@ -140,7 +140,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:  # its own words hold a memory address
-        raise DecodeError("unreadable", "not a picture that any decoder takes") from error
+        raise DecodeError("unreadable", "not an image that any decoder takes") from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too_large", _first_line(error, "too many pixels")) from error
     except Exception as error:
@@ -207,8 +207,8 @@ def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:
     if image.mode == "CMYK" and profile:
         return _from_profile(image, profile, notes)
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
 
 
@@ -256,5 +256,5 @@ def encode(rgb: np.ndarray, container: str, quality: int) -> bytes:
         ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6]
     )
     if not done:
-        raise ValueError("OpenCV could not encode the picture as PNG")
+        raise ValueError("OpenCV could not encode the image as PNG")
     return buffer.tobytes()

@@ -1,6 +1,6 @@
-"""Which pictures belong together: the same pixels, near-duplicates, the same subject or declared group.
+"""Which images belong together: the same pixels, near-duplicates, the same subject or declared group.
 
-In: the columns of a manifest. Out: edges (`schema.EDGES`) and `group_id`. Nothing here opens a picture.
+In: the columns of a manifest. Out: edges (`schema.EDGES`) and `group_id`. Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
 from affectdata.store.parquet import in_one_piece
 
-MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
+MAX_BITS = 6  # Hamming distance of two pHashes up to which images are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
 _UNDONE_BY = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
 _SEPARATOR = "\x1f"  # in no source's name
@@ -27,7 +27,7 @@ _ROWS = 1 << 16  # rows whose hashes are read at once
 def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
     """Find the pairs with the same pixels, and the near-duplicates over all eight flips and turns.
 
-    `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Pictures with equal hashes are linked in a
+    `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Images with equal hashes are linked in a
     chain, not each with each: the groups are the same and a large cluster costs no more than its size.
     """
     by_id = pc.sort_indices(table["image_id"]).to_numpy()

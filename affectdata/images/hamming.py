@@ -69,7 +69,7 @@ def _find_buckets(
 def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, int]:
     """Return the bands, and how many of them to key on, that cost least on a sample of pairs.
 
-    Hashes of pictures are no random numbers: some share far more keys than evenly spread ones would.
+    Hashes of images are no random numbers: some share far more keys than evenly spread ones would.
     """
     if not len(a) or not len(b):
         return [], 0

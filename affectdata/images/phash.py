@@ -14,7 +14,7 @@ from scipy import fft
 
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
-_RESIZED = 32  # … of the picture at 32 × 32
+_RESIZED = 32  # … of the image at 32 × 32
 _PRECISION = 22  # bits of a weight of Pillow's filters
 _GROUP = 4  # columns filtered at once
 _BLOCK_CELLS = 1 << 15  # multiplied at once: BLAS would start threads for more
@@ -36,9 +36,9 @@ def pixel_hash(rgb: np.ndarray) -> str:
 
 
 def perceptual_hashes(rgb: np.ndarray) -> list[str]:
-    """Return the pHash of a picture and of its other seven flips and turns, in the order of `VIEWS`.
+    """Return the pHash of an image and of its other seven flips and turns, in the order of `VIEWS`.
 
-    The first is what `str(imagehash.phash(picture))` prints (DCT-II of the 32 × 32 grey picture, its lowest
+    The first is what `str(imagehash.phash(image))` prints (DCT-II of the 32 × 32 grey image, its lowest
     8 × 8 coefficients against their median). The others cost next to nothing: a mirror changes the sign of
     every second coefficient, a transposition transposes them.
     """
@@ -52,7 +52,7 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
 
 
 def _shrink(rgb: np.ndarray) -> np.ndarray:
-    """Return the picture in grey at 32 × 32, uint8, as Pillow's LANCZOS makes it, to the bit.
+    """Return the image in grey at 32 × 32, uint8, as Pillow's LANCZOS makes it, to the bit.
 
     Where every version of Pillow filters rows first, this does the same in two products, three times as fast.
     """

@@ -1,7 +1,7 @@
-"""The bytes of a picture: a file under a root, or a row of a table that holds its pixels.
+"""The bytes of an image: a file under a root, or a row of a table that holds its pixels.
 
 A path `TABLE.csv#N` is row N (from 0, one line each) of a table with a column `pixels`: the grey values of a
-square picture, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
+square image, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
 so that they have one SHA-256 and every decoder takes them.
 """
 
@@ -23,7 +23,7 @@ _COLUMN = "pixels"
 
 
 def file_of(path: str) -> str:
-    """Return the file in which a picture lies.
+    """Return the file in which an image lies.
 
     >>> file_of("a/1.jpg"), file_of("fer2013.csv#7")
     ('a/1.jpg', 'fer2013.csv')
@@ -32,12 +32,12 @@ def file_of(path: str) -> str:
     return found["table"] if found else path
 
 
-def read_picture(root: Path, path: str, max_bytes: int | None = None) -> bytes:
-    """Read a picture.
+def read_image(root: Path, path: str, max_bytes: int | None = None) -> bytes:
+    """Read an image.
 
     Raises:
         OSError: the file cannot be read.
-        DecodeError: it is larger than `max_bytes`, or the row holds no picture.
+        DecodeError: it is larger than `max_bytes`, or the row holds no image.
     """
     found = _ROW.fullmatch(path)
     if found:

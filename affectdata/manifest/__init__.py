@@ -19,9 +19,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affectdata.manifest.manifest import Manifest, Pictures, load_manifest, write_manifest
+    from affectdata.manifest.manifest import Images, Manifest, load_manifest, write_manifest
 
-__all__ = ["Manifest", "Pictures", "load_manifest", "write_manifest"]
+__all__ = ["Manifest", "Images", "load_manifest", "write_manifest"]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: importing one module of this folder does not load them all

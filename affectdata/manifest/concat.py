@@ -1,4 +1,4 @@
-"""Several manifests as one: a row per picture, look-alikes across sources in one group, splits as they were.
+"""Several manifests as one: a row per image, look-alikes across sources in one group, splits as they were.
 
 Rows with the same bytes become one: the first manifest's, and what it lacks from the others. Where ratings or
 emotions of such rows differ, that is a conflict, which a policy that is named resolves:
@@ -57,7 +57,7 @@ _Mean: TypeAlias = Callable[[list[dict[str, Any]], list[str]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """What came of several manifests: rows in all, rows that were the same picture, what is worth a look."""
+    """What came of several manifests: rows in all, rows that were the same image, what is worth a look."""
 
     manifest: Manifest
     n_rows: int
@@ -75,7 +75,7 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     Raises:
         UsageError: fewer than two manifests, no such policy, a source with two folders, a name that is taken.
         ManifestError: there are conflicts, and the policy is `error`.
-        IntegrityError: a picture has two splits.
+        IntegrityError: an image has two splits.
     """
     _check(manifests, on_conflict)
     name = name or "_".join(manifest.name for manifest in manifests)
@@ -143,13 +143,13 @@ def _with_splits(
 
 
 def _roots(manifests: Sequence[Manifest]) -> dict[str, Path]:
-    """Return where the pictures of each source are, as far as it was noted."""
+    """Return where the images of each source are, as far as it was noted."""
     roots: dict[str, Path] = {}
     for each in manifests:
         for source, root in read_local(each.path.parent).items():
             if source in each.sources and roots.setdefault(source, Path(root)) != Path(root):
                 raise UsageError(
-                    f"the pictures of {source} lie in two folders",
+                    f"the images of {source} lie in two folders",
                     where=f"{roots[source]}, {root}",
                     fix="ingest them from one of the two",
                 )
@@ -170,7 +170,7 @@ def _in_conflict(conflicts: list[Conflict]) -> ManifestError:
     shown = "\n  ".join(describe_conflict(each) for each in conflicts[:_SHOWN])
     more = f"\n  … and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
     return ManifestError(
-        f"{len(conflicts)} labels of the same pictures differ; nothing was written:\n  {shown}{more}",
+        f"{len(conflicts)} labels of the same images differ; nothing was written:\n  {shown}{more}",
         fix=f"--on-conflict with one of {', '.join(POLICIES[1:])}",
     )
 
@@ -185,7 +185,7 @@ def _group(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
 
 
 def _across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
-    """Count the edges between pictures of two sources, by kind."""
+    """Count the edges between images of two sources, by kind."""
     source = dict(zip(table["image_id"].to_pylist(), table["source"].to_pylist(), strict=True))
     counts = {"same_pixels": 0, "near_duplicate": 0}
     for edge in edges.select(["image_id_a", "image_id_b", "kind"]).to_pylist():
@@ -194,7 +194,7 @@ def _across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
 
 
 def _find_split_groups(table: pa.Table) -> list[Finding]:
-    """Name pictures that hang together now and had different splits; `balance` refuses those."""
+    """Name images that hang together now and had different splits; `balance` refuses those."""
     known = table.filter(pc.is_valid(table["split"]))
     splits = known.group_by("group_id").aggregate([("split", "count_distinct")])
     torn = splits.filter(pc.greater(splits["split_count_distinct"], 1))["group_id"]
@@ -242,7 +242,7 @@ def _metadata(manifests: Sequence[Manifest], emotions: list[str]) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A picture of which manifests do not say the same: `said` by their names, and what was `kept`."""
+    """An image of which manifests do not say the same: `said` by their names, and what was `kept`."""
 
     image_id: str
     path: str
@@ -252,7 +252,7 @@ class Conflict:
 
 
 def describe_conflict(conflict: Conflict) -> str:
-    """Say which manifest says what of a picture."""
+    """Say which manifest says what of an image."""
     said = ", ".join(f"{_plainly(value)} in {name}" for name, value in conflict.said.items())
     return f"{conflict.path}: {conflict.column} {said}"
 
@@ -265,12 +265,12 @@ def _plainly(told: Any) -> str:
 
 
 def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Table, list[Conflict]]:
-    """Return a row per picture and every conflict; `rows` are in the order of their manifests (`FROM`).
+    """Return a row per image and every conflict; `rows` are in the order of their manifests (`FROM`).
 
     `policy` is `first`, `mean` or `prefer:NAME`; any other takes the first.
 
     Raises:
-        IntegrityError: a picture has two splits or folds.
+        IntegrityError: an image has two splits or folds.
     """
     ids = rows["image_id"].combine_chunks()
     counts = pc.value_counts(ids)
@@ -288,14 +288,14 @@ def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Tab
 
 @dataclass(frozen=True, slots=True)
 class _Merge:
-    """Makes one row of several for one picture, and notes the conflicts."""
+    """Makes one row of several for one image, and notes the conflicts."""
 
     emotions: list[str]
     policy: str
     conflicts: list[Conflict]
 
     def rows(self, same: list[dict[str, Any]]) -> dict[str, Any]:
-        """Merge rows of one picture, in the order of their manifests."""
+        """Merge rows of one image, in the order of their manifests."""
         row = {name: _first(each[name] for each in same) for name in same[0]}
         for rating in RATINGS:
             row |= self._labels(same, rating, [f"{rating}{part}" for part in _RATING_PARTS], _mean_rating)
@@ -373,7 +373,7 @@ def _same(same: list[dict[str, Any]], column: str) -> Any:
     if len(said) > 1:
         told = ", ".join(f"{value} in {each[FROM]}" for value, each in said.items())
         raise IntegrityError(
-            f"one picture has two values of {column}: {told}",
+            f"one image has two values of {column}: {told}",
             where=f"{same[0]['path']}, image_id {same[0]['image_id'][:16]}…",
             fix="split one of the manifests anew: ingest it with --replace into another --out",
         )

@@ -1,6 +1,6 @@
-"""Pictures of which a source ships only the addresses: fetched to where its layout wants them.
+"""Images of which a source ships only the addresses: fetched to where its layout wants them.
 
-In: a tree with the source's tables. Out: the pictures, and `download.parquet` beside them: a row per picture
+In: a tree with the source's tables. Out: the images, and `download.parquet` beside them: a row per image
 that was asked for. A second run asks for what is missing or failed in a way that may pass, and for nothing
 else; without `download.parquet` everything that is not there is asked for again.
 """
@@ -20,14 +20,14 @@ from affectdata.errors import SourceError
 from affectdata.manifest.fetch import MAY_PASS, Fetched, Fetcher, Limits, Status
 from affectdata.manifest.ingest import find_links, recognise
 from affectdata.reading.protocol import Link, ReadOptions, check_options
-from affectdata.reading.tree import DOWNLOADED, is_picture_name, read_tree
+from affectdata.reading.tree import DOWNLOADED, is_image_name, read_tree
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
 from affectdata.store.parquet import locked_folder, read_table, replace_file, write_table
 
 _KIND = "downloads"
-_NOTE_EVERY = 500  # pictures after which the notes are written, for a run that is killed
+_NOTE_EVERY = 500  # images after which the notes are written, for a run that is killed
 _MOST_NAME_BYTES = 240  # file systems know 255, and a file that is written has 14 more
 _MOST_PATH_BYTES = 800  # macOS knows 1024, with those of the folder
 
@@ -45,7 +45,7 @@ class DownloadResult:
 
     @property
     def n_listed(self) -> int:
-        """Pictures that the source has an address of."""
+        """Images that the source has an address of."""
         return sum(self.counts.values())
 
     @property
@@ -65,10 +65,10 @@ def download(
     announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DownloadResult:
-    """Fetch the pictures that a source tree has addresses of into `out`, by default the tree itself.
+    """Fetch the images that a source tree has addresses of into `out`, by default the tree itself.
 
-    `limit` is the most pictures to ask for in this run; `announce` is told before the first request is made,
-    `progress` is called with pictures done and in all. No file that is there is replaced.
+    `limit` is the most images to ask for in this run; `announce` is told before the first request is made,
+    `progress` is called with images done and in all. No file that is there is replaced.
 
     Raises:
         SourceError: no such folder, no source recognises it, or it has no addresses.
@@ -82,7 +82,7 @@ def download(
     info, urls = plugin.read(tree, options).info, _by_path(find_links(plugin, tree, options))
     if not urls:
         raise SourceError(
-            f"{root} holds no addresses of pictures",
+            f"{root} holds no addresses of images",
             where=f"as the source {name} reads it",
             fix=f"`affectdata sources {name}` says what its tables are and where they are had",
         )
@@ -92,7 +92,7 @@ def download(
         todo = [path for path in urls if path not in there and not _is_settled(rows.get(path), urls[path])]
         todo = todo[:limit]
         if todo and announce:
-            announce(f"fetching {len(todo)} pictures over the network into {out}")
+            announce(f"fetching {len(todo)} images over the network into {out}")
         try:
             asyncio.run(_fetch_all(out, {path: urls[path] for path in todo}, rows, limits, progress))
         finally:
@@ -121,12 +121,12 @@ def _is_settled(row: Row | None, urls: list[str]) -> bool:
 
 
 def _why_not(out: Path, path: str) -> str | None:
-    """Return what forbids to write a picture there; paths come from tables of others."""
+    """Return what forbids to write an image there; paths come from tables of others."""
     parts = PurePosixPath(path).parts
     if PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or not path.isprintable():
         return "not a path inside the folder"
-    if not is_picture_name(path):
-        return "not called as a picture is"
+    if not is_image_name(path):
+        return "not called as an image is"
     if max(len(part.encode()) for part in parts) > _MOST_NAME_BYTES or len(path.encode()) > _MOST_PATH_BYTES:
         return f"a name of more than {_MOST_NAME_BYTES} bytes, or {_MOST_PATH_BYTES} with its folders"
     if not (out / path).parent.resolve().is_relative_to(out.resolve()):
@@ -167,7 +167,7 @@ async def _fetch_all(
 
 
 async def _fetch_one(fetcher: Fetcher, out: Path, path: str, urls: list[str], attempts: int) -> Row:
-    """Fetch one picture from the first of its addresses that has it."""
+    """Fetch one image from the first of its addresses that has it."""
     why_not = _why_not(out, path)
     row: Row = {"path": path, "url": urls[-1], "bytes": None, "sha256": None, "attempts": attempts}
     if why_not:
@@ -177,7 +177,7 @@ async def _fetch_one(fetcher: Fetcher, out: Path, path: str, urls: list[str], at
         found = await fetcher.fetch(url)
         row["attempts"] += found.n_tries
         if found.status is Status.FETCHED:
-            await asyncio.to_thread(_write_picture, out / path, found.data)
+            await asyncio.to_thread(_write_image, out / path, found.data)
             sha256 = hashlib.sha256(found.data).hexdigest()
             return {**row, "url": url, "status": found.status, "bytes": len(found.data), "sha256": sha256}
         failed.append(found)
@@ -189,7 +189,7 @@ async def _fetch_one(fetcher: Fetcher, out: Path, path: str, urls: list[str], at
     return {**row, "status": decisive.status, "error": error}
 
 
-def _write_picture(path: Path, data: bytes) -> None:
+def _write_image(path: Path, data: bytes) -> None:
     with replace_file(path) as temporary:
         temporary.write_bytes(data)
 

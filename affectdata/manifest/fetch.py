@@ -1,6 +1,6 @@
-"""Fetch one picture by its address: bounded in bytes, time and redirects, polite to its host, whole or not.
+"""Fetch one image by its address: bounded in bytes, time and redirects, polite to its host, whole or not.
 
-In: a URL. Out: the bytes of a picture that decodes, or why there are none. The one door to the HTTP client.
+In: a URL. Out: the bytes of an image that decodes, or why there are none. The one door to the HTTP client.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BUSY = {408, 425, 429}  # of the 4xx, those that ask to come again
 
 
 class Status(StrEnum):
-    """What became of a picture that was asked for."""
+    """What became of an image that was asked for."""
 
     FETCHED = "fetched"
     UNREACHABLE = "unreachable"  # no answer, an error of the server, or too slow; may pass
     BROKEN = "broken"  # it ends early, or no decoder takes it; may pass
-    GONE = "gone"  # the server says that there is no such picture, or not for us
-    NO_PICTURE = "no_picture"  # something else came, such as an HTML page
+    GONE = "gone"  # the server says that there is no such image, or not for us
+    NO_IMAGE = "no_picture"  # something else came, such as an HTML page
     TOO_LARGE = "too_large"  # more bytes or pixels than the bound
     REFUSED = "refused"  # an address or a file name that is not followed
 
@@ -82,7 +82,7 @@ class _Host:
 
 
 class Fetcher:
-    """Fetch pictures over few connections; one per event loop, used by several tasks, closed at the end."""
+    """Fetch images over few connections; one per event loop, used by several tasks, closed at the end."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -99,7 +99,7 @@ class Fetcher:
         await self._client.aclose()
 
     async def fetch(self, url: str) -> Fetched:
-        """Return the picture at `url`, or why there is none; what may pass is tried again after a pause."""
+        """Return the image at `url`, or why there is none; what may pass is tried again after a pause."""
         n_tries = 0
         while True:
             n_tries += 1
@@ -172,7 +172,7 @@ class Fetcher:
         return bytes(data)
 
     async def _check_decodes(self, data: bytes) -> None:
-        """Decode: a server that declares too few bytes sends a cut picture without breaking any rule."""
+        """Decode: a server that declares too few bytes sends a cut image without breaking any rule."""
         async with self._decoding:
             try:
                 await asyncio.to_thread(decode, data)
@@ -209,6 +209,6 @@ def _check_magic(data: bytearray, response: httpx2.Response) -> None:
         return
     kind = response.headers.get("content-type", "no type")
     if not data:
-        raise _Failure(Status.NO_PICTURE, "the answer is empty")
+        raise _Failure(Status.NO_IMAGE, "the answer is empty")
     what = "a page of HTML" if data.lstrip().startswith(b"<") else f"bytes {bytes(data[:_HEAD_BYTES])!r}"
-    raise _Failure(Status.NO_PICTURE, f"{what} in place of a picture ({kind})")
+    raise _Failure(Status.NO_IMAGE, f"{what} in place of an image ({kind})")

@@ -38,7 +38,7 @@ def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
 
 
 def find_against_sign(parts: Iterable[pa.Table], info: SourceInfo) -> list[Finding]:
-    """Count the pictures whose valence lies on the other side than their subtype's."""
+    """Count the images whose valence lies on the other side than their subtype's."""
     signed = {code: subtype for code, subtype in info.subtypes.items() if subtype.sign}
     n_rated, n_other = Counter[str](), Counter[str]()
     for part in parts if signed else ():
@@ -57,7 +57,7 @@ def find_against_sign(parts: Iterable[pa.Table], info: SourceInfo) -> list[Findi
 
 
 def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Finding]:
-    """Count the pictures without a dominant emotion though raters chose some: a tie, or no majority."""
+    """Count the images without a dominant emotion though raters chose some: a tie, or no majority."""
     n = n_rows = 0
     for part in parts if emotions else ():
         felt = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))

@@ -1,4 +1,4 @@
-"""From a source tree to a manifest: list, read the tables, look at every picture, find duplicates, write.
+"""From a source tree to a manifest: list, read the tables, look at every image, find duplicates, write.
 
 In: a folder, and which source it is (recognised if not said). Out: `<name>.parquet`,
 `<name>.rejects.parquet`, `<name>.edges.parquet` and, where images have splits, `<name>.ledger.parquet`.
@@ -109,7 +109,7 @@ def ingest(
 ) -> IngestResult:
     """Turn a source tree into a manifest under `out`; an archive of one is first unpacked beside itself.
 
-    `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
+    `progress` is called with images done and images in all. `strict` rejects what a decoder warns about.
     Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
     `rehash` is set. Images that the index of their source knows are labelled by content, the others by name.
 
@@ -136,12 +136,10 @@ def ingest(
     for item in reading.items:
         items.add(item)
     if not len(items.labels) and not len(items.rejects):
-        raise SourceError(
-            f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
-        )
+        raise SourceError(f"{root} holds no image and no rating of {name}", fix=_expected_layout(plugin.INFO))
     sweep(tree, items)
     index = images_of(name)
-    paths, place = order_by_path(items, tree.pictures().array if index else None)
+    paths, place = order_by_path(items, tree.images().array if index else None)
     indexed = tree if index else None
     del tree  # its paths, of which `paths` holds nearly all
     probe = Probe(str(root), strict)
@@ -236,7 +234,7 @@ def _expected_layout(info: SourceInfo) -> str:
 
 
 def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
-    """List the addresses of pictures that a tree has; most sources ship pictures instead."""
+    """List the addresses of images that a tree has; most sources ship images instead."""
     find: Callable[[Tree, ReadOptions], Iterable[Link]] | None = getattr(plugin, "find_links", None)
     return list(find(tree, options)) if find else []
 
@@ -247,11 +245,11 @@ def _nothing_kept(items: Items, root: Path, info: SourceInfo, links: list[Link])
     shown = "\n  ".join(": ".join(each.values()) for each in told.slice(0, _SHOWN).to_pylist())
     fix = f"names in a table are relative to the root; {_expected_layout(info)}"
     if info.overlay:
-        fix = "ingest the databases that have the pictures, then: affectdata ingest TABLE --onto MANIFEST"
+        fix = "ingest the databases that have the images, then: affectdata ingest TABLE --onto MANIFEST"
     elif links and Reason.MISSING_IMAGE in told["reason"].unique().to_pylist():
-        fix = f"`affectdata download '{root}'` fetches pictures from the addresses in its tables"
+        fix = f"`affectdata download '{root}'` fetches images from the addresses in its tables"
     return SourceError(
-        f"no picture of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
+        f"no image of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
         fix=fix,
     )
 
@@ -260,7 +258,7 @@ def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
     """Refuse to replace a manifest made from another folder, unless that is gone or `replace` is set."""
     noted = read_local(out).get(name)
     path = out / f"{name}.parquet"
-    moved = noted and not Path(noted).is_dir()  # the pictures went elsewhere: this is the way to say so
+    moved = noted and not Path(noted).is_dir()  # the images went elsewhere: this is the way to say so
     if path.exists() and noted and noted != str(root.resolve()) and not (replace or moved):
         raise UsageError(
             f"{path} was made from another folder",

@@ -1,6 +1,6 @@
 """What a source says, on disk: its records as the labels of a manifest, rejects, annotations, findings.
 
-Nothing here opens a picture.
+Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.images.probe import PROBED
 from affectdata.reading.protocol import Item
-from affectdata.reading.tree import DOWNLOADED, Tree, are_junk, are_pictures
+from affectdata.reading.tree import DOWNLOADED, Tree, are_images, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import Spill
@@ -27,7 +27,7 @@ _AS_THEY_ARE = (
 )
 _OTHERS = {*PROBED.names, "group_id"} - {"path"}
 _EMOTIONS = pa.field("emotions", pa.map_(pa.string(), pa.float64()))  # which there are is known at the end
-# What a source says of a picture: the columns of a manifest that are not seen in it.
+# What a source says of an image: the columns of a manifest that are not seen in it.
 LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _OTHERS), _EMOTIONS])
 
 
@@ -75,7 +75,7 @@ class Items:
         self.rejects.add({"path": reject.path, "reason": str(reject.reason), "detail": reject.detail})
 
     def merge(self, path: str, detail: str) -> None:
-        """Add the reject of a picture that is a row already."""
+        """Add the reject of an image that is a row already."""
         self.reject(Reject(path, Reason.EXACT_DUPLICATE, detail))
         self.n_merged += 1
 
@@ -164,11 +164,11 @@ def sweep(tree: Tree, items: Items) -> None:
     notes = pc.equal(rest, DOWNLOADED)
     items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
     rest = rest.filter(pc.invert(notes))
-    leavings, pictures = are_junk(rest), are_pictures(rest)
+    leavings, images = are_junk(rest), are_images(rest)
     for wanted, reason, detail in (
         (leavings, Reason.JUNK, "left behind by an operating system or an archiver"),
-        (pc.and_not(pictures, leavings), Reason.MISSING_RATING, "a picture that no rating row names"),
-        (pc.invert(pc.or_(pictures, leavings)), Reason.JUNK, "neither a picture nor a table of this source"),
+        (pc.and_not(images, leavings), Reason.MISSING_RATING, "an image that no rating row names"),
+        (pc.invert(pc.or_(images, leavings)), Reason.JUNK, "neither an image nor a table of this source"),
     ):
         paths = rest.filter(wanted)
         columns = [paths, pa.repeat(str(reason), len(paths)), pa.repeat(detail, len(paths))]

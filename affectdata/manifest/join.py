@@ -1,7 +1,7 @@
-"""Records and their pictures, joined: every picture is looked at once, and the rows come out in order.
+"""Records and their images, joined: every image is looked at once, and the rows come out in order.
 
 In: the labels of a source on disk and the files. Out: rows sorted by `image_id`, and near-duplicates. Memory
-holds some 200 bytes a picture: its path, its hashes, its place in the two orders (by path, by image_id).
+holds some 200 bytes an image: its path, its hashes, its place in the two orders (by path, by image_id).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import in_order
 from affectdata.workers import map_ordered
 
-_BATCH = 16  # pictures probed per call
-_PAIRS = 1 << 10  # merged pictures held as Python objects at once
+_BATCH = 16  # images probed per call
+_PAIRS = 1 << 10  # merged images held as Python objects at once
 _LABEL = ("subtype", "emotion", *(f"{name}{part}" for name in RATINGS for part in ("_raw", "_sd", "_n")))
 _SEEN = [name for name in PROBED.names if name not in ("path", "reason", "detail")]
 _GROUP = "group"  # the place of the record that a group is called by
@@ -34,7 +34,7 @@ _SEEN_SCHEMA = pa.schema([*(PROBED.field(name) for name in _SEEN), (_GROUP, pa.i
 def probe_all(
     memo: Memo, probe: Probe, rehash: bool, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """See to it that the memo has every picture: those that it lacks are opened."""
+    """See to it that the memo has every image: those that it lacks are opened."""
     todo = memo.recall(believe=not rehash)
     starts = range(0, len(todo), _BATCH)
     batches = (pa.table({"path": memo.paths.take(pa.array(todo[at : at + _BATCH]))}) for at in starts)
@@ -66,7 +66,7 @@ def find_places(items: Items, paths: pa.Array) -> np.ndarray:
 
 
 class Joined:
-    """The records that have a picture, one per picture; the others become rejects.
+    """The records that have an image, one per image; the others become rejects.
 
     Of records with the same bytes the first by path is kept. `place` is the place of each record among the
     paths of the memo, which may have others. `rank` is the place of each path among the rows, negative where
@@ -116,7 +116,7 @@ class Joined:
         return good
 
     def _drop_placeholders(self, good: np.ndarray, least: int) -> None:
-        """Reject pictures whose same pixels bear at least `least` file names."""
+        """Reject images whose same pixels bear at least `least` file names."""
         rows = np.flatnonzero(good)
         codes = np.unique(self._pixels[rows], return_inverse=True)[1]
         names = pc.replace_substring_regex(self._memo.paths.take(pa.array(rows)), r"(?s)^.*/", "")
@@ -128,11 +128,11 @@ class Joined:
         for row, n in zip(rows.tolist(), n_names[codes].tolist(), strict=True):
             if n >= least:
                 good[row] = False
-                detail = f"the same picture bears {n} names: what a site shows where a photograph is gone"
+                detail = f"the same image bears {n} names: what a site shows where a photograph is gone"
                 self._items.reject(Reject(self._memo.paths[row].as_py(), Reason.PLACEHOLDER, detail))
 
     def _merge(self, again: np.ndarray, kept: np.ndarray) -> None:
-        """Reject the records at `again`, whose pictures are those of `kept`; say where labels differ."""
+        """Reject the records at `again`, whose images are those of `kept`; say where labels differ."""
         asked = np.union1d(again, kept)
         told = self._labels_at(asked)
         for start in range(0, len(again), _PAIRS):
@@ -169,7 +169,7 @@ class Joined:
             start += len(part)
 
     def find_edges(self) -> pa.Table:
-        """Find the pictures that look alike."""
+        """Find the images that look alike."""
         pixels = np.unique(self._pixels[self._rows], return_inverse=True)[1]
         self._pairs = find_pairs(self._views[self._rows], pixels, self._rank[self._rows])
         self._views, self._pixels = self._views[:0].copy(), self._pixels[:0].copy()  # not looked at again

@@ -1,7 +1,7 @@
-"""The manifest: one row per picture, and where its pictures lie on this machine.
+"""The manifest: one row per image, and where its images lie on this machine.
 
-In: a Parquet file that `ingest` wrote. Out: `Manifest`, with Arrow inside. Where the pictures are is no part
-of the file; it is looked up (`find_roots`), and every picture read is checked against its `image_id`.
+In: a Parquet file that `ingest` wrote. Out: `Manifest`, with Arrow inside. Where the images are is no part
+of the file; it is looked up (`find_roots`), and every image read is checked against its `image_id`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
-from affectdata.images.read import file_of, read_picture
+from affectdata.images.read import file_of, read_image
 from affectdata.schema import DIGITS, FOLD, manifest_schema
 from affectdata.store.parquet import (
     Rows,
@@ -53,7 +53,7 @@ _NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parqu
 class Manifest:
     """The rows of one source, what holds for all of them (`metadata`), and where they are.
 
-    `rows` are in memory or in their file; `table` reads them all. `roots` are the folders of pictures given
+    `rows` are in memory or in their file; `table` reads them all. `roots` are the folders of images given
     by hand, by source; they win over every other way.
     """
 
@@ -123,13 +123,13 @@ class Manifest:
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}  # without what is made of them
 
-    def pictures(self) -> Pictures:
-        """Return the reader of this manifest's pictures.
+    def images(self) -> Images:
+        """Return the reader of this manifest's images.
 
         Raises:
-            PicturesNotFound: a source's folder is nowhere to be found.
+            ImagesNotFound: a source's folder is nowhere to be found.
         """
-        return Pictures(find_roots(self.sources, self.path.parent, self.roots))
+        return Images(find_roots(self.sources, self.path.parent, self.roots))
 
 
 def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
@@ -163,7 +163,7 @@ def _select(connect: Callable[[], duckdb.DuckDBPyConnection], query: str, names:
 
 
 def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:
-    """Read a manifest; `roots` says by source where the pictures are, if they are needed and were moved.
+    """Read a manifest; `roots` says by source where the images are, if they are needed and were moved.
 
     Raises:
         ManifestError: no such file, not a manifest, or of a newer schema.
@@ -220,24 +220,24 @@ def write_manifest(table: pa.Table, metadata: Mapping[str, Any], path: Path) -> 
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Reads source pictures; plain values only, so that a worker can hold it. `roots`: folder by source."""
+class Images:
+    """Reads source images; plain values only, so that a worker can hold it. `roots`: folder by source."""
 
     roots: Mapping[str, Path]
 
     def read(self, source: str, path: str, image_id: str) -> bytes:
-        """Read one picture and check that it is the one that was ingested.
+        """Read one image and check that it is the one that was ingested.
 
         Raises:
-            PicturesNotFound: the file is not there.
-            DecodeError: it was a row of a table, which holds no picture now.
+            ImagesNotFound: the file is not there.
+            DecodeError: it was a row of a table, which holds no image now.
             IntegrityError: it is another file than the one that was ingested, or lies outside the root.
         """
         file = self.roots[source] / file_of(path)
         if not file.resolve().is_relative_to(self.roots[source].resolve()):
             raise IntegrityError(f"{path} leads out of the folder of {source}", where=str(file))
         try:
-            data = read_picture(self.roots[source], path)
+            data = read_image(self.roots[source], path)
         except OSError as error:
             raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
         if file_hash(data) != image_id:
@@ -255,7 +255,7 @@ def find_roots(sources: list[str], folder: Path, given: Mapping[str, Path]) -> d
     AFFECTDATA_ROOTS is `SOURCE=PATH`, several separated as in PATH.
 
     Raises:
-        PicturesNotFound: naming every place where it was looked for, and the three ways out.
+        ImagesNotFound: naming every place where it was looked for, and the three ways out.
     """
     variable = dict(
         item.split("=", 1) for item in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if "=" in item
@@ -272,9 +272,9 @@ def find_roots(sources: list[str], folder: Path, given: Mapping[str, Path]) -> d
     return found
 
 
-def _not_found(source: str, what: str, looked: list[str]) -> PicturesNotFound:
-    return PicturesNotFound(
-        f"the pictures of {source} were not found: {what}",
+def _not_found(source: str, what: str, looked: list[str]) -> ImagesNotFound:
+    return ImagesNotFound(
+        f"the images of {source} were not found: {what}",
         where=", ".join(looked),
         fix=f"--root {source}=PATH, or {ROOTS_VARIABLE}={source}=PATH, or `affectdata ingest PATH` again",
     )
@@ -287,7 +287,7 @@ def read_local(folder: Path) -> dict[str, str]:
 
 
 def note_root(folder: Path, source: str, root: Path) -> None:
-    """Note where a source's pictures are; part of no hash."""
+    """Note where a source's images are; part of no hash."""
     with locked_folder(folder):
         write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
 
@@ -307,9 +307,9 @@ def is_beside_manifest(path: Path) -> bool:
 def load_others(
     table: pa.Table, folder: Path, roots: Mapping[str, Path], say: Callable[[str], None]
 ) -> tuple[list[Manifest], dict[str, Path]]:
-    """Load the manifests in a folder that share no source with `table`, and find their pictures' folders.
+    """Load the manifests in a folder that share no source with `table`, and find their images' folders.
 
-    One that cannot be read, or whose pictures are nowhere to be found, is left out, after saying so.
+    One that cannot be read, or whose images are nowhere to be found, is left out, after saying so.
     """
     own = set(table["source"].unique().to_pylist())
     found: list[Manifest] = []
@@ -320,7 +320,7 @@ def load_others(
             if own & set(manifest.sources):
                 continue
             where |= find_roots(manifest.sources, folder, roots)
-        except (ManifestError, IntegrityError, PicturesNotFound) as error:
+        except (ManifestError, IntegrityError, ImagesNotFound) as error:
             say(f"note: {path.stem} is left out: {error.what}")
         else:
             found.append(manifest)

@@ -2,7 +2,7 @@
 
 A file counts as the same while its size, its time of modification and its inode are. The memo lies beside the
 manifest, is part of no hash, and may be removed at any time; `ingest --rehash` does not believe it. It is a
-file of blocks that is added to as pictures are seen: length and xxh3-128 of an Arrow stream, and the stream.
+file of blocks that is added to as images are seen: length and xxh3-128 of an Arrow stream, and the stream.
 The first block is the settings. What follows a block that is not whole is cut off.
 """
 

@@ -1,7 +1,7 @@
-"""Labels of one source on the pictures of others: a table whose rows name pictures that have manifests.
+"""Labels of one source on the images of others: a table whose rows name images that have manifests.
 
-In: a table, the source that reads it, and manifests. Out: a manifest of the pictures named, with the table's
-labels; the rows that name none are rejects. The pictures stay where their own sources have them.
+In: a table, the source that reads it, and manifests. Out: a manifest of the images named, with the table's
+labels; the rows that name none are rejects. The images stay where their own sources have them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from affectdata.manifest.items import Items, columns_of, out_of_range
 from affectdata.manifest.ledger import read_ledger
 from affectdata.manifest.manifest import Manifest, check_name, note_root, read_local
 from affectdata.reading.protocol import ReadOptions, Source, check_options
-from affectdata.reading.tree import Paths, Tree, is_picture_name
+from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD, manifest_schema
 
-_OF_THE_PICTURE = (
+_OF_THE_IMAGE = (
     "source",
     "source_id",
     "license",
     "url",
     "extra",
-)  # stay as the picture's own source has them
+)  # stay as the image's own source has them
 _SHARE = "emotion_"  # before the name of an emotion: its column
-_SUFFIX = ".jpg"  # of the names under which pictures are offered to the table; no file is called so
+_SUFFIX = ".jpg"  # of the names under which images are offered to the table; no file is called so
 
 
 def overlay(
@@ -47,14 +47,14 @@ def overlay(
     out: Path = Path("manifests"),
     replace: bool = False,
 ) -> IngestResult:
-    """Put the labels of the table at `path` onto the pictures of manifests, and write them as one manifest.
+    """Put the labels of the table at `path` onto the images of manifests, and write them as one manifest.
 
-    The table's rows name pictures as `<source>/<source_id>`. What a row says replaces what the picture's own
+    The table's rows name images as `<source>/<source_id>`. What a row says replaces what the image's own
     source says, which goes into `extra`, as `<source> <column>`; the rest stays. A rating goes with its
     spread and scale; emotion, shares and agreement are one judgement.
 
     Raises:
-        SourceError: no such table, no source recognises it, or none of its rows names a picture.
+        SourceError: no such table, no source recognises it, or none of its rows names an image.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
             source does not take an option.
     """
@@ -64,8 +64,8 @@ def overlay(
     name, why = (source, "as said") if source else _recognise(alone)
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
     check_options(plugin.INFO, options)
-    pictures = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
-    reading = plugin.read(replaced(alone, files=Paths([path.name, *pictures])), options)
+    images = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
+    reading = plugin.read(replaced(alone, files=Paths([path.name, *images])), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
     items, records = Items(reading.info), []
@@ -78,11 +78,11 @@ def overlay(
         rejects = items.rejects_table().slice(0, 3).to_pylist()
         told = "; ".join(f"{each['path']}: {each['detail']}" for each in rejects)
         raise SourceError(
-            f"no row of {path} names a picture of {', '.join(each.name for each in onto)}",
+            f"no row of {path} names an image of {', '.join(each.name for each in onto)}",
             where=told or str(path),
-            fix="--onto takes the manifests of the pictures; rows name a source and its own id",
+            fix="--onto takes the manifests of the images; rows name a source and its own id",
         )
-    table = _build(sorted(records, key=lambda record: record.path), items, pictures)
+    table = _build(sorted(records, key=lambda record: record.path), items, images)
     emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
@@ -107,21 +107,21 @@ def _recognise(table: Tree) -> tuple[str, str]:
             f"no source recognises the table {table.files[0]}",
             where=str(table.root / table.files[0]),
             fix="say whose it is, such as --source capd, or describe it (--source table --map COLUMNS.yaml); "
-            "`file` is the pictures' source and id there: 'gaped/{key}'",
+            "`file` is the images' source and id there: 'gaped/{key}'",
         ) from error
 
 
 def _reference(row: dict[str, Any]) -> str:
-    """Return the name under which a table finds a picture."""
+    """Return the name under which a table finds an image."""
     key = f"{row['source']}/{row['source_id']}"
-    return key if is_picture_name(key) else key + _SUFFIX
+    return key if is_image_name(key) else key + _SUFFIX
 
 
-def _build(records: list[Record], items: Items, pictures: dict[str, dict[str, Any]]) -> pa.Table:
-    """Return the rows; of several names for one picture the first counts."""
+def _build(records: list[Record], items: Items, images: dict[str, dict[str, Any]]) -> pa.Table:
+    """Return the rows; of several names for one image the first counts."""
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        row = _label(pictures[record.path], record, items.info)
+        row = _label(images[record.path], record, items.info)
         kept = rows.setdefault(row["image_id"], row)
         if kept is not row:
             other = f"{kept['source']}/{kept['source_id']}"
@@ -132,19 +132,19 @@ def _build(records: list[Record], items: Items, pictures: dict[str, dict[str, An
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 
-def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
+def _label(image: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
     said = {name: value for name, value in columns_of(record, info).items() if value is not None}
-    new = {name: value for name, value in said.items() if name not in _OF_THE_PICTURE}
+    new = {name: value for name, value in said.items() if name not in _OF_THE_IMAGE}
     whole = tuple(record.ratings)  # replaced with all their columns
     if record.emotion or record.emotions:
         whole += ("emotion", "agreement")
-    if record.split not in (None, picture["split"]):
+    if record.split not in (None, image["split"]):
         whole += (FOLD.name,)
-    gone = [name for name in picture if name in new or name.startswith(whole)]
-    was = {f"{picture['source']} {name}": str(picture[name]) for name in gone if picture[name] is not None}
+    gone = [name for name in image if name in new or name.startswith(whole)]
+    was = {f"{image['source']} {name}": str(image[name]) for name in gone if image[name] is not None}
     extra = {f"{info.name} {name}": cell for name, cell in record.extra.items()}
-    kept = {name: value for name, value in picture.items() if name not in gone}
-    return {**kept, **new, "extra": canonical_json({**json.loads(picture["extra"]), **was, **extra})}
+    kept = {name: value for name, value in image.items() if name not in gone}
+    return {**kept, **new, "extra": canonical_json({**json.loads(image["extra"]), **was, **extra})}
 
 
 def _estimated(part: dict[str, Any]) -> list[str]:
@@ -152,7 +152,7 @@ def _estimated(part: dict[str, Any]) -> list[str]:
 
 
 def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, Any]:
-    """Add what the pictures' own sources say of subtypes and groups."""
+    """Add what the images' own sources say of subtypes and groups."""
     subtypes = {code: each for base in onto for code, each in base.metadata["subtypes"].items()}
     groups = sorted({column for base in onto for column in base.metadata["groups"]})
     return {

@@ -1,6 +1,6 @@
 """Balance cells: which bin and stratum each row of a manifest falls into.
 
-In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens a picture.
+In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens an image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Real pictures first: fill thin bins with pictures of other manifests before copies do.
+"""Real images first: fill thin bins with images of other manifests before copies do.
 
-They go to train only, and none that looks like a picture of the target manifests, or like one that any of the
+They go to train only, and none that looks like an image of the target manifests, or like one that any of the
 manifests holds out (val, test), is taken. On GAPED it moved
 the tails when copies did not.
 """
@@ -23,13 +23,13 @@ _NO_SUBTYPE = "–"
 
 
 def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
-    """Return the split rows, and in train pictures of `others` where its bins are short of their target.
+    """Return the split rows, and in train images of `others` where its bins are short of their target.
 
     Inside a bin they are taken as level over the other sources' own categories (`subtype`) as there are
-    pictures, and of one category those with the smallest hash. Not taken are pictures without a target or
+    images, and of one category those with the smallest hash. Not taken are images without a target or
     stratum, or outside the bins of either, and those that must stay together with one of `rows`, or with an
     image that is val or test among `others` or in `memory`: they look like it, or share a group or a column
-    of `split.groups`. A picture of two sources is taken once.
+    of `split.groups`. An image of two sources is taken once.
 
     Raises:
         RecipeError: `others` has no such column, or holds a source of `rows`.
@@ -53,7 +53,7 @@ def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory =
 
 
 def _each_once(others: pa.Table) -> pa.Table:
-    """Keep one row per picture, that of the first source by name."""
+    """Keep one row per image, that of the first source by name."""
     others = others.sort_by([("image_id", "ascending"), ("source", "ascending")])
     _, first = np.unique(codes_of(others["image_id"]), return_index=True)
     return others.take(pa.array(first))

@@ -1,6 +1,6 @@
-"""The plan: a table with one row per picture to release, and what levelling did to each cell.
+"""The plan: a table with one row per image to release, and what levelling did to each cell.
 
-A plan is a pure function of the manifests' rows and the recipe; nothing here opens a picture.
+A plan is a pure function of the manifests' rows and the recipe; nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _SHORTEST = 2  # a dash and a digit
 
 @dataclass(frozen=True, slots=True)
 class CellCount:
-    """One cell of the train split: its pictures before and after, and what they are worth.
+    """One cell of the train split: its images before and after, and what they are worth.
 
-    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each picture (Kish 1965).
+    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each image (Kish 1965).
     """
 
     bin: str
@@ -36,7 +36,7 @@ class CellCount:
 
 @dataclass(frozen=True, slots=True)
 class BinCount:
-    """One bin of the train split: its own pictures before, `n_filled` from other sources, and all rows after.
+    """One bin of the train split: its own images before, `n_filled` from other sources, and all rows after.
 
     `shortfall` is what the cap on copies left it short of `target`.
     """
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def rows(self) -> pa.Array:
-        """The row of each output picture in the table that the plan was made from."""
+        """The row of each output image in the table that the plan was made from."""
         return in_one_piece(self.table["image_id"]).indices
 
     def summary(self) -> dict[str, Any]:
@@ -96,14 +96,14 @@ def imbalance_ratio(counts: list[int]) -> float | None:
 
 
 def effective_size(copies: Sequence[int] | np.ndarray) -> float:
-    """Return (Σc)² / Σc² over the number of copies of each picture; 0 if there is none."""
+    """Return (Σc)² / Σc² over the number of copies of each image; 0 if there is none."""
     counts = np.asarray(copies, np.int64)
     squares = int((counts**2).sum())
     return round(int(counts.sum()) ** 2 / squares, 6) if squares else 0.0
 
 
 def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
-    """Return the keys of output pictures: the head of their picture's id (`id_heads`), "-", the copy."""
+    """Return the keys of output images: the head of their image's id (`id_heads`), "-", the copy."""
     ends = np.array([f"-{copy}" for copy in range(int(copies.max(initial=0)) + 1)], "S")
     keys = np.empty(len(heads), [("head", heads.dtype), ("end", ends.dtype)])
     keys["head"], keys["end"] = heads, ends.take(copies)

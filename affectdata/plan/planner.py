@@ -75,7 +75,7 @@ def plan_release(
 def _with_shared_ids(rows: pa.Table) -> pa.Table:
     """Return the rows with `group_id` as places in `image_id`, so that each id is held once.
 
-    A group is called by one of its pictures; where one of these was left out, the rows stay as they are.
+    A group is called by one of its images; where one of these was left out, the rows stay as they are.
     """
     ids = in_one_piece(rows["image_id"])
     places = pc.index_in(rows["group_id"], ids)
@@ -91,7 +91,7 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
     They have the columns that images in `memory` are compared by, if there are any.
 
     Raises:
-        RecipeError: no row is left, or two manifests hold the same picture.
+        RecipeError: no row is left, or two manifests hold the same image.
     """
     several = len(manifests) > 1
     asked = {*(_LOOK if several or recipe.balance.fill_from else ()), *_asked_by(memory)}
@@ -109,7 +109,7 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
         return table
     table = table.sort_by("image_id")
     if not _ascends(table["image_id"]):
-        raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
+        raise RecipeError("one image is in two of the manifests", where="sources", fix="concat them first")
     return table
 
 
@@ -200,7 +200,7 @@ def _without_folds(table: pa.Table) -> pa.Table:
 def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's own rows per split, and how far each split's shares of bins and cells are off.
 
-    The distance is the total variation (0–1) between a split and the whole; pictures filled in do not count.
+    The distance is the total variation (0–1) between a split and the whole; images filled in do not count.
     Where there are folds, `folds` says the same of them, the whole being what was dealt.
     """
     own = rows.filter(pa.array(own_rows(rows, recipe)))
@@ -223,7 +223,7 @@ def _describe(part_of: pa.ChunkedArray, bin_of: np.ndarray, cell_of: np.ndarray)
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
     """Plan the release of rows whose `split` is filled: train is levelled, val and test are originals.
 
-    Copy k of a picture has the same seed and pipeline whatever the other rows are.
+    Copy k of an image has the same seed and pipeline whatever the other rows are.
 
     Raises:
         RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
@@ -267,9 +267,9 @@ def _decisions(
     copy: np.ndarray,
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """Return what follows from picture (`rows`) and copy of each output row, but for its key and seed.
+    """Return what follows from image (`rows`) and copy of each output row, but for its key and seed.
 
-    `split` and `pipeline` are codes per picture.
+    `split` and `pipeline` are codes per image.
     """
     side = split.take(rows)
     drawn = (copy > 0) | ((side == _TRAIN) & (recipe.originals == "drawn"))
@@ -291,7 +291,7 @@ def _decisions(
 def _level(
     table: pa.Table, cells: Cells, train: np.ndarray, ranks: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, list[BinCount], list[CellCount]]:
-    """Return the number of output rows per picture, and what that makes of each bin and cell."""
+    """Return the number of output rows per image, and what that makes of each bin and cell."""
     members = _members(cells, train)
     supply = [[len(rows) for rows in row] for row in members]
     filled = np.bincount(cells.bin[train & ~own_rows(table, recipe)], minlength=len(supply)).tolist()
@@ -302,13 +302,13 @@ def _level(
     for b, label in enumerate(cells.bin_labels):
         have = sum(supply[b])
         rows = solve_bin(supply[b], target, spec.max_copies, spec.undersample and have > target)
-        for s, pictures in enumerate(members[b]):
-            if not len(pictures):
+        for s, images in enumerate(members[b]):
+            if not len(images):
                 continue
-            copies[pictures] = shared = _share_copies(rows[s], ranks.take(pictures))
+            copies[images] = shared = _share_copies(rows[s], ranks.take(images))
             n_eff = effective_size(shared)
             stratum, name = cells.stratum_labels[s], cells.names[b][s]
-            counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
+            counts.append(CellCount(label, stratum, name, len(images), rows[s], n_eff))
         short = max(0, target - sum(rows))
         bins.append(BinCount(label, target, own[b], filled[b], sum(rows), short))
     return copies, bins, counts
@@ -326,7 +326,7 @@ def _members(cells: Cells, train: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def _share_copies(rows: int, ranks: np.ndarray) -> np.ndarray:
-    """Share a cell's rows over its pictures as evenly as can be; the smallest ranks get one more."""
+    """Share a cell's rows over its images as evenly as can be; the smallest ranks get one more."""
     each, more = divmod(rows, len(ranks))
     shared = np.full(len(ranks), each, np.int32)
     if more:
@@ -340,14 +340,14 @@ def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
     if poor:
         listed = "\n  ".join(f"{each.cell}: {each.n_after} rows worth {each.n_eff:.1f}" for each in poor)
         raise RecipeError(
-            f"{len(poor)} cells with copies are worth less than {floor:g} pictures:\n  {listed}",
+            f"{len(poor)} cells with copies are worth less than {floor:g} images:\n  {listed}",
             where="balance.min_n_eff",
-            fix="lower balance.max_copies, widen the bins, or fill them with pictures (balance.fill_from)",
+            fix="lower balance.max_copies, widen the bins, or fill them with images (balance.fill_from)",
         )
 
 
 def _pipelines(subtypes: pa.ChunkedArray, recipe: Recipe) -> np.ndarray:
-    """Return the pipeline that each picture's subtype is drawn with: 0 is none, 1 the recipe's first."""
+    """Return the pipeline that each image's subtype is drawn with: 0 is none, 1 the recipe's first."""
     kinds = in_one_piece(subtypes).dictionary_encode(null_encoding="encode")
     rules = [recipe.rule_for(subtype) for subtype in kinds.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]

@@ -1,7 +1,7 @@
 """Level one bin over its strata, in whole numbers: max–min fair under a cap on copies.
 
-Water-filling: strata are raised together to a common level; one that cannot follow (its pictures are copied
-`cap` times already) or that is above it (its pictures are all kept) stays where it is.
+Water-filling: strata are raised together to a common level; one that cannot follow (its images are copied
+`cap` times already) or that is above it (its images are all kept) stays where it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def target_count(counts: Sequence[int], level: Literal["max", "median"] | int) -
 def solve_bin(supply: Sequence[int], target: int, cap: int, undersample: bool = False) -> list[int]:
     """Allocate `target` rows of one bin to its strata as evenly as can be.
 
-    `supply` counts the pictures per stratum; stratum s gets between `supply[s]` (0 with `undersample`) and
+    `supply` counts the images per stratum; stratum s gets between `supply[s]` (0 with `undersample`) and
     `cap * supply[s]` rows. The sum is `target`, or the nearest that the bounds allow. Among all such
     allocations the sorted one is lexicographically largest; what is left over after the last full level goes
     to the strata in their order, one row each.

@@ -1,6 +1,6 @@
 """Archives as downloaded: a .zip or .tar is unpacked once, to a folder beside it.
 
-It is not read in place, because `balance` reads the pictures again, in another order than a compressed tar
+It is not read in place, because `balance` reads the images again, in another order than a compressed tar
 has. The folder is called by the archive and its content, and appears whole or not at all. An archive that
 holds what no collection needs (links, devices, paths that lead out, two files of one name) is refused, not
 repaired.
@@ -29,7 +29,7 @@ from affectdata.store.files import hash_file
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 _MAX_ENTRIES = 2_000_000
-_MAX_RATIO = 100  # unpacked to packed bytes; pictures hardly shrink, tables to a tenth
+_MAX_RATIO = 100  # unpacked to packed bytes; images hardly shrink, tables to a tenth
 _ALWAYS_BYTES = 256 << 20  # allowed whatever the ratio
 _CHUNK = 1 << 20
 _TAR_BLOCK = 512

@@ -26,7 +26,7 @@ COLUMNS = {
     "sha256": "image_id",
     **{name: name for name in ("bytes", "width_px", "height_px", "subtype", "pixel_id", "phash")},
 }
-_LOOKED_AT = 20  # pictures of a tree that no source recognises
+_LOOKED_AT = 20  # images of a tree that no source recognises
 
 
 def find_index(source: str) -> Path | None:
@@ -75,17 +75,17 @@ def images_of(source: str) -> tuple[IndexedImage, ...]:
 
 
 def name_by_index(tree: Tree) -> str | None:
-    """Say of which indexed source a few pictures of a tree are, whatever they are called."""
-    some = {file_hash(tree.read_bytes(path)) for path in islice(tree.pictures(), _LOOKED_AT)}
+    """Say of which indexed source a few images of a tree are, whatever they are called."""
+    some = {file_hash(tree.read_bytes(path)) for path in islice(tree.images(), _LOOKED_AT)}
     for source in find_plugins("sources"):
         same = len(some & {image.sha256 for image in images_of(source)})
         if same:
-            return f"{same} of {len(some)} pictures that were looked at are those of {source}"
+            return f"{same} of {len(some)} images that were looked at are those of {source}"
     return None
 
 
 def compare_index(source: str, image_ids: Iterable[pa.ChunkedArray]) -> list[Finding]:
-    """Say how many of a source's pictures are those of the indexed copy; nothing for a source without one."""
+    """Say how many of a source's images are those of the indexed copy; nothing for a source without one."""
     known = {image.sha256: image.file for image in images_of(source)}
     if not known:
         return []

@@ -1,4 +1,4 @@
-"""Rating rows and pictures, brought together: every row is a pair, a reject or one of several equal rows."""
+"""Rating rows and images, brought together: every row is a pair, a reject or one of several equal rows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from affectdata.store.spill import Spill, in_order
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of `table`: `key` as the table has it, `picture` the name to look for, `cells` by column."""
+    """A row of `table`: `key` as the table has it, `image` the name to look for, `cells` by column."""
 
     table: str
     key: str
-    picture: str
+    image: str
     cells: Mapping[str, str]
 
     @property
@@ -45,39 +45,39 @@ _TARGETED = pa.schema([_NAMED.field("row"), ("target", pa.int64())])
 
 def join_rows(
     rows: Iterable[Row | Other],
-    pictures: Iterable[str],
+    images: Iterable[str],
     fold: Callable[[str], str],
     pool: Pool | None = None,
 ) -> Iterator[tuple[Row, str] | Other]:
-    """Yield each row with its picture's path; items that are no rows are handed on.
+    """Yield each row with its image's path; items that are no rows are handed on.
 
-    Names are compared after `fold`, then exactly where that finds several pictures. Equal rows for one
-    picture count once, with a finding; rows that differ are one if `pool` makes one of them, else they reject
-    the picture. Rows wait on disk, as those for one picture may stand anywhere.
+    Names are compared after `fold`, then exactly where that finds several images. Equal rows for one
+    image count once, with a finding; rows that differ are one if `pool` makes one of them, else they reject
+    the image. Rows wait on disk, as those for one image may stand anywhere.
     """
     waiting = Spill(_NAMED)
     for row in rows:
         if isinstance(row, Row):
-            waiting.add({"row": _pack(row), "folded": fold(row.picture), "where": row.where})
+            waiting.add({"row": _pack(row), "folded": fold(row.image), "where": row.where})
         else:
             yield row
-    paths = Paths(pictures)
+    paths = Paths(images)
     targets, several = _find_targets(waiting, paths, fold)
     for target, same in groupby(_by_target(waiting, targets), itemgetter(0)):
         together = [row for _, row in same]
         if target < len(paths):
             found = [paths[target]]
         else:
-            found = _candidates(together[0], several.get(fold(together[0].picture), []))
+            found = _candidates(together[0], several.get(fold(together[0].image), []))
         yield from _pair(found, together, pool)
 
 
 def _find_targets(
     waiting: Spill, paths: Paths, fold: Callable[[str], str]
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Return a number per row, equal for rows that belong together, and the pictures that share a name.
+    """Return a number per row, equal for rows that belong together, and the images that share a name.
 
-    It is the picture's place in `paths` if there is one picture, else comes after those.
+    It is the image's place in `paths` if there is one image, else comes after those.
     """
     folded = _texts(map(fold, paths))
     counts = pc.value_counts(folded)
@@ -129,7 +129,7 @@ def _by_target(waiting: Spill, targets: np.ndarray) -> Iterator[tuple[int, Row]]
 
 
 def _pack(row: Row) -> bytes:
-    return pickle.dumps((row.table, row.key, row.picture, row.cells))  # a third of the time of `row` itself
+    return pickle.dumps((row.table, row.key, row.image, row.cells))  # a third of the time of `row` itself
 
 
 def _unpack(packed: bytes) -> Row:
@@ -137,16 +137,16 @@ def _unpack(packed: bytes) -> Row:
 
 
 def _candidates(row: Row, found: list[str]) -> list[str]:
-    exact = [path for path in found if row.picture in (path, PurePosixPath(path).stem)]
+    exact = [path for path in found if row.image in (path, PurePosixPath(path).stem)]
     return exact if len(exact) == 1 else found
 
 
 def _pair(found: list[str], rows: list[Row], pool: Pool | None) -> Iterator[tuple[Row, str] | Other]:
     first = rows[0]
     if not found:
-        yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no picture {first.picture!r}")
+        yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no image {first.image!r}")
     elif len(found) > 1:
-        detail = f"which picture was rated is unknown: {', '.join(sorted(found))}"
+        detail = f"which image was rated is unknown: {', '.join(sorted(found))}"
         yield Reject(first.where, Reason.BAD_NAME, detail)
     elif any(row.cells != first.cells for row in rows):
         pooled = pool(rows) if pool else None

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from posixpath import basename
 
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 
 _WORDS = {
     "train": ("train", "training"),
@@ -37,12 +37,12 @@ def slug(text: str) -> str:
 
 
 def fold_path(path: str) -> str:
-    """Return a picture's path for comparison: without a picture's suffix, NFC, case folded.
+    """Return an image's path for comparison: without an image's suffix, NFC, case folded.
 
     >>> fold_path("images/2375.1.JPG"), fold_path("images/2375.1")
     ('images/2375.1', 'images/2375.1')
     """
-    stem = path.rpartition(".")[0] if is_picture_name(path) else path
+    stem = path.rpartition(".")[0] if is_image_name(path) else path
     return unicodedata.normalize("NFC", stem).casefold()
 
 

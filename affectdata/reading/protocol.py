@@ -3,11 +3,11 @@
 INFO            the data sheet, `records.SourceInfo`
 detect(tree)    words that say why the tree is this source, or None
 read(tree, options)       the tree as records, rejects, annotations and findings
-write_sample(root, rng)   a small fake tree in the true layout, with its true quirks; no real picture
+write_sample(root, rng)   a small fake tree in the true layout, with its true quirks; no real image
 
-and, where tables have the addresses of pictures that are not shipped,
+and, where tables have the addresses of images that are not shipped,
 
-find_links(tree, options) every address, and where the layout wants its picture (`affectdata download`)
+find_links(tree, options) every address, and where the layout wants its image (`affectdata download`)
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check_options(info: SourceInfo, options: ReadOptions) -> None:
 class Reading:
     """What a tree says: the source as found (`info`), and every item of it.
 
-    Files that no item names are sorted out by `ingest`: junk, or a picture without a rating.
+    Files that no item names are sorted out by `ingest`: junk, or an image without a rating.
     """
 
     info: SourceInfo
@@ -67,7 +67,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The address of a picture, and its `path`: where it lies in the tree, or else where it is wanted.
+    """The address of an image, and its `path`: where it lies in the tree, or else where it is wanted.
 
     Several links of one path are tried in their order.
     """

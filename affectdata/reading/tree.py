@@ -19,21 +19,21 @@ import pyarrow.compute as pc
 from affectdata.errors import SourceError
 from affectdata.store.files import open_regular
 
-DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
+DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its images
 # For Arrow; of paths in small letters, but for the folders.
-_PICTURE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
+_IMAGE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
 _JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
 _JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
 # What `$` says to Arrow, `\Z` says to Python.
-_IS_PICTURE, _IS_JUNK, _IS_JUNK_FOLDER = (
-    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_PICTURE, _JUNK, _JUNK_FOLDER)
+_IS_IMAGE, _IS_JUNK, _IS_JUNK_FOLDER = (
+    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_IMAGE, _JUNK, _JUNK_FOLDER)
 )
 _BLOCK = 1 << 13  # paths held as Python's strings at once
 
 
-def is_picture_name(path: str) -> bool:
-    """Say whether a file's name ends as a picture's does."""
-    return _IS_PICTURE(path.lower()) is not None
+def is_image_name(path: str) -> bool:
+    """Say whether a file's name ends as an image's does."""
+    return _IS_IMAGE(path.lower()) is not None
 
 
 def is_junk(path: str) -> bool:
@@ -41,9 +41,9 @@ def is_junk(path: str) -> bool:
     return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
 
 
-def are_pictures(paths: pa.Array) -> pa.Array:
-    """Say of each path what `is_picture_name` says."""
-    return pc.match_substring_regex(pc.utf8_lower(paths), _PICTURE)
+def are_images(paths: pa.Array) -> pa.Array:
+    """Say of each path what `is_image_name` says."""
+    return pc.match_substring_regex(pc.utf8_lower(paths), _IMAGE)
 
 
 def are_junk(paths: pa.Array) -> pa.Array:
@@ -123,18 +123,18 @@ class Tree:
         for field, value in zip(fields(self), found, strict=True):
             object.__setattr__(self, field.name, value)
 
-    def pictures(self) -> Paths:
-        """List the files whose names end as pictures' do and that are no junk."""
+    def images(self) -> Paths:
+        """List the files whose names end as images' do and that are no junk."""
         return self._kinds[0]
 
     def others(self) -> Paths:
-        """List the files that are neither pictures nor junk."""
+        """List the files that are neither images nor junk."""
         return self._kinds[1]
 
     @cached_property
     def _kinds(self) -> tuple[Paths, Paths]:
-        pictures, junk = are_pictures(self.files.array), are_junk(self.files.array)
-        wanted = pc.and_not(pictures, junk), pc.invert(pc.or_(pictures, junk))
+        images, junk = are_images(self.files.array), are_junk(self.files.array)
+        wanted = pc.and_not(images, junk), pc.invert(pc.or_(images, junk))
         return self.files.filter(wanted[0]), self.files.filter(wanted[1])
 
     def read_bytes(self, path: str, most: int = -1) -> bytes:
@@ -156,7 +156,7 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
         raise SourceError(
             f"{root} is a file, not a folder",
             fix="give the folder that the source was unpacked to; `ingest` also takes its .zip or .tar, and "
-            "labels for pictures that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
+            "labels for images that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
         )
     if not root.is_dir():
         raise SourceError(f"{root} does not exist", fix="give the folder that the source was unpacked to")

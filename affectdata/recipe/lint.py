@@ -1,4 +1,4 @@
-"""Lint of a recipe: what is allowed and yet seldom meant. Needs no data and touches no picture."""
+"""Lint of a recipe: what is allowed and yet seldom meant. Needs no data and touches no image."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def _lint_steps(steps: list[Step]) -> Iterator[tuple[str, str]]:
     named = [next(iter(step.items())) for step in steps]
     same = math.prod(1 - _change_chance(name, arguments) for name, arguments in named)
     if same:
-        yield "identity", f"{same:.0%} of the draws leave the picture as it is, a copy equal to its parent"
+        yield "identity", f"{same:.0%} of the draws leave the image as it is, a copy equal to its parent"
     for name, arguments in named:
         if _leaves_margins(name, arguments):
             yield "border", f"{name} leaves black margins, which move predictions; border_mode: reflect_101"
         lost = _most_cropped(name, arguments)
         if lost > _MOST_CROPPED:
-            yield "crop", f"{name} can cut away {lost:.0%} of the picture, and the subject with it"
+            yield "crop", f"{name} can cut away {lost:.0%} of the image, and the subject with it"
 
 
 def _change_chance(name: str, arguments: dict[str, Any]) -> float:
-    """Return the chance that a draw changes the picture."""
+    """Return the chance that a draw changes the image."""
     found = [(number, still) for key, still in _STILL.items() for number in numbers_in(arguments.get(key))]
     if name == "Affine" and all(number == still for number, still in found):
         return 0.0

@@ -44,7 +44,7 @@ class Bins(StrictModel):
 
     width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # from 0 to 100 in steps of this
     edges: list[float] | None = None  # POMP units, ascending
-    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many pictures
+    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many images
 
     @model_validator(mode="after")
     def _one_way(self) -> Bins:
@@ -112,7 +112,7 @@ class Labels(StrictModel):
     ] = {}  # class: emotions, or classes of the map; others keep their name
     drop: list[str] = []  # classes that do not count
     top: Annotated[int, Field(ge=1)] | None = None  # only the largest classes
-    min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many pictures
+    min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many images
     lexicon: Lexicon | None = None
 
     @model_validator(mode="after")
@@ -164,7 +164,7 @@ class Balance(StrictModel):
     level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = "max"
     max_copies: Annotated[int, Field(ge=1, le=1000)] = 8
     undersample: bool = False
-    fill_from: list[str] = []  # manifests whose pictures fill thin bins before copies do
+    fill_from: list[str] = []  # manifests whose images fill thin bins before copies do
     min_n_eff: Annotated[float, Field(gt=0)] | None = None  # refuse a cell with copies that is worth less
 
 
@@ -182,7 +182,7 @@ class Weights(StrictModel):
 
 
 class ImageSpec(StrictModel):
-    """Size and file format of every released picture, originals and copies alike."""
+    """Size and file format of every released image, originals and copies alike."""
 
     short_side_px: Annotated[int, Field(ge=8, le=8192)] | None = None
     size_px: (
@@ -247,7 +247,7 @@ class Recipe(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
     sources: list[str] = []  # names of manifests; without it, the only one there is
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    mode: Literal["files", "virtual"] = "files"  # virtual: write no picture, render each when it is read
+    mode: Literal["files", "virtual"] = "files"  # virtual: write no image, render each when it is read
     where: str | None = None  # SQL condition over the manifest's columns; the other rows are left out
     labels: Labels | None = None
     target: str = "valence"
@@ -284,7 +284,7 @@ class Recipe(StrictModel):
 
     def _fold_problems(self) -> Iterator[str]:
         if self.split != "none" and self.split.folds and self.originals == "drawn":
-            yield "split.folds: with `originals: drawn` train has no untouched picture to score a fold on"
+            yield "split.folds: with `originals: drawn` train has no untouched image to score a fold on"
 
     def _target_problems(self) -> Iterator[str]:
         if self.target in NUMERIC and self.bins is None:
@@ -317,7 +317,7 @@ class Recipe(StrictModel):
         return dict(pairs)
 
     def asks_for(self, split: str) -> bool:
-        """Whether val or test is to have a share of the pictures."""
+        """Whether val or test is to have a share of the images."""
         return self.split != "none" and self.split.fractions[split] > 0
 
     def rule_for(self, subtype: str | None) -> SubtypeRule | None:

@@ -28,7 +28,7 @@ def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
     if unknown:
         there = sorted(known)
         raise RecipeError(
-            f"no picture has the subtype {', '.join(map(repr, unknown))}",
+            f"no image has the subtype {', '.join(map(repr, unknown))}",
             where="subtypes",
             fix=f"{suggest(unknown[0], there)}subtypes of the manifests: {', '.join(there) or 'none'}",
         )
@@ -52,7 +52,7 @@ def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
 
 
 def resolve_strata(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
-    """Return the recipe with `source` as its first stratum, where the pictures are of several sources.
+    """Return the recipe with `source` as its first stratum, where the images are of several sources.
 
     Ratings on one scale are comparable in unit, not in meaning. A recipe that names `source` itself, or says
     `strata: []`, stays as it is.

@@ -1,7 +1,7 @@
 """Transforms: which there are, what they may do to affect, and a seeded pipeline of them.
 
 The one door to albumentations. Its network call at import is switched off, its arguments are checked
-strictly, every `p` must be written (some default to 0.5), and each picture's draws come from one stream
+strictly, every `p` must be written (some default to 0.5), and each image's draws come from one stream
 seeded by its row: seeded on its own, `Compose` gives every transform the same stream, which couples them.
 """
 
@@ -34,7 +34,7 @@ UPRIGHT_DEGREES = 20.0  # turns beyond this are refused for what stands upright
 
 
 class AffectClass(StrEnum):
-    """What a transform changes of a picture, and so what it may do to its affect."""
+    """What a transform changes of an image, and so what it may do to its affect."""
 
     GEOMETRY = "geometry"
     CROP = "crop"
@@ -158,7 +158,7 @@ def _translated(key: str, value: Any) -> Any:
 
 
 def steps_that_overturn(steps: list[Step]) -> list[str]:
-    """Name the steps of a pipeline that could turn a picture's up away."""
+    """Name the steps of a pipeline that could turn an image's up away."""
     found = []
     for step in steps:
         name, arguments = next(iter(step.items()))

@@ -25,13 +25,13 @@ def data_card(info: dict[str, Any]) -> str:
         *front_matter(info, files),
         f"# {info['name']}",
         "",
-        f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures ({info['originals']} originals, "
+        f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images ({info['originals']} originals, "
         f"{info['copies']} augmented copies), levelled on {info['target']}.",
         "",
-        *_table(("split", "pictures"), sorted(info["rows"].items())),
+        *_table(("split", "images"), sorted(info["rows"].items())),
         "",
         *_empty(info["rows"]),
-        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        "Only `train` holds copies; val and test are originals. Images that look alike share a split.",
         "",
         *_folds(info["folds"]),
         *_lexicon(info.get("lexicon")),  # earlier releases do not say
@@ -101,7 +101,7 @@ def _license(license_: str) -> dict[str, str]:
 
 def _empty(rows: dict[str, int]) -> list[str]:
     names = " and ".join(name for name, n in sorted(rows.items()) if not n)
-    said = f"The recipe asks for {names}, but no picture is in it: there are too few groups."
+    said = f"The recipe asks for {names}, but no image is in it: there are too few groups."
     return [said, ""] if names else []
 
 
@@ -131,7 +131,7 @@ def _how_it_lies(info: dict[str, Any]) -> list[str]:
     if info["mode"] == "files":
         return []
     return [
-        "This release is virtual: it holds no pictures. Each is rendered from its source when it is read.",
+        "This release is virtual: it holds no images. Each is rendered from its source when it is read.",
         "",
     ]
 
@@ -145,12 +145,12 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
 
 
 def sources_and_terms(info: dict[str, Any]) -> list[str]:
-    """Return Markdown lines on where the pictures come from, and on which terms; the last is empty."""
+    """Return Markdown lines on where the images come from, and on which terms; the last is empty."""
     lines = []
     for each in info["manifests"]:
         pixels = "may be passed on" if each["redistributable"] else "must not be passed on"
         lines += [
-            f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its pictures {pixels}.",
+            f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its images {pixels}.",
             f"Cite: {each['citation']}",
             *_estimated(each.get("estimated", [])),  # earlier releases do not say
             "",
@@ -165,15 +165,15 @@ def _estimated(columns: list[str]) -> list[str]:
 def _together(terms: dict[str, Any]) -> list[str]:
     """Say what holds for the release as a whole: of every term the strictest."""
     said = [
-        "its pictures may be passed on" if terms["redistributable"] else "its pictures must not be passed on",
+        "its images may be passed on" if terms["redistributable"] else "its images must not be passed on",
         "commercial use is allowed" if terms["commercial_use"] else "no commercial use",
     ]
     if not terms["changes"]:
-        said.append("changed pictures, as the copies are, must not be passed on")
+        said.append("changed images, as the copies are, must not be passed on")
     if terms["share_alike"]:
         said.append(f"share alike: what is made from it goes on under {' and '.join(terms['share_alike'])}")
     each = "Every row carries its own terms (`license`, `attribution`, `url`)."
     lines = [f"**This release as a whole**, by the strictest of its terms: {'; '.join(said)}. {each}", ""]
     if len(terms["pictures"]) > 1:
-        lines += [*_table(("terms", "pictures"), list(terms["pictures"].items())), ""]
+        lines += [*_table(("terms", "images"), list(terms["pictures"].items())), ""]
     return lines

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from affectdata.images.decode import decode
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.images import released_reader
 
@@ -23,7 +23,7 @@ _NUMBERS = ("weight", "valence", "arousal", "dominance")
 
 
 class ReleaseDataset(Dataset[dict[str, Any]]):
-    """The pictures of one split with their labels; picklable, so that a DataLoader's workers can hold it.
+    """The images of one split with their labels; picklable, so that a DataLoader's workers can hold it.
 
     `Release.dataset` makes it: of the rows of the split, the folder and the recipe of the release, and, where
     it is virtual, the source images.
@@ -42,13 +42,13 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
         rows: pa.Table,
         folder: Path,
         recipe: Mapping[str, Any],
-        pictures: Pictures | None = None,
+        images: Images | None = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
         self.transform = transform
         self.files: pa.Table = rows.select(list(_FILE)).combine_chunks()
         self.labels: pa.Table = rows.select([*_WORDS, *_NUMBERS])
-        self.read = released_reader(folder, parse_recipe(recipe), pictures)
+        self.read = released_reader(folder, parse_recipe(recipe), images)
 
     def __len__(self) -> int:
         return int(self.files.num_rows)

@@ -25,7 +25,7 @@ from affectdata.release.release import INFO_FILE, Release
 from affectdata.release.terms import combine_terms, forbids_passing_on
 from affectdata.schema import FOLD
 from affectdata.splits.assign import SPLITS
-from affectdata.store.by_image import first_rows, whole_pictures
+from affectdata.store.by_image import first_rows, whole_images
 from affectdata.store.parquet import read_parts
 
 _READ = ("image_id", "source", "license", "split", "copy", "cell")
@@ -104,7 +104,7 @@ def _values(column: pa.ChunkedArray) -> dict[str, int]:
 def _count(release: Release) -> _Counted:
     counted = _Counted()
     names = [*_READ, *(name for name in (FOLD.name,) if name in release.rows.column_names)]
-    for part in whole_pictures(read_parts(release.rows, names)):
+    for part in whole_images(read_parts(release.rows, names)):
         counted.add(part)
     return counted
 

@@ -1,6 +1,6 @@
 """What changed from one release to the next, and the version step that follows.
 
-Croissant's rule for dataset versions: patch for what changes no picture and no label (terms, names, weights),
+Croissant's rule for dataset versions: patch for what changes no image and no label (terms, names, weights),
 minor for data added, major for data removed or changed.
 """
 
@@ -26,7 +26,7 @@ class ReleaseDiff:
     removed: list[str]
     moved: list[str]  # in another split or fold
     relabelled: list[str]
-    redrawn: list[str]  # another file from the same picture
+    redrawn: list[str]  # another file from the same image
     described: list[str]  # other columns only: terms, names, cells, sampling weights
     cells: dict[str, tuple[int, int]]
 

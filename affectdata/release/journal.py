@@ -1,6 +1,6 @@
 """Render the rows of a plan into a folder, and go on where an interrupted run stopped.
 
-Beside the pictures lies a journal, tables of what was written; it goes when the release gets its name.
+Beside the images lies a journal, tables of what was written; it goes when the release gets its name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from affectdata.store.spill import Spill, in_order
 from affectdata.workers import map_ordered
 
 JOURNAL = ".journal"
-_BATCH = 24  # rows rendered per call, and the rest of its last picture
+_BATCH = 24  # rows rendered per call, and the rest of its last image
 _NOTE_S = 1.0  # seconds; what was rendered since the last note is lost if the process is killed
 _WRITTEN = pa.schema([*RENDERED, *LOOKS])
 _READ = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
@@ -37,7 +37,7 @@ _READ = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
 class WriteSamples:
     """Render a batch and write its files under `folder`; returns `schema.RENDERED` and the look of each.
 
-    Without a folder nothing is written: a virtual release only notes what its pictures are.
+    Without a folder nothing is written: a virtual release only notes what its images are.
     """
 
     render: RenderSamples
@@ -72,7 +72,7 @@ def render_all(
         for part in journal.read():
             found = pc.index_in(part["sample_id"], table["sample_id"])
             at = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-            fresh = np.flatnonzero((at >= 0) & ~done[at])  # a picture may have been rendered twice
+            fresh = np.flatnonzero((at >= 0) & ~done[at])  # an image may have been rendered twice
             part, at = _intact(part.take(pa.array(fresh)), at[fresh], write.folder)
             done[at] = True
             yield part, at
@@ -92,7 +92,7 @@ def render_all(
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
-    """Cut a table into batches, but never between two rows of one picture: it is decoded once."""
+    """Cut a table into batches, but never between two rows of one image: it is decoded once."""
     codes = codes_of(table["image_id"])
     ends = np.append(np.flatnonzero(np.diff(codes)) + 1, len(codes))
     start = 0
@@ -134,7 +134,7 @@ class _Journal:
         return part
 
     def read(self) -> Iterator[pa.Table]:
-        """Yield what an interrupted run noted; pictures of a damaged part are rendered again."""
+        """Yield what an interrupted run noted; images of a damaged part are rendered again."""
         return (part for part in rechunk(self._intact_parts(), _WRITTEN, STREAM_ROWS) if len(part))
 
     def _intact_parts(self) -> Iterator[pa.Table]:

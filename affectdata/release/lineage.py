@@ -1,7 +1,7 @@
-"""What a release promises of its rows and pictures, whatever the hashes of its files say.
+"""What a release promises of its rows and images, whatever the hashes of its files say.
 
 In: an opened release. Out: findings; none means that all holds. The rows are read once, from the first to the
-last, and those of a picture follow each other; of all others only their groups are kept, a few bytes each.
+last, and those of an image follow each other; of all others only their groups are kept, a few bytes each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from affectdata.release.derived import check_info
 from affectdata.release.release import Release
 from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
-from affectdata.store.by_image import first_rows, whole_pictures
+from affectdata.store.by_image import first_rows, whole_images
 from affectdata.store.files import kind_of, open_regular
 from affectdata.store.parquet import Rows, are_digits, read_parts
 
@@ -67,9 +67,9 @@ def require_sound(release: Release, with_files: bool = True) -> None:
 def check_lineage(release: Release) -> list[Finding]:
     """Check what a release promises of its rows.
 
-    Rows are sorted by picture and copy. Every row's picture has its original in the same split; val and test
+    Rows are sorted by image and copy. Every row's image has its original in the same split; val and test
     hold originals only; no group is in two splits or folds, and no file, pixels or look-alikes are in two
-    splits; ids, seeds and file names follow from picture and copy; a copy has a pipeline of the recipe, its
+    splits; ids, seeds and file names follow from image and copy; a copy has a pipeline of the recipe, its
     original's labels and its fold.
     """
     findings, recipe = [], None
@@ -80,7 +80,7 @@ def check_lineage(release: Release) -> list[Finding]:
     broken, last = _Broken(), ""
     spread = [_Spread(*each) for each in _SPREAD if each[1] in release.rows.column_names]
     files, looks = _Spread("file_sha256", "split", "sample_id", "its file is in two splits"), _Looks()
-    for part in whole_pictures(read_parts(release.rows)):
+    for part in whole_images(read_parts(release.rows)):
         for name in _REQUIRED:
             if part[name].null_count:
                 broken.note(f"{name} is null", part["sample_id"].filter(pc.is_null(part[name])))
@@ -130,12 +130,12 @@ class _Broken:
 
 
 def _check_order(part: pa.Table, first: np.ndarray, last: str, broken: _Broken) -> None:
-    """Hold that rows ascend by picture and copy; `last` is the picture before this part."""
+    """Hold that rows ascend by image and copy; `last` is the image before this part."""
     keys, copies, starts = part["sample_id"], part["copy"].to_numpy(), pa.array(np.unique(first))
     ids = part["image_id"].take(starts).combine_chunks()
     before = pa.concat_arrays([pa.array([last], ids.type), ids[:-1]])
     backwards = pc.less_equal(ids, before)
-    broken.note("is not in the order of pictures", keys.take(starts).filter(backwards))
+    broken.note("is not in the order of images", keys.take(starts).filter(backwards))
     inside = first[1:] == first[:-1]
     step = np.diff(copies)
     broken.note("is there twice", keys[1:].filter(pa.array(inside & (step == 0))))
@@ -143,11 +143,11 @@ def _check_order(part: pa.Table, first: np.ndarray, last: str, broken: _Broken) 
 
 
 def _check_names(part: pa.Table, recipe: dict[str, Any] | None, broken: _Broken) -> None:
-    """Hold what follows from picture and copy, and from the recipe."""
+    """Hold what follows from image and copy, and from the recipe."""
     keys, copies, heads = part["sample_id"], part["copy"].to_numpy(), id_heads(part["image_id"])
     broken.note("its copy is below 0", keys.filter(pa.array(copies < 0)))
     ids = pc.binary_join_element_wise(pa.array(heads.astype(str)), part["copy"].cast(pa.string()), "-")
-    broken.note("sample_id does not follow from picture and copy", keys.filter(pc.not_equal(keys, ids)))
+    broken.note("sample_id does not follow from image and copy", keys.filter(pc.not_equal(keys, ids)))
     folder = pc.replace_substring_regex(part["file_name"], "/.*$", "")
     broken.note("lies in another split's folder", keys.filter(pc.not_equal(folder, part["split"])))
     bare = pc.replace_substring_regex(part["file_name"], r"^[^/]*/|\.(jpg|png)$", "")
@@ -157,7 +157,7 @@ def _check_names(part: pa.Table, recipe: dict[str, Any] | None, broken: _Broken)
         unknown = pc.invert(pc.is_in(part["pipeline"], known))
         broken.note("its pipeline is not in the recipe", keys.filter(unknown))
         other_seed = copy_seeds(recipe["seed"], id_keys(heads), copies) != part["seed"].to_numpy()
-        broken.note("seed does not follow from picture and copy", keys.filter(pa.array(other_seed)))
+        broken.note("seed does not follow from image and copy", keys.filter(pa.array(other_seed)))
 
 
 def _check_copies(part: pa.Table, first: np.ndarray, broken: _Broken) -> None:
@@ -181,7 +181,7 @@ def _check_copies(part: pa.Table, first: np.ndarray, broken: _Broken) -> None:
 
 
 def _relabelled(part: pa.Table, first: np.ndarray) -> pa.Array:
-    """Return the pictures whose rows do not carry one and the same source row."""
+    """Return the images whose rows do not carry one and the same source row."""
     later = np.flatnonzero(first != np.arange(len(part)))
     differs = np.zeros(len(later), bool)
     for name in part.column_names:
@@ -207,10 +207,10 @@ class _Spread:
     promise: str
     _parts: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    def add(self, pictures: pa.Table) -> None:
+    def add(self, images: pa.Table) -> None:
         """Take in some rows."""
-        groups = pictures[self.key].fill_null("")
-        values = pictures[self.column].cast(pa.string()).fill_null("")
+        groups = images[self.key].fill_null("")
+        values = images[self.column].cast(pa.string()).fill_null("")
         placed = pc.binary_join_element_wise(groups, values, "/")
         self._parts.append((hash_ranks(0, groups.to_pylist()), hash_ranks(0, placed.to_pylist())))
 
@@ -233,14 +233,14 @@ class _Spread:
 
 @dataclass
 class _Looks:
-    """Finds look-alikes in two splits, from the eight hashes of every picture (64 bytes)."""
+    """Finds look-alikes in two splits, from the eight hashes of every image (64 bytes)."""
 
     _parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    def add(self, pictures: pa.Table) -> None:
-        """Take in some pictures."""
-        splits = hash_ranks(0, pictures["split"].to_pylist())
-        self._parts.append((hash_views(pictures), splits, id_heads(pictures["image_id"])))
+    def add(self, images: pa.Table) -> None:
+        """Take in some images."""
+        splits = hash_ranks(0, images["split"].to_pylist())
+        self._parts.append((hash_views(images), splits, id_heads(images["image_id"])))
 
     def divided(self) -> pa.Array:
         """Return the sample_ids of the originals in the smaller split of each two."""
@@ -252,7 +252,7 @@ class _Looks:
 
 
 def check_encoding(release: Release) -> list[Finding]:
-    """Check that all pictures came out of one encoder with one setting; reads headers, decodes nothing.
+    """Check that all images came out of one encoder with one setting; reads headers, decodes nothing.
 
     A model tells lossless originals from JPEG copies, or two qualities, at a glance (AUC .999 on GAPED).
     """
@@ -263,14 +263,14 @@ def check_encoding(release: Release) -> list[Finding]:
             irregular.append(Finding("changed", f"{name} is no regular file ({other})"))
             continue
         kind = _encoding(release.path / name)
-        if kind:  # what is missing or no picture is another finding
+        if kind:  # what is missing or no image is another finding
             first, n = found.get(kind, (name, 0))
             found[kind] = (first, n + 1)
     if len(found) < 2:
         return irregular
     kinds = sorted(found.items(), key=lambda item: -item[1][1])
     told = "; ".join(f"{n} {kind.partition(' ')[0]} such as {first}" for kind, (first, n) in kinds[:_SHOWN])
-    text = f"pictures were encoded in {len(kinds)} ways, which a model can tell: {told}"
+    text = f"images were encoded in {len(kinds)} ways, which a model can tell: {told}"
     return [*irregular, Finding("lineage", text)]
 
 
@@ -280,10 +280,10 @@ def _file_names(rows: Rows) -> Iterator[str]:
 
 
 def _encoding(path: Path) -> str | None:
-    """Return format and quantisation of a file, as a word to compare; None if it is no picture."""
+    """Return format and quantisation of a file, as a word to compare; None if it is no image."""
     try:
-        with open_regular(path) as file, Image.open(file) as picture:
-            tables = str(sorted(getattr(picture, "quantization", {}).items()))
-            return f"{picture.format} {hashlib.sha256(tables.encode()).hexdigest()}"
+        with open_regular(path) as file, Image.open(file) as image:
+            tables = str(sorted(getattr(image, "quantization", {}).items()))
+            return f"{image.format} {hashlib.sha256(tables.encode()).hexdigest()}"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from affectdata.errors import IntegrityError, RecipeError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import pixel_versions
-from affectdata.manifest.manifest import Manifest, Pictures
+from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.plan import Plan
 from affectdata.recipe.recipe import FEATURES, Recipe
 from affectdata.release.journal import WriteSamples, render_all
@@ -31,7 +31,7 @@ from affectdata.render.render import RENDER_VERSION, RenderSamples
 from affectdata.store.parquet import in_one_piece, locked_folder, table_digest
 from affectdata.workers import default_workers
 
-_BLAME_PICTURES = 16  # on which each transform of a pipeline is tried alone
+_BLAME_IMAGES = 16  # on which each transform of a pipeline is tried alone
 
 
 def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan) -> str:
@@ -65,7 +65,7 @@ def publish_release(
     release that is there already is verified and returned.
 
     Raises:
-        IntegrityError: a source picture is not the one that was ingested, or the release there is damaged.
+        IntegrityError: a source image is not the one that was ingested, or the release there is damaged.
         UsageError: another run is writing the same release.
     """
     identity = release_id(manifests, recipe, plan)
@@ -74,7 +74,7 @@ def publish_release(
     if target.exists():
         return _verified(target), False
     table = _with_sources(plan, rows)
-    render = RenderSamples(_pictures(manifests), recipe.image, recipe.pipelines)
+    render = RenderSamples(_images(manifests), recipe.image, recipe.pipelines)
     with locked_folder(partial, wait=False):
         if target.exists():  # another run was first
             shutil.rmtree(partial)
@@ -88,7 +88,7 @@ def publish_release(
             shutil.rmtree(partial)
             raise
         write_release(partial, manifests, rows, plan, rendered, recipe, {"id": identity, "drift": drift})
-        os.sync()  # the pictures reach the disk before the folder takes its name
+        os.sync()  # the images reach the disk before the folder takes its name
         partial.replace(target)
     return open_release(target), True
 
@@ -105,8 +105,8 @@ def _verified(target: Path) -> Release:
     return release
 
 
-def _pictures(manifests: Sequence[Manifest]) -> Pictures:
-    return Pictures({name: root for each in manifests for name, root in each.pictures().roots.items()})
+def _images(manifests: Sequence[Manifest]) -> Images:
+    return Images({name: root for each in manifests for name, root in each.images().roots.items()})
 
 
 def _with_sources(plan: Plan, rows: pa.Table) -> pa.Table:
@@ -131,8 +131,8 @@ def _check_drift(drift: dict[str, Any], table: pa.Table, render: RenderSamples, 
 
 
 def _blame(problem: OverBound, table: pa.Table, render: RenderSamples) -> str:
-    """Name the transform of a pipeline that alone moves a feature most, on some of its pictures."""
-    made = table.filter(pc.equal(table["pipeline"], problem.pipeline)).slice(0, _BLAME_PICTURES)
+    """Name the transform of a pipeline that alone moves a feature most, on some of its images."""
+    made = table.filter(pc.equal(table["pipeline"], problem.pipeline)).slice(0, _BLAME_IMAGES)
     plain = made.set_column(made.column_names.index("pipeline"), "pipeline", [[""] * len(made)])
     before = _features(render, plain)
     moved = {}

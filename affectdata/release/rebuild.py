@@ -1,4 +1,4 @@
-"""Rebuild released pictures from (source picture, pipeline, seed) and compare: the proof of the lineage."""
+"""Rebuild released images from (source image, pipeline, seed) and compare: the proof of the lineage."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def pick_rows(release: Release, n: int, sample_ids: Sequence[str] = ()) -> pa.Ta
 
 
 def rebuild(release: Release, rows: pa.Table, manifests: Path) -> Rebuilt:
-    """Render `rows` anew and compare with the released files; `manifests` notes where the pictures are.
+    """Render `rows` anew and compare with the released files; `manifests` notes where the images are.
 
     The canary goes first: if this machine renders it as the one that made the release did, bytes must be
     equal; if not, pixels may differ by `GREY_LEVELS`.
 
     Raises:
-        PicturesNotFound: the source pictures are not at hand.
-        IntegrityError: a source picture is not the one that was ingested.
+        ImagesNotFound: the source images are not at hand.
+        IntegrityError: a source image is not the one that was ingested.
     """
     recipe = parse_recipe(release.recipe_document)
     notes = _version_notes(release)
@@ -63,7 +63,7 @@ def rebuild(release: Release, rows: pa.Table, manifests: Path) -> Rebuilt:
     if not exact:
         what = "nothing can be compared" if release.is_virtual else "pixels are compared, not bytes"
         notes.append(f"this machine renders the canary differently: {what}")
-    render = RenderSamples(release.pictures(manifests), recipe.image, recipe.pipelines)
+    render = RenderSamples(release.images(manifests), recipe.image, recipe.pipelines)
     findings = []
     for row, made in zip(rows.to_pylist(), render(rows).to_pylist(), strict=True):
         if release.is_virtual:

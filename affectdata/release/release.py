@@ -1,4 +1,4 @@
-"""The release: a folder of pictures and tables that never changes once `release.json` is in it.
+"""The release: a folder of images and tables that never changes once `release.json` is in it.
 
     manifest.parquet     one row per released image: plan, file, and every column of its source row
     recipe.yaml          as resolved, every default written out
@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from affectdata.config import read_yaml
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
-from affectdata.manifest.manifest import Pictures, find_roots
+from affectdata.manifest.manifest import Images, find_roots
 from affectdata.release.info import FORMER, check_types
 from affectdata.schema import FOLD, manifest_schema, release_schema
 from affectdata.store.files import read_regular
@@ -79,7 +79,7 @@ class Release:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether it holds no pictures: they are rendered from the source's when they are read."""
+        """Whether it holds no images: they are rendered from the source's when they are read."""
         return bool(self.info.get("mode") == "virtual")
 
     @property
@@ -138,7 +138,7 @@ class Release:
         return self.split("train").filter(pc.invert(inside.filter(pc.equal(self.table["split"], "train"))))
 
     def read(self, file_name: str) -> bytes:
-        """Read one released picture.
+        """Read one released image.
 
         Raises:
             IntegrityError: it is not there.
@@ -149,25 +149,25 @@ class Release:
             what = "is not there" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
             raise IntegrityError(f"{file_name} {what}", where=str(self.path)) from error
 
-    def pictures(self, manifests: Path = Path("manifests")) -> Pictures:
-        """Return the reader of the source pictures that this release was made from.
+    def images(self, manifests: Path = Path("manifests")) -> Images:
+        """Return the reader of the source images that this release was made from.
 
         `manifests` is the folder whose notes say where they are, if nothing else does.
 
         Raises:
-            PicturesNotFound: a source's folder is nowhere to be found.
+            ImagesNotFound: a source's folder is nowhere to be found.
         """
-        return Pictures(find_roots(distinct(self.rows, "source"), manifests, self.roots))
+        return Images(find_roots(distinct(self.rows, "source"), manifests, self.roots))
 
-    def sources_to_render(self, pictures: Pictures | None = None) -> Pictures | None:
-        """Return the source images (`pictures`, if given) of a virtual release; None for one with files.
+    def sources_to_render(self, images: Images | None = None) -> Images | None:
+        """Return the source images (`images`, if given) of a virtual release; None for one with files.
 
         Raises:
-            PicturesNotFound: a source's folder is nowhere to be found.
+            ImagesNotFound: a source's folder is nowhere to be found.
         """
         if not self.is_virtual:
             return None
-        return pictures or self.pictures()
+        return images or self.images()
 
     def dataset(
         self, split: str, transform: Callable[[Any], Any] | None = None, fold: int | None = None
@@ -178,7 +178,7 @@ class Release:
 
         Raises:
             UsageError: no such split or fold.
-            PicturesNotFound: the release is virtual, and its source pictures are not at hand.
+            ImagesNotFound: the release is virtual, and its source images are not at hand.
         """
         rows = self.split(split, fold)
         if not len(rows):
@@ -194,7 +194,7 @@ _ANEW = "remove the folder and run `affectdata balance` again"
 
 
 def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Release:
-    """Open a release; `roots` says by source where the original pictures are, if they are needed.
+    """Open a release; `roots` says by source where the original images are, if they are needed.
 
     Raises:
         ManifestError: not a finished release, or of a newer form.

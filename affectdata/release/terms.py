@@ -1,4 +1,4 @@
-"""Terms of use, read from the words of licences: what holds for pictures of several sources together.
+"""Terms of use, read from the words of licences: what holds for images of several sources together.
 
 Every row carries its licence; together the strictest wins. What no word of a licence allows counts as not
 allowed. This is a reading aid and no legal advice: the owners' own words stand beside it.
@@ -24,19 +24,19 @@ _NOT_PASSED_ON = re.compile(
 _FREE = re.compile(r"\bCC0\b|\bpublic domain\b|\bCC[- ]BY\b|\bMIT\b|\bApache\b|\bODC|\bPDDL\b", re.IGNORECASE)
 
 
-def combine_terms(pictures: Mapping[str, int], redistributable: bool) -> dict[str, Any]:
-    """Return what holds for all: `pictures` counts them by licence, `redistributable` holds for every source.
+def combine_terms(images: Mapping[str, int], redistributable: bool) -> dict[str, Any]:
+    """Return what holds for all: `images` counts them by licence, `redistributable` holds for every source.
 
-    `share_alike` names the licences under which anything made from the pictures must be passed on; two that
+    `share_alike` names the licences under which anything made from the images must be passed on; two that
     differ cannot be kept together, so that then nothing may be passed on.
 
     >>> combine_terms({"CC BY 4.0": 3, "CC BY-SA 4.0": 1}, True)["commercial_use"]
     True
     """
-    licenses = sorted(pictures)
+    licenses = sorted(images)
     share_alike = [each for each in licenses if _SHARE_ALIKE.search(each)]
     return {
-        "pictures": {each: pictures[each] for each in licenses},
+        "pictures": {each: images[each] for each in licenses},
         "redistributable": redistributable and len({_name_of(each) for each in share_alike}) < 2,
         "commercial_use": all(_FREE.search(each) and not _NOT_COMMERCIAL.search(each) for each in licenses),
         "changes": not any(_NO_CHANGES.search(each) for each in licenses),

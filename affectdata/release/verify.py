@@ -100,7 +100,7 @@ def _not_there(name: str, kind: str | None) -> Finding:
 
 
 def _unlisted_rows(release: Release, path: Path) -> list[Finding]:
-    """Name the rows that SHA256SUMS does not know with the same hash, and its pictures that have no row."""
+    """Name the rows that SHA256SUMS does not know with the same hash, and its images that have no row."""
     lines, findings = Names(_read_sums(path)), []
     for part in read_parts(release.rows, ["file_name", "file_sha256"]):
         said = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ")
@@ -111,8 +111,8 @@ def _unlisted_rows(release: Release, path: Path) -> list[Finding]:
     in_rows = Names(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
     tables = {release.table_file, *(split_file(release.info["mode"], split) for split in SPLITS)}
     for some in _read_sums(path):
-        pictures = [name for name in map(_name, some) if "/" in name and name not in tables]
-        without = [name for name, known in zip(pictures, in_rows.has(pictures), strict=True) if not known]
+        images = [name for name in map(_name, some) if "/" in name and name not in tables]
+        without = [name for name, known in zip(images, in_rows.has(images), strict=True) if not known]
         findings += [Finding("added", f"{name} is in no row of {release.table_file}") for name in without]
     return findings
 

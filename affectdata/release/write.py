@@ -1,4 +1,4 @@
-"""Write a release's tables, card and release.json beside its pictures, a few thousand rows at a time."""
+"""Write a release's tables, card and release.json beside its images, a few thousand rows at a time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_release(
     recipe: Recipe,
     known: dict[str, Any],
 ) -> None:
-    """Write everything but the pictures; release.json comes last.
+    """Write everything but the images; release.json comes last.
 
     `rows` are the source rows as planned (split, folds, labels), every other column comes from the manifests;
     `rendered` (schema.RENDERED, and more) has the rows of the plan; `known` is what release.json says beside.
@@ -110,7 +110,7 @@ def _released(
         if rest:
             others = [each.take(source["image_id"]) for each in followed]
             found = pa.concat_tables(others, promote_options="default")
-            # Of a picture that two manifests hold, the row of the source that was taken.
+            # Of an image that two manifests hold, the row of the source that was taken.
             parts.append(found.take(pc.index_in(_key(source), _key(found))))
         columns = {name: each[name] for each in parts for name in each.column_names}
         nothing = pa.nulls(len(source))
@@ -132,7 +132,7 @@ class _Followed:
         self._held = pa.schema([field for field in rows.schema if field.name in names]).empty_table()
 
     def take(self, ids: pa.ChunkedArray) -> pa.Table:
-        """Return the rows of these pictures, as far as it has them."""
+        """Return the rows of these images, as far as it has them."""
         last = ids[-1]
         while not len(self._held) or pc.less(self._held["image_id"][-1], last).as_py():
             part = next(self._parts, None)
@@ -216,7 +216,7 @@ def _lexicon(rows: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _terms(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> dict[str, Any]:
-    """Return the terms of all pictures together, as their rows state them."""
+    """Return the terms of all images together, as their rows state them."""
     licenses = pc.fill_null(rows["license"].take(plan.rows), "not stated")
-    pictures = {row["values"]: row["counts"] for row in licenses.value_counts().to_pylist()}
-    return combine_terms(pictures, all(part["redistributable"] for each in manifests for part in each.parts))
+    images = {row["values"]: row["counts"] for row in licenses.value_counts().to_pylist()}
+    return combine_terms(images, all(part["redistributable"] for each in manifests for part in each.parts))

@@ -1,6 +1,6 @@
 """What augmentation did to the look of copies: drift against the parent, and a probe that tells them apart.
 
-In: low-level features of every released picture, taken while it was rendered. Out: plain numbers for
+In: low-level features of every released image, taken while it was rendered. Out: plain numbers for
 release.json. A probe that finds copies is no harm yet; it shows what a model could learn in place of affect.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from affectdata.hashing import hash_ranks
 from affectdata.recipe.recipe import FEATURES
-from affectdata.store.by_image import first_rows, whole_pictures
+from affectdata.store.by_image import first_rows, whole_images
 
 _SIDE_PX = 96  # features but sharpness are taken at about this short side
 _HUE = FEATURES.index("hue")
@@ -38,7 +38,7 @@ LOOKS = pa.schema(
 
 
 def look_of(rgb: np.ndarray) -> tuple[float, ...]:
-    """Return the `FEATURES` of a picture, and its difference hash (`_slopes`).
+    """Return the `FEATURES` of an image, and its difference hash (`_slopes`).
 
     Luminance, contrast (its standard deviation) and saturation in percent; hue in degrees (`_hue`); edges,
     the share of pixels with a strong gradient, in percent; sharpness, log10 of the variance of the Laplacian;
@@ -67,7 +67,7 @@ def look_of(rgb: np.ndarray) -> tuple[float, ...]:
 
 
 def _shrunk(rgb: np.ndarray) -> np.ndarray:
-    """Return the picture smaller by a whole number, which is quick: its short side 96–191 px, or as it is."""
+    """Return the image smaller by a whole number, which is quick: its short side 96–191 px, or as it is."""
     times = min(rgb.shape[:2]) // _SIDE_PX
     if times < 2:
         return rgb
@@ -105,19 +105,19 @@ def changes(after: np.ndarray, before: np.ndarray) -> np.ndarray:
 def measure_drift(table: pa.Table, looks: Iterable[pa.Table]) -> dict[str, Any]:
     """Return drift per feature, near-copies and the probe's AUC of a release's train rows.
 
-    `table` has the plan's columns and `subtype`, the copies of each picture behind its original; `looks` the
-    columns of `LOOKS` in parts, row by row the same. The probe looks at the pictures of some 20,000 rows.
+    `table` has the plan's columns and `subtype`, the copies of each image behind its original; `looks` the
+    columns of `LOOKS` in parts, row by row the same. The probe looks at the images of some 20,000 rows.
     """
     train = pc.equal(table["split"], "train").to_numpy()
     n_copies = int(((table["copy"].to_numpy() > 0) & train).sum())
     if not n_copies:
         return {"copies": 0}
     sums = {name: _Sums() for name in ("all", "pipeline", "subtype")}
-    probed, n_near, n_pictures = _Probed(int(train.sum())), 0, 0
-    for part in whole_pictures(_with_looks(table, looks)):
+    probed, n_near, n_images = _Probed(int(train.sum())), 0, 0
+    for part in whole_images(_with_looks(table, looks)):
         first = first_rows(part)
-        group = n_pictures + np.unique(first, return_inverse=True)[1]
-        n_pictures = int(group[-1]) + 1
+        group = n_images + np.unique(first, return_inverse=True)[1]
+        n_images = int(group[-1]) + 1
         values = np.column_stack([part[f"look_{name}"].to_numpy() for name in FEATURES])
         train, is_copy = (pc.equal(part["split"], "train").to_numpy(), part["copy"].to_numpy() > 0)
         change, made = changes(values, values[first]), np.flatnonzero(train & is_copy)
@@ -172,16 +172,16 @@ class _Sums:
 
 
 class _Probed:
-    """Gathers the rows that the probe looks at: all of a picture's, or none."""
+    """Gathers the rows that the probe looks at: all of an image's, or none."""
 
     def __init__(self, n_rows: int) -> None:
         self._below = _PROBED_ROWS * 2**64 // n_rows if n_rows > _PROBED_ROWS else 2**64 - 1
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, values: np.ndarray, is_copy: np.ndarray, group: np.ndarray) -> None:
-        """Take in the rows of some pictures; `group` is the number of each row's picture."""
-        pictures, of = np.unique(group, return_inverse=True)
-        rows = (hash_ranks(1, pictures.tolist()) <= np.uint64(self._below))[of]
+        """Take in the rows of some images; `group` is the number of each row's image."""
+        images, of = np.unique(group, return_inverse=True)
+        rows = (hash_ranks(1, images.tolist()) <= np.uint64(self._below))[of]
         self._parts.append((values[rows], is_copy[rows], group[rows]))
 
     def auc(self) -> dict[str, float] | None:
@@ -225,7 +225,7 @@ def _on_a_line(values: np.ndarray) -> np.ndarray:
 
 
 def _near_copies(bits: np.ndarray, group: np.ndarray) -> int:
-    """Count the rows that are within a few bits of an earlier row of the same picture."""
+    """Count the rows that are within a few bits of an earlier row of the same image."""
     order = np.argsort(group, kind="stable")
     bits, group = bits[order], group[order]
     near = np.zeros(len(bits), bool)

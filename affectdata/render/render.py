@@ -1,6 +1,6 @@
 """Render the rows of a plan: decode → augment at source size → one area resize → encode.
 
-Originals take the same path without the augmentation. A picture is a function of (source picture, pipeline,
+Originals take the same path without the augmentation. An image is a function of (source image, pipeline,
 seed, image spec) and library versions; nothing else decides a pixel.
 """
 
@@ -17,13 +17,13 @@ import pyarrow as pa
 from affectdata.errors import InputError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode, encode, resize
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import ImageSpec, Recipe
 from affectdata.recipe.transforms import Pipeline, Step
 from affectdata.schema import RENDERED
 
 RENDER_VERSION = 2  # part of every release id; raised whenever the same plan would give other pixels
-_HALVE_ABOVE = 4  # a picture this many times the output is first halved
+_HALVE_ABOVE = 4  # an image this many times the output is first halved
 _MOST_PX = 65_500  # the longest side that a JPEG can have
 
 SAMPLES = pa.schema(
@@ -40,10 +40,10 @@ SAMPLES = pa.schema(
 class RenderSamples:
     """Render the rows of a batch in memory: plan columns with `source` and `path` in, `SAMPLES` out.
 
-    Rows of one picture that follow each other share its decoding.
+    Rows of one image that follow each other share its decoding.
     """
 
-    pictures: Pictures
+    images: Images
     image: ImageSpec
     pipelines: dict[str, list[Step]]
 
@@ -60,9 +60,7 @@ class RenderSamples:
         for row in batch.to_pylist():
             if row["image_id"] != last:
                 last = row["image_id"]
-                source = _bounded(
-                    decode(self.pictures.read(row["source"], row["path"], last)).rgb, self.image
-                )
+                source = _bounded(decode(self.images.read(row["source"], row["path"], last)).rgb, self.image)
             drawn = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
             try:
                 out = fit(drawn, self.image)
@@ -84,7 +82,7 @@ def _bounded(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
 
 
 def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
-    """Bring a picture to the size that the recipe asks for, with one resize.
+    """Bring an image to the size that the recipe asks for, with one resize.
 
     Raises:
         InputError: it is so long and thin that no file could hold the result.
@@ -102,7 +100,7 @@ def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
     if image.fit == "crop":
         top, left = -down // 2, -across // 2
         return np.ascontiguousarray(rgb[top : top + out_height, left : left + out_width])
-    # Black borders move predictions (and tell copies apart), so the picture is mirrored into the margin.
+    # Black borders move predictions (and tell copies apart), so the image is mirrored into the margin.
     sides = (down // 2, down - down // 2, across // 2, across - across // 2)
     return cv2.copyMakeBorder(rgb, *sides, cv2.BORDER_REFLECT_101)
 
@@ -111,17 +109,17 @@ def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
     if max(height, width) > _MOST_PX:
         raise InputError(
-            f"a picture of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
-            fix="leave such pictures out, e.g. `where: width_px < 20 * height_px`",
+            f"an image of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
+            fix="leave such images out, e.g. `where: width_px < 20 * height_px`",
         )
     return resize(rgb, width, height)
 
 
 def canaries(recipe: Recipe) -> dict[str, str]:
-    """Return the SHA-256 of a small generated picture through every pipeline, to tell CPUs apart."""
+    """Return the SHA-256 of a small generated image through every pipeline, to tell CPUs apart."""
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
-    found = {"": file_hash(encode(picture, "jpeg", 95))}
+    image = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
+    found = {"": file_hash(encode(image, "jpeg", 95))}
     for name, steps in recipe.pipelines.items():
-        found[name] = file_hash(encode(Pipeline(steps).apply(picture, 1), "png", 0))
+        found[name] = file_hash(encode(Pipeline(steps).apply(image, 1), "png", 0))
     return found

@@ -22,7 +22,7 @@ from affectdata.reading.delimited import parse_count, parse_delimited
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
@@ -90,7 +90,7 @@ def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     names = ["", *_cells(header)[1:]]
     votes = (dict(zip(names, _cells(line), strict=True)) for line in lines)
     rows = (Row(table, cells[""], cells[""], cells) for cells in votes)
-    for found in join_rows(rows, tree.pictures(), fold_stem):
+    for found in join_rows(rows, tree.images(), fold_stem):
         yield _record(*found) if isinstance(found, tuple) else found
 
 
@@ -113,7 +113,7 @@ def _record(row: Row, path: str) -> Record | Reject:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 generated pictures and their votes, with ties; a further row has no picture."""
+    """Write 24 generated images and their votes, with ties; a further row has no image."""
     lines = [",".join(f"'{name}'" for name in ("", *_EMOTIONS))]
     for number in range(1, 26):
         votes = rng.multinomial(14, rng.dirichlet(np.full(8, 0.4)))
@@ -123,7 +123,7 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
         name = f"abstract_{number:04d}.jpg"
         lines.append(",".join(f"'{cell}'" for cell in (name, *votes)))
         if number < 25:
-            save_picture(
-                root / "testImages_abstract" / name, draw_picture(rng, rng.uniform(5, 95), 96, 96), "JPEG"
+            save_image(
+                root / "testImages_abstract" / name, draw_image(rng, rng.uniform(5, 95), 96, 96), "JPEG"
             )
     (root / "ABSTRACT_groundTruth.csv").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")

@@ -29,7 +29,7 @@ from affectdata.reading.delimited import require_columns
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Record, SourceInfo
@@ -92,7 +92,7 @@ def _find_tables(tree: Tree) -> list[str]:
 
 def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), table])
-    for found in join_rows(_read_works(tree, table), tree.pictures(), _fold):
+    for found in join_rows(_read_works(tree, table), tree.images(), _fold):
         yield _to_record(*found) if isinstance(found, tuple) else found
 
 
@@ -138,7 +138,7 @@ _SAMPLE_WORDS = ("amusement", "awe", "contentment", "excitement", "anger", "disg
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 16 generated pictures and their annotations; one work has no picture, one name lost a letter."""
+    """Write 16 generated images and their annotations; one work has no image, one name lost a letter."""
     rows = [",".join(_COLUMNS)]
     for number in range(17):
         style = ("Baroque", "Post_Impressionism")[number % 2]
@@ -149,6 +149,6 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
                 f'{style},{name},{word},"Made up, said ""{number}"",\nin two lines.",{5 + number % 3}'
             )
         if number < 16:
-            picture = draw_picture(rng, float(rng.uniform(10, 90)), 96, 72)
-            save_picture(root / "wikiart" / style / f"{name.replace('é', 'Ã')}.jpg", picture, "JPEG")
+            image = draw_image(rng, float(rng.uniform(10, 90)), 96, 72)
+            save_image(root / "wikiart" / style / f"{name.replace('é', 'Ã')}.jpg", image, "JPEG")
     (root / "artemis_dataset_release_v0.csv").write_bytes("\n".join(rows).encode() + b"\n")

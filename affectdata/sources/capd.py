@@ -1,18 +1,18 @@
-"""CAP-D, the Categorized Affective Pictures Database: 526 pictures of four databases in ten categories.
+"""CAP-D, the Categorized Affective Pictures Database: 526 images of four databases in ten categories.
 
-Moyal, Henik & Anholt (2018). Students chose one of ten emotional categories for each picture; a picture is of
+Moyal, Henik & Anholt (2018). Students chose one of ten emotional categories for each image; an image is of
 the category that most of them chose, and the agreement is their share. Others rated intensity and arousal.
-There are no pictures: CAP-D is a table onto pictures that their own owners ship.
+There are no images: CAP-D is a table onto images that their own owners ship.
 
     affectdata ingest gaped/
     affectdata ingest capd.xlsx --onto manifests/gaped.parquet --onto manifests/naps.parquet
 
-No real table was seen. Columns are recognised by words in the first row: the picture (picture, image,
+No real table was seen. Columns are recognised by words in the first row: the image (image, image,
 stimulus, id), its database (database, source), the category (category, dominant), the agreement (agreement);
 shares may be 0–1 or percentages. Everything else, intensity and arousal too, goes into `extra`, as their
 scales are not known. What is not recognised, a column map (--source capd --map COLUMNS.yaml) says, as for
 `table`, with `file: "{Database}/{key}"`; it can also give arousal its scale, and shares for all categories.
-A picture is known by its source's own id, as in `source_id`: GAPED/Sp004. Rows without a picture are rejects.
+An image is known by its source's own id, as in `source_id`: GAPED/Sp004. Rows without an image are rejects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from affectdata.config import parse_model, read_yaml
 from affectdata.errors import SourceError, UsageError
 from affectdata.reading.delimited import parse_number
 from affectdata.reading.protocol import Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Scale, SourceInfo
@@ -56,7 +56,7 @@ INFO = SourceInfo(
   doi     = {10.5334/joc.47},
 }""",
     url="https://doi.org/10.5334/joc.47",
-    layout="one table, capd*.xlsx or .csv; `ingest` takes it with --onto the manifests of the pictures",
+    layout="one table, capd*.xlsx or .csv; `ingest` takes it with --onto the manifests of the images",
     evidence="unverified",
     overlay=True,
     takes=("map",),
@@ -80,7 +80,7 @@ def detect(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the table at the root of a tree of other sources' pictures, `<source>/<source_id>`.
+    """Read the table at the root of a tree of other sources' images, `<source>/<source_id>`.
 
     Raises:
         UsageError: there is no such tree: `ingest --onto` makes it.
@@ -90,7 +90,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     sources = sorted({path.split("/")[0] for path in tree.files} - set(tables))
     if len(tables) != 1 or not sources:
         raise UsageError(
-            "CAP-D has no pictures of its own",
+            "CAP-D has no images of its own",
             where=str(tree.root),
             fix="ingest the databases that have them, then: affectdata ingest TABLE --onto MANIFEST",
         )
@@ -147,11 +147,11 @@ _SAMPLE_CATEGORIES = ("Disgust", "Sad", "Happy", "Fear")
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write a table of 14 rows and, under gaped/, 12 generated pictures; two rows have no picture."""
+    """Write a table of 14 rows and, under gaped/, 12 generated images; two rows have no image."""
     lines = ["Picture ID;Database;Category;Agreement (%);Intensity;Arousal"]
     for number in range(1, 13):
         valence = float(rng.uniform(45, 65))
-        save_picture(root / "gaped" / "N" / f"N{number:03d}.bmp", draw_picture(rng, valence, 96, 72), "BMP")
+        save_image(root / "gaped" / "N" / f"N{number:03d}.bmp", draw_image(rng, valence, 96, 72), "BMP")
         category = _SAMPLE_CATEGORIES[number % 4]
         rates = f"{rng.uniform(1, 7):.2f};{rng.uniform(1, 9):.2f}"
         lines.append(f"N{number:03d};GAPED;{category};{rng.uniform(30, 99):.1f};{rates}")

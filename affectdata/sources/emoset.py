@@ -1,14 +1,14 @@
-"""EmoSet-118K: 118,102 pictures labelled by hand with one of Mikels' eight emotions and six attributes.
+"""EmoSet-118K: 118,102 images labelled by hand with one of Mikels' eight emotions and six attributes.
 
-Yang et al. (2023). Each picture has one emotion, no shares and no ratings; brightness and colourfulness
+Yang et al. (2023). Each image has one emotion, no shares and no ratings; brightness and colourfulness
 (0–1), scene, objects, facial expression and human action, where they apply, are in `extra` as JSON. The
 owner's split is taken over.
 
 The tree as shipped:
 
     info.json                                       the codes of all attributes
-    train.json val.json test.json                   lists of [label, picture, annotation]
-    annotation/<emotion>/<emotion>_<number>.json    attributes of one picture
+    train.json val.json test.json                   lists of [label, image, annotation]
+    annotation/<emotion>/<emotion>_<number>.json    attributes of one image
     image/<emotion>/<emotion>_<number>.jpg
 
 The readme describes the entries of the lists with an id in second place; both forms are read, by the folder
@@ -30,7 +30,7 @@ from affectdata.labels import spell_emotion
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
 
@@ -91,7 +91,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     about = [path for path in tree.files if path == "info.json" or _is_annotation(path)]
     yield from (Annotation(path) for path in about)
     rows = (row for name in _find_lists(tree) for row in _read_list(tree, name))
-    for found in join_rows(rows, tree.pictures(), fold_path):
+    for found in join_rows(rows, tree.images(), fold_path):
         yield _read_row(tree, *found) if isinstance(found, tuple) else found
 
 
@@ -103,15 +103,15 @@ def _read_list(tree: Tree, name: str) -> Iterator[Row]:
     entries = _read_json(tree, name)
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         parts = entry if isinstance(entry, list) else []
-        pictures = [part for part in parts if isinstance(part, str) and part.startswith("image/")]
+        images = [part for part in parts if isinstance(part, str) and part.startswith("image/")]
         annotations = [part for part in parts if _is_annotation(part)]
-        if len(pictures) != 1 or len(annotations) != 1 or not isinstance(parts[0], str):
+        if len(images) != 1 or len(annotations) != 1 or not isinstance(parts[0], str):
             raise SourceError(
-                f"an entry is not [label, picture, annotation]: {str(entry)[:100]}",
+                f"an entry is not [label, image, annotation]: {str(entry)[:100]}",
                 where=f"{name}, entry {number}",
             )
         cells = {"label": parts[0], "annotation": annotations[0], "split": name.removesuffix(".json")}
-        yield Row(name, Path(pictures[0]).stem, pictures[0], cells)
+        yield Row(name, Path(images[0]).stem, images[0], cells)
 
 
 def _read_row(tree: Tree, row: Row, path: str) -> Record | Reject:
@@ -146,18 +146,18 @@ def _read_json(tree: Tree, path: str) -> Any:
         raise SourceError(f"{path} is not JSON: {error}", where=str(tree.root / path)) from error
 
 
-_SAMPLE = {"amusement": 80, "awe": 75, "anger": 20, "sadness": 25}  # and the valence that pictures look like
+_SAMPLE = {"amusement": 80, "awe": 75, "anger": 20, "sadness": 25}  # and the valence that images look like
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 generated pictures in EmoSet's layout; one listed picture is not there."""
+    """Write 24 generated images in EmoSet's layout; one listed image is not there."""
     entries: dict[str, list[list[str]]] = {split: [] for split in _SPLITS}
     for word, valence in _SAMPLE.items():
         for number in range(6):
             name = f"{word}/{word}_{number:05d}"
             about = {"image_id": Path(name).name, "emotion": word, "brightness": round(number / 10, 1)}
             about |= {"scene": "bakery/shop", "object": ["Tree", "Person"]} if number % 2 else {}
-            save_picture(root / "image" / f"{name}.jpg", draw_picture(rng, valence, 96, 72), "JPEG")
+            save_image(root / "image" / f"{name}.jpg", draw_image(rng, valence, 96, 72), "JPEG")
             _write_json(root / "annotation" / f"{name}.json", about)
             split = _SPLITS[max(0, number - 3)]
             entries[split].append([word, f"image/{name}.jpg", f"annotation/{name}.json"])

@@ -1,12 +1,12 @@
-"""EMOTIC: 23,571 pictures of 34,320 people in context, with 26 emotions, valence, arousal and dominance.
+"""EMOTIC: 23,571 images of 34,320 people in context, with 26 emotions, valence, arousal and dominance.
 
 Kosti et al. (2019). Annotators marked every emotion that a person shows and rated the three dimensions from 1
-to 10: one annotator per person in train, several in val and test. A row of the manifest is a picture:
+to 10: one annotator per person in train, several in val and test. A row of the manifest is an image:
 
     emotion_<name>      mean over its people of the share of annotators who marked it; they do not add up to 1
     valence …           mean over its people of the mean over annotators; what is NaN is left out
-    gender, age_group   of pictures with one person
-    extra               every person: box (x1, y1, x2, y2; it may leave the picture), and every mark
+    gender, age_group   of images with one person
+    extra               every person: box (x1, y1, x2, y2; it may leave the image), and every mark
 
 The tree as shipped (one archive nests `emotic/` twice):
 
@@ -32,7 +32,7 @@ from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject, Scale, SourceInfo
 
@@ -75,7 +75,7 @@ _DEPTH = 3  # database/images/name
 def detect(tree: Tree) -> str | None:
     """Recognise EMOTIC by its MAT file beside a folder of one of its four databases."""
     folders = {
-        part for path in tree.pictures().one_per_folder() for part in PurePosixPath(path).parts[-_DEPTH:-2]
+        part for path in tree.images().one_per_folder() for part in PurePosixPath(path).parts[-_DEPTH:-2]
     }
     table = _find_table(tree)
     return (
@@ -103,14 +103,14 @@ def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), table])
     people: dict[str, list[dict[str, Any]]] = {}
     rows = []
-    for split, picture in _read_mat(tree, table):
-        name = f"{picture['folder']}/{picture['filename']}"
-        people.setdefault(name, []).extend(_as_list(picture.get("person")))
-        database = _as_dict(picture.get("original_database")).get("name", "")
+    for split, image in _read_mat(tree, table):
+        name = f"{image['folder']}/{image['filename']}"
+        people.setdefault(name, []).extend(_as_list(image.get("person")))
+        database = _as_dict(image.get("original_database")).get("name", "")
         cells = {"split": split, "original_database": str(database)}
         rows.append(Row(table, name, name, cells))
-    for found in join_rows(rows, tree.pictures(), _fold):
-        yield _read_picture(*found, people[found[0].key]) if isinstance(found, tuple) else found
+    for found in join_rows(rows, tree.images(), _fold):
+        yield _read_image(*found, people[found[0].key]) if isinstance(found, tuple) else found
 
 
 def _fold(path: str) -> str:
@@ -130,10 +130,10 @@ def _read_mat(tree: Tree, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
             fix="the release of 2019 is read, not that of 2017",
         )
     for split in there:
-        for number, picture in enumerate(_as_list(content[split])):
-            if not {"filename", "folder"} <= _as_dict(picture).keys():
+        for number, image in enumerate(_as_list(content[split])):
+            if not {"filename", "folder"} <= _as_dict(image).keys():
                 raise SourceError("an entry names no file", where=f"{table}, {split}({number + 1})")
-            yield split, picture
+            yield split, image
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -147,7 +147,7 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_picture(row: Row, path: str, people: list[dict[str, Any]]) -> Record | Reject:
+def _read_image(row: Row, path: str, people: list[dict[str, Any]]) -> Record | Reject:
     try:
         persons = [_read_person(_as_dict(each)) for each in people]
     except (ValueError, TypeError) as error:
@@ -213,7 +213,7 @@ def _number(value: Any) -> float | None:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 20 generated pictures; one person has NaN for ratings, one listed picture is not there."""
+    """Write 20 generated images; one person has NaN for ratings, one listed image is not there."""
     entries: dict[str, list[dict[str, Any]]] = {split: [] for split in _SPLITS}
     for number in range(21):
         database, split = _DATABASES[number % 4], _SPLITS[max(0, number % 5 - 2)]
@@ -225,8 +225,8 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
         entry = {"filename": name, "folder": folder, "image_size": size, "original_database": origin}
         entries[split].append({**entry, "person": _structs(people)})
         if number < 20:
-            picture = draw_picture(rng, float(rng.uniform(10, 90)), 96, 72)
-            save_picture(root / "emotic" / folder / name, picture, "JPEG")
+            image = draw_image(rng, float(rng.uniform(10, 90)), 96, 72)
+            save_image(root / "emotic" / folder / name, image, "JPEG")
     packed = io.BytesIO()
     matlab.savemat(packed, {split: _structs(listed) for split, listed in entries.items()})
     (root / "Annotations").mkdir(parents=True)

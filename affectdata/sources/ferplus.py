@@ -2,7 +2,7 @@
 
 Barsoum et al. (2016) had the faces of Goodfellow et al. (2013) labelled anew. The votes are shares over eight
 emotions; who voted `unknown` or `NF` (not a face) counts among the raters, and those votes are in `extra`
-with the label of FER2013 and the name of the picture. A picture that every rater called no face is rejected,
+with the label of FER2013 and the name of the image. An image that every rater called no face is rejected,
 and so is one without a name, which FER+ left out. The owners' split is taken over: Training is train,
 PublicTest is val, PrivateTest is test.
 
@@ -11,7 +11,7 @@ The two tables as shipped, anywhere under one root:
     fer2013.csv         emotion,pixels,Usage; the pixels are 2,304 numbers in one cell
     fer2013new.csv      Usage,Image name,neutral,…,unknown,NF; ten votes
 
-There are no picture files: a picture's path is `fer2013.csv#N`, N the row from 0. The tables are brought
+There are no image files: an image's path is `fer2013.csv#N`, N the row from 0. The tables are brought
 together by row; the names in the second do not count rows, and four are there twice. Of the 35,887 rows 173
 have no name, and 3 more are no face to any rater: 35,711 are left.
 """
@@ -30,7 +30,7 @@ from affectdata.labels import dominant_emotion
 from affectdata.reading.delimited import parse_count
 from affectdata.reading.names import find_readmes
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
@@ -155,7 +155,7 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
     pixels, votes = [",".join(_PIXELS)], [",".join(["Usage", "Image name", *_VOTES])]
     for number in range(30):
         use = list(_SPLITS)[max(0, number % 10 - 7)]
-        grey = cv2.cvtColor(draw_picture(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(draw_image(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
         pixels.append(f'{number % 7},"{" ".join(map(str, grey.ravel()))}",{use}')
         counts = rng.multinomial(9 if number == 4 else 10, rng.dirichlet(np.full(len(_VOTES), 0.4)))
         if number in (6, 7):

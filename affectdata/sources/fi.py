@@ -8,13 +8,13 @@ votes are for and against that one, not over all eight. Copies differ in number 
     agg/amusement_….csv …       no header: a field of unknown meaning, URL, votes against, votes for
     amusement.txt …             a path or a URL per line
 
-A picture is known by the last part of its URL, in the folder of its emotion or anywhere. It is of an emotion
+An image is known by the last part of its URL, in the folder of its emotion or anywhere. It is of an emotion
 if more voted for than against; without votes, if it lies in the emotion's folder or stands in its list.
 `emotion_<name>` is the share of votes for, `agreement` that of its emotion. A photograph found by several
 words has the one with the largest share; one in several lists, without votes, is rejected.
 
 Some files show no photograph, but the site's notice that it is gone, under as many names as photographs are:
-a picture with three names or more is such a placeholder, as the same photograph posted thrice is rare.
+an image with three names or more is such a placeholder, as the same photograph posted thrice is rare.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from affectdata.reading.delimited import decode_text, parse_count, parse_delimit
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes
 from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
 
 INFO = SourceInfo(
@@ -75,10 +75,10 @@ def detect(tree: Tree) -> str | None:
     if tables:
         return f"votes in {tables[0]}"
     if len(lists) > 1:
-        return f"names of pictures in {lists[0]}"
+        return f"names of images in {lists[0]}"
     folders = {
         PurePosixPath(path).parent.name
-        for path in tree.pictures().one_per_folder()
+        for path in tree.images().one_per_folder()
         if _FOLDER in _folders(tree, path)
     }
     return f"the eight emotions under {_FOLDER}/" if folders >= set(_EMOTIONS) else None
@@ -91,9 +91,9 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
         SourceError: neither is there.
     """
     tables = [*_find_tables(tree), *_find_lists(tree)]
-    if not tables and not any(_folder_emotion(path) for path in tree.pictures()):
+    if not tables and not any(_folder_emotion(path) for path in tree.images()):
         raise SourceError(
-            "no folder of pictures is called by an emotion, and there are no votes and no lists",
+            "no folder of images is called by an emotion, and there are no votes and no lists",
             where=str(tree.root),
             fix=f"expected: {INFO.layout}",
         )
@@ -101,12 +101,12 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
-    """List the addresses that were voted on; all go into one folder, as a picture may have several words."""
-    there = {_file_name(path): path for path in tree.pictures()}
+    """List the addresses that were voted on; all go into one folder, as an image may have several words."""
+    there = {_file_name(path): path for path in tree.images()}
     votes = (row for table in _find_tables(tree) for row in _read_votes(tree, table))
     for row in [*votes, *(row for path in _find_lists(tree) for row in _read_list(tree, path))]:
         if urlsplit(row.key).scheme:
-            yield Link(there.get(_file_name(row.picture), f"images/{row.picture}"), row.key)
+            yield Link(there.get(_file_name(row.image), f"images/{row.image}"), row.key)
 
 
 def _find_tables(tree: Tree) -> list[str]:
@@ -115,7 +115,7 @@ def _find_tables(tree: Tree) -> list[str]:
 
 def _find_lists(tree: Tree) -> list[str]:
     named = [path for path in tree.others() if _LIST.fullmatch(path)]
-    return [path for path in named if is_picture_name(urlsplit(read_head(tree, path).strip()).path)]
+    return [path for path in named if is_image_name(urlsplit(read_head(tree, path).strip()).path)]
 
 
 def _folders(tree: Tree, path: str) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def _folder_emotion(path: str) -> str | None:
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
-    tables, lists, pictures = _find_tables(tree), _find_lists(tree), tree.pictures()
+    tables, lists, images = _find_tables(tree), _find_lists(tree), tree.images()
     yield from map(Annotation, [*find_readmes(tree), *tables, *lists])
     votes: dict[str, dict[str, Row]] = {}
     listed: dict[str, dict[str, Row]] = {}
@@ -139,7 +139,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     ):
         for emotion in _EMOTIONS:
             rows = [row for file in files if _word(pattern, file) == emotion for row in read_rows(tree, file)]
-            near = [path for path in pictures if _folder_emotion(path) in (emotion, None)]
+            near = [path for path in images if _folder_emotion(path) in (emotion, None)]
             for item in join_rows(rows, near, _file_name):
                 if isinstance(item, tuple):
                     into.setdefault(item[1], {})[emotion] = item[0]
@@ -148,7 +148,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
                 else:
                     yield item
     yield from rejects.values()
-    labelled = [path for path in pictures if path in votes or path in listed or _folder_emotion(path)]
+    labelled = [path for path in images if path in votes or path in listed or _folder_emotion(path)]
     for path in labelled:
         if path not in rejects:
             yield _record(path, votes.get(path, {}), listed.get(path, {}))
@@ -157,7 +157,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
         yield Finding("partial", f"no votes (agg/<emotion>_*.csv): the emotion is that of {what}, for all")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
-        yield Finding("partial", f"pictures in folders or lists of emotions that have no votes: {n_unvoted}")
+        yield Finding("partial", f"images in folders or lists of emotions that have no votes: {n_unvoted}")
 
 
 def _word(pattern: re.Pattern[str], path: str) -> str | None:
@@ -216,11 +216,11 @@ def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record 
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 39 generated pictures in folders of emotions, four of them one notice, and the votes.
+    """Write 39 generated images in folders of emotions, four of them one notice, and the votes.
 
-    One picture has no votes, one more votes against than for, one row no picture.
+    One image has no votes, one more votes against than for, one row no image.
     """
-    notice = draw_picture(rng, 50, 96, 72)
+    notice = draw_image(rng, 50, 96, 72)
     for at, emotion in enumerate(_EMOTIONS):
         lines = []
         for number in range(5):
@@ -230,10 +230,8 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
                 lines.append(f"{number},https://farm{at}.example.org/{number}/{name},{against},{5 - against}")
             if (at, number) != (5, 4):
                 gone = number == 3 and at % 2 == 0
-                picture = notice if gone else draw_picture(rng, rng.uniform(5, 95), 96, 72)
-                save_picture(
-                    root / _FOLDER / emotion / name, picture, "PNG" if gone else "JPEG", palette=gone
-                )
+                image = notice if gone else draw_image(rng, rng.uniform(5, 95), 96, 72)
+                save_image(root / _FOLDER / emotion / name, image, "PNG" if gone else "JPEG", palette=gone)
         table = root / "agg" / f"{emotion}_votes.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")

@@ -1,11 +1,11 @@
-"""A folder of pictures that carries its own labels: one folder per class, or a Hugging Face `metadata` file.
+"""A folder of images that carries its own labels: one folder per class, or a Hugging Face `metadata` file.
 
 One folder per class, with or without split folders above; the folder's name is the emotion:
 
     train/sad/1.jpg   train/joy/2.png …   validation/…   test/…          or          sad/1.jpg   joy/2.png …
 
-Split folders are train, val (valid, validation, dev) and test. Pictures deeper down belong to the class above
-them; pictures outside of a class folder are rejected.
+Split folders are train, val (valid, validation, dev) and test. Images deeper down belong to the class above
+them; images outside of a class folder are rejected.
 
 Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folder that it describes:
 
@@ -17,7 +17,7 @@ subtype, subject_id, split, …) are used, the others go into `extra`. A rating 
 `valence_min` and `valence_max`, one value each. A table with `valence_raw` is one that this package wrote:
 its valence is on 0–100 already. Where `metadata` is, folders say nothing but the split.
 
-A tree is recognised only if it cannot be anything else: `metadata` with file names, or nothing but pictures
+A tree is recognised only if it cannot be anything else: `metadata` with file names, or nothing but images
 in two or more class folders whose names are words. The manifest is called by --name, else by the folder.
 """
 
@@ -38,14 +38,14 @@ from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import Lines, parse_number, require_columns
 from affectdata.reading.names import find_readmes, slug, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
 
 INFO = SourceInfo(
     name="image_folder",
-    title="A folder of pictures, by class or with Hugging Face metadata",
+    title="A folder of images, by class or with Hugging Face metadata",
     scales={},
     license="not stated",
     citation="none: name the collection that the pictures are from",
@@ -60,7 +60,7 @@ _FIRST_CLASSES = 4
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise metadata with file names, or pictures in class folders and nothing else."""
+    """Recognise metadata with file names, or images in class folders and nothing else."""
     if MAP_FILE in tree.files:
         return None
     metadata = _find_metadata(tree)
@@ -68,16 +68,16 @@ def detect(tree: Tree) -> str | None:
         named = [
             path for path in metadata if path.endswith(".parquet") or "file_name" in read_head(tree, path)
         ]
-        return f"file names in {named[0]}" if named and tree.pictures() else None
-    pictures = tree.pictures().one_per_folder()
-    classes = sorted({_class_of(path) or "" for path in pictures})
-    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in pictures)
+        return f"file names in {named[0]}" if named and tree.images() else None
+    images = tree.images().one_per_folder()
+    classes = sorted({_class_of(path) or "" for path in images})
+    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in images)
     if set(tree.others()) - set(find_readmes(tree)) or not flat or len(classes) < 2:
         return None
     if not all(_WORD.fullmatch(name) for name in classes):
         return None
     more = " …" if len(classes) > _FIRST_CLASSES else ""
-    return f"nothing but pictures in class folders: {', '.join(classes[:_FIRST_CLASSES])}{more}"
+    return f"nothing but images in class folders: {', '.join(classes[:_FIRST_CLASSES])}{more}"
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
@@ -115,15 +115,15 @@ def _class_of(path: str) -> str | None:
 
 
 def _read_folders(tree: Tree) -> Iterator[Item]:
-    pictures = tree.pictures()
-    if not any(_class_of(path) for path in pictures):
+    images = tree.images()
+    if not any(_class_of(path) for path in images):
         raise SourceError(
-            f"no picture lies in a class folder ({len(pictures)} pictures)",
+            f"no image lies in a class folder ({len(images)} images)",
             where=str(tree.root),
             fix=f"sort them into folders, or describe their table in a column map; expected: {INFO.layout}",
         )
     yield from (Annotation(path) for path in find_readmes(tree))
-    for path in pictures:
+    for path in images:
         word = _class_of(path)
         if word is None:
             yield Reject(path, Reason.MISSING_RATING, "it lies in no class folder")
@@ -140,7 +140,7 @@ def _read_folders(tree: Tree) -> Iterator[Item]:
 def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
     """Make the column map that a metadata table amounts to."""
     header, rows = read_table(tree, path)
-    require_columns(header, ["file_name"], path, fix="add the names of the pictures, relative to its folder")
+    require_columns(header, ["file_name"], path, fix="add the names of the images, relative to its folder")
     rated = [rating for rating in RATINGS if rating in header]
     absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no spread without its mean
     columns = [column for column in MAPPED if column in header and not column.startswith(absent)]
@@ -188,12 +188,12 @@ def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
             yield item
 
 
-_SAMPLE = {"train": 6, "validation": 2, "test": 3}  # pictures per class
-_SAMPLE_CLASSES = {"joy": 85, "sad": 30, "Fearful": 20}  # folder and the valence that its pictures look like
+_SAMPLE = {"train": 6, "validation": 2, "test": 3}  # images per class
+_SAMPLE_CLASSES = {"joy": 85, "sad": 30, "Fearful": 20}  # folder and the valence that its images look like
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 34 generated pictures in class folders under split folders.
+    """Write 34 generated images in class folders under split folders.
 
     One is a PNG called .jpg, some end in .JPG, one is there a second time in another class.
     """
@@ -202,8 +202,8 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
             for number in range(1, count + 1):
                 suffix = ".JPG" if number == 3 else ".jpg"
                 container = "PNG" if (split, word, number) == ("train", "joy", 2) else "JPEG"
-                picture = draw_picture(rng, valence, 128, 96)
-                save_picture(root / split / word / f"{word}_{number}{suffix}", picture, container)
+                image = draw_image(rng, valence, 128, 96)
+                save_image(root / split / word / f"{word}_{number}{suffix}", image, container)
     twice = (root / "train" / "sad" / "sad_1.jpg").read_bytes()
     (root / "train" / "Fearful" / "again.jpg").write_bytes(twice)
     (root / "train" / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")

@@ -1,4 +1,4 @@
-"""OASIS, the Open Affective Standardized Image Set: 900 pictures of four categories, rated by 822 people.
+"""OASIS, the Open Affective Standardized Image Set: 900 images of four categories, rated by 822 people.
 
 Kurdi, Lozano & Banaji (2017). Valence and arousal on 1–7, neutral 4, each with standard deviation and number
 of raters (about 103 for either; the two were rated by different people).
@@ -41,7 +41,7 @@ from affectdata.reading.delimited import (
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
@@ -115,7 +115,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     for path in others:
         yield Annotation(path)
         yield Finding("unread_table", f"{path} was left unread: the ratings are those of {table}")
-    for item in join_rows(_read_rows(tree, table), tree.pictures(), fold_stem):
+    for item in join_rows(_read_rows(tree, table), tree.images(), fold_stem):
         yield _read_row(*item) if isinstance(item, tuple) else item
 
 
@@ -198,7 +198,7 @@ _TRAILING_SPACE = ("Ladder 2", "Marsh 3")
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 29 generated pictures in OASIS's layout; a thirtieth row has none. Its quirks are there."""
+    """Write 29 generated images in OASIS's layout; a thirtieth row has none. Its quirks are there."""
     rows = [",Theme,Category,Source," + ",".join(_OVERALL)]
     names = [
         (kind, f"{theme} {at}") for kind, set_ in _SAMPLE.items() for theme, ats in set_.items() for at in ats
@@ -210,7 +210,7 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
             cells += [f"{mean:.9f}", f"{sd:.9f}", str(n + number % 5)]
         rows.append(",".join(cells))
         if number <= len(names):
-            picture = draw_picture(rng, (valence - 1) / 6 * 100, 125, 100)
+            image = draw_image(rng, (valence - 1) / 6 * 100, 125, 100)
             container = "PNG" if name == "Newt 4" else "JPEG"
-            save_picture(root / "images" / f"{name}.jpg", picture, container)
+            save_image(root / "images" / f"{name}.jpg", image, container)
     (root / "OASIS.csv").write_bytes("\r".join(rows).encode("ascii"))

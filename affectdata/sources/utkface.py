@@ -28,7 +28,7 @@ import numpy as np
 from affectdata.labels import VOCABULARIES, spell_emotion
 from affectdata.reading.names import find_readmes, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
 
@@ -67,10 +67,10 @@ _LANDMARKS = re.compile(r"(.*/)?landmark_list[^/]*\.txt")
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise the collection by its pictures' names: most are age_gender_race_time."""
-    pictures = tree.pictures()
-    named = [path for path in pictures if _match(path)]
-    return f"names such as {PurePosixPath(named[0]).name}" if len(named) * 2 > len(pictures) else None
+    """Recognise the collection by its images' names: most are age_gender_race_time."""
+    images = tree.images()
+    named = [path for path in images if _match(path)]
+    return f"names such as {PurePosixPath(named[0]).name}" if len(named) * 2 > len(images) else None
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
@@ -89,7 +89,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     if landmarks:
         yield Finding("unread_table", f"landmarks are left unread: {', '.join(landmarks)}")
     faces: dict[str, list[tuple[str, re.Match[str]]]] = {}
-    for path in tree.pictures():
+    for path in tree.images():
         found = _match(path)
         if found is None:
             detail = "not <age>_<gender>_<race>_<time>.jpg; what it should say is not known for sure"
@@ -129,13 +129,13 @@ _SAMPLE_BAD = ("61_1_20170109142408075.jpg.chip.jpg", "24_0_1_20170116220224657 
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 62 generated pictures: two badly named, 30 in folders of emotions, six of those under test/."""
+    """Write 62 generated images: two badly named, 30 in folders of emotions, six of those under test/."""
     for number in range(60):
         age, race = int(rng.integers(0, _OLDEST + 1)), int(rng.choice(5, p=[0.4, 0.2, 0.15, 0.15, 0.1]))
         name = f"{age}_{rng.integers(2)}_{race}_20170116{number:09d}.jpg.chip.jpg"
         folder = ("happy", "neutral", "UTKFace", "UTKFace")[number % 4]
         if number % 20 < 2:
             folder = f"test/{folder}"
-        save_picture(root / folder / name, draw_picture(rng, rng.uniform(20, 90), 100, 100), "JPEG")
+        save_image(root / folder / name, draw_image(rng, rng.uniform(20, 90), 100, 100), "JPEG")
     for name in _SAMPLE_BAD:
-        save_picture(root / "UTKFace" / name, draw_picture(rng, 50, 100, 100), "JPEG")
+        save_image(root / "UTKFace" / name, draw_image(rng, 50, 100, 100), "JPEG")

@@ -1,10 +1,10 @@
 """WikiArt Emotions: 4,105 works of Western art, with the share of raters who felt each of 20 emotions.
 
 Mohammad & Kiritchenko (2018). About ten people said which emotions a work brings to mind: seen with its
-title, the picture alone, the title alone; a work may have several. There is no valence. The ratings of the
+title, the image alone, the title alone; a work may have several. There is no valence. The ratings of the
 art itself (-3 to 3: liking) are in `extra`.
 
-The tables as shipped; pictures are not, and whoever fetches them calls them `<ID>.jpg`, whatever they are:
+The tables as shipped; images are not, and whoever fetches them calls them `<ID>.jpg`, whatever they are:
 
     README.txt                       of an older release: its list of columns is not that of the tables
     WikiArt-Emotions-All.tsv         4,105 rows, 69 columns, CRLF, cells with a comma quoted; shares 0–1
@@ -37,7 +37,7 @@ from affectdata.reading.delimited import parse_delimited, parse_share, require_c
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype
@@ -87,7 +87,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
     """List the addresses of the works that were rated."""
-    there = {fold_stem(path): path for path in tree.pictures()}
+    there = {fold_stem(path): path for path in tree.images()}
     table = _find_table(tree)
     works = _find_works(tree, table)[1]
     for row in _read_rows(tree, table):
@@ -110,7 +110,7 @@ def _find_table(tree: Tree) -> str:
         raise SourceError(
             f"{_TABLE} is not there: only it has the shares of raters",
             where=f"{tree.root}: {', '.join(tables) or 'no table of WikiArt Emotions'}",
-            fix=f"put {_TABLE} beside the pictures, as it is shipped",
+            fix=f"put {_TABLE} beside the images, as it is shipped",
         )
     return table
 
@@ -144,7 +144,7 @@ def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
             "partial", f"{works_table} is not there: no URLs, and titles as a spreadsheet left them"
         )
     named = (Row(table, row["ID"], row["ID"], row) for row in rows)
-    for found in join_rows(named, tree.pictures(), fold_stem):
+    for found in join_rows(named, tree.images(), fold_stem):
         yield _record(*found, works, prefix) if isinstance(found, tuple) else found
 
 
@@ -209,16 +209,16 @@ _INFO_COLUMNS = ("ID", "Category", "Artist", "Title", "Year", _URL, "Painting In
 _COLUMNS = (
     *("ID", "Style", "Category", "Artist", "Title", "Year", "Is painting", "Face/body", "Ave. art rating"),
 )
-_N_PICTURES = 40
+_N_IMAGES = 40
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 40 generated pictures and the five tables; one rated work has no picture, two are not rated."""
-    works = [_draw_work(rng, number) for number in range(_N_PICTURES + 3)]
-    shares = [_draw_shares(rng) for _ in range(_N_PICTURES + 1)]
-    for number, work in enumerate(works[:_N_PICTURES]):
-        picture = draw_picture(rng, rng.uniform(5, 95), 112, 84)
-        save_picture(root / "images" / f"{work['ID']}.jpg", picture, "PNG" if number == 5 else "JPEG")
+    """Write 40 generated images and the five tables; one rated work has no image, two are not rated."""
+    works = [_draw_work(rng, number) for number in range(_N_IMAGES + 3)]
+    shares = [_draw_shares(rng) for _ in range(_N_IMAGES + 1)]
+    for number, work in enumerate(works[:_N_IMAGES]):
+        image = draw_image(rng, rng.uniform(5, 95), 112, 84)
+        save_image(root / "images" / f"{work['ID']}.jpg", image, "PNG" if number == 5 else "JPEG")
     emotions = [prefix + emotion for prefix in _VARIANTS.values() for emotion in _EMOTIONS]
     for name, least in (("All", None), ("Ag3", 0.3), ("Ag4", 0.4), ("Ag5", 0.5)):
         lines = ["\t".join([*_COLUMNS, *emotions])]

@@ -29,7 +29,7 @@ def assign_splits(
     `levels` are integer codes per row, from coarse to fine (bin, then cell); each code's rows are shared out
     by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group joins it;
     they count towards the shares, so that a test set that comes with a source grows only if it is too small.
-    Which pictures go where depends on `seed` and the ids only, never on the order of rows.
+    Which images go where depends on `seed` and the ids only, never on the order of rows.
 
     Raises:
         IntegrityError: a group has rows in two splits already (`drop_conflicts` leaves those in train out).
@@ -120,7 +120,7 @@ def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
         first, second = (f"{image_id[:16]} in {split}" for image_id, split in pair)
         raise IntegrityError(
             f"one group is in two splits: {first}, {second}",
-            where="column split, of pictures that must stay together (group_id)",
+            where="column split, of images that must stay together (group_id)",
             fix="correct the split of one of them, or `balance --on-conflict drop-train` leaves train's out",
         )
     own = _codes(table)
@@ -140,7 +140,7 @@ def _codes(table: pa.Table) -> np.ndarray:
 
 
 def _conflict(table: pa.Table, group_of: np.ndarray) -> list[tuple[str, str]]:
-    """Return two pictures (id, split) of one group in two splits, or nothing."""
+    """Return two images (id, split) of one group in two splits, or nothing."""
     lowest, highest = _extremes(_codes(table), group_of)
     bad = np.flatnonzero(lowest < highest)
     if not len(bad):

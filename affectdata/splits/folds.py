@@ -76,7 +76,7 @@ def assign_folds(table: pa.Table, levels: Sequence[np.ndarray], n_folds: int, se
     groups = in_one_piece(rows["group_id"]).dictionary_encode()
     if len(groups.dictionary) < n_folds:
         raise ManifestError(
-            f"{len(groups.dictionary)} groups of pictures in train make no {n_folds} folds",
+            f"{len(groups.dictionary)} groups of images in train make no {n_folds} folds",
             where="split.folds",
             fix="ask for fewer folds",
         )
@@ -117,7 +117,7 @@ def _kept(table: pa.Table, code: np.ndarray, n_folds: int) -> np.ndarray:
     if len(other):
         raise IntegrityError(
             f"one group is in two folds: {say(int(first[code[other[0]]]))}, {say(int(other[0]))}",
-            where="column fold, of pictures that must stay together (group_id)",
+            where="column fold, of images that must stay together (group_id)",
             fix="correct the fold of one of them",
         )
     return np.asarray(fold)

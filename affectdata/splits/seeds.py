@@ -1,4 +1,4 @@
-"""Chance that follows from ids alone: the order in which pictures are taken, and the seed of every copy.
+"""Chance that follows from ids alone: the order in which images are taken, and the seed of every copy.
 
 An `image_id` is a SHA-256 and so as good as random: its leading 64 bits, moved by the recipe's seed, are the
 state of a SplitMix64 generator (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
@@ -38,7 +38,7 @@ def id_ranks(seed: int, keys: np.ndarray) -> np.ndarray:
 
 
 def copy_seeds(seed: int, keys: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Return the seed of each copy, int64 of 0–2⁶³-1; `keys` are the `id_keys` of their pictures."""
+    """Return the seed of each copy, int64 of 0–2⁶³-1; `keys` are the `id_keys` of their images."""
     states = _states(seed, keys)
     states += (copies.astype(np.uint64) + np.uint64(1)) * _STEP
     return (_mixed(states) >> np.uint64(1)).astype(np.int64)

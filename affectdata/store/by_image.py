@@ -1,4 +1,4 @@
-"""The rows of a release by picture: those of one follow each other, the original first."""
+"""The rows of a release by image: those of one follow each other, the original first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def whole_pictures(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the same rows in parts that end between two pictures (`image_id`); none is empty."""
+def whole_images(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows in parts that end between two images (`image_id`); none is empty."""
     held: pa.Table | None = None
     for part in parts:
         held = part if held is None else pa.concat_tables([held, part])
@@ -27,7 +27,7 @@ def whole_pictures(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def first_rows(part: pa.Table) -> np.ndarray:
-    """Return for every row the first row of its picture, where the rows of each follow each other."""
+    """Return for every row the first row of its image, where the rows of each follow each other."""
     ids = part["image_id"].combine_chunks()
     new = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.append(len(ids) > 0, new))

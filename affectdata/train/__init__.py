@@ -5,7 +5,7 @@ Only this folder imports torch and scikit-learn, apart from `release.dataset`.
 
 Read in this order:
 
-pictures   images as squares of one size, in one file
+images   images as squares of one size, in one file
 weights    weights of networks: fetched, read, matched strictly
 trunks     feature extractors by name
 backbones  a frozen trunk that turns images into features

@@ -1,4 +1,4 @@
-"""Backbones: bodies, frozen, that turn a picture into a vector of features; `bodies` says which there are."""
+"""Backbones: bodies, frozen, that turn an image into a vector of features; `bodies` says which there are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from affectdata.train.trunks import Normalisation, build_body, pool, run_body
 from affectdata.train.weights import DEFAULT, state_hash
 
 DEFAULT_BACKBONE = "mobilenet_v3_large"
-PREPROCESSING = 1  # part of every key; raised when the same picture would reach a network as other numbers
+PREPROCESSING = 1  # part of every key; raised when the same image would reach a network as other numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +35,18 @@ class Backbone:
     key: str
     content: str
 
-    def normalise(self, pictures: np.ndarray) -> Tensor:
-        """Return pictures as the network takes them, on its device."""
-        return self.normalisation.apply(torch.from_numpy(pictures).to(self.device))
+    def normalise(self, images: np.ndarray) -> Tensor:
+        """Return images as the network takes them, on its device."""
+        return self.normalisation.apply(torch.from_numpy(images).to(self.device))
 
-    def features(self, pictures: np.ndarray) -> np.ndarray:
-        """Return float32 features (n, dim) of uint8 RGB pictures (n, size_px, size_px, 3).
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 features (n, dim) of uint8 RGB images (n, size_px, size_px, 3).
 
         Raises:
             InputError: the network cannot take them, or gives what is no finite number.
         """
         with torch.inference_mode():
-            output = torch.as_tensor(run_body(self.name, self.module, self.normalise(pictures)))
+            output = torch.as_tensor(run_body(self.name, self.module, self.normalise(images)))
             features = np.asarray(pool(output).float().cpu().numpy())
         if not np.isfinite(features).all():
             raise InputError(f"{self.name} gives features that are no finite numbers", where=self.weights)

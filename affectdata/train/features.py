@@ -1,4 +1,4 @@
-"""Features: computed once per picture and backbone, kept by the content of the picture.
+"""Features: computed once per image and backbone, kept by the content of the image.
 
 The cache is a folder per backbone of Parquet files (key, vector). Every file appears whole or not at all and
 is named after its keys, so an interrupted run loses one file's worth of work, and two runs do no harm.
@@ -20,15 +20,15 @@ from affectdata.recipe.recipe import Recipe
 from affectdata.store.files import check_regular
 from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
-from affectdata.train.pictures import LoadPictures, Progress, Readable
+from affectdata.train.images import LoadImages, Progress, Readable
 from affectdata.workers import map_ordered
 
-_BATCH = 32  # pictures per pass through the network
+_BATCH = 32  # images per pass through the network
 _PART = 8  # batches per file of the cache: what an interrupted run may lose
 
 
 def render_keys(plan: pa.Table, recipe: Recipe) -> list[str]:
-    """Return what decides the bytes of each row of a plan: picture, draw, image spec, library versions."""
+    """Return what decides the bytes of each row of a plan: image, draw, image spec, library versions."""
     always = [recipe.image.model_dump(mode="json"), pixel_versions()]
     steps = recipe.document()["pipelines"]
     names = ["image_id", "pipeline", "seed"]
@@ -75,16 +75,16 @@ class FeatureCache:
 def compute_features(
     wanted: Readable, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
 ) -> tuple[np.ndarray, int]:
-    """Return the features of every picture wanted, in order, and the number of those that were new.
+    """Return the features of every image wanted, in order, and the number of those that were new.
 
-    Pictures are read and decoded on `workers` threads while the network runs.
+    Images are read and decoded on `workers` threads while the network runs.
     """
     keys = wanted.table["key"].to_pylist()
     known = cache.read(keys)
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
     new = pa.array(sorted(row for key, row in first.items() if key not in known), pa.int64())
     todo = wanted.table.take(new)
-    load = LoadPictures(wanted.read, backbone.normalisation.size_px)
+    load = LoadImages(wanted.read, backbone.normalisation.size_px)
     for part_keys, features in _parts(todo, load, backbone, workers, progress):
         cache.write(part_keys, features)
         known.update(zip(part_keys, features, strict=True))
@@ -92,17 +92,17 @@ def compute_features(
 
 
 def _parts(
-    todo: pa.Table, load: LoadPictures, backbone: Backbone, workers: int, progress: Progress
+    todo: pa.Table, load: LoadImages, backbone: Backbone, workers: int, progress: Progress
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield keys and features, a file's worth at a time."""
     batches = [todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH)]
     keys: list[str] = []
     features: list[np.ndarray] = []
     n_done = 0
-    for number, pictures in enumerate(map_ordered(load, batches, workers)):
+    for number, images in enumerate(map_ordered(load, batches, workers)):
         keys += batches[number]["key"].to_pylist()
-        features.append(backbone.features(pictures))
-        n_done += len(pictures)
+        features.append(backbone.features(images))
+        n_done += len(images)
         progress(n_done, len(todo))
         if len(features) == _PART or n_done == len(todo):
             yield keys, np.concatenate(features)

@@ -1,6 +1,6 @@
-"""Feed: which pictures each step of training takes, and how they come to the device.
+"""Feed: which images each step of training takes, and how they come to the device.
 
-Pictures stay uint8, (n, height, width, 3), until they are there: a quarter of what floats would move.
+Images stay uint8, (n, height, width, 3), until they are there: a quarter of what floats would move.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def deal_batches(n_rows: int, batch: int, seed: int, start: int = 0) -> Iterator
 
 
 class Feed:
-    """Brings pictures to a device: kept there where they fit, else gathered ahead into pinned memory."""
+    """Brings images to a device: kept there where they fit, else gathered ahead into pinned memory."""
 
-    def __init__(self, pictures: np.ndarray, device: torch.device) -> None:
-        self.pictures = pictures
+    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+        self.images = images
         self.device = device
         self.resident = self._upload() if self._fits() else None
 
@@ -48,17 +48,17 @@ class Feed:
         if self.device.type != "cuda":
             return False
         free, _ = torch.cuda.mem_get_info(self.device)
-        return bool(self.pictures.nbytes <= free * _RESIDENT_FRAC)
+        return bool(self.images.nbytes <= free * _RESIDENT_FRAC)
 
     def _upload(self) -> Tensor:
-        kept = torch.empty(self.pictures.shape, dtype=torch.uint8, device=self.device)
-        n_rows = max(1, _UPLOAD_BYTES // max(1, self.pictures[:1].nbytes))
-        for start in range(0, len(self.pictures), n_rows):
-            kept[start : start + n_rows] = torch.from_numpy(np.array(self.pictures[start : start + n_rows]))
+        kept = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
+        n_rows = max(1, _UPLOAD_BYTES // max(1, self.images[:1].nbytes))
+        for start in range(0, len(self.images), n_rows):
+            kept[start : start + n_rows] = torch.from_numpy(np.array(self.images[start : start + n_rows]))
         return kept
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Yield the pictures of every batch of row numbers, uint8, on the device."""
+        """Yield the images of every batch of row numbers, uint8, on the device."""
         if self.resident is not None:
             for rows in batches:
                 yield self.resident[torch.from_numpy(rows).to(self.device)]
@@ -66,10 +66,10 @@ class Feed:
             yield from self._gather_ahead(iter(batches))
 
     def _gather(self, rows: np.ndarray) -> Tensor:
-        shape = (len(rows), *self.pictures.shape[1:])
+        shape = (len(rows), *self.images.shape[1:])
         held = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         # `clip`: by default numpy copies through a buffer of its own. Rows were checked beforehand.
-        np.take(self.pictures, rows, axis=0, out=held.numpy(), mode="clip")
+        np.take(self.images, rows, axis=0, out=held.numpy(), mode="clip")
         return held
 
     def _gather_ahead(self, batches: Iterator[np.ndarray]) -> Iterator[Tensor]:

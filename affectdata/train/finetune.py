@@ -1,6 +1,6 @@
 """Fine-tuning: first the new last layer alone, then the whole network, for a fixed number of steps.
 
-In: a network (`networks`), uint8 pictures, examples and settings (`task`). Out: a fitted copy of the network
+In: a network (`networks`), uint8 images, examples and settings (`task`). Out: a fitted copy of the network
 and the curve of its training. Arms that take the same number of steps of the same size have had the same
 training, however many rows each of them has.
 
@@ -23,7 +23,7 @@ from affectdata.train.feed import Feed
 from affectdata.train.loop import Checkpoint, Loop, Point, repeatable, run_key
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
-from affectdata.train.task import Examples, Settings, check_pictures, hold_examples, hold_outputs
+from affectdata.train.task import Examples, Settings, check_images, hold_examples, hold_outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +39,15 @@ class Fitted:
     n_parts: int = 1
 
     def predict(
-        self, pictures: np.ndarray, rows: np.ndarray | None = None, outputs: np.ndarray | None = None
+        self, images: np.ndarray, rows: np.ndarray | None = None, outputs: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return float32 (n, n_outputs) of pictures, or of some rows of them: POMP, or shares of classes.
+        """Return float32 (n, n_outputs) of images, or of some rows of them: POMP, or shares of classes.
 
         Raises:
-            InputError: the pictures or the regressor's `outputs` are not what the network takes.
+            InputError: the images or the regressor's `outputs` are not what the network takes.
         """
-        chosen = np.arange(len(pictures)) if rows is None else np.asarray(rows)
-        check_pictures(self.network, pictures, chosen)
+        chosen = np.arange(len(images)) if rows is None else np.asarray(rows)
+        check_images(self.network, images, chosen)
         chosen = chosen.astype(np.int64)
         told = hold_outputs(self.network, outputs, len(chosen))
         size = self.settings.batch
@@ -55,7 +55,7 @@ class Fitted:
         module = self.network.module.eval()
         found = [torch.zeros(0, self.network.n_outputs)]
         with torch.inference_mode():
-            for number, batch in enumerate(Feed(pictures, self.network.device).stream(batches)):
+            for number, batch in enumerate(Feed(images, self.network.device).stream(batches)):
                 x = self.network.normalisation.apply(batch)
                 part = None if told is None else told[number * size : (number + 1) * size]
                 found.append(module(x, part).float().cpu())
@@ -64,7 +64,7 @@ class Fitted:
 
 def finetune(
     network: Network,
-    pictures: np.ndarray,
+    images: np.ndarray,
     examples: Examples,
     settings: Settings,
     *,
@@ -73,7 +73,7 @@ def finetune(
     progress: Callable[[Point], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
-    """Train a copy of `network` on examples of `pictures`, uint8 (n, height, width, 3), array or memmap.
+    """Train a copy of `network` on examples of `images`, uint8 (n, height, width, 3), array or memmap.
 
     `folder` keeps checkpoints, from which the same call goes on. `progress` gets every point of the curve,
     with `steps`, `images_per_s` and `eta_s`; `say` what a person should know.
@@ -85,17 +85,17 @@ def finetune(
     """
     if settings.patience and val is None:
         raise UsageError("early stopping needs examples to validate on", fix="give `val`, or no patience")
-    held = [hold_examples(network, pictures, each, settings.loss) for each in (examples, val) if each]
+    held = [hold_examples(network, images, each, settings.loss) for each in (examples, val) if each]
     loop = Loop(network.copy(), held[0], held[1] if val else None, settings, say)
     checkpoint = None
     if folder:
-        key = run_key(network, pictures, [each for each in (examples, val) if each], settings)
+        key = run_key(network, images, [each for each in (examples, val) if each], settings)
         checkpoint = Checkpoint(folder / f"{key}.pt")
         if state := checkpoint.read():
             loop.resume(state)
             say(f"goes on after step {loop.step} of {loop.n_steps}")
     with repeatable(network.device):
-        for point in loop.run(Feed(pictures, network.device)):
+        for point in loop.run(Feed(images, network.device)):
             progress(point)
             if checkpoint:
                 checkpoint.write(loop.state(), at_once=loop.done)

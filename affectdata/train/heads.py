@@ -289,10 +289,10 @@ def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
 
 
 def predict_out_of_fold(fit: Callable[[Rows], Any], rows: Rows, seed: int, n_folds: int) -> np.ndarray:
-    """Predict every row by what was fitted on the other folds; copies are in their picture's fold.
+    """Predict every row by what was fitted on the other folds; copies are in their image's fold.
 
-    What a regressor says of its own training pictures has seen their labels: a second stage that is trained
-    on that learns to believe it, and is wrong on new pictures.
+    What a regressor says of its own training images has seen their labels: a second stage that is trained
+    on that learns to believe it, and is wrong on new images.
     """
     fold = deal_folds(rows.group, [rows.stratum], seed + _SECOND_STAGE, n_folds)
     predicted = np.full(len(rows), float(np.average(rows.y, weights=rows.weight)))

@@ -34,7 +34,7 @@ from affectdata.store.files import check_regular, read_regular
 from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.heads import OUTPUT_MIDDLE, OUTPUT_UNIT
-from affectdata.train.pictures import fit_square
+from affectdata.train.images import fit_square
 from affectdata.train.trunks import Say, pool, run_body
 from affectdata.train.weights import is_class
 
@@ -46,7 +46,7 @@ _ARRAYS = {
     "svr": {"mean", "scale", "intercept", "vectors", "dual", "gamma"},
     "logistic": {"mean", "scale", "intercept", "coef"},
 }
-Picture = str | Path | np.ndarray
+Image = str | Path | np.ndarray
 _BATCH = 32
 
 
@@ -150,7 +150,7 @@ class KeptModel:
     labels: list[str]
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Say what is in normalised pictures (n, 3, height, width): values (n, 1), POMP, and class scores."""
+        """Say what is in normalised images (n, 3, height, width): values (n, 1), POMP, and class scores."""
         features = pool(torch.as_tensor(run_body(self.backbone.name, self.backbone.module, x)))
         values = self.heads["regressor"](features) if "regressor" in self.heads else None
         told = None if values is None else values[:, 0]
@@ -262,14 +262,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
     return tensors, parse_model(Header, said, str(path))
 
 
-def predict(model: str | Path | KeptModel, images: Sequence[Picture]) -> pd.DataFrame:
-    """Return one row per picture: `image`, the targets (valence, POMP), `class`, and `p_<label>` per class.
+def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFrame:
+    """Return one row per image: `image`, the targets (valence, POMP), `class`, and `p_<label>` per class.
 
     `model` is a kept model or its file; `images` are files or uint8 RGB arrays (height, width, 3), cut to the
     middle square as in training. `image` is the path, or the number of an array; `class` the likeliest.
 
     Raises:
-        InputError: a picture cannot be read, or the file is no kept model.
+        InputError: an image cannot be read, or the file is no kept model.
         MissingError: the weights of the model's backbone are not there.
     """
     kept = load_model(model, say=_to_stderr) if isinstance(model, str | Path) else model
@@ -295,8 +295,8 @@ def _to_stderr(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def iter_squares(images: Sequence[Picture], size_px: int) -> Iterator[np.ndarray]:
-    """Yield uint8 pictures (n, size_px, size_px, 3), a batch at a time.
+def iter_squares(images: Sequence[Image], size_px: int) -> Iterator[np.ndarray]:
+    """Yield uint8 images (n, size_px, size_px, 3), a batch at a time.
 
     Raises:
         InputError: one cannot be read.
@@ -305,7 +305,7 @@ def iter_squares(images: Sequence[Picture], size_px: int) -> Iterator[np.ndarray
         yield np.stack([fit_square(read_rgb(each), size_px) for each in images[start : start + _BATCH]])
 
 
-def read_rgb(image: Picture) -> np.ndarray:
+def read_rgb(image: Image) -> np.ndarray:
     """Return uint8 RGB pixels (height, width, 3) of a file, or an array as it is.
 
     Raises:
@@ -314,11 +314,11 @@ def read_rgb(image: Picture) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(
-                f"a picture is uint8 (height, width, 3); got {image.dtype} {image.shape}",
+                f"an image is uint8 (height, width, 3); got {image.dtype} {image.shape}",
                 fix="give RGB arrays, or files",
             )
         return image
     try:
         return decode(read_regular(image)).rgb
     except (OSError, DecodeError) as error:
-        raise InputError(f"cannot read the picture {image}: {error}", where=str(image)) from error
+        raise InputError(f"cannot read the image {image}: {error}", where=str(image)) from error

@@ -32,7 +32,7 @@ _WARM_FRAC = 0.05  # of the second phase
 _STATE = ("step", "n_parts", "done", "curve", "best")  # attributes that a resumed run takes over
 Point = dict[str, Any]
 _EVERY_S = 60.0  # what an interrupted run may lose
-_CHUNK = 256  # pictures read at a time
+_CHUNK = 256  # images read at a time
 
 
 class Loop:
@@ -78,10 +78,10 @@ class Loop:
         dealt, ahead = itertools.tee(itertools.islice(batches, left))
         total, first, began = torch.zeros((), device=self.device), self.step, time.monotonic()
         self._set_phase()
-        for at, pictures in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
+        for at, images in zip(dealt, feed.stream(rows[each] for each in ahead), strict=True):
             torch.manual_seed(stable_seed(settings.seed, self.step))  # dropout: a resumed run draws the same
             self._set_rates()
-            total += self._take_step(torch.from_numpy(at).to(self.device), pictures)
+            total += self._take_step(torch.from_numpy(at).to(self.device), images)
             self.step += 1
             if self.step % settings.every and self.step not in (self.head_steps, self.n_steps):
                 continue
@@ -112,19 +112,19 @@ class Loop:
         head, body = self.optimiser.param_groups
         head["lr"], body["lr"] = settings.lr_head * scale, settings.lr_body * scale
 
-    def _take_step(self, at: Tensor, pictures: Tensor) -> Tensor:
+    def _take_step(self, at: Tensor, images: Tensor) -> Tensor:
         """Train on one batch; where it does not fit into memory, in twice as many parts from now on."""
         while True:
             try:
-                return self._accumulate(at, pictures)
+                return self._accumulate(at, images)
             except torch.cuda.OutOfMemoryError:
                 pass  # what follows stands outside, where the failed pass no longer holds its tensors
             self._halve(len(at))
 
-    def _accumulate(self, at: Tensor, pictures: Tensor) -> Tensor:
+    def _accumulate(self, at: Tensor, images: Tensor) -> Tensor:
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
-        parts = (each.tensor_split(self.n_parts) for each in (pictures, at))
+        parts = (each.tensor_split(self.n_parts) for each in (images, at))
         for part, of_part in zip(*parts, strict=True):
             loss = self._costs(self.train, of_part, part).sum() / len(at)
             torch.autograd.backward(loss)
@@ -137,8 +137,8 @@ class Loop:
         if n_rows // self.n_parts < LEAST_PART:
             raise MissingError(
                 f"{self.network.name} does not fit into the memory of {self.device}, not even "
-                f"{n_rows // self.n_parts * 2} pictures at a time",
-                fix="take smaller pictures, a smaller network, or --device cpu",
+                f"{n_rows // self.n_parts * 2} images at a time",
+                fix="take smaller images, a smaller network, or --device cpu",
             )
         self.optimiser.zero_grad()
         torch.cuda.empty_cache()
@@ -147,9 +147,9 @@ class Loop:
             "the gradients are added up"
         )
 
-    def _costs(self, held: Held, at: Tensor, pictures: Tensor) -> Tensor:
-        """Return the weighted loss of every picture; auxiliary heads join in training."""
-        x = self.network.normalisation.apply(pictures)
+    def _costs(self, held: Held, at: Tensor, images: Tensor) -> Tensor:
+        """Return the weighted loss of every image; auxiliary heads join in training."""
+        x = self.network.normalisation.apply(images)
         told = None if held.outputs is None else held.outputs[at]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs = self.module.all_outputs(x, told)
@@ -189,8 +189,8 @@ class Loop:
         batches = [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
         total = torch.zeros((), device=self.device)
         with torch.no_grad():
-            for at, pictures in zip(batches, feed.stream(held.rows[at] for at in batches), strict=True):
-                total += self._costs(held, torch.from_numpy(at).to(self.device), pictures).sum()
+            for at, images in zip(batches, feed.stream(held.rows[at] for at in batches), strict=True):
+                total += self._costs(held, torch.from_numpy(at).to(self.device), images).sum()
         return float(total) / n
 
 
@@ -235,12 +235,12 @@ def _class_weights(settings: Settings, network: Network) -> Tensor | None:
     return torch.tensor(settings.class_weights, device=network.device)
 
 
-def run_key(network: Network, pictures: np.ndarray, examples: Iterable[Examples], settings: Settings) -> str:
-    """Hash what decides a run: the initial weights, the pictures of its rows, targets, settings, device."""
+def run_key(network: Network, images: np.ndarray, examples: Iterable[Examples], settings: Settings) -> str:
+    """Hash what decides a run: the initial weights, the images of its rows, targets, settings, device."""
     state = xxhash.xxh3_128()
     for each in examples:
         for start in range(0, len(each.rows), _CHUNK):
-            state.update(np.ascontiguousarray(pictures[each.rows[start : start + _CHUNK]]).data)
+            state.update(np.ascontiguousarray(images[each.rows[start : start + _CHUNK]]).data)
         for values in (each.targets, each.weights, each.outputs):
             state.update(b"-" if values is None else np.ascontiguousarray(values).tobytes())
     layers = [network.name, network.n_outputs, network.normalisation.size_px, network.module.takes_output]

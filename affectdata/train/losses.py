@@ -1,9 +1,9 @@
-"""Losses: per picture what its outputs cost, given its target; how targets go in and outputs come out.
+"""Losses: per image what its outputs cost, given its target; how targets go in and outputs come out.
 
 squared_error  numbers (POMP): one linear output each: valence, or valence and arousal
 polarity       the same, and a first output (valence) on the wrong side of 50 costs more
-cross_entropy  one class per picture, as its number
-binary         several classes per picture, 0 or 1 each
+cross_entropy  one class per image, as its number
+binary         several classes per image, 0 or 1 each
 distribution   shares of raters per class, which sum to 1
 """
 
@@ -26,7 +26,7 @@ _SUM_TOLERANCE = 1e-3  # shares are rounded where they are published
 
 
 def squared_error(outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Return the squared error, averaged over the outputs of a picture: (n, k), (n, k) → (n,)."""
+    """Return the squared error, averaged over the outputs of an image: (n, k), (n, k) → (n,)."""
     return (outputs - targets).square().mean(1)
 
 
@@ -73,8 +73,8 @@ def _encode_class(targets: np.ndarray, n_outputs: int) -> Tensor:
     numbers = np.asarray(targets)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise InputError(
-            f"classes are whole numbers, one per picture; got {numbers.dtype} {numbers.shape}",
-            fix="give the number of each picture's class",
+            f"classes are whole numbers, one per image; got {numbers.dtype} {numbers.shape}",
+            fix="give the number of each image's class",
         )
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < n_outputs:
         raise InputError(f"classes {numbers.min()}–{numbers.max()} for a network of {n_outputs} outputs")

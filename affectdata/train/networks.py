@@ -1,6 +1,6 @@
 """Networks: a body and a last layer of their own, to be trained; by the names and weights of `bodies`.
 
-A network may be told one number per picture, the output of a regressor: it joins the pooled features in front
+A network may be told one number per image, the output of a regressor: it joins the pooled features in front
 of the last layer.
 """
 
@@ -36,7 +36,7 @@ class HeadedNetwork(nn.Module):
         self.takes_output = takes_output
 
     def forward(self, x: Tensor, output: Tensor | None = None) -> Tensor:
-        """Return (n, n_outputs) of normalised pictures (n, 3, height, width).
+        """Return (n, n_outputs) of normalised images (n, 3, height, width).
 
         `output`: what the regressor says of each, POMP, (n,); where the network takes it.
         """
@@ -70,7 +70,7 @@ class Network:
 
     @property
     def n_outputs(self) -> int:
-        """How many numbers the last layer gives per picture."""
+        """How many numbers the last layer gives per image."""
         return self.module.head.out_features
 
     def copy(self) -> Network:
@@ -99,12 +99,12 @@ def build_network(
 ) -> Network:
     """Build a network whose last layer gives `n_outputs` numbers; its other weights as `weights` says.
 
-    `size_px` is that of the pictures [default: what the network was made for]. What is random follows from
+    `size_px` is that of the images [default: what the network was made for]. What is random follows from
     `seed` alone.
 
     Raises:
         MissingError: the weights, an extra or the device are not there.
-        InputError: the weights do not fit, or the network cannot take pictures of this size.
+        InputError: the weights do not fit, or the network cannot take images of this size.
         UsageError: no network has that name, or there is nothing to put in or out.
     """
     for what, number in {"n_outputs": n_outputs, "size_px": size_px}.items():
@@ -127,8 +127,8 @@ def build_network(
 
 
 def _count_features(body: Body, size_px: int) -> int:
-    """Run two black pictures as in training, so that auxiliary heads take part, and count what comes out."""
-    twin = copy.deepcopy(body.module).train()  # a twin: batch norm would remember the black pictures
+    """Run two black images as in training, so that auxiliary heads take part, and count what comes out."""
+    twin = copy.deepcopy(body.module).train()  # a twin: batch norm would remember the black images
     with torch.no_grad():
         found = run_body(body.name, twin, torch.zeros(2, 3, size_px, size_px))
     return pool(found[0] if isinstance(found, tuple) else found).shape[1]

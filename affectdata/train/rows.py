@@ -1,4 +1,4 @@
-"""Rows: pictures as arrays of equal length, the form in which every arm is trained and scored."""
+"""Rows: images as arrays of equal length, the form in which every arm is trained and scored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Pictures with what is known of them. `copy`: 0 is the original.
+    """Images with what is known of them. `copy`: 0 is the original.
 
-    `x` are features (n, dim), `at` the places of the pictures in the bank. `y` is the numeric target,
+    `x` are features (n, dim), `at` the places of the images in the bank. `y` is the numeric target,
     `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where unknown).
     """
 

@@ -1,4 +1,4 @@
-"""Saliency: where in a picture a model saw what it says of valence and of its likeliest class.
+"""Saliency: where in an image a model saw what it says of valence and of its likeliest class.
 
 Grad-CAM of the last layer that still has places: Selvaraju et al. (2017), arXiv:1610.02391; computed by
 captum (extra `saliency`). Both signs are shown: red where a place raises valence or the class's score, blue
@@ -20,7 +20,7 @@ from affectdata.errors import InputError
 from affectdata.images.decode import encode, resize
 from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
-from affectdata.train.kept import KeptModel, Picture, Stages, iter_squares
+from affectdata.train.kept import Image, KeptModel, Stages, iter_squares
 from affectdata.train.trunks import load_extra
 
 _RED, _BLUE = np.array([255.0, 0.0, 0.0]), np.array([0.0, 0.0, 255.0])
@@ -28,15 +28,15 @@ _OPACITY = 0.6  # of the strongest place
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def save_maps(model: KeptModel, images: Sequence[Picture], folder: Path) -> list[Path]:
-    """Write a PNG per picture and stage: its grey middle square with the map over it; return the paths.
+def save_maps(model: KeptModel, images: Sequence[Image], folder: Path) -> list[Path]:
+    """Write a PNG per image and stage: its grey middle square with the map over it; return the paths.
 
-    Names are the number of the picture, its file's name if it has one, and `valence` (the first target) or
+    Names are the number of the image, its file's name if it has one, and `valence` (the first target) or
     the likeliest class.
 
     Raises:
         MissingError: captum is not installed.
-        InputError: a picture cannot be read, or the network has no layer with places.
+        InputError: an image cannot be read, or the network has no layer with places.
     """
     captum, layer = load_extra("captum.attr", "saliency"), find_layer(model.backbone)
     squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
@@ -104,7 +104,7 @@ def find_layer(backbone: Backbone) -> nn.Module:
 
 
 def draw_map(square: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return the picture in grey with a map (h, w) over it, uint8 RGB; the map's own range is the scale."""
+    """Return the image in grey with a map (h, w) over it, uint8 RGB; the map's own range is the scale."""
     places = resize(heat.astype(np.float32), square.shape[1], square.shape[0])
     strength = (places / max(float(np.abs(places).max()), 1e-12))[..., None]
     grey = np.repeat((square @ np.array(_GREY))[..., None], 3, 2)

@@ -13,7 +13,7 @@ from affectdata.errors import InputError, UsageError
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network
 
-LEAST_PART = 2  # pictures in one pass: batch norm needs two
+LEAST_PART = 2  # images in one pass: batch norm needs two
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Rows of the pictures with their targets, as `losses` describes them, and weights [default: 1 each].
+    """Rows of the images with their targets, as `losses` describes them, and weights [default: 1 each].
 
     `outputs`: what the regressor says of each row (POMP), for a network that takes it; of rows that it was
     trained on, said out of fold.
@@ -79,7 +79,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Examples as tensors on the device; the weights have a mean of 1. `rows` stay where the pictures are."""
+    """Examples as tensors on the device; the weights have a mean of 1. `rows` stay where the images are."""
 
     rows: np.ndarray
     targets: Tensor
@@ -87,14 +87,14 @@ class Held:
     outputs: Tensor | None
 
 
-def hold_examples(network: Network, pictures: np.ndarray, examples: Examples, loss: str) -> Held:
+def hold_examples(network: Network, images: np.ndarray, examples: Examples, loss: str) -> Held:
     """Check examples and bring them to the device.
 
     Raises:
-        InputError: rows, targets, weights and outputs do not fit each other, the pictures or the network.
+        InputError: rows, targets, weights and outputs do not fit each other, the images or the network.
     """
     rows = np.asarray(examples.rows)
-    check_pictures(network, pictures, rows)
+    check_images(network, images, rows)
     weights = np.ones(len(rows)) if examples.weights is None else np.asarray(examples.weights, np.float64)
     lengths = {"rows": len(rows), "targets": len(examples.targets), "weights": len(weights)}
     if len(set(lengths.values())) > 1 or not len(rows):
@@ -126,20 +126,19 @@ def hold_outputs(network: Network, outputs: np.ndarray | None, n_rows: int) -> T
     return torch.as_tensor(outputs, dtype=torch.float32).to(network.device)
 
 
-def check_pictures(network: Network, pictures: np.ndarray, rows: np.ndarray) -> None:
-    """Check that a network takes the pictures, and that there is one for every row.
+def check_images(network: Network, images: np.ndarray, rows: np.ndarray) -> None:
+    """Check that a network takes the images, and that there is one for every row.
 
     Raises:
         InputError: it does not, or there is not.
     """
     size = network.normalisation.size_px
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (size, size, 3):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise InputError(
-            f"{network.name} takes uint8 pictures (n, {size}, {size}, 3); "
-            f"got {pictures.dtype} {pictures.shape}",
-            fix="build the network with the size_px of the pictures",
+            f"{network.name} takes uint8 images (n, {size}, {size}, 3); got {images.dtype} {images.shape}",
+            fix="build the network with the size_px of the images",
         )
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise InputError(f"rows are whole numbers, one per picture; got {rows.dtype} {rows.shape}")
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(pictures):
-        raise InputError(f"rows {rows.min()}–{rows.max()} of {len(pictures)} pictures")
+        raise InputError(f"rows are whole numbers, one per image; got {rows.dtype} {rows.shape}")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(images):
+        raise InputError(f"rows {rows.min()}–{rows.max()} of {len(images)} images")

@@ -118,12 +118,12 @@ class Normalisation:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's models expect it
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    def apply(self, pictures: Tensor) -> Tensor:
+    def apply(self, images: Tensor) -> Tensor:
         """Turn uint8 RGB (n, height, width, 3) into float32 (n, 3, height, width), on its device."""
-        n, height, width, _ = pictures.shape
-        mean, std = _constants(self, width, pictures.device)
-        rows = pictures.reshape(n, height, width * 3).float().div_(255).sub_(mean).div_(std)
-        return rows.view(pictures.shape).permute(0, 3, 1, 2)
+        n, height, width, _ = images.shape
+        mean, std = _constants(self, width, images.device)
+        rows = images.reshape(n, height, width * 3).float().div_(255).sub_(mean).div_(std)
+        return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=8)  # copying them to a GPU for every batch would make it wait
@@ -167,7 +167,7 @@ class SmallCnn(nn.Module):
 
 
 def run_body(name: str, module: nn.Module, x: Tensor) -> Any:
-    """Run a network, and say which one cannot take the pictures.
+    """Run a network, and say which one cannot take the images.
 
     Raises:
         InputError: it cannot.
@@ -177,14 +177,14 @@ def run_body(name: str, module: nn.Module, x: Tensor) -> Any:
         return module(x)
     except torch.cuda.OutOfMemoryError as error:
         raise MissingError(
-            f"{len(x)} pictures at once do not fit into the memory of {x.device}",
+            f"{len(x)} images at once do not fit into the memory of {x.device}",
             where=name,
-            fix="take smaller batches, smaller pictures or a smaller network",
+            fix="take smaller batches, smaller images or a smaller network",
         ) from error
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
-            f"{name} cannot take pictures of {tuple(x.shape)}: {error}",
-            fix="a network wants pictures of its size or larger; a class may say its `size_px`, and its "
+            f"{name} cannot take images of {tuple(x.shape)}: {error}",
+            fix="a network wants images of its size or larger; a class may say its `size_px`, and its "
             "forward returns (n, features) or (n, channels, h, w)",
         ) from error
 

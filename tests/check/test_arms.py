@@ -63,7 +63,7 @@ def test_copies_are_spread_as_evenly_as_can_be(n_rows: int) -> None:
     ]
 
 
-def test_a_copy_of_an_arm_is_the_same_picture_as_that_of_the_release() -> None:
+def test_a_copy_of_an_arm_is_the_same_image_as_that_of_the_release() -> None:
     even = spread_evenly(IDS, SUBTYPES, 6, make_recipe())
     draws = {row["sample_id"]: (row["pipeline"], row["seed"]) for row in even.to_pylist() if row["copy"]}
     released = {
@@ -74,7 +74,7 @@ def test_a_copy_of_an_arm_is_the_same_picture_as_that_of_the_release() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_odd_copy_goes_to_the_picture_to_which_a_plan_would_give_it(seed: int) -> None:
+def test_an_odd_copy_goes_to_the_image_to_which_a_plan_would_give_it(seed: int) -> None:
     recipe = make_recipe(seed=seed, strata=[], balance={"level": 4, "max_copies": 8})
     rows = make_rows([{"key": key, "valence": 5.0, "split": "train"} for key in "abc"])
     planned = plan_rows(rows, recipe).table.select(PLAN.names).cast(PLAN)

@@ -68,7 +68,7 @@ def test_the_document_is_strict_json_with_the_documented_keys(document: dict[str
 
 def test_the_first_figure_lies_where_it_should(document: dict[str, Any]) -> None:
     r2 = document["arms"]["release"]["regressor"]["crossfit"]["r2"]
-    assert 0.1 < r2["mean"] < 0.9  # the generated pictures carry some valence
+    assert 0.1 < r2["mean"] < 0.9  # the generated images carry some valence
     assert len(r2["splits"]) == 10
     assert r2["mean"] == pytest.approx(np.mean(r2["splits"]))
     assert r2["low"] < r2["mean"] < r2["high"]
@@ -137,7 +137,7 @@ def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: Prepare
                 assert (seen.setdefault((image_id, int(copy)), x) == x).all()
 
 
-def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
+def test_a_image_rendered_anew_has_the_features_of_the_released_one(
     prepared: Prepared, backbone: Backbone, release: Release, tmp_path: Path
 ) -> None:
     """What the release does not hold is made by the same path as what it holds."""
@@ -153,7 +153,7 @@ def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
         prepared.originals,
         [wanted],
         prepared.recipe,
-        release.pictures(),
+        release.images(),
     )
     bank = fill_bank(planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None)
     assert np.abs(bank.rows(wanted).x - prepared.bank.rows(wanted).x).max() < 1e-4
@@ -163,7 +163,7 @@ def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
 def test_a_second_run_computes_nothing_and_says_the_same(
     release: Release, backbone: Backbone, checks: Path, checked: Checked
 ) -> None:
-    again = prepare_check(release, backbone, release.pictures(), checks, workers=1)
+    again = prepare_check(release, backbone, release.images(), checks, workers=1)
     assert again.bank.n_new == 0
     second = run_check(again, workers=1)
     assert second.document == checked.document
@@ -184,7 +184,7 @@ def test_the_files_written(checked: Checked, tmp_path: Path, release: Release) -
 
 
 @pytest.mark.slow
-def test_without_the_source_pictures_only_the_held_out_score(
+def test_without_the_source_images_only_the_held_out_score(
     release: Release, backbone: Backbone, checks: Path
 ) -> None:
     prepared = prepare_check(release, backbone, None, checks, why_none="they were moved")
@@ -201,7 +201,7 @@ def test_nothing_to_score(publish: Callable[..., Release], backbone: Backbone, c
     release = publish(split="none")
     with pytest.raises(InputError, match="no test split"):
         prepare_check(release, backbone, None, checks)
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     assert prepared.heldout is None and len(prepared.crossfit) == 10
 
 
@@ -214,11 +214,11 @@ def test_thin_bins_and_one_class_are_said(
         bins={"edges": [0.0, 50.0, 75.0, 80.0, 100.0]},
         check={"classes": {"valence": [40.0, 60.0]}},
     )
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     document = run_check(prepared, workers=2).document
     text = " ".join(document["verdict"]["sentences"])
-    assert "every picture scored is 'positive'" in text
-    assert "Fewer than 5 scored pictures in [0,50) (0)" in text
+    assert "every image scored is 'positive'" in text
+    assert "Fewer than 5 scored images in [0,50) (0)" in text
     assert "no subtypes to tell" in text
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None
 
@@ -228,7 +228,7 @@ def test_a_target_of_words_has_a_classifier_only(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[])
-    document = run_check(prepare_check(release, backbone, release.pictures(), checks), workers=2).document
+    document = run_check(prepare_check(release, backbone, release.images(), checks), workers=2).document
     assert "regressor" not in document["arms"]["release"]
     assert set(document["arms"]["release"]["classifier"]) == {"subtype"}
     assert set(document["arms"]["even"]["classifier"]) == {"subtype"}
@@ -282,7 +282,7 @@ def test_weights_and_drawn_originals(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(weights={"by": "inverse"}, originals="drawn")
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     assert prepared.heldout is not None
     arms = prepared.heldout.arms
     assert len(set(arms["release"].weight)) > 1
@@ -301,7 +301,7 @@ def test_a_copy_in_the_test_split_is_an_integrity_error(
     split[copy] = "test"
     moved = table.set_column(table.column_names.index("split"), table.schema.field("split"), pa.array(split))
     with pytest.raises(IntegrityError):
-        prepare_check(replace(release, rows=moved), backbone, release.pictures(), checks)
+        prepare_check(replace(release, rows=moved), backbone, release.images(), checks)
 
 
 @pytest.mark.slow
@@ -389,15 +389,15 @@ def test_bounds_may_be_others_than_the_recipes(
 def test_a_release_that_was_filled_from_another_source(
     manifest: Manifest, backbone: Backbone, checks: Path, tmp_path: Path, recipe_of: Callable[..., Recipe]
 ) -> None:
-    """The pictures that fill have categories of their own; they are trained on, never scored."""
+    """The images that fill have categories of their own; they are trained on, never scored."""
     write_sample(tmp_path / "oasis", np.random.default_rng(0))
     other = ingest(tmp_path / "oasis", out=tmp_path / "manifests", workers=2).manifest
     recipe = recipe_of(where=None, balance={"level": "max", "max_copies": 2, "fill_from": ["oasis"]})
     rows, plan = plan_release([manifest], [other], recipe)
     published, _ = publish_release([manifest, other], rows, plan, recipe, tmp_path / "releases", workers=2)
-    roots = {**manifest.pictures().roots, **other.pictures().roots}
+    roots = {**manifest.images().roots, **other.images().roots}
     release = open_release(published.path, roots)
-    document = run_check(prepare_check(release, backbone, release.pictures(), checks), workers=2).document
+    document = run_check(prepare_check(release, backbone, release.images(), checks), workers=2).document
     filled = set(rows.filter(pc.equal(rows["source"], "oasis"))["subtype"].to_pylist())
     scored = document["arms"]["release"]["classifier"]["subtype"]["crossfit"]
     assert filled and not filled & set(scored["labels"])

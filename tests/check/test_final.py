@@ -21,13 +21,13 @@ from affectdata.train.backbones import Backbone
 
 
 @pytest.mark.slow
-def test_a_kept_model_says_of_test_pictures_what_the_check_said(
+def test_a_kept_model_says_of_test_images_what_the_check_said(
     cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
 ) -> None:
     options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
     path = tmp_path / "model.safetensors"
     ran = cli("train-check", release.path, *options, "--no-crossfit", "--keep-model", path, "--quiet")
-    assert ran.code == 1 and f"wrote {path}" in ran.out  # 1: rules that need all pictures were not run
+    assert ran.code == 1 and f"wrote {path}" in ran.out  # 1: rules that need all images were not run
     test = release.split("test")
     files = [release.path / name for name in test["file_name"].to_pylist()]
     said = affectdata.predict(path, files)
@@ -93,7 +93,7 @@ def test_one_class_of_words_is_no_model(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[], where="subtype = 'P'")
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     with pytest.raises(InputError, match="one class of subtype"):
         fit_final(prepared)
 
@@ -102,6 +102,6 @@ def test_without_a_test_split_there_is_nothing_to_draw(
     prepared: Prepared, publish: Any, checks: Path
 ) -> None:
     release = publish(split="none")
-    whole = prepare_check(release, prepared.backbone, release.pictures(), checks)
+    whole = prepare_check(release, prepared.backbone, release.images(), checks)
     with pytest.raises(InputError, match="test split"):
         draw_maps(whole, fit_final(whole), 1, checks / "maps")

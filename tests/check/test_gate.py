@@ -322,7 +322,7 @@ def test_advice_is_measured(document: dict[str, Any]) -> None:
     document["regrouped"] = {"theme": _over(r2 - 0.2, r2 - 0.15, r2 - 0.1), "artist": _over(r2, r2, r2)}
     text = " ".join(advise(document, info))
     assert "train has few in [70,80) (9)" in text
-    assert "200 pictures of oasis that fall into the thin bins would help the thin bins" in text
+    assert "200 images of oasis that fall into the thin bins would help the thin bins" in text
     assert "Declare `split: {groups: [theme]}`" in text
     assert "Groups by artist were not declared" in text
 

@@ -1,4 +1,4 @@
-"""train.bank: which pictures take part, where there are more than are asked for."""
+"""train.bank: which images take part, where there are more than are asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.made import make_recipe, make_rows
 
 
 def sizes_taken(groups: list[tuple[str, int]], most: int, seed: int = 0, **recipe: Any) -> list[int]:
-    """Return how many pictures are taken of each group (split, size), which is whole or left out."""
+    """Return how many images are taken of each group (split, size), which is whole or left out."""
     rows = [
         {"key": f"{number}.{each}", "group": f"{number}.0", "split": split, "valence": each * 99 / size}
         for number, (split, size) in enumerate(groups)
@@ -59,7 +59,7 @@ def test_as_many_as_are_asked_for_are_the_first_by_their_hash_and_more_takes_the
     assert sizes_taken(groups, 90) == [1] * 90
 
 
-def test_a_group_of_filled_in_pictures_is_not_what_is_needed_to_train() -> None:
+def test_a_group_of_filled_in_images_is_not_what_is_needed_to_train() -> None:
     groups = [("filled", 30), ("train", 30), ("test", 30)]
     for seed in range(4):
         assert sizes_taken(groups, 40, seed, balance={"fill_from": ["oasis"]}) == [0, 30, 30]

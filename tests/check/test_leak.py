@@ -172,15 +172,15 @@ def _mark(x: np.ndarray, value: float) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_shortcut_moves_the_prediction_of_untouched_pictures(drawn: Callable[[float], Scoring]) -> None:
+def test_a_shortcut_moves_the_prediction_of_untouched_images(drawn: Callable[[float], Scoring]) -> None:
     found = describe_shift(drawn(1.0))["p"]
-    assert found["low"]["low"] > 1  # pictures of the low side look high once they bear the mark
+    assert found["low"]["low"] > 1  # images of the low side look high once they bear the mark
     honest = describe_shift(drawn(0.0))["p"]
     assert honest["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert len(found["per_bin"]) == 2
 
 
-def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted) -> None:
+def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
     half = test.take(np.arange(40))
     flip, crop = (replace(rows, x=rows.x.copy()) for rows in (test, half))
@@ -197,7 +197,7 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted
     assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
 
 
-def test_pictures_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
+def test_images_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=40, dim=6, seed=1), "t")
     intervals = []
     for twins in (1, 2):  # two frames of one scene, say

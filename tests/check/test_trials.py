@@ -70,7 +70,7 @@ def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path:
 def test_what_is_scored_are_originals_of_val_and_test(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mean of train, said of every picture, scores what it should on the pictures of each split."""
+    """The mean of train, said of every image, scores what it should on the images of each split."""
     by_split = {
         name: release.split(name).filter(release.split(name)["copy"].to_numpy() == 0)["valence"].to_numpy()
         for name in ("train", "val", "test")
@@ -149,9 +149,9 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
     release = publish(target="subtype", bins=None, strata=[])
     seen: list[Any] = []
 
-    def spy(network: Any, pictures: Any, examples: Any, settings: Any, **options: Any) -> Any:
+    def spy(network: Any, images: Any, examples: Any, settings: Any, **options: Any) -> Any:
         seen.append((examples, np.array(settings.class_weights)))
-        return finetune(network, pictures, examples, settings, **options)
+        return finetune(network, images, examples, settings, **options)
 
     monkeypatch.setattr(trials, "finetune", spy)
     settings = {**SMALL, "class_weights": "inverse", "arm": "originals"}
@@ -220,7 +220,7 @@ def test_the_command_prints_every_run_and_the_best(
 
 
 def make_manifest(source: str, gaped: Manifest, folder: Path) -> Manifest:
-    """Ingest a source's generated sample; CAP-D's categories go onto the pictures of GAPED."""
+    """Ingest a source's generated sample; CAP-D's categories go onto the images of GAPED."""
     if source == "gaped":
         return gaped
     load_plugin("sources", source).write_sample(folder / source, np.random.default_rng(0))
@@ -264,9 +264,9 @@ def test_every_study_runs_on_a_release_of_its_recipe(
     name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, recipe_name, changes = STUDIES[name]
-    roots = manifest.pictures().roots
+    roots = manifest.images().roots
     manifest = make_manifest(source, manifest, tmp_path)
-    roots = roots if source in ("gaped", "capd") else manifest.pictures().roots
+    roots = roots if source in ("gaped", "capd") else manifest.images().roots
     document = {**read_yaml(packaged_recipes() / f"{recipe_name}.yaml"), **changes, **QUICK}
     recipe = parse_recipe({**document, "sources": []})
     rows, plan = plan_release([manifest], [], recipe)

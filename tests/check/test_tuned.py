@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affectdata.train.images import store_images
 
 from affectdata.check import tuned
 from affectdata.check.check import Checked, run_check
@@ -20,7 +21,6 @@ from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
 from affectdata.train.networks import build_network
-from affectdata.train.pictures import store_pictures
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
 
@@ -29,9 +29,9 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 
 @pytest.fixture(scope="module")
-def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+def images(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("pictures")
-    return store_pictures(prepared.bank.parts, SIZE, folder, 2)
+    return store_images(prepared.bank.parts, SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def few(prepared: Prepared) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def checked(few: Prepared, pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Checked:
-    return run_check(few, TunedNetworks(few, pictures, STEPS, tmp_path_factory.mktemp("runs")))
+def checked(few: Prepared, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    return run_check(few, TunedNetworks(few, images, STEPS, tmp_path_factory.mktemp("runs")))
 
 
 def test_the_document_is_that_of_networks(checked: Checked) -> None:
@@ -75,13 +75,13 @@ def test_every_network_takes_the_same_number_of_steps(checked: Checked) -> None:
 
 def test_an_interrupted_check_goes_on(
     few: Prepared,
-    pictures: np.ndarray,
+    images: np.ndarray,
     checked: Checked,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classes = find_classes(few.recipe, None, [])
-    tell = TellSplit(classes, True, TunedNetworks(few, pictures, STEPS, tmp_path))
+    tell = TellSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
     ran = 0
 
     def stops(*arguments: Any, **options: Any) -> Any:
@@ -108,9 +108,9 @@ def test_an_interrupted_check_goes_on(
 
 
 def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
-    prepared: Prepared, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = TunedNetworks(prepared, pictures, STEPS, tmp_path)
+    learner = TunedNetworks(prepared, images, STEPS, tmp_path)
     train = prepared.crossfit[0].arms["release"]
     seen: list[set[str]] = []
 
@@ -137,12 +137,12 @@ def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
 def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
-    pictures = np.clip(noise + 2.5 * rows.y[:, None, None, None], 0, 255).astype(np.uint8)
+    images = np.clip(noise + 2.5 * rows.y[:, None, None, None], 0, 255).astype(np.uint8)
     made: Any = SimpleNamespace(
         backbone=SimpleNamespace(name="small_cnn", weights="none", device="cpu"),
         recipe=SimpleNamespace(seed=0),
     )
-    learner = TunedNetworks(made, pictures, 60, tmp_path)
+    learner = TunedNetworks(made, images, 60, tmp_path)
     half = np.arange(80) < 40
     wrong = replace(rows, y=np.where(half, rows.y, 100 - rows.y)).weighted(np.where(half, 2.0, 1e-9))
     told = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
@@ -185,7 +185,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     assert ran.document["settings"]["mode"] == "finetune"
     assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
     assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
-    assert len([*(tmp_path / ".pictures").iterdir()]) == 1
+    assert len([*(tmp_path / ".images").iterdir()]) == 1
     again = cli("train-check", release.path, *options, *few)
     assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
     assert "network" in again.out and "rows: loss" not in again.err  # it said it before

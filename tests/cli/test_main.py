@@ -22,9 +22,9 @@ from affectdata.cli._main import run
 from affectdata.cli._output import common_options, document, note, progress, say, say_table
 from affectdata.errors import (
     AffectdataError,
+    ImagesNotFound,
     IntegrityError,
     MissingError,
-    PicturesNotFound,
     RecipeError,
     SourceError,
     UsageError,
@@ -58,7 +58,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (UsageError("what"), 2),
         (SourceError("what"), 3),
         (RecipeError("what"), 3),
-        (PicturesNotFound("what"), 3),
+        (ImagesNotFound("what"), 3),
         (IntegrityError("what"), 4),
         (MissingError("what"), 5),
         (OSError(errno.ENOSPC, "No space left on device", "out.parquet"), 3),

@@ -43,14 +43,14 @@ def test_the_newest_is_taken_if_none_is_named(cli: Cli, folder: Path) -> None:
 
 
 def test_findings_are_lines_and_exit_4(cli: Cli, folder: Path) -> None:
-    picture = next((folder / "train").glob("*.jpg"))
-    picture.write_bytes(b"")
+    image = next((folder / "train").glob("*.jpg"))
+    image.write_bytes(b"")
     (folder / "README.md").unlink()
     (folder / "new.txt").write_text("")
     ran = cli("verify", folder)
     assert ran.code == 4
     lines = ran.out.splitlines()
-    assert f"changed: train/{picture.name} is not the file that was published" in lines
+    assert f"changed: train/{image.name} is not the file that was published" in lines
     assert "missing: README.md is not there" in lines
     assert "added: new.txt is no part of the release" in lines
     assert lines[-1].endswith("3 findings")

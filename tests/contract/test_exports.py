@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
 from affectdata.registry import find_plugins, load_plugin
@@ -76,7 +76,7 @@ def test_a_virtual_release_gives_the_bytes_of_the_materialised_one(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
     files, virtual = (export(each, name, tmp_path / str(at)) for at, each in enumerate(pair))
-    if not plugin.HAS_PICTURES:
+    if not plugin.HAS_IMAGES:
         return
     ids = [each.id[:16].encode() for each in pair]
     assert virtual["README.md"].replace(ids[1], ids[0]) == files["README.md"]
@@ -108,10 +108,10 @@ def test_names_that_lead_out_of_the_folder_are_refused(made: Release, name: str,
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_pictures_that_must_not_be_passed_on_are_refused(
+def test_images_that_must_not_be_passed_on_are_refused(
     made: Release, plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
-    if not plugin.HAS_PICTURES:
+    if not plugin.HAS_IMAGES:
         export(made, name, tmp_path / "out", may_redistribute=False)
         return
     with pytest.raises(UsageError, match=r"the terms of gaped \(CC BY-NC-SA 3.0"):
@@ -120,7 +120,7 @@ def test_pictures_that_must_not_be_passed_on_are_refused(
     folder = copied(made, tmp_path)
     for licenses, why in [
         (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "go against each other .*CC BY-SA 4.0"),
-        (["CC BY-ND 4.0"], "changed pictures, as its copies are, must not"),
+        (["CC BY-ND 4.0"], "changed images, as its copies are, must not"),
     ]:
         with pytest.raises(UsageError, match=why):
             export(relicense(folder, licenses), name, tmp_path / "out", may_redistribute=False)
@@ -151,10 +151,10 @@ def test_the_terms_go_with_it(made: Release, name: str, tmp_path: Path) -> None:
     assert "must not be passed on" in text
 
 
-def test_a_picture_that_was_changed_stops_it_and_nothing_is_left(
+def test_a_image_that_was_changed_stops_it_and_nothing_is_left(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path, gaped_copy: Path
 ) -> None:
-    if not plugin.HAS_PICTURES:
+    if not plugin.HAS_IMAGES:
         return
     folder = copied(pair[0], tmp_path)
     victim = folder / str(pair[0].table["file_name"][5])
@@ -166,9 +166,9 @@ def test_a_picture_that_was_changed_stops_it_and_nothing_is_left(
         rows[5]["file_sha256"] = "0" * 64
 
     rounded = forge(copied(pair[1], tmp_path), other_hash)
-    with pytest.raises(IntegrityError, match="rendered anew, is not the picture that was released"):
+    with pytest.raises(IntegrityError, match="rendered anew, is not the image that was released"):
         export(open_release(rounded.path, {"gaped": gaped_copy}), name, tmp_path / "out")
-    with pytest.raises(PicturesNotFound):
+    with pytest.raises(ImagesNotFound):
         export(open_release(rounded.path, {"gaped": tmp_path / "nowhere"}), name, tmp_path / "out")
     left = {path.name for path in tmp_path.iterdir()} - {"gaped", pair[0].name, pair[1].name}
     assert left == set()
@@ -194,7 +194,7 @@ def test_what_a_killed_run_left_is_cleared_away(made: Release, name: str, tmp_pa
 # --- folders ---------------------------------------------------------------------------------------------
 
 
-def test_folders_hold_the_released_pictures_by_split_and_class(made: Release, tmp_path: Path) -> None:
+def test_folders_hold_the_released_images_by_split_and_class(made: Release, tmp_path: Path) -> None:
     found = export(made, "folders", tmp_path / "out")
     rows = list(csv.DictReader(found.pop("labels.csv").decode().splitlines()))
     found.pop("README.md")
@@ -255,11 +255,11 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
                 (0, 0, 0, "", "", 0o644)
             }
             assert len(members) <= 14
-            for picture, labels in zip(members[::2], members[1::2], strict=True):
-                key, dot, ending = picture.name.partition(".")
+            for image, labels in zip(members[::2], members[1::2], strict=True):
+                key, dot, ending = image.name.partition(".")
                 assert (dot, ending, labels.name) == (".", "jpg", f"{key}.json")
                 row = of[key]
-                assert tar.extractfile(picture).read() == made.read(row["file_name"])  # type: ignore[union-attr]
+                assert tar.extractfile(image).read() == made.read(row["file_name"])  # type: ignore[union-attr]
                 said = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
                 assert said["valence"] == row["valence"] and said["license"] == row["license"]
                 seen.setdefault(row["split"], []).append(key)
@@ -268,9 +268,9 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
         split: sorted(made.split(split)["sample_id"].to_pylist()) for split in seen
     }
     assert sum(map(len, seen.values())) == len(of)
-    pictures = [key.partition("-")[0] for key in seen["train"]]
-    following = sum(one == other for one, other in itertools.pairwise(pictures))
-    assert following < len(pictures) / 4  # copies of one picture are apart
+    images = [key.partition("-")[0] for key in seen["train"]]
+    following = sum(one == other for one, other in itertools.pairwise(images))
+    assert following < len(images) / 4  # copies of one image are apart
 
 
 # --- croissant -------------------------------------------------------------------------------------------
@@ -288,16 +288,14 @@ def test_croissant_is_valid_and_every_record_can_be_read(made: Release, tmp_path
     rows = list(dataset.records("rows"))
     assert [row["rows/sample_id"].decode() for row in rows] == made.table["sample_id"].to_pylist()
     assert [row["rows/valence"] for row in rows] == made.table["valence"].to_pylist()
-    pictures = {
-        row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")
-    }
-    assert pictures == {
+    images = {row["images/name"].decode(): row["images/image"].size for row in dataset.records("pictures")}
+    assert images == {
         f"{row['sample_id']}.jpg": (row["out_width_px"], row["out_height_px"])
         for row in made.table.to_pylist()
     }
 
 
-def test_croissant_of_a_virtual_release_speaks_of_no_pictures(
+def test_croissant_of_a_virtual_release_speaks_of_no_images(
     pair: tuple[Release, Release], tmp_path: Path
 ) -> None:
     document = json.loads(export(pair[1], "croissant", tmp_path / "out")["croissant.json"])

@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 
 import affectdata
-from affectdata.images.read import read_picture
+from affectdata.images.read import read_image
 from affectdata.manifest.ingest import IngestResult, ingest, recognise
 from affectdata.reading.protocol import ReadOptions
-from affectdata.reading.tree import is_picture_name, read_tree
+from affectdata.reading.tree import is_image_name, read_tree
 from affectdata.records import RATINGS, Annotation
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import manifest_schema
 
 NAMES = find_plugins("sources")
-_MOST_PICTURES = 300
+_MOST_IMAGES = 300
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -44,7 +44,7 @@ def sample(plugin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def result(plugin: ModuleType, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> IngestResult:
     if plugin.INFO.overlay:
-        pytest.skip("it has no pictures of its own; tests/manifest/test_overlay.py")
+        pytest.skip("it has no images of its own; tests/manifest/test_overlay.py")
     return ingest(sample, out=tmp_path_factory.mktemp("out"), workers=1)
 
 
@@ -89,21 +89,21 @@ def test_sample_depends_on_nothing_but_the_seed(plugin: ModuleType, sample: Path
 def test_sample_is_small_and_drawn(plugin: ModuleType, sample: Path, tmp_path: Path) -> None:
     plugin.write_sample(tmp_path / "other", np.random.default_rng(1))
     here, there = _files(sample), _files(tmp_path / "other")
-    pictures = [path for path in here if is_picture_name(path)]
-    assert len(pictures) <= _MOST_PICTURES
-    holding = pictures or [path for path in here if path.endswith(".csv")]  # a table may hold the pixels
+    images = [path for path in here if is_image_name(path)]
+    assert len(images) <= _MOST_IMAGES
+    holding = images or [path for path in here if path.endswith(".csv")]  # a table may hold the pixels
     assert holding
     shipped = {here[path] for path in holding} & {there.get(path) for path in holding}
-    assert not shipped  # a real picture would be there whatever the seed
-    for path in pictures:
+    assert not shipped  # a real image would be there whatever the seed
+    for path in images:
         with Image.open(sample / path) as image:
             assert not image.getexif() and "icc_profile" not in image.info
 
 
-def test_package_ships_no_picture() -> None:
+def test_package_ships_no_image() -> None:
     files = _files(Path(affectdata.__file__).parent)
     assert files
-    assert not [path for path in files if is_picture_name(path)]
+    assert not [path for path in files if is_image_name(path)]
 
 
 def _folders(folder: str) -> list[str]:
@@ -136,7 +136,7 @@ def test_every_file_is_accounted_for_once(plugin: ModuleType, sample: Path, resu
     annotations = [item.path for item in items if isinstance(item, Annotation)]
     named = result.rejects["path"].to_pylist() + [row["path"] for row in _rows(result)]
     of_files = [path for path in named if "#" not in path]
-    of_rows = [path for path in named if "#" in path]  # of a table: without a picture, or pictures themselves
+    of_rows = [path for path in named if "#" in path]  # of a table: without an image, or images themselves
     assert Counter(of_files + annotations) == Counter(_files(sample).keys())
     assert max(Counter(of_rows).values(), default=1) == 1
     assert result.n_seen == len(_files(sample)) + len(of_rows)
@@ -146,7 +146,7 @@ def test_every_file_is_accounted_for_once(plugin: ModuleType, sample: Path, resu
 
 def test_ids_are_sha256_of_the_files(sample: Path, result: IngestResult) -> None:
     for row in _rows(result):
-        data = read_picture(sample, row["path"])
+        data = read_image(sample, row["path"])
         assert row["image_id"] == hashlib.sha256(data).hexdigest()
         assert row["bytes"] == len(data)
 
@@ -200,17 +200,17 @@ def test_same_tree_same_bytes(
     assert _ingest_elsewhere(sample, place, workers, monkeypatch) == first
 
 
-def test_downloaded_pictures_lie_where_the_source_looks(
+def test_downloaded_images_lie_where_the_source_looks(
     plugin: ModuleType, sample: Path, result: IngestResult, tmp_path: Path
 ) -> None:
     find_links = getattr(plugin, "find_links", None)
     links = list(find_links(read_tree(sample), ReadOptions())) if find_links else []
     if not links:
-        pytest.skip("it has no addresses of pictures")
+        pytest.skip("it has no addresses of images")
     there = {link.path for link in links} & _files(sample).keys()
     assert there  # what is there is not wanted elsewhere
     root = Path(shutil.copytree(sample, tmp_path / "tree"))
-    for path in filter(is_picture_name, _files(sample)):
+    for path in filter(is_image_name, _files(sample)):
         (root / path).unlink()
     wanted = {link.path for link in find_links(read_tree(root), ReadOptions())}
     for number, path in enumerate(sorted(wanted)):

@@ -24,7 +24,7 @@ from affectdata.images.duplicates import (
     hash_views,
 )
 from affectdata.images.phash import VIEWS, perceptual_hashes, pixel_hash
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.schema import EDGES
 
 BACK = {"turn_90": "turn_270", "turn_270": "turn_90"}
@@ -71,8 +71,8 @@ def hashed(image_id: str, views: Sequence[int], pixel_id: str | None = None) -> 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_look_alike_in_another_part_is_found_whichever_is_turned(view: str) -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
-    others = [draw_picture(np.random.default_rng(seed), 60.0) for seed in range(20, 26)]
+    rgb = draw_image(np.random.default_rng(3), 60.0)
+    others = [draw_image(np.random.default_rng(seed), 60.0) for seed in range(20, 26)]
     pair = [rgb, turn(touched_up(rgb), view)]
     for first, second in (pair, pair[::-1]):
         table = table_of([row_of(str(n), each) for n, each in enumerate([first, *others, second])])
@@ -98,15 +98,15 @@ def test_what_is_in_one_group_is_never_apart(seed: int) -> None:
 
 
 def touched_up(rgb: np.ndarray) -> np.ndarray:
-    """The same picture, a little lighter and saved elsewhere: other pixels, the same look."""
+    """The same image, a little lighter and saved elsewhere: other pixels, the same look."""
     return np.clip(rgb.astype(np.int16) + 5, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_turned_near_duplicate_is_found_and_its_view_named(view: str, swapped: bool) -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
-    others = [row_of(f"c{seed}", draw_picture(np.random.default_rng(seed), 60.0)) for seed in range(20, 40)]
+    rgb = draw_image(np.random.default_rng(3), 60.0)
+    others = [row_of(f"c{seed}", draw_image(np.random.default_rng(seed), 60.0)) for seed in range(20, 40)]
     first, second = ("b", "a") if swapped else ("a", "b")
     edges = find_edges(
         table_of([row_of(first, rgb), *others, row_of(second, turn(touched_up(rgb), view))])
@@ -120,19 +120,19 @@ def test_a_turned_near_duplicate_is_found_and_its_view_named(view: str, swapped:
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_view_turns_the_second_picture_onto_the_first(swapped: bool) -> None:
+def test_the_view_turns_the_second_image_onto_the_first(swapped: bool) -> None:
     for view in VIEWS:
-        rgb = draw_picture(np.random.default_rng(5), 40.0)
-        pictures = {"a": rgb, "b": turn(touched_up(rgb), view)}
+        rgb = draw_image(np.random.default_rng(5), 40.0)
+        images = {"a": rgb, "b": turn(touched_up(rgb), view)}
         order = ("b", "a") if swapped else ("a", "b")
-        edge = find_edges(table_of([row_of(name, pictures[name]) for name in order])).to_pylist()[0]
-        back = turn(pictures["b"], edge["view"])
-        assert back.shape == pictures["a"].shape, view
-        assert np.abs(back.astype(int) - pictures["a"]).mean() < 6, view
+        edge = find_edges(table_of([row_of(name, images[name]) for name in order])).to_pylist()[0]
+        back = turn(images["b"], edge["view"])
+        assert back.shape == images["a"].shape, view
+        assert np.abs(back.astype(int) - images["a"]).mean() < 6, view
 
 
 def test_the_same_pixels_are_an_edge_of_their_own_kind() -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
+    rgb = draw_image(np.random.default_rng(3), 60.0)
     edges = find_edges(table_of([row_of("b", rgb), row_of("a", rgb)]))
     assert edges.schema == EDGES
     assert edges.to_pylist() == [
@@ -184,7 +184,7 @@ def components(ids: Sequence[str], pairs: set[tuple[str, str]]) -> dict[str, str
 
 
 def flips(low: np.ndarray) -> list[int]:
-    """Eight hashes that hang together as those of a picture do: sign patterns of an 8 × 8 block."""
+    """Eight hashes that hang together as those of an image do: sign patterns of an 8 × 8 block."""
     odd = np.where(np.arange(8) % 2, -1.0, 1.0)
     views = [low, low * odd, low * odd[:, None], low * odd * odd[:, None]]
     views += [view.T for view in views]
@@ -192,8 +192,8 @@ def flips(low: np.ndarray) -> list[int]:
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> list[list[int]]:
-    """Hashes of up to 14 pictures, many of them turned and slightly changed ones of others."""
+def images(draw: st.DrawFn) -> list[list[int]]:
+    """Hashes of up to 14 images, many of them turned and slightly changed ones of others."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     blocks = [rng.normal(size=(8, 8))]
     for _ in range(draw(st.integers(0, 13))):
@@ -210,7 +210,7 @@ def pictures(draw: st.DrawFn) -> list[list[int]]:
     return [flips(block) for block in blocks]
 
 
-@given(pictures(), st.sampled_from([0, 2, 6, 10]), st.randoms(use_true_random=False))
+@given(images(), st.sampled_from([0, 2, 6, 10]), st.randoms(use_true_random=False))
 def test_edges_and_groups_are_those_of_brute_force(
     views: list[list[int]], max_bits: int, random: Any
 ) -> None:
@@ -236,7 +236,7 @@ def test_edges_and_groups_are_those_of_brute_force(
         assert set(found) == expected
 
 
-@given(pictures())
+@given(images())
 def test_small_blocks_find_the_same_edges(views: list[list[int]]) -> None:
     table = table_of([hashed(f"{index:02d}", each) for index, each in enumerate(views)])
     whole = find_edges(table)
@@ -246,7 +246,7 @@ def test_small_blocks_find_the_same_edges(views: list[list[int]]) -> None:
 
 
 def test_views_are_read_in_the_order_of_their_names() -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
+    rgb = draw_image(np.random.default_rng(3), 60.0)
     views = hash_views(table_of([row_of("a", rgb), row_of("b", rgb)]))
     assert views.dtype == np.uint64 and views.shape == (2, 8)
     assert [f"{view:016x}" for view in views[1]] == perceptual_hashes(rgb)

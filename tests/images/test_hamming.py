@@ -83,7 +83,7 @@ def test_a_key_that_many_share_does_not_fill_the_memory() -> None:
 
 
 def views_of(blocks: np.ndarray) -> np.ndarray:
-    """The eight hashes of each picture, (n, 8), from the signs of its 8 × 8 block."""
+    """The eight hashes of each image, (n, 8), from the signs of its 8 × 8 block."""
     odd = np.where(np.arange(8) % 2, -1.0, 1.0)
     upright = [blocks, blocks * odd, blocks * odd[:, None], blocks * odd * odd[:, None]]
     views = np.stack([*upright, *(view.transpose(0, 2, 1) for view in upright)], axis=1) > 0

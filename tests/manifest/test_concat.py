@@ -1,4 +1,4 @@
-"""Several manifests as one: a row per picture, conflicts by a policy, groups across sources, splits stay."""
+"""Several manifests as one: a row per image, conflicts by a policy, groups across sources, splits stay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCALE = {"valence_min": 1.0, "valence_max": 9.0}
 
 
 def manifest(folder: Path, name: str, rows: list[dict[str, Any]], **metadata: Any) -> Manifest:
-    """A manifest on disk, of pictures with keys; emotions are columns."""
+    """A manifest on disk, of images with keys; emotions are columns."""
     emotions = sorted({key[8:] for row in rows for key in row if key.startswith("emotion_")})
     document = {
         "source": name,
@@ -49,7 +49,7 @@ def by_key(result: Concat) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in result.manifest.table.to_pylist()}
 
 
-def test_a_row_per_picture_and_what_it_lacks_from_the_others(tmp_path: Path) -> None:
+def test_a_row_per_image_and_what_it_lacks_from_the_others(tmp_path: Path) -> None:
     a = manifest(
         tmp_path,
         "a",
@@ -105,7 +105,7 @@ def differing(tmp_path: Path) -> list[Manifest]:
 
 
 def test_a_conflict_is_an_error_that_lists_both_values(differing: list[Manifest], tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="2 labels of the same pictures differ") as caught:
+    with pytest.raises(ManifestError, match="2 labels of the same images differ") as caught:
         concat(differing, None, tmp_path)
     assert "x.bmp: valence 25 in a, 75 in b" in caught.value.what
     assert "x.bmp: emotion emotion awe awe 0.8 fear 0.2 in a" in caught.value.what
@@ -222,7 +222,7 @@ def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
     assert said == {"a": ["age"], "b": None, "c": None}
 
 
-def test_one_picture_in_two_splits(tmp_path: Path) -> None:
+def test_one_image_in_two_splits(tmp_path: Path) -> None:
     splits = (("a", "train"), ("b", "test"))
     both = [manifest(tmp_path, name, [{"key": "x", "split": split}]) for name, split in splits]
     with pytest.raises(IntegrityError, match="two values of split: train in a, test in b"):

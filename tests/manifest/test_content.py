@@ -18,7 +18,7 @@ from affectdata.manifest import unchanged
 from affectdata.manifest.ingest import IngestResult, ingest
 from affectdata.reading import indexes
 from affectdata.reading.indexes import write_index
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.sources import gaped
 
 N_IMAGES = 18  # of `small_gaped`
@@ -150,7 +150,7 @@ def test_a_finding_names_both_names(
 
 def save_as_png(root: Path, name: str, other: str) -> None:
     with Image.open(root / name) as image:
-        save_picture(root / other, np.asarray(image.convert("RGB")), "PNG")
+        save_image(root / other, np.asarray(image.convert("RGB")), "PNG")
     (root / name).unlink()
 
 
@@ -182,7 +182,7 @@ def test_a_copy_under_another_name_is_merged_and_its_row_has_no_image(
     found = reasons(result)
     assert found.pop(row) == (
         "missing_image",
-        f"rated, but there is no picture {indexed.ids[one]!r}; "
+        f"rated, but there is no image {indexed.ids[one]!r}; "
         f"{one} holds the image that the index calls {other}",
     )
     assert found == {
@@ -218,7 +218,7 @@ def test_an_image_that_is_not_indexed_keeps_the_labels_of_its_name_with_a_findin
     indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
 ) -> None:
     for number, name in enumerate(indexed.names[:4]):
-        save_picture(gaped_copy / name, draw_picture(np.random.default_rng(number), 50.0), "BMP")
+        save_image(gaped_copy / name, draw_image(np.random.default_rng(number), 50.0), "BMP")
     result = run(gaped_copy)
     found = indexed.check(result)
     assert {name: found[name] for name in indexed.names[:4]} == {
@@ -238,7 +238,7 @@ def test_what_bears_the_name_of_an_image_that_is_elsewhere_does_not_get_its_labe
     one, other = indexed.names[:2]
     exchange(gaped_copy, [one], ["moved.bmp"])
     for name in (one, f"{other[:-3]}jpg"):
-        save_picture(gaped_copy / name, draw_picture(np.random.default_rng(0), 50.0), "BMP")
+        save_image(gaped_copy / name, draw_image(np.random.default_rng(0), 50.0), "BMP")
         if data:
             (gaped_copy / name).write_bytes(data)
     result = run(gaped_copy)
@@ -262,7 +262,7 @@ def test_whatever_the_files_hold(
     for at, content in enumerate(held):
         (root / truth.names[at]).unlink()
         if content == FOREIGN:
-            save_picture(root / truth.names[at], draw_picture(np.random.default_rng(at), 50.0), "BMP")
+            save_image(root / truth.names[at], draw_image(np.random.default_rng(at), 50.0), "BMP")
         elif content != NO_FILE:
             shutil.copy(truth.root / truth.names[content], root / truth.names[at])
     there = {content for content in held if 0 <= content < N_IMAGES}

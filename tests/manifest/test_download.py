@@ -1,4 +1,4 @@
-"""Downloading a source's pictures: where they go, what is noted, and what a second run asks for."""
+"""Downloading a source's images: where they go, what is noted, and what a second run asks for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAP = "{name: mine, table: t.csv, key: pic, scales: {valence: [1, 9]}, columns: 
 
 @pytest.fixture
 def plant(tmp_path: Path, site: Site) -> Callable[..., Path]:
-    """Write a table of pictures and their paths on the site, with its column map."""
+    """Write a table of images and their paths on the site, with its column map."""
 
     def call(links: dict[str, str], name: str = "tree") -> Path:
         root = tmp_path / name
@@ -48,8 +48,8 @@ def notes(root: Path) -> dict[str, dict[str, Any]]:
     return {row["path"]: row for row in pq.read_table(root / "download.parquet").to_pylist()}
 
 
-def test_pictures_go_where_ingest_finds_them(plant: Callable[..., Path], site: Site, tmp_path: Path) -> None:
-    root = plant({"a/1.png": "picture/1.png", "a/2": "picture/two.jpeg", "3": "picture/3", "4": ""})
+def test_images_go_where_ingest_finds_them(plant: Callable[..., Path], site: Site, tmp_path: Path) -> None:
+    root = plant({"a/1.png": "image/1.png", "a/2": "image/two.jpeg", "3": "image/3", "4": ""})
     result = run(root)
     assert result.counts == {"there already": 0, "fetched": 3, "failed": 0, "left for later": 0}
     assert {path.relative_to(root).as_posix() for path in root.rglob("*.*")} == {
@@ -57,13 +57,13 @@ def test_pictures_go_where_ingest_finds_them(plant: Callable[..., Path], site: S
         *("t.csv", "columns.yaml", "download.parquet"),
     }
     row = notes(root)["a/2.jpeg"]
-    assert (root / "a/2.jpeg").read_bytes() == site.picture
+    assert (root / "a/2.jpeg").read_bytes() == site.image
     assert row == {
         "path": "a/2.jpeg",
-        "url": site.url("picture/two.jpeg"),
+        "url": site.url("image/two.jpeg"),
         "status": "fetched",
-        "bytes": len(site.picture),
-        "sha256": hashlib.sha256(site.picture).hexdigest(),
+        "bytes": len(site.image),
+        "sha256": hashlib.sha256(site.image).hexdigest(),
         "error": None,
         "attempts": 1,
     }
@@ -75,11 +75,11 @@ def test_a_second_run_asks_only_for_what_may_pass_or_is_gone_from_here(
     plant: Callable[..., Path], site: Site
 ) -> None:
     links = {
-        "1": "picture/1.jpg",
+        "1": "image/1.jpg",
         "2": "gone/2.jpg",
         "3": "html/3.jpg",
         "4": "broken/4.jpg",
-        "5": "picture/5.jpg",
+        "5": "image/5.jpg",
     }
     root = plant(links)
     first = run(root)
@@ -94,7 +94,7 @@ def test_a_second_run_asks_only_for_what_may_pass_or_is_gone_from_here(
     (root / "5.jpg").unlink()
     site.asked.clear()
     second = run(root)
-    assert site.asked == {"/broken/4.jpg": 2, "/picture/5.jpg": 1}
+    assert site.asked == {"/broken/4.jpg": 2, "/image/5.jpg": 1}
     assert second.counts == {"there already": 1, "fetched": 1, "failed": 3, "left for later": 0}
     assert {path: row["attempts"] for path, row in notes(root).items()} == {
         "1.jpg": 1,
@@ -103,12 +103,12 @@ def test_a_second_run_asks_only_for_what_may_pass_or_is_gone_from_here(
         "4.jpg": 4,
         "5.jpg": 2,
     }
-    plant({**links, "2": "picture/2.jpg"})  # the table names another place for it
+    plant({**links, "2": "image/2.jpg"})  # the table names another place for it
     assert run(root).counts["failed"] == 2
 
 
 def test_what_is_there_is_never_replaced(plant: Callable[..., Path], site: Site) -> None:
-    root = plant({"1.jpg": "picture/1.jpg", "2": "picture/2.jpg"})
+    root = plant({"1.jpg": "image/1.jpg", "2": "image/2.jpg"})
     (root / "1.jpg").write_bytes(b"mine")
     (root / "2.png").write_bytes(b"mine too, and of another suffix")
     result = run(root)
@@ -118,7 +118,7 @@ def test_what_is_there_is_never_replaced(plant: Callable[..., Path], site: Site)
 
 
 def test_a_limit_leaves_the_rest_for_later(plant: Callable[..., Path], site: Site) -> None:
-    root = plant({str(number): f"picture/{number}.jpg" for number in range(7)})
+    root = plant({str(number): f"image/{number}.jpg" for number in range(7)})
     for expected in ({"there already": 0, "fetched": 4}, {"there already": 4, "fetched": 3}):
         result = run(root, limit=4)
         assert result.counts.items() >= expected.items()
@@ -132,7 +132,7 @@ def test_a_limit_leaves_the_rest_for_later(plant: Callable[..., Path], site: Sit
 def test_no_path_of_a_table_leads_out(
     key: str, plant: Callable[..., Path], site: Site, tmp_path: Path
 ) -> None:
-    root = plant({key: "picture/1.jpg"})
+    root = plant({key: "image/1.jpg"})
     (tmp_path / "elsewhere").mkdir()
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     before = set(tmp_path.rglob("*"))
@@ -145,7 +145,7 @@ def test_no_path_of_a_table_leads_out(
 def test_a_name_that_is_too_long_stops_no_other(plant: Callable[..., Path], site: Site) -> None:
     """A file is written under a longer name first."""
     fits, long, deep = "ü" * 118 + ".jpg", "x" * 246 + ".jpg", "d/" * 2100 + "x.jpg"
-    root = plant(dict.fromkeys([long, deep, fits, "1.jpg"], "picture/1.jpg"))
+    root = plant(dict.fromkeys([long, deep, fits, "1.jpg"], "image/1.jpg"))
     result = run(root)
     assert {row["path"]: row["status"] for row in result.failures} == {long: "refused", deep: "refused"}
     assert (root / fits).is_file() and (root / "1.jpg").is_file()
@@ -160,7 +160,7 @@ def test_several_addresses_are_tried_in_turn(tmp_path: Path, site: Site) -> None
     links = [
         ("1", "gone/1.jpg"),
         ("1", "html/1.jpg"),
-        ("1", "picture/1.jpg"),
+        ("1", "image/1.jpg"),
         ("2", "gone/2.jpg"),
         ("2", "gone/3.jpg"),
     ]
@@ -172,7 +172,7 @@ def test_several_addresses_are_tried_in_turn(tmp_path: Path, site: Site) -> None
     result = run(root)
     assert (result.info.name, result.counts["fetched"], result.counts["failed"]) == ("findingemo", 1, 1)
     rows = notes(root)
-    assert rows["Run_2/a b/1.jpg"]["url"] == site.url("picture/1.jpg")
+    assert rows["Run_2/a b/1.jpg"]["url"] == site.url("image/1.jpg")
     assert rows["Run_2/a b/1.jpg"]["attempts"] == 3
     assert rows["Run_2/a b/2.jpg"]["status"] == "gone"
     for address in ("gone/2.jpg", "gone/3.jpg"):
@@ -182,21 +182,21 @@ def test_several_addresses_are_tried_in_turn(tmp_path: Path, site: Site) -> None
 
 
 def test_elsewhere_if_asked(plant: Callable[..., Path], tmp_path: Path) -> None:
-    root = plant({"1": "picture/1.jpg"})
+    root = plant({"1": "image/1.jpg"})
     run(root, out=tmp_path / "there")
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["1.jpg", "download.parquet"]
     assert not (root / "1.jpg").exists()
 
 
 def test_ingest_before_the_download_says_what_to_do(plant: Callable[..., Path], tmp_path: Path) -> None:
-    root = plant({"1": "picture/1.jpg"})
-    with pytest.raises(SourceError, match="no picture") as caught:
+    root = plant({"1": "image/1.jpg"})
+    with pytest.raises(SourceError, match="no image") as caught:
         ingest(root, out=tmp_path / "out")
     assert caught.value.fix.startswith(f"`affectdata download '{root}'`")
 
 
 def test_a_run_that_is_interrupted_keeps_what_it_has(plant: Callable[..., Path]) -> None:
-    root = plant({str(number): f"picture/{number}.jpg" for number in range(9)})
+    root = plant({str(number): f"image/{number}.jpg" for number in range(9)})
 
     def interrupt(done: int, of_all: int) -> None:
         if done == 3:
@@ -214,19 +214,19 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(plant: Callable[..., Path])
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(plant: Callable[..., Path]) -> None:
-    root = plant({"t.csv/1": "picture/1.jpg", "2": "picture/2.jpg"})
+    root = plant({"t.csv/1": "image/1.jpg", "2": "image/2.jpg"})
     with pytest.raises(Exception, match=r"cannot write .*t\.csv/1\.jpg"):
         run(root)
 
 
 def test_a_source_without_addresses_is_told(sample_gaped: Path, plant: Callable[..., Path]) -> None:
-    with pytest.raises(SourceError, match="no addresses of pictures") as caught:
+    with pytest.raises(SourceError, match="no addresses of images") as caught:
         run(sample_gaped)
     assert gaped.INFO.name in caught.value.where and "affectdata sources gaped" in caught.value.fix
 
 
 def test_two_runs_do_not_meet(plant: Callable[..., Path]) -> None:
-    root = plant({"1": "picture/1.jpg"})
+    root = plant({"1": "image/1.jpg"})
     with locked_folder(root), pytest.raises(UsageError, match="another run"):
         run(root)
     shutil.rmtree(root)

@@ -1,4 +1,4 @@
-"""Fetching one picture from servers that are slow, cut, loop, lie and send pages for pictures."""
+"""Fetching one image from servers that are slow, cut, loop, lie and send pages for images."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def fetch(*urls: str, limits: Limits = QUICK) -> list[Fetched]:
     return asyncio.run(all_of_them())
 
 
-def test_a_picture_comes_whole(site: Site) -> None:
-    direct, hopped = fetch(site.url("picture/1.jpg"), site.url("hop/2.jpg"))
-    assert direct == hopped == Fetched(Status.FETCHED, site.picture, "", 1)
+def test_a_image_comes_whole(site: Site) -> None:
+    direct, hopped = fetch(site.url("image/1.jpg"), site.url("hop/2.jpg"))
+    assert direct == hopped == Fetched(Status.FETCHED, site.image, "", 1)
 
 
 def test_names_beyond_ascii_are_escaped_and_escapes_kept(site: Site) -> None:
-    fetch(site.url("picture/café 1.jpg"), site.url("picture/caf%C3%A9%202.jpg"))
-    assert set(site.asked) == {"/picture/caf%C3%A9%201.jpg", "/picture/caf%C3%A9%202.jpg"}
+    fetch(site.url("image/café 1.jpg"), site.url("image/caf%C3%A9%202.jpg"))
+    assert set(site.asked) == {"/image/caf%C3%A9%201.jpg", "/image/caf%C3%A9%202.jpg"}
 
 
 @pytest.mark.parametrize(
     ("path", "status", "said", "n_tries"),
     [
-        ("html/1.jpg", Status.NO_PICTURE, "a page of HTML in place of a picture (image/jpeg)", 1),
-        ("empty/1.jpg", Status.NO_PICTURE, "the answer is empty", 1),
+        ("html/1.jpg", Status.NO_IMAGE, "a page of HTML in place of an image (image/jpeg)", 1),
+        ("empty/1.jpg", Status.NO_IMAGE, "the answer is empty", 1),
         ("gone/1.jpg", Status.GONE, "HTTP 404 Not Found", 1),
         ("loop/1.jpg", Status.REFUSED, "more than 5 redirects", 1),
         ("leave/1.jpg", Status.REFUSED, "'file:/etc/hostname' is no address of http or https", 1),
@@ -55,7 +55,7 @@ def test_names_beyond_ascii_are_escaped_and_escapes_kept(site: Site) -> None:
         ("drip-header/1.jpg", Status.UNREACHABLE, "not there within 0.4 seconds", 2),
     ],
 )
-def test_what_is_no_picture_is_named(site: Site, path: str, status: Status, said: str, n_tries: int) -> None:
+def test_what_is_no_image_is_named(site: Site, path: str, status: Status, said: str, n_tries: int) -> None:
     started = time.monotonic()
     (found,) = fetch(site.url(path))
     assert (found.status, found.data, found.n_tries) == (status, b"", n_tries)
@@ -79,7 +79,7 @@ def test_nobody_there_may_pass() -> None:
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(site: Site) -> None:
     started = time.monotonic()
-    busy, other = fetch(site.url("busy/1.jpg"), site.url("picture/2.jpg"))
+    busy, other = fetch(site.url("busy/1.jpg"), site.url("image/2.jpg"))
     assert (busy.status, busy.n_tries, other.status) == (Status.FETCHED, 2, Status.FETCHED)
     assert time.monotonic() - started > 0.9
 

@@ -54,25 +54,25 @@ def edit(path: Path, key: str, column: int, cell: str) -> None:
     path.write_text("\n".join("\t".join(line) for line in lines))
 
 
-def pictures_of(root: Path, code: str) -> list[Path]:
+def images_of(root: Path, code: str) -> list[Path]:
     return sorted((root / code).glob("*.bmp"))
 
 
 @pytest.fixture
-def spoiled(gaped_copy: Path, picture: np.ndarray, as_bytes: Callable[..., bytes]) -> Path:
+def spoiled(gaped_copy: Path, image: np.ndarray, as_bytes: Callable[..., bytes]) -> Path:
     """A tree with one of everything that can go wrong with a file."""
-    n1, n2, n3 = pictures_of(gaped_copy, "N")
+    n1, n2, n3 = images_of(gaped_copy, "N")
     n1.write_bytes(n1.read_bytes()[:3000])
-    n2.write_bytes(b"text in a picture's clothes")
+    n2.write_bytes(b"text in an image's clothes")
     n3.write_bytes(b"")
-    p1, p2, p3, p4 = pictures_of(gaped_copy, "P")
+    p1, p2, p3, p4 = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     p3.unlink()
-    p4.write_bytes(as_bytes(picture, "PNG", icc_profile=b"no profile at all"))  # kept with a warning
-    a1, a2, _ = pictures_of(gaped_copy, "A")
+    p4.write_bytes(as_bytes(image, "PNG", icc_profile=b"no profile at all"))  # kept with a warning
+    a1, a2, _ = images_of(gaped_copy, "A")
     a1.rename(a1.with_name("A999.bmp"))
     edit(gaped_copy / "A.txt", a2.stem, 1, "100.5")
-    h1, h2 = pictures_of(gaped_copy, "H")
+    h1, h2 = images_of(gaped_copy, "H")
     edit(gaped_copy / "H.txt", h1.stem, 2, "very")
     h2.rename(h2.with_suffix(".BMP"))
     (gaped_copy / "link.bmp").symlink_to(p1)
@@ -98,7 +98,7 @@ def test_a_whole_sample(small_gaped: Path, tmp_path: Path) -> None:
 
 def test_everything_that_can_go_wrong_has_its_reason(spoiled: Path, tmp_path: Path) -> None:
     found = reasons(ingest(spoiled, out=tmp_path / "out"))
-    n1, n2, n3 = (f"N/{path.name}" for path in pictures_of(spoiled, "N"))
+    n1, n2, n3 = (f"N/{path.name}" for path in images_of(spoiled, "N"))
     assert [found.pop(path) for path in (n1, n2, n3)] == ["truncated", "unreadable", "unreadable"]
     by_reason: dict[str, list[str]] = {}
     for path, reason in found.items():
@@ -122,7 +122,7 @@ def test_every_detail_is_for_a_person_and_the_same_tomorrow(spoiled: Path, tmp_p
         assert row["detail"] and str(tmp_path) not in row["detail"] and "0x" not in row["detail"]
 
 
-# What may happen to a tree: each changes one picture, with another one and a number at hand.
+# What may happen to a tree: each changes one image, with another one and a number at hand.
 CHANGES: dict[str, Callable[[Path, Path, int], object]] = {
     "delete": lambda one, other, number: one.unlink(),
     "rename": lambda one, other, number: one.rename(one.with_name(f"{one.stem}_{number}.bmp")),
@@ -147,14 +147,14 @@ def test_it_adds_up_whatever_was_done_to_the_tree(
     small_gaped: Path, tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, int, int]]
 ) -> None:
     root = Path(shutil.copytree(small_gaped, tmp_path_factory.mktemp("mangled") / "gaped"))
-    pictures = sorted(root.glob("*/*.bmp"))
+    images = sorted(root.glob("*/*.bmp"))
     for number, (change, one, other) in enumerate(done):
-        if pictures[one].exists():
-            CHANGES[change](pictures[one], pictures[other], number)
+        if images[one].exists():
+            CHANGES[change](images[one], images[other], number)
     files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
     stems = Counter(path.lower().rsplit(".", 1)[0] for path in files)
-    rated = {path.relative_to(root).with_suffix("").as_posix() for path in pictures}
-    # A row of which the picture is gone, or one of two, is lost.
+    rated = {path.relative_to(root).with_suffix("").as_posix() for path in images}
+    # A row of which the image is gone, or one of two, is lost.
     lost = {f"{key[: key.index('/')]}.txt#{key.split('/')[1]}" for key in rated if stems[key.lower()] != 1}
 
     result = ingest(root, out=root.parent / "out", workers=2)
@@ -177,7 +177,7 @@ def test_it_adds_up_whatever_was_done_to_the_tree(
 def test_the_same_bytes_twice_are_one_row_and_a_conflict_is_reported(
     gaped_copy: Path, tmp_path: Path
 ) -> None:
-    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p1, p2, *_ = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     result = ingest(gaped_copy, out=tmp_path / "out")
     assert (result.counts["kept"], result.counts["merged"]) == (17, 1)
@@ -188,7 +188,7 @@ def test_the_same_bytes_twice_are_one_row_and_a_conflict_is_reported(
 
 
 def test_the_same_bytes_with_the_same_labels_are_no_conflict(gaped_copy: Path, tmp_path: Path) -> None:
-    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p1, p2, *_ = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     for name in ("P.txt", "P_with SD.txt"):
         rows = (gaped_copy / name).read_text().splitlines()
@@ -202,7 +202,7 @@ def test_the_same_bytes_with_the_same_labels_are_no_conflict(gaped_copy: Path, t
 def test_near_duplicates_that_are_rated_far_apart_are_named_and_grouped(
     gaped_copy: Path, tmp_path: Path
 ) -> None:
-    first, second, *_ = (path.stem for path in pictures_of(gaped_copy, "Sn"))  # the sample's planted pair
+    first, second, *_ = (path.stem for path in images_of(gaped_copy, "Sn"))  # the sample's planted pair
     edit(gaped_copy / "Sn.txt", first, 1, "20.000")
     edit(gaped_copy / "Sn.txt", second, 1, "38.500")
     result = ingest(gaped_copy, out=tmp_path / "out")
@@ -216,7 +216,7 @@ def test_near_duplicates_that_are_rated_far_apart_are_named_and_grouped(
 
 
 def test_a_subtype_on_the_wrong_side_of_its_valence_is_counted(gaped_copy: Path, tmp_path: Path) -> None:
-    for path in pictures_of(gaped_copy, "P"):
+    for path in images_of(gaped_copy, "P"):
         edit(gaped_copy / "P.txt", path.stem, 1, "30")
     findings = ingest(gaped_copy, out=tmp_path / "out").findings
     [finding] = [each for each in findings if each.kind == "against_sign" and "in P" in each.text]
@@ -242,8 +242,8 @@ def test_a_tree_of_which_nothing_is_left_replaces_no_manifest(gaped_copy: Path, 
     assert load_manifest(before.path).digest == before.digest
 
 
-def test_a_picture_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: Path) -> None:
-    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+def test_a_image_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: Path) -> None:
+    path = images_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
     batch = pa.table({"path": [path, "A/none.bmp"]})
     rows = Probe(str(small_gaped), max_pixels=100)(batch).to_pylist()
     assert [row["reason"] for row in rows] == ["too_large", "unreadable"]
@@ -261,7 +261,7 @@ def test_few_records_are_alive_at_once(
 
     alive: set[int] = set()
     most = 0
-    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+    path = images_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
     plugin = ingest_module.load_plugin("sources", "gaped")
 
     def read(tree: object, options: object) -> Reading:
@@ -288,7 +288,7 @@ def test_few_records_are_alive_at_once(
 
 
 def test_ratings_are_in_pomp_and_raw(gaped_copy: Path, tmp_path: Path) -> None:
-    key = pictures_of(gaped_copy, "A")[0].stem
+    key = images_of(gaped_copy, "A")[0].stem
     edit(gaped_copy / "A.txt", key, 1, "12.34567891")
     rows = {
         row["source_id"]: row for row in ingest(gaped_copy, out=tmp_path / "out").manifest.table.to_pylist()
@@ -385,7 +385,7 @@ def test_a_manifest_from_another_folder_is_not_replaced_without_a_word(
     out = tmp_path / "out"
     ingest(small_gaped, out=out)
     before = written(out)
-    pictures_of(gaped_copy, "A")[0].unlink()
+    images_of(gaped_copy, "A")[0].unlink()
     with pytest.raises(UsageError, match="made from another folder") as caught:
         ingest(gaped_copy, out=out)
     assert "--replace" in caught.value.fix and str(gaped_copy) in caught.value.where
@@ -420,11 +420,11 @@ def test_a_folder_of_classes_is_no_hint_where_tables_lie_beside(small_gaped: Pat
     """Who takes the folder alone loses what the tables say."""
     for name in ("calm", "glad"):
         (tmp_path / "tree/images" / name).mkdir(parents=True)
-        picture = next((small_gaped / "P").glob("*.bmp"))
-        shutil.copy(picture, tmp_path / "tree/images" / name)
+        image = next((small_gaped / "P").glob("*.bmp"))
+        shutil.copy(image, tmp_path / "tree/images" / name)
     with pytest.raises(SourceError, match="the folder images in it looks like image_folder"):
         recognise(read_tree(tmp_path / "tree"))
-    (tmp_path / "tree/ratings.csv").write_text("picture,valence\n")
+    (tmp_path / "tree/ratings.csv").write_text("image,valence\n")
     with pytest.raises(SourceError, match="no source recognises"):
         recognise(read_tree(tmp_path / "tree"))
 
@@ -440,7 +440,7 @@ def test_a_tree_that_looks_like_two_sources(small_gaped: Path, monkeypatch: pyte
 def test_a_named_source_on_a_tree_without_it_is_an_error_and_no_empty_manifest(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/holiday.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match="no picture and no rating of gaped") as caught:
+    with pytest.raises(SourceError, match="no image and no rating of gaped") as caught:
         ingest(tmp_path / "tree", source="gaped", out=tmp_path / "out")
     assert "the layout of gaped is" in caught.value.fix
     assert not (tmp_path / "out").exists()
@@ -527,7 +527,7 @@ def test_a_full_disk_between_two_tables_leaves_each_whole(
     out = tmp_path / "out"
     ingest(small_gaped, out=out)
     before = load_manifest(out / "gaped.parquet")
-    pictures_of(gaped_copy, "A")[0].unlink()
+    images_of(gaped_copy, "A")[0].unlink()
 
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -80,9 +80,9 @@ def test_what_gives_an_image_its_split(
 
 
 @pytest.mark.parametrize("turn", [lambda rgb: rgb, lambda rgb: rgb[:, ::-1], np.rot90])
-def test_a_look_alike_is_known_in_any_of_its_views(turn: Any, picture: np.ndarray) -> None:
-    memory = remembered({"key": "old", **looks(picture), "split": "val"})
-    turned = np.ascontiguousarray(turn(picture))
+def test_a_look_alike_is_known_in_any_of_its_views(turn: Any, image: np.ndarray) -> None:
+    memory = remembered({"key": "old", **looks(image), "split": "val"})
+    turned = np.ascontiguousarray(turn(image))
     assert split_of([{"key": "new", **looks(turned)}, {"key": "other"}], memory) == ["val", None]
 
 

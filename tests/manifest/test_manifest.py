@@ -1,4 +1,4 @@
-"""The manifest: its rows, SQL over them and nothing else, and where its pictures lie on this machine."""
+"""The manifest: its rows, SQL over them and nothing else, and where its images lie on this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import affectdata
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import (
+    Images,
     Manifest,
-    Pictures,
     choose_manifests,
     find_manifests,
     find_roots,
@@ -231,17 +231,17 @@ def test_tables_are_queried_under_their_names(manifest: Manifest) -> None:
     assert caught.value.fix == "the tables are: a, name-with-dash"
 
 
-# --- where the pictures are
+# --- where the images are
 
 
 def read_all(manifest: Manifest) -> int:
-    pictures = manifest.pictures()
+    images = manifest.images()
     rows = manifest.table.select(["source", "path", "image_id"]).to_pylist()
-    return sum(file_hash(pictures.read(*row.values())) == row["image_id"] for row in rows)
+    return sum(file_hash(images.read(*row.values())) == row["image_id"] for row in rows)
 
 
 def test_the_noted_folder_is_found(manifest: Manifest, small_gaped: Path) -> None:
-    assert manifest.pictures().roots == {"gaped": small_gaped.resolve()}
+    assert manifest.images().roots == {"gaped": small_gaped.resolve()}
     assert read_all(manifest) == 18
 
 
@@ -263,40 +263,40 @@ def test_roots_can_be_given_when_a_manifest_is_loaded(folder: Path, small_gaped:
     assert read_all(load_manifest(folder / "gaped.parquet", roots={"gaped": str(small_gaped)})) == 18
 
 
-def three_ways_out(error: PicturesNotFound) -> bool:
+def three_ways_out(error: ImagesNotFound) -> bool:
     return all(
         way in error.fix for way in ("--root gaped=PATH", "AFFECTDATA_ROOTS=gaped=PATH", "ingest PATH")
     )
 
 
 def test_no_folder_known(folder: Path) -> None:
-    with pytest.raises(PicturesNotFound, match="pictures of gaped were not found") as caught:
-        load_manifest(folder / "gaped.parquet").pictures()
+    with pytest.raises(ImagesNotFound, match="images of gaped were not found") as caught:
+        load_manifest(folder / "gaped.parquet").images()
     assert caught.value.exit_code == 3 and three_ways_out(caught.value)
 
 
-def test_the_pictures_were_moved_away(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PicturesNotFound) as caught:
-        load_manifest(folder / "gaped.parquet", roots={"gaped": tmp_path / "gone"}).pictures()
+def test_the_images_were_moved_away(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImagesNotFound) as caught:
+        load_manifest(folder / "gaped.parquet", roots={"gaped": tmp_path / "gone"}).images()
     assert three_ways_out(caught.value) and "gone (no such folder)" in caught.value.where
 
 
-def test_one_picture_is_missing(folder: Path, gaped_copy: Path) -> None:
+def test_one_image_is_missing(folder: Path, gaped_copy: Path) -> None:
     manifest = load_manifest(folder / "gaped.parquet", roots={"gaped": gaped_copy})
     row = manifest.table.slice(0, 1).to_pylist()[0]
     (gaped_copy / row["path"]).unlink()
-    with pytest.raises(PicturesNotFound, match=row["path"]) as caught:
-        manifest.pictures().read("gaped", row["path"], row["image_id"])
+    with pytest.raises(ImagesNotFound, match=row["path"]) as caught:
+        manifest.images().read("gaped", row["path"], row["image_id"])
     assert three_ways_out(caught.value)
 
 
-def test_a_picture_that_was_changed(folder: Path, gaped_copy: Path) -> None:
+def test_a_image_that_was_changed(folder: Path, gaped_copy: Path) -> None:
     manifest = load_manifest(folder / "gaped.parquet", roots={"gaped": gaped_copy})
     row = manifest.table.slice(0, 1).to_pylist()[0]
     file = gaped_copy / row["path"]
     file.write_bytes(file.read_bytes()[:-1] + b"\x00\x01")
     with pytest.raises(IntegrityError, match="is not the file that was ingested") as caught:
-        manifest.pictures().read("gaped", row["path"], row["image_id"])
+        manifest.images().read("gaped", row["path"], row["image_id"])
     assert caught.value.exit_code == 4 and caught.value.where == str(file)
 
 
@@ -310,7 +310,7 @@ def test_no_path_leads_out_of_the_root(tmp_path: Path, make: Callable[[Path], st
     root.mkdir()
     (root / "link.txt").symlink_to(secret)
     with pytest.raises(IntegrityError, match="leads out of the folder"):
-        Pictures({"gaped": root}).read("gaped", make(secret), file_hash(b"secret"))
+        Images({"gaped": root}).read("gaped", make(secret), file_hash(b"secret"))
 
 
 def test_notes_are_kept_per_source(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_of_the_others_those_that_cannot_be_read_are_named_and_left_out(
     ]
     assert load_others(manifest.table, folder, {}, heard.append) == ([], {})
     assert load_others(other, folder, {"gaped": folder / "nowhere"}, heard.append) == ([], {})
-    assert heard[-1].startswith("note: gaped is left out: the pictures of gaped were not found")
+    assert heard[-1].startswith("note: gaped is left out: the images of gaped were not found")
 
 
 def edit_valence(path: Path) -> None:

@@ -26,7 +26,7 @@ def _no_shorter_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The sizes of the pictures that are decoded."""
+    """The sizes of the images that are decoded."""
     sizes: list[int] = []
 
     def counting(data: bytes, max_pixels: int) -> object:
@@ -83,7 +83,7 @@ def test_a_damaged_memo_is_no_memo(
 
 
 def test_an_interrupted_run_is_gone_on_with(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
-    n_pictures = len(list(gaped_copy.glob("*/*.bmp")))
+    n_images = len(list(gaped_copy.glob("*/*.bmp")))
 
     def interrupt(done: int, of_all: int) -> None:
         raise KeyboardInterrupt
@@ -92,9 +92,9 @@ def test_an_interrupted_run_is_gone_on_with(gaped_copy: Path, tmp_path: Path, op
         ingest(gaped_copy, out=tmp_path / "out", workers=1, progress=interrupt)
     assert not (tmp_path / "out" / "gaped.parquet").exists()
     n_first = len(opened)
-    assert 0 < n_first < n_pictures
+    assert 0 < n_first < n_images
     result = ingest(gaped_copy, out=tmp_path / "out", workers=1)
-    assert len(opened) == n_pictures and result.counts["kept"] == n_pictures
+    assert len(opened) == n_images and result.counts["kept"] == n_images
 
 
 @pytest.mark.parametrize("cut", [1, 200])

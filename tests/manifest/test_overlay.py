@@ -1,4 +1,4 @@
-"""Labels of a table on pictures that others ship: CAP-D's columns by their titles or a map, nothing lost."""
+"""Labels of a table on images that others ship: CAP-D's columns by their titles or a map, nothing lost."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from affectdata.sources import capd
 from affectdata.splits.folds import put_folds
 from tests.made import make_manifest, make_rows
 
-HEADER = "Picture ID,Database,Category,Agreement,Intensity,Arousal"
+HEADER = "Image ID,Database,Category,Agreement,Intensity,Arousal"
 MAP = """\
 name: capd
 table: capd.csv
-key: Picture ID
+key: Image ID
 file: "{Database}/{key}"
 scales: {arousal: [1, 9]}
 columns: {emotion: Category, agreement: Agreement, arousal: Arousal}
@@ -38,7 +38,7 @@ emotions: {joy: Joy, fear: Fear}
 
 @pytest.fixture
 def bases() -> list[Manifest]:
-    """Pictures of two databases; one has ratings of its own."""
+    """Images of two databases; one has ratings of its own."""
     gaped = make_rows(
         [
             {
@@ -76,7 +76,7 @@ def by_id(result: IngestResult) -> dict[str, dict[str, Any]]:
     return {row["source_id"]: row for row in result.manifest.table.to_pylist()}
 
 
-def test_labels_go_onto_pictures_of_several_databases(put: Callable[..., IngestResult]) -> None:
+def test_labels_go_onto_images_of_several_databases(put: Callable[..., IngestResult]) -> None:
     result = put("N001,GAPED,Sad,0.62,4.1,5", "2375.1,IAPS,Fear,0.5,3,7", "1050.jpg,iaps,Disgust,0.9,1,2")
     rows = by_id(result)
     found = {key: (row["source"], row["emotion"], row["agreement"]) for key, row in rows.items()}
@@ -106,7 +106,7 @@ def test_groups_of_the_databases_hold(put: Callable[..., IngestResult]) -> None:
     assert json.loads(rows["N002"]["extra"])["Internal norms"] == "3"
 
 
-def test_rows_that_name_no_picture_or_differ_are_rejects(put: Callable[..., IngestResult]) -> None:
+def test_rows_that_name_no_image_or_differ_are_rejects(put: Callable[..., IngestResult]) -> None:
     lines = ["N001,GAPED,Sad,1,4,5", "N999,GAPED,Sad,1,4,5", "N002,NAPS,Sad,1,4,5"]
     result = put(*lines, "1050,IAPS,Sad,1,4,5", "1050,IAPS,Fear,1,4,5")
     rejects = {row["path"]: row["reason"] for row in result.rejects.to_pylist()}
@@ -137,9 +137,9 @@ def test_a_workbook_and_titles_of_other_words(tmp_path: Path, bases: list[Manife
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("Picture,Database,Agreement", "no column for the category"),
-        ("Picture,Category,Agreement", "no column for the database"),
-        ("Picture,Image file,Database,Category", "2 for the picture: Picture, Image file"),
+        ("Image,Database,Agreement", "no column for the category"),
+        ("Image,Category,Agreement", "no column for the database"),
+        ("Image,Image file,Database,Category", "2 for the image: Image, Image file"),
     ],
 )
 def test_a_title_that_is_not_clear_asks_for_a_map(
@@ -147,11 +147,11 @@ def test_a_title_that_is_not_clear_asks_for_a_map(
 ) -> None:
     with pytest.raises(SourceError, match=said) as caught:
         put("N001,GAPED,Fear", header=header)
-    assert "--map" in caught.value.fix and "'Picture'" in caught.value.where
+    assert "--map" in caught.value.fix and "'Image'" in caught.value.where
 
 
 def test_one_database_needs_no_column_for_it(put: Callable[..., IngestResult], bases: list[Manifest]) -> None:
-    result = put("N001,Fear", header="Picture,Category", onto=bases[:1])
+    result = put("N001,Fear", header="Image,Category", onto=bases[:1])
     assert by_id(result)["N001"]["emotion"] == "fear"
 
 
@@ -181,7 +181,7 @@ def test_a_map_gives_arousal_its_scale_and_shares_for_every_category(
 
 
 def map_of(tmp_path: Path, columns: str) -> dict[str, Any]:
-    """Options of a table of `gaped` pictures with some columns, and its header."""
+    """Options of a table of `gaped` images with some columns, and its header."""
     spec = "{name: mine, table: norms.csv, key: Key, file: 'gaped/{key}', columns: {%s}}"
     (tmp_path / "columns.yaml").write_text(spec % columns)
     options = ReadOptions(map_path=tmp_path / "columns.yaml")
@@ -220,7 +220,7 @@ def test_a_fold_goes_with_the_split(put: Callable[..., IngestResult], tmp_path: 
     }
 
 
-def test_the_same_picture_in_two_databases_is_one_row(
+def test_the_same_image_in_two_databases_is_one_row(
     put: Callable[..., IngestResult], bases: list[Manifest]
 ) -> None:
     again = make_manifest(
@@ -232,7 +232,7 @@ def test_the_same_picture_in_two_databases_is_one_row(
 
 
 def test_nothing_to_put_on(put: Callable[..., IngestResult], tmp_path: Path, bases: list[Manifest]) -> None:
-    with pytest.raises(SourceError, match=r"no row of .* names a picture of gaped, iaps"):
+    with pytest.raises(SourceError, match=r"no row of .* names an image of gaped, iaps"):
         put("N999,GAPED,Sad,1,4,5")
     with pytest.raises(SourceError, match="is no file"):
         overlay(tmp_path, bases)
@@ -248,7 +248,7 @@ def test_a_table_that_nobody_knows(put: Callable[..., IngestResult], tmp_path: P
     with pytest.raises(UsageError, match="capd takes no --name"):
         put(line, options=ReadOptions(name="mine"))
     (tmp_path / "columns.yaml").write_text(
-        "{name: mine, table: norms.txt, key: Picture ID, file: 'gaped/{key}', columns: {emotion: Category}}"
+        "{name: mine, table: norms.txt, key: Image ID, file: 'gaped/{key}', columns: {emotion: Category}}"
     )
     options = ReadOptions(map_path=tmp_path / "columns.yaml")
     assert by_id(put(line, name="norms.txt", source="table", options=options))["N001"]["emotion"] == "sadness"
@@ -258,14 +258,14 @@ def test_a_table_among_folders_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "capd.csv").write_text(HEADER + "\nN001,GAPED,Sad,1,4,5")
     (tmp_path / "gaped").mkdir()
     (tmp_path / "gaped" / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="no picture of") as caught:
+    with pytest.raises(SourceError, match="no image of") as caught:
         ingest(tmp_path, source="capd", out=tmp_path / "out")
     assert "--onto" in caught.value.fix
 
 
 def test_a_table_alone_is_recognised_and_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "CAPD_norms.csv").write_text(HEADER)
-    with pytest.raises(UsageError, match="no pictures of its own") as caught:
+    with pytest.raises(UsageError, match="no images of its own") as caught:
         ingest(tmp_path)
     assert "--onto" in caught.value.fix
 
@@ -283,7 +283,7 @@ def test_a_manifest_of_another_folder_is_not_replaced(
 def test_the_command_and_the_packaged_recipe_on_the_sample(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pictures are found where their own source has them, also from another folder of manifests."""
+    """The images are found where their own source has them, also from another folder of manifests."""
     monkeypatch.chdir(tmp_path)
     capd.write_sample(Path("c"), np.random.default_rng(0))
     assert cli("ingest", "c/gaped", "--out", "base").code == 0

@@ -36,7 +36,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.fixture
 def mixed(gaped_copy: Path) -> Path:
-    """A tree with rejects, findings and a merged picture."""
+    """A tree with rejects, findings and a merged image."""
     one, other, third, *_ = sorted(gaped_copy.glob("A/*.bmp"))
     other.write_bytes(one.read_bytes())
     third.unlink()

@@ -1,4 +1,4 @@
-"""Thin bins are filled with real pictures of other sources first: into train, and none that is known."""
+"""Thin bins are filled with real images of other sources first: into train, and none that is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from affectdata.plan.cells import assign_cells
 from affectdata.plan.fill import fill_rows
 from affectdata.plan.plan import Plan
 from affectdata.plan.planner import plan_release, split_rows
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import Recipe
 from affectdata.store.parquet import table_digest
 from tests.made import image_id, make_manifest, make_recipe, make_rows
@@ -40,7 +40,7 @@ def rows_of(source: str, values: list[float | None], subtype: str = "A", **more:
 
 
 def own_rows(low: int = 2, high: int = 10) -> list[dict[str, Any]]:
-    """Pictures of the source to balance: `low` below 10, `high` above."""
+    """Images of the source to balance: `low` below 10, `high` above."""
     return rows_of("gaped", [5.0] * low + [15.0] * high, split="train")
 
 
@@ -82,7 +82,7 @@ def test_what_the_cap_leaves_short_is_short_after_both_fills() -> None:
 
 
 def test_the_target_is_that_of_the_own_rows() -> None:
-    """Any number of pictures of another source makes no bin larger than the largest own one."""
+    """Any number of images of another source makes no bin larger than the largest own one."""
     _, plan = planned(own_rows(), rows_of("oasis", [5.0] * 50 + [15.0] * 50, "Person"))
     assert [each.target for each in plan.bins] == [10, 10]
     assert [each.n_after for each in plan.bins] == [10, 10]
@@ -153,7 +153,7 @@ def test_what_is_held_out_elsewhere_and_what_belongs_to_it_fills_nothing(side: s
 
 
 def test_only_what_train_lacks_is_filled() -> None:
-    """Val and test pictures of a bin count neither for its size nor for the target."""
+    """Val and test images of a bin count neither for its size nor for the target."""
     own = [
         *rows_of("gaped", [5.0] * 2 + [15.0] * 6, split="train"),
         *rows_of("gaped", [5.0] * 4 + [15.0] * 9, "P", split="test"),
@@ -174,10 +174,10 @@ def test_only_what_train_lacks_is_filled() -> None:
         lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     ],
 )
-def test_what_looks_like_an_own_picture_is_not_taken(turned: Any) -> None:
-    """In any flip or turn, whatever split the own picture is in; nor is what stays together with it."""
+def test_what_looks_like_an_own_image_is_not_taken(turned: Any) -> None:
+    """In any flip or turn, whatever split the own image is in; nor is what stays together with it."""
     rng = np.random.default_rng(3)
-    known, new = draw_picture(rng, 40.0), draw_picture(rng, 60.0)
+    known, new = draw_image(rng, 40.0), draw_image(rng, 60.0)
     noisy = np.clip(turned(known) + rng.normal(0, 3, turned(known).shape), 0, 255).astype(np.uint8)
     own = own_rows()
     own[0] |= {**looks(known), "split": "test"}
@@ -274,7 +274,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 
 def test_own_groups_are_as_they_were_even_if_the_fill_shares_them() -> None:
-    """A picture of the other source that could bridge two own groups leaves both alone."""
+    """An image of the other source that could bridge two own groups leaves both alone."""
     own = own_rows()
     own[0] |= {"subject_id": "one", "split": "train"}
     own[1] |= {"pixel_id": "f" * 32, "split": "test"}
@@ -283,7 +283,7 @@ def test_own_groups_are_as_they_were_even_if_the_fill_shares_them() -> None:
     assert filled.equals(make_rows(own).sort_by("image_id"))
 
 
-def test_two_sources_fill_together_and_one_picture_in_both_counts_once() -> None:
+def test_two_sources_fill_together_and_one_image_in_both_counts_once() -> None:
     twice = {"key": "shared", "subtype": "Person", "valence": 5.0}
     others = [
         *({**twice, "source": source, "path": f"{source}.jpg"} for source in ("oasis", "naps")),

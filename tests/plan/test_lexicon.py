@@ -74,7 +74,7 @@ def test_words_that_the_lexicon_lacks_are_listed(lexicon: dict[str, Any]) -> Non
     assert "drop: [envy, sadness]" in caught.value.fix
 
 
-def test_pictures_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -> None:
+def test_images_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -> None:
     """Those of `fill_from`: without a place, none is taken."""
     table = add_labels(rows("envy", "awe"), Labels.model_validate({"lexicon": lexicon}), check=False)
     assert table["lexicon_valence"].to_pylist() == [None, 100]

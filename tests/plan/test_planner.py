@@ -1,4 +1,4 @@
-"""Plans: pure decisions on tables. No picture is made or opened here."""
+"""Plans: pure decisions on tables. No image is made or opened here."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_numbers_of_bins_and_cells_are_those_of_the_table() -> None:
     assert plan.summary()["imbalance_ratio"]["after"] < plan.summary()["imbalance_ratio"]["before"]
 
 
-def test_odd_copies_go_to_the_same_pictures_whatever_the_others_are() -> None:
+def test_odd_copies_go_to_the_same_images_whatever_the_others_are() -> None:
     rows = [{"key": at, "valence": 5.0, "subtype": "A"} for at in range(3)]
     rows += [{"key": f"p{at}", "valence": 95.0, "subtype": "P"} for at in range(4)]
     table = planned(make_rows(rows), split="none").table
@@ -122,7 +122,7 @@ def test_adding_rows_changes_no_other_rows_seed() -> None:
     assert all(seed == copy_seed(0, *key) for key, (seed, _) in new.items())
 
 
-def test_a_copy_is_the_same_picture_in_every_fold() -> None:
+def test_a_copy_is_the_same_image_in_every_fold() -> None:
     table = make_mixed()
     recipe = make_recipe()
     plans = []
@@ -156,7 +156,7 @@ def test_declared_columns_are_groups() -> None:
 
 
 def test_look_alikes_of_two_manifests_share_a_split() -> None:
-    """The same pixels in another container: two files, two manifests, one picture."""
+    """The same pixels in another container: two files, two manifests, one image."""
     first = make_rows([{"key": at, "valence": at + 0.5, "subtype": "A"} for at in range(60)])
     same = [{"key": f"o{at}", "valence": at + 0.5, "subtype": "A", "source": "oasis"} for at in range(60)]
     second = make_rows([{**row, "pixel_id": image_id(str(at))[:32]} for at, row in enumerate(same)])
@@ -211,9 +211,9 @@ def test_of_several_sources_source_is_a_stratum(
         assert resolve_strata(parse_recipe(recipe.document()), manifests).digest == recipe.digest
 
 
-def test_one_picture_in_two_manifests_is_refused() -> None:
+def test_one_image_in_two_manifests_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A"}])
-    with pytest.raises(RecipeError, match="one picture is in two of the manifests"):
+    with pytest.raises(RecipeError, match="one image is in two of the manifests"):
         choose_rows([make_manifest(table), make_manifest(table, "again")], make_recipe())
 
 
@@ -249,9 +249,9 @@ def test_a_condition_that_does_not_work_is_refused(where: str, words: str) -> No
     assert caught.value.exit_code == 3
 
 
-def test_a_subtype_that_no_picture_has_is_refused() -> None:
+def test_a_subtype_that_no_image_has_is_refused() -> None:
     recipe = make_recipe(subtypes={"default": {"pipeline": "flip"}, "Snake": {"pipeline": "flip"}})
-    with pytest.raises(RecipeError, match="no picture has the subtype 'Snake'") as caught:
+    with pytest.raises(RecipeError, match="no image has the subtype 'Snake'") as caught:
         plan_release([make_manifest(make_mixed())], [], recipe)
     assert caught.value.exit_code == 3
     assert caught.value.where == "subtypes"
@@ -272,7 +272,7 @@ def test_no_row_left_to_train_on_is_refused() -> None:
     assert caught.value.where == "split"
 
 
-def test_a_bin_without_pictures_stays_empty_and_says_so() -> None:
+def test_a_bin_without_images_stays_empty_and_says_so() -> None:
     table = make_rows([{"key": at, "valence": 95.0, "subtype": "A"} for at in range(6)])
     plan = planned(table, split="none")
     assert [each.n_after for each in plan.bins] == [0] * 9 + [6]
@@ -289,7 +289,7 @@ def test_levels(level: Any, counts: list[int]) -> None:
     assert [each.n_after for each in plan.bins] == counts
 
 
-def test_undersampling_leaves_pictures_out_but_never_of_val_and_test() -> None:
+def test_undersampling_leaves_images_out_but_never_of_val_and_test() -> None:
     table = make_mixed(300)
     plan = planned(
         table, balance={"level": 5, "max_copies": 1, "undersample": True}, subtypes={}, pipelines={}
@@ -351,7 +351,7 @@ def test_split_rows_keeps_none_as_train() -> None:
 
 @pytest.fixture(scope="module")
 def real_gaped(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The real collection, for those who have it; its pictures are never copied or shown."""
+    """The real collection, for those who have it; its images are never copied or shown."""
     root = os.environ.get("AFFECTDATA_GAPED")
     if not root or not Path(root).is_dir():
         pytest.skip("set AFFECTDATA_GAPED to the folder of the real GAPED to run this")

@@ -54,7 +54,7 @@ def test_the_order_of_strata_only_moves_the_leftover_row(
 
 @given(supplies, st.data(), targets, caps)
 @settings(max_examples=200)
-def test_more_pictures_never_lower_the_smallest_stratum_when_rows_may_be_cut(
+def test_more_images_never_lower_the_smallest_stratum_when_rows_may_be_cut(
     supply: list[int], data: st.DataObject, target: int, cap: int
 ) -> None:
     at = data.draw(st.integers(0, len(supply) - 1))
@@ -66,10 +66,10 @@ def test_more_pictures_never_lower_the_smallest_stratum_when_rows_may_be_cut(
 @given(supplies, st.integers(1, 50), targets, caps)
 @example(supply=[1, 4], extra=1, target=6, cap=8)
 @settings(max_examples=200)
-def test_more_pictures_in_the_smallest_stratum_never_lower_it(
+def test_more_images_in_the_smallest_stratum_never_lower_it(
     supply: list[int], extra: int, target: int, cap: int
 ) -> None:
-    """Elsewhere they may: no picture is dropped, so a new one of a large stratum takes a copy's place."""
+    """Elsewhere they may: no image is dropped, so a new one of a large stratum takes a copy's place."""
     at = supply.index(min(supply))
     more = [count + (extra if index == at else 0) for index, count in enumerate(supply)]
     before, after = (solve_bin(each, target, cap) for each in (supply, more))

@@ -80,9 +80,9 @@ def test_an_archive_gives_the_manifest_of_its_folder(
     assert result.findings[0].kind == "unpacked"
     (folder,) = (each for each in tmp_path.iterdir() if each.name.startswith("down load-"))
     row = result.manifest.table.to_pylist()[0]
-    pictures = load_manifest(tmp_path / "b" / "oasis.parquet").pictures()
-    assert pictures.read("oasis", row["path"], row["image_id"]) == files[row["path"]]
-    assert pictures.roots["oasis"] == folder / wrapped
+    images = load_manifest(tmp_path / "b" / "oasis.parquet").images()
+    assert images.read("oasis", row["path"], row["image_id"]) == files[row["path"]]
+    assert images.roots["oasis"] == folder / wrapped
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -111,7 +111,7 @@ def test_a_second_ingest_unpacks_nothing(
     assert ingest(archive, out=tmp_path / "m", workers=1).manifest.digest == first.manifest.digest
     monkeypatch.undo()
     zip_of(archive, {**files, "more.txt": b"x"})
-    assert unpack(archive) != Path(first.manifest.pictures().roots["oasis"])
+    assert unpack(archive) != Path(first.manifest.images().roots["oasis"])
 
 
 def test_a_named_source_is_found_inside_a_folder(files: dict[str, bytes], tmp_path: Path) -> None:

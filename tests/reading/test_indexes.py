@@ -67,15 +67,15 @@ def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tm
     assert list(read_index(tmp_path / "made.csv")) == sorted(wanted, key=lambda image: image.file)
 
 
-def test_pictures_are_named_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_named_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
-        (tmp_path / f"{number}.jpg").write_bytes(b"picture %d" % number)
-    hashes = [file_hash(b"picture %d" % number) for number in (0, 2)]
+        (tmp_path / f"{number}.jpg").write_bytes(b"image %d" % number)
+    hashes = [file_hash(b"image %d" % number) for number in (0, 2)]
     index = tmp_path / "set.csv"
     index.write_text("# origin\nfile,sha256\n" + "".join(f"{at},{sha}\n" for at, sha in enumerate(hashes)))
     assert name_by_index(read_tree(tmp_path)) is None
     monkeypatch.setattr(indexes, "find_index", {"oasis": index}.get)
-    said = "2 of 3 pictures that were looked at are those of oasis"
+    said = "2 of 3 images that were looked at are those of oasis"
     assert name_by_index(read_tree(tmp_path)) == said
     with pytest.raises(SourceError, match="no source recognises") as caught:
         recognise(read_tree(tmp_path))

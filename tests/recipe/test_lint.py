@@ -40,12 +40,12 @@ def kinds(*steps: Step) -> list[str]:
         ([{"RandomRotate90": {"p": 1.0}}], "25%"),
     ],
 )
-def test_draws_that_leave_the_picture_as_it_is_are_counted(steps: list[Step], share: str) -> None:
+def test_draws_that_leave_the_image_as_it_is_are_counted(steps: list[Step], share: str) -> None:
     subtypes = {"default": {"pipeline": "pipe", "upright": False}}
     recipe = make_recipe(pipelines={"pipe": steps}, subtypes=subtypes)
     (finding,) = lint_recipe(recipe)
     assert finding.kind == "identity"
-    assert finding.text.startswith(f"pipelines.pipe: {share} of the draws leave the picture as it is")
+    assert finding.text.startswith(f"pipelines.pipe: {share} of the draws leave the image as it is")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_black_margins_are_named_with_their_remedy(step: Step) -> None:
     assert min(Pipeline([mended]).apply(white, seed).min() for seed in range(10)) == 255
 
 
-def test_a_perspective_that_fills_the_picture_leaves_no_margin() -> None:
+def test_a_perspective_that_fills_the_image_leaves_no_margin() -> None:
     step = {"Perspective": {"p": 1.0}}
     assert lint(step) == []
     white = np.full((64, 64, 3), 255, np.uint8)
@@ -143,7 +143,7 @@ def test_other_margins_are_not_black(mode: str) -> None:
 def test_a_crop_that_can_lose_the_subject_is_named(step: Step, lost: str) -> None:
     (found,) = lint(step)
     assert found[0] == "crop"
-    assert f"{next(iter(step))} can cut away {lost} of the picture" in found[1]
+    assert f"{next(iter(step))} can cut away {lost} of the image" in found[1]
 
 
 @pytest.mark.parametrize(

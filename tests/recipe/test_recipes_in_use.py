@@ -19,7 +19,7 @@ from affectdata.recipe.recipe import Recipe, packaged_recipes, read_recipe
 from affectdata.schema import PLAN, manifest_schema
 from tests.made import image_id, make_manifest, make_recipe
 
-MIKELS = {  # pictures of Flickr & Instagram on which most voters agreed (You et al. 2016)
+MIKELS = {  # images of Flickr & Instagram on which most voters agreed (You et al. 2016)
     "amusement": 4923,
     "anger": 1255,
     "awe": 3133,
@@ -29,7 +29,7 @@ MIKELS = {  # pictures of Flickr & Instagram on which most voters agreed (You et
     "fear": 1029,
     "sadness": 2902,
 }
-CAPD = [88, 76, 70, 62, 55, 48, 40, 36, 29, 22]  # 526 pictures in ten categories
+CAPD = [88, 76, 70, 62, 55, 48, 40, 36, 29, 22]  # 526 images in ten categories
 
 
 def packaged(name: str) -> Recipe:
@@ -218,7 +218,7 @@ def test_no_person_is_in_two_splits() -> None:
     assert max(people["count_all"].to_pylist()) > 2
 
 
-# --- WikiArt: quadrants and their mixtures, seven classes of which one has 11 pictures -------------------
+# --- WikiArt: quadrants and their mixtures, seven classes of which one has 11 images -------------------
 
 CLASSES = {
     ("Calm",): 420,
@@ -336,7 +336,7 @@ def test_undersampling_cuts_to_the_median_and_copies_nothing() -> None:
     assert (by_split["val"], by_split["test"]) == (sizes(rows)["val"], sizes(rows)["test"])
 
 
-def test_weights_only_is_a_row_per_picture_and_level_by_weight() -> None:
+def test_weights_only_is_a_row_per_image_and_level_by_weight() -> None:
     rows, plan = planned(make_gaped(), packaged("weights_only"))
     assert sorted(plan.table["image_id"].to_pylist()) == sorted(rows["image_id"].to_pylist())
     assert set(plan.table["copy"].to_pylist()) == {0}

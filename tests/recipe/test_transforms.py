@@ -1,4 +1,4 @@
-"""Pipelines: independent draws, one seed one picture, no copy that equals its parent by default of a `p`."""
+"""Pipelines: independent draws, one seed one image, no copy that equals its parent by default of a `p`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.recipe.transforms import (
     TRANSFORMS,
@@ -37,7 +37,7 @@ NEEDS: dict[str, dict[str, Any]] = {  # arguments without a default
 
 @pytest.fixture(scope="module")
 def rgb() -> np.ndarray:
-    return draw_picture(np.random.default_rng(3), 60.0, 64, 48)
+    return draw_image(np.random.default_rng(3), 60.0, 64, 48)
 
 
 def test_two_flips_draw_independently(rgb: np.ndarray) -> None:
@@ -56,7 +56,7 @@ def test_a_flip_is_drawn_as_often_as_its_p_says(rgb: np.ndarray) -> None:
     assert 150 < flipped < 250
 
 
-def test_a_seed_gives_the_same_picture_in_any_order_and_in_threads(rgb: np.ndarray) -> None:
+def test_a_seed_gives_the_same_image_in_any_order_and_in_threads(rgb: np.ndarray) -> None:
     seeds = list(range(60))
     one = Pipeline(MIXED)
     expected = [one.apply(rgb, seed).tobytes() for seed in seeds]
@@ -92,7 +92,7 @@ def test_no_copy_of_a_packaged_recipe_equals_its_parent_or_a_sibling(path: Path)
     for steps in read_recipe(path).pipelines.values():
         pipeline = Pipeline(steps)
         for number in range(12):
-            parent = draw_picture(np.random.default_rng(number), 50.0)
+            parent = draw_image(np.random.default_rng(number), 50.0)
             copies = [pipeline.apply(parent, 1000 * number + copy).tobytes() for copy in range(8)]
             assert parent.tobytes() not in copies
             assert len(set(copies)) >= 7  # at a crop of 10 % two of eight may coincide
@@ -100,7 +100,7 @@ def test_no_copy_of_a_packaged_recipe_equals_its_parent_or_a_sibling(path: Path)
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 2), (9, 300)])
-def test_packaged_pipelines_take_pictures_of_any_shape(path: Path, shape: tuple[int, int]) -> None:
+def test_packaged_pipelines_take_images_of_any_shape(path: Path, shape: tuple[int, int]) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for steps in read_recipe(path).pipelines.values():
         for seed in range(10):
@@ -161,6 +161,6 @@ def test_every_transform_refuses_an_argument_it_does_not_know(name: str) -> None
         ({"RandomCropFromBorders": {"p": 1.0}}, False),
     ],
 )
-def test_steps_that_turn_a_picture_over_are_named(step: Step, overturns: bool) -> None:
+def test_steps_that_turn_a_image_over_are_named(step: Step, overturns: bool) -> None:
     name = next(iter(step))
     assert steps_that_overturn([{"HorizontalFlip": {"p": 0.5}}, step]) == [name] * overturns

@@ -21,7 +21,7 @@ def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     info = json.loads((folder / "release.json").read_text())
     assert "\n---\n\n# made\n" in text
-    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures (18 originals" in text
+    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images (18 originals" in text
     for split, count in info["rows"].items():
         assert f"| {split} | {count} |" in text
     for each in info["balance"]["bins"]:
@@ -49,19 +49,19 @@ def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
     assert info["terms"]["pictures"] == {gaped: sum(info["rows"].values())}
     text = data_card(info)
     assert "no commercial use; share alike: what is made from it goes on under CC BY-NC-SA 3.0" in text
-    assert "| terms | pictures |" not in text
+    assert "| terms | images |" not in text
     info["terms"] = combine_terms({"CC BY-ND 4.0": 3, "CC0 1.0": 2}, True)
     text = data_card(info)
-    for said in ("may be passed on; commercial use is allowed; changed pictures", "| CC BY-ND 4.0 | 3 |"):
+    for said in ("may be passed on; commercial use is allowed; changed images", "| CC BY-ND 4.0 | 3 |"):
         assert said in text
     assert "share alike" not in text
 
 
 def test_a_split_that_came_out_empty_is_said_to_be(small_gaped: Path, tmp_path: Path, folder: Path) -> None:
-    """A share of one in a hundred of 18 pictures is none."""
+    """A share of one in a hundred of 18 images is none."""
     release = publish(small_gaped, tmp_path, split={"val": 0.01, "test": 0.3})
     assert release.info["rows"]["val"] == 0 < release.info["rows"]["test"]
     card = (release.path / "README.md").read_text()
     assert "| val | 0 |" in card
-    assert "The recipe asks for val, but no picture is in it: there are too few groups." in card
-    assert "no picture is in it" not in (folder / "README.md").read_text()
+    assert "The recipe asks for val, but no image is in it: there are too few groups." in card
+    assert "no image is in it" not in (folder / "README.md").read_text()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
 from affectdata.release import journal as journaling
 from affectdata.release import publish as publishing
 from affectdata.release.journal import WriteSamples
@@ -151,7 +151,7 @@ def test_damage_to_what_an_interrupted_run_left_is_mended(
     cut, gone, swapped, *_ = sorted(partial.glob("*/*.jpg"))
     cut.write_bytes(cut.read_bytes()[:100])
     gone.unlink()
-    swapped.write_bytes(b"another picture")
+    swapped.write_bytes(b"another image")
     (partial / "train" / ".0123.jpg.tmp").write_bytes(b"half")
     (partial / "train" / "stranger.jpg").write_bytes(b"no part of it")
     release = publish(small_gaped, tmp_path)
@@ -160,7 +160,7 @@ def test_damage_to_what_an_interrupted_run_left_is_mended(
 
 
 @pytest.mark.parametrize("damage", ["cut", "other table"])
-def test_a_damaged_journal_costs_no_more_than_its_pictures(
+def test_a_damaged_journal_costs_no_more_than_its_images(
     small_gaped: Path, tmp_path: Path, whole: Path, damage: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -268,26 +268,26 @@ def test_another_run_at_the_same_time_is_told_to_wait(small_gaped: Path, tmp_pat
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
-def test_a_picture_that_changed_after_ingest_stops_the_run(
+def test_a_image_that_changed_after_ingest_stops_the_run(
     gaped_copy: Path, tmp_path: Path, whole: Path
 ) -> None:
     publish(gaped_copy, tmp_path)
     shutil.rmtree(tmp_path / "releases")
-    picture = next(gaped_copy.glob("P/*.bmp"))
-    good = picture.read_bytes()
+    image = next(gaped_copy.glob("P/*.bmp"))
+    good = image.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        spoil_after_ingest(patch, lambda: picture.write_bytes(good[:-1] + b"\x01"))
-        with pytest.raises(IntegrityError, match=f"P/{picture.name} is not the file that was ingested"):
+        spoil_after_ingest(patch, lambda: image.write_bytes(good[:-1] + b"\x01"))
+        with pytest.raises(IntegrityError, match=f"P/{image.name} is not the file that was ingested"):
             publish(gaped_copy, tmp_path)
     assert not (tmp_path / "releases" / whole.name).exists()
-    picture.write_bytes(good)
+    image.write_bytes(good)
     assert contents(publish(gaped_copy, tmp_path).path) == contents(whole)
 
 
-def test_pictures_that_were_moved_after_ingest_are_named(gaped_copy: Path, tmp_path: Path) -> None:
+def test_images_that_were_moved_after_ingest_are_named(gaped_copy: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         spoil_after_ingest(patch, lambda: gaped_copy.rename(tmp_path / "moved"))
-        with pytest.raises(PicturesNotFound, match="the pictures of gaped were not found"):
+        with pytest.raises(ImagesNotFound, match="the images of gaped were not found"):
             publish(gaped_copy, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Released pictures rebuilt from their source: equal, or found; also where another CPU rounds otherwise."""
+"""Released images rebuilt from their source: equal, or found; also where another CPU rounds otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.errors import IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode, encode
 from affectdata.release.rebuild import GREY_LEVELS, pick_rows, rebuild
@@ -114,7 +114,7 @@ def test_samples_are_picked_by_name(made: Path) -> None:
 # --- equal, or found -------------------------------------------------------------------------------------
 
 
-def test_every_picture_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, here: Path) -> None:
+def test_every_image_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, here: Path) -> None:
     release = open_release(made)
     found = rebuild(release, release.table, here / "manifests")
     assert (found.n_rows, found.exact) == (len(release.table), True)
@@ -122,7 +122,7 @@ def test_every_picture_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, her
 
 
 @pytest.mark.parametrize("levels", [1, 100])
-def test_a_picture_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
+def test_a_image_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
     sample = repaint(folder, brighter(levels))
     release = open_release(folder)
     assert check_release(release) == []
@@ -133,7 +133,7 @@ def test_a_picture_that_was_repainted_is_found_though_every_hash_is_right(folder
     )
 
 
-def test_a_picture_of_another_size_is_found(folder: Path) -> None:
+def test_a_image_of_another_size_is_found(folder: Path) -> None:
     sample = repaint(folder, lambda rgb: rgb[:, :-1])
     release = open_release(folder)
     (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
@@ -168,7 +168,7 @@ def test_a_seed_that_was_edited_is_found_by_the_lineage_and_by_the_pixels(folder
     assert "its rebuilt bytes differ" in finding.text
 
 
-def test_a_picture_taken_for_another_is_found(folder: Path) -> None:
+def test_a_image_taken_for_another_is_found(folder: Path) -> None:
     """Two originals whose files were swapped, rows and hashes with them."""
 
     def swap(rows: list[dict[str, Any]]) -> None:
@@ -226,16 +226,16 @@ def test_other_versions_are_noted(made: Path, here: Path) -> None:
     assert found.findings == []
 
 
-# --- source pictures -------------------------------------------------------------------------------------
+# --- source images -------------------------------------------------------------------------------------
 
 
-def test_source_pictures_that_are_not_there_or_changed(made: Path, here: Path, gaped_copy: Path) -> None:
+def test_source_images_that_are_not_there_or_changed(made: Path, here: Path, gaped_copy: Path) -> None:
     release = open_release(made)
-    with pytest.raises(PicturesNotFound, match="the pictures of gaped were not found") as caught:
+    with pytest.raises(ImagesNotFound, match="the images of gaped were not found") as caught:
         rebuild(release, release.table, here / "nowhere")
     assert caught.value.exit_code == 3
-    for picture in gaped_copy.glob("*/*.bmp"):
-        picture.write_bytes(picture.read_bytes()[:-1] + b"\x01")
+    for image in gaped_copy.glob("*/*.bmp"):
+        image.write_bytes(image.read_bytes()[:-1] + b"\x01")
     moved = open_release(made, roots={"gaped": gaped_copy})
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
         rebuild(moved, moved.table, here / "nowhere")
@@ -247,7 +247,7 @@ def test_source_pictures_that_are_not_there_or_changed(made: Path, here: Path, g
 def test_verify_rebuilds_and_says_so(cli: Cli, folder: Path) -> None:
     ran = cli("verify", "--rebuild", "4")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[-1] == "4 rebuilt from their source pictures: the same"
+    assert ran.out.splitlines()[-1] == "4 rebuilt from their source images: the same"
     document = cli("verify", "--rebuild", "4", "--json").document
     assert (document["sound"], document["rebuilt"]) == (True, 4)
     sample = a_copy(open_release(folder))
@@ -258,7 +258,7 @@ def test_verify_rebuilds_and_says_so(cli: Cli, folder: Path) -> None:
     assert cli("verify", "--json").document["rebuilt"] == 0
 
 
-def test_verify_finds_a_picture_that_was_repainted(cli: Cli, folder: Path) -> None:
+def test_verify_finds_a_image_that_was_repainted(cli: Cli, folder: Path) -> None:
     sample = repaint(folder, brighter(2))
     assert cli("verify").code == 0
     ran = cli("verify", "--sample", sample)
@@ -292,14 +292,14 @@ def test_verify_of_a_sample_that_is_not_there(cli: Cli, folder: Path) -> None:
     assert cli("verify", "--rebuild", "0").code == 2
 
 
-def test_verify_of_pictures_that_were_moved(cli: Cli, folder: Path, gaped_copy: Path) -> None:
+def test_verify_of_images_that_were_moved(cli: Cli, folder: Path, gaped_copy: Path) -> None:
     (folder.parent.parent / "manifests" / ".local.json").unlink()
     ran = cli("verify", "--rebuild", "3")
     assert ran.code == 3
     for way_out in ("--root gaped=PATH", "AFFECTDATA_ROOTS=gaped=PATH", "affectdata ingest PATH"):
         assert way_out in ran.err
     assert cli("verify", "--rebuild", "3", "--root", f"gaped={gaped_copy}").code == 0
-    assert cli("verify").code == 0  # needs no source pictures
+    assert cli("verify").code == 0  # needs no source images
     shutil.rmtree(gaped_copy / "P")
     ran = cli("verify", "--rebuild", "1000", "--root", f"gaped={gaped_copy}")
     assert ran.code == 3
@@ -333,7 +333,7 @@ def test_why_shows_group_edges_split_cell_and_copies(cli: Cli, folder: Path) -> 
         assert edge["kind"] in ran.out
 
 
-def test_why_of_a_picture_with_copies(cli: Cli, folder: Path) -> None:
+def test_why_of_a_image_with_copies(cli: Cli, folder: Path) -> None:
     release = open_release(folder)
     most = max(release.table.to_pylist(), key=lambda row: row["copy"])
     found = cli("verify", "--why", most["image_id"], "--json").document
@@ -350,7 +350,7 @@ def test_why_without_edge_tables_shows_the_rest(cli: Cli, folder: Path) -> None:
     assert (ran.code, ran.document["edges"]) == (0, [])
 
 
-def test_why_of_a_beginning_that_is_not_one_pictures(cli: Cli, folder: Path) -> None:
+def test_why_of_a_beginning_that_is_not_one_images(cli: Cli, folder: Path) -> None:
     ids = sorted(set(open_release(folder).table["image_id"].to_pylist()))
     firsts = [image[0] for image in ids]
     ambiguous = max(firsts, key=firsts.count)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import affectdata
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.images.phash import VIEWS
 from affectdata.release.lineage import check_lineage, require_sound
 from affectdata.release.release import KIND, TABLE_FILE, newest_release, open_release
@@ -79,16 +79,16 @@ def test_a_release_json_of_another_form_is_refused(folder: Path, info: str) -> N
         open_release(folder)
 
 
-def test_a_release_knows_where_its_source_pictures_are(made: Path, small_gaped: Path, tmp_path: Path) -> None:
+def test_a_release_knows_where_its_source_images_are(made: Path, small_gaped: Path, tmp_path: Path) -> None:
     release = open_release(made)
     notes = made.parent.parent / "manifests"
     row = release.table.slice(0, 1).to_pylist()[0]
-    data = release.pictures(notes).read("gaped", row["path"], row["image_id"])
+    data = release.images(notes).read("gaped", row["path"], row["image_id"])
     assert data == (small_gaped / row["path"]).read_bytes()
-    with pytest.raises(PicturesNotFound):
-        release.pictures(tmp_path)
+    with pytest.raises(ImagesNotFound):
+        release.images(tmp_path)
     given = open_release(made, roots={"gaped": small_gaped})
-    assert given.pictures(tmp_path).roots == {"gaped": small_gaped}
+    assert given.images(tmp_path).roots == {"gaped": small_gaped}
 
 
 def test_the_newest_release_is_the_one_that_was_made_last(folder: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     assert ("missing", f"{file.relative_to(folder).as_posix()} is not there") in findings
 
 
-def test_a_picture_that_became_one_of_a_billion_pixels_is_named(folder: Path) -> None:
+def test_a_image_that_became_one_of_a_billion_pixels_is_named(folder: Path) -> None:
     file = file_of(folder, "picture")
     header = b"\x00\x00\x00\rIHDR" + (50_000).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00"
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + zlib.crc32(header[4:]).to_bytes(4))
@@ -161,13 +161,13 @@ def test_an_added_file_is_named(folder: Path, name: str) -> None:
     assert kinds(folder) == {("added", f"{name} is no part of the release")}
 
 
-def test_a_picture_without_a_row_is_named_though_every_hash_is_right(folder: Path) -> None:
+def test_a_image_without_a_row_is_named_though_every_hash_is_right(folder: Path) -> None:
     shutil.copy(file_of(folder, "picture"), folder / "val" / "more.jpg")
     reseal(folder)
     assert kinds(folder) == {("added", "val/more.jpg is in no row of manifest.parquet")}
 
 
-def test_swapped_pictures_are_both_named(folder: Path) -> None:
+def test_swapped_images_are_both_named(folder: Path) -> None:
     first, second, *_ = sorted((folder / "train").glob("*.jpg"))
     a, b = first.read_bytes(), second.read_bytes()
     first.write_bytes(b)
@@ -348,11 +348,11 @@ def no_image_id(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "promise"),
     [
-        (out_of_order, "is not in the order of pictures"),
+        (out_of_order, "is not in the order of images"),
         (copies_out_of_order, "is not in the order of copies"),
         (copies_out_of_order, "its original is not in the same split"),
         (copy_below_zero, "its copy is below 0"),
-        (copy_beyond_all, "sample_id does not follow from picture and copy"),
+        (copy_beyond_all, "sample_id does not follow from image and copy"),
         (no_image_id, "its image_id is no SHA-256"),
         (copy_in_val, "a copy outside train"),
         (copy_in_val, "its original is not in the same split"),
@@ -361,8 +361,8 @@ def no_image_id(rows: Rows) -> None:
         (original_gone, "its original is not in the same split"),
         (copy_as_original, "is there twice"),
         (group_over_two, "this group is in two splits"),
-        (other_seed, "seed does not follow from picture and copy"),
-        (other_key, "sample_id does not follow from picture and copy"),
+        (other_seed, "seed does not follow from image and copy"),
+        (other_key, "sample_id does not follow from image and copy"),
         (other_label, "its copies do not carry its labels"),
         (label_taken_away, "its copies do not carry its labels"),
         (other_source_row, "its copies do not carry its labels"),
@@ -377,7 +377,7 @@ def test_a_forged_release_is_found_though_every_hash_is_right(
 ) -> None:
     release = forge(folder, change)
     monkeypatch.setattr(parquet, "STREAM_ROWS", held)
-    if change not in (original_gone, copy_as_original):  # these leave a picture without a row
+    if change not in (original_gone, copy_as_original):  # these leave an image without a row
         assert check_files(release) == []
     texts = [finding.text for finding in check_lineage(release)]
     assert any(promise in text for text in texts), texts
@@ -452,7 +452,7 @@ def test_a_seed_edited_in_the_recipe_is_found(folder: Path) -> None:
     reseal(folder)
     recipe, seed = check_release(open_release(folder))
     assert "recipe_sha256 is" in recipe.text
-    assert "seed does not follow from picture and copy" in seed.text
+    assert "seed does not follow from image and copy" in seed.text
 
 
 def test_a_finding_names_the_first_and_counts_the_others(folder: Path) -> None:
@@ -515,8 +515,8 @@ def test_hugging_face_loads_real_splits_with_their_labels(
             assert part["sample_id"] == rows["sample_id"].to_pylist()
             assert part["valence"] == rows["valence"].to_pylist()
             assert part["subtype"] == rows["subtype"].to_pylist()
-            picture = part[0]["image"]
-            assert picture.size == (rows["out_width_px"][0].as_py(), rows["out_height_px"][0].as_py())
+            image = part[0]["image"]
+            assert image.size == (rows["out_width_px"][0].as_py(), rows["out_height_px"][0].as_py())
 
 
 def test_a_release_has_the_plans_columns_first(made: Path) -> None:

@@ -21,7 +21,7 @@ from tests.made import image_id, make_manifest, make_recipe, make_rows
 
 
 def stored(folder: Path, source: str, n: int, emotions: list[str], first: int = 0) -> Manifest:
-    """A manifest in a file: n pictures, some with emotions."""
+    """A manifest in a file: n images, some with emotions."""
     rows: list[dict[str, Any]] = [
         {
             "key": f"{first + at}",
@@ -55,7 +55,7 @@ def test_a_release_has_every_column_of_its_source_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, where: str | None
 ) -> None:
     manifests = [stored(tmp_path, "gaped", 40, ["joy"]), stored(tmp_path, "other", 30, ["awe"], first=40)]
-    filling = stored(tmp_path, "spare", 60, [], first=30)  # shares pictures with both
+    filling = stored(tmp_path, "spare", 60, [], first=30)  # shares images with both
     recipe = make_recipe(where=where, balance={"level": 30, "max_copies": 3, "fill_from": ["spare"]})
     rows, plan = plan_release(manifests, [filling], recipe)
     every = [*manifests, filling]
@@ -76,8 +76,8 @@ def test_a_release_has_every_column_of_its_source_rows(
         assert row.get("emotion_joy") == own.get("emotion_joy")
 
 
-def test_a_batch_never_ends_between_two_copies_of_a_picture() -> None:
-    """So each picture is decoded once; nothing is lost, and batches stay small."""
+def test_a_batch_never_ends_between_two_copies_of_a_image() -> None:
+    """So each image is decoded once; nothing is lost, and batches stay small."""
     ids = [image_id(str(at)) for at in range(60) for _ in range(at % 8 + 1)]
     for column in (pa.array(ids), pa.array(ids).dictionary_encode()):
         table = pa.table({"image_id": column, "row": range(len(ids))})

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from affectdata.errors import RecipeError
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import FEATURES
 from affectdata.release.release import open_release
 from affectdata.render.drift import LOOKS, look_of, measure_drift, over_bound, probe_auc
@@ -42,7 +42,7 @@ def blurred(rgb: np.ndarray, sigma: float = 2.0) -> np.ndarray:
 # --- features --------------------------------------------------------------------------------------------
 
 
-def test_a_plain_grey_picture_has_luminance_and_nothing_else() -> None:
+def test_a_plain_grey_image_has_luminance_and_nothing_else() -> None:
     for level in (0, 51, 255):
         found = look(plain(level, level, level))
         assert found.pop("luminance") == pytest.approx(level / 2.55)
@@ -91,7 +91,7 @@ def test_every_grey_level_alike_is_eight_bits() -> None:
 
 
 def test_blur_takes_sharpness_and_edges_and_leaves_colour() -> None:
-    rgb = draw_picture(np.random.default_rng(0), 50.0)
+    rgb = draw_image(np.random.default_rng(0), 50.0)
     before, after = look(rgb), look(blurred(rgb, 3))
     assert after["sharpness"] < before["sharpness"] - 1  # a tenth of the variance, and less
     assert after["edges"] < before["edges"] * 0.8
@@ -106,15 +106,15 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
     assert look(rgb)["sharpness"] == pytest.approx(expected)
 
 
-def test_a_large_picture_has_the_look_of_a_small_one() -> None:
-    rgb = blurred(draw_picture(np.random.default_rng(2), 50.0), 2)
+def test_a_large_image_has_the_look_of_a_small_one() -> None:
+    rgb = blurred(draw_image(np.random.default_rng(2), 50.0), 2)
     large = cv2.resize(rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     small, big = look(rgb), look(large)
     for name in ("luminance", "contrast", "saturation", "hue"):
         assert big[name] == pytest.approx(small[name], abs=1)
 
 
-def test_a_picture_of_one_pixel_has_a_look() -> None:
+def test_a_image_of_one_pixel_has_a_look() -> None:
     assert all(np.isfinite(list(look(plain(90, 9, 9, shape=(1, 1))).values())))
 
 
@@ -139,14 +139,14 @@ class Released:
         return measure_drift(pa.Table.from_pylist(self.rows), [pa.table(columns, schema=LOOKS)])
 
 
-def pictures(n: int, seed: int = 0) -> list[np.ndarray]:
+def images(n: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [draw_picture(rng, rng.uniform(0, 100), 96, 72) for _ in range(n)]
+    return [draw_image(rng, rng.uniform(0, 100), 96, 72) for _ in range(n)]
 
 
 def test_identical_copies_have_not_drifted_and_are_near_copies() -> None:
     made = Released()
-    for key, rgb in enumerate(pictures(12)):
+    for key, rgb in enumerate(images(12)):
         for copy in range(3):
             made.add(key, rgb, copy)
     drift = made.measure()
@@ -178,13 +178,13 @@ def test_drift_is_signed_by_pipeline_and_by_subtype() -> None:
 
 
 def of_hue(degrees: float) -> np.ndarray:
-    """A plain picture of one HSV hue."""
+    """A plain image of one HSV hue."""
     hsv = np.full((8, 8, 3), (degrees / 2, 200, 180), np.uint8)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def turned(rgb: np.ndarray, degrees: int) -> np.ndarray:
-    """A picture with every pixel's HSV hue turned."""
+    """An image with every pixel's HSV hue turned."""
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(int)
     hsv[..., 0] = (hsv[..., 0] + degrees // 2) % 180
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
@@ -208,8 +208,8 @@ def test_hue_goes_the_shorter_way_round(before: int, after: int, moved: int) -> 
 
 
 @pytest.mark.parametrize("degrees", [30, 90, -60])
-def test_a_turn_of_every_pixels_hue_is_measured_on_pictures_of_many_hues(degrees: int) -> None:
-    some = [rgb for rgb in pictures(30, seed=3) if np.isfinite(look(rgb)["hue"])]
+def test_a_turn_of_every_pixels_hue_is_measured_on_images_of_many_hues(degrees: int) -> None:
+    some = [rgb for rgb in images(30, seed=3) if np.isfinite(look(rgb)["hue"])]
     assert len(some) > 15
     assert hue_drift([(rgb, turned(rgb, degrees)) for rgb in some])[0] == pytest.approx(degrees, abs=4)
 
@@ -231,28 +231,28 @@ def test_a_bound_on_hue_names_the_transform_that_turns_it(small_gaped: Path, tmp
 
 def test_originals_of_val_and_test_do_not_count() -> None:
     made = Released()
-    for key, rgb in enumerate(pictures(4)):
+    for key, rgb in enumerate(images(4)):
         made.add(key, rgb, split="train" if key < 2 else ("val", "test")[key % 2])
         if not key:
             made.add(key, rgb, 1)
     drift = made.measure()
     assert (drift["copies"], drift["near_copies"]) == (1, 1)
     without = Released()
-    without.add(0, pictures(1)[0])
+    without.add(0, images(1)[0])
     assert without.measure() == {"copies": 0}
 
 
 def test_near_copies_are_counted_against_parent_and_siblings() -> None:
-    """Two of one picture count once, of two pictures not at all."""
+    """Two of one image count once, of two images not at all."""
     made = Released()
-    one, other = pictures(2)
+    one, other = images(2)
     made.add("a", one)
     made.add("a", one[:, ::-1].copy(), 1)  # new
     made.add("a", one[:, ::-1].copy(), 2)  # as its sibling
     made.add("a", one, 3)  # as its parent
     made.add("a", one[::-1].copy(), 4)  # new
     made.add("b", other)
-    made.add("b", one, 1)  # the look of another picture, not of its own
+    made.add("b", one, 1)  # the look of another image, not of its own
     assert made.measure()["near_copies"] == 2
 
 
@@ -274,7 +274,7 @@ def test_over_bound_names_pipeline_feature_and_both_numbers() -> None:
 
 def probe_of(change: Any, n: int = 80, n_copies: int = 1) -> dict[str, float]:
     made = Released()
-    for key, rgb in enumerate(pictures(n, 5)):
+    for key, rgb in enumerate(images(n, 5)):
         made.add(key, rgb)
         for copy in range(1, n_copies + 1):
             made.add(key, np.ascontiguousarray(change(rgb)), copy)

@@ -1,4 +1,4 @@
-"""Pixels of a release: exact sizes, one path for originals and copies, errors that name the picture."""
+"""Pixels of a release: exact sizes, one path for originals and copies, errors that name the image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from affectdata.errors import InputError, IntegrityError, PicturesNotFound
+from affectdata.errors import ImagesNotFound, InputError, IntegrityError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import resize
-from affectdata.manifest.manifest import Pictures
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.manifest.manifest import Images
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.recipe.recipe import ImageSpec
 from affectdata.render.render import SAMPLES, RenderSamples, canaries, fit
 from tests.made import FLIP, make_recipe
@@ -48,28 +48,28 @@ def test_a_size_is_exact(shape: tuple[int, int], way: Any, size: list[int]) -> N
 
 
 def test_a_crop_takes_the_middle() -> None:
-    picture = np.zeros((40, 120, 3), np.uint8)
-    picture[:, 40:80] = 255
-    np.testing.assert_array_equal(fit(picture, ImageSpec(size_px=[40, 40], fit="crop")), 255)
+    image = np.zeros((40, 120, 3), np.uint8)
+    image[:, 40:80] = 255
+    np.testing.assert_array_equal(fit(image, ImageSpec(size_px=[40, 40], fit="crop")), 255)
 
 
-def test_a_pad_mirrors_the_picture_and_adds_no_black() -> None:
-    picture = noise((40, 80))
-    out = fit(picture, ImageSpec(size_px=[80, 80], fit="pad"))
-    np.testing.assert_array_equal(out[20:60], picture)
-    np.testing.assert_array_equal(out[:20], picture[20:0:-1])
+def test_a_pad_mirrors_the_image_and_adds_no_black() -> None:
+    image = noise((40, 80))
+    out = fit(image, ImageSpec(size_px=[80, 80], fit="pad"))
+    np.testing.assert_array_equal(out[20:60], image)
+    np.testing.assert_array_equal(out[:20], image[20:0:-1])
     white = fit(np.full((1, 30, 3), 255, np.uint8), ImageSpec(size_px=[60, 60], fit="pad"))
     assert white.min() == 255
 
 
-def test_a_picture_of_the_right_size_is_not_touched() -> None:
-    picture = noise((64, 80))
-    np.testing.assert_array_equal(fit(picture, ImageSpec(short_side_px=64)), picture)
+def test_a_image_of_the_right_size_is_not_touched() -> None:
+    image = noise((64, 80))
+    np.testing.assert_array_equal(fit(image, ImageSpec(short_side_px=64)), image)
 
 
 @pytest.mark.parametrize("image", [{"short_side_px": 256}, {"size_px": [256, 256], "fit": "crop"}])
-def test_a_picture_too_long_for_any_file_is_refused(image: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="a picture of 1000 × 2 px would become 128000 × 256") as caught:
+def test_a_image_too_long_for_any_file_is_refused(image: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="an image of 1000 × 2 px would become 128000 × 256") as caught:
         fit(noise((2, 1000)), ImageSpec(**image))
     assert "where:" in caught.value.fix
 
@@ -94,22 +94,22 @@ def rows_for(root: Path, names: list[str], pipelines: list[str]) -> pa.Table:
 
 
 def rendered(root: Path, rows: pa.Table, **image: Any) -> dict[str, np.ndarray]:
-    render = RenderSamples(Pictures({"made": root}), ImageSpec(**image), {"flip": FLIP})
+    render = RenderSamples(Images({"made": root}), ImageSpec(**image), {"flip": FLIP})
     table = render(rows)
     assert table.schema == SAMPLES
     found = {}
     for row in table.to_pylist():
-        picture = Image.open(io.BytesIO(row["data"]))
-        assert picture.size == (row["out_width_px"], row["out_height_px"])
-        found[row["sample_id"]] = np.asarray(picture)
+        opened = Image.open(io.BytesIO(row["data"]))
+        assert opened.size == (row["out_width_px"], row["out_height_px"])
+        found[row["sample_id"]] = np.asarray(opened)
     return found
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for number, (width, height) in enumerate([(160, 120), (100, 300), (900, 700)]):
-        rgb = draw_picture(np.random.default_rng(number), 50, width, height)
-        save_picture(tmp_path / f"{number}.png", rgb, "PNG")
+        rgb = draw_image(np.random.default_rng(number), 50, width, height)
+        save_image(tmp_path / f"{number}.png", rgb, "PNG")
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def test_originals_and_copies_take_the_same_path(root: Path, image: dict[str, An
         np.testing.assert_allclose(found["s1"].astype(int), found["s0"][:, ::-1].astype(int), atol=1)
 
 
-def test_a_large_picture_is_halved_before_it_is_drawn_on(root: Path) -> None:
+def test_a_large_image_is_halved_before_it_is_drawn_on(root: Path) -> None:
     found = rendered(root, rows_for(root, ["2.png"], [""]), short_side_px=64, format="png")
     rgb = np.asarray(Image.open(root / "2.png"))
     for _ in range(2):  # 700 → 350 → 175, at most four times 64
@@ -138,36 +138,36 @@ def test_a_row_does_not_depend_on_the_others_of_its_batch(root: Path) -> None:
         )
 
 
-def test_no_rows_are_no_pictures(root: Path) -> None:
+def test_no_rows_are_no_images(root: Path) -> None:
     assert rendered(root, rows_for(root, ["0.png"], [""]).slice(0, 0), short_side_px=32) == {}
 
 
 def test_jpeg_keeps_colour_at_full_resolution(root: Path) -> None:
-    render = RenderSamples(Pictures({"made": root}), ImageSpec(short_side_px=64), {})
+    render = RenderSamples(Images({"made": root}), ImageSpec(short_side_px=64), {})
     data = render(rows_for(root, ["0.png"], [""]))["data"][0].as_py()
-    picture = Image.open(io.BytesIO(data))
-    assert picture.format == "JPEG"
-    assert [layer[1:3] for layer in picture.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
 
 
-def test_a_picture_that_changed_is_an_integrity_error_that_names_it(root: Path) -> None:
+def test_a_image_that_changed_is_an_integrity_error_that_names_it(root: Path) -> None:
     rows = rows_for(root, ["0.png"], [""])
-    save_picture(root / "0.png", draw_picture(np.random.default_rng(9), 50), "PNG")
+    save_image(root / "0.png", draw_image(np.random.default_rng(9), 50), "PNG")
     with pytest.raises(IntegrityError, match=r"0\.png is not the file that was ingested"):
         rendered(root, rows, short_side_px=32)
 
 
-def test_a_picture_that_is_gone_names_the_ways_out(root: Path) -> None:
+def test_a_image_that_is_gone_names_the_ways_out(root: Path) -> None:
     rows = rows_for(root, ["0.png"], [""])
     (root / "0.png").unlink()
-    with pytest.raises(PicturesNotFound) as caught:
+    with pytest.raises(ImagesNotFound) as caught:
         rendered(root, rows, short_side_px=32)
     for way in ("--root made=PATH", "AFFECTDATA_ROOTS=made=PATH", "ingest"):
         assert way in caught.value.fix
 
 
-def test_a_picture_that_is_too_long_is_named(root: Path) -> None:
-    save_picture(root / "thin.png", noise((2, 2000)), "PNG")
+def test_a_image_that_is_too_long_is_named(root: Path) -> None:
+    save_image(root / "thin.png", noise((2, 2000)), "PNG")
     with pytest.raises(InputError, match="2000 × 2 px") as caught:
         rendered(root, rows_for(root, ["thin.png"], [""]), short_side_px=256)
     assert caught.value.where == "made: thin.png"

@@ -79,5 +79,5 @@ def test_a_second_ingest_reads_no_pixels_again(
     monkeypatch.setattr("affectdata.images.probe.decode", lambda *_: pytest.fail("a row was decoded again"))
     module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
     row = first.manifest.table.to_pylist()[0]
-    pictures = load_manifest(tmp_path / "m" / "ferplus.parquet").pictures()
-    assert pictures.read("ferplus", row["path"], row["image_id"]).startswith(b"P5\n48 48\n255\n")
+    images = load_manifest(tmp_path / "m" / "ferplus.parquet").images()
+    assert images.read("ferplus", row["path"], row["image_id"]).startswith(b"P5\n48 48\n255\n")

@@ -29,7 +29,7 @@ def votes(*rows: tuple[str, int, int]) -> str:
     return "".join(f"x,{SITE}/{name}?size=m,{against},{agree}\n" for name, against, agree in rows)
 
 
-def test_a_picture_is_of_an_emotion_if_more_voted_for_than_against(
+def test_a_image_is_of_an_emotion_if_more_voted_for_than_against(
     plant: Plant, take: Take, image: Image
 ) -> None:
     files = {f"emotion_dataset/awe/{number}.jpg": image(number) for number in range(4)}
@@ -76,7 +76,7 @@ def test_no_votes_are_no_label(bad: tuple[str, int, int], plant: Plant, take: Ta
     assert outcome.reasons == {"emotion_dataset/awe/0.jpg": "bad_rating"}
 
 
-def test_votes_that_differ_reject_the_picture_once(plant: Plant, take: Take, image: Image) -> None:
+def test_votes_that_differ_reject_the_image_once(plant: Plant, take: Take, image: Image) -> None:
     files = {"images/0.jpg": image(0), "images/1.jpg": image(1)}
     twice = votes(("0.jpg", 1, 4), ("0.jpg", 0, 5), ("1.jpg", 1, 4), ("1.jpg", 1, 4))
     outcome = take(plant({**files, "agg/awe_a.csv": twice, "agg/fear_a.csv": twice}))
@@ -84,7 +84,7 @@ def test_votes_that_differ_reject_the_picture_once(plant: Plant, take: Take, ima
     assert outcome.findings == ["repeated_row", "repeated_row", "undecided"]
 
 
-def test_a_picture_of_three_names_is_a_placeholder_and_one_of_two_is_not(
+def test_a_image_of_three_names_is_a_placeholder_and_one_of_two_is_not(
     plant: Plant, take: Take, image: Image
 ) -> None:
     """The same name in two folders is one photograph that two words found."""
@@ -116,7 +116,7 @@ def test_lists_of_names_or_addresses_label_what_has_no_votes(plant: Plant, take:
     lists = {
         "awe.txt": f"./FI/awe/0.jpg\r\n{SITE}/1.jpg\r\nawe\\2.jpg\r\nawe/3.jpg\r\n\r\nawe/gone.jpg",
         "fear.txt": "fear/1.jpg\nfear/3.jpg\n",
-        "sadness.txt": "a list of words\n",  # no picture: not of FI
+        "sadness.txt": "a list of words\n",  # no image: not of FI
     }
     outcome = take(plant({**files, **lists, "agg/awe_a.csv": votes(("3.jpg", 1, 4))}), source="fi")
     rows = outcome.rows
@@ -138,7 +138,7 @@ def test_lists_alone_are_recognised_and_give_addresses(plant: Plant, image: Imag
     lists = {"awe.txt": f"{SITE}/1.jpg\n{SITE}/2.jpg?size=m\n", "fear.txt": f"{SITE}/3.jpg\nfear/4.jpg\n"}
     root = plant({**lists, "amusement/1.jpg": image(1)})
     tree = read_tree(root)
-    assert recognise(tree) == ("fi", "names of pictures in awe.txt")
+    assert recognise(tree) == ("fi", "names of images in awe.txt")
     assert [(link.path, link.url.rpartition("/")[2]) for link in fi.find_links(tree, fi.ReadOptions())] == [
         ("amusement/1.jpg", "1.jpg"),
         ("images/2.jpg", "2.jpg?size=m"),
@@ -154,7 +154,7 @@ def test_eight_folders_are_fi_only_under_their_name(plant: Plant, image: Image) 
     inner = plant(files, "emotion_dataset")
     assert recognise(read_tree(inner))[0] == "fi"
     assert recognise(read_tree(plant(files, "elsewhere")))[0] == "image_folder"
-    with pytest.raises(SourceError, match="no folder of pictures is called by an emotion"):
+    with pytest.raises(SourceError, match="no folder of images is called by an emotion"):
         fi.read(read_tree(plant({"a/1.jpg": image(1)}, "other")), fi.ReadOptions())
 
 

@@ -26,7 +26,7 @@ ROW = "A001.jpg\t12.500\t60.250\t10.123456\t20.234567"
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
     """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added.
 
-    With `spare` there is one more picture, so that something is kept whatever becomes of the rest.
+    With `spare` there is one more image, so that something is kept whatever becomes of the rest.
     """
 
     def call(*rows: str, spare: bool = False, **files: Any) -> Path:
@@ -57,12 +57,12 @@ def test_means_and_spreads_come_from_their_tables(
 
 
 def test_palette_bitmap_is_read(plant: Callable[..., Path], take: Callable[..., Any], tmp_path: Path) -> None:
-    gaped.save_picture(tmp_path / "p.bmp", np.full((6, 8, 3), 200, np.uint8), "BMP", palette=True)
+    gaped.save_image(tmp_path / "p.bmp", np.full((6, 8, 3), 200, np.uint8), "BMP", palette=True)
     tree = {"N.txt": "\tValence\tArousal\nN001.jpg\t50\t20", "N/N001.bmp": (tmp_path / "p.bmp").read_bytes()}
     assert take(plant(tree)).rows["N/N001.bmp"]["format"] == "bmp"
 
 
-def test_pictures_in_one_folder_or_under_other_names(
+def test_images_in_one_folder_or_under_other_names(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     spiders = "\tValence\tArousal\nSp001.jpg\t5\t9\n"
@@ -92,7 +92,7 @@ def test_numbers_with_gaps_are_no_missing_files(
     assert not outcome.reasons
 
 
-def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_each_row_without_image_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(grow(ROW, "A002.jpg\t1\t2\t3\t4", "A003.jpg\t1\t2\t3\t4"))
     assert outcome.reasons == {"A.txt#A002": "missing_image", "A.txt#A003": "missing_image"}
 
@@ -106,7 +106,7 @@ def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Call
         ("A001.jpg\t100.5\t60\t1\t1", "rating_out_of_range", "100.5"),
     ],
 )
-def test_bad_rating_rejects_the_picture(
+def test_bad_rating_rejects_the_image(
     row: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(row, spare=True))
@@ -114,14 +114,14 @@ def test_bad_rating_rejects_the_picture(
     assert said in outcome.details["A/A001.bmp"]
 
 
-def test_unrated_picture_is_rejected(
+def test_unrated_image_is_rejected(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     outcome = take(grow(ROW, files={"A/A777.bmp": image(7, "BMP")}))
     assert outcome.reasons == {"A/A777.bmp": "missing_rating"}
 
 
-def test_damaged_pictures_are_rejected(
+def test_damaged_images_are_rejected(
     grow: Callable[..., Path], take: Callable[..., Any], damaged: dict[str, tuple[bytes, str]]
 ) -> None:
     rows = [f"{name}.jpg\t50\t50\t1\t1" for name in damaged]
@@ -153,7 +153,7 @@ def test_missing_column_says_what_is_there(plant: Callable[..., Path], image: Ca
     assert "'Excitement'" in caught.value.where
 
 
-def test_pictures_without_their_table(
+def test_images_without_their_table(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     root = grow(ROW, files={"Sn/Sn001.bmp": image(3, "BMP")})

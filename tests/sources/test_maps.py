@@ -45,7 +45,7 @@ NAPS_HEADER = ["ID", "Category", *["M", "SD"] * 9]
 
 
 @pytest.mark.parametrize("pack", [_old_workbook, _workbook])
-def test_naps_takes_all_raters_wherever_the_pictures_are(
+def test_naps_takes_all_raters_wherever_the_images_are(
     pack: Callable[[list[list[str]]], bytes],
     plant: Plant,
     take: Callable[..., Any],
@@ -76,12 +76,12 @@ IAPS_ROWS = [
 
 
 @pytest.mark.parametrize("preamble", ["", "IAPS\n\nAll\tSubjects\n\n\n1-20\n"])
-def test_iaps_ids_dots_and_pictures_rated_twice(
+def test_iaps_ids_dots_and_images_rated_twice(
     preamble: str, plant: Plant, take: Callable[..., Any], image: Image
 ) -> None:
     text = preamble + "\n".join([IAPS_HEADER, *IAPS_ROWS])
-    pictures = {"Images/1050.jpg": image(1), "Images/2375.1.JPG": image(2), "Images/1300.jpg": image(3)}
-    outcome = take(plant({"Tech Report/AllSubjects_1-20.txt": text, **pictures}))
+    images = {"Images/1050.jpg": image(1), "Images/2375.1.JPG": image(2), "Images/1300.jpg": image(3)}
+    outcome = take(plant({"Tech Report/AllSubjects_1-20.txt": text, **images}))
     rows = {row["source_id"]: row for row in outcome.rows.values()}
     assert outcome.result.info.name == "iaps" and not outcome.reasons
     assert rows["1050"]["dominance_raw"] == 3.08
@@ -103,8 +103,8 @@ def test_emotion6_the_folder_is_not_the_label(plant: Plant, take: Callable[..., 
         "fear/1.jpg\t4\t4\t0\t0\t0\t0\t0\t0\t1",
     ]
     names = ("disgust", "joy", "fear")
-    pictures = {f"images/{name}/1.jpg": image(number) for number, name in enumerate(names)}
-    rows = take(plant({"ground_truth.txt": "\n".join(lines), **pictures})).rows
+    images = {f"images/{name}/1.jpg": image(number) for number, name in enumerate(names)}
+    rows = take(plant({"ground_truth.txt": "\n".join(lines), **images})).rows
     first, tied, other = (rows[f"images/{name}/1.jpg"] for name in names)
     assert (first["emotion"], first["agreement"], first["emotion_anger"]) == ("disgust", 0.7, 0.133333)
     assert (first["valence"], first["arousal"]) == (18.75, 35.0)
@@ -140,9 +140,9 @@ def test_findingemo_joins_on_the_last_two_parts(plant: Plant, take: Callable[...
         "1,u2,/Run_1/Sad seniors/kids.jpg,Keep,x,Adults,-3,6,Grief,x\n"
         "2,u3,/Run_1/Sad seniors/dead link.jpg,Keep,x,Adults,0,3,Fear,x\n"
     )
-    pictures = {"Loving toddlers sports/kids.jpg": image(1), "Run_1/Sad seniors/kids.jpg": image(2)}
-    outcome = take(plant({"data/annotations_single.ann": table, **pictures}))
-    first, second = (outcome.rows[path] for path in pictures)
+    images = {"Loving toddlers sports/kids.jpg": image(1), "Run_1/Sad seniors/kids.jpg": image(2)}
+    outcome = take(plant({"data/annotations_single.ann": table, **images}))
+    first, second = (outcome.rows[path] for path in images)
     assert (first["valence"], first["arousal"], first["emotion"]) == (100.0, 0.0, "joy")
     assert (second["valence"], second["arousal"], second["emotion"]) == (0.0, 100.0, "grief")
     assert json.loads(first["extra"])["age"] == "Children, Toddlers"
@@ -181,8 +181,8 @@ def test_rows_that_differ_in_words_are_not_averaged(
     )
     lines = ["pic,V,N,E,note", "a,1,3,joy,x", "a,,,joy,x", "a,3,5,joy,y", "b,1,1,joy,x", "b,1,1,fear,x"]
     table = "\n".join([*lines, "c,1,1,joy,x", "c,one,1,joy,x"])
-    pictures = {f"{name}.jpg": image(ord(name)) for name in "abc"}
-    outcome = take(plant({"columns.yaml": column_map, "n.csv": table, **pictures}))
+    images = {f"{name}.jpg": image(ord(name)) for name in "abc"}
+    outcome = take(plant({"columns.yaml": column_map, "n.csv": table, **images}))
     row = outcome.rows["a.jpg"]
     assert (row["valence_raw"], row["valence_n"], json.loads(row["extra"])) == (2.0, 8, {"note": "x | y"})
     assert outcome.reasons == {"b.jpg": "conflicting_rating", "c.jpg": "conflicting_rating"}

@@ -35,11 +35,11 @@ def _csv(*rows: list[str], end: str = "\r", quoting: Any = csv.QUOTE_MINIMAL) ->
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant two pictures and a table; `files` are added."""
+    """Plant two images and a table; `files` are added."""
 
     def call(table: str, **files: Any) -> Path:
-        pictures = {"images/Acorns 1.jpg": image(1), "images/War 2.jpg": image(2)}
-        return plant({"OASIS.csv": table, **pictures, **files.get("files", {})})
+        images = {"images/Acorns 1.jpg": image(1), "images/War 2.jpg": image(2)}
+        return plant({"OASIS.csv": table, **images, **files.get("files", {})})
 
     return call
 
@@ -63,9 +63,9 @@ def test_every_shape_of_the_table_says_the_same(
 def test_renamed_files_are_found(
     name: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    outcome = take(plant({"ratings.csv": _csv(HEADER, ACORNS), f"pictures/{name}": image(1)}))
-    assert list(outcome.rows) == [f"pictures/{name}"]
-    assert outcome.rows[f"pictures/{name}"]["theme"] == "Acorns"
+    outcome = take(plant({"ratings.csv": _csv(HEADER, ACORNS), f"images/{name}": image(1)}))
+    assert list(outcome.rows) == [f"images/{name}"]
+    assert outcome.rows[f"images/{name}"]["theme"] == "Acorns"
 
 
 def test_exact_name_wins_over_a_renamed_twin(
@@ -154,7 +154,7 @@ def test_pooling_equals_rating_all_at_once(men: list[float], women: list[float])
         ("Arousal_mean", "0.99", "rating_out_of_range", "0.99"),
     ],
 )
-def test_bad_cell_rejects_the_picture(
+def test_bad_cell_rejects_the_image(
     column: str, cell: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     row = [cell if name == column else was for name, was in zip(HEADER, ACORNS, strict=True)]
@@ -178,7 +178,7 @@ def test_repeated_rows(grow: Callable[..., Path], take: Callable[..., Any]) -> N
     assert outcome.reasons == {"images/Acorns 1.jpg": "conflicting_rating"}
 
 
-def test_rows_without_pictures_are_named_one_by_one(
+def test_rows_without_images_are_named_one_by_one(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     rows = [[f"I{at}", f"Yarn {at}", *ACORNS[2:]] for at in (20, 21)]
@@ -187,7 +187,7 @@ def test_rows_without_pictures_are_named_one_by_one(
     assert outcome.result.n_seen == 3 + 2
 
 
-def test_damaged_and_unrated_pictures(
+def test_damaged_and_unrated_images(
     grow: Callable[..., Path],
     take: Callable[..., Any],
     image: Callable[..., bytes],
@@ -228,7 +228,7 @@ def test_sample_holds_the_quirks(tmp_path: Path, take: Callable[..., Any]) -> No
     assert "images/Marsh 3.jpg" in outcome.rows
 
 
-def test_real_pictures(shared_oasis: Path, take: Callable[..., Any]) -> None:
+def test_real_images(shared_oasis: Path, take: Callable[..., Any]) -> None:
     outcome = take(shared_oasis)
     assert outcome.result.counts == {"kept": 497, "merged": 0, "annotation": 1, "junk": 0, "rejected": 403}
     assert set(outcome.reasons.values()) == {"missing_image"}
@@ -252,9 +252,9 @@ def test_real_table_with_quotes_and_line_feeds(
     rows = [line for line in csv.reader(io.StringIO(text)) if "War" in line[1] or "Acorns" in line[1]]
     (tmp_path / "t").mkdir()
     for row in rows:
-        picture = shared_oasis / "images" / f"{row[1].strip()}.jpg"
-        if picture.exists():
-            shutil.copy(picture, tmp_path / "t")
+        image = shared_oasis / "images" / f"{row[1].strip()}.jpg"
+        if image.exists():
+            shutil.copy(image, tmp_path / "t")
     table = _csv(HEADER, *rows, end="\n", quoting=csv.QUOTE_ALL)
     (tmp_path / "t" / "OASIS B.csv").write_text(table, newline="")
     quoted, plain = take(tmp_path / "t").rows, take(shared_oasis, "oasis").rows

@@ -46,11 +46,11 @@ EMOTIONS = (
 FER_SPLITS = {"Training": 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
 
 
-def read(source: str, root: Path, pictures: Iterable[str] = (), **options: Any) -> list[Item]:
-    """What a source says of the tables under a root, and of pictures that are there by name only."""
+def read(source: str, root: Path, images: Iterable[str] = (), **options: Any) -> list[Item]:
+    """What a source says of the tables under a root, and of images that are there by name only."""
     files = read_tree(root).files if root.is_dir() else ()
     plugin = load_plugin("sources", source)
-    tree = Tree(root, tuple(sorted([*files, *pictures])))
+    tree = Tree(root, tuple(sorted([*files, *images])))
     assert plugin.detect(tree)
     return list(plugin.read(tree, ReadOptions(**options)).items)
 

@@ -37,13 +37,13 @@ MAP: dict[str, Any] = {
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant pictures a, b and 2000, a table and a map that `changes` differs in."""
+    """Plant images a, b and 2000, a table and a map that `changes` differs in."""
 
     def call(text: str | bytes, files: dict[str, bytes | str] | None = None, **changes: Any) -> Path:
         column_map = {**MAP, **changes}
-        pictures = {"images/a.jpg": image(1), "images/b.PNG": image(2, "PNG"), "images/2000.jpg": image(3)}
+        images = {"images/a.jpg": image(1), "images/b.PNG": image(2, "PNG"), "images/2000.jpg": image(3)}
         texts = {column_map["table"]: text, "columns.yaml": yaml.safe_dump(column_map, sort_keys=False)}
-        return plant({**pictures, **texts, **(files or {})})
+        return plant({**images, **texts, **(files or {})})
 
     return call
 
@@ -225,7 +225,7 @@ def test_bad_cells(
     assert said in outcome.details["images/a.jpg"]
 
 
-def test_rows_and_pictures_that_find_no_partner(
+def test_rows_and_images_that_find_no_partner(
     grow: Callable[..., Path],
     take: Callable[..., Any],
     image: Callable[..., bytes],
@@ -351,7 +351,7 @@ def test_several_tables_and_a_pattern_of_columns(
     assert {path: row["valence"] for path, row in rows.items()} == {"images/a.jpg": 50, "art/wide/x.jpg": 75}
 
 
-def test_rows_of_two_tables_for_one_picture(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_rows_of_two_tables_for_one_image(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     tables = {"r1.csv": "pic,V,SD,N\na,5,,\nb,5,,", "r2.csv": "pic,V,SD,N\na,5,,\nb,6,,\n2000,5,,"}
     root = grow("", tables, table="r?.csv")
     (root / "r?.csv").unlink()
@@ -466,11 +466,11 @@ def test_header_names_become_unique(header: list[str]) -> None:
     assert all(name.startswith(title) for name, title in zip(names, header, strict=True))
 
 
-def test_rows_of_one_picture_may_stand_anywhere() -> None:
-    pictures = [f"{number}.jpg" for number in range(40)]
+def test_rows_of_one_image_may_stand_anywhere() -> None:
+    images = [f"{number}.jpg" for number in range(40)]
     rows = [Row("t.csv", str(at), str(at % 40), {"v": str(at % 40 == 7 and at)}) for at in range(80)]
     items = [*rows[:50], Reject("x", Reason.JUNK, ""), *rows[50:], Row("t.csv", "k", "gone", {})]
-    found = list(join_rows(items, pictures, lambda path: path.removesuffix(".jpg")))
+    found = list(join_rows(items, images, lambda path: path.removesuffix(".jpg")))
     assert found[0] == items[50]  # no row: handed on at once
     pairs = [each for each in found if isinstance(each, tuple)]
     assert [path for _, path in pairs] == [f"{number}.jpg" for number in range(40) if number != 7]

@@ -1,4 +1,4 @@
-"""WikiArt Emotions: shares under three questions, titles that a spreadsheet spoilt, pictures named by id."""
+"""WikiArt Emotions: shares under three questions, titles that a spreadsheet spoilt, images named by id."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def info(**cells: str) -> str:
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant the picture of one work and the tables given."""
+    """Plant the image of one work and the tables given."""
 
     def call(files: Mapping[str, bytes | str]) -> Path:
         return plant({f"images/{ID}.jpg": image(1), **files})
@@ -145,7 +145,7 @@ def test_equal_shares_have_no_dominant_emotion_and_are_counted(
 
 
 @pytest.mark.parametrize("cell", ["1.2", "-0.1", "many", ""])
-def test_a_share_that_is_none_rejects_the_picture(
+def test_a_share_that_is_none_rejects_the_image(
     cell: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     other = "0" * 24

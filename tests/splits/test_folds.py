@@ -151,7 +151,7 @@ def test_without_folds_in_the_recipe_there_is_no_column() -> None:
         (lambda at: at % 2, 2, IntegrityError, "one group is in two folds: "),
         (lambda at: 4 if at == 9 else None, 3, ManifestError, "is in fold 4, and 3 folds are asked for"),
         (lambda at: -1 if at == 9 else None, 3, ManifestError, "is in fold -1"),
-        (lambda at: None, 61, ManifestError, "groups of pictures in train make no 61 folds"),
+        (lambda at: None, 61, ManifestError, "groups of images in train make no 61 folds"),
     ],
 )
 def test_what_makes_no_folds_is_refused(
@@ -164,11 +164,11 @@ def test_what_makes_no_folds_is_refused(
 
 
 def test_drawn_originals_leave_nothing_to_score_a_fold_on() -> None:
-    with pytest.raises(RecipeError, match="no untouched picture to score a fold on"):
+    with pytest.raises(RecipeError, match="no untouched image to score a fold on"):
         make_recipe(split=FOLDS, originals="drawn")
 
 
-def test_the_distances_are_those_of_the_folds_and_pictures_filled_in_have_none() -> None:
+def test_the_distances_are_those_of_the_folds_and_images_filled_in_have_none() -> None:
     own = make_manifest(rows_with())
     spare = put_folds(
         rows_with(8, key=lambda at: f"o{at}", group=lambda at: f"o{at}", source=lambda at: "oasis"),
@@ -264,7 +264,7 @@ def test_forged_folds_are_found(
     assert any(words in finding.text for finding in check_lineage(release))
 
 
-def test_a_picture_in_another_fold_is_a_move(made: Release, tmp_path: Path) -> None:
+def test_a_image_in_another_fold_is_a_move(made: Release, tmp_path: Path) -> None:
     def swap(rows: Rows) -> None:
         for row in rows:
             row["fold"] = None if row["fold"] is None else (row["fold"] + 1) % 3

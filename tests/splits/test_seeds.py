@@ -42,9 +42,9 @@ def test_state_0_gives_the_published_first_output() -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10**6), st.integers(0, 999))
-def test_copies_take_successive_outputs(seed: int, picture: int, copy: int) -> None:
-    start = int(image_id(str(picture))[:16], 16) + splitmix64(seed - _STEP & _ALL)
-    assert copy_seed(seed, image_id(str(picture)), copy) == splitmix64(start + copy * _STEP) >> 1
+def test_copies_take_successive_outputs(seed: int, image: int, copy: int) -> None:
+    start = int(image_id(str(image))[:16], 16) + splitmix64(seed - _STEP & _ALL)
+    assert copy_seed(seed, image_id(str(image)), copy) == splitmix64(start + copy * _STEP) >> 1
 
 
 def test_ranks_are_an_even_order_that_the_seed_changes_and_other_rows_do_not() -> None:

@@ -41,13 +41,13 @@ def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int, expect
 def test_stride_2_on_an_even_size_pads_right_and_bottom_only() -> None:
     layer = SameConv2d(1, 1, 3, 2)
     nn.init.ones_(layer.weight)
-    picture = torch.zeros(1, 1, 4, 4)
-    picture[0, 0, 0, 0] = 1.0
-    assert layer(picture)[0, 0].tolist() == [[1, 0], [0, 0]]
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 0, 0] = 1.0
+    assert layer(image)[0, 0].tolist() == [[1, 0], [0, 0]]
     # Torch's own padding of one pixel on every side would put the last column into two windows of three.
-    picture = torch.zeros(1, 1, 4, 4)
-    picture[0, 0, 3, 3] = 1.0
-    assert layer(picture)[0, 0].tolist() == [[0, 0], [0, 1]]
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 3, 3] = 1.0
+    assert layer(image)[0, 0].tolist() == [[0, 0], [0, 1]]
 
 
 def test_maps_halve_at_the_stem_and_at_four_blocks() -> None:
@@ -123,8 +123,8 @@ def test_random_weights_are_the_same_ones_and_leave_the_callers_generator_alone(
     first, second = (load_backbone("small_cnn", "none", "cpu") for _ in range(2))
     assert torch.rand(1) == expected
     assert first.key == second.key
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
-    assert (first.features(pictures) == second.features(pictures)).all()
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    assert (first.features(images) == second.features(images)).all()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
@@ -234,11 +234,11 @@ def test_no_such_file(tmp_path: Path) -> None:
         load_backbone(f"{tmp_path / 'absent.py'}:Mine", "none", "cpu")
 
 
-def test_the_real_weights_fit_and_tell_pictures_apart(picture: np.ndarray) -> None:
+def test_the_real_weights_fit_and_tell_images_apart(image: np.ndarray) -> None:
     if not SHARED.exists():
         pytest.skip(f"no real weights at {SHARED}")
     network = load_backbone("mobilenet_v1", str(SHARED), "cpu")
-    drawn = np.resize(picture, (224, 224, 3))
+    drawn = np.resize(image, (224, 224, 3))
     features = network.features(np.stack([drawn, 255 - drawn]))
     assert features.shape == (2, 1024)
     assert (features >= 0).all() and features.max() <= 6  # an average of ReLU6

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from affectdata.train.images import Readable, fit_square, store_images
 from torch.utils.data import DataLoader
 
 from affectdata.check.image_pool import fill_bank, find_originals, plan_bank
@@ -23,12 +24,11 @@ from affectdata.render.render import RenderSamples
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features, render_keys
-from affectdata.train.pictures import Readable, fit_square, store_pictures
 
 
 @dataclass(frozen=True)
 class FromNumbers:
-    """Read pictures that are drawn from their number; `stop_at` raises instead, as a stopped run does."""
+    """Read images that are drawn from their number; `stop_at` raises instead, as a stopped run does."""
 
     stop_at: int = -1
 
@@ -57,7 +57,7 @@ def compute(backbone: Backbone, tmp_path: Path) -> Callable[..., tuple[np.ndarra
     return call
 
 
-def test_each_picture_once_and_in_the_order_asked_for(
+def test_each_image_once_and_in_the_order_asked_for(
     compute: Callable[..., tuple[np.ndarray, int]],
 ) -> None:
     features, n_new = compute([3, 1, 3, 2])
@@ -111,7 +111,7 @@ def _plan(**changes: object) -> pa.Table:
     return pa.Table.from_pylist([{**row, "seed": 7, "weight": 1.0, **changes}], schema=PLAN)
 
 
-def test_a_render_key_is_what_decides_the_picture(recipe_of: Callable[..., Recipe]) -> None:
+def test_a_render_key_is_what_decides_the_image(recipe_of: Callable[..., Recipe]) -> None:
     recipe = recipe_of()
     (key,) = render_keys(_plan(), recipe)
     assert render_keys(_plan(weight=2.0, cell="d", split="test"), recipe) == [key]
@@ -127,7 +127,7 @@ def test_a_render_key_is_what_decides_the_picture(recipe_of: Callable[..., Recip
     assert render_keys(_plan(pipeline="", seed=1), recipe) == render_keys(_plan(pipeline="", seed=2), recipe)
 
 
-def test_a_dataset_gives_pictures_and_labels(release: Release) -> None:
+def test_a_dataset_gives_images_and_labels(release: Release) -> None:
     dataset = release.dataset("test")
     assert isinstance(dataset, ReleaseDataset)
     assert len(dataset) == len(release.split("test"))
@@ -170,13 +170,13 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
         dataset[0]
 
 
-def test_features_of_a_picture_that_comes_out_otherwise_are_not_kept(
+def test_features_of_a_image_that_comes_out_otherwise_are_not_kept(
     publish: Callable[..., Release], backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = publish(mode="virtual")
     recipe = parse_recipe(release.recipe_document)
     plan = release.split("test").select(PLAN.names)
-    bank = plan_bank(release, find_originals(release, recipe), [plan], recipe, release.pictures())
+    bank = plan_bank(release, find_originals(release, recipe), [plan], recipe, release.images())
     encode = RenderSamples.encode
     monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
     with pytest.raises(IntegrityError, match="rendered anew"):
@@ -185,7 +185,7 @@ def test_features_of_a_picture_that_comes_out_otherwise_are_not_kept(
 
 
 def _store(folder: Path, *parts: Readable, size_px: int = 12) -> np.ndarray:
-    return store_pictures(parts, size_px, folder, 2)
+    return store_images(parts, size_px, folder, 2)
 
 
 def test_squares_lie_where_the_bank_says(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_outputs_for_the_second_stage_have_not_seen_their_labels(planted: Callab
     assert metrics.pearson_r(rows.y, out_of_fold(fitted, rows, 0)) < 3 * chance
 
 
-def test_copies_of_a_picture_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
+def test_copies_of_a_image_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=2)
     equal = replace(rows, x=np.repeat(rows.x[::2], 2, axis=0))
     outputs = out_of_fold(fit_regressor(equal, "ridge", 0), equal, 0)
@@ -264,14 +264,14 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
     assert (told.arms["weights"].values["regressor"] != told.arms["originals"].values["regressor"]).any()
 
 
-def test_labels_are_shuffled_by_picture_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
+def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
     test = replace(test, image_id=np.array([f"other{each}" for each in range(120)]))
     found = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
     assert found is not None
     assert sorted([*found[0]]) != sorted(test.y) and set(found[0]) <= {*train.y, *test.y}
     assert metrics.r2(*found) < 0.1
-    # A picture that is on both sides keeps its label, and is recognised.
+    # An image that is on both sides keeps its label, and is recognised.
     seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled
     assert seen is not None
     assert metrics.pearson_r(*seen) > metrics.pearson_r(*found) + 0.2

@@ -30,16 +30,16 @@ SIZE = 128  # what the backbone of these tests takes
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     rng = np.random.default_rng(3)
     light = rng.uniform(40, 200, (24, 1, 1, 3))
     return np.clip(rng.normal(light, 30, (24, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def rows(pictures: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
-    y = pictures.mean((1, 2, 3)) / 2.55
-    x = backbone.features(pictures).astype(np.float64)
+def rows(images: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
+    y = images.mean((1, 2, 3)) / 2.55
+    x = backbone.features(images).astype(np.float64)
     return replace(planted(len(x)), x=x, y=y, stratum=(y > 50).astype(int))
 
 
@@ -103,46 +103,46 @@ def test_a_head_that_misses_the_output_is_an_error(fitted: tuple[Any, Any], rows
 
 
 def test_a_frozen_model_comes_back(
-    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, pictures: np.ndarray, tmp_path: Path
+    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, images: np.ndarray, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
-    said = affectdata.predict(tmp_path / "model.safetensors", list(pictures))
+    said = affectdata.predict(tmp_path / "model.safetensors", list(images))
     valence = fitted[0].predict(rows.x)
     shares = fitted[1].predict_proba(with_output(rows.x, valence))
     assert list(said) == ["image", "valence", "class", "p_negative", "p_neutral", "p_positive"]
-    assert said["image"].tolist() == list(range(len(pictures)))
+    assert said["image"].tolist() == list(range(len(images)))
     assert said["valence"].to_numpy() == pytest.approx(valence, abs=1e-3)  # features are float32
     assert said[["p_negative", "p_neutral", "p_positive"]].to_numpy() == pytest.approx(shares, abs=1e-3)
     assert said["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
 
 
-def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], pictures: np.ndarray) -> None:
+def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], images: np.ndarray) -> None:
     only = make_model(frozen.backbone, fitted[0])
-    assert list(affectdata.predict(only, pictures[:1])) == ["image", "valence"]
+    assert list(affectdata.predict(only, images[:1])) == ["image", "valence"]
     assert len(affectdata.predict(frozen, [])) == 0
-    assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, pictures[:1]))
+    assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, images[:1]))
 
 
 def test_files_are_cut_to_the_square_of_the_training(
-    frozen: KeptModel, pictures: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
+    frozen: KeptModel, images: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
 ) -> None:
-    wide = np.pad(pictures[0], ((0, 0), (40, 40), (0, 0)))
+    wide = np.pad(images[0], ((0, 0), (40, 40), (0, 0)))
     (tmp_path / "wide.png").write_bytes(as_bytes(wide, "PNG"))
     said = affectdata.predict(frozen, tmp_path / "wide.png")
     assert said["image"].tolist() == [str(tmp_path / "wide.png")]
-    assert said["valence"][0] == pytest.approx(affectdata.predict(frozen, [pictures[0]])["valence"][0])
+    assert said["valence"][0] == pytest.approx(affectdata.predict(frozen, [images[0]])["valence"][0])
 
 
 # What is refused.
 
 
-def test_a_picture_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_a_image_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "absent.jpg"):
         with pytest.raises(InputError, match=name):
             affectdata.predict(frozen, [tmp_path / name])
     for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)):
-        with pytest.raises(InputError, match="a picture is uint8"):
+        with pytest.raises(InputError, match="an image is uint8"):
             affectdata.predict(frozen, [wrong])
 
 

@@ -73,10 +73,10 @@ def build(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def lit() -> np.ndarray:
-    """A dark picture with a light in its upper left quarter."""
-    picture = np.full((32, 32, 3), 10, np.uint8)
-    picture[4:12, 4:12] = 250
-    return picture
+    """A dark image with a light in its upper left quarter."""
+    image = np.full((32, 32, 3), 10, np.uint8)
+    image[4:12, 4:12] = 250
+    return image
 
 
 @pytest.mark.parametrize(("sign", "channel"), [(1.0, 0), (-1.0, 2)])
@@ -94,7 +94,7 @@ def test_the_map_lies_on_what_moves_valence(
     assert colour[4:12, 4:12].mean() > 10 * max(colour[20:, 20:].mean(), 1)
 
 
-def test_a_file_per_stage_named_after_the_picture_and_what_was_asked(
+def test_a_file_per_stage_named_after_the_image_and_what_was_asked(
     lit: np.ndarray, build: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("captum")
@@ -111,9 +111,9 @@ def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray,
     pytest.importorskip("captum")
     backbone = load_backbone(name, "none", "cpu")
     rng, size = np.random.default_rng(0), backbone.normalisation.size_px
-    pictures = rng.integers(0, 256, (12, size, size, 3), np.uint8)
+    images = rng.integers(0, 256, (12, size, size, 3), np.uint8)
     regressor = make_pipeline(StandardScaler(), SVR())
-    regressor.fit(backbone.features(pictures), rng.uniform(0, 100, 12))
+    regressor.fit(backbone.features(images), rng.uniform(0, 100, 12))
     (path,) = save_maps(make_model(backbone, regressor), [lit], tmp_path)
     assert read_rgb(path).shape == (size, size, 3)
 

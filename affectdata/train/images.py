@@ -1,6 +1,6 @@
-"""Pictures as networks take them: uint8 squares, read batch by batch or from one file.
+"""Images as networks take them: uint8 squares, read batch by batch or from one file.
 
-The file is named after the keys of its pictures and their size. It appears whole or not at all, and is used
+The file is named after the keys of its images and their size. It appears whole or not at all, and is used
 again.
 """
 
@@ -19,16 +19,16 @@ from affectdata.release.images import Read
 from affectdata.store.parquet import replace_file
 from affectdata.workers import map_ordered
 
-PICTURES = ".pictures"  # folder below that of the checks
-_BATCH = 32  # pictures decoded at a time
+IMAGES = ".images"  # folder below that of the checks
+_BATCH = 32  # images decoded at a time
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Readable:
-    """Some pictures of a bank: their places in it, their rows with a column `key`, and what reads these.
+    """Some images of a bank: their places in it, their rows with a column `key`, and what reads these.
 
-    Equal keys are equal pictures.
+    Equal keys are equal images.
     """
 
     at: np.ndarray
@@ -37,8 +37,8 @@ class Readable:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadPictures:
-    """Turn a batch into uint8 pictures (n, size_px, size_px, 3)."""
+class LoadImages:
+    """Turn a batch into uint8 images (n, size_px, size_px, 3)."""
 
     read: Read
     size_px: int
@@ -55,10 +55,10 @@ def fit_square(rgb: np.ndarray, size_px: int) -> np.ndarray:
     return rgb[top : top + size_px, left : left + size_px]
 
 
-def store_pictures(
+def store_images(
     parts: Sequence[Readable], size_px: int, folder: Path, workers: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Return the pictures of all parts, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
+    """Return the images of all parts, uint8 (n, size_px, size_px, 3), a memmap of a file in `folder`."""
     order = np.argsort(np.concatenate([part.at for part in parts]))
     keys = pa.concat_arrays([part.table["key"].combine_chunks() for part in parts]).take(pa.array(order))
     path = folder / f"{file_hash(canonical_json([keys.to_pylist(), size_px]).encode())[:16]}.npy"
@@ -88,10 +88,10 @@ def _holds(path: Path, shape: tuple[int, ...]) -> bool:
 def _squares(
     parts: Sequence[Readable], size_px: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield places and pictures, batch by batch."""
+    """Yield places and images, batch by batch."""
     for part in parts:
         starts = range(0, len(part.at), _BATCH)
         batches = (part.table.slice(start, _BATCH) for start in starts)
-        squares = map_ordered(LoadPictures(part.read, size_px), batches, workers)
+        squares = map_ordered(LoadImages(part.read, size_px), batches, workers)
         for start, loaded in zip(starts, squares, strict=True):
             yield part.at[start : start + _BATCH], loaded
