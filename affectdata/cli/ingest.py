@@ -102,18 +102,18 @@ def _print(result: IngestResult) -> None:
     say(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
         note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
-    by_subtype = _counts(result, "subtype")
+    by_subtype = result.count("subtype")
     if by_subtype:
         say()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
         say_table(
             ["subtype", "", "images"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
-    by_emotion = _counts(result, "emotion")
+    by_emotion = result.count("emotion")
     if by_emotion:
         say()
         say_table(["emotion", "images"], [[*each] for each in by_emotion.items()])
-    histogram = _histogram(result)
+    histogram = result.valence_histogram()
     if any(histogram):
         say()
         most = max(histogram)
@@ -148,29 +148,12 @@ def _print(result: IngestResult) -> None:
     )
 
 
-def _counts(result: IngestResult, column: str) -> dict[str, int]:
-    query = f"SELECT {column}, count(*) AS n FROM manifest WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
-    return {row[column]: row["n"] for row in result.sql(query, column).to_pylist()}
-
-
-def _histogram(result: IngestResult) -> list[int]:
-    question = (
-        "SELECT least(floor(valence / 10), 9)::INT AS bin, count(*) AS n "
-        "FROM manifest WHERE valence IS NOT NULL GROUP BY 1"
-    )
-    counts = {row["bin"]: row["n"] for row in result.sql(question, "valence").to_pylist()}
-    return [counts.get(index, 0) for index in range(10)]
-
-
 def _say_rejects(result: IngestResult) -> dict[str, int]:
-    others = "FROM rejects WHERE reason != 'junk'"
-    counted = result.sql(f"SELECT reason, count(*) AS n {others} GROUP BY 1 ORDER BY 1")
-    reasons = {row["reason"]: row["n"] for row in counted.to_pylist()}
-    n_rejects = sum(reasons.values())
+    reasons, rejects = result.reasons(), result.rejects_without_junk
     if reasons:
         say("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
-        for row in result.sql(f"SELECT * {others} ORDER BY ALL LIMIT {_FIRST_REJECTS}").to_pylist():
+        for row in rejects.slice(0, _FIRST_REJECTS).to_pylist():
             say(f"  {row['path']}: {row['reason']}: {row['detail']}")
-        if n_rejects > _FIRST_REJECTS:
-            say(f"  … all {n_rejects} are in {result.path.with_suffix('.rejects.parquet')}")
+        if len(rejects) > _FIRST_REJECTS:
+            say(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
     return reasons

@@ -15,7 +15,6 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import openpyxl
 
 from affectdata.column_map.columns import ColumnMap
 from affectdata.reading.sample import draw_image, save_image
@@ -99,6 +98,8 @@ def _write_table(path: Path, rows: list[list[str]], spec: ColumnMap) -> None:
 
 def _workbook(rows: list[list[str]]) -> bytes:
     """Return an .xlsx without a clock in it."""
+    import openpyxl
+
     book, made, still = openpyxl.Workbook(), io.BytesIO(), io.BytesIO()
     for row in rows:
         book.active.append([_number(cell) for cell in row])

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import xxhash
 from PIL import Image
-from scipy import fft
 
 VIEWS = ("identity", "flip_h", "flip_v", "turn_180", "transpose", "turn_90", "turn_270", "transverse")
 _BLOCK = 8  # pHash keeps the 8 × 8 lowest frequencies …
@@ -42,6 +41,8 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
     8 × 8 coefficients against their median). The others cost next to nothing: a mirror changes the sign of
     every second coefficient, a transposition transposes them.
     """
+    from scipy import fft
+
     low = fft.dct(fft.dct(_shrink(rgb), axis=0), axis=1)[:_BLOCK, :_BLOCK]
     upright = low * _MIRRORS
     views = np.concatenate([upright, upright.transpose(0, 2, 1)]).reshape(len(VIEWS), -1)

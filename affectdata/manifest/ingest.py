@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,7 +32,6 @@ from affectdata.manifest.manifest import (
     check_name,
     load_manifest,
     note_root,
-    query_tables,
     read_local,
 )
 from affectdata.manifest.memo import Memo
@@ -82,12 +82,30 @@ class IngestResult:
         """The manifest, read when it is asked for."""
         return load_manifest(self.path)
 
-    def sql(self, query: str, *columns: str) -> pa.Table:
-        """Run SQL over `rejects`, or over some columns as `manifest`, without reading the others."""
-        tables = {"rejects": self.rejects}
-        if columns:
-            tables["manifest"] = self.rows.select(columns)
-        return query_tables(tables, query)
+    def count(self, column: str) -> dict[str, int]:
+        """Count the images by the values of a column, sorted; nulls are left out."""
+        counts = self.rows.select([column])[column].drop_null().value_counts().to_pylist()
+        return dict(sorted((row["values"], row["counts"]) for row in counts))
+
+    def valence_histogram(self) -> list[int]:
+        """Count the images in ten bins of valence, [0, 10) to [90, 100]."""
+        valence = self.rows.select(["valence"])["valence"].drop_null().to_numpy()
+        bins = np.bincount(np.minimum(valence // 10, 9).astype(int), minlength=10)
+        return [int(n) for n in bins]
+
+    @cached_property
+    def rejects_without_junk(self) -> pa.Table:
+        """The rejects that a user may want to look at, sorted by path."""
+        return self.rejects.filter(pc.not_equal(self.rejects["reason"], Reason.JUNK))
+
+    def reasons(self) -> dict[str, int]:
+        """Count the rejects by reason, sorted; junk is left out."""
+        counts = self.rejects_without_junk["reason"].value_counts().to_pylist()
+        return dict(sorted((row["values"], row["counts"]) for row in counts))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {kind}" for kind, n in self.counts.items())
+        return f"<IngestResult {self.path}: {counts}>"
 
     @property
     def n_seen(self) -> int:

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -36,6 +35,7 @@ from affectdata.store.parquet import (
 )
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
 
 KIND = "manifest"
@@ -112,6 +112,8 @@ class Manifest:
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
         """DuckDB over the file; kept, as to read where its rows lie can take most of the time of a query."""
+        import duckdb
+
         connection, path = duckdb.connect(), self.path.resolve()
         connection.from_parquet(str(path)).create_view(_TABLE)
         quoted = str(path).replace("'", "''")
@@ -140,6 +142,8 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
         MemoryError: the answer does not fit.
     """
 
+    import duckdb
+
     def connect() -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config={"enable_external_access": False})
         for name, table in tables.items():
@@ -151,6 +155,8 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
 
 def _select(connect: Callable[[], duckdb.DuckDBPyConnection], query: str, names: list[str]) -> pa.Table:
     """Run one SELECT on a connection of its own; other statements could write to a file that may be read."""
+    import duckdb
+
     try:
         with connect() as connection:
             if [each.type for each in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:

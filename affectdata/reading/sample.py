@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -22,6 +21,8 @@ def draw_image(rng: np.random.Generator, valence: float, width: int = 160, heigh
     cold, warm = np.array([40.0, 60.0, 90.0]), np.array([235.0, 200.0, 120.0])
     ground = cold + (warm - cold) * mood
     coarse = rng.normal(0, 1, (6, 8, 3)).astype(np.float32)
+    import cv2
+
     image = ground + 38 * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(_BLOBS):
         centre = (int(rng.integers(width)), int(rng.integers(height)))

@@ -19,10 +19,8 @@ from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
 
-import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xlrd
 
 from affectdata.errors import SourceError
 from affectdata.reading.delimited import Lines, decode_text, open_text, parse_lines
@@ -202,6 +200,8 @@ def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]
         raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
+        import openpyxl
+
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     for cells in book.worksheets:
         cells.reset_dimensions()  # what a sheet says of its size would pad every row to it
@@ -209,6 +209,8 @@ def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]
 
 
 def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
+    import xlrd
+
     book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True)
     return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
 

@@ -24,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from scipy import io as matlab
 
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
@@ -119,6 +118,8 @@ def _fold(path: str) -> str:
 
 def _read_mat(tree: Tree, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
+        from scipy import io as matlab
+
         content = matlab.loadmat(io.BytesIO(tree.read_bytes(table)), simplify_cells=True)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise SourceError(f"{table} cannot be read as a MAT file: {error}", where=table) from error
@@ -228,6 +229,8 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
             image = draw_image(rng, float(rng.uniform(10, 90)), 96, 72)
             save_image(root / "emotic" / folder / name, image, "JPEG")
     packed = io.BytesIO()
+    from scipy import io as matlab
+
     matlab.savemat(packed, {split: _structs(listed) for split, listed in entries.items()})
     (root / "Annotations").mkdir(parents=True)
     plain = b"MATLAB 5.0 MAT-file, generated".ljust(116)  # the header's text would hold the time

@@ -22,7 +22,6 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 
 from affectdata.errors import SourceError
@@ -155,6 +154,8 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
     pixels, votes = [",".join(_PIXELS)], [",".join(["Usage", "Image name", *_VOTES])]
     for number in range(30):
         use = list(_SPLITS)[max(0, number % 10 - 7)]
+        import cv2
+
         grey = cv2.cvtColor(draw_image(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
         pixels.append(f'{number % 7},"{" ".join(map(str, grey.ravel()))}",{use}')
         counts = rng.multinomial(9 if number == 4 else 10, rng.dirichlet(np.full(len(_VOTES), 0.4)))
