@@ -203,14 +203,14 @@ def test_the_command_prints_every_run_and_the_best(
     cli: Callable[..., Any], release: Release, tmp_path: Path
 ) -> None:
     path = write_study(tmp_path / "study.yaml", grid={"dropout": [0.0, 0.5]}, seeds=[0, 1])
-    ran = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--device", "cpu")
+    ran = cli("study", path, release.path, "--out", tmp_path, "--device", "cpu")
     assert ran.code == 0 and ran.err == ""
     lines = ran.out.splitlines()
     assert lines[0].split()[:3] == ["dropout", "seed", "val_ccc"] and len(lines[1:5]) == 4
     assert lines[6].startswith("best val.ccc, mean over the seeds: backbone small_cnn")
     assert "  val: " in ran.out and "  test: " in ran.out
     again = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--json")
-    assert again.document["schema"] == "affectdata/study/1"
+    assert again.document["schema"] == "affectdata/study/1" and "a command of its own" in again.err
     for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
         ran = cli("train-check", release.path, "--study", path, *options)
         assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
