@@ -1,4 +1,4 @@
-"""Rows: images as arrays of equal length, the form in which every arm is trained and scored."""
+"""Images as arrays of equal length: the form in which every arm is trained and scored."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Images with what is known of them. `copy`: 0 is the original.
+    """Images with their features and labels, one row each. `copy`: 0 is the original.
 
-    `x` are features (n, dim), `at` the places of the images in the bank. `y` is the numeric target,
-    `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where unknown).
+    `x` are features (n, dim), `at` the indices of the images in the image pool. `y` is the numeric target,
+    `stratum` what folds are stratified by (the target's bin or class), `part` the subtype ("" if unknown).
     """
 
     x: np.ndarray
@@ -31,7 +31,7 @@ class Rows:
         return len(self.y)
 
     def take(self, index: np.ndarray) -> Rows:
-        """Return some of the rows."""
+        """Return the rows at `index`."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def weighted(self, weight: np.ndarray) -> Rows:
@@ -40,11 +40,11 @@ class Rows:
 
     @property
     def is_weighted(self) -> bool:
-        """Whether rows weigh differently."""
+        """Whether any weight differs from 1."""
         return bool((self.weight != 1).any())
 
     @staticmethod
     def concat(parts: Sequence[Rows]) -> Rows:
-        """Put rows behind each other."""
+        """Concatenate rows."""
         names = [field.name for field in fields(Rows)]
         return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -82,7 +82,7 @@ def test_what_no_map_can_be_drawn_of_costs_no_time(
         pytest.importorskip("captum")
         forward = "    def forward(self, x): return x.mean((2, 3))\n"
         (tmp_path / "flat.py").write_text(f"from torch import nn\nclass Flat(nn.Module):\n{forward}")
-        network, words = f"{tmp_path / 'flat.py'}:Flat", "no map to draw"
+        network, words = f"{tmp_path / 'flat.py'}:Flat", "no layer to draw a map of"
     options = ("--backbone", network, "--weights", "none", "--device", "cpu", "--out", tmp_path / "checks")
     ran = cli("train-check", release.path, *options, "--maps", 1)
     assert ran.code == code and words in ran.err

@@ -170,11 +170,11 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
         ({"grid": {"rate": [0.1]}}, RecipeError, "rate: unknown key"),
         ({"grid": {"arm": ["release", "levelled"]}}, RecipeError, "arm: "),
         ({"grid": {"lr_head": [0.1, "fast"]}}, RecipeError, "lr_head: "),
-        ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout is from 0"),
+        ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout must be >= 0"),
         ({"grid": {"loss": ["squared_error", "cross_entropy"]}}, InputError, "none for valence"),
-        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "no classes to weigh"),
+        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "takes no class_weights"),
         ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
-        ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "no backbone"),
+        ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "unknown backbone"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(

@@ -1,4 +1,4 @@
-"""train.finetune: it learns, the same seed gives the same numbers, what was interrupted goes on as if not."""
+"""train.finetune: it learns, results are repeatable, an interrupted run resumes to the same result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.train import feed
-from affectdata.train import loop as checkpoints
-from affectdata.train.feed import Feed, deal_batches
+from affectdata.train import loop as training_loop
+from affectdata.train.feed import Feed, iter_batches
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.loop import Loop
 from affectdata.train.networks import HeadedNetwork, Network, build_network
@@ -27,7 +27,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
-    """Valence, which the brightness of each image follows."""
+    """Valence; the brightness of each image is proportional to it."""
     return np.random.default_rng(0).uniform(0, 100, N)
 
 
@@ -51,25 +51,25 @@ def weights_of(fitted: Fitted) -> dict[str, torch.Tensor]:
     return fitted.network.module.state_dict()
 
 
-def same(one: Fitted, other: Fitted) -> bool:
-    """Whether two fits are equal in every bit, their curves too."""
-    pairs = zip(weights_of(one).values(), weights_of(other).values(), strict=True)
-    return one.curve == other.curve and all(torch.equal(a, b) for a, b in pairs)
+def same(left: Fitted, right: Fitted) -> bool:
+    """Return whether two trained networks have bit-identical weights, and equal curves."""
+    pairs = zip(weights_of(left).values(), weights_of(right).values(), strict=True)
+    return left.curve == right.curve and all(torch.equal(a, b) for a, b in pairs)
 
 
-# What it learns.
+# Learning.
 
 
 @pytest.mark.slow
 def test_valence_is_learnt_from_brightness(images: np.ndarray, truth: np.ndarray, examples: Examples) -> None:
     fitted = finetune(small(), images, examples, replace(FEW, steps=80, head_steps=20))
     predicted = fitted.predict(images, np.arange(30, N))[:, 0]
-    assert np.abs(predicted - truth[30:]).mean() < 5  # POMP; their mean is 26 off
+    assert np.abs(predicted - truth[30:]).mean() < 5  # POMP; predicting the mean has an error of 26
     assert fitted.curve[-1]["loss"] < fitted.curve[0]["loss"] / 10
 
 
 @pytest.mark.slow
-def test_the_plane_of_valence_and_arousal(images: np.ndarray, truth: np.ndarray) -> None:
+def test_valence_and_arousal_are_learnt_together(images: np.ndarray, truth: np.ndarray) -> None:
     both = np.column_stack([truth, 100 - truth])
     settings = replace(FEW, steps=80, head_steps=20, loss="polarity")
     predicted = finetune(small(2), images, Examples(np.arange(N), both), settings).predict(images)
@@ -86,8 +86,8 @@ def test_classes(loss: str, images: np.ndarray, truth: np.ndarray) -> None:
     assert loss == "binary" or shares.sum(1) == pytest.approx(1)
 
 
-def test_a_classifier_hears_the_regressor(truth: np.ndarray) -> None:
-    grey = np.full((N, SIZE, SIZE, 3), 128, np.uint8)  # nothing to see: only the output tells them apart
+def test_a_classifier_uses_the_output_of_the_regressor(truth: np.ndarray) -> None:
+    grey = np.full((N, SIZE, SIZE, 3), 128, np.uint8)  # identical images: only the output distinguishes them
     numbers = (truth > 50).astype(int)
     examples = Examples(np.arange(N), numbers, outputs=truth)
     settings = replace(FEW, steps=100, head_steps=100, lr_head=0.1, loss="cross_entropy")
@@ -95,7 +95,7 @@ def test_a_classifier_hears_the_regressor(truth: np.ndarray) -> None:
     assert (fitted.predict(grey, outputs=truth).argmax(1) == numbers).mean() > 0.9
 
 
-def test_rows_that_weigh_nothing_are_not_learnt(images: np.ndarray, truth: np.ndarray) -> None:
+def test_rows_of_weight_0_are_not_learnt(images: np.ndarray, truth: np.ndarray) -> None:
     wrong = np.where(np.arange(30) < 15, truth[:30], 100 - truth[:30])
     weights = np.where(np.arange(30) < 15, 4.0, 0.0)
     settings = replace(FEW, steps=80, head_steps=20)
@@ -103,21 +103,21 @@ def test_rows_that_weigh_nothing_are_not_learnt(images: np.ndarray, truth: np.nd
     assert np.corrcoef(fitted.predict(images)[:, 0], truth)[0, 1] > 0.95
 
 
-def test_class_weights_move_the_decision(images: np.ndarray) -> None:
+def test_class_weights_shift_the_predictions(images: np.ndarray) -> None:
     blind = Examples(np.arange(N), np.arange(N) % 2)
     settings = replace(FEW, steps=60, head_steps=60, loss="cross_entropy", class_weights=(0.2, 1.8))
     assert finetune(small(2), images, blind, settings).predict(images).mean(0)[1] > 0.7
 
 
-def test_the_first_phase_moves_the_last_layer_only(images: np.ndarray, examples: Examples) -> None:
+def test_the_first_phase_trains_the_output_layer_only(images: np.ndarray, examples: Examples) -> None:
     network = build_network("resnet18", 1, "none", size_px=SIZE, device="cpu")
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     first = finetune(network, images, examples, replace(FEW, steps=2, head_steps=2))
-    moved = {name for name, value in weights_of(first).items() if not torch.equal(value, before[name])}
-    assert moved == {"head.weight", "head.bias"}  # the averages of batch norm stay too
+    changed = {name for name, value in weights_of(first).items() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias"}  # and no batch norm averages
     both = finetune(network, images, examples, replace(FEW, steps=3, head_steps=2))
-    moved = {name for name, value in weights_of(both).items() if not torch.equal(value, before[name])}
-    assert {"body.conv1.weight", "body.bn1.running_mean"} < moved
+    changed = {name for name, value in weights_of(both).items() if not torch.equal(value, before[name])}
+    assert {"body.conv1.weight", "body.bn1.running_mean"} < changed
     assert all(torch.equal(value, before[name]) for name, value in network.module.state_dict().items())
     assert [point["phase"] for point in both.curve] == ["head", "all"]
 
@@ -142,7 +142,7 @@ def test_auxiliary_heads_are_trained(images: np.ndarray, examples: Examples) -> 
         assert not torch.equal(before, fitted.network.module.get_parameter(f"{layer}.weight"))
 
 
-# The same numbers again.
+# Repeatable results.
 
 
 def test_dropout_and_order_follow_from_the_seed(images: np.ndarray, examples: Examples) -> None:
@@ -161,7 +161,7 @@ def test_a_memmap_gives_what_the_array_gives(images: np.ndarray, examples: Examp
 
 
 class Stopped(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run in these tests."""
 
 
 def stop_at(step: int) -> Callable[[dict[str, Any]], None]:
@@ -172,21 +172,21 @@ def stop_at(step: int) -> Callable[[dict[str, Any]], None]:
     return progress
 
 
-@pytest.mark.parametrize("stop", [2, 4])  # in the first phase's last step, and in the second phase
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
+@pytest.mark.parametrize("stop", [2, 4])  # at the end of the first phase, and in the second
+def test_an_interrupted_run_resumes_to_the_same_result(
     stop: int, images: np.ndarray, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "_EVERY_S", 0.0)
+    monkeypatch.setattr(training_loop, "_EVERY_S", 0.0)
     settings = replace(FEW, dropout=0.3)
     whole = finetune(small(), images, examples, settings)
     with pytest.raises(Stopped):
         finetune(small(), images, examples, settings, folder=tmp_path, progress=stop_at(stop))
-    said: list[str] = []
+    messages: list[str] = []
     points: list[dict[str, Any]] = []
     resumed = finetune(
-        small(), images, examples, settings, folder=tmp_path, say=said.append, progress=points.append
+        small(), images, examples, settings, folder=tmp_path, say=messages.append, progress=points.append
     )
-    assert said == [f"goes on after step {stop} of 6"]
+    assert messages == [f"resuming after step {stop} of 6"]
     assert [point["step"] for point in points] == list(range(stop + 2, 7, 2))
     assert same(whole, resumed)
 
@@ -199,7 +199,7 @@ def test_a_finished_run_is_not_run_again(
     assert same(first, finetune(small(), images, examples, FEW, folder=tmp_path))
 
 
-def test_another_run_in_the_same_folder_begins_anew(
+def test_another_run_in_the_same_folder_starts_from_scratch(
     images: np.ndarray, examples: Examples, tmp_path: Path
 ) -> None:
     for run in (
@@ -209,21 +209,21 @@ def test_another_run_in_the_same_folder_begins_anew(
         (small(), images, replace(examples, targets=examples.targets[::-1]), FEW),
         (small(), images, examples, replace(FEW, seed=1)),
     ):
-        said: list[str] = []
-        finetune(*run, folder=tmp_path, say=said.append)
-        assert said == []
+        messages: list[str] = []
+        finetune(*run, folder=tmp_path, say=messages.append)
+        assert messages == []
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def test_a_file_that_is_no_checkpoint(images: np.ndarray, examples: Examples, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint(images: np.ndarray, examples: Examples, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "was_run",)
 
     finetune(small(), images, examples, FEW, folder=tmp_path)
-    (kept,) = tmp_path.iterdir()
-    torch.save({"step": Evil()}, kept)
-    with pytest.raises(InputError, match="no checkpoint"):
+    (path,) = tmp_path.iterdir()
+    torch.save({"step": Evil()}, path)
+    with pytest.raises(InputError, match="not a checkpoint"):
         finetune(small(), images, examples, FEW, folder=tmp_path)
     assert not (tmp_path / "was_run").exists()
 
@@ -231,17 +231,17 @@ def test_a_file_that_is_no_checkpoint(images: np.ndarray, examples: Examples, tm
 # Steps, batches, memory.
 
 
-def test_batches_are_shuffles_behind_each_other() -> None:
-    batches = deal_batches(10, 4, seed=0)
-    dealt = np.concatenate([next(batches) for _ in range(5)])
-    assert sorted(dealt[:10]) == sorted(dealt[10:]) == list(range(10))
-    assert dealt[:10].tolist() != dealt[10:].tolist()
-    later = deal_batches(10, 4, seed=0, start=3)
-    assert next(later).tolist() == dealt[12:16].tolist()
+def test_batches_are_concatenated_shuffles() -> None:
+    batches = iter_batches(10, 4, seed=0)
+    order = np.concatenate([next(batches) for _ in range(5)])
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10].tolist() != order[10:].tolist()
+    later = iter_batches(10, 4, seed=0, start=3)
+    assert next(later).tolist() == order[12:16].tolist()
 
 
 def test_a_batch_may_be_larger_than_the_rows() -> None:
-    (batch,) = (next(deal_batches(3, 7, seed=0)) for _ in range(1))
+    (batch,) = (next(iter_batches(3, 7, seed=0)) for _ in range(1))
     assert np.bincount(batch).min() >= 2 and len(batch) == 7
 
 
@@ -249,10 +249,10 @@ def test_epochs_become_steps(images: np.ndarray, examples: Examples) -> None:
     assert finetune(small(), images, examples, replace(FEW, epochs=1.5)).curve[-1]["step"] == 6  # 45 / 8
 
 
-def test_early_stopping_takes_the_best_weights(
+def test_early_stopping_restores_the_best_weights(
     images: np.ndarray, truth: np.ndarray, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([0.1, 3.0, 2.0, 2.5, 2.2, 1.0])  # the first is of the first phase, and does not count
+    losses = iter([0.1, 3.0, 2.0, 2.5, 2.2, 1.0])  # the first is of the first phase and does not count
     seen: list[torch.Tensor] = []
 
     def validate(loop: Loop, *_: Any) -> float:
@@ -266,7 +266,7 @@ def test_early_stopping_takes_the_best_weights(
     assert torch.equal(fitted.network.module.head.weight, seen[2])
 
 
-def test_the_validation_loss_is_that_of_the_outputs(
+def test_the_validation_loss_matches_the_predictions(
     images: np.ndarray, truth: np.ndarray, examples: Examples
 ) -> None:
     val = Examples(np.arange(30, N), truth[30:])
@@ -275,7 +275,7 @@ def test_the_validation_loss_is_that_of_the_outputs(
     assert fitted.curve[-1]["val_loss"] == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(
+def test_out_of_memory_splits_the_batch_with_a_message(
     images: np.ndarray, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = finetune(small(), images, examples, FEW)
@@ -287,26 +287,26 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         return forward(module, x, output)
 
     monkeypatch.setattr(HeadedNetwork, "all_outputs", narrow)
-    said: list[str] = []
-    fitted = finetune(small(), images, examples, FEW, say=said.append)
+    messages: list[str] = []
+    fitted = finetune(small(), images, examples, FEW, say=messages.append)
     assert fitted.n_parts == 4
-    assert ["in 2 parts" in said[0], "in 4 parts" in said[1], len(said)] == [True, True, 2]
-    for one, other in zip(weights_of(whole).values(), weights_of(fitted).values(), strict=True):
-        assert torch.allclose(one, other, atol=1e-4)  # the batch is as large as it was
+    assert ["in 2 parts" in messages[0], "in 4 parts" in messages[1], len(messages)] == [True, True, 2]
+    for expected, actual in zip(weights_of(whole).values(), weights_of(fitted).values(), strict=True):
+        assert torch.allclose(expected, actual, atol=1e-4)  # the effective batch size is unchanged
 
 
-def test_what_never_fits_is_an_error(
+def test_a_network_that_never_fits_in_memory_is_an_error(
     images: np.ndarray, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("no more")
 
     monkeypatch.setattr(HeadedNetwork, "all_outputs", full)
-    with pytest.raises(MissingError, match="not even 2 images"):
+    with pytest.raises(MissingError, match="not even with 2 images"):
         finetune(small(), images, examples, FEW)
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_what_never_fits_is_an_error(
         {"class_weights": (1.0,)},
     ],
 )
-def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:
+def test_settings_out_of_range(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**changes)
 
@@ -331,18 +331,18 @@ def test_settings_that_make_no_sense(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": np.arange(30) + 20}, "rows 20–49 of 40 images"),
+        ({"rows": np.arange(30) + 20}, "rows 20–49 are out of range for 40 images"),
         ({"rows": np.arange(30) - 1}, "rows -1"),
-        ({"rows": np.arange(30) / 2}, "whole numbers"),
-        ({"targets": np.zeros(29)}, "different numbers"),
-        ({"rows": np.arange(0), "targets": np.zeros(0)}, "none"),
-        ({"targets": np.full(30, np.nan)}, "30 targets are no finite"),
+        ({"rows": np.arange(30) / 2}, "array of integers"),
+        ({"targets": np.zeros(29)}, "equally many"),
+        ({"rows": np.arange(0), "targets": np.zeros(0)}, "at least one"),
+        ({"targets": np.full(30, np.nan)}, "30 targets are not finite"),
         ({"weights": np.zeros(30)}, "not all 0"),
-        ({"weights": -np.ones(30)}, "not negative"),
-        ({"outputs": np.zeros(30)}, "takes no output"),
+        ({"weights": -np.ones(30)}, ">= 0"),
+        ({"outputs": np.zeros(30)}, "does not take the outputs"),
     ],
 )
-def test_examples_that_do_not_fit(
+def test_invalid_examples(
     changes: dict[str, Any], words: str, images: np.ndarray, examples: Examples
 ) -> None:
     with pytest.raises(InputError, match=words):
@@ -355,13 +355,13 @@ def test_images_of_another_size_or_type(images: np.ndarray, examples: Examples) 
             finetune(small(), wrong, examples, FEW)
 
 
-def test_a_loss_that_runs_away_is_an_error(images: np.ndarray, examples: Examples) -> None:
-    with pytest.raises(InputError, match="no finite number at step"):
+def test_a_diverging_loss_is_an_error(images: np.ndarray, examples: Examples) -> None:
+    with pytest.raises(InputError, match="not finite at step"):
         finetune(small(), images, examples, replace(FEW, lr_head=1e30, lr_body=1e30, steps=20))
 
 
-def test_outputs_and_class_weights_must_fit(images: np.ndarray, examples: Examples) -> None:
-    with pytest.raises(InputError, match="wants output"):
+def test_invalid_outputs_and_class_weights(images: np.ndarray, examples: Examples) -> None:
+    with pytest.raises(InputError, match="requires the outputs"):
         finetune(small(takes_output=True), images, examples, FEW)
     with pytest.raises(InputError, match="30 finite numbers"):
         finetune(small(takes_output=True), images, replace(examples, outputs=np.zeros(3)), FEW)
@@ -371,7 +371,7 @@ def test_outputs_and_class_weights_must_fit(images: np.ndarray, examples: Exampl
 
 
 def test_early_stopping_without_validation(images: np.ndarray, examples: Examples) -> None:
-    with pytest.raises(UsageError, match="examples to validate on"):
+    with pytest.raises(UsageError, match="needs validation examples"):
         finetune(small(), images, examples, replace(FEW, patience=1))
 
 
@@ -379,7 +379,7 @@ def test_early_stopping_without_validation(images: np.ndarray, examples: Example
 
 
 @on_gpu
-def test_the_same_numbers_on_a_gpu_from_its_memory_and_from_a_memmap(
+def test_a_gpu_gives_the_same_result_from_its_memory_and_from_a_memmap(
     images: np.ndarray, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build_network("resnet18", 1, "none", size_px=SIZE, device="cuda")

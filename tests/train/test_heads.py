@@ -1,4 +1,4 @@
-"""train.heads and evaluate: folds keep groups whole, copies are never scored, nothing leaks."""
+"""train.heads and check.evaluate: folds keep groups whole, copies are never scored, nothing leaks."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_inner_folds_score_originals_only_and_split_no_group(planted: Callable[.
 
 
 @pytest.mark.parametrize("head", ["svr", "ridge"])
-def test_a_head_is_plain_scikit_learn(planted: Callable[..., Rows], head: str) -> None:
+def test_a_head_equals_scikit_learns_grid_search(planted: Callable[..., Rows], head: str) -> None:
     rows, test = planted(copies=2), planted(seed=1)
     dim = rows.x.shape[1]
     plain, grid = {
         "svr": (
             make_pipeline(StandardScaler(), SVR(epsilon=3)),
-            {"svr__C": GRIDS["svr"]["C"], "svr__gamma": [each / dim for each in GRIDS["svr"]["gamma"]]},
+            {"svr__C": GRIDS["svr"]["C"], "svr__gamma": [gamma / dim for gamma in GRIDS["svr"]["gamma"]]},
         ),
         "ridge": (make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": GRIDS["ridge"]["alpha"]}),
     }[head]
@@ -65,13 +65,13 @@ def test_a_head_is_plain_scikit_learn(planted: Callable[..., Rows], head: str) -
         plain, grid, cv=inner_folds(rows, rows.stratum, 0), scoring="neg_mean_squared_error"
     )
     expected = search.fit(rows.x, rows.y).predict(test.x)
-    found = fit_regressor(rows, head, 0).model.predict(test.x)
-    assert np.abs(found - expected).max() < 1e-6
-    assert metrics.r2(test.y, found) == pytest.approx(r2_score(test.y, expected), abs=1e-6)
+    predictions = fit_regressor(rows, head, 0).model.predict(test.x)
+    assert np.abs(predictions - expected).max() < 1e-6
+    assert metrics.r2(test.y, predictions) == pytest.approx(r2_score(test.y, expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.5, 8.0, 40.0])
-def test_the_climb_ends_where_a_search_of_the_whole_grid_does(
+def test_the_local_search_finds_the_optimum_of_the_full_grid(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, noise: float
 ) -> None:
     """The best C is far from the middle, on either side of it."""
@@ -79,25 +79,25 @@ def test_the_climb_ends_where_a_search_of_the_whole_grid_does(
     monkeypatch.setitem(GRIDS, "svr", grid)
     rows = planted(copies=2, noise=noise)
     plain = Pipeline([("scale", StandardScaler()), ("svr", SVR(epsilon=3))])
-    gammas = [each / rows.x.shape[1] for each in grid["gamma"]]
+    gammas = [gamma / rows.x.shape[1] for gamma in grid["gamma"]]
     search = GridSearchCV(
         plain,
         {"svr__C": grid["C"], "svr__gamma": gammas},
         cv=inner_folds(rows, rows.stratum, 0),
         scoring="neg_mean_squared_error",
     ).fit(rows.x, rows.y)
-    found = fit_regressor(rows, "svr", 0)
-    assert found.chosen == {name.removeprefix("svr__"): each for name, each in search.best_params_.items()}
+    fitted = fit_regressor(rows, "svr", 0)
+    assert fitted.chosen == {name.removeprefix("svr__"): value for name, value in search.best_params_.items()}
 
 
-def test_what_lies_on_the_edge_of_the_grid_is_named(planted: Callable[..., Rows]) -> None:
+def test_settings_on_the_edge_of_the_grid_are_named(planted: Callable[..., Rows]) -> None:
     noise = planted(noise=0.0)
     fitted = fit_regressor(noise, "ridge", 0)  # without noise the smallest penalty is the best
     assert fitted.on_edge == ["alpha"]
     assert fitted.report()["alpha"] == GRIDS["ridge"]["alpha"][0]
 
 
-def test_weights_do_what_copies_do(planted: Callable[..., Rows]) -> None:
+def test_weights_have_the_effect_of_copies(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=1)
     twice = np.repeat(np.arange(len(rows)), np.where(rows.y > 60, 2, 1))
     weighted = replace(rows, weight=np.where(rows.y > 60, 2.0, 1.0))
@@ -110,25 +110,25 @@ def test_weights_do_what_copies_do(planted: Callable[..., Rows]) -> None:
 
 
 def test_outputs_for_the_second_stage_have_not_seen_their_labels(planted: Callable[..., Rows]) -> None:
-    """Plant labels that are pure noise, on features that can hold them by heart."""
+    """The labels are pure noise, which the features are able to memorise."""
     n_groups = 60
     rows = planted(n=2 * n_groups, copies=2, dim=300)
     noise = np.random.default_rng(3).uniform(0, 100, n_groups)
     rows = replace(rows, y=np.repeat(noise, 4))
     fitted = fit_regressor(rows, "svr", 0)
-    chance = 1 / np.sqrt(n_groups)  # standard error of a correlation of nothing with nothing
+    chance = 1 / np.sqrt(n_groups)  # standard error of the correlation of unrelated values
     assert metrics.pearson_r(rows.y, fitted.model.predict(rows.x)) > 6 * chance
     assert metrics.pearson_r(rows.y, out_of_fold(fitted, rows, 0)) < 3 * chance
 
 
-def test_copies_of_a_image_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
+def test_copies_of_an_image_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=2)
     equal = replace(rows, x=np.repeat(rows.x[::2], 2, axis=0))
     outputs = out_of_fold(fit_regressor(equal, "ridge", 0), equal, 0)
     assert (outputs[::2] == outputs[1::2]).all()
 
 
-def test_the_classifier_trains_on_what_out_of_fold_gave(
+def test_the_classifier_is_trained_on_out_of_fold_outputs(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, recipe_of: Callable[..., object]
 ) -> None:
     train, test = planted(), planted(seed=1)
@@ -143,7 +143,7 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
     monkeypatch.setattr("affectdata.train.heads.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
     TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
-    # The release's arm only, for two sets of classes: without an output, and with it.
+    # The release arm only, for two sets of classes: without the output, and with it.
     assert [output is None for output in seen] == [True, False] * 2
     assert all((output == marks).all() for output in seen if output is not None)
 
@@ -176,8 +176,8 @@ def test_a_useful_output_helps_the_classifier(planted: Callable[..., Rows]) -> N
     alone = fit_classifier(rows, labels, None, 0).model.predict(unseen.x)
     output = 50 + 15 * rows.x[:, 0]
     both = fit_classifier(rows, labels, output, 0)
-    told = both.model.predict(with_output(unseen.x, 50 + 15 * unseen.x[:, 0]))
-    assert metrics.accuracy(truth, told) > metrics.accuracy(truth, alone)
+    with_help = both.model.predict(with_output(unseen.x, 50 + 15 * unseen.x[:, 0]))
+    assert metrics.accuracy(truth, with_help) > metrics.accuracy(truth, alone)
 
 
 def test_two_groups_are_enough_and_one_takes_the_middle(planted: Callable[..., Rows]) -> None:
@@ -193,10 +193,10 @@ def test_one_class_is_the_answer_to_everything(
 ) -> None:
     train = replace(planted(), part=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
-    told = TellSplit(classes, True, FrozenHeads(0))(
+    result = TellSplit(classes, True, FrozenHeads(0))(
         Split({"release": train, "originals": train}, planted(seed=1))
     )
-    assert set(told.arms["release"].labels["subtype"]["both"]) == {"same"}
+    assert set(result.arms["release"].labels["subtype"]["both"]) == {"same"}
 
 
 def test_thresholds_belong_to_neutral() -> None:
@@ -222,10 +222,10 @@ def test_logistic_paths_choose_what_a_plain_search_chooses(planted: Callable[...
         cv=inner_folds(rows, labels, 0),
         scoring="neg_log_loss",
     ).fit(rows.x, labels)
-    found = fit_classifier(rows, labels, None, 0)
-    assert found.chosen["C"] == search.best_params_["logisticregression__C"]
+    fitted = fit_classifier(rows, labels, None, 0)
+    assert fitted.chosen["C"] == search.best_params_["logisticregression__C"]
     expected = search.best_estimator_.predict_proba(test.x)
-    assert np.abs(found.model.predict_proba(test.x) - expected).max() < 1e-3
+    assert np.abs(fitted.model.predict_proba(test.x) - expected).max() < 1e-3
 
 
 def test_the_same_row_twice_is_a_row_of_weight_2(planted: Callable[..., Rows]) -> None:
@@ -233,21 +233,21 @@ def test_the_same_row_twice_is_a_row_of_weight_2(planted: Callable[..., Rows]) -
     weight = np.where(rows.y > 60, 2.0, 1.0)
     twice = rows.take(np.repeat(np.arange(len(rows)), weight.astype(int)))
     for head in ("svr", "ridge"):
-        heavy, copied = (fit_regressor(each, head, 0).model for each in (rows.weighted(weight), twice))
+        heavy, copied = (fit_regressor(some, head, 0).model for some in (rows.weighted(weight), twice))
         assert np.abs(heavy.predict(test.x) - copied.predict(test.x)).max() < 0.05
 
 
 def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
     x = np.array([[1.0, 0.0], [0.0, 2.0]])
-    at, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
-    assert at.tolist() == [1, 0]
+    index, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
+    assert index.tolist() == [1, 0]
     assert cosine == pytest.approx([3 / np.hypot(3, 0.1), 1.0])
 
 
 def test_arms_of_the_same_rows_and_weights_are_trained_once(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the release of a recipe of weights without copies, and the arm of weights."""
+    """For example the release of a recipe with weights and no copies, and the arm `weights`."""
     train, test = planted(), planted(seed=1)
     weighted = train.weighted(np.where(train.y > 60, 2.0, 1.0))
     seen: list[str] = []
@@ -258,20 +258,20 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
 
     monkeypatch.setattr("affectdata.train.heads.fit_regressor", spy)
     arms = {"release": weighted, "originals": train, "weights": weighted.weighted(weighted.weight)}
-    told = TellSplit([], True, FrozenHeads(0))(Split(arms, test))
+    result = TellSplit([], True, FrozenHeads(0))(Split(arms, test))
     assert sorted(seen) == ["regressor", "regressor", "ridge", "ridge"]
-    assert (told.arms["weights"].values["regressor"] == told.arms["release"].values["regressor"]).all()
-    assert (told.arms["weights"].values["regressor"] != told.arms["originals"].values["regressor"]).any()
+    assert (result.arms["weights"].values["regressor"] == result.arms["release"].values["regressor"]).all()
+    assert (result.arms["weights"].values["regressor"] != result.arms["originals"].values["regressor"]).any()
 
 
 def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
-    test = replace(test, image_id=np.array([f"other{each}" for each in range(120)]))
-    found = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
-    assert found is not None
-    assert sorted([*found[0]]) != sorted(test.y) and set(found[0]) <= {*train.y, *test.y}
-    assert metrics.r2(*found) < 0.1
-    # An image that is on both sides keeps its label, and is recognised.
+    test = replace(test, image_id=np.array([f"other{number}" for number in range(120)]))
+    unseen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
+    assert unseen is not None
+    assert sorted([*unseen[0]]) != sorted(test.y) and set(unseen[0]) <= {*train.y, *test.y}
+    assert metrics.r2(*unseen) < 0.1
+    # An image on both sides has the same label on both, and is recognised.
     seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled
     assert seen is not None
-    assert metrics.pearson_r(*seen) > metrics.pearson_r(*found) + 0.2
+    assert metrics.pearson_r(*seen) > metrics.pearson_r(*unseen) + 0.2
