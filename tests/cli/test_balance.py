@@ -185,7 +185,10 @@ def test_several_manifests_and_none_named_are_listed(cli: Cli, with_manifest: Pa
 def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) -> None:
     write_recipe(with_manifest / "made.yaml", sources=["oasis"])
     expect(
-        cli("balance", "--recipe", "made.yaml"), 3, "no manifest manifests/oasis.parquet", "manifests in manifests/: gaped"
+        cli("balance", "--recipe", "made.yaml"),
+        3,
+        "no manifest manifests/oasis.parquet",
+        "in manifests/: gaped",
     )
     expect(cli("balance", "--recipe", "made.yaml", "--manifest", "nowhere.parquet"), 3, "nowhere.parquet")
 
