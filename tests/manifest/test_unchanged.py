@@ -83,7 +83,7 @@ def replace_by_another(path: Path) -> None:
 
 # Each change is called with the tree and the folder of the manifest.
 CHANGES: dict[str, Callable[[Path, Path], object]] = {
-    "picture": lambda root, out: next(root.glob("P/*.bmp")).write_bytes(b""),
+    "image": lambda root, out: next(root.glob("P/*.bmp")).write_bytes(b""),
     "time": lambda root, out: os.utime(next(root.glob("P/*.bmp")), ns=(1, 1)),
     "inode": lambda root, out: replace_by_another(next(root.glob("P/*.bmp"))),
     "table": lambda root, out: (root / "P.txt").write_bytes((root / "P.txt").read_bytes() + b"\n"),
