@@ -66,7 +66,7 @@ class _Claim(NamedTuple):
 
 
 class _Contents:
-    """The match of images in a tree with indexed images; names are paths in the index, paths are in the tree.
+    """Maps images of a tree to indexed images; names are paths in the index, paths are in the tree.
 
     `index_name` has the images whose path differs from that in the index. `left_out` is hidden from the
     source: further images with the content of a name, and images that are not indexed ("") at the path of
