@@ -1,4 +1,4 @@
-"""Probe images: read, hash, decode and look at every file once; damage is a row, no exception."""
+"""Probe images: read, decode and hash every file once; a damaged file is a row, not an exception."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ from affectdata.records import Reason
 from affectdata.schema import manifest_schema
 
 _MAX_FILE_BYTES = 1 << 30
-_SEEN = ("path", "image_id", "pixel_id", "phash", "phash_views", "format", "bytes", "width_px", "height_px")
+_COLUMNS = (
+    "path",
+    "image_id",
+    "pixel_id",
+    "phash",
+    "phash_views",
+    "format",
+    "bytes",
+    "width_px",
+    "height_px",
+)
 
-# What is seen of a file: columns of the manifest, and why it cannot be a row (null if it can).
+# Columns of the manifest that are read from a file, and why it is rejected (null if it is not).
 PROBED = pa.schema(
-    [manifest_schema().field(name) for name in (*_SEEN, "decode_warning")]
+    [manifest_schema().field(name) for name in (*_COLUMNS, "decode_warning")]
     + [("reason", pa.string()), ("detail", pa.string())]
 )
 _ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "format": "", "bytes": 0}
@@ -51,13 +61,13 @@ class Probe:
             return {**empty, "reason": str(error.reason), "detail": error.what}
         except OSError as error:
             return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
-        first, *others = perceptual_hashes(image.rgb)
+        upright, *turned = perceptual_hashes(image.rgb)
         return {
             "path": path,
             "image_id": file_hash(data),
             "pixel_id": pixel_hash(image.rgb),
-            "phash": first,
-            "phash_views": "".join(others),
+            "phash": upright,
+            "phash_views": "".join(turned),
             "format": image.format,
             "bytes": len(data),
             "width_px": image.rgb.shape[1],

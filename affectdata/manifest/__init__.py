@@ -1,16 +1,17 @@
-"""From a source tree to a manifest, and from manifests to manifests.
+"""Build manifests from source trees and from other manifests.
 
 In: a folder and the source that reads it. Out: a Parquet file with one row per image, its rejects and edges.
 
 Read in this order:
 
-manifest            the manifest, and where its images lie on this machine
+manifest            the manifest, and where its images are on this machine
 ingest              the steps from a tree to a manifest
-items, memo, join   labels on disk; files seen before; labels joined with images
+items, memo, join   labels on disk; cache of probed files; labels joined with images
 content, ledger     labels by content instead of by name; every split that an image ever had
 findings            warnings about a new manifest
 concat, overlay     several manifests as one; labels of one source on the images of others
-download, fetch     images of which a source ships only the addresses
+unchanged           up-to-date check of a whole run
+download, fetch     images of which a source ships only the URLs
 """
 
 from __future__ import annotations

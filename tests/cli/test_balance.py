@@ -185,7 +185,10 @@ def test_several_manifests_and_none_named_are_listed(cli: Cli, with_manifest: Pa
 def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) -> None:
     write_recipe(with_manifest / "made.yaml", sources=["oasis"])
     expect(
-        cli("balance", "--recipe", "made.yaml"), 3, "no manifest manifests/oasis.parquet", "there are: gaped"
+        cli("balance", "--recipe", "made.yaml"),
+        3,
+        "no manifest manifests/oasis.parquet",
+        "in manifests/: gaped",
     )
     expect(cli("balance", "--recipe", "made.yaml", "--manifest", "nowhere.parquet"), 3, "nowhere.parquet")
 
@@ -270,7 +273,7 @@ def test_a_image_behind_a_link_out_of_the_tree_is_not_read(
     image = next((gaped_copy / "P").glob("*.bmp"))
     outside = image.rename(with_manifest / "outside.bmp")
     image.symlink_to(outside)
-    expect(cli("balance", "--recipe", "made.yaml"), 4, "leads out of the folder of gaped")
+    expect(cli("balance", "--recipe", "made.yaml"), 4, "is outside the folder of gaped")
 
 
 def test_a_release_that_is_there_and_damaged_is_an_integrity_error(cli: Cli, with_manifest: Path) -> None:

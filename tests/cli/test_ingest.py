@@ -71,7 +71,7 @@ def test_what_is_not_in_the_manifest_is_named(
     ran = cli("ingest", gaped_copy, "--out", tmp_path / "out")
     assert ran.code == 0
     assert "\nnot in the manifest: 3 unreadable\n" in ran.out
-    assert "unreadable: not an image that any decoder takes" in ran.out
+    assert "unreadable: not an image that any decoder can read" in ran.out
     assert f"… all 3 are in {tmp_path / 'out/gaped.rejects.parquet'}" in ran.out
     again = cli("ingest", gaped_copy, "--out", tmp_path / "out", "--json")
     assert again.document["reasons"] == {"unreadable": 3}

@@ -1,4 +1,4 @@
-"""Decoding untrusted bytes: damage is never silent, every mode comes out as upright sRGB."""
+"""Decoding untrusted bytes: damage is never silent, every mode becomes upright sRGB."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def jpeg(image: np.ndarray, as_bytes: AsBytes) -> bytes:
 
 
 def with_stray_bytes(jpeg: bytes) -> bytes:
-    at = jpeg.index(b"\xff\xdb")
-    return jpeg[:at] + b"\x11\x22" + jpeg[at:]
+    start = jpeg.index(b"\xff\xdb")
+    return jpeg[:start] + b"\x11\x22" + jpeg[start:]
 
 
 def gradient(width: int = 24, height: int = 16) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_a_cut_jpeg_is_truncated(
     assert error.reason == "truncated" and "end" in error.what
 
 
-def test_a_jpeg_cut_behind_a_harmless_complaint_is_truncated_all_the_same(jpeg: bytes) -> None:
+def test_a_jpeg_cut_after_a_harmless_warning_is_still_truncated(jpeg: bytes) -> None:
     stray = with_stray_bytes(jpeg)
     assert refused(stray[: len(stray) // 2]).reason == "truncated"
 
@@ -70,8 +70,8 @@ def test_a_jpeg_cut_behind_a_harmless_complaint_is_truncated_all_the_same(jpeg: 
 def test_a_4_kib_hole_of_zeros_in_a_jpeg_is_never_silent(seed: int, as_bytes: AsBytes) -> None:  # trap 5
     rng = np.random.default_rng(seed)
     data = as_bytes(draw_image(rng, 60.0, 640, 480), "JPEG", quality=90, progressive=seed % 3 == 0)
-    at = int(rng.integers(len(data) // 4, len(data) - 5000))
-    holed = data[:at] + bytes(4096) + data[at + 4096 :]
+    start = int(rng.integers(len(data) // 4, len(data) - 5000))
+    holed = data[:start] + bytes(4096) + data[start + 4096 :]
     try:
         assert decode(holed).warning
     except DecodeError as error:
@@ -90,13 +90,13 @@ def test_stray_bytes_between_header_markers_are_a_warning_and_no_reject(
     ("data", "reason"),
     [
         (b"", "unreadable"),
-        (b"this is text, whatever its name says\n" * 40, "unreadable"),
+        (b"this is text, whatever its name suggests\n" * 40, "unreadable"),
         (b"\xff\xd8\xff", "unreadable"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "unreadable"),
     ],
     ids=["empty", "text", "three bytes", "EPS, which Pillow would hand to Ghostscript"],
 )
-def test_what_is_no_image_is_unreadable(data: bytes, reason: str) -> None:
+def test_anything_but_an_image_is_unreadable(data: bytes, reason: str) -> None:
     error = refused(data)
     assert error.reason == reason
     assert error.what and not re.search("0x[0-9a-f]{6,}", error.what)  # an address differs from run to run
@@ -110,7 +110,7 @@ def test_a_cut_file_of_any_container_is_rejected(
     assert refused(data[: len(data) // 2]).reason in ("truncated", "unreadable")
 
 
-def test_a_png_whose_sums_do_not_match_is_not_silent(image: np.ndarray, as_bytes: AsBytes) -> None:
+def test_a_png_whose_checksums_do_not_match_is_not_silent(image: np.ndarray, as_bytes: AsBytes) -> None:
     data = bytearray(as_bytes(image, "PNG"))
     data[-14] ^= 0x04  # in the checksum of the pixels, which Pillow's decoder does not look at
     assert "broken PNG" in (decode(bytes(data)).warning or "")
@@ -126,7 +126,7 @@ CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
     st.floats(0, 1),
     st.booleans(),
 )
-def test_whatever_the_bytes_only_a_decode_error_comes_out(
+def test_whatever_the_bytes_only_a_decode_error_is_raised(
     container: str, changes: list[tuple[float, int]], keep: float, cut: bool
 ) -> None:
     buffer = io.BytesIO()
@@ -146,7 +146,7 @@ def test_whatever_the_bytes_only_a_decode_error_comes_out(
             assert decoded.rgb.dtype == np.uint8 and decoded.rgb.shape[2] == 3
 
 
-# --- the bound
+# --- the limit
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -164,7 +164,7 @@ def claimed_png(width: int, height: int) -> bytes:
     )
 
 
-def test_more_pixels_than_the_bound_are_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
+def test_more_pixels_than_the_limit_are_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
     data = as_bytes(image, "PNG")
     n_pixels = image.shape[0] * image.shape[1]
     assert decode(data, max_pixels=n_pixels).warning is None
@@ -182,15 +182,13 @@ def test_a_bomb_is_a_reject_and_no_warning(side: int) -> None:  # 10,000² warns
 # --- modes
 
 
-def test_the_container_is_what_was_found(image: np.ndarray, as_bytes: AsBytes) -> None:
+def test_the_format_is_the_container_of_the_file(image: np.ndarray, as_bytes: AsBytes) -> None:
     for container in CONTAINERS:
         assert decode(as_bytes(image, container)).format == container.lower()
 
 
 @pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_containers_give_the_pixels_back(
-    container: str, image: np.ndarray, as_bytes: AsBytes
-) -> None:
+def test_lossless_containers_keep_the_pixels(container: str, image: np.ndarray, as_bytes: AsBytes) -> None:
     decoded = decode(as_bytes(image, container))
     assert np.array_equal(decoded.rgb, image) and decoded.warning is None
 
@@ -286,7 +284,7 @@ def test_all_eight_exif_orientations(container: str, turn: int, image: np.ndarra
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "CMYK with a profile", "I;16"])
-def test_the_turn_holds_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
+def test_the_orientation_is_applied_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
     options: dict[str, Any] = {"exif": exif(6)}
     if mode == "CMYK with a profile":
         options["icc_profile"] = b"no profile at all"
@@ -316,8 +314,8 @@ def wide_gamut() -> bytes:
         b"gXYZ": (0.20528, 0.62567, 0.06087),
         b"bXYZ": (0.14919, 0.06322, 0.74457),
     }
-    for at in range(132, 132 + 12 * n_tags, 12):
-        name, offset, _ = struct.unpack(">4sII", profile[at : at + 12])
+    for start in range(132, 132 + 12 * n_tags, 12):
+        name, offset, _ = struct.unpack(">4sII", profile[start : start + 12])
         if name in primaries:
             fixed = [round(value * 65536) for value in primaries[name]]
             profile[offset + 8 : offset + 20] = struct.pack(">3i", *fixed)
@@ -349,7 +347,7 @@ def test_a_profile_that_cannot_be_applied_is_a_warning(image: np.ndarray, as_byt
 
 
 @pytest.mark.parametrize("container", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
-def test_the_first_of_several_frames_is_taken_with_a_warning(
+def test_the_first_of_several_frames_is_used_with_a_warning(
     container: str, image: np.ndarray, as_bytes: AsBytes
 ) -> None:
     frames = {"save_all": True, "append_images": [Image.fromarray(image[::-1].copy())]}
@@ -367,8 +365,8 @@ def test_warnings_stay_with_their_image_when_many_are_decoded_at_once(
 ) -> None:
     clean = as_bytes(image, "PNG")
     warned = as_bytes(image, "TIFF", tiffinfo={270: "x"})
-    at = warned.index(struct.pack("<HHI", 270, 2, 2))
-    warned = warned[: at + 4] + struct.pack("<I", 1 << 20) + warned[at + 8 :]  # a tag longer than the file
+    tag = warned.index(struct.pack("<HHI", 270, 2, 2))
+    warned = warned[: tag + 4] + struct.pack("<I", 1 << 20) + warned[tag + 8 :]  # a tag longer than the file
     alone = decode(warned).warning
     assert alone and decode(clean).warning is None
     before = (warnings.showwarning, list(warnings.filters))
@@ -379,8 +377,8 @@ def test_warnings_stay_with_their_image_when_many_are_decoded_at_once(
         return [decode(warned if (thread + turn) % 2 else clean).warning for turn in range(60)]
 
     with ThreadPoolExecutor(4) as pool:
-        for thread, heard in enumerate(pool.map(work, range(4))):
-            assert heard == [alone if (thread + turn) % 2 else None for turn in range(60)]
+        for thread, collected in enumerate(pool.map(work, range(4))):
+            assert collected == [alone if (thread + turn) % 2 else None for turn in range(60)]
     assert (warnings.showwarning, list(warnings.filters)) == before
 
 
@@ -395,7 +393,7 @@ def test_jpeg_has_full_chroma_and_is_the_same_every_time(image: np.ndarray) -> N
     assert np.array_equal(decode(data).rgb, decode(data).rgb)
 
 
-def test_png_gives_the_pixels_back(image: np.ndarray) -> None:
+def test_png_keeps_the_pixels(image: np.ndarray) -> None:
     assert np.array_equal(decode(encode(image, "png", 95)).rgb, image)
 
 

@@ -1,4 +1,4 @@
-"""Hashes of images: equal to what imagehash prints, one per image and per view."""
+"""Hashes of images: equal to those of imagehash, one per image and view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from affectdata.reading.sample import draw_image
 
 OASIS = Path(__file__).parents[3] / "shared/data/oasis"
 
-# The views as numpy turns an array: `turn_90` is counter-clockwise, as `np.rot90`.
+# The views as numpy rotates an array: `turn_90` is counter-clockwise, like `np.rot90`.
 TURN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": lambda a: a,
     "flip_h": lambda a: a[:, ::-1],
@@ -44,7 +44,7 @@ def test_the_size_is_part_of_a_pixel_hash() -> None:  # trap 6
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9))
-def test_pixel_hash_sees_pixels_and_no_memory_layout(seed: int, height: int, width: int) -> None:
+def test_pixel_hash_depends_on_pixels_and_not_on_memory_layout(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     assert pixel_hash(np.asfortranarray(rgb)) == pixel_hash(rgb) == pixel_hash(np.flip(np.flip(rgb).copy()))
@@ -67,14 +67,14 @@ def generated(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["photo", "flat", "noise", "across", "down"])
-def test_phash_is_what_imagehash_prints(kind: str) -> None:
+def test_phash_equals_imagehash(kind: str) -> None:
     for seed in range(25):
         rgb = generated(kind, np.random.default_rng(seed))
         assert perceptual_hashes(rgb)[0] == str(imagehash.phash(Image.fromarray(rgb))), (kind, seed)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_phash_of_a_decoded_image_is_what_imagehash_prints(
+def test_phash_of_a_decoded_image_equals_imagehash(
     mode: str, image: np.ndarray, as_bytes: Callable[..., bytes]
 ) -> None:
     drawn = Image.fromarray(image)
@@ -89,7 +89,7 @@ def test_phash_of_a_decoded_image_is_what_imagehash_prints(
 
 
 @pytest.mark.skipif(not OASIS.is_dir(), reason="shared/data/oasis is not beside this checkout")
-def test_phash_on_photographs_is_what_imagehash_prints() -> None:
+def test_phash_of_photographs_equals_imagehash() -> None:
     paths = sorted(OASIS.rglob("*.jpg"))[::8]
     assert len(paths) > 50
     for path in paths:
@@ -104,7 +104,7 @@ def test_phash_on_photographs_is_what_imagehash_prints() -> None:
 @example(65, 98, "black and white")  # taller than this, some versions of Pillow filter columns first
 @example(4096, 70, "noise")
 @example(5000, 70, "noise")
-def test_the_small_image_is_pillows_to_the_bit(width: int, height: int, kind: str) -> None:
+def test_the_small_image_is_bit_identical_to_pillows(width: int, height: int, kind: str) -> None:
     rng = np.random.default_rng(width * height)
     rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     if kind == "black and white":  # overshoots on both sides
@@ -137,5 +137,5 @@ def test_the_views_are_the_hashes_of_the_turned_images() -> None:
     assert np.mean(np.array(apart) == 0) > 0.95
 
 
-def test_a_image_has_eight_different_views(image: np.ndarray) -> None:
+def test_an_image_has_eight_different_views(image: np.ndarray) -> None:
     assert len(set(perceptual_hashes(image))) == 8

@@ -31,36 +31,36 @@ def test_a_row_is_a_grey_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ("0,1 2 3,x", "3 grey values are no square"),
-        ("0,1 2 3 256,x", "no grey values of 0–255"),
-        ("0,1 2 -3 4,x", "no grey values of 0–255"),
-        ("0,1 2 three 4,x", "no grey values of 0–255"),
+        ("0,1 2 3,x", "3 grey values do not make a square"),
+        ("0,1 2 3 256,x", "not a list of grey values of 0–255"),
+        ("0,1 2 -3 4,x", "not a list of grey values of 0–255"),
+        ("0,1 2 three 4,x", "not a list of grey values of 0–255"),
         ("0,,x", "0 grey values"),
-        ("0", "no grey values of 0–255"),
-        ('0,"' + "1 " * 200_000 + '",x', "no grey values of 0–255"),
+        ("0", "not a list of grey values of 0–255"),
+        ('0,"' + "1 " * 200_000 + '",x', "not a list of grey values of 0–255"),
     ],
 )
-def test_rows_that_hold_no_image(line: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DecodeError, match=said):
+def test_rows_that_contain_no_image(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match=message):
         read_image(_table(tmp_path, line), "fer.csv#2")
 
 
 @pytest.mark.parametrize("path", ["fer.csv#2", "fer.csv#999999999"])
-def test_a_row_that_is_not_there(path: str, tmp_path: Path) -> None:
+def test_a_missing_row(path: str, tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="has no row"):
         read_image(_table(tmp_path), path)
 
 
-def test_a_table_that_changed_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_table_is_read_again(tmp_path: Path) -> None:
     first = read_image(_table(tmp_path), "fer.csv#1")
     (tmp_path / "fer.csv").write_text("\n".join([ROWS[0], "a longer row,1,x", "0,7,x"]))
     os.utime(tmp_path / "fer.csv", ns=(1, 1))
     assert read_image(tmp_path, "fer.csv#1") == b"P5\n1 1\n255\n\x07" != first
 
 
-def test_a_file_is_its_bytes_up_to_a_bound(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a.csv#1.jpg").write_bytes(b"12345")
     assert (file_of("a.csv#1.jpg"), file_of("a/b.CSV#1")) == ("a.csv#1.jpg", "a/b.CSV")
     assert read_image(tmp_path, "a.csv#1.jpg", 5) == b"12345"
@@ -74,7 +74,7 @@ def test_images_check_a_row_as_they_check_a_file(tmp_path: Path) -> None:
     assert file_hash(images.read("ferplus", "fer.csv#0", expected)) == expected
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
         images.read("ferplus", "fer.csv#1", expected)
-    with pytest.raises(IntegrityError, match="leads out"):
+    with pytest.raises(IntegrityError, match="is outside"):
         images.read("ferplus", "../fer.csv#1", expected)
     (tmp_path / "fer.csv").unlink()
     with pytest.raises(ImagesNotFound):

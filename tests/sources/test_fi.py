@@ -95,7 +95,7 @@ def test_a_image_of_three_names_is_a_placeholder_and_one_of_two_is_not(
     again = {"emotion_dataset/awe/a.jpg": shared, "emotion_dataset/fear/a.jpg": shared}
     outcome = take(plant({**files, **again, "emotion_dataset/fear/b.jpg": shared}), source="fi")
     assert Counter(outcome.reasons.values()) == {"placeholder": 3, "exact_duplicate": 2}
-    assert "3 names" in outcome.details["emotion_dataset/awe/0.jpg"]
+    assert "3 file names" in outcome.details["emotion_dataset/awe/0.jpg"]
     assert outcome.result.counts["merged"] == 2
 
 
