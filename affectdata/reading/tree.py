@@ -6,7 +6,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -107,21 +107,22 @@ class Paths(Sequence[str]):
 class Tree:
     """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
 
-    `links` are symbolic links and whatever is no plain file; `bad_names` are names that are not UTF-8,
-    written with escapes.
+    `links` are symbolic links and everything else that is not a regular file; `bad_names` are names that are
+    not UTF-8, written with escapes. `last_read` is the file that was read last, for error messages.
     """
 
     root: Path
     files: Paths
     links: tuple[str, ...]
     bad_names: tuple[str, ...]
+    last_read: str | None = field(init=False, compare=False, repr=False)
 
     def __init__(
         self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
     ) -> None:
-        found = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)))
-        for field, value in zip(fields(self), found, strict=True):
-            object.__setattr__(self, field.name, value)
+        values = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)), None)
+        for attribute, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, attribute.name, value)
 
     def images(self) -> Paths:
         """List the files whose names end as images' do and that are no junk."""
@@ -138,12 +139,21 @@ class Tree:
         return self.files.filter(wanted[0]), self.files.filter(wanted[1])
 
     def read_bytes(self, path: str, most: int = -1) -> bytes:
-        """Read one listed file, or its first `most` bytes."""
+        """Read one listed file, or its first `most` bytes.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        self.note_read(path)
         try:
             with open_regular(self.root / path) as file:
                 return file.read(most)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
+
+    def note_read(self, path: str | None) -> None:
+        """Set `last_read`, which is the one attribute that changes."""
+        object.__setattr__(self, "last_read", path)
 
 
 def read_tree(root: Path, leave_out: Path | None = None) -> Tree:

@@ -113,7 +113,8 @@ def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
 
 
 def _read_faces(tree: Tree, table: str) -> Iterator[tuple[str, str]]:
-    """Yield label and use of each line; the pixels are left where they are."""
+    """Yield label and use of each line, without keeping the pixels."""
+    tree.note_read(table)
     with open_text(tree.root / table, encoding="utf-8-sig", errors="replace") as file:
         header = [cell.strip() for cell in file.readline().split(",")]
         at = [header.index(column) for column in ("emotion", "Usage")]
