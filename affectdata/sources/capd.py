@@ -69,7 +69,7 @@ _WORDS = {
     "agreement": r"agreement",
 }
 _BEFORE = {"key": ("database",), "emotion": ("agreement",)}  # of a title with both words, the latter holds
-_MEANING = {"key": "picture", "database": "database", "emotion": "category", "agreement": "agreement"}
+_MEANING = {"key": "image", "database": "database", "emotion": "category", "agreement": "agreement"}
 _SPREAD = r"\b(sd|std|se|n)\b|deviation|second"
 
 

@@ -245,7 +245,7 @@ def test_a_table_that_nobody_knows(put: Callable[..., IngestResult], tmp_path: P
         put(line, name="norms.txt")
     assert "--source capd" in caught.value.fix
     assert put(line, name="norms.txt", source="capd").counts["kept"] == 1
-    with pytest.raises(UsageError, match="capd takes no --name"):
+    with pytest.raises(UsageError, match="capd does not take --name"):
         put(line, options=ReadOptions(name="mine"))
     (tmp_path / "columns.yaml").write_text(
         "{name: mine, table: norms.txt, key: Image ID, file: 'gaped/{key}', columns: {emotion: Category}}"

@@ -134,7 +134,7 @@ def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "picture", "junk"),
+    ("path", "image", "junk"),
     [
         ("a/b.JPG", True, False),
         ("a/b.jpeg", True, False),
@@ -148,7 +148,7 @@ def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
         (".jpg", False, False),
     ],
 )
-def test_what_is_a_image_by_its_name_and_what_is_junk(path: str, image: bool, junk: bool) -> None:
+def test_what_is_an_image_by_its_name_and_what_is_junk(path: str, image: bool, junk: bool) -> None:
     assert (is_image_name(path), is_junk(path)) == (image, junk)
 
 

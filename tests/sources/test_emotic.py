@@ -98,7 +98,7 @@ def test_an_entry_per_person_is_one_image(grow: Callable[..., Path], take: Calla
     assert "repeated_row" in outcome.findings
 
 
-def test_what_makes_a_image_no_row(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_what_makes_an_image_no_row(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     nothing = person([[]], [(math.nan, math.nan, math.nan)])
     entries = [
         image("fine", [person([["Fear"]], [(2, 2, 2)])]),
