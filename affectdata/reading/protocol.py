@@ -98,7 +98,7 @@ def read_source(source: Source, tree: Tree, options: ReadOptions) -> Reading:
     """Call the source's `read`; its items are read while they are iterated.
 
     Raises:
-        SourceError: the tree is not what the layout says, or the source raised an exception, which is the
+        SourceError: the tree does not match the layout, or the source raised an exception, which is the
             cause; so from the items.
     """
     tree.note_read(None)

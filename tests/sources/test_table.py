@@ -165,17 +165,17 @@ def test_every_container_says_the_same(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "changes", "said"),
+    ("name", "content", "changes", "message"),
     [
         ("n.xlsx", b"PK no workbook", {}, "cannot be read as a workbook"),
         ("n.xlsx", _workbook(CELLS), {"sheet": "Noten"}, "no sheet 'Noten'"),
         ("n.parquet", b"PAR1 no parquet", {}, "cannot be read as Parquet"),
         ("n.jsonl", b'{"pic": "a"}\nnot json', {}, "not one JSON object per line"),
-        ("n.sav", b"$FL2", {}, r"\.sav files are not read"),
+        ("n.sav", b"$FL2", {}, r"\.sav files are not supported"),
         ("n.csv", b"\xff\xfe\xfa", {"encoding": "utf-8"}, "is not utf-8"),
         ("n.csv", b"", {}, "n.csv is empty"),
         ("n.csv", b",,\n1,2,3", {}, "has no header"),
-        ("n.csv", b"pic,V,SD,N\na,5,1,2,3", {}, "5 cells under a header of 4"),
+        ("n.csv", b"pic,V,SD,N\na,5,1,2,3", {}, "5 cells, but its header has 4"),
         ("n.csv", b"pic,Val,SD,N\na,5,1,2", {}, "lacks the column 'V'"),
     ],
 )
@@ -183,21 +183,25 @@ def test_tables_that_cannot_be_read(
     name: str,
     content: bytes,
     changes: dict[str, Any],
-    said: str,
+    message: str,
     grow: Callable[..., Path],
     take: Callable[..., Any],
 ) -> None:
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         take(grow(content, table=name, **changes))
 
 
-def test_missing_column_says_what_is_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_missing_column_is_reported_with_the_header(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     with pytest.raises(SourceError, match="lacks the columns 'SD', 'N'") as caught:
         take(grow("pic,V,Other\na,5,1"))
     assert "'Other'" in caught.value.where and "column map" in caught.value.fix
 
 
-def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_missing_table_is_reported_with_the_others(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     root = grow("pic,V,SD,N\na,5,,", {"other.tsv": "x"})
     (root / "norms.csv").unlink()
     with pytest.raises(SourceError, match=r"no table 'norms\.csv'") as caught:
@@ -206,11 +210,11 @@ def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Cal
 
 
 @pytest.mark.parametrize(
-    ("cells", "reason", "said"),
+    ("cells", "reason", "detail"),
     [
         ("five,1,2", "bad_rating", "norms.csv#a, V"),
-        ("nan,1,2", "missing_rating", "nothing under V"),
-        (",1,2", "missing_rating", "nothing under V"),
+        ("nan,1,2", "missing_rating", "no value in V"),
+        (",1,2", "missing_rating", "no value in V"),
         ("5,-1,2", "bad_rating", "norms.csv#a, SD"),
         ("5,1,2.5", "bad_rating", "norms.csv#a, N"),
         ("5,1,99999999999", "bad_rating", "norms.csv#a, N"),
@@ -218,14 +222,14 @@ def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Cal
     ],
 )
 def test_bad_cells(
-    cells: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+    cells: str, reason: str, detail: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(f"pic,V,SD,N\na,{cells}\nb,5,,\n2000,5,,"))
     assert outcome.reasons == {"images/a.jpg": reason}
-    assert said in outcome.details["images/a.jpg"]
+    assert detail in outcome.details["images/a.jpg"]
 
 
-def test_rows_and_images_that_find_no_partner(
+def test_rows_without_an_image_and_images_without_a_row(
     grow: Callable[..., Path],
     take: Callable[..., Any],
     image: Callable[..., bytes],
