@@ -114,7 +114,7 @@ def test_what_makes_an_image_no_row(grow: Callable[..., Path], take: Callable[..
         PATH.format("far"): "rating_out_of_range",
         PATH.format("both"): "conflicting_rating",
     }
-    assert "'Boredom' is none of the 26" in outcome.details[PATH.format("odd")]
+    assert "'Boredom' is not one of the 26" in outcome.details[PATH.format("odd")]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_tables_that_do_not_belong_together(plant: Callable[..., Path], take: Ca
     root = grow(plant, LINES)
     text = (root / "fer2013new.csv").read_text().replace("PublicTest,", "PrivateTest,")
     (root / "fer2013new.csv").write_text(text)
-    with pytest.raises(SourceError, match="row 1 is PublicTest"):
+    with pytest.raises(SourceError, match="row 1 has Usage PublicTest"):
         take(root)
     (root / "fer2013new.csv").unlink()
     with pytest.raises(SourceError, match="no table of votes"):

@@ -124,7 +124,7 @@ def test_artphoto_the_name_is_the_label(plant: Plant, take: Callable[..., Any], 
     files = {"p/joyful_0001.jpg": image(8), "p/nonsense.jpg": image(9), **files}
     outcome = take(plant(files, "with_others"), "artphoto")
     assert outcome.reasons == {"p/joyful_0001.jpg": "bad_rating", "p/nonsense.jpg": "bad_name"}
-    assert "'joyful' is none of amusement" in outcome.details["p/joyful_0001.jpg"]
+    assert "'joyful' is not one of amusement" in outcome.details["p/joyful_0001.jpg"]
 
 
 @pytest.mark.parametrize("other", ["notes.csv", "train.json", "elsewhere/anger_0002.jpg"])
@@ -192,12 +192,12 @@ def test_rows_that_differ_in_words_are_not_averaged(
     ("text", "said"),
     [
         ("{name: n}", "give `table` and `key`, or a `file`"),
-        ("{name: n, table: n.csv}", "`key` says which column"),
+        ("{name: n, table: n.csv}", "give `key`: the column"),
         ("{name: n, table: n.csv, key: k, values: {emotion: {a: b}}}", "emotion is not among `columns`"),
         (
             "{name: n, table: n.csv, key: k, scales: {valence: [1, 9]}, columns: {valence: V}, "
             "values: {valence: {a: b}}}",
-            "valence takes no words",
+            "valence does not take text values",
         ),
     ],
 )

@@ -94,8 +94,8 @@ def test_every_mistake_in_a_map_is_named(grow: Callable[..., Path], take: Callab
         take(root)
     message = str(caught.value)
     for said in (
-        *("name:", "skip_rows:", "colour: unknown key", "encoding: no such encoding", "columns.yaml"),
-        *("valence does not go from low to high", "joy is no rating", "arousal_sd without arousal"),
+        *("name:", "skip_rows:", "colour: unknown key", "encoding: unknown encoding", "columns.yaml"),
+        *("valence: the first value must be lower", "joy is not a rating", "arousal_sd without arousal"),
         *("mood is unknown", "write Sad as sadness"),
     ):
         assert said in message
@@ -337,7 +337,7 @@ def test_every_other_field(grow: Callable[..., Path], take: Callable[..., Any]) 
 
 
 def test_unknown_split(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="'fold1' is no split"):
+    with pytest.raises(SourceError, match="'fold1' is not a split"):
         take(grow("pic,part\na,fold1", scales={}, columns={"split": "part"}))
 
 
