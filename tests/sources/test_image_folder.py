@@ -65,7 +65,7 @@ def test_images_outside_of_classes(images: Callable[..., Path], take: Callable[.
 
 
 def test_no_class_folder_at_all(images: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="no image lies in a class folder"):
+    with pytest.raises(SourceError, match="no image is in a class folder"):
         take(images("a.jpg", "b.jpg"), "image_folder")
 
 
@@ -185,7 +185,7 @@ def test_rating_needs_its_scale(
 @pytest.mark.parametrize("ends", ["5,1", "x,5"])
 def test_scale_that_is_none(ends: str, images: Callable[..., Path], take: Callable[..., Any]) -> None:
     table = f"file_name,valence,valence_min,valence_max\na.jpg,3,{ends}"
-    with pytest.raises((SourceError, RecipeError), match=r"low to high|scale of valence is not known"):
+    with pytest.raises((SourceError, RecipeError), match=r"must be lower|scale of valence is unknown"):
         take(images("a.jpg", files={"metadata.csv": table}))
 
 

@@ -134,7 +134,7 @@ def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelle
     found = records(items)
     assert len(found) == 4105
     assert [each.text for each in items if getattr(each, "kind", "") == "unrated"] == [
-        "14 works of WikiArt-info.tsv were not rated"
+        "14 works in WikiArt-info.tsv are not rated"
     ]
     table = pa.table({f"emotion_{word}": [each.emotions[word] for each in found] for word in EMOTIONS})
     assert add_labels(table, Labels(at_least=0.4))["label"].null_count == unlabelled
