@@ -98,8 +98,8 @@ def test_long_names_in_every_tar_format(form: int, tmp_path: Path) -> None:
             packed.addfile(info, io.BytesIO(data))
     folder = unpack(tmp_path / "n.tar")
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    assert found == {"comment": b"", **inside}
+    unpacked = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    assert unpacked == {"comment": b"", **inside}
 
 
 def test_a_second_ingest_unpacks_nothing(

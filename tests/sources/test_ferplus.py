@@ -1,4 +1,4 @@
-"""FER+: votes and pixels joined by row, whatever the names say."""
+"""FER+: votes and pixels joined by row, whatever the image names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_tables_that_do_not_belong_together(plant: Callable[..., Path], take: Ca
         take(root, "ferplus")
 
 
-def test_a_second_ingest_reads_no_pixels_again(
+def test_a_second_ingest_decodes_no_pixels(
     take: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from affectdata.manifest import ingest as module
