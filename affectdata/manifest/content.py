@@ -19,7 +19,7 @@ from affectdata.manifest.items import Items, add_unnamed_files, out_of_range
 from affectdata.manifest.memo import Memo
 from affectdata.reading.indexes import IndexedImage
 from affectdata.reading.names import fold_stem
-from affectdata.reading.protocol import ReadOptions, Source
+from affectdata.reading.protocol import ReadOptions, Source, read_source
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject
 
@@ -111,7 +111,8 @@ class _Contents:
         """
         files = (self.index_name.get(path, path) for path in tree.files if path not in self.left_out)
         owners = {source_id: path for path, source_id in ids.items()}
-        for item in plugin.read(Tree(tree.root, files, tree.links, tree.bad_names), options).items:
+        renamed = Tree(tree.root, files, tree.links, tree.bad_names)
+        for item in read_source(plugin, renamed, options).items:
             if isinstance(item, Record | Reject | Annotation) and item.path in self._first:
                 yield from self._add_copies(item, items)
                 yield replace(item, path=self._first[item.path].path)

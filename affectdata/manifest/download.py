@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from affectdata.errors import SourceError
 from affectdata.manifest.fetch import TEMPORARY, Fetcher, FetchResult, Limits, Status
-from affectdata.manifest.ingest import find_links, recognise
-from affectdata.reading.protocol import Link, ReadOptions, check_options
+from affectdata.manifest.ingest import recognise
+from affectdata.reading.protocol import Link, ReadOptions, check_options, find_source_links, read_source
 from affectdata.reading.tree import DOWNLOADED, is_image_name, read_tree
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
@@ -79,7 +79,8 @@ def download(
     plugin = load_plugin("sources", name)
     options = options or ReadOptions()
     check_options(plugin.INFO, options)
-    info, urls = plugin.read(tree, options).info, _by_path(find_links(plugin, tree, options))
+    info = read_source(plugin, tree, options).info
+    urls = _by_path(find_source_links(plugin, tree, options))
     if not urls:
         raise SourceError(
             f"{root} contains no image URLs",

@@ -38,7 +38,15 @@ from affectdata.manifest.memo import Memo
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_roots_in, is_archive, unpack
 from affectdata.reading.indexes import compare_index, images_of, name_by_index
-from affectdata.reading.protocol import Link, ReadOptions, Source, check_options
+from affectdata.reading.protocol import (
+    Link,
+    ReadOptions,
+    Source,
+    check_options,
+    detect_source,
+    find_source_links,
+    read_source,
+)
 from affectdata.reading.tree import Tree, is_junk, read_tree
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
@@ -148,7 +156,7 @@ def ingest(
     name, why = (source, "as specified") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     check_options(plugin.INFO, options)
-    reading = plugin.read(tree, options)
+    reading = read_source(plugin, tree, options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
     items = Items(reading.info)
@@ -174,7 +182,7 @@ def ingest(
             items.findings.append(Finding("unpacked", f"keep {root}: the images are read from there"))
         joined = RecordJoin(items, memo, index_of)
         if not len(joined):
-            raise _no_image_kept(items, root, plugin.INFO, find_links(plugin, read_tree(root), options))
+            raise _no_image_kept(items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options))
         edges = joined.find_edges()
         metadata = describe_source(reading.info, items.emotions)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
@@ -195,7 +203,7 @@ def _read_cached(tree: Tree, options: ReadOptions, out: Path, state: str) -> Ing
     path = out / f"{name}.parquet"
     try:
         rows, rejects = open_table(path, KIND), read_table(path.with_suffix(".rejects.parquet"), "rejects")[0]
-        info = load_plugin("sources", cached.plugin).read(tree, options).info
+        info = read_source(load_plugin("sources", cached.plugin), tree, options).info
     except AffectdataError:  # a full run will report it
         return None
     return IngestResult(rows, info, cached.why, cached.counts, rejects, cached.findings)
@@ -206,7 +214,7 @@ def _unpack(archive: Path, source: str | None) -> Path:
     roots = find_roots_in(unpack(archive))
     names = [source] if source else find_plugins("sources")
     plugins = [cast(Source, load_plugin("sources", name)) for name in names]
-    known = (root for root in roots if any(plugin.detect(read_tree(root)) for plugin in plugins))
+    known = (root for root in roots if any(detect_source(plugin, read_tree(root)) for plugin in plugins))
     return next(known, roots[-1])
 
 
@@ -246,7 +254,7 @@ def recognise(tree: Tree) -> tuple[str, str]:
 def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
     """Return the sources that recognise a tree, and why; generic ones only if no specific one does."""
     plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
-    matches = [(plugin.INFO, plugin.detect(tree)) for plugin in plugins]
+    matches = [(plugin.INFO, detect_source(plugin, tree)) for plugin in plugins]
     specific = any(why for info, why in matches if not info.generic)
     return [
         (info.name, why) for info, why in matches if why and not (info.generic and (specific or not generic))
@@ -255,12 +263,6 @@ def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
 
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
-
-
-def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
-    """List the image URLs in a tree; most sources ship images instead and have none."""
-    find: Callable[[Tree, ReadOptions], Iterable[Link]] | None = getattr(plugin, "find_links", None)
-    return list(find(tree, options)) if find else []
 
 
 def _no_image_kept(items: Items, root: Path, info: SourceInfo, links: list[Link]) -> SourceError:

@@ -21,7 +21,7 @@ from affectdata.manifest.ingest import IngestResult, check_replace, describe_sou
 from affectdata.manifest.items import Items, columns_of, out_of_range
 from affectdata.manifest.ledger import read_ledger
 from affectdata.manifest.manifest import Manifest, check_name, read_local, record_root
-from affectdata.reading.protocol import ReadOptions, Source, check_options
+from affectdata.reading.protocol import ReadOptions, Source, check_options, read_source
 from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
@@ -65,7 +65,7 @@ def overlay(
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
     check_options(plugin.INFO, options)
     images = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
-    reading = plugin.read(replaced(table_only, files=Paths([path.name, *images])), options)
+    reading = read_source(plugin, replaced(table_only, files=Paths([path.name, *images])), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
     items, records = Items(reading.info), []

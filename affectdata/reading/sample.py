@@ -1,4 +1,4 @@
-"""Images for generated samples: no photographs, but each with content and a look that carries affect."""
+"""Draw images for generated samples: no photographs, but with content and colours that depend on valence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _BLOBS = 7
 
 
 def draw_image(rng: np.random.Generator, valence: float, width: int = 160, height: int = 120) -> np.ndarray:
-    """Draw an RGB image of random blobs; the higher its valence (0–100), the lighter and warmer it is.
+    """Draw an RGB image of random blobs, lighter and warmer for higher valence (0–100).
 
-    The blobs are large and random, so that no two images are near-duplicates; noise on top keeps the look
-    from giving the valence away.
+    The blobs are large and random, so that no two images are near-duplicates; noise keeps colour from
+    determining the valence.
     """
     mood = np.clip(valence / 100 + rng.normal(0, 0.25), 0, 1)
     cold, warm = np.array([40.0, 60.0, 90.0]), np.array([235.0, 200.0, 120.0])
@@ -34,7 +34,7 @@ def draw_image(rng: np.random.Generator, valence: float, width: int = 160, heigh
 
 
 def save_image(path: Path, rgb: np.ndarray, container: str, palette: bool = False) -> None:
-    """Write a sample image whatever its name says: the bytes are of `container`."""
+    """Write an image in the format `container`, whatever the suffix of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(rgb)
     buffer = io.BytesIO()

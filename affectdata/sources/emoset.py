@@ -2,7 +2,7 @@
 
 Yang et al. (2023). Each image has one emotion, no shares and no ratings; brightness and colourfulness
 (0–1), scene, objects, facial expression and human action, where they apply, are in `extra` as JSON. The
-owner's split is taken over.
+official split is kept.
 
 The tree as shipped:
 
@@ -11,8 +11,8 @@ The tree as shipped:
     annotation/<emotion>/<emotion>_<number>.json    attributes of one image
     image/<emotion>/<emotion>_<number>.jpg
 
-The readme describes the entries of the lists with an id in second place; both forms are read, by the folder
-that each part begins with.
+The readme describes the entries of the lists with an id as the second part; both forms are read: the image
+and the annotation are recognised by their folders.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ INFO = SourceInfo(
     evidence="unverified",
 )
 _SPLITS = ("train", "val", "test")
-_KNOWN = ("emotion", "image_id")  # they are columns
+_NOT_EXTRA = ("emotion", "image_id")  # columns of the manifest
 
 
 def detect(tree: Tree) -> str | None:
@@ -72,13 +72,15 @@ def detect(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the lists that are there.
+    """Read the lists of the splits.
 
     Raises:
-        SourceError: there is none, or an entry is of neither form.
+        SourceError: there is no list, or an entry has neither form.
     """
     if not _find_lists(tree):
-        raise SourceError("there is no list of EmoSet", where=str(tree.root), fix=f"expected: {INFO.layout}")
+        raise SourceError(
+            "there is no list of EmoSet images", where=str(tree.root), fix=f"expected: {INFO.layout}"
+        )
     return Reading(INFO, _read_items(tree))
 
 
@@ -91,8 +93,8 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     about = [path for path in tree.files if path == "info.json" or _is_annotation(path)]
     yield from (Annotation(path) for path in about)
     rows = (row for name in _find_lists(tree) for row in _read_list(tree, name))
-    for found in join_rows(rows, tree.images(), fold_path):
-        yield _read_row(tree, *found) if isinstance(found, tuple) else found
+    for item in join_rows(rows, tree.images(), fold_path):
+        yield _read_row(tree, *item) if isinstance(item, tuple) else item
 
 
 def _is_annotation(path: object) -> bool:
@@ -115,27 +117,23 @@ def _read_list(tree: Tree, name: str) -> Iterator[Row]:
 
 
 def _read_row(tree: Tree, row: Row, path: str) -> Record | Reject:
-    said = row.cells["annotation"]
-    if said not in tree.files:
-        return Reject(path, Reason.MISSING_RATING, f"{row.where}: its annotation {said} is not there")
-    about = _read_json(tree, said)
+    annotation = row.cells["annotation"]
+    if annotation not in tree.files:
+        return Reject(path, Reason.MISSING_RATING, f"{row.where}: its annotation {annotation} is missing")
+    about = _read_json(tree, annotation)
     if not isinstance(about, dict):
-        return Reject(path, Reason.BAD_RATING, f"{said} is no JSON object")
+        return Reject(path, Reason.BAD_RATING, f"{annotation} is not a JSON object")
     label = row.cells["label"]
     if about.get("emotion", label) != label:
         return Reject(
-            path, Reason.CONFLICTING_RATING, f"{label} in {row.table}, {about['emotion']} in {said}"
+            path, Reason.CONFLICTING_RATING, f"{label} in {row.table}, {about['emotion']} in {annotation}"
         )
     return Record(
         path=path,
         source_id=row.key,
         emotion=spell_emotion(label),
         split=row.cells["split"],
-        extra={
-            name: canonical_json(value)
-            for name, value in about.items()
-            if name not in ("emotion", "image_id")
-        },
+        extra={name: canonical_json(value) for name, value in about.items() if name not in _NOT_EXTRA},
     )
 
 
@@ -146,11 +144,16 @@ def _read_json(tree: Tree, path: str) -> Any:
         raise SourceError(f"{path} is not JSON: {error}", where=str(tree.root / path)) from error
 
 
-_SAMPLE = {"amusement": 80, "awe": 75, "anger": 20, "sadness": 25}  # and the valence that images look like
+_SAMPLE = {
+    "amusement": 80,
+    "awe": 75,
+    "anger": 20,
+    "sadness": 25,
+}  # and the valence that images are drawn with
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 generated images in EmoSet's layout; one listed image is not there."""
+    """Write 24 generated images in EmoSet's layout; one listed image is missing."""
     entries: dict[str, list[list[str]]] = {split: [] for split in _SPLITS}
     for word, valence in _SAMPLE.items():
         for number in range(6):
@@ -164,7 +167,9 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
     entries["test"].append(["awe", "image/awe/awe_99999.jpg", "annotation/awe/awe_99999.json"])
     for split, listed in entries.items():
         _write_json(root / f"{split}.json", listed)
-    _write_json(root / "info.json", {"emotion": {"label2idx": {word: at for at, word in enumerate(_SAMPLE)}}})
+    _write_json(
+        root / "info.json", {"emotion": {"label2idx": {word: index for index, word in enumerate(_SAMPLE)}}}
+    )
 
 
 def _write_json(path: Path, document: Any) -> None:

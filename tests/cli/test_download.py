@@ -51,7 +51,7 @@ def test_nothing_is_said_of_the_network_where_nothing_is_fetched(
     cli: Callable[..., Any], tmp_path: Path, small_gaped: Path
 ) -> None:
     ran = cli("download", small_gaped, "--source", "gaped", "--map", tmp_path / "columns.yaml")
-    assert ran.code == 2 and ran.err.startswith("error: gaped takes no --map")
+    assert ran.code == 2 and ran.err.startswith("error: the source gaped does not take --map")
     for root in (tmp_path / "none", tmp_path):
         ran = cli("download", root)
         assert ran.code == 3 and ran.err.startswith("error: ")

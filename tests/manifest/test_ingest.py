@@ -471,8 +471,8 @@ def test_options_reach_the_source(small_gaped: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ReadOptions(map_path=Path("columns.yaml")), "gaped takes no --map"),
-        (ReadOptions(name="mine"), "gaped takes no --name"),
+        (ReadOptions(map_path=Path("columns.yaml")), "gaped does not take --map"),
+        (ReadOptions(name="mine"), "gaped does not take --name"),
         (ReadOptions(variant="title"), "gaped has no variant 'title'"),
     ],
 )

@@ -247,7 +247,7 @@ def test_an_unknown_table(put: Callable[..., IngestResult], tmp_path: Path) -> N
         put(line, name="norms.txt")
     assert "--source capd" in caught.value.fix
     assert put(line, name="norms.txt", source="capd").counts["kept"] == 1
-    with pytest.raises(UsageError, match="capd takes no --name"):
+    with pytest.raises(UsageError, match="capd does not take --name"):
         put(line, options=ReadOptions(name="mine"))
     (tmp_path / "columns.yaml").write_text(
         "{name: mine, table: norms.txt, key: Image ID, file: 'gaped/{key}', columns: {emotion: Category}}"

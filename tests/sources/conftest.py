@@ -1,4 +1,4 @@
-"""Trees built by the test, and what became of them."""
+"""Trees built by the test, and the result of ingesting them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def findings(self) -> list[str]:
-        """What the source noticed; that a generated tree is not the indexed copy is none of it."""
+        """The kinds of findings, without the comparison with the index."""
         return [finding.kind for finding in self.result.findings if finding.kind != "index"]
 
 

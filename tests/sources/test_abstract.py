@@ -40,9 +40,9 @@ def test_votes_become_shares_and_stay_in_extra(quote: str, plant: Plant, take: T
     assert row["source_id"] == file_name(1)
 
 
-def test_ties_have_no_emotion_and_bad_votes_no_row(plant: Plant, take: Take, image: Image) -> None:
+def test_ties_have_no_emotion_and_bad_votes_are_rejected(plant: Plant, take: Take, image: Image) -> None:
     votes = [(0, 3, 3, 0, 0, 0, 0, 1), (0,) * 8, (1, 2, 3, "x", 0, 0, 0, 0), (1, 0, 0, 0, 0, 0, 0, 0)]
-    table = line(*NAMES) + "".join(line(file_name(at), *each) for at, each in enumerate(votes))
+    table = line(*NAMES) + "".join(line(file_name(number), *counts) for number, counts in enumerate(votes))
     outcome = take(plant({TABLE: table, **{file_name(at): image(at) for at in range(3)}}))
     assert outcome.reasons == {
         file_name(1): "missing_rating",
@@ -54,6 +54,6 @@ def test_ties_have_no_emotion_and_bad_votes_no_row(plant: Plant, take: Take, ima
     assert outcome.findings == ["undecided"]
 
 
-def test_without_votes_it_is_said(plant: Plant, image: Image) -> None:
+def test_a_missing_table_of_votes_is_reported(plant: Plant, image: Image) -> None:
     with pytest.raises(SourceError, match="no table of votes"):
         abstract.read(read_tree(plant({file_name(1): image(1)})), abstract.ReadOptions())

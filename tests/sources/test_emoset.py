@@ -59,7 +59,7 @@ def test_both_forms_of_a_list(grow: Callable[..., Path], take: Callable[..., Any
         ({"train.json": [[*SHORT[:2], "annotation/awe/gone.json"]]}, "missing_rating"),
     ],
 )
-def test_what_makes_a_image_no_row(
+def test_what_makes_an_image_no_row(
     files: dict[str, Any], reason: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(files))

@@ -44,7 +44,7 @@ def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..
     def call(**splits: list[dict[str, Any]]) -> Path:
         packed = io.BytesIO()
         matlab.savemat(packed, {split: _structs(listed) for split, listed in splits.items()})
-        names = dict.fromkeys(each["filename"][:-4] for listed in splits.values() for each in listed)
+        names = dict.fromkeys(entry["filename"][:-4] for listed in splits.values() for entry in listed)
         images = {PATH.format(name): image(number) for number, name in enumerate(names)}
         return plant({"Annotations/Annotations.mat": packed.getvalue(), **images})
 
@@ -65,18 +65,18 @@ def test_one_person_one_annotator(grow: Callable[..., Path], take: Callable[...,
         0.0,
     )
     assert (row["emotion"], row["split"], row["gender"], row["age_group"]) == (None, "train", "Male", "Kid")
-    (found,) = json.loads(json.loads(row["extra"])["people"])
-    assert found["box"] == [-1.0, 2.0, 3.0, 4.5] and found["categories"] == [["Fear", "Doubt/Confusion"]]
+    (annotated,) = json.loads(json.loads(row["extra"])["people"])
+    assert annotated["box"] == [-1.0, 2.0, 3.0, 4.5] and annotated["categories"] == [
+        ["Fear", "Doubt/Confusion"]
+    ]
 
 
-def test_a_word_alone_is_not_read_letter_by_letter(
-    grow: Callable[..., Path], take: Callable[..., Any]
-) -> None:
+def test_a_single_word_is_not_split_into_letters(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     row = take(grow(val=[image("a", [person([["Peace"]], [(5, 5, 5)])])])).rows[PATH.format("a")]
     assert (row["emotion"], row["agreement"], row["emotion_peace"]) == ("peace", 1.0, 1.0)
 
 
-def test_people_weigh_the_same_whatever_their_annotators(
+def test_people_have_equal_weight_whatever_the_number_of_annotators(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     crowd = person(
@@ -93,12 +93,12 @@ def test_people_weigh_the_same_whatever_their_annotators(
 
 def test_an_entry_per_person_is_one_image(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     people = [person([["Fear"]], [(2, 2, 2)]), person([["Pain"]], [(4, 4, 4)])]
-    outcome = take(grow(train=[image("a", [each]) for each in people]))
+    outcome = take(grow(train=[image("a", [person_]) for person_ in people]))
     assert outcome.rows[PATH.format("a")]["valence_raw"] == 3.0
     assert "repeated_row" in outcome.findings
 
 
-def test_what_makes_a_image_no_row(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_what_makes_an_image_no_row(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     nothing = person([[]], [(math.nan, math.nan, math.nan)])
     entries = [
         image("fine", [person([["Fear"]], [(2, 2, 2)])]),
@@ -114,18 +114,18 @@ def test_what_makes_a_image_no_row(grow: Callable[..., Path], take: Callable[...
         PATH.format("far"): "rating_out_of_range",
         PATH.format("both"): "conflicting_rating",
     }
-    assert "'Boredom' is none of the 26" in outcome.details[PATH.format("odd")]
+    assert "'Boredom' is not one of the 26" in outcome.details[PATH.format("odd")]
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [(b"MATLAB 5.0 no such thing", "cannot be read as a MAT file"), (None, "none of train, val, test")],
 )
 def test_a_file_of_another_kind(
-    data: bytes | None, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+    data: bytes | None, message: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     root = grow(Annotations=[image("a", [person([["Fear"]], [(2, 2, 2)])])])
     if data:
         (root / "Annotations" / "Annotations.mat").write_bytes(data)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         take(root)

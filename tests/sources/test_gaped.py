@@ -26,7 +26,7 @@ ROW = "A001.jpg\t12.500\t60.250\t10.123456\t20.234567"
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
     """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added.
 
-    With `spare` there is one more image, so that something is kept whatever becomes of the rest.
+    With `spare` there is one more image, so that at least one row is kept.
     """
 
     def call(*rows: str, spare: bool = False, **files: Any) -> Path:
@@ -69,21 +69,21 @@ def test_images_in_one_folder_or_under_other_names(
     snakes = spiders.replace("Sp", "Sn")
     files = {"all/a001.bmp": image(1, "BMP"), "Spiders/Sp001.jpg": image(2), "all/Sn001.png": image(3, "PNG")}
     outcome = take(plant({**files, "A.txt": MEANS + ROW, "Sn.txt": snakes, "Sp.txt": spiders}))
-    found = {path: (row["subtype"], row["valence"]) for path, row in outcome.rows.items()}
-    assert found == {
+    rows = {path: (row["subtype"], row["valence"]) for path, row in outcome.rows.items()}
+    assert rows == {
         "all/a001.bmp": ("A", 12.5),
         "Spiders/Sp001.jpg": ("Sp", 5.0),
         "all/Sn001.png": ("Sn", 5.0),
     }
 
 
-def test_words_in_a_table_called_as_gapeds_are_not_gaped(
+def test_text_in_a_table_named_like_gapeds_is_not_gaped(
     plant: Callable[..., Path], image: Callable[..., bytes]
 ) -> None:
     assert gaped.detect(read_tree(plant({"A.txt": "a\tb\n", "A001.bmp": image(1, "BMP")}))) is None
 
 
-def test_numbers_with_gaps_are_no_missing_files(
+def test_gaps_in_the_numbering_are_not_missing_files(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     root = grow(ROW, "A009.jpg\t20\t30\t1\t1", files={"A/A009.bmp": image(9, "BMP")})
@@ -98,7 +98,7 @@ def test_each_row_without_image_is_named(grow: Callable[..., Path], take: Callab
 
 
 @pytest.mark.parametrize(
-    ("row", "reason", "said"),
+    ("row", "reason", "detail"),
     [
         ("A001.jpg\tn/a\t60\t1\t1", "bad_rating", "Valence"),
         ("A001.jpg\t50\tinf\t1\t1", "bad_rating", "Arousal"),
@@ -107,11 +107,11 @@ def test_each_row_without_image_is_named(grow: Callable[..., Path], take: Callab
     ],
 )
 def test_bad_rating_rejects_the_image(
-    row: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+    row: str, reason: str, detail: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(row, spare=True))
     assert outcome.reasons == {"A/A001.bmp": reason}
-    assert said in outcome.details["A/A001.bmp"]
+    assert detail in outcome.details["A/A001.bmp"]
 
 
 def test_unrated_image_is_rejected(
@@ -138,7 +138,7 @@ def test_two_files_of_one_name(
     assert outcome.reasons == {"A.txt#A001": "bad_name", **unrated}
 
 
-def test_equal_rows_count_once_and_others_are_refused(
+def test_equal_rows_count_once_and_different_ones_are_rejected(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     assert list(take(grow(ROW, ROW)).rows) == ["A/A001.bmp"]
@@ -146,7 +146,9 @@ def test_equal_rows_count_once_and_others_are_refused(
     assert outcome.reasons == {"A/A001.bmp": "conflicting_rating"}
 
 
-def test_missing_column_says_what_is_there(plant: Callable[..., Path], image: Callable[..., bytes]) -> None:
+def test_a_missing_column_is_reported_with_the_header(
+    plant: Callable[..., Path], image: Callable[..., bytes]
+) -> None:
     root = plant({"A.txt": "\tValence\tExcitement\nA001.jpg\t1\t2", "A/A001.bmp": image(1, "BMP")})
     with pytest.raises(SourceError, match="lacks the column 'Arousal'") as caught:
         list(gaped.read(read_tree(root), gaped.ReadOptions()).items)

@@ -65,7 +65,7 @@ def test_images_outside_of_classes(images: Callable[..., Path], take: Callable[.
 
 
 def test_no_class_folder_at_all(images: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="no image lies in a class folder"):
+    with pytest.raises(SourceError, match="no image is in a class folder"):
         take(images("a.jpg", "b.jpg"), "image_folder")
 
 
@@ -101,12 +101,12 @@ def test_damaged_images_and_junk(
         ("sad/a.jpg", "joy/deep/b.jpg"),
     ],
 )
-def test_trees_that_are_none(paths: tuple[str, ...], images: Callable[..., Path]) -> None:
+def test_trees_that_are_not_recognised(paths: tuple[str, ...], images: Callable[..., Path]) -> None:
     assert image_folder.detect(read_tree(images(*paths))) is None
 
 
 @pytest.mark.parametrize("table", ["ratings.csv", "sad.txt", "joy/votes.xlsx", "columns.yaml", "labels.json"])
-def test_another_file_speaks_against_it(table: str, images: Callable[..., Path]) -> None:
+def test_another_file_prevents_recognition(table: str, images: Callable[..., Path]) -> None:
     paths = ("sad/a.jpg", "joy/b.jpg")
     assert image_folder.detect(read_tree(images(*paths)))
     assert image_folder.detect(read_tree(images(*paths, files={table: b"x"}))) is None
@@ -161,35 +161,37 @@ def test_metadata(folder: str, suffix: str, images: Callable[..., Path], take: C
     assert outcome.reasons == {"c.jpg": "missing_rating"}
 
 
-def test_metadata_names_what_is_not_there(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_metadata_rows_without_an_image(images: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(images("a.jpg", files={"metadata.csv": "file_name,emotion\na.jpg,joy\nno.jpg,joy\n"}))
     assert outcome.reasons == {"metadata.csv#no.jpg": "missing_image"}
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
-        ("file_name,valence\na.jpg,3", "no value under valence_min"),
-        ("file_name,valence,valence_min\na.jpg,3,1", "no value under valence_max"),
+        ("file_name,valence\na.jpg,3", "no value in column valence_min"),
+        ("file_name,valence,valence_min\na.jpg,3,1", "no value in column valence_max"),
         ("file_name,valence,valence_min,valence_max\na.jpg,3,1,5\nb.jpg,3,1,7", "2 different values"),
     ],
 )
 def test_rating_needs_its_scale(
-    table: str, said: str, images: Callable[..., Path], take: Callable[..., Any]
+    table: str, message: str, images: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         take(images("a.jpg", files={"metadata.csv": table}))
     assert "valence_min and valence_max" in caught.value.fix and "--map" in caught.value.fix
 
 
 @pytest.mark.parametrize("ends", ["5,1", "x,5"])
-def test_scale_that_is_none(ends: str, images: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_an_invalid_scale(ends: str, images: Callable[..., Path], take: Callable[..., Any]) -> None:
     table = f"file_name,valence,valence_min,valence_max\na.jpg,3,{ends}"
-    with pytest.raises((SourceError, RecipeError), match=r"low to high|scale of valence is not known"):
+    with pytest.raises((SourceError, RecipeError), match=r"must be lower|scale of valence is unknown"):
         take(images("a.jpg", files={"metadata.csv": table}))
 
 
-def test_table_of_our_own_is_on_0_to_100(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_table_of_this_package_is_on_0_to_100(
+    images: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     table = "file_name,valence,valence_raw,valence_min,valence_max\na.jpg,90,8.2,1,9"
     row = take(images("a.jpg", files={"metadata.csv": table})).rows["a.jpg"]
     assert (row["valence"], row["valence_min"], row["valence_max"]) == (90.0, 0.0, 100.0)
