@@ -182,7 +182,9 @@ def ingest(
             items.findings.append(Finding("unpacked", f"keep {root}: the images are read from there"))
         joined = RecordJoin(items, memo, index_of)
         if not len(joined):
-            raise _no_image_kept(items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options))
+            raise _no_image_kept(
+                items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options)
+            )
         edges = joined.find_edges()
         metadata = describe_source(reading.info, items.emotions)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
