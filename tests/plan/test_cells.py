@@ -71,7 +71,7 @@ def test_quantiles_hold_equally_many() -> None:
 
 
 def test_quantiles_over_ties_are_refused() -> None:
-    with pytest.raises(RecipeError, match="4 quantiles fall on 2 distinct bins") as caught:
+    with pytest.raises(RecipeError, match="4 quantiles give only 2 distinct bins") as caught:
         cells_of([10.0] * 50 + [20.0] * 50 + [30.0], bins={"quantiles": 4})
     assert caught.value.where == "bins.quantiles"
 
@@ -92,7 +92,7 @@ def test_numbers_without_bins_are_taken_as_they_are(target: str, values: list[fl
 
 
 def test_words_cannot_be_cut_into_bins() -> None:
-    with pytest.raises(RecipeError, match="emotion holds words") as caught:
+    with pytest.raises(RecipeError, match="emotion contains strings") as caught:
         cells_of(["joy"], target="emotion")
     assert caught.value.where == "bins"
 

@@ -304,7 +304,7 @@ def test_two_sources_fill_together_and_one_image_in_both_counts_once() -> None:
 
 
 def test_a_source_that_is_balanced_cannot_fill_itself() -> None:
-    with pytest.raises(RecipeError, match="gaped is balanced already; it cannot fill itself") as caught:
+    with pytest.raises(RecipeError, match="gaped is the balanced source and cannot fill itself") as caught:
         keys_taken(own_rows(), rows_of("gaped", [5.0], "P"), balance={**FILL, "fill_from": ["gaped"]})
     assert caught.value.where == "balance.fill_from"
     assert caught.value.exit_code == 3
@@ -312,7 +312,7 @@ def test_a_source_that_is_balanced_cannot_fill_itself() -> None:
 
 def test_a_manifest_with_a_source_that_is_not_named_is_refused() -> None:
     others = rows_of("oasis", [5.0], "Person") + rows_of("naps", [5.0], "Faces")
-    with pytest.raises(RecipeError, match="it names oasis, but holds rows of naps") as caught:
+    with pytest.raises(RecipeError, match="the manifests of oasis also contain rows of naps") as caught:
         keys_taken(own_rows(), others)
     assert caught.value.where == "balance.fill_from"
 

@@ -130,7 +130,7 @@ def test_quadrants_of_the_ratings() -> None:
         "low",
     ]
     for more in ({"at_least": 0.4}, {"agreement_over": 0.5}):
-        with pytest.raises(ValueError, match="reads no emotion"):
+        with pytest.raises(ValueError, match="does not use emotions"):
             Labels(map="valence_arousal", **more)
 
 
@@ -198,7 +198,7 @@ def test_an_emotion_that_raters_could_choose_is_known_though_none_did() -> None:
 )
 def test_a_rule_that_leaves_no_row_is_refused(spec: dict[str, Any]) -> None:
     table = chosen(["awe", "fear"], [0.9, 0.9])
-    with pytest.raises(RecipeError, match="no row is left with a label") as caught:
+    with pytest.raises(RecipeError, match="no row has a label") as caught:
         labels_of(table, **spec)
     assert caught.value.where == "labels"
 

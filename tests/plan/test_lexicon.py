@@ -88,7 +88,7 @@ def test_the_recipe_holds_the_name_and_the_hash(lexicon: dict[str, Any]) -> None
     assert parse_recipe(recipe.document()).digest == recipe.digest  # no file is needed to read it again
     Path(lexicon["file"]).write_text(WORDS.replace("9\t5", "8\t5"))
     assert parse_recipe(document).digest != recipe.digest
-    with pytest.raises(RecipeError, match="not the lexicon that the recipe was written for"):
+    with pytest.raises(RecipeError, match="differs from the lexicon that the recipe was resolved with"):
         places(rows("awe"), {**lexicon, "sha256": noted["sha256"]})
 
 
@@ -109,7 +109,7 @@ def test_its_path_goes_from_the_recipe(lexicon: dict[str, Any], tmp_path: Path) 
     [
         ("word,valence,arousal\nawe,9.5,5\n", "9.5, 5 is outside 1–9"),
         ("word,valence,arousal\nawe,high,5\n", "awe: could not convert"),
-        ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "awe 2 times, differently"),
+        ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "2 different values for awe"),
         ("word,V.Mean,A.Mean\nawe,5,5\n", "needs the columns word, valence, arousal"),
         ("", "is empty"),
     ],
@@ -123,14 +123,14 @@ def test_a_lexicon_that_does_not_do(text: str, said: str, lexicon: dict[str, Any
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"target": "lexicon_valence"}, "no lexicon is given"),
-        ({"strata": [{"lexicon_arousal": {"width": 50}}]}, "no lexicon is given"),
+        ({"target": "lexicon_valence"}, "labels.lexicon: missing"),
+        ({"strata": [{"lexicon_arousal": {"width": 50}}]}, "labels.lexicon: missing"),
         (
             {"labels": {"lexicon": {"file": "gone.tsv", "scale": [0, 1]}}},
             r"cannot read the lexicon gone\.tsv",
         ),
         ({"labels": {"lexicon": {"scale": [1, 0], "file": "gone.tsv"}}}, "from low to high"),
-        ({"labels": {"map": "polarity", "lexicon": "LEXICON"}}, "give one of the two"),
+        ({"labels": {"map": "polarity", "lexicon": "LEXICON"}}, "give one of them"),
         ({"labels": {"lexicon": "LEXICON"}, "target": "lexicon_valence", "bins": None}, "needs bins"),
     ],
 )

@@ -213,7 +213,7 @@ def test_of_several_sources_source_is_a_stratum(
 
 def test_one_image_in_two_manifests_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A"}])
-    with pytest.raises(RecipeError, match="one image is in two of the manifests"):
+    with pytest.raises(RecipeError, match="an image is in two of the manifests"):
         choose_rows([make_manifest(table), make_manifest(table, "again")], make_recipe())
 
 
@@ -237,8 +237,8 @@ def test_where_leaves_rows_out() -> None:
     ("where", "words"),
     [
         ("valense > 50", "valense"),
-        ("valence >", "is no condition over the manifest"),
-        ("subtype IN (SELECT * FROM read_csv('/etc/passwd'))", "is no condition over the manifest"),
+        ("valence >", "is not a valid condition over the manifest"),
+        ("subtype IN (SELECT * FROM read_csv('/etc/passwd'))", "is not a valid condition over the manifest"),
         ("valence > 100", "no row of gaped is left"),
     ],
 )
@@ -255,7 +255,7 @@ def test_a_subtype_that_no_image_has_is_refused() -> None:
         plan_release([make_manifest(make_mixed())], [], recipe)
     assert caught.value.exit_code == 3
     assert caught.value.where == "subtypes"
-    assert caught.value.fix.startswith("did you mean 'Sn'? subtypes of the manifests: A, H, N, P, Sn, Sp")
+    assert caught.value.fix.startswith("did you mean 'Sn'? known subtypes: A, H, N, P, Sn, Sp")
 
 
 def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
@@ -267,7 +267,7 @@ def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
 
 def test_no_row_left_to_train_on_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A", "split": "test"}] * 1)
-    with pytest.raises(RecipeError, match="no row is left to train on") as caught:
+    with pytest.raises(RecipeError, match="no row is left for train") as caught:
         planned(table)
     assert caught.value.where == "split"
 
@@ -317,15 +317,15 @@ def test_what_stands_upright_is_not_turned_over() -> None:
     check(default={"pipeline": "flip"}, Sn={"pipeline": "turn"}, Sp={"pipeline": "over"})
     with pytest.raises(RecipeError) as caught:
         check(default={"pipeline": "flip"}, A={"pipeline": "turn"}, P={"pipeline": "over"})
-    assert "A: pipeline turn turns it over (D4)" in caught.value.what
-    assert "P: pipeline over turns it over (VerticalFlip)" in caught.value.what
+    assert "A: pipeline turn turns it upside down (D4)" in caught.value.what
+    assert "P: pipeline over turns it upside down (VerticalFlip)" in caught.value.what
     assert "N:" not in caught.value.what
     assert caught.value.exit_code == 3
     check(default={"pipeline": "flip"}, A={"pipeline": "turn", "upright": False})
-    with pytest.raises(RecipeError, match="Sn: pipeline turn turns it over"):
+    with pytest.raises(RecipeError, match="Sn: pipeline turn turns it upside down"):
         check(default={"pipeline": "flip"}, Sn={"pipeline": "turn", "upright": True})
     with pytest.raises(
-        RecipeError, match="N: pipeline over turns it over"
+        RecipeError, match="N: pipeline over turns it upside down"
     ):  # by default, all that are not named
         check(default={"pipeline": "over"})
 
