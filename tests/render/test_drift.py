@@ -14,14 +14,14 @@ from affectdata.errors import RecipeError
 from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import FEATURES
 from affectdata.release.release import open_release
-from affectdata.render.drift import LOOKS, look_of, measure_drift, over_bound, probe_auc
+from affectdata.render.drift import LOOKS, find_excess_drift, measure_drift, measure_look, probe_auc
 from tests.made import FLIP, image_id, make_recipe, publish
 
 BLUR = {"GaussianBlur": {"blur_limit": [9, 9], "p": 1.0}}
 
 
 def look(rgb: np.ndarray) -> dict[str, float]:
-    return dict(zip(FEATURES, look_of(rgb), strict=False))
+    return dict(zip(FEATURES, measure_look(rgb), strict=False))
 
 
 def plain(*rgb: int, shape: tuple[int, int] = (80, 90)) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_a_large_image_has_the_look_of_a_small_one() -> None:
         assert big[name] == pytest.approx(small[name], abs=1)
 
 
-def test_a_image_of_one_pixel_has_a_look() -> None:
+def test_an_image_of_one_pixel_has_a_look() -> None:
     assert all(np.isfinite(list(look(plain(90, 9, 9, shape=(1, 1))).values())))
 
 
@@ -132,7 +132,7 @@ class Released:
         pipeline = "pipe" if copy else ""
         row = {"image_id": image_id(str(key)), "copy": copy, "split": "train", "subtype": "A"}
         self.rows.append({**row, "pipeline": pipeline, **more})
-        self.looks.append(look_of(rgb))
+        self.looks.append(measure_look(rgb))
 
     def measure(self) -> dict[str, Any]:
         columns = [list(column) for column in zip(*self.looks, strict=True)]
@@ -223,7 +223,7 @@ def test_grey_has_no_hue_to_move() -> None:
 def test_a_bound_on_hue_names_the_transform_that_turns_it(small_gaped: Path, tmp_path: Path) -> None:
     shift = {"hue_shift_limit": [30, 30], "sat_shift_limit": [0, 0], "val_shift_limit": [0, 0], "p": 1.0}
     steps = [*FLIP, {"HueSaturationValue": shift}]
-    with pytest.raises(RecipeError, match=r"moves hue by .* most of it by HueSaturationValue"):
+    with pytest.raises(RecipeError, match=r"changes hue by .* mostly because of HueSaturationValue"):
         publish(
             small_gaped, tmp_path, max_drift={"hue": 10.0}, allow={"colour": 1.0}, pipelines={"flip": steps}
         )
@@ -261,12 +261,12 @@ def test_over_bound_names_pipeline_feature_and_both_numbers() -> None:
     made.add(0, plain(100, 100, 100))
     made.add(0, plain(110, 110, 110), 1, pipeline="up")
     drift = made.measure()
-    (found,) = over_bound(drift, {"luminance": 3.9, "contrast": 0.1})
+    (found,) = find_excess_drift(drift, {"luminance": 3.9, "contrast": 0.1})
     assert (found.pipeline, found.feature) == ("up", "luminance")
-    assert found.text == "up moves luminance by 3.9216 on average (bound 3.9)"
-    assert look_of(plain(110, 110, 110))[found.feature_index] == pytest.approx(110 / 2.55)
-    assert over_bound(drift, {"luminance": 3.93}) == []
-    assert over_bound({"copies": 0}, {"luminance": 0.1}) == []
+    assert found.text == "up changes luminance by 3.9216 on average (bound 3.9)"
+    assert measure_look(plain(110, 110, 110))[found.feature_index] == pytest.approx(110 / 2.55)
+    assert find_excess_drift(drift, {"luminance": 3.93}) == []
+    assert find_excess_drift({"copies": 0}, {"luminance": 0.1}) == []
 
 
 # --- the probe -------------------------------------------------------------------------------------------
@@ -366,8 +366,8 @@ def test_over_the_bound_a_release_is_refused_and_nothing_is_left(small_gaped: Pa
         publish(small_gaped, tmp_path, max_drift={"sharpness": 0.05, "saturation": 50.0}, **changes)
     assert caught.value.where == "max_drift"
     assert caught.value.exit_code == 3
-    assert "soft moves sharpness by " in caught.value.what
-    assert "(bound 0.05), most of it by GaussianBlur" in caught.value.what
+    assert "soft changes sharpness by " in caught.value.what
+    assert "(bound 0.05), mostly because of GaussianBlur" in caught.value.what
     assert "saturation" not in caught.value.what
     assert list((tmp_path / "releases").iterdir()) == []
     release = publish(small_gaped, tmp_path, max_drift={"sharpness": 5.0}, **changes)
