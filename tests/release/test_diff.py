@@ -54,7 +54,7 @@ def test_the_order_of_rows_is_no_difference(release: Release) -> None:
     assert diff_of(release, lambda rows: rows.reverse())[1] == {}
 
 
-def test_a_image_less_is_major_and_one_more_minor(release: Release) -> None:
+def test_an_image_less_is_major_and_one_more_minor(release: Release) -> None:
     gone = row_of(release.table.to_pylist(), "test")["sample_id"]
     fewer = changed(release, lambda rows: rows.remove(row_of(rows, "test")))
     found = diff_releases(release, fewer)

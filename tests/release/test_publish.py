@@ -268,7 +268,7 @@ def test_another_run_at_the_same_time_is_told_to_wait(small_gaped: Path, tmp_pat
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
-def test_a_image_that_changed_after_ingest_stops_the_run(
+def test_an_image_that_changed_after_ingest_stops_the_run(
     gaped_copy: Path, tmp_path: Path, whole: Path
 ) -> None:
     publish(gaped_copy, tmp_path)

@@ -122,18 +122,18 @@ def test_every_image_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, here:
 
 
 @pytest.mark.parametrize("levels", [1, 100])
-def test_a_image_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
+def test_an_image_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
     sample = repaint(folder, brighter(levels))
     release = open_release(folder)
     assert check_release(release) == []
     (finding,) = rebuild(release, release.table, Path("manifests")).findings
     assert finding.kind == "rebuilt"
     assert (
-        finding.text == f"train/{sample}.png: its rebuilt bytes differ (pixels by up to {levels} grey levels)"
+        finding.text == f"train/{sample}.png: the rebuilt bytes differ (pixels by up to {levels} grey levels)"
     )
 
 
-def test_a_image_of_another_size_is_found(folder: Path) -> None:
+def test_an_image_of_another_size_is_found(folder: Path) -> None:
     sample = repaint(folder, lambda rgb: rgb[:, :-1])
     release = open_release(folder)
     (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
@@ -154,7 +154,7 @@ def test_the_same_pixels_in_other_bytes_are_found(folder: Path, as_bytes: Callab
     release = forge(folder, swap)
     assert check_release(release) == []
     (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
-    assert "its rebuilt bytes differ (pixels by up to 0 grey levels)" in finding.text
+    assert "the rebuilt bytes differ (pixels by up to 0 grey levels)" in finding.text
     assert rebuild(other_cpu(release), release.table, Path("manifests")).findings == []
 
 
@@ -165,10 +165,10 @@ def test_a_seed_that_was_edited_is_found_by_the_lineage_and_by_the_pixels(folder
     release = forge(folder, reseed)
     assert any("seed does not follow" in finding.text for finding in check_release(release))
     (finding,) = rebuild(release, release.table, Path("manifests")).findings
-    assert "its rebuilt bytes differ" in finding.text
+    assert "the rebuilt bytes differ" in finding.text
 
 
-def test_a_image_taken_for_another_is_found(folder: Path) -> None:
+def test_an_image_taken_for_another_is_found(folder: Path) -> None:
     """Two originals whose files were swapped, rows and hashes with them."""
 
     def swap(rows: list[dict[str, Any]]) -> None:
@@ -202,7 +202,7 @@ def test_where_the_canary_differs_pixels_may_by_three_levels(
     assert len(found.findings) == n_findings
     if n_findings:
         assert (
-            found.findings[0].text == f"train/{sample}.png: its rebuilt pixels differ by {levels} grey levels"
+            found.findings[0].text == f"train/{sample}.png: the rebuilt pixels differ by {levels} grey levels"
         )
 
 
@@ -221,8 +221,8 @@ def test_other_versions_are_noted(made: Path, here: Path) -> None:
         here / "manifests",
     )
     pillow, gone = sorted(found.notes, reverse=True)
-    assert pillow.startswith("made with pillow 1.0, here is ")
-    assert gone == "made with gone 2.0, here is None"
+    assert pillow.startswith("released with pillow 1.0, installed is ")
+    assert gone == "released with gone 2.0, installed is None"
     assert found.findings == []
 
 
@@ -263,7 +263,7 @@ def test_verify_finds_a_image_that_was_repainted(cli: Cli, folder: Path) -> None
     assert cli("verify").code == 0
     ran = cli("verify", "--sample", sample)
     assert ran.code == 4
-    assert f"rebuilt: train/{sample}.png: its rebuilt bytes differ" in ran.out
+    assert f"rebuilt: train/{sample}.png: the rebuilt bytes differ" in ran.out
     n = len(open_release(folder).table)
     document = cli("verify", "--rebuild", n, "--json").document
     assert [each["kind"] for each in document["findings"]] == ["rebuilt"]
@@ -357,7 +357,7 @@ def test_why_of_a_beginning_that_is_not_one_images(cli: Cli, folder: Path) -> No
     ran = cli("verify", "--why", ambiguous)
     assert ran.code == 2
     assert f"{firsts.count(ambiguous)} images begin with '{ambiguous}'" in ran.err
-    assert "give more of its image_id" in ran.err
+    assert "give more digits of the image_id" in ran.err
     ran = cli("verify", "--why", "xyz")
     assert ran.code == 2
     assert "no image begins with 'xyz'" in ran.err
