@@ -144,7 +144,7 @@ def test_a_split_table_of_a_virtual_release_that_differs_is_found(small_gaped: P
     write_table(table.slice(1), folder / "train" / "rows.parquet", "metadata")
     reseal(folder)
     (finding,) = check_release(open_release(folder))
-    assert finding.text == "train/rows.parquet does not say what .affectdata/manifest.parquet says"
+    assert finding.text == "train/rows.parquet differs from .affectdata/manifest.parquet"
 
 
 # --- exports ---------------------------------------------------------------------------------------------
