@@ -164,7 +164,7 @@ def test_what_makes_no_folds_is_refused(
 
 
 def test_drawn_originals_leave_nothing_to_score_a_fold_on() -> None:
-    with pytest.raises(RecipeError, match="no untouched image to score a fold on"):
+    with pytest.raises(RecipeError, match="no unaugmented images to evaluate a fold on"):
         make_recipe(split=FOLDS, originals="drawn")
 
 
@@ -252,8 +252,8 @@ def fold_in_test(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (copy_elsewhere, "its copies are in another fold"),
-        (group_over_two, "this group is in two folds"),
+        (copy_elsewhere, "copies are in another fold"),
+        (group_over_two, "group is in two folds"),
         (fold_in_test, "has a fold outside train"),
     ],
 )
