@@ -193,7 +193,7 @@ def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) ->
 def test_the_same_manifest_twice_is_refused(cli: Cli, with_manifest: Path) -> None:
     path = "manifests/gaped.parquet"
     ran = cli("balance", "--recipe", "made.yaml", "--manifest", path, "--manifest", path)
-    expect(ran, 3, "one image is in two of the manifests")
+    expect(ran, 3, "an image is in two of the manifests")
 
 
 def test_a_recipe_that_is_not_there(cli: Cli, with_manifest: Path) -> None:

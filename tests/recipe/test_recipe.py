@@ -27,7 +27,7 @@ def test_there_are_packaged_recipes() -> None:
 
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
-def test_a_packaged_recipe_reads_and_says_for_whom_it_is(path: Path) -> None:
+def test_a_packaged_recipe_is_valid_and_states_its_purpose(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -205,7 +205,7 @@ def test_a_subtype_without_a_rule_uses_the_default() -> None:
     assert [rule.pipeline for rule in rules if rule] == ["turn", "flip", "flip"]
 
 
-def test_split_none_is_a_word_and_stays_one() -> None:
+def test_split_none_round_trips() -> None:
     recipe = make_recipe(split="none")
     assert recipe.split == "none"
     assert parse_recipe(recipe.document()) == recipe

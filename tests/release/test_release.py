@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_finished_is_no_release(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("info", ["[]", '{"schema": "affectdata/release/4"}', '{"schema": [3]}', "no json"])
-def test_a_release_json_of_another_form_is_refused(folder: Path, info: str) -> None:
+def test_a_release_json_of_an_unknown_form_is_refused(folder: Path, info: str) -> None:
     (folder / "release.json").write_text(info)
     with pytest.raises(ManifestError, match=r"release\.json"):
         open_release(folder)
@@ -211,7 +211,7 @@ def test_a_table_of_other_types_does_not_open(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["copy", "split", "image_id", "sample_id", "seed"])
-def test_a_null_where_none_may_be_is_found(folder: Path, name: str) -> None:
+def test_a_null_in_a_required_column_is_found(folder: Path, name: str) -> None:
     table, metadata = read_table(folder / TABLE_FILE, KIND)
     rows = table.to_pylist()
     rows[1][name] = None
@@ -250,7 +250,7 @@ def a_copy(rows: Rows) -> dict[str, Any]:
 
 
 def original_of(rows: Rows, row: dict[str, Any]) -> dict[str, Any]:
-    return next(each for each in rows if each["copy"] == 0 and each["image_id"] == row["image_id"])
+    return next(own for own in rows if own["copy"] == 0 and own["image_id"] == row["image_id"])
 
 
 def move(row: dict[str, Any], split: str) -> None:
@@ -440,7 +440,7 @@ def leads_out(rows: Rows) -> None:
         (leads_out, "file_name does not follow from sample_id"),
     ],
 )
-def test_nothing_is_in_two_splits_whatever_the_ids_say(
+def test_duplicates_in_two_splits_are_found_whatever_the_ids(
     folder: Path, change: Callable[[Rows], None], why: str
 ) -> None:
     assert any(why in finding.text for finding in check_lineage(forge(folder, change)))

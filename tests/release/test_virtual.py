@@ -70,8 +70,8 @@ def test_there_are_no_images(pair: tuple[Path, Path]) -> None:
     assert set(contents(pair[1])) == FILES
     sums = (pair[1] / "SHA256SUMS").read_text().splitlines()
     assert {line[66:] for line in sums} == FILES - {"SHA256SUMS", "release.json"}
-    assert "holds no images" in (pair[1] / "README.md").read_text()
-    assert "holds no images" not in (pair[0] / "README.md").read_text()
+    assert "contains no images" in (pair[1] / "README.md").read_text()
+    assert "contains no images" not in (pair[0] / "README.md").read_text()
     assert len(list(pair[0].rglob("*.jpg"))) > 20
 
 
@@ -149,10 +149,10 @@ def test_a_source_image_that_changed_is_not_rendered(pair: tuple[Path, Path], ga
         open_release(pair[1], roots={"gaped": gaped_copy}).dataset("train")[0]
 
 
-def test_an_image_that_comes_out_otherwise_is_not_read(
+def test_an_image_that_renders_differently_is_not_read(
     both: tuple[Release, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on another CPU or with another library; nothing but the recorded hash can tell."""
+    """As on another CPU or with another library; only the recorded hash shows it."""
     recipe = parse_recipe(both[1].recipe_document)
     read = released_reader(both[1].path, recipe, both[1].sources_to_render())
     assert read(both[1].table.slice(0, 2)) == [
@@ -191,7 +191,7 @@ def test_where_the_canary_differs_nothing_can_be_compared(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_was_interrupted_goes_on(
+def test_an_interrupted_run_is_resumed(
     small_gaped: Path, tmp_path: Path, pair: tuple[Path, Path], workers: int
 ) -> None:
     original, left = WriteSamples.__call__, [3]
@@ -235,7 +235,7 @@ def test_a_damaged_journal_costs_no_more_than_its_rows(
     assert contents(release.path) == contents(pair[1])
 
 
-def test_a_second_run_finds_it_there(small_gaped: Path, pair: tuple[Path, Path]) -> None:
+def test_a_second_run_finds_the_release(small_gaped: Path, pair: tuple[Path, Path]) -> None:
     before = contents(pair[1])
     release = publish(small_gaped, pair[1].parent.parent, pipelines=PIPELINES, mode="virtual")
     assert release.path == pair[1]
@@ -264,7 +264,7 @@ def test_it_has_no_other_modes() -> None:
         make_recipe(mode="cloud")
 
 
-def test_a_split_that_is_not_there(both: tuple[Release, Release]) -> None:
+def test_an_unknown_split(both: tuple[Release, Release]) -> None:
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="has no split 'dev'"):
         both[1].dataset("dev")

@@ -68,7 +68,7 @@ def test_an_image_of_the_right_size_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize("image", [{"short_side_px": 256}, {"size_px": [256, 256], "fit": "crop"}])
-def test_an_image_too_long_for_any_file_is_refused(image: dict[str, Any]) -> None:
+def test_an_image_too_elongated_for_the_format_is_refused(image: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="an image of 1000 × 2 px would become 128000 × 256") as caught:
         resize_to_spec(noise((2, 1000)), ImageSpec(**image))
     assert "where:" in caught.value.fix
@@ -80,15 +80,15 @@ def test_an_image_too_long_for_any_file_is_refused(image: dict[str, Any]) -> Non
 def rows_for(root: Path, names: list[str], pipelines: list[str]) -> pa.Table:
     rows = [
         {
-            "sample_id": f"s{at}",
+            "sample_id": f"s{index}",
             "image_id": file_hash((root / name).read_bytes()),
             "source": "made",
             "path": name,
             "split": "train",
             "pipeline": pipeline,
-            "seed": at,
+            "seed": index,
         }
-        for at, (name, pipeline) in enumerate(zip(names, pipelines, strict=True))
+        for index, (name, pipeline) in enumerate(zip(names, pipelines, strict=True))
     ]
     return pa.Table.from_pylist(rows)
 
@@ -121,7 +121,7 @@ def test_originals_and_copies_take_the_same_path(root: Path, image: dict[str, An
         np.testing.assert_allclose(found["s1"].astype(int), found["s0"][:, ::-1].astype(int), atol=1)
 
 
-def test_a_large_image_is_halved_before_it_is_drawn_on(root: Path) -> None:
+def test_a_large_image_is_halved_before_augmentation(root: Path) -> None:
     found = rendered(root, rows_for(root, ["2.png"], [""]), short_side_px=64, format="png")
     rgb = np.asarray(Image.open(root / "2.png"))
     for _ in range(2):  # 700 → 350 → 175, at most four times 64
@@ -132,9 +132,9 @@ def test_a_large_image_is_halved_before_it_is_drawn_on(root: Path) -> None:
 def test_a_row_does_not_depend_on_the_others_of_its_batch(root: Path) -> None:
     rows = rows_for(root, ["0.png", "1.png", "0.png", "0.png"], ["flip", "", "", "flip"])
     together = rendered(root, rows, short_side_px=32)
-    for at in reversed(range(4)):
+    for index in reversed(range(4)):
         np.testing.assert_array_equal(
-            rendered(root, rows.slice(at, 1), short_side_px=32)[f"s{at}"], together[f"s{at}"]
+            rendered(root, rows.slice(index, 1), short_side_px=32)[f"s{index}"], together[f"s{index}"]
         )
 
 
@@ -157,7 +157,7 @@ def test_an_image_that_changed_is_an_integrity_error_that_names_it(root: Path) -
         rendered(root, rows, short_side_px=32)
 
 
-def test_an_image_that_is_gone_names_the_ways_out(root: Path) -> None:
+def test_a_missing_image_error_lists_the_remedies(root: Path) -> None:
     rows = rows_for(root, ["0.png"], [""])
     (root / "0.png").unlink()
     with pytest.raises(ImagesNotFound) as caught:
@@ -173,7 +173,7 @@ def test_an_image_that_is_too_long_is_named(root: Path) -> None:
     assert caught.value.where == "made: thin.png"
 
 
-def test_canaries_tell_pipelines_apart_and_stay() -> None:
+def test_canaries_differ_by_pipeline_and_are_reproducible() -> None:
     recipe = make_recipe(pipelines={"flip": FLIP, "turn": [{"Affine": {"rotate": [5, 9], "p": 1.0}}]})
     found = canaries(recipe)
     assert list(found) == ["", "flip", "turn"]

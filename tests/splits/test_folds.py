@@ -206,7 +206,7 @@ def test_copies_are_in_the_fold_of_their_original(made: Release) -> None:
     assert (frame["copy"] > 0).any() and not check_release(made)
     assert (frame.groupby("image_id")["fold"].nunique(dropna=False) == 1).all()
     assert frame.loc[frame["split"] == "test", "fold"].isna().all()
-    assert "Train is dealt into 3 folds" in (made.path / "README.md").read_text()
+    assert "The train split is divided into 3 folds" in (made.path / "README.md").read_text()
 
 
 def test_a_fold_is_left_out_with_its_copies_and_scored_on_its_originals(made: Release) -> None:
