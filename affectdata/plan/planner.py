@@ -32,17 +32,7 @@ from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
 from affectdata.store.parquet import in_one_piece
 
 _TRAIN = SPLITS.index("train")
-_BASE_COLUMNS = (
-    "image_id",
-    "source",
-    "path",
-    "subtype",
-    "subject_id",
-    "group_id",
-    "split",
-    "fold",
-    "license",
-)
+_COLUMNS = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", "fold", "license")
 _LOOK_COLUMNS = ("pixel_id", "phash", "phash_views")  # to find look-alikes across manifests
 
 
@@ -142,7 +132,7 @@ def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:
     available = manifest.rows.column_names
     if recipe.where is not None or needed - set(available):
         return manifest.table
-    needed |= {*_BASE_COLUMNS, *more}
+    needed |= {*_COLUMNS, *more}
     if recipe.labels is not None:
         needed |= {"valence", "arousal", "agreement"}
         needed |= {name for name in available if name.startswith("emotion")}
