@@ -290,7 +290,9 @@ def test_croissant_is_valid_and_every_record_can_be_read(made: Release, tmp_path
     rows = list(dataset.records("rows"))
     assert [row["rows/sample_id"].decode() for row in rows] == made.table["sample_id"].to_pylist()
     assert [row["rows/valence"] for row in rows] == made.table["valence"].to_pylist()
-    images = {row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")}
+    images = {
+        row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")
+    }
     assert images == {
         f"{row['sample_id']}.jpg": (row["out_width_px"], row["out_height_px"])
         for row in made.table.to_pylist()
