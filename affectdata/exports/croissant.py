@@ -1,9 +1,9 @@
 """Croissant metadata (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html) of a release.
 
-    croissant.json    to be laid into a copy of the release's folder: names in it are relative to that
+    croissant.json    belongs into the folder of the release: file names in it are relative to that
 
-It describes the table of all rows, column by column, and the images; it holds neither. Whoever publishes
-the release adds `creator`, `version` and its `url`.
+It describes the table of all rows, column by column, and the images; it contains neither. Whoever publishes
+the release adds `creator`, `version` and `url`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONTEXT: dict[str, Any] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
 }
-_TABLE = "manifest.parquet"  # its name in the document, wherever it lies
+_TABLE = "manifest.parquet"  # its id in the document, wherever the file is
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
@@ -52,7 +52,7 @@ def describe(job: Job) -> dict[str, Any]:
     """Return the JSON-LD document."""
     release, info = job.release, job.release.info
     sources = info["manifests"]
-    titles = ", ".join(each["title"] for each in sources)
+    titles = ", ".join(source["title"] for source in sources)
     data = release.path / release.table_file
     table = {
         "@type": "cr:FileObject",
@@ -69,7 +69,7 @@ def describe(job: Job) -> dict[str, Any]:
         "name": "rows",
         "description": "One row per released image; copy 0 is the original.",
         "key": {"@id": "rows/sample_id"},
-        "field": [_field(each) for each in release.rows.schema],
+        "field": [_field(column) for column in release.rows.schema],
     }
     return {
         "@context": CONTEXT,
@@ -78,9 +78,9 @@ def describe(job: Job) -> dict[str, Any]:
         "name": release.name,
         "description": f"Images with ratings from {titles}, levelled on {info['target']}: "
         f"{info['originals']} originals, {info['copies']} copies.",
-        "license": [each["license"] for each in sources],
-        "citeAs": " / ".join(each["citation"] for each in sources),
-        "isBasedOn": [each["url"] for each in sources if each["url"]],
+        "license": [source["license"] for source in sources],
+        "citeAs": " / ".join(source["citation"] for source in sources),
+        "isBasedOn": [source["url"] for source in sources if source["url"]],
         "datePublished": info["created"],
         "distribution": [table, *([] if release.is_virtual else [_images(job)])],
         "recordSet": [rows, *([] if release.is_virtual else [_IMAGES])],
@@ -117,11 +117,14 @@ _IMAGES = {
     "field": [
         {
             "@type": "cr:Field",
-            "@id": f"images/{name}",
+            "@id": f"pictures/{name}",
             "name": name,
-            "dataType": kind,
-            "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": what}},
+            "dataType": data_type,
+            "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": file_property}},
         }
-        for name, kind, what in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
+        for name, data_type, file_property in (
+            ("name", "sc:Text", "filename"),
+            ("image", "sc:ImageObject", "content"),
+        )
     ],
 }

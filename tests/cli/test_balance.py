@@ -196,7 +196,7 @@ def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) ->
 def test_the_same_manifest_twice_is_refused(cli: Cli, with_manifest: Path) -> None:
     path = "manifests/gaped.parquet"
     ran = cli("balance", "--recipe", "made.yaml", "--manifest", path, "--manifest", path)
-    expect(ran, 3, "one image is in two of the manifests")
+    expect(ran, 3, "an image is in two of the manifests")
 
 
 def test_a_recipe_that_is_not_there(cli: Cli, with_manifest: Path) -> None:
@@ -216,11 +216,11 @@ def test_a_recipe_that_is_not_there(cli: Cli, with_manifest: Path) -> None:
         ({"strata": ["mood"]}, ["no column 'mood'", "where: strata"]),
         ({"strata": ["gender"]}, ["gender is null in 18 of 18 rows"]),
         ({"bins": {"edges": [0, 1]}}, ["outside 0–1", "where: bins.edges"]),
-        ({"where": "valence > "}, ["is no condition", "where: where"]),
+        ({"where": "valence > "}, ["is not a valid condition", "where: where"]),
         ({"where": "valence > 1000"}, ["no row of gaped is left"]),
         (
             {"pipelines": {"flip": [{"VerticalFlip": {"p": 1.0}}]}},
-            ["A: pipeline flip turns it over", "upright: false"],
+            ["A: pipeline flip turns it upside down", "upright: false"],
         ),
     ],
 )

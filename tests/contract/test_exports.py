@@ -1,4 +1,4 @@
-"""What every export promises, registered ones all alike; then each format's own."""
+"""The contract of every registered export format; then tests of single formats."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def copied(release: Release, tmp_path: Path) -> Path:
 # --- all of them -----------------------------------------------------------------------------------------
 
 
-def test_the_shelf_is_not_empty() -> None:
+def test_there_are_export_formats() -> None:
     assert {"croissant", "folders", "webdataset"} <= set(NAMES)
 
 
@@ -75,10 +75,10 @@ def test_a_second_run_and_more_workers_give_the_same_bytes(made: Release, name: 
 def test_a_virtual_release_gives_the_bytes_of_the_materialised_one(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
-    files, virtual = (export(each, name, tmp_path / str(at)) for at, each in enumerate(pair))
+    files, virtual = (export(release, name, tmp_path / str(n)) for n, release in enumerate(pair))
     if not plugin.HAS_IMAGES:
         return
-    ids = [each.id[:16].encode() for each in pair]
+    ids = [release.id[:16].encode() for release in pair]
     assert virtual["README.md"].replace(ids[1], ids[0]) == files["README.md"]
     assert {**virtual, "README.md": b""} == {**files, "README.md": b""}
 
@@ -89,7 +89,7 @@ def test_a_forged_release_is_refused(made: Release, name: str, tmp_path: Path) -
             row for row in rows if row["split"] == "train"
         )["group_id"]
 
-    with pytest.raises(IntegrityError, match="this group is in two splits"):
+    with pytest.raises(IntegrityError, match="group is in two splits"):
         export(forge(copied(made, tmp_path), leak), name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -103,12 +103,12 @@ def test_names_that_lead_out_of_the_folder_are_refused(made: Release, name: str,
                 row["sample_id"] = sample_id(row["image_id"], row["copy"])
 
     folder = copied(made, tmp_path)
-    with pytest.raises(IntegrityError, match="its image_id is no SHA-256"):
+    with pytest.raises(IntegrityError, match="image_id is not a SHA-256"):
         export(forge(folder, escape), name, tmp_path / "out")
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_images_that_must_not_be_passed_on_are_refused(
+def test_images_that_must_not_be_redistributed_are_refused(
     made: Release, plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
     if not plugin.HAS_IMAGES:
@@ -119,20 +119,20 @@ def test_images_that_must_not_be_passed_on_are_refused(
     assert not (tmp_path / "out").exists()
     folder = copied(made, tmp_path)
     for licenses, why in [
-        (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "go against each other .*CC BY-SA 4.0"),
-        (["CC BY-ND 4.0"], "changed images, as its copies are, must not"),
+        (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "contradict each other .*CC BY-SA 4.0"),
+        (["CC BY-ND 4.0"], "modified images, such as its copies, must not"),
     ]:
         with pytest.raises(UsageError, match=why):
             export(relicense(folder, licenses), name, tmp_path / "out", may_redistribute=False)
     export(relicense(folder, ["CC BY-SA 4.0"]), name, tmp_path / "out", may_redistribute=False)
     info = json.loads((folder / INFO_FILE).read_text())
     sign(folder, {**info, "manifests": []})  # terms that nobody states allow nothing
-    with pytest.raises(IntegrityError, match=r"does not name the sources \['mine'\]"):
+    with pytest.raises(IntegrityError, match=r"lacks the sources \['mine'\]"):
         export(open_release(folder), name, tmp_path / "more", may_redistribute=False)
 
 
 def relicense(folder: Path, licenses: list[str]) -> Release:
-    """Make the images those of a user's own collection, which may be passed on, under these licences."""
+    """Make the images those of a user's own collection, which may be redistributed, under these licences."""
 
     def change(rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -145,13 +145,13 @@ def relicense(folder: Path, licenses: list[str]) -> Release:
     return open_release(folder)
 
 
-def test_the_terms_go_with_it(made: Release, name: str, tmp_path: Path) -> None:
+def test_the_terms_are_exported(made: Release, name: str, tmp_path: Path) -> None:
     text = export(made, name, tmp_path / "out")["README.md"].decode()
     assert made.id[:16] in text and "CC BY-NC-SA 3.0" in text and "Dan-Glauser" in text
-    assert "must not be passed on" in text
+    assert "must not be redistributed" in text
 
 
-def test_a_image_that_was_changed_stops_it_and_nothing_is_left(
+def test_a_changed_image_stops_the_export_and_nothing_is_left(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path, gaped_copy: Path
 ) -> None:
     if not plugin.HAS_IMAGES:
@@ -159,14 +159,14 @@ def test_a_image_that_was_changed_stops_it_and_nothing_is_left(
     folder = copied(pair[0], tmp_path)
     victim = folder / str(pair[0].table["file_name"][5])
     victim.write_bytes(victim.read_bytes()[:-9])
-    with pytest.raises(IntegrityError, match="is not the file that was released"):
+    with pytest.raises(IntegrityError, match="differs from the released file"):
         export(open_release(folder), name, tmp_path / "out")
 
     def other_hash(rows: list[dict[str, Any]]) -> None:
         rows[5]["file_sha256"] = "0" * 64
 
     rounded = forge(copied(pair[1], tmp_path), other_hash)
-    with pytest.raises(IntegrityError, match="rendered anew, is not the image that was released"):
+    with pytest.raises(IntegrityError, match="the rendered image differs from the released one"):
         export(open_release(rounded.path, {"gaped": gaped_copy}), name, tmp_path / "out")
     with pytest.raises(ImagesNotFound):
         export(open_release(rounded.path, {"gaped": tmp_path / "nowhere"}), name, tmp_path / "out")
@@ -174,15 +174,15 @@ def test_a_image_that_was_changed_stops_it_and_nothing_is_left(
     assert left == set()
 
 
-def test_a_folder_that_is_taken_is_left_alone(made: Release, name: str, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_touched(made: Release, name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export(made, name, tmp_path / "out")
     assert contents(tmp_path) == {"out/mine.txt": b"mine"}
 
 
-def test_what_a_killed_run_left_is_cleared_away(made: Release, name: str, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_removed(made: Release, name: str, tmp_path: Path) -> None:
     expected = export(made, name, tmp_path / "a")
     (tmp_path / ".b.partial" / "train").mkdir(parents=True)
     (tmp_path / ".b.partial" / "train" / "old.jpg").write_bytes(b"old")
@@ -223,11 +223,13 @@ def test_every_class_has_a_folder_in_every_split(made: Release, tmp_path: Path) 
     [
         ("mood", "no column 'mood'"),
         ("emotion", "emotion is null in"),
-        ("arousal", "does not say where to cut it"),
-        ("url", "cannot be the name of a folder"),
+        ("arousal", "has no thresholds for it"),
+        ("url", "is not a valid folder name"),
     ],
 )
-def test_what_makes_no_classes_is_refused(made: Release, tmp_path: Path, by: str, words: str) -> None:
+def test_a_column_that_gives_no_classes_is_refused(
+    made: Release, tmp_path: Path, by: str, words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         export(made, "folders", tmp_path / "out", by=by)
     assert list(tmp_path.iterdir()) == []
@@ -260,8 +262,8 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
                 assert (dot, ending, labels.name) == (".", "jpg", f"{key}.json")
                 row = of[key]
                 assert tar.extractfile(image).read() == made.read(row["file_name"])  # type: ignore[union-attr]
-                said = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
-                assert said["valence"] == row["valence"] and said["license"] == row["license"]
+                record = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
+                assert record["valence"] == row["valence"] and record["license"] == row["license"]
                 seen.setdefault(row["split"], []).append(key)
                 assert path.name == f"{row['split']}-{(len(seen[row['split']]) - 1) // 7:06d}.tar"
     assert {split: sorted(keys) for split, keys in seen.items()} == {
@@ -288,25 +290,25 @@ def test_croissant_is_valid_and_every_record_can_be_read(made: Release, tmp_path
     rows = list(dataset.records("rows"))
     assert [row["rows/sample_id"].decode() for row in rows] == made.table["sample_id"].to_pylist()
     assert [row["rows/valence"] for row in rows] == made.table["valence"].to_pylist()
-    images = {row["images/name"].decode(): row["images/image"].size for row in dataset.records("pictures")}
+    images = {
+        row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")
+    }
     assert images == {
         f"{row['sample_id']}.jpg": (row["out_width_px"], row["out_height_px"])
         for row in made.table.to_pylist()
     }
 
 
-def test_croissant_of_a_virtual_release_speaks_of_no_images(
-    pair: tuple[Release, Release], tmp_path: Path
-) -> None:
+def test_croissant_of_a_virtual_release_has_no_images(pair: tuple[Release, Release], tmp_path: Path) -> None:
     document = json.loads(export(pair[1], "croissant", tmp_path / "out")["croissant.json"])
-    assert [each["@id"] for each in document["distribution"]] == ["manifest.parquet"]
-    assert [each["@id"] for each in document["recordSet"]] == ["rows"]
+    assert [node["@id"] for node in document["distribution"]] == ["manifest.parquet"]
+    assert [node["@id"] for node in document["recordSet"]] == ["rows"]
 
 
 # --- the command -----------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_it_wrote_and_refuses_with_the_right_code(
+def test_the_command_reports_its_output_and_has_exit_codes(
     made: Release, cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
 """Decisions that must not change unnoticed: plans as numbers, never pixels.
 
-Where a change is meant, write the files anew and look at the difference before committing it:
+For an intended change, regenerate the files and review the diff before committing:
 
     AFFECTDATA_GOLDEN=write pytest tests/golden && git diff tests/golden
 """

@@ -28,7 +28,7 @@ def test_rows_are_worth_no_more_than_their_images(copies: list[int], n_eff: floa
         ([0, 0], None, 1.0),
     ],
 )
-def test_how_level_bins_are(counts: list[int], ratio: float | None, even: float) -> None:
+def test_evenness_and_imbalance_ratio(counts: list[int], ratio: float | None, even: float) -> None:
     assert imbalance_ratio(counts) == ratio
     assert evenness(counts) == pytest.approx(even, abs=1e-6)
 
@@ -52,7 +52,7 @@ def test_seeds_differ_by_recipe_image_and_copy() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_an_empty_plan_says_so() -> None:
+def test_an_empty_plan_has_empty_counts() -> None:
     summary = Plan(PLAN.empty_table(), [], []).summary()
     assert summary["rows"] == 0
     assert summary["imbalance_ratio"] == {"before": None, "after": None}

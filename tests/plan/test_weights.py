@@ -84,7 +84,7 @@ def test_smoothing_is_that_of_scipy_mirrored_at_the_ends(sigma: float, counts: l
 
 
 def test_smoothing_goes_over_empty_bins_and_keeps_all_mass() -> None:
-    """A bin between full ones is less rare than its count says; a constant density gives equal weights."""
+    """A bin between full ones is less rare than its count; a constant density gives equal weights."""
     counts = [50, 2, 50, 0, 0, 0, 2]
     bins = np.repeat(np.arange(7), counts)
     found = per_bin(row_weights(bins, bins, 7, Weights(by="smoothed", sigma=1.0, max=NO_MAX)), bins)

@@ -42,9 +42,9 @@ def stored(folder: Path, source: str, n: int, emotions: list[str], first: int = 
 
 
 def rendered(plan: Plan) -> pa.Table:
-    """What rendering would say, made up."""
+    """Invented results of rendering."""
     n = len(plan.table)
-    names = [f"train/{each}.jpg" for each in plan.table["sample_id"].to_pylist()]
+    names = [f"train/{key}.jpg" for key in plan.table["sample_id"].to_pylist()]
     columns = [plan.table["sample_id"], names, ["0" * 64] * n, range(n), [8] * n, [9] * n]
     return pa.table(columns, schema=RENDERED)
 
@@ -62,10 +62,12 @@ def test_a_release_has_every_column_of_its_source_rows(
     monkeypatch.setattr(parquet, "STREAM_ROWS", held)
     schema = writing._schema(every, rows, plan)
     files = read_parts(rendered(plan))
-    parts = list(writing._released(every, rows, plan, files, schema))
+    parts = list(writing._iter_rows(every, rows, plan, files, schema))
     assert max(map(len, parts)) == min(held, len(plan.table))
     found = pa.concat_tables(part.cast(schema) for part in parts).to_pylist()
-    source = {(row["image_id"], row["source"]): row for each in every for row in each.table.to_pylist()}
+    source = {
+        (row["image_id"], row["source"]): row for manifest in every for row in manifest.table.to_pylist()
+    }
     assert len({row["source"] for row in found}) == 3
     assert max(row["copy"] for row in found) == 2
     for row, planned in zip(found, plan.table.to_pylist(), strict=True):
@@ -76,7 +78,7 @@ def test_a_release_has_every_column_of_its_source_rows(
         assert row.get("emotion_joy") == own.get("emotion_joy")
 
 
-def test_a_batch_never_ends_between_two_copies_of_a_image() -> None:
+def test_a_batch_never_splits_the_rows_of_an_image() -> None:
     """So each image is decoded once; nothing is lost, and batches stay small."""
     ids = [image_id(str(at)) for at in range(60) for _ in range(at % 8 + 1)]
     for column in (pa.array(ids), pa.array(ids).dictionary_encode()):

@@ -65,7 +65,7 @@ def test_that_a_machine_estimated_reaches_release_and_card(tmp_path: Path) -> No
     (source,) = release.info["manifests"]
     assert source["estimated"] == ["age", "age_group", "gender", "ethnicity"]
     card = (release.path / "README.md").read_text()
-    assert "A machine estimated these columns: age, age_group, gender, ethnicity." in card
+    assert "These columns were estimated automatically: age, age_group, gender, ethnicity." in card
     assert [estimated_in(release.info, name) for name in ("gender", "emotion")] == [["utkface"], []]
 
 

@@ -170,7 +170,7 @@ def test_impossible_folds_are_refused(
 
 
 def test_drawn_originals_leave_nothing_to_score_a_fold_on() -> None:
-    with pytest.raises(RecipeError, match="no untouched image to score a fold on"):
+    with pytest.raises(RecipeError, match="no unaugmented images to evaluate a fold on"):
         make_recipe(split=FOLDS, originals="drawn")
 
 
@@ -211,7 +211,7 @@ def test_copies_are_in_the_fold_of_their_original(made: Release) -> None:
     assert (frame["copy"] > 0).any() and not check_release(made)
     assert (frame.groupby("image_id")["fold"].nunique(dropna=False) == 1).all()
     assert frame.loc[frame["split"] == "test", "fold"].isna().all()
-    assert "Train is dealt into 3 folds" in (made.path / "README.md").read_text()
+    assert "The train split is divided into 3 folds" in (made.path / "README.md").read_text()
 
 
 def test_a_fold_is_left_out_with_its_copies_and_scored_on_its_originals(made: Release) -> None:
@@ -257,8 +257,8 @@ def fold_in_test(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (copy_elsewhere, "its copies are in another fold"),
-        (group_over_two, "this group is in two folds"),
+        (copy_elsewhere, "copies are in another fold"),
+        (group_over_two, "group is in two folds"),
         (fold_in_test, "has a fold outside train"),
     ],
 )

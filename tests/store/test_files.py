@@ -130,7 +130,7 @@ def test_a_link_in_place_of_an_image_is_a_finding(work: Path, tmp_path: Path) ->
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     texts = [finding.text for finding in check_release(release)]
-    assert texts == [f"{path.relative_to(release.path)} is no regular file (a link)"]
+    assert texts == [f"{path.relative_to(release.path)} is not a regular file (a link)"]
 
 
 @pytest.mark.parametrize("make", IRREGULAR)
