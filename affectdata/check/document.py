@@ -148,7 +148,7 @@ def describe(results: Results) -> dict[str, Any]:
         "effects": moved and describe_effects(moved),
         "affect_of_look": affect_of_look(drift),
         "probe": drift.get("probe"),
-        "copies_and_target": copies_and_target(train.copy > 0, train.y) if numeric else None,
+        "copies_and_target": copies_and_target(train.copy > 0, train.target) if numeric else None,
         "ceiling": _ceiling(prepared) if numeric else None,
         "subgroups": _subgroups(results),
         "regrouped": {
@@ -296,7 +296,7 @@ def _subgroups(results: Results) -> dict[str, Any]:
     test = best.tests()
     rows = originals.find(test.image_id)
     if results.prepared.numeric:
-        true, said = test.y, best.values(RELEASE)
+        true, said = test.target, best.values(RELEASE)
     else:
         classes = results.classes[0]
         true, said = classes.of(test), best.labels(RELEASE, classes.name, "image")

@@ -87,9 +87,9 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
     elif thresholds:
         names, cut = class_names(len(thresholds)), list(thresholds)
         name = f"{recipe.target}_class"
-        found.append(Classes(name, names, lambda rows: cut_values(rows.y, cut, names), thresholds))
+        found.append(Classes(name, names, lambda rows: cut_values(rows.target, cut, names), thresholds))
     if recipe.target != "subtype" and len(subtypes) > 1:
-        found.append(Classes("subtype", subtypes, lambda rows: rows.part))
+        found.append(Classes("subtype", subtypes, lambda rows: rows.subtype))
     return found
 
 
@@ -140,14 +140,16 @@ class TellSplit:
         for name, train in split.arms.items():
             arms[name] = self._arm(name, train, split, fits)
         originals, test = split.arms[ORIGINALS], split.test
-        truth, wanted = (rows.y if self.numeric else self.classes[0].of(rows) for rows in (originals, test))
+        truth, wanted = (
+            rows.target if self.numeric else self.classes[0].of(rows) for rows in (originals, test)
+        )
         if self.numeric:
             arms |= _untrained(originals, test, arms)
         shuffled = None
         if len(np.unique(truth)) > 1 or self.numeric:
             head = self._on_features(originals, truth, fits)
             shuffled = _shuffled(head, originals, test, (truth, wanted), self.learner.seed)
-        return Told(arms, truth[most_similar(test.x, originals.x)[0]], shuffled)
+        return Told(arms, truth[most_similar(test.features, originals.features)[0]], shuffled)
 
     def _on_features(self, originals: Rows, truth: np.ndarray, fits: dict[Any, Any]) -> Fitted:
         """Return the head on frozen features that the originals' arm has, or one like it."""
@@ -157,14 +159,14 @@ class TellSplit:
 
     def _regressor(self, train: Rows, head: str, fits: dict[Any, Any]) -> Any:
         """Fit a regressor, but not again where another arm has the same rows and weights."""
-        key = head, train.at.tobytes(), train.weight.tobytes()
+        key = head, train.pool_index.tobytes(), train.weight.tobytes()
         if key not in fits:
             fits[key] = self.learner.fit_regressor(train, head)
         return fits[key]
 
     def _classifier(self, train: Rows, labels: np.ndarray, fits: dict[Any, Any]) -> Any:
         """Fit a classifier of the image alone, but not again on the same rows, weights and labels."""
-        key = labels.tobytes(), train.at.tobytes(), train.weight.tobytes()
+        key = labels.tobytes(), train.pool_index.tobytes(), train.weight.tobytes()
         if key not in fits:
             fits[key] = self.learner.fit_classifier(train, labels, None)
         return fits[key]
@@ -240,8 +242,8 @@ def _untrained(train: Rows, test: Rows, arms: dict[str, Predicted]) -> dict[str,
     if RELEASE not in arms:
         return {}
     values = {
-        MEAN: np.full(len(test), float(train.y.mean())),
-        SUBTYPE_MEAN: metrics.part_means(train.y, train.part, test.part),
+        MEAN: np.full(len(test), float(train.target.mean())),
+        SUBTYPE_MEAN: metrics.part_means(train.target, train.subtype, test.subtype),
         STRETCHED: stretch(arms[ORIGINALS].values[REGRESSOR], arms[RELEASE].values[REGRESSOR]),
     }
     return {name: Predicted(len(train), {REGRESSOR: said}) for name, said in values.items()}
@@ -276,4 +278,4 @@ def _shuffled(
     own, other = shuffled[: len(train)], shuffled[len(train) :]
     if len(np.unique(own)) == 1:  # by luck; there is nothing to fit
         return other, np.full(len(test), own[0])
-    return other, np.asarray(refit(fitted, train, own).predict(test.x))
+    return other, np.asarray(refit(fitted, train, own).predict(test.features))

@@ -163,16 +163,16 @@ class Bank:
         of = self.originals.find(image_id)
         at = np.array([self._place[name] for name in _names(plan)], np.int64)
         return Rows(
-            x=self.x[at],
-            y=self.originals.y[of],
+            features=self.x[at],
+            target=self.originals.y[of],
             image_id=np.array(image_id, str),
             group=self._words["group_id"][of],
             copy=plan["copy"].to_numpy(),
-            part=self._words["subtype"][of],
+            subtype=self._words["subtype"][of],
             source=self._words["source"][of],
             stratum=self.originals.bin[of],
             weight=plan["weight"].to_numpy(),
-            at=at,
+            pool_index=at,
         )
 
 

@@ -123,13 +123,13 @@ def _alike_by_features(scoring: Scoring, originals: Originals, max_cosine: float
     pairs = []
     for split in scoring.splits[: scoring.n_first]:
         train = split.arms["originals"]
-        at, cosine = most_similar(split.test.x, train.x)
+        at, cosine = most_similar(split.test.features, train.features)
         scored, trained_on = originals.find(split.test.image_id), originals.find(train.image_id)[at]
         pairs += list(zip(cosine.tolist(), scored.tolist(), trained_on.tolist(), strict=True))
     once = {tuple(sorted(each[1:])): each for each in pairs}  # a pair may be each other's most alike
     pairs = sorted(once.values(), reverse=True)
     split = scoring.splits[0]
-    typical = float(np.median(cosines(split.test.x, split.arms["originals"].x[:_ANY])))
+    typical = float(np.median(cosines(split.test.features, split.arms["originals"].features[:_ANY])))
     # Features that find everything alike (random weights) tell nothing.
     over = [each for each in pairs if each[0] > max_cosine > typical]
     return {

@@ -168,17 +168,17 @@ class Scoring:
 
 Measure = Callable[[Rows, np.ndarray, Scoring], float]
 MEASURES: dict[str, Measure] = {
-    "r2": lambda test, p, _: metrics.r2(test.y, p),
-    "ccc": lambda test, p, _: metrics.ccc(test.y, p),
-    "pearson_r": lambda test, p, _: metrics.pearson_r(test.y, p),
-    "mse": lambda test, p, _: metrics.mse(test.y, p),
-    "rmse": lambda test, p, _: metrics.rmse(test.y, p),
-    "mae": lambda test, p, _: metrics.mae(test.y, p),
-    "macro_mae": lambda test, p, of: metrics.macro_mae(test.y, p, of.edges),
-    "tail_mae": lambda test, p, of: metrics.tail_mae(test.y, p, of.edges, of.tail),
-    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.y, p),
-    "r_within": lambda test, p, _: metrics.r_within(test.y, p, test.part),
-    "r2_within": lambda test, p, _: metrics.r2_within(test.y, p, test.part),
+    "r2": lambda test, p, _: metrics.r2(test.target, p),
+    "ccc": lambda test, p, _: metrics.ccc(test.target, p),
+    "pearson_r": lambda test, p, _: metrics.pearson_r(test.target, p),
+    "mse": lambda test, p, _: metrics.mse(test.target, p),
+    "rmse": lambda test, p, _: metrics.rmse(test.target, p),
+    "mae": lambda test, p, _: metrics.mae(test.target, p),
+    "macro_mae": lambda test, p, of: metrics.macro_mae(test.target, p, of.edges),
+    "tail_mae": lambda test, p, of: metrics.tail_mae(test.target, p, of.edges, of.tail),
+    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.target, p),
+    "r_within": lambda test, p, _: metrics.r_within(test.target, p, test.subtype),
+    "r2_within": lambda test, p, _: metrics.r2_within(test.target, p, test.subtype),
 }
 
 
@@ -209,8 +209,8 @@ def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
         over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
         found[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, said)}
     n_bins = len(scoring.edges) - 1
-    per_bin = metrics.mae_by(metrics.bin_codes(test.y, scoring.edges), n_bins, test.y, said)
-    per_subtype = _per(test.part, test.y, said, ("mae",))
+    per_bin = metrics.mae_by(metrics.bin_codes(test.target, scoring.edges), n_bins, test.target, said)
+    per_subtype = _per(test.subtype, test.target, said, ("mae",))
     figures = {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
     return {
         **found,

@@ -60,7 +60,7 @@ def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray
     rows = scoring.splits[at].asked.get(name)
     if rows is None:
         return np.empty(0), np.empty(0, np.int64), np.empty(0)
-    return rows.y, rows.stratum, by_arm[RELEASE] - by_arm[ORIGINALS]
+    return rows.target, rows.stratum, by_arm[RELEASE] - by_arm[ORIGINALS]
 
 
 def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
@@ -98,7 +98,7 @@ def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str
         if rows is not None:
             ids += rows.image_id.tolist()
             groups += rows.group.tolist()
-            y.append(rows.y)
+            y.append(rows.target)
             moved.append(move(scoring, at, name, ORIGINALS))
     change, truth = np.concatenate(moved), np.concatenate(y)
     flipped = np.array([flips[each] for each in ids])

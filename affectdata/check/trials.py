@@ -123,7 +123,8 @@ class _Trials:
         shutil.rmtree(runs)  # its scores are what is kept
         scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
         return {
-            name: self._score(name, rows, fitted.predict(images, rows.at)) for name, rows in scored.items()
+            name: self._score(name, rows, fitted.predict(images, rows.pool_index))
+            for name, rows in scored.items()
         }
 
     def _decided_by(self, trial: Trial) -> list[Any]:
@@ -158,12 +159,15 @@ class _Trials:
         return choose_settings(network, len(train), **{**given, "loss": loss})
 
     def _examples(self, rows: Rows) -> Examples:
-        return Examples(rows.at, rows.y if self._numeric else rows.stratum, rows.weight)
+        return Examples(rows.pool_index, rows.target if self._numeric else rows.stratum, rows.weight)
 
     def _score(self, split: str, rows: Rows, said: np.ndarray) -> dict[str, float]:
         if self._numeric:
-            found = {name: getattr(metrics, name)(rows.y, said[:, 0]) for name in _MEASURES}
-            return {**found, "macro_mae": metrics.macro_mae(rows.y, said[:, 0], self.originals.edges or [])}
+            found = {name: getattr(metrics, name)(rows.target, said[:, 0]) for name in _MEASURES}
+            return {
+                **found,
+                "macro_mae": metrics.macro_mae(rows.target, said[:, 0], self.originals.edges or []),
+            }
         labels = np.array(self.originals.labels)
         true, predicted = labels[rows.stratum], labels[said.argmax(1)]
         found = {name: getattr(metrics, name)(true, predicted) for name in LABEL_MEASURES}

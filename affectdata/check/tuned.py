@@ -73,10 +73,10 @@ class Trained:
         return self.shares(rows, None)[:, 0]
 
     def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray:
-        asked = self._hash(Examples(rows.at, np.empty(0), outputs=outputs))
+        asked = self._hash(Examples(rows.pool_index, np.empty(0), outputs=outputs))
         path = self.folder / f"{file_hash((self._key + asked).encode())[:16]}.json"
         if not path.exists():
-            said = self._fitted.predict(self.images, rows.at, outputs)
+            said = self._fitted.predict(self.images, rows.pool_index, outputs)
             write_json(path, {"curve": self._fitted.curve, "said": said.tolist()})
         kept = read_json(path)
         self.curve[:] = kept["curve"]
@@ -131,14 +131,16 @@ class TunedNetworks:
         )
 
     def fit_regressor(self, train: Rows, head: str) -> Trained:
-        return self._train(Examples(train.at, train.y, train.weight), "squared_error", np.empty(1))
+        return self._train(
+            Examples(train.pool_index, train.target, train.weight), "squared_error", np.empty(1)
+        )
 
     def out_of_fold(self, regressor: Trained, train: Rows) -> np.ndarray:
         return predict_out_of_fold(lambda some: self.fit_regressor(some, ""), train, self.seed, _N_FOLDS)
 
     def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Trained:
         words, numbers = np.unique(labels, return_inverse=True)
-        return self._train(Examples(train.at, numbers, train.weight, outputs), "cross_entropy", words)
+        return self._train(Examples(train.pool_index, numbers, train.weight, outputs), "cross_entropy", words)
 
     def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> Trained:
         network = self._build(len(labels), examples.outputs is not None)

@@ -80,7 +80,7 @@ def test_the_first_figure_lies_where_it_should(document: dict[str, Any]) -> None
 def test_the_same_features_and_splits_in_plain_scikit_learn(
     prepared: Prepared, checked: Checked, head: str
 ) -> None:
-    dim = prepared.crossfit[0].test.x.shape[1]
+    dim = prepared.crossfit[0].test.features.shape[1]
     gammas = [each / dim for each in GRIDS["svr"]["gamma"]]
     plain, grid = {
         "regressor": (SVR(epsilon=3), {"svr__C": GRIDS["svr"]["C"], "svr__gamma": gammas}),
@@ -96,7 +96,9 @@ def test_the_same_features_and_splits_in_plain_scikit_learn(
                 cv=inner_folds(rows, rows.stratum, prepared.recipe.seed),
                 scoring="neg_mean_squared_error",
             )
-            scores.append(r2_score(test.y, search.fit(rows.x, rows.y).predict(test.x)))
+            scores.append(
+                r2_score(test.target, search.fit(rows.features, rows.target).predict(test.features))
+            )
         found = checked.document["arms"][arm][head]["crossfit"]["r2"]["splits"][:2]
         assert found == pytest.approx(scores, abs=1e-6)
 
@@ -133,7 +135,7 @@ def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: Prepare
     for split in prepared.crossfit:
         for arm in ("release", "even"):
             rows = split.arms[arm]
-            for image_id, copy, x in zip(rows.image_id, rows.copy, rows.x, strict=True):
+            for image_id, copy, x in zip(rows.image_id, rows.copy, rows.features, strict=True):
                 assert (seen.setdefault((image_id, int(copy)), x) == x).all()
 
 
@@ -156,7 +158,7 @@ def test_a_image_rendered_anew_has_the_features_of_the_released_one(
         release.images(),
     )
     bank = fill_bank(planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None)
-    assert np.abs(bank.rows(wanted).x - prepared.bank.rows(wanted).x).max() < 1e-4
+    assert np.abs(bank.rows(wanted).features - prepared.bank.rows(wanted).features).max() < 1e-4
 
 
 @pytest.mark.slow
@@ -288,8 +290,8 @@ def test_weights_and_drawn_originals(
     assert len(set(arms["release"].weight)) > 1
     assert set(arms["originals"].weight) == {1.0}
     drawn, plain = arms["release"], arms["originals"]
-    first = drawn.x[(drawn.image_id == plain.image_id[0]) & (drawn.copy == 0)]
-    assert not np.allclose(first, plain.x[0])  # train's originals are flipped, the other arm's are not
+    first = drawn.features[(drawn.image_id == plain.image_id[0]) & (drawn.copy == 0)]
+    assert not np.allclose(first, plain.features[0])  # train's originals are flipped, the other arm's are not
 
 
 def test_a_copy_in_the_test_split_is_an_integrity_error(
@@ -414,7 +416,9 @@ def _of_sources(rows: Rows) -> Rows:
     y = np.where(kind == 2, 80 * luck, np.where(kind, 60, 20) + 20 * luck)
     noise = np.random.default_rng(0).normal(size=(8, 6))[number // 5 % 8]
     x = np.column_stack([8 * np.eye(3)[kind], np.where(kind == 2, luck, 0), noise])
-    return replace(rows, x=x, y=y, source=np.array(["a", "b", "fills"])[kind], stratum=(y > 40).astype(int))
+    return replace(
+        rows, features=x, target=y, source=np.array(["a", "b", "fills"])[kind], stratum=(y > 40).astype(int)
+    )
 
 
 def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, release: Release) -> None:
@@ -425,7 +429,7 @@ def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, r
         "source": pa.array(everything.source.tolist()),
         "valence_sd": pa.array(np.full(len(table), 10.0)),
         "valence_n": pa.array(np.full(len(table), 5), pa.int32()),
-        "valence": pa.array(everything.y),
+        "valence": pa.array(everything.target),
     }.items():
         table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
     kind = np.where(everything.source == "fills", "filled", "own")
@@ -438,7 +442,7 @@ def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, r
 
     several = replace(
         prepared,
-        originals=replace(originals, table=table, kind=kind, y=everything.y, bin=everything.stratum),
+        originals=replace(originals, table=table, kind=kind, y=everything.target, bin=everything.stratum),
         deals=prepared.deals[:1],
         crossfit=[mixed(split) for split in prepared.crossfit[:5]],
         heldout=None,
@@ -449,5 +453,5 @@ def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, r
     for name in ("leak.nearest", "cascade.out_of_fold"):
         assert rules[name]["outcome"] == "pass", rules[name]["text"]
     assert document["leak"]["nearest"]["mean"] < 0 and document["cascade"]["second_stage"] < 0.1
-    within = [everything.y[everything.source == each].var() for each in ("a", "b")]
+    within = [everything.target[everything.source == each].var() for each in ("a", "b")]
     assert document["ceiling"] == pytest.approx(np.mean([1 - 20 / each for each in within]))

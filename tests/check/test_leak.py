@@ -40,7 +40,10 @@ def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
 ) -> None:
     train = planted(n=60, dim=60)
     clean = [planted(n=60, dim=60, seed=seed) for seed in (1, 2, 3)]
-    leaked = [replace(train, x=train.x + 0.01, image_id=one.image_id, group=one.group) for one in clean]
+    leaked = [
+        replace(train, features=train.features + 0.01, image_id=one.image_id, group=one.group)
+        for one in clean
+    ]
     scores = {}
     for name, tests in (("clean", clean), ("leaked", leaked)):
         splits = [
@@ -94,7 +97,7 @@ def _exchanged(rows: Rows, share: float) -> Rows:
     at = np.flatnonzero(rng.random(len(rows)) < share)
     order = np.arange(len(rows))
     order[at] = rng.permutation(at)
-    return replace(rows, y=rows.y[order], stratum=rows.stratum[order])
+    return replace(rows, target=rows.target[order], stratum=rows.stratum[order])
 
 
 @pytest.mark.parametrize("numeric", [True, False])
@@ -149,10 +152,10 @@ def drawn(planted: Planted) -> Callable[[float], Scoring]:
         for seed in range(4):
             base, test = planted(n=120, dim=8, seed=seed), planted(n=80, dim=8, seed=seed + 10)
             base, test = _without_mark(base), _renamed(_without_mark(test), "t")
-            high = base.take(np.flatnonzero(base.y > 60))
-            copies = replace(high, x=_mark(high.x, 1.0), copy=np.ones(len(high), int))
+            high = base.take(np.flatnonzero(base.target > 60))
+            copies = replace(high, features=_mark(high.features, 1.0), copy=np.ones(len(high), int))
             marked = copies if moved else base.take(np.arange(1))
-            draw = replace(test, x=_mark(test.x, moved))
+            draw = replace(test, features=_mark(test.features, moved))
             splits.append(
                 Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": draw})
             )
@@ -162,7 +165,7 @@ def drawn(planted: Planted) -> Callable[[float], Scoring]:
 
 
 def _without_mark(rows: Rows) -> Rows:
-    return replace(rows, x=_mark(rows.x, 0.0))
+    return replace(rows, features=_mark(rows.features, 0.0))
 
 
 def _mark(x: np.ndarray, value: float) -> np.ndarray:
@@ -183,9 +186,9 @@ def test_a_shortcut_moves_the_prediction_of_untouched_images(drawn: Callable[[fl
 def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
     half = test.take(np.arange(40))
-    flip, crop = (replace(rows, x=rows.x.copy()) for rows in (test, half))
-    flip.x[:, 0] += 0.1
-    crop.x[:, 0] += 0.3
+    flip, crop = (replace(rows, features=rows.features.copy()) for rows in (test, half))
+    flip.features[:, 0] += 0.1
+    crop.features[:, 0] += 0.3
     asked = {"effect:flip": flip, "effect:Crop": crop}
     found = describe_effects(_tell([Split({"release": train, "originals": train}, test, asked)]))
     assert set(found) == {"Crop"}
@@ -203,9 +206,9 @@ def test_images_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
     for twins in (1, 2):  # two frames of one scene, say
         ids = np.array([f"{each}/{twin}" for each in test.image_id for twin in range(twins)])
         rows = replace(test.take(np.repeat(np.arange(40), twins)), image_id=ids)
-        flip, crop = (replace(rows, x=rows.x.copy()) for _ in range(2))
-        flip.x[:, 0] += 0.1
-        crop.x[:, 1] += 0.3
+        flip, crop = (replace(rows, features=rows.features.copy()) for _ in range(2))
+        flip.features[:, 0] += 0.1
+        crop.features[:, 1] += 0.3
         asked = {"effect:flip": flip, "effect:Crop": crop}
         found = describe_effects(_tell([Split({"release": train, "originals": train}, rows, asked)]))["Crop"]
         assert found["n"] == 40 * twins

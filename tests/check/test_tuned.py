@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affectdata.train.images import store_images
 
 from affectdata.check import tuned
 from affectdata.check.check import Checked, run_check
@@ -20,6 +19,7 @@ from affectdata.check.tuned import TunedNetworks, choose_settings, narrow
 from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
+from affectdata.train.images import store_images
 from affectdata.train.networks import build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
@@ -127,26 +127,28 @@ def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
     outputs = learner.out_of_fold(None, train)  # type: ignore[arg-type]
     assert len(seen) == 2 and seen[0] | seen[1] == set(train.group)
     assert set(outputs) == {10.0, 20.0}
-    classifier = learner.fit_classifier(train, train.part, outputs)
+    classifier = learner.fit_classifier(train, train.subtype, outputs)
     assert classifier.network.module.takes_output
     shares = classifier.shares(train.take(np.arange(5)), outputs[:5])
-    assert shares.shape == (5, len(set(train.part))) and shares.sum(1) == pytest.approx(1)
+    assert shares.shape == (5, len(set(train.subtype))) and shares.sum(1) == pytest.approx(1)
 
 
 @pytest.mark.slow
 def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
-    images = np.clip(noise + 2.5 * rows.y[:, None, None, None], 0, 255).astype(np.uint8)
+    images = np.clip(noise + 2.5 * rows.target[:, None, None, None], 0, 255).astype(np.uint8)
     made: Any = SimpleNamespace(
         backbone=SimpleNamespace(name="small_cnn", weights="none", device="cpu"),
         recipe=SimpleNamespace(seed=0),
     )
     learner = TunedNetworks(made, images, 60, tmp_path)
     half = np.arange(80) < 40
-    wrong = replace(rows, y=np.where(half, rows.y, 100 - rows.y)).weighted(np.where(half, 2.0, 1e-9))
+    wrong = replace(rows, target=np.where(half, rows.target, 100 - rows.target)).weighted(
+        np.where(half, 2.0, 1e-9)
+    )
     told = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
-    assert np.corrcoef(told, rows.y[~half])[0, 1] > 0.9
+    assert np.corrcoef(told, rows.target[~half])[0, 1] > 0.9
 
 
 def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: Prepared) -> None:
