@@ -105,9 +105,9 @@ def _exchanged(rows: Rows, share: float) -> Rows:
 def test_exchanged_labels_fail_and_true_ones_pass(
     planted: Planted, prepared: Prepared, numeric: bool, share: float, outcome: str
 ) -> None:
-    rows = _exchanged(planted(n=120, dim=8), share)
+    rows = _exchanged(planted(n=240, dim=8), share)
     words = Classes("side", ["down", "up"], lambda some: np.array(["down", "up"])[some.stratum])
-    fold = np.arange(120) // 2 % 4  # a group has two images
+    fold = np.arange(240) // 2 % 4  # a group has two images
     splits = [
         Split(
             {"release": rows.take(fold != each), "originals": rows.take(fold != each)},
