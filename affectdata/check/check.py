@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from affectdata.check import metrics
 from affectdata.check.document import Results, describe
-from affectdata.check.evaluate import Learner, TellSplit, Told, find_classes
-from affectdata.check.gate import find_outcome, judge_all
-from affectdata.check.prepare import Prepared, Split
+from affectdata.check.evaluate import EvaluateSplit, Learner, SplitEvaluation, find_classes
+from affectdata.check.gate import evaluate_rules, find_outcome
+from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
-from affectdata.check.verdict import advise, say_all
+from affectdata.check.verdict import advise, make_sentences
 from affectdata.check.words import without_nan
 from affectdata.store.parquet import write_json, write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
@@ -31,7 +31,7 @@ from affectdata.workers import map_ordered
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class CheckOutput:
     """The document of a check, and the predictions behind it."""
 
     document: dict[str, Any]
@@ -57,12 +57,12 @@ class Checked:
 
 
 def run_check(
-    prepared: Prepared,
+    prepared: CheckInput,
     learner: Learner | None = None,
     *,
     workers: int = 1,
     progress: Progress | None = None,
-) -> Checked:
+) -> CheckOutput:
     """Train all arms on all splits, score, compare and judge; a pure function of what was prepared.
 
     `learner` is what is trained [default: heads on frozen features].
@@ -70,19 +70,19 @@ def run_check(
     recipe = prepared.recipe
     results = _train(prepared, learner or FrozenHeads(recipe.seed), workers, progress)
     document = without_nan(describe(results))
-    gate = judge_all(document, recipe.check)
+    gate = evaluate_rules(document, recipe.check)
     outcome = find_outcome(document, gate, recipe.check)
     document["verdict"] = {
         "outcome": outcome,
         "passed": outcome == "passed",
         "gate": gate,
-        "sentences": say_all(document, recipe),
+        "sentences": make_sentences(document, recipe),
         "advice": advise(document, prepared.release.info),
     }
-    return Checked(document, _predictions(results))
+    return CheckOutput(document, _predictions(results))
 
 
-def _train(prepared: Prepared, learner: Learner, workers: int, progress: Progress | None) -> Results:
+def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progress | None) -> Results:
     """Train all arms of all splits, and put what they said together by scoring."""
     originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
@@ -93,35 +93,35 @@ def _train(prepared: Prepared, learner: Learner, workers: int, progress: Progres
     # The subtypes' classifier is read once, from the splits that score every original once.
     n_all = {"crossfit": n_first, "heldout": 1}
     plans = [
-        (split, TellSplit(classes if at < n_all.get(name, 0) else classes[:1], prepared.numeric, learner))
+        (split, EvaluateSplit(classes if at < n_all.get(name, 0) else classes[:1], prepared.numeric, learner))
         for name, some in splits.items()
         for at, split in enumerate(some)
     ]
-    told = _tell(plans, learner, workers, progress)
+    evaluations = _evaluate(plans, learner, workers, progress)
     edges = originals.edges or [0.0, 100.0]
     n_bins = len(edges) - 1
     tail = metrics.tail_bins(np.bincount(originals.bin[originals.own], minlength=n_bins))[:n_bins]
     scorings = {}
     for name, some in splits.items():
-        mine, n = [next(told) for _ in some], n_first if name == "crossfit" else len(some)
+        mine, n = [next(evaluations) for _ in some], n_first if name == "crossfit" else len(some)
         scorings[name] = Scoring(some, mine, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     both = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     found = {name: one if one.splits else None for name, one in both.items()}
     return Results(prepared, learner, classes, found, scorings)
 
 
-def _tell(
-    plans: Sequence[tuple[Split, TellSplit]], learner: Learner, workers: int, progress: Progress | None
-) -> Iterator[Told]:
+def _evaluate(
+    plans: Sequence[tuple[Split, EvaluateSplit]], learner: Learner, workers: int, progress: Progress | None
+) -> Iterator[SplitEvaluation]:
     """Return what is said of each split; splits of heads are spread over threads, networks have all cores."""
-    told = []
+    results = []
     with nullcontext() if learner.is_costly else quiet_threads():
         said = map_ordered(lambda plan: plan[1](plan[0]), plans, 1 if learner.is_costly else workers)
         for done, one in enumerate(said, 1):
-            told.append(one)
+            results.append(one)
             if progress:
                 progress(done, len(plans))
-    return iter(told)
+    return iter(results)
 
 
 def _predictions(results: Results) -> pa.Table:
@@ -146,7 +146,7 @@ def _columns(results: Results) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         if scoring is None:
             continue
         rows = results.prepared.originals.find(scoring.tests().image_id)
-        for arm, said in scoring.told[0].arms.items():
+        for arm, said in scoring.evaluations[0].arms.items():
             for head in said.values:
                 yield f"{scored_on}.{arm}.{head}", scoring.values(arm, head), rows
             for classes, variants in said.labels.items():

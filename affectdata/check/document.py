@@ -71,7 +71,7 @@ from affectdata.check import metrics
 from affectdata.check.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
 from affectdata.check.evaluate import Classes, Learner
 from affectdata.check.leak import check_structure, describe_leak
-from affectdata.check.prepare import Prepared
+from affectdata.check.prepare import CheckInput
 from affectdata.check.scores import (
     COMPARED,
     LABEL_MEASURES,
@@ -100,7 +100,7 @@ _ON_EDGE = 0.25  # share of the splits
 class Results:
     """What was prepared, and what the arms said: by scoring (None where not scored), and regrouped."""
 
-    prepared: Prepared
+    prepared: CheckInput
     learner: Learner
     classes: list[Classes]
     scorings: dict[str, Scoring | None]  # crossfit, heldout
@@ -139,7 +139,7 @@ def describe(results: Results) -> dict[str, Any]:
         "bins": _bins(results),
         "crossfit_missing": prepared.crossfit_missing,
         "structure": check_structure(splits),
-        "arms": {arm: _arm(results, arm) for arm in best.told[0].arms},
+        "arms": {arm: _arm(results, arm) for arm in best.evaluations[0].arms},
         "comparison": _compare(results),
         "on_edge": _on_edge(results),
         "cascade": _cascade(results) if numeric else None,
@@ -190,10 +190,10 @@ def _bins(results: Results) -> dict[str, Any]:
 
 def _arm(results: Results, arm: str) -> dict[str, Any]:
     """Return `arms.<arm>`, as the module says."""
-    said, learner = results.best.told[0].arms[arm], results.learner
+    said, learner = results.best.evaluations[0].arms[arm], results.learner
     found: dict[str, Any] = {
         "n_train": results.each(
-            arm, lambda one: float(np.mean([each.arms[arm].n_train for each in one.told]))
+            arm, lambda one: float(np.mean([each.arms[arm].n_train for each in one.evaluations]))
         )
     }
     for head in said.values:
@@ -211,13 +211,13 @@ def _arm(results: Results, arm: str) -> dict[str, Any]:
 
 
 def _chosen(scoring: Scoring, arm: str, head: str) -> list[dict[str, Any] | None]:
-    return [each.arms[arm].chosen.get(head) for each in scoring.told]
+    return [each.arms[arm].chosen.get(head) for each in scoring.evaluations]
 
 
 def _curves(results: Results) -> Iterator[dict[str, Any]]:
     for scored_on, scoring in results.scorings.items():
-        for number, told in enumerate(scoring.told if scoring else []):
-            for arm, said in told.arms.items():
+        for number, result in enumerate(scoring.evaluations if scoring else []):
+            for arm, said in result.arms.items():
                 for model, points in said.curves.items():
                     if points:
                         where = {"scoring": scored_on, "split": number, "arm": arm, "model": model}
@@ -233,7 +233,7 @@ def _compare(results: Results) -> dict[str, Any]:
             return best.figure(measure, arm)
         return best.label_figure(measure, arm, results.classes[0], "image")
 
-    pairs = [*_PAIRS, *((arm, ORIGINALS) for arm in best.told[0].arms if arm.startswith(WITH))]
+    pairs = [*_PAIRS, *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith(WITH))]
     return {
         f"{one} - {other}": {
             name: best.interval(_difference(figure(name, one), figure(name, other)))
@@ -274,14 +274,14 @@ def _cascade(results: Results) -> dict[str, Any] | None:
     return {**gain, "second_stage": second, "on_new": on_new, "second_stage_excess": second - on_new}
 
 
-def _second_stage(prepared: Prepared, scoring: Scoring, at: int) -> float:
+def _second_stage(prepared: CheckInput, scoring: Scoring, at: int) -> float:
     """Return R² of what the classifier of a split was trained on, over originals that may be scored too."""
-    train, said = scoring.splits[at].arms[RELEASE], scoring.told[at].arms[RELEASE].second_stage
+    train, said = scoring.splits[at].arms[RELEASE], scoring.evaluations[at].arms[RELEASE].second_stage
     rows = np.flatnonzero((train.copy == 0) & prepared.originals.own[prepared.originals.find(train.image_id)])
     return float("nan") if said is None else scoring.measure("r2", train.take(rows), said[rows])
 
 
-def _ceiling(prepared: Prepared) -> float | None:
+def _ceiling(prepared: CheckInput) -> float | None:
     names = [f"{prepared.recipe.target}{ending}" for ending in ("", "_sd", "_n")]
     table = prepared.originals.table.filter(pa.array(prepared.originals.own))
     if not set(names) <= set(table.column_names) or any(table[name].null_count for name in names):

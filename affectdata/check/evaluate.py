@@ -94,10 +94,10 @@ def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) 
 
 
 @dataclass
-class Predicted:
+class ArmResult:
     """What one arm says of the test originals.
 
-    `values` by head; `asked`: the regressor's word on more images, by their name; `labels` and
+    `values` by head; `probes`: the regressor's word on more images, by their name; `labels` and
     `probabilities` (n, classes) by classes and input; `chosen`: settings, and `curves` of the training, by
     head or `classes.input`; `second_stage`: the regressor's word on the training rows, as the classifier
     was trained on it.
@@ -105,7 +105,7 @@ class Predicted:
 
     n_train: int = 0
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    asked: dict[str, np.ndarray] = field(default_factory=dict)
+    probes: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     probabilities: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -114,28 +114,28 @@ class Predicted:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class SplitEvaluation:
     """What all arms say of one split, and two canaries: a nearest neighbour, and labels that were shuffled.
 
     `nearest` has the target (its class, where it is no number) of each test image's most similar training
     original; `shuffled` the true and the predicted values (words) of a training on shuffled labels.
     """
 
-    arms: dict[str, Predicted]
+    arms: dict[str, ArmResult]
     nearest: np.ndarray
     shuffled: tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True, eq=False)
-class TellSplit:
+class EvaluateSplit:
     """Train and ask every arm of a split. `classes`: those that are told apart here."""
 
     classes: list[Classes]
     numeric: bool
     learner: Learner
 
-    def __call__(self, split: Split) -> Told:
-        arms: dict[str, Predicted] = {}
+    def __call__(self, split: Split) -> SplitEvaluation:
+        arms: dict[str, ArmResult] = {}
         fits: dict[Any, Any] = {}
         for name, train in split.arms.items():
             arms[name] = self._arm(name, train, split, fits)
@@ -149,7 +149,7 @@ class TellSplit:
         if len(np.unique(truth)) > 1 or self.numeric:
             head = self._on_features(originals, truth, fits)
             shuffled = _shuffled(head, originals, test, (truth, wanted), self.learner.seed)
-        return Told(arms, truth[most_similar(test.features, originals.features)[0]], shuffled)
+        return SplitEvaluation(arms, truth[most_similar(test.features, originals.features)[0]], shuffled)
 
     def _on_features(self, originals: Rows, truth: np.ndarray, fits: dict[Any, Any]) -> Fitted:
         """Return the head on frozen features that the originals' arm has, or one like it."""
@@ -171,8 +171,8 @@ class TellSplit:
             fits[key] = self.learner.fit_classifier(train, labels, None)
         return fits[key]
 
-    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> Predicted:
-        out, regressor = Predicted(n_train=len(train)), None
+    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> ArmResult:
+        out, regressor = ArmResult(n_train=len(train)), None
         if self.numeric:
             heads = self.learner.heads if name in _ALL_HEADS else [REGRESSOR]
             for each in heads:
@@ -181,14 +181,14 @@ class TellSplit:
                 out.chosen[each], out.curves[each] = one.report(), one.curve
             regressor = self._regressor(train, REGRESSOR, fits)
             if name in _ALL_HEADS:
-                out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
+                out.probes = {each: regressor.predict(rows) for each, rows in split.probes.items()}
         # Where the target is a number, classes are for the cascade, and that is the release's.
         if name == RELEASE or not self.numeric:
             self._classify(train, split, regressor, out, fits)
         return out
 
     def _classify(
-        self, train: Rows, split: Split, regressor: Any, out: Predicted, fits: dict[Any, Any]
+        self, train: Rows, split: Split, regressor: Any, out: ArmResult, fits: dict[Any, Any]
     ) -> None:
         """Predict classes from the image, and from the image and what the regressor says of it."""
         outputs, test = None, split.test
@@ -237,16 +237,16 @@ def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> n
     return ordered
 
 
-def _untrained(train: Rows, test: Rows, arms: dict[str, Predicted]) -> dict[str, Predicted]:
+def _untrained(train: Rows, test: Rows, arms: dict[str, ArmResult]) -> dict[str, ArmResult]:
     """Return the arms that follow from the others: two baselines, and the originals stretched."""
     if RELEASE not in arms:
         return {}
     values = {
         MEAN: np.full(len(test), float(train.target.mean())),
-        SUBTYPE_MEAN: metrics.part_means(train.target, train.subtype, test.subtype),
+        SUBTYPE_MEAN: metrics.subtype_means(train.target, train.subtype, test.subtype),
         STRETCHED: stretch(arms[ORIGINALS].values[REGRESSOR], arms[RELEASE].values[REGRESSOR]),
     }
-    return {name: Predicted(len(train), {REGRESSOR: said}) for name, said in values.items()}
+    return {name: ArmResult(len(train), {REGRESSOR: said}) for name, said in values.items()}
 
 
 def most_similar(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

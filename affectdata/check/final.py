@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from affectdata.check.evaluate import Classes, find_classes
-from affectdata.check.prepare import Prepared
+from affectdata.check.prepare import CheckInput
 from affectdata.errors import InputError
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
@@ -26,7 +26,7 @@ _CLEAR = 0.8  # certainty from which a prediction is called clear
 _BATCH = 64
 
 
-def fit_final(prepared: Prepared) -> KeptModel:
+def fit_final(prepared: CheckInput) -> KeptModel:
     """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
 
     Raises:
@@ -66,7 +66,7 @@ def check_maps(release: Release, backbone: Backbone) -> None:
     find_layer(backbone)
 
 
-def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
+def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
     `clearest` are those of more than 80 % certainty; `worst` have the largest error, or are the most certain
@@ -101,7 +101,7 @@ def _images(read: Read, table: pa.Table) -> list[np.ndarray]:
     return [decode(data).rgb for data in read(table)] if len(table) else []
 
 
-def _errors(said: pd.DataFrame, certainty: pd.Series, prepared: Prepared) -> pd.Series:
+def _errors(said: pd.DataFrame, certainty: pd.Series, prepared: CheckInput) -> pd.Series:
     """Return how wrong each prediction is: in POMP units, or the certainty of a wrong class."""
     if prepared.numeric:
         return (said[prepared.recipe.target] - said["true"]).abs()

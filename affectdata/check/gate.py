@@ -18,11 +18,11 @@ from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
     Document,
-    few_originals,
     interval_text,
     number,
     scored_on,
     scores,
+    too_few_text,
 )
 from affectdata.images.duplicates import MAX_BITS
 from affectdata.recipe.recipe import Check
@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judged:
+class RuleResult:
     """A rule's outcome with its figure, 95 % interval and bound, and one sentence."""
 
     outcome: Outcome
@@ -53,8 +53,8 @@ class Judged:
     bound: float | None = None
 
 
-def judge(found: Figure, text: str, at_least: float = -inf, at_most: float = inf) -> Judged:
-    """Judge a figure that should lie between two bounds, or on the right side of one."""
+def check_bounds(found: Figure, text: str, at_least: float = -inf, at_most: float = inf) -> RuleResult:
+    """Compare a figure with its bounds: it should be between two, or on the right side of one."""
     low, high = (found["mean"] if found[end] is None else found[end] for end in ("low", "high"))
     outcome = Outcome.UNDECIDED
     if low is not None and at_least <= low and high <= at_most:
@@ -62,11 +62,11 @@ def judge(found: Figure, text: str, at_least: float = -inf, at_most: float = inf
     elif low is not None and (high < at_least or low > at_most):
         outcome = Outcome.FAIL
     bound = at_least if at_most == inf else at_most
-    return Judged(outcome, text, found["mean"], found["low"], found["high"], bound)
+    return RuleResult(outcome, text, found["mean"], found["low"], found["high"], bound)
 
 
-Parts = Iterator[tuple[str, Judged]]
-Judge = Callable[[Document, Check], Parts]
+Parts = Iterator[tuple[str, RuleResult]]
+EvaluateRule = Callable[[Document, Check], Parts]
 _SEVERITY = [Outcome.PASS, Outcome.UNDECIDED, Outcome.FAIL]
 
 
@@ -80,32 +80,32 @@ class Rule:
 
     name: str
     what: str
-    judge: Judge
+    evaluate: EvaluateRule
     needs: tuple[str, ...] = ()
 
-    def parts(self, document: Document, check: Check) -> list[tuple[str, Judged]]:
+    def parts(self, document: Document, check: Check) -> list[tuple[str, RuleResult]]:
         """Return name and outcome of each thing that it looks at."""
         for need in self.needs:
             if not document[need]:
                 return [("", _pass(_NOTHING[need]))]
         why = document["crossfit_missing"] or "it has no figure"
-        return list(self.judge(document, check)) or [("", Judged(Outcome.FAIL, f"not run: {why}"))]
+        return list(self.evaluate(document, check)) or [("", RuleResult(Outcome.FAIL, f"not run: {why}"))]
 
 
 RULES: list[Rule] = []
 
 
-def _rule(name: str, *needs: str) -> Callable[[Judge], Judge]:
+def _rule(name: str, *needs: str) -> Callable[[EvaluateRule], EvaluateRule]:
     """Add a rule; the docstring of the function says what passes it."""
 
-    def add(function: Judge) -> Judge:
+    def add(function: EvaluateRule) -> EvaluateRule:
         RULES.append(Rule(name, function.__doc__ or "", function, needs))
         return function
 
     return add
 
 
-def judge_all(document: Document, check: Check) -> list[dict[str, Any]]:
+def evaluate_rules(document: Document, check: Check) -> list[dict[str, Any]]:
     """Return the outcomes of all rules as plain data, in the order of `RULES`."""
     return [
         {"rule": f"{rule.name}.{part}" if part else rule.name, **asdict(judged)}
@@ -124,11 +124,11 @@ def find_outcome(document: Document, gate: list[dict[str, Any]], check: Check) -
     """Return the outcome of a check: passed, failed, or inconclusive where no rule fails on few images."""
     if not passes_gate(gate, check):
         return "failed"
-    return "inconclusive" if few_originals(document) else "passed"
+    return "inconclusive" if too_few_text(document) else "passed"
 
 
-def _pass(text: str) -> Judged:
-    return Judged(Outcome.PASS, text)
+def _pass(text: str) -> RuleResult:
+    return RuleResult(Outcome.PASS, text)
 
 
 @_rule("structure")
@@ -136,7 +136,7 @@ def _structure(document: Document, check: Check) -> Parts:
     """Parents, groups, splits, labels, files and folds are what a release promises (exact)."""
     for name, found in document["structure"].items():
         text = "; ".join(found["problems"][:3]) or found["text"]
-        yield name, Judged(Outcome.FAIL if found["problems"] else Outcome.PASS, text)
+        yield name, RuleResult(Outcome.FAIL if found["problems"] else Outcome.PASS, text)
 
 
 @_rule("leak.looks")
@@ -148,7 +148,7 @@ def _looks(document: Document, check: Check) -> Parts:
     if n:
         pair = found["pairs"][0]
         text += f": {pair['scored']} and {pair['trained_on']}; {n} within {MAX_BITS}"
-    yield "", Judged(Outcome.FAIL if n else Outcome.PASS, text, found["least_bits"], bound=MAX_BITS)
+    yield "", RuleResult(Outcome.FAIL if n else Outcome.PASS, text, found["least_bits"], bound=MAX_BITS)
 
 
 @_rule("leak.features")
@@ -162,7 +162,7 @@ def _features(document: Document, check: Check) -> Parts:
         pair = found["pairs"][0]
         text += f", first {pair['scored']} and {pair['trained_on']}: have a look at them"
     outcome = Outcome.UNDECIDED if found["n_over"] else Outcome.PASS
-    yield "", Judged(outcome, text, found["largest"], bound=bound)
+    yield "", RuleResult(outcome, text, found["largest"], bound=bound)
 
 
 @_rule("leak.nearest")
@@ -191,8 +191,8 @@ def _shuffled(document: Document, check: Check) -> Parts:
     yield "", _at_most(found, check.max_shuffled, f"trained on shuffled labels, R² is {interval_text(found)}")
 
 
-def _at_most(found: Document, bound: float, text: str, more: dict[Outcome, str] | None = None) -> Judged:
-    judged = judge(found, text, at_most=bound)
+def _at_most(found: Document, bound: float, text: str, more: dict[Outcome, str] | None = None) -> RuleResult:
+    judged = check_bounds(found, text, at_most=bound)
     text += (more or {}).get(judged.outcome, "")
     return replace(judged, text=f"{text}; at most {bound:g} is asked for")
 
@@ -203,7 +203,9 @@ def _shift(document: Document, check: Check) -> Parts:
     bound = check.max_excess_shift
     for name, found in (document["shift"] or {}).items():
         judged = {
-            side: judge(found[side], "", -bound, bound) for side in _SIDES if found[side]["mean"] is not None
+            side: check_bounds(found[side], "", -bound, bound)
+            for side in _SIDES
+            if found[side]["mean"] is not None
         }
         worst = max(
             judged, key=lambda side: (_SEVERITY.index(judged[side].outcome), abs(found[side]["mean"]))
@@ -224,7 +226,7 @@ def _transforms(document: Document, check: Check) -> Parts:
     for name, found in (document["effects"] or {}).items():
         ratio = found["of_flip"]
         if ratio["mean"] is None:
-            yield name, Judged(Outcome.UNDECIDED, f"{name}: a flip moves nothing, so there is no measure")
+            yield name, RuleResult(Outcome.UNDECIDED, f"{name}: a flip moves nothing, so there is no measure")
             continue
         text = (
             f"{name} moves the prediction by {interval_text(ratio, 2)} times a flip "
@@ -241,7 +243,7 @@ def _affect(document: Document, check: Check) -> Parts:
         yield "", _pass(_NOTHING["copies"])
     for name, moved in document["affect_of_look"].items():
         text = f"luminance and saturation of {name}'s draws move pleasure by {moved:.2f} points"
-        yield name, Judged(Outcome.PASS if moved <= bound else Outcome.FAIL, text, moved, bound=bound)
+        yield name, RuleResult(Outcome.PASS if moved <= bound else Outcome.FAIL, text, moved, bound=bound)
 
 
 @_rule("learns.above_shuffled")
@@ -251,7 +253,7 @@ def _above_shuffled(document: Document, check: Check) -> Parts:
         yield part, _one_above_shuffled(document, check, arm)
 
 
-def _one_above_shuffled(document: Document, check: Check, arm: str) -> Judged:
+def _one_above_shuffled(document: Document, check: Check, arm: str) -> RuleResult:
     """Judge one arm by its R², for words by its balanced accuracy.
 
     The bound is the upper end of the interval on shuffled labels, but at least what a constant prediction
@@ -269,8 +271,8 @@ def _one_above_shuffled(document: Document, check: Check, arm: str) -> Judged:
         f"{what} of the {arm} is {interval_text(found)}, trained on shuffled labels "
         f"{interval_text(shuffled)}; an interval above {bound:.3f} is asked for"
     )
-    judged = judge(found, text, at_least=bound)
-    few = few_originals(document)
+    judged = check_bounds(found, text, at_least=bound)
+    few = too_few_text(document)
     if few:
         return replace(judged, outcome=Outcome.UNDECIDED, text=f"{few}; {text}")
     low = judged.figure if judged.low is None else judged.low
@@ -299,17 +301,19 @@ def _score(document: Document, check: Check) -> Parts:
         return
     r2, ratio, least = found["r2"], found["sd_ratio"], check.min_sd_ratio
     text = f"R² {interval_text(r2)}, at least {check.min_r2:g} is asked for"
-    yield "r2", judge(r2, text, check.min_r2)
+    yield "r2", check_bounds(r2, text, check.min_r2)
     text = f"the spread of what is predicted is {interval_text(ratio)} of the true one"
     text += f"; at least {least:g} is asked for"
     if ratio["mean"] is not None and ratio["mean"] < least:
         text = f"mean collapse: the model says about the same to everything; {text}"
-    yield "collapse", judge(ratio, text, least)
+    yield "collapse", check_bounds(ratio, text, least)
 
 
-def _above_chance(document: Document, check: Check) -> Judged:
+def _above_chance(document: Document, check: Check) -> RuleResult:
     name, (over, chance) = document["release"]["target"], _learnt(document, check, RELEASE)
-    return judge(over, f"balanced accuracy {interval_text(over)} on {name}, chance is {chance:.3f}", chance)
+    return check_bounds(
+        over, f"balanced accuracy {interval_text(over)} on {name}, chance is {chance:.3f}", chance
+    )
 
 
 @_rule("training.not_worse")
@@ -319,7 +323,7 @@ def _not_worse(document: Document, check: Check) -> Parts:
         compared = document["comparison"].get(f"{RELEASE} - {other}")
         if compared is None:
             why = document["crossfit_missing"] if document["copies"] else None
-            not_run = Judged(Outcome.FAIL, f"not run: {why}")
+            not_run = RuleResult(Outcome.FAIL, f"not run: {why}")
             yield other, not_run if why else _pass("the release has no copies to spread evenly")
             continue
         for measure, margin in check.not_worse.model_dump().items():
@@ -330,12 +334,14 @@ def _not_worse(document: Document, check: Check) -> Parts:
                 )
 
 
-def _one_not_worse(document: Document, measure: str, found: Document, other: str, margin: float) -> Judged:
+def _one_not_worse(
+    document: Document, measure: str, found: Document, other: str, margin: float
+) -> RuleResult:
     text = (
         f"{NAMES[measure]} {interval_text(found, 3, '+')} against {ARM_NAMES[other]}, "
         f"at most {margin:g} worse is asked for"
     )
-    judged = judge(found, text, -margin)
+    judged = check_bounds(found, text, -margin)
     same = found["low"] == found["high"] == 0  # both arms have the same rows
     if document["on_edge"] and judged.outcome is not Outcome.UNDECIDED and not same:
         text += "; no verdict, for the best setting lies on the edge of its grid"
@@ -355,11 +361,11 @@ def _cascade(document: Document, check: Check) -> Parts:
         f"the regressor's output changes the balanced accuracy by {interval_text(gain, 3, '+')}, "
         f"at most {margin:g} worse is asked for"
     )
-    yield "not_worse", judge(gain, text, -margin)
+    yield "not_worse", check_bounds(gain, text, -margin)
     text = (
         f"the outputs that the classifier was trained on score R² {number(found['second_stage'])}, those on "
         f"new images {number(found['on_new'])}"
     )
-    judged = judge({"mean": excess, "low": None, "high": None}, text, at_most=check.max_second_stage)
+    judged = check_bounds({"mean": excess, "low": None, "high": None}, text, at_most=check.max_second_stage)
     seen = ": they have seen their labels" if judged.outcome is Outcome.FAIL else ""
     yield "out_of_fold", replace(judged, text=text + seen)

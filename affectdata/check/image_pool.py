@@ -1,4 +1,4 @@
-"""The bank: every image that any arm or split needs, once, with its labels and features.
+"""The image pool: every image that any arm or split needs, once, with its labels and features.
 
 Copy k of an image is the same image in every split, so its features are computed once. What the release
 holds is read from it; what it does not hold (copies of test images, say) is rendered from the source.
@@ -121,7 +121,7 @@ def add_offered(originals: Originals, offered: pa.Table, target: str) -> Origina
     )
 
 
-def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
+def replan(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
     """Plan the recipe anew on some of the images and return its train rows."""
     ours = originals.kind != "offered"
     table = originals.table.filter(pa.array(ours))
@@ -134,7 +134,7 @@ def plan_anew(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Tab
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class ImagePool:
     """Planned images (`wanted`), each once, with their labels; `parts` say how they are read.
 
     `x` are their features (n, dim), no columns where none were computed; `n_new` were by this run.
@@ -176,13 +176,13 @@ class Bank:
         )
 
 
-def plan_bank(
+def plan_image_pool(
     release: Release,
     originals: Originals,
     plans: Sequence[pa.Table],
     recipe: Recipe,
     images: Images | None,
-) -> Bank:
+) -> ImagePool:
     """Find every image of `plans` once, in the release or to be rendered; no features.
 
     Without `images` the plans may only name what the release holds.
@@ -207,17 +207,19 @@ def plan_bank(
         missing = missing.append_column("key", pa.array(render_keys(missing, recipe), pa.string()))
         read = ReadRendered(RenderSamples(images, recipe.image, recipe.pipelines))
         parts.append(Readable(np.flatnonzero(found < 0), missing, read))
-    return Bank(originals, wanted, parts, np.empty((len(wanted), 0)))
+    return ImagePool(originals, wanted, parts, np.empty((len(wanted), 0)))
 
 
-def fill_bank(bank: Bank, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress) -> Bank:
-    """Compute, or find in the cache, the features of all images of a bank."""
-    found = [compute_features(each, backbone, cache, workers, progress) for each in bank.parts]
+def fill_image_pool(
+    image_pool: ImagePool, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
+) -> ImagePool:
+    """Compute, or find in the cache, the features of all images of a pool."""
+    found = [compute_features(each, backbone, cache, workers, progress) for each in image_pool.parts]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
-    x = np.empty((len(bank), found[0][0].shape[1]))
-    for part, (features, _) in zip(bank.parts, found, strict=True):
+    x = np.empty((len(image_pool), found[0][0].shape[1]))
+    for part, (features, _) in zip(image_pool.parts, found, strict=True):
         x[part.at] = features
-    return replace(bank, x=x, n_new=sum(n_new for _, n_new in found))
+    return replace(image_pool, x=x, n_new=sum(n_new for _, n_new in found))
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:

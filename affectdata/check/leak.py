@@ -52,8 +52,8 @@ def describe_leak(
     how far balanced accuracy is above chance, 0–1, and that of shuffled labels is balanced accuracy.
     """
     return {
-        "looks": _alike_by_hash(scoring, originals),
-        "features": _alike_by_features(scoring, originals, max_cosine),
+        "looks": _similar_by_hash(scoring, originals),
+        "features": _similar_by_features(scoring, originals, max_cosine),
         "nearest": scoring.interval(_nearest_figure(scoring, classes)),
         "shuffled": scoring.interval(_shuffled_figure(scoring, classes)),
     }
@@ -61,7 +61,7 @@ def describe_leak(
 
 def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Any:
     def of(at: int, rows: np.ndarray) -> float:
-        test, said = scoring.splits[at].test.take(rows), scoring.told[at].nearest[rows]
+        test, said = scoring.splits[at].test.take(rows), scoring.evaluations[at].nearest[rows]
         if classes is None:
             return scoring.measure("r2", test, said)
         true = classes.of(test)
@@ -82,7 +82,7 @@ def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Any:
     measure = metrics.r2 if classes is None else metrics.balanced_accuracy
 
     def of(at: int, rows: np.ndarray) -> float:
-        found, source = scoring.told[at].shuffled, scoring.splits[at].test.source[rows]
+        found, source = scoring.evaluations[at].shuffled, scoring.splits[at].test.source[rows]
         if found is None:
             return float("nan")
         true, predicted = (each[rows] for each in found)
@@ -91,7 +91,7 @@ def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Any:
     return of
 
 
-def _alike_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
+def _similar_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
     """Return pHash distances, over eight views, of scored originals to the most alike one trained on."""
     views = hash_views(originals.table)
     pairs = []
@@ -118,7 +118,7 @@ def _alike_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
     }
 
 
-def _alike_by_features(scoring: Scoring, originals: Originals, max_cosine: float) -> dict[str, Any]:
+def _similar_by_features(scoring: Scoring, originals: Originals, max_cosine: float) -> dict[str, Any]:
     """Return for the scored originals the cosine of the features of the most alike training one."""
     pairs = []
     for split in scoring.splits[: scoring.n_first]:

@@ -120,7 +120,7 @@ def r2_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
     return r2(_within(y, parts), _within(predicted, parts))
 
 
-def part_means(y: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def subtype_means(y: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Predict by the mean of `y` in each part (subtype), fitted on `y` and `parts`, for the parts `wanted`.
 
     The baseline is told the true part of every image, which a model has to see for itself: it is the score

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 
 from affectdata.check.arms import EVEN, ORIGINALS, WITH, Arms, has_copies, make_arms, spread_evenly
 from affectdata.check.image_pool import (
-    Bank,
+    ImagePool,
     Originals,
     add_offered,
-    fill_bank,
+    fill_image_pool,
     find_originals,
-    plan_anew,
-    plan_bank,
+    plan_image_pool,
+    replan,
 )
-from affectdata.check.probes import plan_asked, with_effects
+from affectdata.check.probes import plan_probes, with_effects
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import recall
@@ -47,17 +47,17 @@ GROUPING = ("theme", "artist")  # columns that may hide groups which the recipe 
 class Split:
     """One division: train rows by arm, the originals to score, and more images of those, by name.
 
-    `asked` are the test originals through a pipeline of the recipe (`draw:NAME`) or a transform
+    `probes` are the test originals through a pipeline of the recipe (`draw:NAME`) or a transform
     (`effect:NAME`): nothing is scored on them, only how far the prediction moves.
     """
 
     arms: dict[str, Rows]
     test: Rows
-    asked: dict[str, Rows] = field(default_factory=dict)
+    probes: dict[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class CheckInput:
     """Everything that the training needs.
 
     `deals` has a fold per original and deal (-1: never scored), one array each; `crossfit` their splits,
@@ -70,7 +70,7 @@ class Prepared:
     recipe: Recipe
     backbone: Backbone
     originals: Originals
-    bank: Bank
+    image_pool: ImagePool
     train: Rows
     deals: list[np.ndarray]
     heldout: Split | None
@@ -101,7 +101,7 @@ def prepare_check(
     why_none: str = "the source images are not at hand",
     workers: int = 1,
     progress: Progress | None = None,
-) -> Prepared:
+) -> CheckInput:
     """Plan every split and compute the features of all images that any of them needs.
 
     Without `images` there is only the held-out score; `why_none` is the reason given. `others` are
@@ -122,10 +122,10 @@ def prepare_check(
     not_offered: dict[str, str] = {}
     if images:
         originals, not_offered = _offer(originals, others, recipe)
-    dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if images else {})
-    deals = [dealing.folds(recipe.seed + deal, dealing.group) for deal in range(N_DEALS)] if images else []
-    crossfit = [each for folds in deals for each in dealing.splits(folds)]
-    regrouped = {name: dealing.regrouped(name) for name in GROUPING if images and dealing.hides(name)}
+    planner = _SplitPlanner(originals, recipe, plan_probes(originals, release, recipe) if images else {})
+    deals = [planner.folds(recipe.seed + deal, planner.group) for deal in range(N_DEALS)] if images else []
+    crossfit = [each for folds in deals for each in planner.splits(folds)]
+    regrouped = {name: planner.regrouped(name) for name in GROUPING if images and planner.hides(name)}
     heldout = _heldout(release, originals, recipe, with_images=images is not None)
     if not heldout and not crossfit:
         raise InputError(
@@ -134,46 +134,46 @@ def prepare_check(
             fix="--root SOURCE=PATH says where the source images are",
         )
     planned = [*crossfit, *itertools.chain(*regrouped.values()), *([heldout] if heldout else [])]
-    plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
+    plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.probes.values())]
     plans.append(released_rows(release, originals, "train"))
-    bank = plan_bank(release, originals, plans, with_effects(recipe), images)
+    image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
     cache = FeatureCache(checks / CACHE, backbone)
-    bank = fill_bank(bank, backbone, cache, workers, progress or (lambda _done, _of: None))
-    return Prepared(
+    image_pool = fill_image_pool(image_pool, backbone, cache, workers, progress or (lambda _done, _of: None))
+    return CheckInput(
         release,
         recipe,
         backbone,
         originals,
-        bank,
-        bank.rows(plans[-1]),
+        image_pool,
+        image_pool.rows(plans[-1]),
         deals,
-        heldout.read(bank) if heldout else None,
-        [each.read(bank) for each in crossfit],
+        heldout.read(image_pool) if heldout else None,
+        [each.read(image_pool) for each in crossfit],
         None if images else why_none,
-        {name: [each.read(bank) for each in splits] for name, splits in regrouped.items()},
+        {name: [each.read(image_pool) for each in splits] for name, splits in regrouped.items()},
         not_offered,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Planned:
+class _SplitPlan:
     """A split as plans, before there are features."""
 
     arms: Arms
     test: pa.Table
-    asked: Arms = field(default_factory=dict)
+    probes: Arms = field(default_factory=dict)
 
-    def read(self, bank: Bank) -> Split:
-        rows = {name: bank.rows(plan) for name, plan in self.arms.items()}
-        asked = {name: bank.rows(plan) for name, plan in self.asked.items()}
-        return Split(rows, bank.rows(self.test), asked)
+    def read(self, image_pool: ImagePool) -> Split:
+        rows = {name: image_pool.rows(plan) for name, plan in self.arms.items()}
+        probes = {name: image_pool.rows(plan) for name, plan in self.probes.items()}
+        return Split(rows, image_pool.rows(self.test), probes)
 
 
-class _Dealing:
+class _SplitPlanner:
     """Deals originals into folds and plans the arms of each."""
 
-    def __init__(self, originals: Originals, recipe: Recipe, asked: Arms) -> None:
-        self.originals, self.recipe, self.asked = originals, recipe, asked
+    def __init__(self, originals: Originals, recipe: Recipe, probes: Arms) -> None:
+        self.originals, self.recipe, self.probes = originals, recipe, probes
         self.group = originals.column("group_id")
 
     def folds(self, seed: int, group: np.ndarray) -> np.ndarray:
@@ -183,23 +183,23 @@ class _Dealing:
         fold[own] = deal_folds(group[own], [self.originals.bin[own]], seed, N_FOLDS)
         return fold
 
-    def splits(self, folds: np.ndarray) -> list[_Planned]:
+    def splits(self, folds: np.ndarray) -> list[_SplitPlan]:
         """Return the splits of one deal, every arm planned anew."""
         return [self._split(folds == each) for each in np.unique(folds[self.originals.own])]
 
-    def _split(self, scored: np.ndarray) -> _Planned:
+    def _split(self, scored: np.ndarray) -> _SplitPlan:
         originals = self.originals
         train, test = originals.own & ~scored, originals.plain(scored)
         base = originals.plain(train)
-        arms = _arms_of(originals, train, plan_anew(originals, ~scored, self.recipe), base, self.recipe)
+        arms = _arms_of(originals, train, replan(originals, ~scored, self.recipe), base, self.recipe)
         offered = np.where(originals.kind == "offered", originals.column("source"), "")
         for name in sorted({*offered} - {""}):
             arms[WITH + name] = pa.concat_tables([base, originals.plain(offered == name)])
-        asked = {
+        probes = {
             name: plan.filter(pc.is_in(plan["image_id"], test["image_id"].combine_chunks()))
-            for name, plan in self.asked.items()
+            for name, plan in self.probes.items()
         }
-        return _Planned(arms, test, {name: plan for name, plan in asked.items() if len(plan)})
+        return _SplitPlan(arms, test, {name: plan for name, plan in probes.items() if len(plan)})
 
     def hides(self, column: str) -> bool:
         """Whether images of one value of a column are in several groups."""
@@ -208,13 +208,13 @@ class _Dealing:
         pairs = set(zip(values[own], self.group[own], strict=True))
         return 1 < len({value for value, _ in pairs}) < len(pairs)
 
-    def regrouped(self, column: str) -> list[_Planned]:
+    def regrouped(self, column: str) -> list[_SplitPlan]:
         """Return the splits of `originals` alone, groups and equal values of a column held together."""
         originals = self.originals
         linked = assign_groups(originals.table, EDGES.empty_table(), [column, "group_id"])
         folds = self.folds(self.recipe.seed, np.array(linked["group_id"].to_pylist(), str))
         return [
-            _Planned(
+            _SplitPlan(
                 {ORIGINALS: originals.plain(originals.own & (folds != each))}, originals.plain(folds == each)
             )
             for each in np.unique(folds[originals.own])
@@ -227,15 +227,17 @@ def released_rows(release: Release, originals: Originals, split: str) -> pa.Tabl
     return plan.filter(pc.is_in(plan["image_id"], originals.table["image_id"].combine_chunks()))
 
 
-def _heldout(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> _Planned | None:
+def _heldout(
+    release: Release, originals: Originals, recipe: Recipe, *, with_images: bool
+) -> _SplitPlan | None:
     """Return the release's own train and test split; None without one."""
     train, test = (released_rows(release, originals, name) for name in ("train", "test"))
     if not len(train) or not len(test):
         return None
-    return _Planned(own_arms(release, originals, recipe, with_images=with_images), test)
+    return _SplitPlan(released_arms(release, originals, recipe, with_images=with_images), test)
 
 
-def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> Arms:
+def released_arms(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> Arms:
     """Return the arms of a release's own train split; `even` wants images that the release has not."""
     train = released_rows(release, originals, "train")
     rows = originals.own & (originals.column("split") == "train")

@@ -21,18 +21,18 @@ _MOST_DRAWN = 800  # images that are sent through each pipeline
 _MOST_EFFECTS = 120  # images that each single transform is tried on
 
 
-def plan_asked(originals: Originals, release: Release, recipe: Recipe) -> Arms:
+def plan_probes(originals: Originals, release: Release, recipe: Recipe) -> Arms:
     """Return plans of images that are asked about: a draw of every pipeline, each transform on its own."""
     own = _level_sample(originals, originals.own, _MOST_DRAWN)
     used = sorted(set(release.table["pipeline"].unique().to_pylist()) - {""})
-    asked = {DRAW + name: (name, own) for name in used}
+    probes = {DRAW + name: (name, own) for name in used}
     for name, step in _steps(recipe).items():
-        asked[name] = name, _level_sample(originals, _rows_through(step, originals, recipe), _MOST_EFFECTS)
-    tried = {each for name in asked if name.startswith(EFFECT) for each in asked[name][1]}
-    asked[FLIP] = FLIP, sorted(tried)
+        probes[name] = name, _level_sample(originals, _rows_through(step, originals, recipe), _MOST_EFFECTS)
+    tried = {each for name in probes if name.startswith(EFFECT) for each in probes[name][1]}
+    probes[FLIP] = FLIP, sorted(tried)
     return {
         plan: draw(pa.array(image_ids), pipeline, 1, recipe.seed)
-        for plan, (pipeline, image_ids) in asked.items()
+        for plan, (pipeline, image_ids) in probes.items()
         if image_ids
     }
 

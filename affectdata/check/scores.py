@@ -22,7 +22,7 @@ from scipy import stats
 
 from affectdata.check import metrics
 from affectdata.check.arms import ORIGINALS, RELEASE
-from affectdata.check.evaluate import Classes, Told
+from affectdata.check.evaluate import Classes, SplitEvaluation
 from affectdata.check.prepare import Split
 from affectdata.train.rows import Rows
 
@@ -89,7 +89,7 @@ class Scoring:
     """
 
     splits: list[Split]
-    told: list[Told]
+    evaluations: list[SplitEvaluation]
     n_first: int
     edges: list[float]
     tail: np.ndarray
@@ -115,7 +115,7 @@ class Scoring:
         """Return the figure of a measure of one arm's values."""
 
         def of(at: int, rows: np.ndarray) -> float:
-            said = self.told[at].arms[arm].values[head][rows]
+            said = self.evaluations[at].arms[arm].values[head][rows]
             return self.measure(measure, self.splits[at].test.take(rows), said)
 
         return of
@@ -125,7 +125,7 @@ class Scoring:
 
         def of(at: int, rows: np.ndarray) -> float:
             test = self.splits[at].test.take(rows)
-            said = self.told[at].arms[arm].labels[classes.name][name][rows]
+            said = self.evaluations[at].arms[arm].labels[classes.name][name][rows]
             return label_measure(measure, test.source, classes.of(test), said)
 
         return of
@@ -138,14 +138,14 @@ class Scoring:
         known = [value for at, rows in enumerate(of) if len(rows) and np.isfinite(value := figure(at, rows))]
         return float(np.mean(known)) if known else float("nan")
 
-    def telling(self, classes: Classes) -> Scoring:
+    def for_classes(self, classes: Classes) -> Scoring:
         """Return the scoring of those splits in which some classes are told apart (all, or the first)."""
-        n = sum(classes.name in each.arms[RELEASE].labels for each in self.told)
-        return replace(self, splits=self.splits[:n], told=self.told[:n])
+        n = sum(classes.name in each.arms[RELEASE].labels for each in self.evaluations)
+        return replace(self, splits=self.splits[:n], evaluations=self.evaluations[:n])
 
     def has(self, arm: str) -> bool:
         """Whether every split has an arm."""
-        return all(arm in each.arms for each in self.told)
+        return all(arm in each.arms for each in self.evaluations)
 
     def tests(self) -> Rows:
         """Return every scored original once, split behind split."""
@@ -153,15 +153,15 @@ class Scoring:
 
     def values(self, arm: str, head: str = "regressor") -> np.ndarray:
         """Return what an arm's head says of every scored original once, in the order of `tests`."""
-        return np.concatenate([each.arms[arm].values[head] for each in self.told[: self.n_first]])
+        return np.concatenate([each.arms[arm].values[head] for each in self.evaluations[: self.n_first]])
 
     def labels(self, arm: str, classes: str, name: str) -> np.ndarray:
         """Return the labels of an arm, in the order of `tests`."""
-        return np.concatenate([each.arms[arm].labels[classes][name] for each in self.told[: self.n_first]])
+        return np.concatenate([each.arms[arm].labels[classes][name] for each in self.evaluations[: self.n_first]])
 
     def probabilities(self, arm: str, classes: str, name: str) -> np.ndarray | None:
         """Return the probabilities behind the labels (n, classes); None where there are none."""
-        each = [one.arms[arm].probabilities[classes].get(name) for one in self.told[: self.n_first]]
+        each = [one.arms[arm].probabilities[classes].get(name) for one in self.evaluations[: self.n_first]]
         known = [one for one in each if one is not None]
         return np.concatenate(known) if len(known) == len(each) else None
 
@@ -246,13 +246,13 @@ def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any
     Measures are means over the splits, with the `interval` of the best informed input; those of the majority,
     and chance, are over every original once.
     """
-    scoring = scoring.telling(classes)
+    scoring = scoring.for_classes(classes)
     true, source = classes.of(scoring.tests()), scoring.tests().source
     found: dict[str, Any] = {
         "labels": classes.labels,
         "n": [int((true == each).sum()) for each in classes.labels],
     }
-    for name in scoring.told[0].arms[arm].labels[classes.name]:
+    for name in scoring.evaluations[0].arms[arm].labels[classes.name]:
         said = scoring.labels(arm, classes.name, name)
         figures = {measure: scoring.label_figure(measure, arm, classes, name) for measure in LABEL_MEASURES}
         measured = {measure: scoring.mean(figure) for measure, figure in figures.items()}

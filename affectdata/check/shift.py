@@ -31,12 +31,12 @@ def describe_shift(scoring: Scoring) -> dict[str, Any]:
     In POMP units, mean over the test images: all, those below and above the middle of the scale, and per
     bin. `n_test / n_train` corrects the interval as for scores.
     """
-    names = sorted({name for split in scoring.splits for name in split.asked if name.startswith(DRAW)})
+    names = sorted({name for split in scoring.splits for name in split.probes if name.startswith(DRAW)})
     return {name.removeprefix(DRAW): _excess(scoring, name) for name in names}
 
 
 def _excess(scoring: Scoring, name: str) -> dict[str, Any]:
-    moved = [_moves(scoring, at, name) for at in range(len(scoring.splits))]
+    moved = [_excess_shifts(scoring, at, name) for at in range(len(scoring.splits))]
     n_test = float(np.mean([len(split.test) for split in scoring.splits]))
     n_train = float(np.mean([len(split.arms[ORIGINALS]) for split in scoring.splits]))
     sides = {
@@ -54,10 +54,10 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _excess_shifts(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return target, bin and excess move of each image that one split was asked about."""
     by_arm = {arm: move(scoring, at, name, arm) for arm in (RELEASE, ORIGINALS)}
-    rows = scoring.splits[at].asked.get(name)
+    rows = scoring.splits[at].probes.get(name)
     if rows is None:
         return np.empty(0), np.empty(0, np.int64), np.empty(0)
     return rows.target, rows.stratum, by_arm[RELEASE] - by_arm[ORIGINALS]
@@ -65,12 +65,12 @@ def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray
 
 def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
     """Return how far the prediction of an arm moves for each image asked about, in POMP units."""
-    split, told = scoring.splits[at], scoring.told[at].arms[arm]
-    if name not in split.asked:
+    split, result = scoring.splits[at], scoring.evaluations[at].arms[arm]
+    if name not in split.probes:
         return np.empty(0)
     place = {each: row for row, each in enumerate(split.test.image_id.tolist())}
-    plain = np.array([place[each] for each in split.asked[name].image_id.tolist()], np.int64)
-    return np.asarray(told.asked[name] - told.values["regressor"][plain])
+    plain = np.array([place[each] for each in split.probes[name].image_id.tolist()], np.int64)
+    return np.asarray(result.probes[name] - result.values["regressor"][plain])
 
 
 def describe_effects(scoring: Scoring) -> dict[str, Any]:
@@ -83,18 +83,18 @@ def describe_effects(scoring: Scoring) -> dict[str, Any]:
     first = range(scoring.n_first)
     flips: dict[str, float] = {}
     for at in first:
-        rows = scoring.splits[at].asked.get(FLIP)
+        rows = scoring.splits[at].probes.get(FLIP)
         if rows is not None:
             moves = move(scoring, at, FLIP, ORIGINALS)
             flips |= dict(zip(rows.image_id.tolist(), moves.tolist(), strict=True))
-    names = sorted({name for at in first for name in scoring.splits[at].asked if name.startswith(EFFECT)})
+    names = sorted({name for at in first for name in scoring.splits[at].probes if name.startswith(EFFECT)})
     return {name.removeprefix(EFFECT): _effect(scoring, name, flips) for name in names if name != FLIP}
 
 
 def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str, Any]:
     ids, groups, y, moved = [], [], [], []
     for at in range(scoring.n_first):
-        rows = scoring.splits[at].asked.get(name)
+        rows = scoring.splits[at].probes.get(name)
         if rows is not None:
             ids += rows.image_id.tolist()
             groups += rows.group.tolist()

@@ -104,11 +104,11 @@ def run_study(
     run_one: RunOne,
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
-    decided_by: Sequence[Any] | None = None,
+    run_inputs: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """Run what has not been run yet and return the document of `study.json`.
 
-    `run_one` trains with the settings that it is given and returns its scores; `decided_by` is plain data for
+    `run_one` trains with the settings that it is given and returns its scores; `run_inputs` is plain data for
     each of `study.runs()`: what decides its scores beside the settings. A run that ends in an
     InputError (a loss that ran away) is kept with its error, and is not the best.
 
@@ -117,7 +117,7 @@ def run_study(
     """
     wanted = study.runs()
     runs = []
-    for number, decided in enumerate(zip(wanted, decided_by or [None] * len(wanted), strict=True), 1):
+    for number, decided in enumerate(zip(wanted, run_inputs or [None] * len(wanted), strict=True), 1):
         settings, _ = decided
         path = folder / "runs" / f"{file_hash(canonical_json(decided).encode())[:16]}.json"
         if not path.exists():

@@ -17,12 +17,12 @@ import numpy as np
 
 from affectdata.check import metrics
 from affectdata.check.arms import RELEASE
-from affectdata.check.image_pool import find_originals, plan_bank
-from affectdata.check.prepare import own_arms, released_rows
+from affectdata.check.image_pool import find_originals, plan_image_pool
+from affectdata.check.prepare import released_arms, released_rows
 from affectdata.check.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
 from affectdata.check.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.check.tuned import RUNS, choose_settings
-from affectdata.check.words import few_of_groups
+from affectdata.check.words import small_groups_text
 from affectdata.errors import InputError
 from affectdata.images.decode import pixel_versions
 from affectdata.recipe.recipe import parse_recipe
@@ -63,7 +63,7 @@ def study_release(
     study = load_study(path)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
-    return run_study(study, trials, folder, progress or (lambda *_: None), trials.decided_by), folder
+    return run_study(study, trials, folder, progress or (lambda *_: None), trials.run_inputs), folder
 
 
 class _Trials:
@@ -88,7 +88,7 @@ class _Trials:
         images = release.images() if wanted != {RELEASE} else None
         all_of_them = recipe.check.model_copy(update={"max_pictures": len(release.rows)})
         self.originals = find_originals(release, recipe.model_copy(update={"check": all_of_them}))
-        arms = own_arms(release, self.originals, recipe, with_images=images is not None)
+        arms = released_arms(release, self.originals, recipe, with_images=images is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
         if not len(plans[VAL]):
             raise InputError(
@@ -102,9 +102,9 @@ class _Trials:
                 fix=f"its arms are {', '.join(arms)}",
             )
         plans |= {arm: arms[arm] for arm in wanted}
-        self.bank = plan_bank(release, self.originals, list(plans.values()), recipe, images)
-        self.rows = {name: self.bank.rows(plan) for name, plan in plans.items() if len(plan)}
-        self.decided_by = [[release.id, *self._decided_by(trial)] for trial in trials]
+        self.image_pool = plan_image_pool(release, self.originals, list(plans.values()), recipe, images)
+        self.rows = {name: self.image_pool.rows(plan) for name, plan in plans.items() if len(plan)}
+        self.run_inputs = [[release.id, *self._run_inputs(trial)] for trial in trials]
 
     @property
     def _numeric(self) -> bool:
@@ -114,7 +114,7 @@ class _Trials:
         trial = Trial(**settings)
         network = self._network(trial)
         size_px = network.normalisation.size_px
-        images = store_images(self.bank.parts, size_px, self.checks / IMAGES, self.workers)
+        images = store_images(self.image_pool.parts, size_px, self.checks / IMAGES, self.workers)
         train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
         runs = self.folder / RUNS
         fitted = finetune(
@@ -127,7 +127,7 @@ class _Trials:
             for name, rows in scored.items()
         }
 
-    def _decided_by(self, trial: Trial) -> list[Any]:
+    def _run_inputs(self, trial: Trial) -> list[Any]:
         """Check the settings of a run; return what decides its scores beside them and the release."""
         network = self._network(trial)
         self._settings(trial, network)
@@ -177,6 +177,6 @@ class _Trials:
             groups = score_subgroups(self.originals.column(column)[place], true, predicted)
             if len(groups["groups"]) > 1:
                 found[f"{column}_gap"] = groups["gap"]
-            if few := few_of_groups(groups["too_few"]):
+            if few := small_groups_text(groups["too_few"]):
                 self.say(f"{split}, by {column.replace('_', ' ')}: {few}")
         return found

@@ -18,7 +18,7 @@ import numpy as np
 
 from affectdata.check.arms import WITH
 from affectdata.check.evaluate import Curve
-from affectdata.check.prepare import Prepared
+from affectdata.check.prepare import CheckInput
 from affectdata.hashing import file_hash
 from affectdata.store.parquet import read_json, write_json
 from affectdata.train.finetune import Fitted, finetune
@@ -54,7 +54,7 @@ def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class LazyNetwork:
     """A network that is trained when it is first asked; `folder` keeps what it says of rows."""
 
     network: Network
@@ -73,8 +73,8 @@ class Trained:
         return self.shares(rows, None)[:, 0]
 
     def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray:
-        asked = self._hash(Examples(rows.pool_index, np.empty(0), outputs=outputs))
-        path = self.folder / f"{file_hash((self._key + asked).encode())[:16]}.json"
+        rows_hash = self._hash(Examples(rows.pool_index, np.empty(0), outputs=outputs))
+        path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
             said = self._fitted.predict(self.images, rows.pool_index, outputs)
             write_json(path, {"curve": self._fitted.curve, "said": said.tolist()})
@@ -109,7 +109,7 @@ class TunedNetworks:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: CheckInput,
         images: np.ndarray,
         steps: int | None,
         folder: Path,
@@ -130,24 +130,24 @@ class TunedNetworks:
             seed=self.seed,
         )
 
-    def fit_regressor(self, train: Rows, head: str) -> Trained:
+    def fit_regressor(self, train: Rows, head: str) -> LazyNetwork:
         return self._train(
             Examples(train.pool_index, train.target, train.weight), "squared_error", np.empty(1)
         )
 
-    def out_of_fold(self, regressor: Trained, train: Rows) -> np.ndarray:
+    def out_of_fold(self, regressor: LazyNetwork, train: Rows) -> np.ndarray:
         return predict_out_of_fold(lambda some: self.fit_regressor(some, ""), train, self.seed, _N_FOLDS)
 
-    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Trained:
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> LazyNetwork:
         words, numbers = np.unique(labels, return_inverse=True)
         return self._train(Examples(train.pool_index, numbers, train.weight, outputs), "cross_entropy", words)
 
-    def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> Trained:
+    def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> LazyNetwork:
         network = self._build(len(labels), examples.outputs is not None)
         settings = replace(self.settings, loss=loss)
-        return Trained(network, self.images, examples, settings, self.folder, self.say, labels)
+        return LazyNetwork(network, self.images, examples, settings, self.folder, self.say, labels)
 
-    def on_features(self, fitted: Trained, train: Rows, labels: np.ndarray | None) -> FittedHead:
+    def on_features(self, fitted: LazyNetwork, train: Rows, labels: np.ndarray | None) -> FittedHead:
         if labels is None:
             return fit_regressor(train, "svr", self.seed)
         return fit_classifier(train, labels, None, self.seed)
@@ -158,7 +158,7 @@ class TunedNetworks:
 
 
 def prepare_networks(
-    prepared: Prepared,
+    prepared: CheckInput,
     checks: Path,
     *,
     n_splits: int | None = None,
@@ -167,7 +167,7 @@ def prepare_networks(
     workers: int = 1,
     progress: Progress | None = None,
     say: Say = lambda _: None,
-) -> tuple[Prepared, TunedNetworks]:
+) -> tuple[CheckInput, TunedNetworks]:
     """Return what networks are trained on, and the learner. None is: five splits, 600 steps, its own size.
 
     Images are kept in `checks/.images`, what networks say in `checks/<release>/.runs`.
@@ -176,12 +176,12 @@ def prepare_networks(
         InputError: the network cannot take images of this size.
     """
     size = size_px or prepared.backbone.normalisation.size_px
-    images = store_images(prepared.bank.parts, size, checks / IMAGES, workers, progress)
-    few = narrow(prepared, n_splits)
+    images = store_images(prepared.image_pool.parts, size, checks / IMAGES, workers, progress)
+    few = limit_splits(prepared, n_splits)
     return few, TunedNetworks(few, images, steps, checks / prepared.release.name / RUNS, say)
 
 
-def narrow(prepared: Prepared, n_splits: int | None = None) -> Prepared:
+def limit_splits(prepared: CheckInput, n_splits: int | None = None) -> CheckInput:
     """Return some splits of the first deal and the held-out one, without the arms of other manifests.
 
     A network takes minutes where a head takes a second.

@@ -16,13 +16,13 @@ from affectdata.check.words import (
     NAMES,
     Document,
     change_text,
-    few_of_groups,
-    few_originals,
+    clear_change,
     interval_text,
     number,
     scored_on,
     scores,
-    surely,
+    small_groups_text,
+    too_few_text,
 )
 from affectdata.recipe.recipe import Recipe
 
@@ -33,21 +33,21 @@ _FEW_REAL = 20  # real images, below which a bin is worth naming
 _DROP = 0.02  # R² lost with undeclared groups held together, from which it is worth saying
 
 
-def say_all(document: Document, recipe: Recipe) -> list[str]:
+def make_sentences(document: Document, recipe: Recipe) -> list[str]:
     """Return what there is to say, the most important first."""
     return [
-        *_say_scores(document),
-        *_say_subtype(document),
-        *_say_sources(document),
-        *_say_collapse(document),
-        *_say_balance(document, recipe),
-        *_say_classes(document),
-        *_say_subgroups(document),
-        *_say_caveats(document),
+        *_score_sentences(document),
+        *_subtype_sentences(document),
+        *_source_sentences(document),
+        *_collapse_sentences(document),
+        *_balance_sentences(document, recipe),
+        *_class_sentences(document),
+        *_subgroup_sentences(document),
+        *_caveat_sentences(document),
     ]
 
 
-def _say_scores(document: Document) -> Iterator[str]:
+def _score_sentences(document: Document) -> Iterator[str]:
     found, mean = scores(document, RELEASE), scores(document, MEAN)
     if found is None or mean is None:
         return
@@ -66,17 +66,17 @@ def _say_scores(document: Document) -> Iterator[str]:
     )
 
 
-def _say_subtype(document: Document) -> Iterator[str]:
-    found, told = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
-    if found is None or told is None:
+def _subtype_sentences(document: Document) -> Iterator[str]:
+    found, baseline = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
+    if found is None or baseline is None:
         return
     target, r2 = document["release"]["target"], found["r2"]["mean"]
-    if len(told["mae_per_subtype"]) < 2:
+    if len(baseline["mae_per_subtype"]) < 2:
         yield f"There are no subtypes to tell {target} from."
         return
-    within, baseline = found["r_within"]["mean"], told["r2"]["mean"]
+    within, known = found["r_within"]["mean"], baseline["r2"]["mean"]
     figures = (
-        f"knowing the subtype and nothing else gives R² {number(baseline)}; "
+        f"knowing the subtype and nothing else gives R² {number(known)}; "
         f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['mean'])})"
     )
     if r2 is None or r2 <= 0:
@@ -90,7 +90,7 @@ def _say_subtype(document: Document) -> Iterator[str]:
     yield f"The model {words}: {figures}."
 
 
-def _say_sources(document: Document) -> Iterator[str]:
+def _source_sentences(document: Document) -> Iterator[str]:
     found = scores(document, RELEASE)
     if found and len(found["per_source"]) > 1:
         each = ", ".join(
@@ -99,7 +99,7 @@ def _say_sources(document: Document) -> Iterator[str]:
         yield f"Scores are taken within each source and averaged: {each}."
 
 
-def _say_collapse(document: Document) -> Iterator[str]:
+def _collapse_sentences(document: Document) -> Iterator[str]:
     least = document["settings"]["check"]["min_sd_ratio"]
     for arm in (RELEASE, ORIGINALS):
         for head in ("regressor", "ridge"):
@@ -113,7 +113,7 @@ def _say_collapse(document: Document) -> Iterator[str]:
                 )
 
 
-def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
+def _balance_sentences(document: Document, recipe: Recipe) -> Iterator[str]:
     """Say whether levelling helps: if it beats originals, an equal budget and stretched originals."""
     compared = document["comparison"]
     arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
@@ -124,8 +124,8 @@ def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
     if not document["copies"] and all(each["low"] == each["high"] == 0 for each in first.values()):
         yield "The release trains on the originals as they are: there is nothing to compare them with."
         return
-    helped = [name for name in first if all(surely(name, each[name]) > 0 for each in against.values())]
-    lost = [name for name in first if surely(name, first[name]) < 0]
+    helped = [name for name in first if all(clear_change(name, each[name]) > 0 for each in against.values())]
+    lost = [name for name in first if clear_change(name, first[name]) < 0]
     gains, losses = (", ".join(NAMES[name] for name in names) for names in (helped, lost))
     others = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
     if document["on_edge"]:
@@ -144,7 +144,7 @@ def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
         yield "The recipe leaves images out (undersample): the originals compared are those it kept."
 
 
-def _say_classes(document: Document) -> Iterator[str]:
+def _class_sentences(document: Document) -> Iterator[str]:
     for name, scorings in document["arms"][RELEASE].get("classifier", {}).items():
         found = scorings[scored_on(document)]
         there = [label for label, n in zip(found["labels"], found["n"], strict=True) if n]
@@ -163,9 +163,9 @@ def _say_classes(document: Document) -> Iterator[str]:
         )
 
 
-def _say_subgroups(document: Document) -> Iterator[str]:
+def _subgroup_sentences(document: Document) -> Iterator[str]:
     for column, found in document["subgroups"].items():
-        few, by = few_of_groups(found["too_few"]), column.replace("_", " ")
+        few, by = small_groups_text(found["too_few"]), column.replace("_", " ")
         if len(found["groups"]) < 2:
             if few:
                 yield f"By {by}, there are no two groups to compare; {few}."
@@ -175,17 +175,17 @@ def _say_subgroups(document: Document) -> Iterator[str]:
         yield (
             f"By {by}, {NAMES[measure]} goes from {number(first[measure])} "
             f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}"
+            f"a gap of {number(found['gap'])}{_estimated_text(found.get('estimated', []))}"
             f"{f'; {few}' if few else ''}."
         )
 
 
-def _say_estimated(sources: list[str]) -> str:
+def _estimated_text(sources: list[str]) -> str:
     return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
 
 
-def _say_caveats(document: Document) -> Iterator[str]:
-    few = few_originals(document)
+def _caveat_sentences(document: Document) -> Iterator[str]:
+    few = too_few_text(document)
     if few:
         yield f"Whether a model can learn from this release is {few}."
     if document["on_edge"]:
@@ -237,9 +237,9 @@ def _other_sources(document: Document) -> Iterator[str]:
             continue
         arm = pair.removesuffix(f" - {ORIGINALS}")
         verb = "would change nothing for sure"
-        if surely("tail_mae", found["tail_mae"]) > 0:
+        if clear_change("tail_mae", found["tail_mae"]) > 0:
             verb = "would help the thin bins"
-        elif surely("r2", found["r2"]) < 0:
+        elif clear_change("r2", found["r2"]) < 0:
             verb = "would do harm"
         yield (
             f"{n_train[arm] - n_train[ORIGINALS]:.0f} images of {arm.removeprefix(WITH)} that fall into "
@@ -253,7 +253,7 @@ def _other_sources(document: Document) -> Iterator[str]:
 def _weights(document: Document) -> Iterator[str]:
     found = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
     measure = "macro_mae" if document["numeric"] else "balanced_accuracy"
-    if found and document["copies"] and surely(measure, found[measure]) < 1:
+    if found and document["copies"] and clear_change(measure, found[measure]) < 1:
         yield (
             f"It is not sure that copies do better than weights ({NAMES[measure]} "
             f"{interval_text(found[measure], 3, '+')}): `weights: {{by: inverse}}` with "

@@ -25,7 +25,7 @@ LEAST_ORIGINALS = 200  # scored originals, below which a check is inconclusive
 _LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae")
 
 
-def surely(measure: str, found: Document) -> int:
+def clear_change(measure: str, found: Document) -> int:
     """Return whether a difference in a measure is for sure a gain (1), a loss (-1), or neither (0)."""
     if found["low"] is None:
         return 0
@@ -43,7 +43,7 @@ def n_scored(document: Document) -> int:
     return int(sum(document["bins"]["n"][scored_on(document)]))
 
 
-def few_originals(document: Document) -> str | None:
+def too_few_text(document: Document) -> str | None:
     """Say why a check is inconclusive; None where there are images enough."""
     n = n_scored(document)
     if n >= LEAST_ORIGINALS:
@@ -51,7 +51,7 @@ def few_originals(document: Document) -> str | None:
     return f"inconclusive: too few images ({n} originals scored, at least {LEAST_ORIGINALS} needed)"
 
 
-def few_of_groups(too_few: Document) -> str | None:
+def small_groups_text(too_few: Document) -> str | None:
     """Name the subgroups that are too small for a figure, with their sizes; None without any."""
     named = ", ".join(f"{name} (n = {n})" for name, n in too_few.items())
     return f"too few to report: {named}" if named else None

@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata.check import document as document_module
-from affectdata.check.check import Checked, run_check
+from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.gate import RULES
-from affectdata.check.image_pool import fill_bank, plan_bank
-from affectdata.check.prepare import Prepared, Split, prepare_check
+from affectdata.check.image_pool import fill_image_pool, plan_image_pool
+from affectdata.check.prepare import CheckInput, Split, prepare_check
 from affectdata.check.scores import MEASURES
 from affectdata.errors import InputError, IntegrityError
 from affectdata.manifest.ingest import ingest
@@ -47,7 +47,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 
 @pytest.fixture(scope="session")
-def document(checked: Checked) -> dict[str, Any]:
+def document(checked: CheckOutput) -> dict[str, Any]:
     return checked.document
 
 
@@ -78,7 +78,7 @@ def test_the_first_figure_lies_where_it_should(document: dict[str, Any]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["regressor", "ridge"])
 def test_the_same_features_and_splits_in_plain_scikit_learn(
-    prepared: Prepared, checked: Checked, head: str
+    prepared: CheckInput, checked: CheckOutput, head: str
 ) -> None:
     dim = prepared.crossfit[0].test.features.shape[1]
     gammas = [each / dim for each in GRIDS["svr"]["gamma"]]
@@ -104,7 +104,7 @@ def test_the_same_features_and_splits_in_plain_scikit_learn(
 
 
 def test_splits_are_group_safe_and_each_deal_scores_every_original_once(
-    prepared: Prepared, release: Release
+    prepared: CheckInput, release: Release
 ) -> None:
     everything = sorted(set(release.table["image_id"].to_pylist()))
     for deal in (prepared.crossfit[:5], prepared.crossfit[5:]):
@@ -118,19 +118,19 @@ def test_splits_are_group_safe_and_each_deal_scores_every_original_once(
         assert len(split.arms["even"]) == len(split.arms["release"])
 
 
-def test_the_two_deals_differ(prepared: Prepared) -> None:
+def test_the_two_deals_differ(prepared: CheckInput) -> None:
     first, second = prepared.deals
     assert (first != second).mean() > 0.5
 
 
-def test_a_split_is_the_recipe_planned_anew(prepared: Prepared) -> None:
+def test_a_split_is_the_recipe_planned_anew(prepared: CheckInput) -> None:
     for split in prepared.crossfit:
         counts = np.bincount(split.arms["release"].stratum)
         plain = np.bincount(split.arms["originals"].stratum)
         assert counts.tolist() == np.minimum(plain.max(), 2 * plain).tolist()
 
 
-def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: Prepared) -> None:
+def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: CheckInput) -> None:
     seen: dict[tuple[str, int], np.ndarray] = {}
     for split in prepared.crossfit:
         for arm in ("release", "even"):
@@ -140,7 +140,7 @@ def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: Prepare
 
 
 def test_a_image_rendered_anew_has_the_features_of_the_released_one(
-    prepared: Prepared, backbone: Backbone, release: Release, tmp_path: Path
+    prepared: CheckInput, backbone: Backbone, release: Release, tmp_path: Path
 ) -> None:
     """What the release does not hold is made by the same path as what it holds."""
     table = release.table
@@ -150,29 +150,31 @@ def test_a_image_rendered_anew_has_the_features_of_the_released_one(
         pa.array([f"{each}x" for each in table["sample_id"].to_pylist()]),
     )
     wanted = table.select(PLAN.names)
-    planned = plan_bank(
+    planned = plan_image_pool(
         replace(release, rows=none_named.slice(0, 1)),
         prepared.originals,
         [wanted],
         prepared.recipe,
         release.images(),
     )
-    bank = fill_bank(planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None)
-    assert np.abs(bank.rows(wanted).features - prepared.bank.rows(wanted).features).max() < 1e-4
+    image_pool = fill_image_pool(
+        planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None
+    )
+    assert np.abs(image_pool.rows(wanted).features - prepared.image_pool.rows(wanted).features).max() < 1e-4
 
 
 @pytest.mark.slow
 def test_a_second_run_computes_nothing_and_says_the_same(
-    release: Release, backbone: Backbone, checks: Path, checked: Checked
+    release: Release, backbone: Backbone, checks: Path, checked: CheckOutput
 ) -> None:
     again = prepare_check(release, backbone, release.images(), checks, workers=1)
-    assert again.bank.n_new == 0
+    assert again.image_pool.n_new == 0
     second = run_check(again, workers=1)
     assert second.document == checked.document
     assert second.predictions.equals(checked.predictions)
 
 
-def test_the_files_written(checked: Checked, tmp_path: Path, release: Release) -> None:
+def test_the_files_written(checked: CheckOutput, tmp_path: Path, release: Release) -> None:
     path = checked.write(tmp_path)
     assert path == tmp_path / release.name / "train-check.json"
     assert json.loads(path.read_text()) == checked.document
@@ -421,9 +423,9 @@ def _of_sources(rows: Rows) -> Rows:
     )
 
 
-def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, release: Release) -> None:
+def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: CheckInput, release: Release) -> None:
     originals = prepared.originals
-    everything = _of_sources(prepared.bank.rows(originals.plain(originals.own)))
+    everything = _of_sources(prepared.image_pool.rows(originals.plain(originals.own)))
     table = originals.table
     for name, values in {
         "source": pa.array(everything.source.tolist()),

@@ -14,7 +14,7 @@ import pytest
 
 import affectdata
 from affectdata.check.final import draw_maps, fit_final
-from affectdata.check.prepare import Prepared, prepare_check
+from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.errors import InputError
 from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone
@@ -99,7 +99,7 @@ def test_one_class_of_words_is_no_model(
 
 
 def test_without_a_test_split_there_is_nothing_to_draw(
-    prepared: Prepared, publish: Any, checks: Path
+    prepared: CheckInput, publish: Any, checks: Path
 ) -> None:
     release = publish(split="none")
     whole = prepare_check(release, prepared.backbone, release.images(), checks)

@@ -11,16 +11,16 @@ from typing import Any
 import click
 import pytest
 
-from affectdata.check.check import Checked
-from affectdata.check.gate import RULES, find_outcome, judge_all, passes_gate
-from affectdata.check.verdict import advise, say_all
+from affectdata.check.check import CheckOutput
+from affectdata.check.gate import RULES, evaluate_rules, find_outcome, passes_gate
+from affectdata.check.verdict import advise, make_sentences
 from affectdata.cli._checked import print_check
 from affectdata.cli._output import Settings
 from affectdata.recipe.recipe import Check, Recipe
 
 
 @pytest.fixture
-def document(checked: Checked) -> dict[str, Any]:
+def document(checked: CheckOutput) -> dict[str, Any]:
     """A document of its own for every test to alter."""
     return dict(json.loads(json.dumps(checked.document)))
 
@@ -33,7 +33,7 @@ def _set(document: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _outcome(document: dict[str, Any], rule: str, **check: Any) -> str:
-    found = {each["rule"]: each for each in judge_all(document, Check(**check))}
+    found = {each["rule"]: each for each in evaluate_rules(document, Check(**check))}
     return str(found[rule]["outcome"])
 
 
@@ -44,8 +44,8 @@ def _over(low: float | None, mean: float | None, high: float | None) -> dict[str
 def test_a_sound_release_fails_no_rule_and_every_rule_was_asked(document: dict[str, Any]) -> None:
     gate = document["verdict"]["gate"]
     assert not [each for each in gate if each["outcome"] == "fail"]
-    asked = {each["rule"] for each in gate}
-    assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in asked) for rule in RULES)
+    names = {each["rule"] for each in gate}
+    assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in names) for rule in RULES)
     # The generated sample has fewer than 200 images.
     assert (document["verdict"]["outcome"], document["verdict"]["passed"]) == ("inconclusive", False)
 
@@ -119,7 +119,7 @@ def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: floa
     else:
         path = "arms/originals/classifier/valence_class/crossfit/interval/balanced_accuracy"
         _set(document, path, _over(low, mean, high))
-    (found,) = (each for each in judge_all(document, Check()) if each["rule"] == "learns.above_shuffled")
+    (found,) = (each for each in evaluate_rules(document, Check()) if each["rule"] == "learns.above_shuffled")
     return found
 
 
@@ -167,7 +167,7 @@ def test_on_few_images_the_verdict_is_inconclusive_in_words(
     found = _learn(document, 199, -0.1, 0.0, 0.1)
     assert found["outcome"] == "undecided" and found["text"].startswith(words)
     assert words in _say(document, recipe_of())
-    gate = judge_all(document, Check())
+    gate = evaluate_rules(document, Check())
     assert find_outcome(document, gate, Check()) == "inconclusive"
     assert find_outcome(document, [{"outcome": "fail"}], Check()) == "failed"
     document["verdict"] |= {"outcome": "inconclusive"}
@@ -194,8 +194,8 @@ def test_what_is_printed_is_the_mean_over_the_splits_and_never_the_pooled(
         _of_words(document)
 
     def printed() -> str:
-        gate = judge_all(document, Check())
-        sentences, advice = say_all(document, recipe_of()), advise(document, {})
+        gate = evaluate_rules(document, Check())
+        sentences, advice = make_sentences(document, recipe_of()), advise(document, {})
         document["verdict"] |= {"gate": gate, "sentences": sentences, "advice": advice}
         return _printed(document)
 
@@ -219,7 +219,7 @@ def test_look_alikes_fail_by_hash_and_are_listed_by_features(document: dict[str,
     document["leak"]["looks"] |= {"least_bits": 4, "pairs": [pair]}
     document["leak"]["looks"]["counts"]["6"] = 1
     document["leak"]["features"] |= {"n_over": 1, "pairs": [{**pair, "cosine": 0.99}]}
-    found = {each["rule"]: each for each in judge_all(document, Check())}
+    found = {each["rule"]: each for each in evaluate_rules(document, Check())}
     assert found["leak.looks"]["outcome"] == "fail" and "a.bmp" in found["leak.looks"]["text"]
     assert found["leak.features"]["outcome"] == "undecided" and "b.bmp" in found["leak.features"]["text"]
 
@@ -245,7 +245,7 @@ def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[st
 
 
 def test_a_bound_is_said_the_way_it_is_meant(document: dict[str, Any]) -> None:
-    said = {each["rule"]: each["text"] for each in judge_all(document, Check(min_sd_ratio=0.3))}
+    said = {each["rule"]: each["text"] for each in evaluate_rules(document, Check(min_sd_ratio=0.3))}
     assert said["training.score.collapse"].endswith("at least 0.3 is asked for")
     assert said["leak.nearest"].endswith("at most 0.5 is asked for")
 
@@ -256,12 +256,12 @@ def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document["on_edge"] = ["release"]
     document[NOT_WORSE.split("/")[0]][NOT_WORSE.split("/")[1]]["r2"] = _over(-0.09, -0.06, -0.03)
     assert _outcome(document, "training.not_worse.originals.r2") == "undecided"
-    text = " ".join(say_all(document, recipe_of()))
+    text = " ".join(make_sentences(document, recipe_of()))
     assert "No verdict on levelling" in text and "setting of release lies on the edge" in text
 
 
 def _say(document: dict[str, Any], recipe: Recipe) -> str:
-    return " ".join(say_all(document, recipe))
+    return " ".join(make_sentences(document, recipe))
 
 
 def test_what_is_known_is_said_plainly(document: dict[str, Any], recipe_of: Callable[..., Recipe]) -> None:

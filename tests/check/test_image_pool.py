@@ -1,4 +1,4 @@
-"""train.bank: which images take part, where there are more than are asked for."""
+"""train.image_pool: which images take part, where there are more than are asked for."""
 
 from __future__ import annotations
 

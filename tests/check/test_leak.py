@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from affectdata.check.evaluate import Classes, TellSplit, Told
+from affectdata.check.evaluate import Classes, EvaluateSplit, SplitEvaluation
 from affectdata.check.gate import RULES
 from affectdata.check.leak import above_chance, describe_leak
-from affectdata.check.prepare import Prepared, Split
+from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring, score_classes, score_head, score_subgroups
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 from affectdata.recipe.recipe import Check
@@ -22,8 +22,8 @@ from affectdata.train.rows import Rows
 Planted = Callable[..., Rows]
 
 
-def _scoring(splits: list[Split], told: list[Told]) -> Scoring:
-    return Scoring(splits, told, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
+def _scoring(splits: list[Split], results: list[SplitEvaluation]) -> Scoring:
+    return Scoring(splits, results, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
 
 
 def _renamed(rows: Rows, prefix: str) -> Rows:
@@ -31,12 +31,12 @@ def _renamed(rows: Rows, prefix: str) -> Rows:
     return replace(rows, image_id=names, group=names)
 
 
-def _tell(splits: list[Split]) -> Scoring:
-    return _scoring(splits, [TellSplit([], True, FrozenHeads(0))(split) for split in splits])
+def _evaluate(splits: list[Split]) -> Scoring:
+    return _scoring(splits, [EvaluateSplit([], True, FrozenHeads(0))(split) for split in splits])
 
 
 def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
-    planted: Planted, prepared: Prepared
+    planted: Planted, prepared: CheckInput
 ) -> None:
     train = planted(n=60, dim=60)
     clean = [planted(n=60, dim=60, seed=seed) for seed in (1, 2, 3)]
@@ -51,13 +51,13 @@ def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
             for at, one in enumerate(tests)
         ]
         originals = _with_ids(prepared, splits)
-        found = describe_leak(_tell(splits), originals, None, 0.98)
+        found = describe_leak(_evaluate(splits), originals, None, 0.98)
         scores[name] = found["nearest"]["mean"]
         assert (found["features"]["n_over"] > 0) == (name == "leaked")
     assert scores["clean"] < 0.5 < 0.95 < scores["leaked"]
 
 
-def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
+def _with_ids(prepared: CheckInput, splits: list[Split]) -> object:
     """Originals whose rows have the ids of planted ones."""
     ids = sorted(
         {each for split in splits for rows in (split.test, split.arms["originals"]) for each in rows.image_id}
@@ -70,9 +70,9 @@ def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
 
 
 @pytest.mark.slow
-def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
-    told = [TellSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
-    scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
+def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: CheckInput) -> None:
+    results = [EvaluateSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
+    scoring = Scoring(prepared.crossfit[:5], results, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
     assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
     table = prepared.originals.table
     place = {each: row for row, each in enumerate(table["image_id"].to_pylist())}
@@ -103,7 +103,7 @@ def _exchanged(rows: Rows, share: float) -> Rows:
 @pytest.mark.parametrize("numeric", [True, False])
 @pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.5, "fail"), (1.0, "fail")])
 def test_exchanged_labels_fail_and_true_ones_pass(
-    planted: Planted, prepared: Prepared, numeric: bool, share: float, outcome: str
+    planted: Planted, prepared: CheckInput, numeric: bool, share: float, outcome: str
 ) -> None:
     rows = _exchanged(planted(n=240, dim=8), share)
     words = Classes("side", ["down", "up"], lambda some: np.array(["down", "up"])[some.stratum])
@@ -116,7 +116,7 @@ def test_exchanged_labels_fail_and_true_ones_pass(
         for each in range(4)
     ]
     classes = [] if numeric else [words]
-    scoring = _scoring(splits, [TellSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
+    scoring = _scoring(splits, [EvaluateSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
     leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else words, 1.0)
     arm = (
         {"regressor": {"crossfit": score_head(scoring, "originals", "regressor")}}
@@ -159,7 +159,7 @@ def drawn(planted: Planted) -> Callable[[float], Scoring]:
             splits.append(
                 Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": draw})
             )
-        return _tell(splits)
+        return _evaluate(splits)
 
     return call
 
@@ -189,8 +189,8 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) 
     flip, crop = (replace(rows, features=rows.features.copy()) for rows in (test, half))
     flip.features[:, 0] += 0.1
     crop.features[:, 0] += 0.3
-    asked = {"effect:flip": flip, "effect:Crop": crop}
-    found = describe_effects(_tell([Split({"release": train, "originals": train}, test, asked)]))
+    probes = {"effect:flip": flip, "effect:Crop": crop}
+    found = describe_effects(_evaluate([Split({"release": train, "originals": train}, test, probes)]))
     assert set(found) == {"Crop"}
     assert found["Crop"]["n"] == 40
     assert found["Crop"]["of_flip"]["mean"] == pytest.approx(3, rel=0.2)
@@ -209,8 +209,10 @@ def test_images_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
         flip, crop = (replace(rows, features=rows.features.copy()) for _ in range(2))
         flip.features[:, 0] += 0.1
         crop.features[:, 1] += 0.3
-        asked = {"effect:flip": flip, "effect:Crop": crop}
-        found = describe_effects(_tell([Split({"release": train, "originals": train}, rows, asked)]))["Crop"]
+        probes = {"effect:flip": flip, "effect:Crop": crop}
+        found = describe_effects(_evaluate([Split({"release": train, "originals": train}, rows, probes)]))[
+            "Crop"
+        ]
         assert found["n"] == 40 * twins
         intervals.append(found["of_flip"])
     assert intervals[1] == pytest.approx(intervals[0])
@@ -239,7 +241,7 @@ def test_the_most_frequent_class_is_counted_over_originals_and_chance_over_class
     copies = [replace(rare, copy=np.full(len(rare), each)) for each in (1, 2)]
     split = Split({"release": Rows.concat([train, *copies]), "originals": train}, test)
     words = Classes("side", ["down", "never", "up"], lambda some: np.array(["down", "up"])[some.stratum])
-    scoring = _scoring([split], [TellSplit([words], False, FrozenHeads(0))(split)])
+    scoring = _scoring([split], [EvaluateSplit([words], False, FrozenHeads(0))(split)])
     found = score_classes(scoring, "release", words)
     assert found["majority"]["accuracy"] == pytest.approx(2 / 3)
     assert found["chance"] == {"accuracy": 0.5, "balanced_accuracy": 0.5}

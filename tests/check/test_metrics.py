@@ -87,7 +87,7 @@ def test_bins_are_closed_below_and_the_last_one_on_both_sides() -> None:
 def test_a_model_that_knows_only_the_part_has_no_r_within() -> None:
     parts = np.array(["a"] * 3 + ["b"] * 3)
     y = np.array([10.0, 20.0, 30.0, 70.0, 80.0, 90.0])
-    by_part = metrics.part_means(y, parts, parts)
+    by_part = metrics.subtype_means(y, parts, parts)
     assert by_part.tolist() == [20.0] * 3 + [80.0] * 3
     assert metrics.r2(y, by_part) > 0.9
     assert metrics.r2_within(y, by_part, parts) == 0
@@ -104,7 +104,7 @@ def test_within_ignores_what_is_between_parts() -> None:
 
 def test_a_part_that_was_not_seen_gets_the_mean_of_all() -> None:
     parts = np.array(["a", "b"])
-    assert metrics.part_means(np.array([10.0, 30.0]), parts, np.array(["b", "c"])).tolist() == [30.0, 20.0]
+    assert metrics.subtype_means(np.array([10.0, 30.0]), parts, np.array(["b", "c"])).tolist() == [30.0, 20.0]
 
 
 def test_a_constant_is_not_a_number_and_no_warning() -> None:

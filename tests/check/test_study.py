@@ -89,9 +89,9 @@ def test_what_decides_a_score_beside_the_settings_has_its_run_again(tmp_path: Pa
         ran.append((settings["lr"], settings["seed"]))
         return score(settings)
 
-    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
-    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
-    run_study(study, count, tmp_path, decided_by=["a", "b", "changed", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "changed", "d"])
     assert ran == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.2, 0)]
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from affectdata.check import tuned
-from affectdata.check.check import Checked, run_check
-from affectdata.check.evaluate import TellSplit, find_classes
-from affectdata.check.prepare import Prepared
-from affectdata.check.tuned import TunedNetworks, choose_settings, narrow
+from affectdata.check.check import CheckOutput, run_check
+from affectdata.check.evaluate import EvaluateSplit, find_classes
+from affectdata.check.prepare import CheckInput
+from affectdata.check.tuned import TunedNetworks, choose_settings, limit_splits
 from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
@@ -29,22 +29,22 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 
 @pytest.fixture(scope="module")
-def images(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+def images(prepared: CheckInput, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("pictures")
-    return store_images(prepared.bank.parts, SIZE, folder, 2)
+    return store_images(prepared.image_pool.parts, SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
-def few(prepared: Prepared) -> Prepared:
-    return narrow(prepared, 2)
+def few(prepared: CheckInput) -> CheckInput:
+    return limit_splits(prepared, 2)
 
 
 @pytest.fixture(scope="module")
-def checked(few: Prepared, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+def checked(few: CheckInput, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> CheckOutput:
     return run_check(few, TunedNetworks(few, images, STEPS, tmp_path_factory.mktemp("runs")))
 
 
-def test_the_document_is_that_of_networks(checked: Checked) -> None:
+def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
     document = checked.document
     said = document["settings"]
     assert (said["mode"], said["steps"], said["size_px"], said["n_splits"]) == ("finetune", STEPS, SIZE, 2)
@@ -65,7 +65,7 @@ def test_the_document_is_that_of_networks(checked: Checked) -> None:
     }
 
 
-def test_every_network_takes_the_same_number_of_steps(checked: Checked) -> None:
+def test_every_network_takes_the_same_number_of_steps(checked: CheckOutput) -> None:
     curves = checked.document["curves"]
     assert {each["points"][-1]["step"] for each in curves} == {STEPS}
     models = {(each["arm"], each["model"]) for each in curves if each["scoring"] == "crossfit"}
@@ -74,14 +74,14 @@ def test_every_network_takes_the_same_number_of_steps(checked: Checked) -> None:
 
 
 def test_an_interrupted_check_goes_on(
-    few: Prepared,
+    few: CheckInput,
     images: np.ndarray,
-    checked: Checked,
+    checked: CheckOutput,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classes = find_classes(few.recipe, None, [])
-    tell = TellSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
+    tell = EvaluateSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
     ran = 0
 
     def stops(*arguments: Any, **options: Any) -> Any:
@@ -95,20 +95,20 @@ def test_an_interrupted_check_goes_on(
     split = few.crossfit[1]
     with pytest.raises(KeyboardInterrupt):
         tell(split)
-    told = tell(split)
+    result = tell(split)
     assert ran == 1 + 5 + 2 + 2  # arms, folds, and the classifier with the output and without
     place = {each: row for row, each in enumerate(checked.predictions["image_id"].to_pylist())}
     rows = [place[each] for each in split.test.image_id]
     for arm in ("release", "originals", "even"):
         expected = checked.predictions[f"crossfit.{arm}.regressor"].to_numpy()[rows]
-        assert (told.arms[arm].values["regressor"] == expected).all()
-    assert told.arms["release"].curves == tell(split).arms["release"].curves
+        assert (result.arms[arm].values["regressor"] == expected).all()
+    assert result.arms["release"].curves == tell(split).arms["release"].curves
     assert ran == 10
     assert {path.suffix for path in tmp_path.rglob("*")} == {".json"}  # no network is left
 
 
 def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
-    prepared: Prepared, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: CheckInput, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = TunedNetworks(prepared, images, STEPS, tmp_path)
     train = prepared.crossfit[0].arms["release"]
@@ -147,17 +147,17 @@ def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], t
     wrong = replace(rows, target=np.where(half, rows.target, 100 - rows.target)).weighted(
         np.where(half, 2.0, 1e-9)
     )
-    told = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
-    assert np.corrcoef(told, rows.target[~half])[0, 1] > 0.9
+    predicted = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
+    assert np.corrcoef(predicted, rows.target[~half])[0, 1] > 0.9
 
 
-def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: Prepared) -> None:
+def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: CheckInput) -> None:
     other = replace(prepared.crossfit[0], arms={**prepared.crossfit[0].arms, "with:oasis": Examples})  # type: ignore[dict-item]
     several = replace(prepared, crossfit=[other, *prepared.crossfit[1:]], regrouped={"theme": []})
-    few = narrow(several, 9)
+    few = limit_splits(several, 9)
     assert len(few.crossfit) == 5 and len(few.deals) == 1 and few.regrouped == {}
     assert set(few.crossfit[0].arms) == set(prepared.crossfit[0].arms)
-    assert len(narrow(several, 2).crossfit) == 2
+    assert len(limit_splits(several, 2).crossfit) == 2
 
 
 def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
