@@ -1,9 +1,9 @@
 """Networks as the learner of a check (`evaluate.Learner`): one for every arm and stage, fine-tuned.
 
-Every arm takes the same number of optimiser steps, however many rows it has. The regressor is a network with
-one linear node, trained by squared error; the classifier, another one, takes the image and what the
-regressor says of it, for its training rows out of fold. What networks say is kept, they themselves are not:
-an interrupted check goes on from that, and within a network from its checkpoint.
+Every arm gets the same number of optimiser steps, whatever its number of rows. The regressor is a network
+with one linear output, trained by squared error; the classifier, another network, takes the image and the
+regressor's output for it (out of fold for its training rows). Predictions are kept, networks are not: an
+interrupted check resumes from the predictions, and within a network from its checkpoint.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from affectdata.train.trunks import Say
 from affectdata.train.weights import NONE
 
 RUNS = ".runs"  # folder below that of a release's checks
-_N_FOLDS = 2  # for what is said out of fold: each one is a network to be trained
-_HEAD_FRAC = 1 / 6  # of the steps: the last layer alone
+_N_FOLDS = 2  # for predictions out of fold: one network per fold
+_HEAD_FRAC = 1 / 6  # of the steps train the last layer alone
 
 
 def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
-    """Return settings of training; what is not given, or None, follows from the network's weights.
+    """Return settings of training; those not given, or None, follow from the network's weights.
 
-    Random ones (those of a class without a file, too) have no first phase, and one rate for all layers.
+    Random weights (also those of a class without a file) have no first phase, and one rate for all layers.
 
     Raises:
-        UsageError: a value that makes no sense.
+        UsageError: a value is out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**given)
@@ -55,7 +55,7 @@ def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
 
 @dataclass(frozen=True, eq=False)
 class LazyNetwork:
-    """A network that is trained when it is first asked; `folder` keeps what it says of rows."""
+    """A network that is trained at its first prediction; `folder` keeps its predictions."""
 
     network: Network
     images: np.ndarray
@@ -64,7 +64,7 @@ class LazyNetwork:
     folder: Path
     say: Say
     labels: np.ndarray
-    curve: Curve = field(default_factory=list)  # there is none before it is asked
+    curve: Curve = field(default_factory=list)  # empty before the first prediction
 
     def report(self) -> dict[str, Any]:
         return {}
@@ -76,8 +76,8 @@ class LazyNetwork:
         rows_hash = self._hash(Examples(rows.pool_index, np.empty(0), outputs=outputs))
         path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
-            said = self._fitted.predict(self.images, rows.pool_index, outputs)
-            write_json(path, {"curve": self._fitted.curve, "said": said.tolist()})
+            predictions = self._fitted.predict(self.images, rows.pool_index, outputs)
+            write_json(path, {"curve": self._fitted.curve, "said": predictions.tolist()})
         kept = read_json(path)
         self.curve[:] = kept["curve"]
         return np.array(kept["said"], float).reshape(len(rows), -1)
@@ -95,14 +95,14 @@ class LazyNetwork:
         fitted = finetune(
             self.network, self.images, self.examples, self.settings, folder=states, say=self.say
         )
-        shutil.rmtree(states)  # as large as the network; what it says is all that is needed
+        shutil.rmtree(states)  # as large as the network; only its predictions are needed
         loss = fitted.curve[-1]["loss"]
-        self.say(f"{self.settings.loss}, {len(self.examples.rows)} rows: loss {loss:.4f} in the end")
+        self.say(f"{self.settings.loss}, {len(self.examples.rows)} rows: final loss {loss:.4f}")
         return fitted
 
 
 class TunedNetworks:
-    """The learner. `images` are those of the bank; `folder` keeps what the networks say."""
+    """The learner. `images` are those of the image pool; `folder` keeps the networks' predictions."""
 
     heads: ClassVar = {"regressor": "network"}
     is_costly: ClassVar = True
@@ -136,11 +136,11 @@ class TunedNetworks:
         )
 
     def out_of_fold(self, regressor: LazyNetwork, train: Rows) -> np.ndarray:
-        return predict_out_of_fold(lambda some: self.fit_regressor(some, ""), train, self.seed, _N_FOLDS)
+        return predict_out_of_fold(lambda rows: self.fit_regressor(rows, ""), train, self.seed, _N_FOLDS)
 
     def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> LazyNetwork:
-        words, numbers = np.unique(labels, return_inverse=True)
-        return self._train(Examples(train.pool_index, numbers, train.weight, outputs), "cross_entropy", words)
+        names, codes = np.unique(labels, return_inverse=True)
+        return self._train(Examples(train.pool_index, codes, train.weight, outputs), "cross_entropy", names)
 
     def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> LazyNetwork:
         network = self._build(len(labels), examples.outputs is not None)
@@ -168,9 +168,9 @@ def prepare_networks(
     progress: Progress | None = None,
     say: Say = lambda _: None,
 ) -> tuple[CheckInput, TunedNetworks]:
-    """Return what networks are trained on, and the learner. None is: five splits, 600 steps, its own size.
+    """Return the input for networks, and the learner [defaults: five splits, 600 steps, the network's size].
 
-    Images are kept in `checks/.images`, what networks say in `checks/<release>/.runs`.
+    Images are kept in `checks/.images`, predictions in `checks/<release>/.runs`.
 
     Raises:
         InputError: the network cannot take images of this size.
@@ -182,9 +182,9 @@ def prepare_networks(
 
 
 def limit_splits(prepared: CheckInput, n_splits: int | None = None) -> CheckInput:
-    """Return some splits of the first deal and the held-out one, without the arms of other manifests.
+    """Keep some splits of the first assignment and the held-out one, without the arms of other manifests.
 
-    A network takes minutes where a head takes a second.
+    A network takes minutes to train, a head a second.
     """
     few = []
     for split in prepared.crossfit[: prepared.n_first][:n_splits]:

@@ -223,7 +223,7 @@ def test_thin_bins_and_one_class_are_said(
     text = " ".join(document["verdict"]["sentences"])
     assert "every image scored is 'positive'" in text
     assert "Fewer than 5 scored images in [0,50) (0)" in text
-    assert "no subtypes to tell" in text
+    assert "There are no two subtypes" in text
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None
 
 
@@ -255,7 +255,7 @@ def test_a_number_has_one_value_wherever_it_is_printed(document: dict[str, Any])
     for name, measure in {"score.r2": "r2", "score.collapse": "sd_ratio"}.items():
         assert rules[f"training.{name}"]["figure"] == found[measure]["mean"]
     assert f"R² {found['r2']['mean']:.3f} (" in sentences
-    assert f"its r is {found['r_within']['mean']:.3f} (" in sentences
+    assert f"the model's r is {found['r_within']['mean']:.3f} (" in sentences
 
 
 def assert_one_value(document: dict[str, Any], classes: str) -> None:

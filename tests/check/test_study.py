@@ -132,7 +132,7 @@ def test_a_study_is_read_and_every_problem_named(tmp_path: Path) -> None:
     for words in ("best: required", "more: unknown key", "grid.dropout", "seeds"):
         assert words in str(caught.value)
     path.write_text("name: rates\nbest: r2\nsettings: {lr: 0.1}\ngrid: {lr: [0.2], seed: [1]}\n")
-    with pytest.raises(RecipeError, match="lr, seed: said twice"):
+    with pytest.raises(RecipeError, match="lr, seed: set twice"):
         load_study(path)
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 1e-3], lr: [0.1]}\n")
     with pytest.raises(RecipeError, match=r"(?s)lr: unknown key"):

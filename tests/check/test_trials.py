@@ -171,7 +171,11 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
         ({"grid": {"arm": ["release", "levelled"]}}, RecipeError, "arm: "),
         ({"grid": {"lr_head": [0.1, "fast"]}}, RecipeError, "lr_head: "),
         ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout is from 0"),
-        ({"grid": {"loss": ["squared_error", "cross_entropy"]}}, InputError, "none for valence"),
+        (
+            {"grid": {"loss": ["squared_error", "cross_entropy"]}},
+            InputError,
+            "does not fit the target valence",
+        ),
         ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "no classes to weigh"),
         ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
         ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "no backbone"),
