@@ -1,4 +1,4 @@
-"""train.tuned: networks as the learner of a check, with equal training for every arm."""
+"""check.tuned: networks as the learner of a check, with equal training for every arm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 @pytest.fixture(scope="module")
 def images(prepared: CheckInput, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     return store_images(prepared.image_pool.parts, SIZE, folder, 2)
 
 
@@ -46,8 +46,9 @@ def checked(few: CheckInput, images: np.ndarray, tmp_path_factory: pytest.TempPa
 
 def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
     document = checked.document
-    said = document["settings"]
-    assert (said["mode"], said["steps"], said["size_px"], said["n_splits"]) == ("finetune", STEPS, SIZE, 2)
+    settings = document["settings"]
+    names = ("mode", "steps", "size_px", "n_splits")
+    assert tuple(settings[name] for name in names) == ("finetune", STEPS, SIZE, 2)
     assert set(document["arms"]) == ARMS
     for arm in ("release", "originals", "even", "duplicates", "weights"):
         found = document["arms"][arm]
@@ -67,13 +68,13 @@ def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
 
 def test_every_network_takes_the_same_number_of_steps(checked: CheckOutput) -> None:
     curves = checked.document["curves"]
-    assert {each["points"][-1]["step"] for each in curves} == {STEPS}
-    models = {(each["arm"], each["model"]) for each in curves if each["scoring"] == "crossfit"}
+    assert {curve["points"][-1]["step"] for curve in curves} == {STEPS}
+    models = {(curve["arm"], curve["model"]) for curve in curves if curve["scoring"] == "crossfit"}
     regressors = {(arm, "regressor") for arm in ("release", "originals", "even", "duplicates", "weights")}
     assert models == regressors | {("release", "valence_class.image"), ("release", "valence_class.both")}
 
 
-def test_an_interrupted_check_goes_on(
+def test_an_interrupted_check_resumes(
     few: CheckInput,
     images: np.ndarray,
     checked: CheckOutput,
@@ -81,7 +82,7 @@ def test_an_interrupted_check_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classes = find_classes(few.recipe, None, [])
-    tell = EvaluateSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
+    evaluate = EvaluateSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
     ran = 0
 
     def stops(*arguments: Any, **options: Any) -> Any:
@@ -94,20 +95,20 @@ def test_an_interrupted_check_goes_on(
     monkeypatch.setattr(tuned, "finetune", stops)
     split = few.crossfit[1]
     with pytest.raises(KeyboardInterrupt):
-        tell(split)
-    result = tell(split)
+        evaluate(split)
+    result = evaluate(split)
     assert ran == 1 + 5 + 2 + 2  # arms, folds, and the classifier with the output and without
-    place = {each: row for row, each in enumerate(checked.predictions["image_id"].to_pylist())}
-    rows = [place[each] for each in split.test.image_id]
+    row_of = {image_id: row for row, image_id in enumerate(checked.predictions["image_id"].to_pylist())}
+    rows = [row_of[image_id] for image_id in split.test.image_id]
     for arm in ("release", "originals", "even"):
         expected = checked.predictions[f"crossfit.{arm}.regressor"].to_numpy()[rows]
         assert (result.arms[arm].values["regressor"] == expected).all()
-    assert result.arms["release"].curves == tell(split).arms["release"].curves
+    assert result.arms["release"].curves == evaluate(split).arms["release"].curves
     assert ran == 10
     assert {path.suffix for path in tmp_path.rglob("*")} == {".json"}  # no network is left
 
 
-def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
+def test_the_classifier_is_trained_on_outputs_out_of_fold(
     prepared: CheckInput, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = TunedNetworks(prepared, images, STEPS, tmp_path)
@@ -134,15 +135,15 @@ def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
 
 
 @pytest.mark.slow
-def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
+def test_valence_is_learnt_and_weights_have_an_effect(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
     images = np.clip(noise + 2.5 * rows.target[:, None, None, None], 0, 255).astype(np.uint8)
-    made: Any = SimpleNamespace(
+    prepared: Any = SimpleNamespace(
         backbone=SimpleNamespace(name="small_cnn", weights="none", device="cpu"),
         recipe=SimpleNamespace(seed=0),
     )
-    learner = TunedNetworks(made, images, 60, tmp_path)
+    learner = TunedNetworks(prepared, images, 60, tmp_path)
     half = np.arange(80) < 40
     wrong = replace(rows, target=np.where(half, rows.target, 100 - rows.target)).weighted(
         np.where(half, 2.0, 1e-9)
@@ -151,7 +152,7 @@ def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], t
     assert np.corrcoef(predicted, rows.target[~half])[0, 1] > 0.9
 
 
-def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: CheckInput) -> None:
+def test_only_splits_of_the_first_assignment_and_no_other_manifests(prepared: CheckInput) -> None:
     other = replace(prepared.crossfit[0], arms={**prepared.crossfit[0].arms, "with:oasis": Examples})  # type: ignore[dict-item]
     several = replace(prepared, crossfit=[other, *prepared.crossfit[1:]], regrouped={"theme": []})
     few = limit_splits(several, 9)
@@ -160,7 +161,7 @@ def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: CheckInput
     assert len(limit_splits(several, 2).crossfit) == 2
 
 
-def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
+def test_missing_settings_follow_from_the_weights(tmp_path: Path) -> None:
     random = build_network("small_cnn", 1, "none", size_px=SIZE, device="cpu")
     settings = choose_settings(random, 100, steps=60, lr_head=0.01)
     assert (settings.head_steps, settings.lr_body) == (0, 0.01)
@@ -190,5 +191,5 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     assert len([*(tmp_path / ".images").iterdir()]) == 1
     again = cli("train-check", release.path, *options, *few)
     assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
-    assert "network" in again.out and "rows: loss" not in again.err  # it said it before
+    assert "network" in again.out and "rows: loss" not in again.err  # predictions are kept
     assert cli("train-check", release.path, *options, "--steps", 2).code == 2
