@@ -135,7 +135,7 @@ def _predictions(results: Results) -> pa.Table:
     table = prepared.originals.table
     names = ["image_id", "source", "path", "subtype", "group_id"]
     out = table.select([*names, *({prepared.recipe.target} - set(names))])
-    folds = prepared.deals[0].tolist() if prepared.deals else [-1] * len(table)
+    folds = prepared.fold_assignments[0].tolist() if prepared.fold_assignments else [-1] * len(table)
     out = out.append_column("fold", pa.array([fold if fold >= 0 else None for fold in folds], pa.int32()))
     for name, values, rows in _columns(results):
         column = np.full(len(table), None, object)

@@ -173,7 +173,7 @@ def _settings(results: Results) -> dict[str, Any]:
         "device": backbone.device.type,
         "seed": prepared.recipe.seed,
         "n_splits": len(prepared.crossfit),
-        "n_deals": len(prepared.deals),
+        "n_deals": len(prepared.fold_assignments),
         "n_pictures": int((prepared.originals.kind != "offered").sum()),
         "n_pictures_of": len({*prepared.release.table["image_id"].to_pylist()}),
         "check": prepared.recipe.check.model_dump(mode="json"),

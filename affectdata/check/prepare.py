@@ -39,7 +39,7 @@ from affectdata.train.images import Progress
 from affectdata.train.rows import Rows
 
 CACHE = ".features"  # folder below that of the checks
-N_DEALS = 2  # assignments to N_FOLDS folds: ten splits, in which every original is scored twice
+N_ASSIGNMENTS = 2  # assignments to N_FOLDS folds: ten splits, in which every original is scored twice
 GROUPING = ("theme", "artist")  # columns that may define groups which the recipe did not declare
 
 
@@ -60,8 +60,8 @@ class Split:
 class CheckInput:
     """Everything that the training needs.
 
-    `deals` are assignments of originals to folds, one array each with the fold per original (-1: never
-    scored); `crossfit` are their splits, in that order; `train` are the release's own train rows. `regrouped`
+    `fold_assignments` are arrays with the fold of each original (-1: never scored), one per assignment;
+    `crossfit` are their splits, in that order; `train` are the release's own train rows. `regrouped`
     has, by undeclared column, splits in which equal values of it are kept together too. `not_offered` has the
     manifests that could not be tried for the thin bins, and the reason.
     """
@@ -72,7 +72,7 @@ class CheckInput:
     originals: Originals
     image_pool: ImagePool
     train: Rows
-    deals: list[np.ndarray]
+    fold_assignments: list[np.ndarray]
     heldout: Split | None
     crossfit: list[Split]
     crossfit_missing: str | None
@@ -87,7 +87,7 @@ class CheckInput:
     @property
     def n_first(self) -> int:
         """How many splits of `crossfit` belong to the first assignment to folds."""
-        return len(self.crossfit) // max(1, len(self.deals))
+        return len(self.crossfit) // max(1, len(self.fold_assignments))
 
 
 def prepare_check(
@@ -123,8 +123,12 @@ def prepare_check(
     if images:
         originals, not_offered = _offer(originals, others, recipe)
     planner = _SplitPlanner(originals, recipe, plan_probes(originals, release, recipe) if images else {})
-    deals = [planner.folds(recipe.seed + deal, planner.group) for deal in range(N_DEALS)] if images else []
-    crossfit = [split for folds in deals for split in planner.splits(folds)]
+    fold_assignments = (
+        [planner.folds(recipe.seed + number, planner.group) for number in range(N_ASSIGNMENTS)]
+        if images
+        else []
+    )
+    crossfit = [split for folds in fold_assignments for split in planner.splits(folds)]
     regrouped = {
         name: planner.regrouped(name) for name in GROUPING if images and planner.has_undeclared_groups(name)
     }
@@ -148,7 +152,7 @@ def prepare_check(
         originals,
         image_pool,
         image_pool.rows(plans[-1]),
-        deals,
+        fold_assignments,
         heldout.read(image_pool) if heldout else None,
         [split.read(image_pool) for split in crossfit],
         None if images else why_none,

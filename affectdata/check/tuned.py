@@ -190,4 +190,4 @@ def limit_splits(prepared: CheckInput, n_splits: int | None = None) -> CheckInpu
     for split in prepared.crossfit[: prepared.n_first][:n_splits]:
         arms = {name: rows for name, rows in split.arms.items() if not name.startswith(WITH)}
         few.append(replace(split, arms=arms))
-    return replace(prepared, deals=prepared.deals[:1], crossfit=few, regrouped={})
+    return replace(prepared, fold_assignments=prepared.fold_assignments[:1], crossfit=few, regrouped={})

@@ -107,8 +107,8 @@ def test_splits_keep_groups_together_and_each_assignment_scores_every_original_o
     prepared: CheckInput, release: Release
 ) -> None:
     everything = sorted(set(release.table["image_id"].to_pylist()))
-    for deal in (prepared.crossfit[:5], prepared.crossfit[5:]):
-        assert sorted(np.concatenate([split.test.image_id for split in deal])) == everything
+    for splits in (prepared.crossfit[:5], prepared.crossfit[5:]):
+        assert sorted(np.concatenate([split.test.image_id for split in splits])) == everything
     for split in prepared.crossfit:
         assert (split.test.copy == 0).all()
         for rows in split.arms.values():
@@ -119,7 +119,7 @@ def test_splits_keep_groups_together_and_each_assignment_scores_every_original_o
 
 
 def test_the_two_assignments_to_folds_differ(prepared: CheckInput) -> None:
-    first, second = prepared.deals
+    first, second = prepared.fold_assignments
     assert (first != second).mean() > 0.5
 
 
@@ -448,7 +448,7 @@ def test_a_model_that_only_recognises_the_source_has_no_leak(prepared: CheckInpu
         originals=replace(
             originals, table=table, kind=kind, target=everything.target, bin=everything.stratum
         ),
-        deals=prepared.deals[:1],
+        fold_assignments=prepared.fold_assignments[:1],
         crossfit=[mixed(split) for split in prepared.crossfit[:5]],
         heldout=None,
         regrouped={},

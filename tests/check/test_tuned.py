@@ -156,7 +156,7 @@ def test_only_splits_of_the_first_assignment_and_no_other_manifests(prepared: Ch
     other = replace(prepared.crossfit[0], arms={**prepared.crossfit[0].arms, "with:oasis": Examples})  # type: ignore[dict-item]
     several = replace(prepared, crossfit=[other, *prepared.crossfit[1:]], regrouped={"theme": []})
     few = limit_splits(several, 9)
-    assert len(few.crossfit) == 5 and len(few.deals) == 1 and few.regrouped == {}
+    assert len(few.crossfit) == 5 and len(few.fold_assignments) == 1 and few.regrouped == {}
     assert set(few.crossfit[0].arms) == set(prepared.crossfit[0].arms)
     assert len(limit_splits(several, 2).crossfit) == 2
 
