@@ -133,16 +133,16 @@ def planted() -> Callable[..., Rows]:
         of = np.repeat(np.arange(n), copies)
         names = np.array([f"image{number:04d}" for number in range(n)])
         return Rows(
-            x=x[of] + np.where(np.arange(n * copies) % copies, 0.01, 0.0)[:, None],
-            y=y[of],
+            features=x[of] + np.where(np.arange(n * copies) % copies, 0.01, 0.0)[:, None],
+            target=y[of],
             image_id=names[of],
             group=names[of // 2 * 2],
             copy=np.tile(np.arange(copies), n),
-            part=np.where(x[of, 1] > 0, "up", "down"),
+            subtype=np.where(x[of, 1] > 0, "up", "down"),
             source=np.full(n * copies, "made"),
             stratum=(y[of] > 50).astype(int),
             weight=np.ones(n * copies),
-            at=np.arange(n * copies),
+            pool_index=np.arange(n * copies),
         )
 
     return call

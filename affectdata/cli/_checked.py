@@ -1,4 +1,4 @@
-"""What `affectdata train-check` prints: the rules, or the verdict first and then the figures it rests on."""
+"""Print the rules of `affectdata train-check`, or the result: verdict first, then the figures behind it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from affectdata.cli._output import document, say, say_table, settings
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
-_WORDS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
+_VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
-    "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
-    "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
+    "tail_mae: MAE over the thin bins; sd_ratio: SD of predictions / SD of targets; r_within: r within "
+    "subtypes; even, duplicates, weights, stretched: controls without balanced copies"
 )
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
 def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_originals: int) -> int:
-    """Print name and words of every rule, and the defaults of their bounds; return the exit code."""
-    say_table(["rule", "passes where"], rules)
-    say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
-    say(f"On fewer than {least_originals} originals a check without a fail is inconclusive (exit code 0).")
+    """Print every rule with its condition, and the default bounds; return the exit code."""
+    say_table(["rule", "passes if"], rules)
+    say("\nA rule is undecided if its interval contains its bound: a pass, or a fail with `undecided: fail`.")
+    say(f"With fewer than {least_originals} originals, a check without a fail is inconclusive (exit code 0).")
     say("check: " + json.dumps(defaults).replace('"', ""))
     listed = [{"name": name, "what": what} for name, what in rules]
     document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
@@ -31,9 +31,9 @@ def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_or
 
 
 def print_check(result: dict[str, Any]) -> None:
-    """Print the document of a check; the classifiers' tables with -v."""
-    verdict, said = result["verdict"], result["settings"]
-    say(f"{result['release']['name']}: {result['release']['target']}, {said['backbone']}\n")
+    """Print the document of a check; with -v, the tables of the classifiers too."""
+    verdict, options = result["verdict"], result["settings"]
+    say(f"{result['release']['name']}: {result['release']['target']}, {options['backbone']}\n")
     for sentence in verdict["sentences"]:
         say(f"  {sentence}")
     if verdict["advice"]:
@@ -44,11 +44,11 @@ def print_check(result: dict[str, Any]) -> None:
     for rule in verdict["gate"]:
         say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
     outcomes = [rule["outcome"] for rule in verdict["gate"]]
-    counts = [f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes]
-    say(f"  the check {_WORDS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
+    counts = [f"{outcomes.count(name)} {text}" for name, text in _OUTCOMES.items() if name in outcomes]
+    say(f"  the check {_VERDICTS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
     for scored_on, n in result["bins"]["n"].items():
         if n is not None:
-            splits = f"{said['n_splits']} " if scored_on == "crossfit" else ""
+            splits = f"{options['n_splits']} " if scored_on == "crossfit" else ""
             say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
             _print_scores(result, scored_on)
 
@@ -63,17 +63,17 @@ def _print_scores(result: dict[str, Any], scored_on: str) -> None:
 
 
 def _head_rows(result: dict[str, Any], scored_on: str) -> Iterator[list[Any]]:
-    for arm, found in result["arms"].items():
+    for arm, part in result["arms"].items():
         for name in ("regressor", "ridge"):
-            scores = found.get(name, {}).get(scored_on)
+            scores = part.get(name, {}).get(scored_on)
             if scores:
                 means = [scores[measure]["mean"] for measure in _MEASURES]
-                yield [arm, found[name]["head"], round(found["n_train"][scored_on]), *means]
+                yield [arm, part[name]["head"], round(part["n_train"][scored_on]), *means]
 
 
 def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> Iterator[list[Any]]:
-    for arm, found in result["arms"].items():
-        scores = found.get("classifier", {}).get(name, {}).get(scored_on) or {}
+    for arm, part in result["arms"].items():
+        scores = part.get("classifier", {}).get(name, {}).get(scored_on) or {}
         for key in ("both", "image", "regressor", "majority"):
             if key in scores:
                 yield [arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)]

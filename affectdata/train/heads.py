@@ -71,11 +71,11 @@ class Fitted:
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Return a regressor's prediction for each row."""
-        return np.asarray(self.model.predict(rows.x))
+        return np.asarray(self.model.predict(rows.features))
 
     def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray:
         """Return a classifier's probabilities (n, labels); `outputs`: the regressor's, if it takes them."""
-        return np.asarray(self.model.predict_proba(with_output(rows.x, outputs)))
+        return np.asarray(self.model.predict_proba(with_output(rows.features, outputs)))
 
 
 @contextmanager
@@ -107,16 +107,16 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
         model: Any = Ridge(**chosen)
     else:
         chosen, on_edge = _choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
-        chosen["gamma"] /= rows.x.shape[1]
+        chosen["gamma"] /= rows.features.shape[1]
         model = SVR(epsilon=_SVR_EPSILON, **chosen)
     pipeline = Pipeline([("scale", StandardScaler()), ("head", model)])
-    return Fitted(pipeline.fit(rows.x, rows.y, **_weights(rows.weight)), chosen, on_edge)
+    return Fitted(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
 
 
 def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
-    """Fit the same pipeline with the same settings on other rows or targets [default: `y`]; return it."""
-    y = rows.y if targets is None else targets
-    return clone(fitted.model).fit(rows.x, y, **_weights(rows.weight))
+    """Fit the same pipeline with the same settings on other rows or targets [default: `target`]; return it."""
+    y = rows.target if targets is None else targets
+    return clone(fitted.model).fit(rows.features, y, **_weights(rows.weight))
 
 
 def _choose(
@@ -148,8 +148,8 @@ def _scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Return the features of both sides of a fold, standardised by the train side, and the train weights."""
     train, test = fold
     weight = rows.weight[train]
-    scale = StandardScaler().fit(rows.x[train], sample_weight=weight if rows.is_weighted else None)
-    return scale.transform(rows.x[train]), scale.transform(rows.x[test]), weight
+    scale = StandardScaler().fit(rows.features[train], sample_weight=weight if rows.is_weighted else None)
+    return scale.transform(rows.features[train]), scale.transform(rows.features[test]), weight
 
 
 def _ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]:
@@ -160,15 +160,15 @@ def _ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float
     """
     train, test = fold
     a, b, weight = _scaled(rows, fold)
-    mean = np.average(rows.y[train], weights=weight)
-    a, z = a * np.sqrt(weight)[:, None], (rows.y[train] - mean) * np.sqrt(weight)
+    mean = np.average(rows.target[train], weights=weight)
+    a, z = a * np.sqrt(weight)[:, None], (rows.target[train] - mean) * np.sqrt(weight)
     by_rows = len(a) < a.shape[1]
     gram, right_side = (a @ a.T, z) if by_rows else (a.T @ a, a.T @ z)
     errors = []
     for (alpha,) in settings:
         solution = solve(gram + alpha * np.eye(len(gram)), right_side, assume_a="pos")
         predictions = mean + b @ (a.T @ solution if by_rows else solution)
-        errors.append(float(np.mean((predictions - rows.y[test]) ** 2)))
+        errors.append(float(np.mean((predictions - rows.target[test]) ** 2)))
     return errors
 
 
@@ -186,14 +186,14 @@ def _svr_errors(
     within, across = _squared_distances(a, a), _squared_distances(b, a)
     errors: dict[Setting, float] = {}
     for gamma in sorted({gamma for _, gamma in settings}):
-        inside, outside = (np.exp(-gamma / rows.x.shape[1] * squares) for squares in (within, across))
+        inside, outside = (np.exp(-gamma / rows.features.shape[1] * squares) for squares in (within, across))
         key = int(test[0]), gamma
         for c in sorted(setting[0] for setting in settings if setting[1] == gamma):
             sufficient, error = converged.get(key, (inf, 0.0))
             if c < sufficient:
                 model = SVR(kernel="precomputed", C=c, epsilon=_SVR_EPSILON, tol=_SEARCH_SVR)
-                model.fit(inside, rows.y[train], sample_weight=weight if rows.is_weighted else None)
-                error = float(np.mean((model.predict(outside) - rows.y[test]) ** 2))
+                model.fit(inside, rows.target[train], sample_weight=weight if rows.is_weighted else None)
+                error = float(np.mean((model.predict(outside) - rows.target[test]) ** 2))
                 if (np.abs(model.dual_coef_[0]) < c * weight[model.support_]).all():
                     converged[key] = c, error
             errors[c, gamma] = error
@@ -212,7 +212,7 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     must have at least two values.
     """
     folds = [fold for fold in inner_folds(rows, labels, seed) if len(np.unique(labels[fold[0]])) > 1]
-    x, scale = with_output(rows.x, output), ScaleFeatures(rows.x.shape[1])
+    x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1])
     chosen, on_edge = _choose(
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
@@ -296,7 +296,7 @@ def predict_out_of_fold(fit: Callable[[Rows], Any], rows: Rows, seed: int, n_fol
     relies on these too much and fails on new images.
     """
     fold = deal_folds(rows.group, [rows.stratum], seed + _SECOND_STAGE, n_folds)
-    predictions = np.full(len(rows), float(np.average(rows.y, weights=rows.weight)))
+    predictions = np.full(len(rows), float(np.average(rows.target, weights=rows.weight)))
     for number in np.unique(fold):
         inside = fold == number
         if inside.all():

@@ -1,4 +1,4 @@
-"""Images as arrays of equal length: the form in which every arm is trained and scored."""
+"""Rows: images as arrays of equal length, the form in which every arm is trained and scored."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Images with their features and labels, one row each. `copy`: 0 is the original.
+    """Images with their features and labels. `copy`: 0 is the original.
 
-    `x` are features (n, dim), `at` the indices of the images in the image pool. `y` is the numeric target,
-    `stratum` what folds are stratified by (the target's bin or class), `part` the subtype ("" if unknown).
+    `features` are (n, dim); `pool_index` is the position of each image in the pool that they were computed
+    for. `target` is numeric, `stratum` is what folds are stratified by (the target's bin or label), `subtype`
+    is "" where unknown.
     """
 
-    x: np.ndarray
-    y: np.ndarray
+    features: np.ndarray
+    target: np.ndarray
     image_id: np.ndarray
     group: np.ndarray
     copy: np.ndarray
-    part: np.ndarray
+    subtype: np.ndarray
     source: np.ndarray
     stratum: np.ndarray
     weight: np.ndarray
-    at: np.ndarray
+    pool_index: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.target)
 
     def take(self, index: np.ndarray) -> Rows:
-        """Return the rows at `index`."""
+        """Return some of the rows."""
         return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def weighted(self, weight: np.ndarray) -> Rows:
@@ -40,11 +41,11 @@ class Rows:
 
     @property
     def is_weighted(self) -> bool:
-        """Whether any weight differs from 1."""
+        """Whether rows weigh differently."""
         return bool((self.weight != 1).any())
 
     @staticmethod
     def concat(parts: Sequence[Rows]) -> Rows:
-        """Concatenate rows."""
+        """Put rows behind each other."""
         names = [field.name for field in fields(Rows)]
         return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -1,4 +1,4 @@
-"""train.trials: studies on a release, and those of the five projects in examples/studies."""
+"""check.trials: studies on a release, and those of the five projects in examples/studies."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path:
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".csv"}  # no network
 
 
-def test_what_is_scored_are_originals_of_val_and_test(
+def test_the_scores_are_over_originals_of_val_and_test(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mean of train, said of every image, scores what it should on the images of each split."""
+    """The mean of train, predicted for every image, has the expected error on each split."""
     by_split = {
         name: release.split(name).filter(release.split(name)["copy"].to_numpy() == 0)["valence"].to_numpy()
         for name in ("train", "val", "test")
@@ -79,7 +79,7 @@ def test_what_is_scored_are_originals_of_val_and_test(
 
     def constant(*arguments: Any, **options: Any) -> Any:
         fitted = finetune(*arguments, **options)
-        monkeypatch.setattr(type(fitted), "predict", lambda _, __, at: np.full((len(at), 1), mean))
+        monkeypatch.setattr(type(fitted), "predict", lambda _, __, rows: np.full((len(rows), 1), mean))
         return fitted
 
     monkeypatch.setattr(trials, "finetune", constant)
@@ -90,14 +90,16 @@ def test_what_is_scored_are_originals_of_val_and_test(
         assert found["scores"][name]["mae"]["mean"] == pytest.approx(expected)
 
 
-def test_words_have_the_gap_between_subgroups(
+def test_a_categorical_target_has_the_gap_between_subgroups(
     publish: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[])
     table = release.table
-    half = ["a" if int(each[:2], 16) % 2 else "b" for each in table["image_id"].to_pylist()]
-    at = table.column_names.index("gender")
-    grouped = Release(release.path, table.set_column(at, table.schema.field("gender"), [half]), release.info)
+    half = ["a" if int(image_id[:2], 16) % 2 else "b" for image_id in table["image_id"].to_pylist()]
+    column = table.column_names.index("gender")
+    grouped = Release(
+        release.path, table.set_column(column, table.schema.field("gender"), [half]), release.info
+    )
     monkeypatch.setattr(scores, "LEAST_SUBGROUP", 1)
     grid = {"class_weights": [None, "inverse"]}
     path = write_study(tmp_path / "study.yaml", best="accuracy", grid=grid)
@@ -108,7 +110,7 @@ def test_words_have_the_gap_between_subgroups(
         assert 0 <= read_json(run)["scores"]["test"]["gender_gap"] <= 1
 
 
-def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
+def test_a_run_is_repeated_if_code_weights_or_release_change(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = 0
@@ -125,22 +127,22 @@ def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
     settings = {**SMALL, "backbone": f"{network}:Mine", "weights": str(weights)}
     path = write_study(tmp_path / "study.yaml", settings=settings)
 
-    def runs_anew(release: Release) -> int:
+    def count_runs(release: Release) -> int:
         before = ran
         study_release(release, path, tmp_path / "checks")
         return ran - before
 
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    assert [count_runs(release), count_runs(release)] == [1, 0]
     network.write_text(network.read_text() + "# as it is now\n")
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    assert [count_runs(release), count_runs(release)] == [1, 0]
     save_file({name: value + 0.1 for name, value in SmallCnn().state_dict().items()}, weights)
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
-    # Its folder is called after the first digits of its id alone.
+    assert [count_runs(release), count_runs(release)] == [1, 0]
+    # A release folder has only the first digits of the id in its name.
     info = {**release.info, "id": release.id[:8] + "0" * 56}
     other = Release(release.path, release.rows, info | {COVER: content_hash(info)})
-    assert [runs_anew(other), runs_anew(other)] == [1, 0]
+    assert [count_runs(other), count_runs(other)] == [1, 0]
     monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
-    assert runs_anew(release) == 1
+    assert count_runs(release) == 1
 
 
 def test_inverse_weights_have_a_mean_of_1_over_the_rows(
@@ -171,13 +173,17 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
         ({"grid": {"arm": ["release", "levelled"]}}, RecipeError, "arm: "),
         ({"grid": {"lr_head": [0.1, "fast"]}}, RecipeError, "lr_head: "),
         ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout must be >= 0"),
-        ({"grid": {"loss": ["squared_error", "cross_entropy"]}}, InputError, "none for valence"),
+        (
+            {"grid": {"loss": ["squared_error", "cross_entropy"]}},
+            InputError,
+            "does not fit the target valence",
+        ),
         ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "takes no class_weights"),
         ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
         ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "unknown backbone"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(
+def test_invalid_settings_fail_before_training(
     changes: dict[str, Any],
     error: type[Exception],
     words: str,
@@ -185,7 +191,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trials, "finetune", None)  # to be called is an error
+    monkeypatch.setattr(trials, "finetune", None)  # a call would be an error
     with pytest.raises(error, match=words.replace(".", r"\.")):
         study_release(release, write_study(tmp_path / "study.yaml", **changes), tmp_path / "checks")
 
@@ -238,14 +244,14 @@ def shrink(study: Study) -> dict[str, Any]:
     if "backbone" in settings and ".py:" not in settings["backbone"]:
         settings |= {"backbone": "small_cnn", "size_px": 32}
     if "backbone" in grid:
-        names = [each if ".py:" in each else "small_cnn" for each in grid["backbone"]]
+        names = [name if ".py:" in name else "small_cnn" for name in grid["backbone"]]
         grid["backbone"] = list(dict.fromkeys(names))
     if "head_steps" in grid:
         grid["head_steps"] = [1, 2]
     return {**document, "seeds": [0]}
 
 
-def test_every_study_names_whom_it_is_for_and_networks_that_there_are() -> None:
+def test_every_study_names_its_purpose_and_existing_networks() -> None:
     files = {path.stem: path for path in (REPOSITORY / "examples" / "studies").glob("*.yaml")}
     assert set(files) == set(STUDIES)
     for name, path in files.items():

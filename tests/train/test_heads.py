@@ -53,7 +53,7 @@ def test_inner_folds_score_originals_only_and_split_no_group(planted: Callable[.
 @pytest.mark.parametrize("head", ["svr", "ridge"])
 def test_a_head_equals_scikit_learns_grid_search(planted: Callable[..., Rows], head: str) -> None:
     rows, test = planted(copies=2), planted(seed=1)
-    dim = rows.x.shape[1]
+    dim = rows.features.shape[1]
     plain, grid = {
         "svr": (
             make_pipeline(StandardScaler(), SVR(epsilon=3)),
@@ -64,10 +64,10 @@ def test_a_head_equals_scikit_learns_grid_search(planted: Callable[..., Rows], h
     search = GridSearchCV(
         plain, grid, cv=inner_folds(rows, rows.stratum, 0), scoring="neg_mean_squared_error"
     )
-    expected = search.fit(rows.x, rows.y).predict(test.x)
-    predictions = fit_regressor(rows, head, 0).model.predict(test.x)
+    expected = search.fit(rows.features, rows.target).predict(test.features)
+    predictions = fit_regressor(rows, head, 0).model.predict(test.features)
     assert np.abs(predictions - expected).max() < 1e-6
-    assert metrics.r2(test.y, predictions) == pytest.approx(r2_score(test.y, expected), abs=1e-6)
+    assert metrics.r2(test.target, predictions) == pytest.approx(r2_score(test.target, expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.5, 8.0, 40.0])
@@ -79,13 +79,13 @@ def test_the_local_search_finds_the_optimum_of_the_full_grid(
     monkeypatch.setitem(GRIDS, "svr", grid)
     rows = planted(copies=2, noise=noise)
     plain = Pipeline([("scale", StandardScaler()), ("svr", SVR(epsilon=3))])
-    gammas = [gamma / rows.x.shape[1] for gamma in grid["gamma"]]
+    gammas = [gamma / rows.features.shape[1] for gamma in grid["gamma"]]
     search = GridSearchCV(
         plain,
         {"svr__C": grid["C"], "svr__gamma": gammas},
         cv=inner_folds(rows, rows.stratum, 0),
         scoring="neg_mean_squared_error",
-    ).fit(rows.x, rows.y)
+    ).fit(rows.features, rows.target)
     fitted = fit_regressor(rows, "svr", 0)
     assert fitted.chosen == {name.removeprefix("svr__"): value for name, value in search.best_params_.items()}
 
@@ -99,12 +99,12 @@ def test_settings_on_the_edge_of_the_grid_are_named(planted: Callable[..., Rows]
 
 def test_weights_have_the_effect_of_copies(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=1)
-    twice = np.repeat(np.arange(len(rows)), np.where(rows.y > 60, 2, 1))
-    weighted = replace(rows, weight=np.where(rows.y > 60, 2.0, 1.0))
+    twice = np.repeat(np.arange(len(rows)), np.where(rows.target > 60, 2, 1))
+    weighted = replace(rows, weight=np.where(rows.target > 60, 2.0, 1.0))
     heavy = fit_regressor(weighted, "ridge", 0)
     copied = fit_regressor(replace(rows.take(twice), copy=np.zeros(len(twice))), "ridge", 0)
     plain = fit_regressor(rows, "ridge", 0)
-    test = planted(seed=1).x
+    test = planted(seed=1).features
     to_copied = np.abs(heavy.model.predict(test) - copied.model.predict(test)).max()
     assert to_copied < np.abs(heavy.model.predict(test) - plain.model.predict(test)).max()
 
@@ -117,13 +117,13 @@ def test_outputs_for_the_second_stage_have_not_seen_their_labels(planted: Callab
     rows = replace(rows, y=np.repeat(noise, 4))
     fitted = fit_regressor(rows, "svr", 0)
     chance = 1 / np.sqrt(n_groups)  # standard error of the correlation of unrelated values
-    assert metrics.pearson_r(rows.y, fitted.model.predict(rows.x)) > 6 * chance
-    assert metrics.pearson_r(rows.y, out_of_fold(fitted, rows, 0)) < 3 * chance
+    assert metrics.pearson_r(rows.target, fitted.model.predict(rows.features)) > 6 * chance
+    assert metrics.pearson_r(rows.target, out_of_fold(fitted, rows, 0)) < 3 * chance
 
 
 def test_copies_of_an_image_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=2)
-    equal = replace(rows, x=np.repeat(rows.x[::2], 2, axis=0))
+    equal = replace(rows, features=np.repeat(rows.features[::2], 2, axis=0))
     outputs = out_of_fold(fit_regressor(equal, "ridge", 0), equal, 0)
     assert (outputs[::2] == outputs[1::2]).all()
 
@@ -150,11 +150,11 @@ def test_the_classifier_is_trained_on_out_of_fold_outputs(
 
 def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[..., Rows]) -> None:
     rows = planted(n=40)
-    labels = np.where(rows.y > 50, "high", "low")
+    labels = np.where(rows.target > 50, "high", "low")
     before = list(warnings.filters)
 
     def fit(seed: int) -> None:
-        fit_classifier(rows, labels, rows.y, seed)
+        fit_classifier(rows, labels, rows.target, seed)
         fit_regressor(rows, "ridge", seed)
 
     with quiet_threads():
@@ -163,20 +163,20 @@ def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[.
 
 
 def test_the_output_is_a_column_of_its_own(planted: Callable[..., Rows]) -> None:
-    x = planted().x
+    x = planted().features
     assert with_output(x, None) is x
     assert with_output(x, np.full(len(x), 60.0))[:, -1].tolist() == [5.0] * len(x)
 
 
 def test_a_useful_output_helps_the_classifier(planted: Callable[..., Rows]) -> None:
     rows = planted(n=120, dim=200)
-    labels = np.where(rows.y > 50, "high", "low")
+    labels = np.where(rows.target > 50, "high", "low")
     unseen = planted(n=120, dim=200, seed=1)
-    truth = np.where(unseen.y > 50, "high", "low")
-    alone = fit_classifier(rows, labels, None, 0).model.predict(unseen.x)
-    output = 50 + 15 * rows.x[:, 0]
+    truth = np.where(unseen.target > 50, "high", "low")
+    alone = fit_classifier(rows, labels, None, 0).model.predict(unseen.features)
+    output = 50 + 15 * rows.features[:, 0]
     both = fit_classifier(rows, labels, output, 0)
-    with_help = both.model.predict(with_output(unseen.x, 50 + 15 * unseen.x[:, 0]))
+    with_help = both.model.predict(with_output(unseen.features, 50 + 15 * unseen.features[:, 0]))
     assert metrics.accuracy(truth, with_help) > metrics.accuracy(truth, alone)
 
 
@@ -215,26 +215,26 @@ def test_thresholds_belong_to_neutral() -> None:
 
 def test_logistic_paths_choose_what_a_plain_search_chooses(planted: Callable[..., Rows]) -> None:
     rows, test = planted(n=90, copies=2, dim=40), planted(n=90, dim=40, seed=1)
-    labels = np.digitize(rows.y, [40, 60]).astype(str)
+    labels = np.digitize(rows.target, [40, 60]).astype(str)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
         {"logisticregression__C": GRIDS["logistic"]["C"]},
         cv=inner_folds(rows, labels, 0),
         scoring="neg_log_loss",
-    ).fit(rows.x, labels)
+    ).fit(rows.features, labels)
     fitted = fit_classifier(rows, labels, None, 0)
     assert fitted.chosen["C"] == search.best_params_["logisticregression__C"]
-    expected = search.best_estimator_.predict_proba(test.x)
-    assert np.abs(fitted.model.predict_proba(test.x) - expected).max() < 1e-3
+    expected = search.best_estimator_.predict_proba(test.features)
+    assert np.abs(fitted.model.predict_proba(test.features) - expected).max() < 1e-3
 
 
 def test_the_same_row_twice_is_a_row_of_weight_2(planted: Callable[..., Rows]) -> None:
     rows, test = planted(), planted(seed=1)
-    weight = np.where(rows.y > 60, 2.0, 1.0)
+    weight = np.where(rows.target > 60, 2.0, 1.0)
     twice = rows.take(np.repeat(np.arange(len(rows)), weight.astype(int)))
     for head in ("svr", "ridge"):
         heavy, copied = (fit_regressor(some, head, 0).model for some in (rows.weighted(weight), twice))
-        assert np.abs(heavy.predict(test.x) - copied.predict(test.x)).max() < 0.05
+        assert np.abs(heavy.predict(test.features) - copied.predict(test.features)).max() < 0.05
 
 
 def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
@@ -249,7 +249,7 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
 ) -> None:
     """For example the release of a recipe with weights and no copies, and the arm `weights`."""
     train, test = planted(), planted(seed=1)
-    weighted = train.weighted(np.where(train.y > 60, 2.0, 1.0))
+    weighted = train.weighted(np.where(train.target > 60, 2.0, 1.0))
     seen: list[str] = []
 
     def spy(rows: Rows, head: str, seed: int) -> object:
@@ -269,7 +269,7 @@ def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[...
     test = replace(test, image_id=np.array([f"other{number}" for number in range(120)]))
     unseen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
     assert unseen is not None
-    assert sorted([*unseen[0]]) != sorted(test.y) and set(unseen[0]) <= {*train.y, *test.y}
+    assert sorted([*unseen[0]]) != sorted(test.target) and set(unseen[0]) <= {*train.target, *test.target}
     assert metrics.r2(*unseen) < 0.1
     # An image on both sides has the same label on both, and is recognised.
     seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled

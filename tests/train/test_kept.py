@@ -45,14 +45,14 @@ def rows(images: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -
 
 def labels_of(rows: Rows, n: int) -> np.ndarray:
     words = np.array(["negative", "neutral", "positive"][:n])
-    return words[np.searchsorted(np.quantile(rows.y, np.linspace(0, 1, n + 1)[1:-1]), rows.y)]
+    return words[np.searchsorted(np.quantile(rows.target, np.linspace(0, 1, n + 1)[1:-1]), rows.target)]
 
 
 @pytest.fixture(scope="module")
 def fitted(rows: Rows) -> tuple[Any, Any]:
     """A regressor, and a classifier that takes its output."""
     regressor = fit_regressor(rows, "svr", 0).model
-    classifier = fit_classifier(rows, labels_of(rows, 3), regressor.predict(rows.x), 0).model
+    classifier = fit_classifier(rows, labels_of(rows, 3), regressor.predict(rows.features), 0).model
     return regressor, classifier
 
 
@@ -67,9 +67,9 @@ def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> KeptModel:
 def test_a_regressor_predicts_what_scikit_learns_does(planted: Callable[..., Rows]) -> None:
     rows = planted()
     model = fit_regressor(rows, "svr", 0).model
-    values = plain_head(model)(torch.from_numpy(rows.x))
+    values = plain_head(model)(torch.from_numpy(rows.features))
     assert values.shape == (len(rows), 1)
-    assert values[:, 0].numpy() == pytest.approx(model.predict(rows.x), abs=1e-9)
+    assert values[:, 0].numpy() == pytest.approx(model.predict(rows.features), abs=1e-9)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -81,9 +81,9 @@ def test_a_classifier_predicts_what_scikit_learns_does(
     output = np.random.default_rng(0).uniform(0, 100, len(rows)) if takes_output else None
     model = fit_classifier(rows, labels_of(rows, n_classes), output, 0).model
     logits = plain_head(model)(
-        torch.from_numpy(rows.x), torch.from_numpy(rows.y if output is None else output)
+        torch.from_numpy(rows.features), torch.from_numpy(rows.target if output is None else output)
     )
-    expected = model.predict_proba(with_output(rows.x, output))
+    expected = model.predict_proba(with_output(rows.features, output))
     assert logits.softmax(1).numpy() == pytest.approx(expected, abs=1e-9)
 
 
@@ -96,7 +96,7 @@ def test_other_models_cannot_be_saved() -> None:
 
 def test_a_head_without_its_output_column_is_an_error(fitted: tuple[Any, Any], rows: Rows) -> None:
     with pytest.raises(InputError, match=r"takes \d+ columns, got"):
-        plain_head(fitted[1])(torch.from_numpy(rows.x))
+        plain_head(fitted[1])(torch.from_numpy(rows.features))
 
 
 # Saving and loading.
@@ -107,8 +107,8 @@ def test_a_frozen_model_comes_back(
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     predictions = affectdata.predict(tmp_path / "model.safetensors", list(images))
-    valence = fitted[0].predict(rows.x)
-    shares = fitted[1].predict_proba(with_output(rows.x, valence))
+    valence = fitted[0].predict(rows.features)
+    shares = fitted[1].predict_proba(with_output(rows.features, valence))
     assert list(predictions) == ["image", "valence", "class", "p_negative", "p_neutral", "p_positive"]
     assert predictions["image"].tolist() == list(range(len(images)))
     assert predictions["valence"].to_numpy() == pytest.approx(valence, abs=1e-3)  # features are float32
