@@ -43,7 +43,7 @@ from affectdata.results import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from affectdata.manifest.concat import Concat
+    from affectdata.manifest.concat import ConcatResult
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
     from affectdata.manifest.manifest import Images, Manifest
@@ -165,7 +165,7 @@ def concat(
     name: str | None = None,
     out: PathLike = "manifests",
     on_conflict: str = "error",
-) -> Concat:
+) -> ConcatResult:
     """Write the rows of several manifests as one, a row per image.
 
     Raises:
@@ -186,7 +186,7 @@ def split(
         RecipeError: the recipe is wrong in itself or does not fit the manifest.
         IntegrityError: a group has rows in two splits already.
     """
-    from affectdata.manifest.ledger import read_ledger, recall, splits_of, write_ledger
+    from affectdata.manifest.ledger import read_ledger, read_memory, splits_of, write_ledger
     from affectdata.manifest.manifest import load_manifest, write_manifest
     from affectdata.plan.planner import choose_rows, describe_splits, split_rows
     from affectdata.recipe.recipe import find_recipe, read_recipe
@@ -196,7 +196,7 @@ def split(
     path = Path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
-    memory = recall([loaded], _earlier(split_from))
+    memory = read_memory([loaded], _earlier(split_from))
     rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
     table = adopt_splits(loaded.table, rows)
     write_ledger([splits_of(table), read_ledger(path)], path)
@@ -435,7 +435,7 @@ def train_check(
     images, why_none = _find_images(opened, crossfit, note)
     others: list[Manifest] = []
     if images:
-        others, found = load_others(opened.table, Path(manifests), opened.roots, say=note)
+        others, found = load_others(opened.table, Path(manifests), opened.roots, warn=note)
         images = replace(images, roots={**images.roots, **found})
     prepared = prepare_check(
         opened,
@@ -448,7 +448,7 @@ def train_check(
         workers=n_workers,
         progress=_stage(progress, "features"),
     )
-    note(f"features: {len(prepared.bank)} images, {prepared.bank.n_new} of them new")
+    note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
@@ -540,12 +540,12 @@ def _release(
 
 def _earlier(release: PathLike | Release | None) -> pa.Table | None:
     """Return the rows of a release whose splits are taken over; it must not contradict itself."""
-    from affectdata.release.lineage import require_sound
+    from affectdata.release.lineage import validate_release
 
     if release is None:
         return None
     opened = _release(release)
-    require_sound(opened, with_files=False)
+    validate_release(opened, with_files=False)
     return opened.table
 
 

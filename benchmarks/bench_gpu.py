@@ -25,7 +25,7 @@ from affectdata.train import feed
 from affectdata.train.finetune import finetune
 from affectdata.train.loop import Loop, repeatable
 from affectdata.train.networks import Network, build_network
-from affectdata.train.task import Examples, Settings, hold_examples
+from affectdata.train.task import Examples, Settings, prepare_examples
 
 REQUIRED = 0.9
 ROUNDS = 5  # all in turn, so that other load on the machine affects all of them
@@ -49,7 +49,7 @@ def time_bare_step(network: Network, settings: Settings, n_chunks: int) -> float
     """Return the images per second of training steps on one batch of floats on the device."""
     size = network.normalisation.size_px
     examples = Examples(np.zeros(settings.batch, int), np.full(settings.batch, 50.0))
-    held = hold_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
+    held = prepare_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
     loop = Loop(network.copy(), held, None, settings, print)
     loop.module.train()
     shape = (settings.batch, 3, size, size)

@@ -10,7 +10,7 @@ import torch
 
 import affectdata
 from affectdata.train.finetune import Fitted, finetune
-from affectdata.train.images import fit_square
+from affectdata.train.images import crop_square
 from affectdata.train.networks import build_network
 from affectdata.train.task import Examples, Settings
 
@@ -21,7 +21,7 @@ release = affectdata.open_release(sys.argv[1])
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of a split as squares, and their valence."""
     rows = list(release.dataset(split))
-    squares = [fit_square(row["image"].permute(1, 2, 0).numpy(), SIZE_PX) for row in rows]
+    squares = [crop_square(row["image"].permute(1, 2, 0).numpy(), SIZE_PX) for row in rows]
     return np.stack(squares), np.array([row["valence"] for row in rows])
 
 

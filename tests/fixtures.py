@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from affectdata.check.check import Checked, run_check
-from affectdata.check.prepare import Prepared, prepare_check
+from affectdata.check.check import CheckOutput, run_check
+from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.planner import plan_release
@@ -113,12 +113,12 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(release: Release, backbone: Backbone, checks: Path) -> Prepared:
+def prepared(release: Release, backbone: Backbone, checks: Path) -> CheckInput:
     return prepare_check(release, backbone, release.images(), checks, workers=2)
 
 
 @pytest.fixture(scope="session")
-def checked(prepared: Prepared) -> Checked:
+def checked(prepared: CheckInput) -> CheckOutput:
     return run_check(prepared, workers=2)
 
 

@@ -21,7 +21,7 @@ from affectdata.images.duplicates import hash_views
 _LISTED = 10
 _TYPICAL = 50  # training images for the cosine of a typical pair
 _CELLS = 1 << 22  # distances held at once
-_GUARANTEES = {  # a release that breaks the first two is refused earlier (`lineage.require_sound`)
+_GUARANTEES = {  # a release that breaks the first two is refused earlier (`lineage.validate_release`)
     "lineage": "originals only in val and test; every copy has its image's split, group and labels",
     "encoding": "originals and copies were written by one encoder with one setting",
     "folds": "no arm of any split is trained on a group that it is scored on, or scored on a copy",

@@ -24,11 +24,11 @@ from affectdata.check.image_pool import (
 from affectdata.check.probes import plan_probes, with_effects
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
-from affectdata.manifest.ledger import recall
+from affectdata.manifest.ledger import read_memory
 from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.fill import fill_rows
 from affectdata.recipe.recipe import Check, Recipe, parse_recipe
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.schema import EDGES, PLAN
 from affectdata.splits.folds import deal_folds
@@ -112,7 +112,7 @@ def prepare_check(
         IntegrityError: the lineage of the release is broken, or an image differs from the recorded one.
         InputError: there is nothing to train on, or no split to score without the source images.
     """
-    require_sound(release)
+    validate_release(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
     recipe = recipe.model_copy(update={"check": check}) if check else recipe
     originals = find_originals(release, recipe)
@@ -285,7 +285,7 @@ def _offer(
         balance = recipe.balance.model_copy(update={"fill_from": sources})
         try:
             spec = recipe.model_copy(update={"balance": balance})
-            filled = fill_rows(own, manifest.table, spec, recall([manifest]))
+            filled = fill_rows(own, manifest.table, spec, read_memory([manifest]))
         except RecipeError as error:
             refused[manifest.path.stem] = error.what
             continue

@@ -26,7 +26,7 @@ from affectdata.check.words import small_groups_text
 from affectdata.errors import InputError
 from affectdata.images.decode import pixel_versions
 from affectdata.recipe.recipe import parse_recipe
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
 from affectdata.train.images import IMAGES, Progress, store_images
@@ -84,7 +84,7 @@ class _Trials:
         say: Say,
     ) -> None:
         self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
-        require_sound(release)
+        validate_release(release)
         recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
         self.target = recipe.target
         trials = [Trial(**settings) for settings in study.runs()]

@@ -55,8 +55,8 @@ def command(
             say(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
         if len(result.failures) > _FIRST_FAILURES:
             say(f"  … all {len(result.failures)} are in {result.notes}")
-        if result.n_may_pass:
-            say(f"{result.n_may_pass} of these may pass: run it again")
+        if result.n_temporary:
+            say(f"{result.n_temporary} of these may pass: run it again")
     say(f"\nterms: {result.info.license}")
     document(
         "affectdata/download/1",
@@ -66,7 +66,7 @@ def command(
             "listed": result.n_listed,
             "counts": result.counts,
             "statuses": statuses,
-            "may_pass": result.n_may_pass,
+            "may_pass": result.n_temporary,
         },
     )
-    return 1 if result.n_may_pass else 0
+    return 1 if result.n_temporary else 0

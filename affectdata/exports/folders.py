@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from affectdata.errors import InputError
 from affectdata.exports._job import Job
-from affectdata.store.parquet import distinct, in_one_piece, read_parts
+from affectdata.store.parquet import as_one_array, distinct, read_parts
 
 HAS_IMAGES = True
 HAS_CLASSES = True
@@ -23,7 +23,7 @@ SPLIT_FILES = "{split}/**"  # prevents a class named like a split from being rea
 
 def export(job: Job, folder: Path) -> None:
     """Write the images into folders, then the table."""
-    rows, classes = job.release.rows, in_one_piece(job.classes())
+    rows, classes = job.release.rows, as_one_array(job.classes())
     for split in distinct(rows, "split"):
         for name in classes.unique().to_pylist():
             (folder / split / _folder_name(name)).mkdir(parents=True)

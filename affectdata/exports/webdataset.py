@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from affectdata.exports._job import Job
 from affectdata.hashing import canonical_json, hash_ranks
 from affectdata.store.parquet import Rows, distinct, read_parts
-from affectdata.store.spill import in_order
+from affectdata.store.spill import iter_by_rank
 
 HAS_IMAGES = True
 HAS_CLASSES = False
@@ -41,7 +41,7 @@ def export(job: Job, folder: Path) -> None:
     rows = job.release.rows
     splits = distinct(rows, "split")
     split_codes, ranks = _rank_rows(rows, splits)
-    images = job.images(in_order(_with_ranks(rows, ranks), rows.schema, len(rows)))
+    images = job.images(iter_by_rank(_with_ranks(rows, ranks), rows.schema, len(rows)))
     pairs = zip(_shards(splits, np.bincount(split_codes)), images, strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:

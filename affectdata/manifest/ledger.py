@@ -144,7 +144,6 @@ class Memory:
 
 
 NO_MEMORY = Memory(LEDGER.empty_table())
-NOTHING = NO_MEMORY  # the former name
 
 
 def read_memory(manifests: Iterable[Manifest], earlier: pa.Table | None = None) -> Memory:
@@ -160,9 +159,6 @@ def read_memory(manifests: Iterable[Manifest], earlier: pa.Table | None = None) 
             same = pc.equal(ledger["split"], rows["split"].take(index))
             tables.append(ledger.filter(pc.invert(pc.fill_null(same, False))))
     return Memory(merge_splits(tables), frozenset(declared))
-
-
-recall = read_memory  # the former name
 
 
 def copy_splits(table: pa.Table, splits: pa.Table, *, replace: bool = False) -> pa.Table:

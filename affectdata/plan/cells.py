@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.recipe.recipe import Bins, Recipe
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
 _SEPARATOR = "\x1f"  # between the values of crossed strata; no label contains it
 _ALL = "all"  # the only stratum of a recipe without strata
@@ -149,7 +149,7 @@ def _interval_labels(edges: list[float]) -> list[str]:
 
 def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Return a code per row and the sorted labels."""
-    encoded = in_one_piece(values.cast(pa.string())).dictionary_encode()
+    encoded = as_one_array(values.cast(pa.string())).dictionary_encode()
     return _sorted_codes(encoded.indices, encoded.dictionary.to_pylist())
 
 

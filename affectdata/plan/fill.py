@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.images.duplicates import codes_of
-from affectdata.manifest.ledger import HELD, NOTHING, Memory, components_of
+from affectdata.manifest.ledger import HELD_OUT, NO_MEMORY, Memory, components_of
 from affectdata.plan.cells import assign_cells, bin_edges
 from affectdata.plan.solver import solve_bin, target_count
 from affectdata.recipe.recipe import Recipe
@@ -21,7 +21,7 @@ from affectdata.splits.seeds import id_heads, id_keys, id_ranks
 _NO_SUBTYPE = "–"  # label of rows without a subtype
 
 
-def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
+def fill_rows(rows: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory = NO_MEMORY) -> pa.Table:
     """Return `rows`, plus images of `others` for the bins of train that are below their target count.
 
     Within a bin they are taken as evenly over the other sources' categories (`subtype`) as possible, in a
@@ -60,8 +60,8 @@ def _drop_duplicates(others: pa.Table) -> pa.Table:
 
 def _is_independent(own: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory) -> np.ndarray:
     """Return a mask of `others`: in no component with a row of `own` or a held-out image."""
-    held = others.filter(pc.is_in(others["split"], pa.array(HELD)))
-    remembered = memory.rows.filter(pc.is_in(memory.rows["split"], pa.array(HELD)))
+    held = others.filter(pc.is_in(others["split"], pa.array(HELD_OUT)))
+    remembered = memory.rows.filter(pc.is_in(memory.rows["split"], pa.array(HELD_OUT)))
     columns = recipe.split.groups if recipe.split != "none" else []
     code = components_of([others, own, held, remembered], columns, memory.declared)
     return ~np.isin(code[: len(others)], code[len(others) :])

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.splits.seeds import HEAD
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
 _SHORT_ENDING = 2  # bytes: a dash and a digit
 
@@ -63,7 +63,7 @@ class Plan:
     @property
     def rows(self) -> pa.Array:
         """The row number of each output image in the table that was planned."""
-        return in_one_piece(self.table["image_id"]).indices
+        return as_one_array(self.table["image_id"]).indices
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as plain data."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, RecipeError, UsageError
 from affectdata.images.duplicates import assign_groups, find_edges
-from affectdata.manifest.ledger import NOTHING, Kin, Memory, recall, take_over
+from affectdata.manifest.ledger import NO_MEMORY, Memory, RelatedImages, copy_splits, read_memory
 from affectdata.manifest.manifest import Manifest, query_tables
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
@@ -29,7 +29,7 @@ from affectdata.schema import EDGES, FOLD, LEDGER, PLAN
 from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, split_distance
 from affectdata.splits.folds import assign_folds
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
 _TRAIN = SPLITS.index("train")
 _COLUMNS = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", "fold", "license")
@@ -56,7 +56,7 @@ def plan_release(
     """
     check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_subtypes([*manifests, *others]))
-    memory, whole = recall(manifests, earlier), recall([*manifests, *others], earlier)
+    memory, whole = read_memory(manifests, earlier), read_memory([*manifests, *others], earlier)
     rows = choose_rows(manifests, recipe, whole)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
@@ -79,15 +79,15 @@ def _with_shared_ids(rows: pa.Table) -> pa.Table:
 
     A group has the id of one of its images; if any of these is not in the rows, they are returned unchanged.
     """
-    ids = in_one_piece(rows["image_id"])
+    ids = as_one_array(rows["image_id"])
     indexes = pc.index_in(rows["group_id"], ids)
     if indexes.null_count:
         return rows
-    groups = pa.DictionaryArray.from_arrays(in_one_piece(indexes), ids)
+    groups = pa.DictionaryArray.from_arrays(as_one_array(indexes), ids)
     return rows.set_column(rows.column_names.index("group_id"), "group_id", groups)
 
 
-def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
+def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NO_MEMORY) -> pa.Table:
     """Return the rows that a recipe applies to, sorted by image_id: all, or those selected by `where`.
 
     They include the columns for comparing with images in `memory`, if there are any.
@@ -156,7 +156,7 @@ def _select(table: pa.Table, condition: str) -> pa.Table:
 
 
 def split_rows(
-    table: pa.Table, recipe: Recipe, *, memory: Memory = NOTHING, drop_train: bool = False
+    table: pa.Table, recipe: Recipe, *, memory: Memory = NO_MEMORY, drop_train: bool = False
 ) -> pa.Table:
     """Fill `split`, by groups and stratified over bin and cell; existing and remembered splits are kept.
 
@@ -188,9 +188,9 @@ def _apply_memory(table: pa.Table, memory: Memory, columns: Sequence[str], drop_
     Raises:
         IntegrityError: there is such a row, and `drop_train` is not set.
     """
-    kin = Kin(take_over(table, memory.rows), memory, columns)
+    kin = RelatedImages(copy_splits(table, memory.rows), memory, columns)
     table = kin.inherit()
-    torn, pair = kin.find_torn()
+    torn, pair = kin.find_conflicts()
     if torn.any() and not drop_train:
         raise IntegrityError(
             f"one group is in two splits: {pair}",
@@ -282,7 +282,7 @@ def _row_columns(
     row_split = split.take(rows)
     augmented = (copy > 0) | ((row_split == _TRAIN) & (recipe.originals == "drawn"))
     columns = {
-        "image_id": pa.DictionaryArray.from_arrays(rows, in_one_piece(table["image_id"])),
+        "image_id": pa.DictionaryArray.from_arrays(rows, as_one_array(table["image_id"])),
         "split": pa.DictionaryArray.from_arrays(row_split, pa.array(SPLITS)),
         "cell": pa.DictionaryArray.from_arrays(
             cells.code.take(rows), [name for names in cells.names for name in names]
@@ -292,7 +292,7 @@ def _row_columns(
         "weight": _weights(cells, rows, row_split, recipe),
     }
     if FOLD.name in table.column_names:
-        columns[FOLD.name] = in_one_piece(table[FOLD.name]).take(pa.array(rows))
+        columns[FOLD.name] = as_one_array(table[FOLD.name]).take(pa.array(rows))
     return columns
 
 
@@ -355,7 +355,7 @@ def _check_n_eff(counts: list[CellCount], recipe: Recipe) -> None:
 
 def _pipelines(subtypes: pa.ChunkedArray, recipe: Recipe) -> np.ndarray:
     """Return the number of each image's pipeline, by its subtype: 0 is none, 1 the first of the recipe."""
-    encoded = in_one_piece(subtypes).dictionary_encode(null_encoding="encode")
+    encoded = as_one_array(subtypes).dictionary_encode(null_encoding="encode")
     rules = [recipe.rule_for(subtype) for subtype in encoded.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]
     numbers = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from affectdata.reading.tree import Paths
 from affectdata.records import Annotation, Finding, Reason, Reject
-from affectdata.store.spill import Spill, in_order
+from affectdata.store.spill import Spill, iter_by_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _by_target(spilled: Spill, targets: np.ndarray) -> Iterator[tuple[int, Row]]
             yield part.append_column("target", pa.array(targets[rows])), rank[rows]
             start += len(part)
 
-    for table in in_order(parts(), _TARGETED, len(targets)):
+    for table in iter_by_rank(parts(), _TARGETED, len(targets)):
         for target, row in zip(table["target"].to_pylist(), table["row"].to_pylist(), strict=True):
             yield target, _unpack(row)
 

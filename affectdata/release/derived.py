@@ -25,7 +25,7 @@ from affectdata.release.release import INFO_FILE, Release
 from affectdata.release.terms import combine_terms, forbids_redistribution
 from affectdata.schema import FOLD
 from affectdata.splits.assign import SPLITS
-from affectdata.store.by_image import first_rows, whole_images
+from affectdata.store.by_image import first_rows, iter_complete_images
 from affectdata.store.parquet import read_parts
 
 _COLUMNS = ("image_id", "source", "license", "split", "copy", "cell")
@@ -104,7 +104,7 @@ def _values(column: pa.ChunkedArray) -> dict[str, int]:
 def _count(release: Release) -> _Counts:
     counts = _Counts()
     names = [*_COLUMNS, *(name for name in (FOLD.name,) if name in release.rows.column_names)]
-    for part in whole_images(read_parts(release.rows, names)):
+    for part in iter_complete_images(read_parts(release.rows, names)):
         counts.add(part)
     return counts
 

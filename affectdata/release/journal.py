@@ -24,7 +24,7 @@ from affectdata.schema import RENDERED
 from affectdata.splits.assign import SPLITS
 from affectdata.store.files import hash_file
 from affectdata.store.parquet import STREAM_ROWS, read_table, rechunk, write_table
-from affectdata.store.spill import Spill, in_order
+from affectdata.store.spill import Spill, iter_by_rank
 from affectdata.workers import map_ordered
 
 JOURNAL = ".journal"
@@ -87,7 +87,7 @@ def render_all(
                 progress(n_done, len(table))
 
     rendered = Spill(_WRITTEN)
-    for part in in_order(written(), _WRITTEN, len(table)):
+    for part in iter_by_rank(written(), _WRITTEN, len(table)):
         rendered.append(part)
     return rendered
 

@@ -26,7 +26,7 @@ from affectdata.release.derived import check_info
 from affectdata.release.release import Release
 from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
-from affectdata.store.by_image import first_rows, whole_images
+from affectdata.store.by_image import first_rows, iter_complete_images
 from affectdata.store.files import kind_of, open_regular
 from affectdata.store.parquet import Rows, are_digits, read_parts
 
@@ -80,7 +80,7 @@ def check_lineage(release: Release) -> list[Finding]:
     splits = [_OnePlace(*spec) for spec in _ONE_PLACE if spec[1] in release.rows.column_names]
     files = _OnePlace("file_sha256", "split", "sample_id", "equal files are in two splits")
     look_alikes = _LookAlikes()
-    for part in whole_images(read_parts(release.rows)):
+    for part in iter_complete_images(read_parts(release.rows)):
         for name in _REQUIRED:
             if part[name].null_count:
                 violations.add(f"{name} is null", part["sample_id"].filter(pc.is_null(part[name])))

@@ -35,7 +35,7 @@ from affectdata.render.drift import (
     measure_look,
 )
 from affectdata.render.render import RENDER_VERSION, RenderSamples
-from affectdata.store.parquet import in_one_piece, locked_folder, table_digest
+from affectdata.store.parquet import as_one_array, locked_folder, table_digest
 from affectdata.workers import default_workers
 
 _ATTRIBUTION_IMAGES = 16  # on which each transform of a pipeline is tried alone
@@ -120,7 +120,7 @@ def _with_sources(plan: Plan, rows: pa.Table) -> pa.Table:
     """Return the plan with the columns that rendering and drift need, dictionary-encoded without a copy."""
     table = plan.table
     for name in ("source", "path", "subtype"):
-        table = table.append_column(name, pa.DictionaryArray.from_arrays(plan.rows, in_one_piece(rows[name])))
+        table = table.append_column(name, pa.DictionaryArray.from_arrays(plan.rows, as_one_array(rows[name])))
     return table
 
 

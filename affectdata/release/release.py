@@ -44,7 +44,7 @@ from affectdata.store.parquet import (
     read_parts,
     read_table,
 )
-from affectdata.store.text_set import Names
+from affectdata.store.text_set import StringHashSet
 
 KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/3"  # form of release.json, and of how seeds and keys are derived
@@ -251,7 +251,7 @@ def _nearby_releases(folder: Path) -> str:
     return f"available releases: {', '.join(map(str, releases[:5]))}" if releases else ""
 
 
-def find_unlisted_files(folder: Path, listed: Names) -> list[str]:
+def find_unlisted_files(folder: Path, listed: StringHashSet) -> list[str]:
     """Return the files under a folder that are not `listed`; names are relative to it, sorted."""
     unlisted, names = [], _iter_files(folder, "")
     while batch := list(islice(names, STREAM_ROWS)):

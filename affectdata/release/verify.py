@@ -35,7 +35,7 @@ from affectdata.store.parquet import (
     open_table,
     read_parts,
 )
-from affectdata.store.text_set import Names
+from affectdata.store.text_set import StringHashSet
 
 _DIGITS = 64  # of a SHA-256; a line is the digits, two spaces, the name
 
@@ -56,7 +56,7 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     findings = []
     if hash_file(path) != release.info.get("sums_sha256"):
         findings.append(Finding("changed", f"{SUMS_FILE} differs from the published file"))
-    listed = Names(list(map(_name, lines)) for lines in _read_sums(path))
+    listed = StringHashSet(list(map(_name, lines)) for lines in _read_sums(path))
     done = 0
     for lines in _read_sums(path):
         for line in lines:
@@ -100,14 +100,14 @@ def _missing_or_irregular(name: str, kind: str | None) -> Finding:
 
 def _compare_rows_with_sums(release: Release, path: Path) -> list[Finding]:
     """Report rows that SHA256SUMS lacks or lists with another hash, and its images without a row."""
-    lines, findings = Names(_read_sums(path)), []
+    lines, findings = StringHashSet(_read_sums(path)), []
     for part in read_parts(release.rows, ["file_name", "file_sha256"]):
         expected = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ")
         findings += [
             Finding("changed", f"{release.table_file} and {SUMS_FILE} do not agree on {name}")
             for name in part["file_name"].filter(pa.array(~lines.has(expected.to_pylist()))).to_pylist()
         ]
-    in_rows = Names(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
+    in_rows = StringHashSet(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
     tables = {release.table_file, *(split_file(release.info["mode"], split) for split in SPLITS)}
     for chunk in _read_sums(path):
         images = [name for name in map(_name, chunk) if "/" in name and name not in tables]

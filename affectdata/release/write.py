@@ -52,7 +52,7 @@ from affectdata.store.parquet import (
     write_text,
 )
 from affectdata.store.spill import Spill
-from affectdata.store.text_set import Names
+from affectdata.store.text_set import StringHashSet
 
 
 def write_release(
@@ -167,7 +167,7 @@ def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
         if mode == "files":
             yield from read_parts(table, tables.column_names)
 
-    listed = Names(part["file_name"].to_pylist() for part in iter_files())
+    listed = StringHashSet(part["file_name"].to_pylist() for part in iter_files())
     for name in find_unlisted_files(partial, listed):
         (partial / name).unlink()
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from affectdata.hashing import hash_ranks
 from affectdata.recipe.recipe import FEATURES
-from affectdata.store.by_image import first_rows, whole_images
+from affectdata.store.by_image import first_rows, iter_complete_images
 
 _SIDE_PX = 96  # short side at which all features but sharpness are measured, approximately
 _HUE = FEATURES.index("hue")
@@ -115,7 +115,7 @@ def measure_drift(table: pa.Table, looks: Iterable[pa.Table]) -> dict[str, Any]:
         return {"copies": 0}
     sums = {name: _ChangeSums() for name in ("all", "pipeline", "subtype")}
     sample, n_near, n_images = _ProbeSample(int(train.sum())), 0, 0
-    for part in whole_images(_with_looks(table, looks)):
+    for part in iter_complete_images(_with_looks(table, looks)):
         first = first_rows(part)
         group = n_images + np.unique(first, return_inverse=True)[1]
         n_images = int(group[-1]) + 1

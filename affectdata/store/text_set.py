@@ -26,6 +26,3 @@ class StringHashSet:
             return np.zeros(len(wanted), bool)
         index = np.searchsorted(self._hashes, wanted)
         return np.asarray(self._hashes[np.minimum(index, len(self._hashes) - 1)] == wanted)
-
-
-Names = StringHashSet  # the former name

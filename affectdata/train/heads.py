@@ -114,7 +114,7 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
 
 
 def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
-    """Fit the same pipeline with the same settings on other rows or targets [default: `target`]; return it."""
+    """Fit the same pipeline with the same settings on other rows or targets [default: theirs]."""
     y = rows.target if targets is None else targets
     return clone(fitted.model).fit(rows.features, y, **_weights(rows.weight))
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from affectdata.errors import AffectdataError
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.files import check_regular, hash_file, kind_of, open_regular, open_text, read_regular
@@ -121,7 +121,7 @@ def test_nothing_in_a_release_makes_a_command_wait(
             out = work / form
             assert cli("export", release, "--to", form, "--out", out, "--i-may-redistribute").code in (3, 4)
         with pytest.raises(AffectdataError):  # as `train-check` does first
-            require_sound(open_release(release))
+            validate_release(open_release(release))
 
 
 def test_a_link_in_place_of_an_image_is_a_finding(work: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from affectdata.check.image_pool import fill_bank, find_originals, plan_bank
+from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
 from affectdata.errors import IntegrityError, UsageError
 from affectdata.images.decode import decode, encode
 from affectdata.recipe.recipe import Recipe, parse_recipe
@@ -176,11 +176,11 @@ def test_features_of_an_image_that_renders_differently_are_not_cached(
     release = publish(mode="virtual")
     recipe = parse_recipe(release.recipe_document)
     plan = release.split("test").select(PLAN.names)
-    bank = plan_bank(release, find_originals(release, recipe), [plan], recipe, release.images())
+    image_pool = plan_image_pool(release, find_originals(release, recipe), [plan], recipe, release.images())
     encode = RenderSamples.encode
     monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
     with pytest.raises(IntegrityError, match="the rendered image differs"):
-        fill_bank(bank, backbone, FeatureCache(tmp_path, backbone), 1, lambda _done, _of: None)
+        fill_image_pool(image_pool, backbone, FeatureCache(tmp_path, backbone), 1, lambda _done, _of: None)
     assert list(tmp_path.rglob("*.parquet")) == []
 
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata.check import metrics
-from affectdata.check.evaluate import TellSplit, find_classes, most_similar
+from affectdata.check.evaluate import EvaluateSplit, find_classes, most_similar
 from affectdata.check.prepare import Split
 from affectdata.labels import cut_values
 from affectdata.train.heads import (
@@ -142,7 +142,7 @@ def test_the_classifier_is_trained_on_out_of_fold_outputs(
 
     monkeypatch.setattr("affectdata.train.heads.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
-    TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
+    EvaluateSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
     # The release arm only, for two sets of classes: without the output, and with it.
     assert [output is None for output in seen] == [True, False] * 2
     assert all((output == marks).all() for output in seen if output is not None)
@@ -193,7 +193,7 @@ def test_one_class_is_the_answer_to_everything(
 ) -> None:
     train = replace(planted(), part=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
-    result = TellSplit(classes, True, FrozenHeads(0))(
+    result = EvaluateSplit(classes, True, FrozenHeads(0))(
         Split({"release": train, "originals": train}, planted(seed=1))
     )
     assert set(result.arms["release"].labels["subtype"]["both"]) == {"same"}
@@ -258,7 +258,7 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
 
     monkeypatch.setattr("affectdata.train.heads.fit_regressor", spy)
     arms = {"release": weighted, "originals": train, "weights": weighted.weighted(weighted.weight)}
-    result = TellSplit([], True, FrozenHeads(0))(Split(arms, test))
+    result = EvaluateSplit([], True, FrozenHeads(0))(Split(arms, test))
     assert sorted(seen) == ["regressor", "regressor", "ridge", "ridge"]
     assert (result.arms["weights"].values["regressor"] == result.arms["release"].values["regressor"]).all()
     assert (result.arms["weights"].values["regressor"] != result.arms["originals"].values["regressor"]).any()
@@ -267,11 +267,15 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
 def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
     test = replace(test, image_id=np.array([f"other{number}" for number in range(120)]))
-    unseen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
+    unseen = EvaluateSplit([], True, FrozenHeads(0))(
+        Split({"release": train, "originals": train}, test)
+    ).shuffled
     assert unseen is not None
     assert sorted([*unseen[0]]) != sorted(test.target) and set(unseen[0]) <= {*train.target, *test.target}
     assert metrics.r2(*unseen) < 0.1
     # An image on both sides has the same label on both, and is recognised.
-    seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled
+    seen = EvaluateSplit([], True, FrozenHeads(0))(
+        Split({"release": train, "originals": train}, train)
+    ).shuffled
     assert seen is not None
     assert metrics.pearson_r(*seen) > metrics.pearson_r(*unseen) + 0.2
