@@ -248,20 +248,24 @@ def _finding(text: str) -> Finding:
 
 
 class Kin:
-    """The rows of a table and the remembered images that are no rows, by what must stay together."""
+    """The rows of a table, and what is remembered beyond them, by what must stay together.
+
+    `beyond` are remembered images that are no rows, or that have another split as a row than is remembered.
+    """
 
     def __init__(self, table: pa.Table, memory: Memory, columns: Iterable[str] = ()) -> None:
         self.table, self._memory, self._columns = table, memory, columns
-        here = pc.is_in(memory.rows["image_id"], in_one_piece(table["image_id"]))
-        self.retired = memory.rows.filter(pc.invert(here))
+        at = pc.index_in(memory.rows["image_id"], in_one_piece(table["image_id"]))
+        same = pc.equal(memory.rows["split"], table["split"].take(at))
+        self.beyond = memory.rows.filter(pc.invert(pc.fill_null(same, False)))
 
     @cached_property
     def _component(self) -> np.ndarray:
-        return components_of([self.table, self.retired], self._columns, self._memory.declared)
+        return components_of([self.table, self.beyond], self._columns, self._memory.declared)
 
     @cached_property
     def _split(self) -> np.ndarray:
-        return np.concatenate([_codes(self.table), _codes(self.retired)])
+        return np.concatenate([_codes(self.table), _codes(self.beyond)])
 
     def inherit(self) -> pa.Table:
         """Return the table with a split for each row without one that hangs together with one that has."""
@@ -276,14 +280,14 @@ class Kin:
         table = _set_split(self.table, split)
         if FOLD.name not in table.column_names:
             return table
-        folds = [each[FOLD.name].fill_null(int(_NO_FOLD)).to_numpy() for each in (self.table, self.retired)]
+        folds = [each[FOLD.name].fill_null(int(_NO_FOLD)).to_numpy() for each in (self.table, self.beyond)]
         lowest = np.full(len(best), _NO_FOLD)
         np.minimum.at(lowest, component, np.concatenate(folds))
         fold = np.where(free & (found == _TRAIN), lowest[component[:n]], folds[0])
         return put_folds(table, pa.array(fold, FOLD.type, mask=fold == _NO_FOLD))
 
     def find_torn(self) -> tuple[np.ndarray, str]:
-        """Return which rows of train hang together with a retired image of val or test, and one such pair."""
+        """Return which rows of train are remembered in val or test, or their kin; and one such pair."""
         n = len(self.table)
         held = np.flatnonzero(self._split[n:] > _TRAIN)
         torn = np.zeros(n, bool)
@@ -293,7 +297,7 @@ class Kin:
             return torn, ""
         row = int(np.flatnonzero(torn)[0])
         other = held[self._component[n + held] == self._component[row]][:1]
-        pair = (self.table.slice(row, 1), self.retired.take(pa.array(other)))
+        pair = (self.table.slice(row, 1), self.beyond.take(pa.array(other)))
         return torn, ", ".join(f"{t['image_id'][0].as_py()[:16]} in {t['split'][0].as_py()}" for t in pair)
 
 

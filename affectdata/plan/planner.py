@@ -187,7 +187,7 @@ def _take_over(table: pa.Table, memory: Memory, columns: Sequence[str], drop_tra
     if torn.any() and not drop_train:
         raise IntegrityError(
             f"one group is in two splits: {pair}",
-            where="the second is no row of the manifest now; a ledger or --split-from has its split",
+            where="the second split is not of a row of the manifest; a ledger or --split-from has it",
             fix="`balance --on-conflict drop-train` leaves train's out; `split --forget` gives all splits up",
         )
     return table.filter(pa.array(~torn)) if torn.any() else table

@@ -111,7 +111,7 @@ def test_an_image_is_inherited_from_through_others_and_from_rows_too() -> None:
 def test_a_row_keeps_its_split_unless_the_remembered_one_is_to_replace_it() -> None:
     memory = remembered({"key": "x", "split": "test"}, {"key": "y", "split": "test"})
     rows = [{"key": "x", "split": "train"}, {"key": "z", "group": "x"}]
-    assert split_of(rows, memory) == ["train", "train"]
+    assert split_of(rows, memory) == ["train", "test"]  # what joins it gets the stricter of the two
     assert split_of(rows, memory, replace=True) == ["test", "test"]
 
 
