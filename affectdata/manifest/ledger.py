@@ -7,6 +7,7 @@ must stay together with: the same pixels, look-alikes, group, subject, or an equ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,17 @@ from affectdata.images.duplicates import find_components
 from affectdata.manifest.manifest import KIND as MANIFEST
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
 from affectdata.records import Finding
-from affectdata.schema import FOLD, LEDGER
+from affectdata.schema import DIGITS, FOLD, LEDGER
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.folds import put_folds
-from affectdata.store.parquet import in_one_piece, open_table, read_parts, read_table, write_table
+from affectdata.store.parquet import (
+    are_digits,
+    in_one_piece,
+    open_table,
+    read_parts,
+    read_table,
+    write_table,
+)
 from affectdata.store.spill import Spill
 
 KIND = "ledger"
@@ -59,16 +67,26 @@ def read_ledger(manifest: Path) -> pa.Table:
         IntegrityError: its rows are not those that were written.
     """
     path = ledger_path(manifest)
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is a ledger that cannot be read
         return LEDGER.empty_table()
     try:
         table = read_table(path, KIND)[0]
         if not table.schema.equals(LEDGER):
             raise ManifestError("its columns are not those of a ledger", where=str(path))
+        if strange := _strange_columns(table):
+            raise ManifestError(
+                f"it holds values that no ledger has in {', '.join(strange)}", where=str(path)
+            )
     except (ManifestError, IntegrityError) as error:
         fix = f"restore it, or `affectdata split {manifest} --forget` gives up the splits that it remembers"
         raise type(error)(error.what, where=str(path), fix=fix) from error
     return table
+
+
+def _strange_columns(table: pa.Table) -> list[str]:
+    """Name the columns with a hash or a split that is none."""
+    strange = [name for name, n in DIGITS.items() if not are_digits(table[name], n).all()]
+    return strange if (_codes(table) != _FREE).all() else [*strange, "split"]
 
 
 def write_ledger(tables: Sequence[pa.Table], manifest: Path) -> None:
@@ -125,7 +143,7 @@ def forget_splits(manifest: Path) -> tuple[int, str | None]:
     path, found, digest = ledger_path(manifest), [], None
     with suppress(AffectdataError):
         found.append(read_ledger(manifest))
-    if manifest.exists() or not path.exists():
+    if manifest.exists() or not os.path.lexists(path):
         loaded = load_manifest(manifest)
         found.append(splits_of(loaded.table))
         table = _set_split(loaded.table, pa.nulls(len(loaded), pa.string()))
