@@ -337,10 +337,18 @@ def verify(
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
-    """Return what changed from one release to another, and the version step that follows."""
-    from affectdata.release.diff import diff_releases
+    """Return what changed from one release to another, and the version step that follows.
 
-    return diff_releases(_release(old), _release(new))
+    Raises:
+        IntegrityError: release.json of one of them is not the one that was published.
+    """
+    from affectdata.release.diff import diff_releases
+    from affectdata.release.info import require_cover
+
+    releases = [_release(each) for each in (old, new)]
+    for each in releases:
+        require_cover(each.info, str(each.path))
+    return diff_releases(*releases)
 
 
 def export(

@@ -14,6 +14,7 @@ from affectdata.hashing import canonical_json, file_hash
 COVER = "content_sha256"
 _UNCOVERED = (COVER, "created")
 FORMER = "affectdata/release/2"  # the last form without COVER
+_RESTORE = "restore the file, or make the release anew with `affectdata balance`"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
@@ -143,7 +144,7 @@ def check_types(info: dict[str, Any], where: str) -> None:
         raise IntegrityError(
             error.what,
             where=where,
-            fix="restore the file, or make the release anew with `affectdata balance`",
+            fix=_RESTORE,
         ) from error
 
 
@@ -154,6 +155,20 @@ def content_hash(info: dict[str, Any]) -> str | None:
         return file_hash(covered.encode())
     except (ValueError, RecursionError):  # an infinite number, half a character
         return None
+
+
+def require_cover(info: dict[str, Any], where: str) -> None:
+    """Refuse a release.json that is not the one that was published; for whatever reads rows only.
+
+    Raises:
+        IntegrityError: naming what is wrong.
+    """
+    if found := check_cover(info):
+        raise IntegrityError(
+            f"release.json: {'; '.join(found)}",
+            where=where,
+            fix=_RESTORE,
+        )
 
 
 def check_cover(info: dict[str, Any]) -> list[str]:
