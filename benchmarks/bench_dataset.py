@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from _bench import compare, make_images, parse_options, write_section
-from affectdata.train.images import LoadImages, Readable, store_images
 
 from affectdata.train.feed import Feed
+from affectdata.train.images import LoadImages, Readable, store_images
 from affectdata.train.trunks import Normalisation
 from affectdata.workers import default_workers, map_ordered
 

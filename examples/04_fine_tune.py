@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import torch
-from affectdata.train.images import fit_square
 
 import affectdata
 from affectdata.train.finetune import Fitted, finetune
+from affectdata.train.images import fit_square
 from affectdata.train.networks import build_network
 from affectdata.train.task import Examples, Settings
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affectdata.train.images import store_images
 
 from affectdata.check import tuned
 from affectdata.check.check import Checked, run_check
@@ -20,6 +19,7 @@ from affectdata.check.tuned import TunedNetworks, choose_settings, narrow
 from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
+from affectdata.train.images import store_images
 from affectdata.train.networks import build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples

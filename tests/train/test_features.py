@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from affectdata.train.images import Readable, fit_square, store_images
 from torch.utils.data import DataLoader
 
 from affectdata.check.image_pool import fill_bank, find_originals, plan_bank
@@ -24,6 +23,7 @@ from affectdata.render.render import RenderSamples
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features, render_keys
+from affectdata.train.images import Readable, fit_square, store_images
 
 
 @dataclass(frozen=True)
