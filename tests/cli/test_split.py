@@ -334,6 +334,17 @@ def test_an_image_that_was_held_out_before_is_not_trained_on_because_the_manifes
     assert held.isdisjoint(released(ran.document["release"]))
 
 
+def test_the_earlier_splits_are_not_silently_ignored_where_a_recipe_has_none(cli: Cli, earlier: Path) -> None:
+    write_recipe(split="none")
+    before = MANIFEST.read_bytes()
+    for ran in (
+        balance(cli, "--split-from", earlier),
+        cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier),
+    ):
+        assert ran.code == 2 and "--split-from has no effect" in ran.err
+    assert MANIFEST.read_bytes() == before
+
+
 def test_without_a_conflict_nothing_is_dropped(cli: Cli, here: Path) -> None:
     one, other = balance(cli), balance(cli, "--on-conflict", "drop-train")
     assert one.document["id"] == other.document["id"]
