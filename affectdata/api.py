@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
     from affectdata.manifest.manifest import Images, Manifest
+    from affectdata.recipe.recipe import Recipe
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
@@ -196,7 +197,7 @@ def split(
     path = Path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
-    memory = read_memory([loaded], _earlier(split_from))
+    memory = read_memory([loaded], _earlier(split_from, spec))
     rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
     table = adopt_splits(loaded.table, rows)
     write_ledger([splits_of(table), read_ledger(path)], path)
@@ -246,7 +247,7 @@ def plan_balance(
     check_roots(roots, [*chosen, *others])
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
     drop_train = on_conflict == "drop-train"
-    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from), drop_train=drop_train)
+    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from, spec), drop_train=drop_train)
     splits = describe_splits(rows, spec)
     n_left_out = sum(map(len, chosen)) - sum(splits["rows"].values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
@@ -337,10 +338,18 @@ def verify(
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
-    """Return what changed from one release to another, and the version step that follows."""
-    from affectdata.release.diff import diff_releases
+    """Return what changed from one release to another, and the version step that follows.
 
-    return diff_releases(_release(old), _release(new))
+    Raises:
+        IntegrityError: release.json of one of them is not the one that was published.
+    """
+    from affectdata.release.diff import diff_releases
+    from affectdata.release.info import require_content_hash
+
+    releases = [_release(each) for each in (old, new)]
+    for each in releases:
+        require_content_hash(each.info, str(each.path))
+    return diff_releases(*releases)
 
 
 def export(
@@ -538,12 +547,15 @@ def _release(
     return open_release(newest_release(Path(releases)) if release is None else release, roots)
 
 
-def _earlier(release: PathLike | Release | None) -> pa.Table | None:
+def _earlier(release: PathLike | Release | None, recipe: Recipe) -> pa.Table | None:
     """Return the rows of a release whose splits are taken over; it must not contradict itself."""
     from affectdata.release.lineage import validate_release
 
     if release is None:
         return None
+    if recipe.split == "none":
+        what = f"--split-from has no effect with {recipe.name}: `split: none` puts every image into train"
+        raise UsageError(what, fix="give the shares of val and test under `split`, or leave the option out")
     opened = _release(release)
     validate_release(opened, with_files=False)
     return opened.table

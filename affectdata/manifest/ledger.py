@@ -7,6 +7,7 @@ same component: same pixels, near-duplicates, group, subject, or an equal value 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from affectdata.images.duplicates import find_components
 from affectdata.manifest.manifest import KIND as MANIFEST
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
 from affectdata.records import Finding
-from affectdata.schema import FOLD, LEDGER
+from affectdata.schema import DIGITS, FOLD, LEDGER
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.folds import put_folds
-from affectdata.store.parquet import as_one_array, open_table, read_parts, read_table, write_table
+from affectdata.store.parquet import are_digits, as_one_array, open_table, read_parts, read_table, write_table
 from affectdata.store.spill import Spill
 
 KIND = "ledger"
@@ -59,16 +60,26 @@ def read_ledger(manifest: Path) -> pa.Table:
         IntegrityError: its rows are not those that were written.
     """
     path = ledger_path(manifest)
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is a ledger that cannot be read
         return LEDGER.empty_table()
     try:
         table = read_table(path, KIND)[0]
         if not table.schema.equals(LEDGER):
             raise ManifestError("its columns are not those of a ledger", where=str(path))
+        if strange := _strange_columns(table):
+            raise ManifestError(
+                f"it holds values that no ledger has in {', '.join(strange)}", where=str(path)
+            )
     except (ManifestError, IntegrityError) as error:
         fix = f"restore it, or discard its splits with `affectdata split {manifest} --forget`"
         raise type(error)(error.what, where=str(path), fix=fix) from error
     return table
+
+
+def _strange_columns(table: pa.Table) -> list[str]:
+    """Name the columns with a hash or a split that is none."""
+    strange = [name for name, n in DIGITS.items() if not are_digits(table[name], n).all()]
+    return strange if (_codes(table) != _FREE).all() else [*strange, "split"]
 
 
 def write_ledger(tables: Sequence[pa.Table], manifest: Path) -> None:
@@ -125,7 +136,7 @@ def forget_splits(manifest: Path) -> tuple[int, str | None]:
     path, removed, digest = ledger_path(manifest), [], None
     with suppress(AffectdataError):
         removed.append(read_ledger(manifest))
-    if manifest.exists() or not path.exists():
+    if manifest.exists() or not os.path.lexists(path):
         loaded = load_manifest(manifest)
         removed.append(splits_of(loaded.table))
         table = _set_split(loaded.table, pa.nulls(len(loaded), pa.string()))
@@ -248,20 +259,24 @@ def _finding(text: str) -> Finding:
 
 
 class RelatedImages:
-    """The rows of a table and the remembered images that are not in it, with their components."""
+    """The rows of a table, and what is remembered beyond them, with their components.
+
+    `beyond` are remembered images that are not rows, or whose row has another split than is remembered.
+    """
 
     def __init__(self, table: pa.Table, memory: Memory, columns: Iterable[str] = ()) -> None:
         self.table, self._memory, self._columns = table, memory, columns
-        is_row = pc.is_in(memory.rows["image_id"], as_one_array(table["image_id"]))
-        self.retired = memory.rows.filter(pc.invert(is_row))
+        index = pc.index_in(memory.rows["image_id"], as_one_array(table["image_id"]))
+        same = pc.equal(memory.rows["split"], table["split"].take(index))
+        self.beyond = memory.rows.filter(pc.invert(pc.fill_null(same, False)))
 
     @cached_property
     def _component(self) -> np.ndarray:
-        return components_of([self.table, self.retired], self._columns, self._memory.declared)
+        return components_of([self.table, self.beyond], self._columns, self._memory.declared)
 
     @cached_property
     def _split(self) -> np.ndarray:
-        return np.concatenate([_codes(self.table), _codes(self.retired)])
+        return np.concatenate([_codes(self.table), _codes(self.beyond)])
 
     def inherit(self) -> pa.Table:
         """Return the table with a split for each row whose component has one."""
@@ -276,14 +291,14 @@ class RelatedImages:
         table = _set_split(self.table, split)
         if FOLD.name not in table.column_names:
             return table
-        folds = [part[FOLD.name].fill_null(int(_NO_FOLD)).to_numpy() for part in (self.table, self.retired)]
+        folds = [part[FOLD.name].fill_null(int(_NO_FOLD)).to_numpy() for part in (self.table, self.beyond)]
         lowest = np.full(len(best), _NO_FOLD)
         np.minimum.at(lowest, component, np.concatenate(folds))
         fold = np.where(free & (code == _TRAIN), lowest[component[:n]], folds[0])
         return put_folds(table, pa.array(fold, FOLD.type, mask=fold == _NO_FOLD))
 
     def find_conflicts(self) -> tuple[np.ndarray, str]:
-        """Return which train rows are in a component with a retired val or test image, and one such pair."""
+        """Return which train rows are in a component with an image remembered in val or test, and one such pair."""
         n = len(self.table)
         held_out = np.flatnonzero(self._split[n:] > _TRAIN)
         in_conflict = np.zeros(n, bool)
@@ -295,7 +310,7 @@ class RelatedImages:
             return in_conflict, ""
         row = int(np.flatnonzero(in_conflict)[0])
         partner = held_out[self._component[n + held_out] == self._component[row]][:1]
-        pair = (self.table.slice(row, 1), self.retired.take(pa.array(partner)))
+        pair = (self.table.slice(row, 1), self.beyond.take(pa.array(partner)))
         return in_conflict, ", ".join(
             f"{t['image_id'][0].as_py()[:16]} in {t['split'][0].as_py()}" for t in pair
         )

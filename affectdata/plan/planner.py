@@ -194,7 +194,7 @@ def _apply_memory(table: pa.Table, memory: Memory, columns: Sequence[str], drop_
     if torn.any() and not drop_train:
         raise IntegrityError(
             f"one group is in two splits: {pair}",
-            where="the second image is no longer in the manifest; its split is from a ledger or --split-from",
+            where="the second split is from a ledger or --split-from, not from a row of the manifest",
             fix="`balance --on-conflict drop-train` drops the train rows; `split --forget` resets all splits",
         )
     return table.filter(pa.array(~torn)) if torn.any() else table

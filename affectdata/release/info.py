@@ -14,6 +14,7 @@ from affectdata.hashing import canonical_json, file_hash
 CONTENT_HASH = "content_sha256"
 _NOT_HASHED = (CONTENT_HASH, "created")
 FORMER = "affectdata/release/2"  # the last form without CONTENT_HASH
+_RESTORE = "restore the file, or re-run `affectdata balance`"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
@@ -143,7 +144,7 @@ def check_types(info: dict[str, Any], where: str) -> None:
         raise IntegrityError(
             error.what,
             where=where,
-            fix="restore the file, or re-run `affectdata balance`",
+            fix=_RESTORE,
         ) from error
 
 
@@ -154,6 +155,16 @@ def content_hash(info: dict[str, Any]) -> str | None:
         return file_hash(text.encode())
     except (ValueError, RecursionError):  # an infinite number, a lone surrogate
         return None
+
+
+def require_content_hash(info: dict[str, Any], where: str) -> None:
+    """Refuse a release.json that was modified after publication; for whatever reads rows only.
+
+    Raises:
+        IntegrityError: naming what is wrong.
+    """
+    if problems := check_content_hash(info):
+        raise IntegrityError(f"release.json: {'; '.join(problems)}", where=where, fix=_RESTORE)
 
 
 def check_content_hash(info: dict[str, Any]) -> list[str]:

@@ -320,6 +320,31 @@ def test_a_conflict_that_arises_from_the_earlier_release(cli: Cli, earlier: Path
     assert MANIFEST.read_bytes() == before
 
 
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_an_image_that_was_held_out_before_is_not_trained_on_because_the_manifest_says_train(
+    cli: Cli, earlier: Path, side: str
+) -> None:
+    held = {path for path, split in released(earlier).items() if split == side}
+    set_splits(dict.fromkeys(held, "train"))
+    ran = balance(cli, "--split-from", earlier)
+    assert ran.code == 4 and "one group is in two splits" in ran.err
+    assert cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier).code == 4
+    ran = balance(cli, "--split-from", earlier, "--on-conflict", "drop-train")
+    assert ran.code == 0
+    assert held.isdisjoint(released(ran.document["release"]))
+
+
+def test_the_earlier_splits_are_not_silently_ignored_where_a_recipe_has_none(cli: Cli, earlier: Path) -> None:
+    write_recipe(split="none")
+    before = MANIFEST.read_bytes()
+    for ran in (
+        balance(cli, "--split-from", earlier),
+        cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier),
+    ):
+        assert ran.code == 2 and "--split-from has no effect" in ran.err
+    assert MANIFEST.read_bytes() == before
+
+
 def test_without_a_conflict_nothing_is_dropped(cli: Cli, here: Path) -> None:
     one, other = balance(cli), balance(cli, "--on-conflict", "drop-train")
     assert one.document["id"] == other.document["id"]

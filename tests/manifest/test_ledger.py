@@ -25,7 +25,8 @@ from affectdata.manifest.ledger import (
     write_ledger,
 )
 from affectdata.manifest.manifest import load_manifest, write_manifest
-from affectdata.schema import LEDGER
+from affectdata.schema import DIGITS, LEDGER
+from affectdata.store.parquet import write_table
 from tests.made import image_id, make_manifest, make_rows
 
 
@@ -111,7 +112,7 @@ def test_splits_are_inherited_through_other_images_and_from_rows() -> None:
 def test_a_row_keeps_its_split_unless_replace_is_set() -> None:
     memory = remembered({"key": "x", "split": "test"}, {"key": "y", "split": "test"})
     rows = [{"key": "x", "split": "train"}, {"key": "z", "group": "x"}]
-    assert split_of(rows, memory) == ["train", "train"]
+    assert split_of(rows, memory) == ["train", "test"]  # what joins it gets the stricter of the two
     assert split_of(rows, memory, replace=True) == ["test", "test"]
 
 
@@ -179,3 +180,25 @@ def test_an_unreadable_ledger_is_an_error_until_it_is_discarded(tmp_path: Path) 
     assert len(read_ledger(path)) == 0
     with pytest.raises(AffectdataError):
         forget_splits(path)
+
+
+def test_a_ledger_that_is_a_link_to_nowhere_is_not_taken_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    ledger_path(path).symlink_to("nowhere")
+    with pytest.raises(ManifestError, match="does not exist") as caught:
+        read_ledger(path)
+    assert "--forget" in caught.value.fix
+    forget_splits(path)
+    assert len(read_ledger(path)) == 0
+
+
+@pytest.mark.parametrize("column", [*DIGITS, "split"])
+def test_a_ledger_with_values_that_none_has_is_refused_though_its_digest_is_right(
+    tmp_path: Path, column: str
+) -> None:
+    table = remembered({"key": "x", "split": "test"}).rows
+    at = table.column_names.index(column)
+    table = table.set_column(at, table.schema.field(at), pa.array(["other"]))
+    write_table(table, ledger_path(tmp_path / "a.parquet"), "ledger")
+    with pytest.raises(ManifestError, match=f"values that no ledger has in {column}"):
+        read_ledger(tmp_path / "a.parquet")
