@@ -298,7 +298,7 @@ class RelatedImages:
         return put_folds(table, pa.array(fold, FOLD.type, mask=fold == _NO_FOLD))
 
     def find_conflicts(self) -> tuple[np.ndarray, str]:
-        """Return which train rows are in a component with an image remembered in val or test, and one such pair."""
+        """Return which train rows are related to an image remembered in val or test, and one such pair."""
         n = len(self.table)
         held_out = np.flatnonzero(self._split[n:] > _TRAIN)
         in_conflict = np.zeros(n, bool)

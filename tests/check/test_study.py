@@ -129,7 +129,7 @@ def test_a_study_is_read_and_every_problem_is_named(tmp_path: Path) -> None:
     path.write_text("name: rates\nseeds: []\nmore: 1\ngrid: {dropout: []}\n")
     with pytest.raises(RecipeError) as caught:
         load_study(path)
-    for words in ("best: required", "more: unknown key", "grid.dropout", "seeds"):
+    for words in ("best: missing", "more: unknown key", "grid.dropout", "seeds"):
         assert words in str(caught.value)
     path.write_text("name: rates\nbest: r2\nsettings: {lr: 0.1}\ngrid: {lr: [0.2], seed: [1]}\n")
     with pytest.raises(RecipeError, match="lr, seed: set twice"):

@@ -114,7 +114,7 @@ def test_outputs_for_the_second_stage_have_not_seen_their_labels(planted: Callab
     n_groups = 60
     rows = planted(n=2 * n_groups, copies=2, dim=300)
     noise = np.random.default_rng(3).uniform(0, 100, n_groups)
-    rows = replace(rows, y=np.repeat(noise, 4))
+    rows = replace(rows, target=np.repeat(noise, 4))
     fitted = fit_regressor(rows, "svr", 0)
     chance = 1 / np.sqrt(n_groups)  # standard error of the correlation of unrelated values
     assert metrics.pearson_r(rows.target, fitted.model.predict(rows.features)) > 6 * chance
@@ -191,7 +191,7 @@ def test_two_groups_are_enough_and_one_takes_the_middle(planted: Callable[..., R
 def test_one_class_is_the_answer_to_everything(
     planted: Callable[..., Rows], recipe_of: Callable[..., object]
 ) -> None:
-    train = replace(planted(), part=np.repeat("same", 60))
+    train = replace(planted(), subtype=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
     result = EvaluateSplit(classes, True, FrozenHeads(0))(
         Split({"release": train, "originals": train}, planted(seed=1))

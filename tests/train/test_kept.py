@@ -40,7 +40,7 @@ def images() -> np.ndarray:
 def rows(images: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
     y = images.mean((1, 2, 3)) / 2.55
     x = backbone.features(images).astype(np.float64)
-    return replace(planted(len(x)), x=x, y=y, stratum=(y > 50).astype(int))
+    return replace(planted(len(x)), features=x, target=y, stratum=(y > 50).astype(int))
 
 
 def labels_of(rows: Rows, n: int) -> np.ndarray:
