@@ -6,7 +6,7 @@ AffectdataError              what is wrong, where, what to do
 │   ├── SourceError          a source tree, or a table in it
 │   ├── ManifestError        a manifest, plan or release file
 │   ├── RecipeError          a recipe or a column map
-│   ├── ImagesNotFound     the images of a manifest are not where it was told
+│   ├── ImagesNotFound     the images of a manifest are not where they should be
 │   └── DecodeError          one image; inside `ingest` it becomes a reject
 ├── IntegrityError       4   a hash does not match, or a split leaks
 └── MissingError         5   an extra, weights or a device is not there

@@ -57,7 +57,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Classes and the emotions that each takes in, and where that is said."""
+    """Classes and the emotions that each takes in, and the source of that."""
 
     classes: Mapping[str, tuple[str, ...]]
     source: str

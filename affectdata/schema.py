@@ -76,7 +76,7 @@ _LABELS_AFTER_EMOTIONS = [
 ]
 
 
-# Behind `split`, where a recipe asked for folds: 0, 1, … in train; null in val and test, and for images of
+# After `split`, if the recipe has folds: 0, 1, … in train; null in val and test, and for images of
 # other sources that fill bins, which are always trained on.
 FOLD = pa.field("fold", _I32)
 
@@ -123,11 +123,11 @@ LEDGER = pa.schema(
     ]
 )
 
-# One row per image that `download` asked for.
+# One row per image that `download` requested.
 DOWNLOADS = pa.schema(
     [
         _required("path", _S),  # key: POSIX path relative to the folder that it was to lie in
-        _required("url", _S),  # that it came from, or the last one asked
+        _required("url", _S),  # that it came from, or the last one tried
         _required("status", _S),  # `fetch.Status`
         pa.field("bytes", _I64),  # of an image that was fetched
         pa.field("sha256", _S),

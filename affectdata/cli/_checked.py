@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from affectdata.cli._output import document, say, say_table, settings
+from affectdata.cli._output import document, settings, show, show_table
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
@@ -21,10 +21,14 @@ _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out 
 
 def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_originals: int) -> int:
     """Print every rule with its condition, and the default bounds; return the exit code."""
-    say_table(["rule", "passes if"], rules)
-    say("\nA rule is undecided if its interval contains its bound: a pass, or a fail with `undecided: fail`.")
-    say(f"With fewer than {least_originals} originals, a check without a fail is inconclusive (exit code 0).")
-    say("check: " + json.dumps(defaults).replace('"', ""))
+    show_table(["rule", "passes if"], rules)
+    show(
+        "\nA rule is undecided if its interval contains its bound: a pass, or a fail with `undecided: fail`."
+    )
+    show(
+        f"With fewer than {least_originals} originals, a check without a fail is inconclusive (exit code 0)."
+    )
+    show("check: " + json.dumps(defaults).replace('"', ""))
     listed = [{"name": name, "what": what} for name, what in rules]
     document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
     return 0
@@ -33,33 +37,33 @@ def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_or
 def print_check(result: dict[str, Any]) -> None:
     """Print the document of a check; with -v, the tables of the classifiers too."""
     verdict, options = result["verdict"], result["settings"]
-    say(f"{result['release']['name']}: {result['release']['target']}, {options['backbone']}\n")
+    show(f"{result['release']['name']}: {result['release']['target']}, {options['backbone']}\n")
     for sentence in verdict["sentences"]:
-        say(f"  {sentence}")
+        show(f"  {sentence}")
     if verdict["advice"]:
-        say("\nwhat would help")
+        show("\nwhat would help")
     for sentence in verdict["advice"]:
-        say(f"  {sentence}")
-    say("\nrules")
+        show(f"  {sentence}")
+    show("\nrules")
     for rule in verdict["gate"]:
-        say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
+        show(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
     outcomes = [rule["outcome"] for rule in verdict["gate"]]
     counts = [f"{outcomes.count(name)} {text}" for name, text in _OUTCOMES.items() if name in outcomes]
-    say(f"  the check {_VERDICTS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
+    show(f"  the check {_VERDICTS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
     for scored_on, n in result["bins"]["n"].items():
         if n is not None:
             splits = f"{options['n_splits']} " if scored_on == "crossfit" else ""
-            say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
+            show(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
             _print_scores(result, scored_on)
 
 
 def _print_scores(result: dict[str, Any], scored_on: str) -> None:
     rows = list(_head_rows(result, scored_on))
     if rows:
-        say_table(["arm", "head", "trained on", *_MEASURES], rows)
-        say(f"  {_LEGEND}")
+        show_table(["arm", "head", "trained on", *_MEASURES], rows)
+        show(f"  {_LEGEND}")
     for name in result["arms"]["release"].get("classifier", {}) if settings().verbose else ():
-        say_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
+        show_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
 
 
 def _head_rows(result: dict[str, Any], scored_on: str) -> Iterator[list[Any]]:

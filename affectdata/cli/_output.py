@@ -21,7 +21,7 @@ _BAR = 40  # characters of the longest bar
 
 @dataclass(slots=True)
 class Settings:
-    """What the common options say."""
+    """The values of the common options."""
 
     as_json: bool = False
     quiet: bool = False
@@ -74,7 +74,7 @@ def discard(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-def say(text: str = "") -> None:
+def show(text: str = "") -> None:
     """Print a line of the result, unless --json asks for a document instead."""
     if not settings().as_json:
         echo(text)
@@ -97,7 +97,7 @@ def document(schema: str, content: dict[str, Any]) -> None:
         echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:
     """Print a table: text to the left, numbers to the right, no lines."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[at]) for row in [list(header), *cells]) for at in range(len(header))]
@@ -109,10 +109,10 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str 
             text.rjust(width) if right else text.ljust(width)
             for text, width, right in zip(line, widths, numeric, strict=True)
         ]
-        say((indent + "  ".join(aligned)).rstrip())
+        show((indent + "  ".join(aligned)).rstrip())
 
 
-def say_splits(found: dict[str, Any]) -> None:
+def show_splits(found: dict[str, Any]) -> None:
     """Print the images per split and fold, and how far each is from the whole (`describe_splits`)."""
     for name, parts in (("split", found), ("fold", found.get("folds"))):
         if parts:
@@ -120,7 +120,7 @@ def say_splits(found: dict[str, Any]) -> None:
             rows = [
                 [part, n, far["bin"].get(part), far["cell"].get(part)] for part, n in parts["rows"].items()
             ]
-            say_table([name, "images", "distance over bins", "over cells"], rows)
+            show_table([name, "images", "distance over bins", "over cells"], rows)
 
 
 def _cell(value: Any) -> str:

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from affectdata.cli._output import document, say, say_table
+from affectdata.cli._output import document, show, show_table
 
 
 def print_study(study: dict[str, Any], folder: Path) -> int:
     """Print every run of a study and the best; return the exit code."""
     with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    say_table(header, [[_parse_cell(cell) for cell in row] for row in rows])
-    say(f"\nbest {study['best_on']}, mean over the seeds: {_pairs_text(study['settings'])}")
+    show_table(header, [[_parse_cell(cell) for cell in row] for row in rows])
+    show(f"\nbest {study['best_on']}, mean over the seeds: {_pairs_text(study['settings'])}")
     for part, scores in study["scores"].items():
         known = {name: score["mean"] for name, score in scores.items() if score["mean"] is not None}
-        say(f"  {part}: {_pairs_text(known)}")
-    say(f"\nwrote {folder}")
+        show(f"  {part}: {_pairs_text(known)}")
+    show(f"\nwrote {folder}")
     document(study["schema"], {**study, "path": str(folder)})
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, note, progress, say
+from affectdata.cli._output import common_options, document, note, progress, show
 
 _FIRST_FAILURES = 10
 
@@ -47,17 +47,17 @@ def command(
             progress=move,
         )
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
-    say(f"{result.n_listed} listed: {counts}")
+    show(f"{result.n_listed} listed: {counts}")
     statuses = dict(sorted(Counter(str(row["status"]) for row in result.failures).items()))
     if statuses:
-        say("\nnot fetched: " + ", ".join(f"{number} {status}" for status, number in statuses.items()))
+        show("\nnot fetched: " + ", ".join(f"{number} {status}" for status, number in statuses.items()))
         for row in result.failures[:_FIRST_FAILURES]:
-            say(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
+            show(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
         if len(result.failures) > _FIRST_FAILURES:
-            say(f"  … all {len(result.failures)} are in {result.notes}")
+            show(f"  … all {len(result.failures)} are in {result.notes}")
         if result.n_temporary:
-            say(f"{result.n_temporary} of these may pass: run it again")
-    say(f"\nterms: {result.info.license}")
+            show(f"{result.n_temporary} of these may pass: run it again")
+    show(f"\nterms: {result.info.license}")
     document(
         "affectdata/download/1",
         {

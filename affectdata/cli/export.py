@@ -12,7 +12,7 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
-    say,
+    show,
     workers_option,
 )
 from affectdata.registry import find_plugins
@@ -63,6 +63,6 @@ def command(
             workers=workers,
             progress=move,
         )
-    say(f"wrote {folder}")
+    show(f"wrote {folder}")
     document("affectdata/export/1", {"release": str(opened.path), "to": to, "out": str(folder)})
     return 0

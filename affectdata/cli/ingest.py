@@ -14,8 +14,8 @@ from affectdata.cli._output import (
     note,
     plain_findings,
     progress,
-    say,
-    say_table,
+    show,
+    show_table,
     workers_option,
 )
 
@@ -97,40 +97,40 @@ def command(
 
 def _print(result: IngestResult) -> None:
     info = result.info
-    say(f"{info.title} ({info.name}): {result.why}")
+    show(f"{info.title} ({info.name}): {result.why}")
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
-    say(f"{result.n_seen} seen: {counts}")
+    show(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
         note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
     by_subtype = result.count("subtype")
     if by_subtype:
-        say()
+        show()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
-        say_table(
+        show_table(
             ["subtype", "", "images"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
     by_emotion = result.count("emotion")
     if by_emotion:
-        say()
-        say_table(["emotion", "images"], [[*each] for each in by_emotion.items()])
+        show()
+        show_table(["emotion", "images"], [[*each] for each in by_emotion.items()])
     histogram = result.valence_histogram()
     if any(histogram):
-        say()
+        show()
         most = max(histogram)
         rows = [
             [f"{low}–{low + 10}", n, bar(n, most)]
             for low, n in zip(range(0, 100, 10), histogram, strict=True)
         ]
-        say_table(["valence", "images", ""], rows)
+        show_table(["valence", "images", ""], rows)
     if result.findings:
-        say("\nnoticed")
+        show("\nnoticed")
         for finding in result.findings:
-            say(f"  {finding.text}")
-    reasons = _say_rejects(result)
-    say(f"\nterms: {info.license}")
+            show(f"  {finding.text}")
+    reasons = _print_rejects(result)
+    show(f"\nterms: {info.license}")
     if info.estimated:
-        say(f"estimated by a machine: {', '.join(info.estimated)}")
-    say(f"wrote {result.path}")
+        show(f"estimated by a machine: {', '.join(info.estimated)}")
+    show(f"wrote {result.path}")
     document(
         "affectdata/ingest/1",
         {
@@ -148,12 +148,12 @@ def _print(result: IngestResult) -> None:
     )
 
 
-def _say_rejects(result: IngestResult) -> dict[str, int]:
+def _print_rejects(result: IngestResult) -> dict[str, int]:
     reasons, rejects = result.reasons(), result.rejects_without_junk
     if reasons:
-        say("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
+        show("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
         for row in rejects.slice(0, _FIRST_REJECTS).to_pylist():
-            say(f"  {row['path']}: {row['reason']}: {row['detail']}")
+            show(f"  {row['path']}: {row['reason']}: {row['detail']}")
         if len(rejects) > _FIRST_REJECTS:
-            say(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
+            show(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
     return reasons

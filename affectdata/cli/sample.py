@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, say
+from affectdata.cli._output import common_options, document, show
 
 
 @click.command("sample")
@@ -21,6 +21,6 @@ def command(name: str, folder: Path, seed: int) -> int:
     from affectdata import api
 
     api.sample(name, folder, seed=seed)
-    say(f"wrote a generated {name} tree to {folder}; it is not the real collection")
+    show(f"wrote a generated {name} tree to {folder}; it is not the real collection")
     document("affectdata/sample/1", {"source": name, "folder": str(folder), "seed": seed})
     return 0

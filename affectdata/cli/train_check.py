@@ -17,7 +17,7 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
-    say,
+    show,
     workers_option,
 )
 from affectdata.cli._study import print_study
@@ -173,10 +173,10 @@ def command(
             progress=move,
         )
     print_check(result.document)
-    say(f"\nwrote {result.path}")
+    show(f"\nwrote {result.path}")
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
-            say(f"wrote {written}")
+            show(f"wrote {written}")
     document(result.document["schema"], result.to_dict())
     return 1 if result.outcome == "failed" else 0
 

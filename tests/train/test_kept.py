@@ -189,7 +189,7 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
         (lambda header, tensors: tensors.update({"regressor.mean": torch.zeros(3)}), "inconsistent shapes"),
         (lambda header, tensors: header["heads"].update(regressor="tree"), "head of kind 'tree'"),
         (lambda header, tensors: header.update(more=1), "more: unknown key"),
-        (lambda header, tensors: header.pop("labels"), "labels: required"),
+        (lambda header, tensors: header.pop("labels"), "labels: missing"),
     ],
 )
 def test_a_changed_file_is_rejected(
