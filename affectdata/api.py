@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
     from affectdata.manifest.manifest import Images, Manifest
-    from affectdata.recipe.recipe import Recipe
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
@@ -197,7 +196,7 @@ def split(
     path = Path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
-    memory = read_memory([loaded], _earlier(split_from, spec))
+    memory = read_memory([loaded], _earlier(split_from))
     rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
     table = adopt_splits(loaded.table, rows)
     write_ledger([splits_of(table), read_ledger(path)], path)
@@ -247,7 +246,7 @@ def plan_balance(
     check_roots(roots, [*chosen, *others])
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
     drop_train = on_conflict == "drop-train"
-    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from, spec), drop_train=drop_train)
+    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from), drop_train=drop_train)
     splits = describe_splits(rows, spec)
     n_left_out = sum(map(len, chosen)) - sum(splits["rows"].values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
@@ -547,15 +546,12 @@ def _release(
     return open_release(newest_release(Path(releases)) if release is None else release, roots)
 
 
-def _earlier(release: PathLike | Release | None, recipe: Recipe) -> pa.Table | None:
+def _earlier(release: PathLike | Release | None) -> pa.Table | None:
     """Return the rows of a release whose splits are taken over; it must not contradict itself."""
     from affectdata.release.lineage import validate_release
 
     if release is None:
         return None
-    if recipe.split == "none":
-        what = f"--split-from has no effect with {recipe.name}: `split: none` puts every image into train"
-        raise UsageError(what, fix="give the shares of val and test under `split`, or leave the option out")
     opened = _release(release)
     validate_release(opened, with_files=False)
     return opened.table

@@ -23,7 +23,7 @@ from affectdata.plan.labelling import add_labels
 from affectdata.plan.plan import BinCount, CellCount, Plan, effective_size, sample_ids
 from affectdata.plan.solver import solve_bin, target_count
 from affectdata.plan.weights import row_weights
-from affectdata.recipe.recipe import LABEL, LEXICON, Recipe
+from affectdata.recipe.recipe import LABEL, LEXICON, Recipe, Split
 from affectdata.recipe.resolve import check_subtypes, check_upright, upright_subtypes
 from affectdata.schema import EDGES, FOLD, LEDGER, PLAN
 from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, split_distance
@@ -160,26 +160,24 @@ def split_rows(
 ) -> pa.Table:
     """Fill `split`, by groups and stratified over bin and cell; existing and remembered splits are kept.
 
-    The same for `fold` if the recipe has folds; otherwise the column is removed.
+    The same for `fold` if the recipe has folds; otherwise the column is removed. With `split: none` no image
+    is newly assigned to val or test; one that was in val or test before never enters train.
     """
-    if recipe.split == "none":
-        table = _drop_folds(table)
-        train = pa.repeat("train", len(table))
-        return table.set_column(table.column_names.index("split"), "split", train)
-    for column in recipe.split.groups:
+    spec = Split(val=0, test=0) if recipe.split == "none" else recipe.split
+    for column in spec.groups:
         if column not in table.column_names:
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
-    table = assign_groups(table, EDGES.empty_table(), ["group_id", *recipe.split.groups])
+    table = assign_groups(table, EDGES.empty_table(), ["group_id", *spec.groups])
     if len(memory.rows):
-        table = _apply_memory(table, memory, recipe.split.groups, drop_train)
+        table = _apply_memory(table, memory, spec.groups, drop_train)
     if drop_train:
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
     strata = [cells.bin, cells.code]
-    table = assign_splits(table, strata, recipe.split.fractions, recipe.seed)
-    if recipe.split.folds is None:
+    table = assign_splits(table, strata, spec.fractions, recipe.seed)
+    if spec.folds is None:
         return _drop_folds(table)
-    return assign_folds(table, strata, recipe.split.folds, recipe.seed)
+    return assign_folds(table, strata, spec.folds, recipe.seed)
 
 
 def _apply_memory(table: pa.Table, memory: Memory, columns: Sequence[str], drop_train: bool) -> pa.Table:

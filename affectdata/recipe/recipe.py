@@ -256,7 +256,7 @@ class Recipe(StrictModel):
     strata: list[
         str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
     ] = []  # column names or {column: bins}; with several sources `source` is added, unless set to []
-    split: Split | Literal["none"] = Split(val=0.15, test=0.15)
+    split: Split | Literal["none"] = Split(val=0.15, test=0.15)  # none: what has no split yet goes to train
     balance: Balance = Balance()
     weights: Weights | None = None
     originals: Literal["resized", "drawn"] = "resized"  # drawn: augment the originals of train too

@@ -21,7 +21,7 @@ from affectdata.errors import IntegrityError
 from affectdata.hashing import hash_ranks
 from affectdata.images.duplicates import find_across, hash_views
 from affectdata.plan.plan import sample_ids
-from affectdata.records import Finding
+from affectdata.records import RATINGS, Finding
 from affectdata.release.derived import check_info
 from affectdata.release.release import Release
 from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
@@ -37,6 +37,7 @@ _ONE_PLACE = (  # key column, column that must be equal for equal keys, column t
     ("group_id", FOLD.name, "group_id", "group is in two folds"),
     ("pixel_id", "split", "sample_id", "equal pixels are in two splits"),
 )
+_ROUNDING = 1e-5  # POMP units: ratings are stored to 6 decimals
 _HEX_COLUMNS = {
     "image_id": "image_id is not a SHA-256",
     "phash": "phash is not valid",
@@ -67,9 +68,9 @@ def check_lineage(release: Release) -> list[Finding]:
     """Check the invariants of the rows.
 
     Rows are sorted by image and copy. Every row's image has its original in the same split; val and test
-    contain originals only; no group is in two splits or folds, and no file, equal pixels or look-alikes are
-    in two splits; ids, seeds and file names follow from image and copy; a copy has a pipeline of the recipe,
-    and the labels and fold of its original.
+    contain originals only; ratings follow from the source's own numbers; no group is in two splits or folds,
+    and no file, equal pixels or look-alikes are in two splits; ids, seeds and file names follow from image
+    and copy; a copy has a pipeline of the recipe, and the labels and fold of its original.
     """
     findings, recipe = [], None
     try:
@@ -95,6 +96,7 @@ def check_lineage(release: Release) -> list[Finding]:
         _check_order(part, first, last, violations)
         _check_names(part, recipe, violations)
         _check_copies(part, first, violations)
+        _check_numbers(part, violations)
         last = part["image_id"][-1].as_py()
         files.add(part)
         images = part.take(pa.array(np.unique(first)))
@@ -177,6 +179,21 @@ def _check_copies(part: pa.Table, first: np.ndarray, violations: _Violations) ->
         other_fold = part["image_id"].filter(pa.array(fold != fold[first]))
         violations.add("copies are in another fold", other_fold.unique())
     violations.add("copies have other labels than the original", _relabelled(part, first))
+
+
+def _check_numbers(part: pa.Table, violations: _Violations) -> None:
+    """Check that weights are finite, and that ratings follow from the source's own numbers and scale."""
+    weight = part["weight"].to_numpy()
+    invalid = ~(np.isfinite(weight) & (weight >= 0))
+    violations.add("weight is not a finite number >= 0", part["sample_id"].filter(pa.array(invalid)))
+    for name in RATINGS:
+        columns = [name, f"{name}_raw", f"{name}_min", f"{name}_max"]
+        value, raw, low, high = (part[column].fill_null(np.nan).to_numpy() for column in columns)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pomp = (raw - low) / (high - low) * 100
+        differs = np.isfinite(raw) & ~(np.abs(value - pomp) <= _ROUNDING)
+        message = f"{name} does not follow from {name}_raw and its scale"
+        violations.add(message, part["sample_id"].filter(pa.array(differs)))
 
 
 def _relabelled(part: pa.Table, first: np.ndarray) -> pa.Array:

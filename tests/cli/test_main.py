@@ -19,7 +19,7 @@ from affectdata import __version__
 from affectdata.cli import _main
 from affectdata.cli import sources as sources_command
 from affectdata.cli._main import run
-from affectdata.cli._output import common_options, document, note, progress, say, show_table
+from affectdata.cli._output import common_options, document, note, progress, show, show_table
 from affectdata.errors import (
     AffectdataError,
     ImagesNotFound,
@@ -172,7 +172,7 @@ def test_no_argument_at_all_shows_the_help(cli: Any) -> None:
 
 def test_text_and_json_exclude_each_other(command: Any, cli: Any) -> None:
     def body() -> None:
-        say("a line")
+        show("a line")
         show_table(["a"], [[1]])
         document("affectdata/test/1", {"ü": 1.5, "none": None})
 

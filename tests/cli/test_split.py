@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
@@ -334,15 +335,14 @@ def test_an_image_that_was_held_out_before_is_not_trained_on_because_the_manifes
     assert held.isdisjoint(released(ran.document["release"]))
 
 
-def test_the_earlier_splits_are_not_silently_ignored_where_a_recipe_has_none(cli: Cli, earlier: Path) -> None:
+def test_earlier_splits_hold_where_a_recipe_has_none(cli: Cli, earlier: Path) -> None:
     write_recipe(split="none")
-    before = MANIFEST.read_bytes()
-    for ran in (
-        balance(cli, "--split-from", earlier),
-        cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier),
-    ):
-        assert ran.code == 2 and "--split-from has no effect" in ran.err
-    assert MANIFEST.read_bytes() == before
+    held_out = pc.is_in(open_release(earlier).table["split"], pa.array(["val", "test"]))
+    ids = set(open_release(earlier).table.filter(held_out)["image_id"].to_pylist())
+    made = balance(cli, "--split-from", earlier, "--json")
+    assert made.code == 0, made.err
+    train = open_release(made.document["release"]).split("train")["image_id"].to_pylist()
+    assert ids and not ids & set(train)
 
 
 def test_without_a_conflict_nothing_is_dropped(cli: Cli, here: Path) -> None:

@@ -345,9 +345,11 @@ def test_a_million_copies_are_a_plan_not_a_crash() -> None:
     assert plan.bins[0].shortfall == 10**9 - 100_000
 
 
-def test_split_rows_keeps_none_as_train() -> None:
-    table = make_rows([{"valence": 5.0, "subtype": "A", "split": "test"}])
-    assert split_rows(table, make_recipe(split="none"))["split"].to_pylist() == ["train"]
+def test_split_none_assigns_train_alone_and_keeps_what_was_held_out() -> None:
+    rows = [{"key": 0, "split": "test"}, {"key": 1, "group": 0}, {"key": 2}, {"key": 3, "split": "val"}]
+    table = make_rows([{"valence": 5.0, "subtype": "A", **row} for row in rows]).sort_by("path")
+    splits = split_rows(table, make_recipe(split="none"))["split"].to_pylist()
+    assert splits == ["test", "test", "train", "val"]
 
 
 @pytest.fixture(scope="module")

@@ -302,6 +302,15 @@ def other_label(rows: Rows) -> None:
     a_copy(rows)["valence"] = 99.0
 
 
+def ratings_inverted(rows: Rows) -> None:
+    for row in rows:
+        row["valence"] = 100 - row["valence"]
+
+
+def weight_infinite(rows: Rows) -> None:
+    rows[0]["weight"] = float("inf")
+
+
 def label_taken_away(rows: Rows) -> None:
     a_copy(rows)["subtype"] = None
 
@@ -369,6 +378,8 @@ def no_image_id(rows: Rows) -> None:
         (other_folder, "is in the folder of another split"),
         (unknown_pipeline, "pipeline is not in the recipe"),
         (no_pipeline, "is a copy without pipeline"),
+        (ratings_inverted, "valence does not follow from valence_raw and its scale"),
+        (weight_infinite, "weight is not a finite number >= 0"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
