@@ -43,7 +43,7 @@ bench-gpu: env
 	$(BIN)/python benchmarks/bench_gpu.py
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
-# A tree of real pictures, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
+# A tree of real images, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
 BENCHMARKS := ingest render near plan query scale dataset
 PEERS      := benchmarks/.venv
 
@@ -54,7 +54,7 @@ bench: env $(PEERS)/.installed
 		export AFFECTDATA_BENCH_ROOT="$(AFFECTDATA_BENCH_ROOT)"; \
 		$(BIN)/python benchmarks/bench_ingest.py && $(PEERS)/bin/python benchmarks/bench_peers.py; fi
 
-# The same on few pictures and rows, to see that everything runs; nothing is noted.
+# The same on few images and rows, to see that everything runs; nothing is noted.
 bench-quick: export AFFECTDATA_BENCH_ROOT :=
 bench-quick: env $(PEERS)/.installed
 	for name in $(BENCHMARKS) gpu; do $(BIN)/python benchmarks/bench_$$name.py --quick || exit 1; done

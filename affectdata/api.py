@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from affectdata.errors import PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, UsageError
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.results import (
     BalancePlan,
@@ -43,10 +43,10 @@ from affectdata.results import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from affectdata.manifest.concat import Concat
+    from affectdata.manifest.concat import ConcatResult
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
-    from affectdata.manifest.manifest import Manifest, Pictures
+    from affectdata.manifest.manifest import Images, Manifest
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
@@ -165,7 +165,7 @@ def concat(
     name: str | None = None,
     out: PathLike = "manifests",
     on_conflict: str = "error",
-) -> Concat:
+) -> ConcatResult:
     """Write the rows of several manifests as one, a row per image.
 
     Raises:
@@ -186,7 +186,7 @@ def split(
         RecipeError: the recipe is wrong in itself or does not fit the manifest.
         IntegrityError: a group has rows in two splits already.
     """
-    from affectdata.manifest.ledger import read_ledger, recall, splits_of, write_ledger
+    from affectdata.manifest.ledger import read_ledger, read_memory, splits_of, write_ledger
     from affectdata.manifest.manifest import load_manifest, write_manifest
     from affectdata.plan.planner import choose_rows, describe_splits, split_rows
     from affectdata.recipe.recipe import find_recipe, read_recipe
@@ -196,7 +196,7 @@ def split(
     path = Path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
-    memory = recall([loaded], _earlier(split_from))
+    memory = read_memory([loaded], _earlier(split_from))
     rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
     table = adopt_splits(loaded.table, rows)
     write_ledger([splits_of(table), read_ledger(path)], path)
@@ -280,7 +280,7 @@ def balance(
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
         IntegrityError: a group has rows in two splits already, a source image is not the one that was
             ingested, or the release that exists is damaged.
-        PicturesNotFound: the source images are not where they were.
+        ImagesNotFound: the source images are not where they were.
     """
     from affectdata.release.publish import publish_release
 
@@ -322,7 +322,7 @@ def verify(
 
     Raises:
         ManifestError: not a release.
-        PicturesNotFound: images are to be rebuilt and their sources are not at hand.
+        ImagesNotFound: images are to be rebuilt and their sources are not at hand.
     """
     from affectdata.release.rebuild import pick_rows
     from affectdata.release.rebuild import rebuild as rebuild_rows
@@ -337,10 +337,18 @@ def verify(
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
-    """Return what changed from one release to another, and the version step that follows."""
-    from affectdata.release.diff import diff_releases
+    """Return what changed from one release to another, and the version step that follows.
 
-    return diff_releases(_release(old), _release(new))
+    Raises:
+        IntegrityError: release.json of one of them is not the one that was published.
+    """
+    from affectdata.release.diff import diff_releases
+    from affectdata.release.info import require_content_hash
+
+    releases = [_release(each) for each in (old, new)]
+    for each in releases:
+        require_content_hash(each.info, str(each.path))
+    return diff_releases(*releases)
 
 
 def export(
@@ -359,7 +367,7 @@ def export(
     Raises:
         UsageError: the terms forbid it, `out` is taken, or the form has no classes for `by`.
         IntegrityError: the release is not what it claims to be.
-        PicturesNotFound: the release is virtual and its source images are not at hand.
+        ImagesNotFound: the release is virtual and its source images are not at hand.
     """
     from affectdata.exports._write import export_release
 
@@ -435,7 +443,7 @@ def train_check(
     images, why_none = _find_images(opened, crossfit, note)
     others: list[Manifest] = []
     if images:
-        others, found = load_others(opened.table, Path(manifests), opened.roots, say=note)
+        others, found = load_others(opened.table, Path(manifests), opened.roots, warn=note)
         images = replace(images, roots={**images.roots, **found})
     prepared = prepare_check(
         opened,
@@ -448,7 +456,7 @@ def train_check(
         workers=n_workers,
         progress=_stage(progress, "features"),
     )
-    note(f"features: {len(prepared.bank)} images, {prepared.bank.n_new} of them new")
+    note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
@@ -516,13 +524,13 @@ def _refuse_idle(options: Sequence[str], where: str) -> None:
         raise UsageError(f"{', '.join(options)} {verb} no effect with {where}", fix="leave it out")
 
 
-def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Pictures | None, str]:
+def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Images | None, str]:
     """Return the reader of the source images, or why there is none."""
     if not crossfit:
         return None, "--no-crossfit was given"
     try:
-        return release.pictures(), ""
-    except PicturesNotFound as error:
+        return release.images(), ""
+    except ImagesNotFound as error:
         note(f"note: only the held-out score\n{error}")
         return None, error.what
 
@@ -540,12 +548,12 @@ def _release(
 
 def _earlier(release: PathLike | Release | None) -> pa.Table | None:
     """Return the rows of a release whose splits are taken over; it must not contradict itself."""
-    from affectdata.release.lineage import require_sound
+    from affectdata.release.lineage import validate_release
 
     if release is None:
         return None
     opened = _release(release)
-    require_sound(opened, with_files=False)
+    validate_release(opened, with_files=False)
     return opened.table
 
 

@@ -6,8 +6,8 @@ AffectdataError              what is wrong, where, what to do
 │   ├── SourceError          a source tree, or a table in it
 │   ├── ManifestError        a manifest, plan or release file
 │   ├── RecipeError          a recipe or a column map
-│   ├── PicturesNotFound     the pictures of a manifest are not where it was told
-│   └── DecodeError          one picture; inside `ingest` it becomes a reject
+│   ├── ImagesNotFound     the images of a manifest are not where they should be
+│   └── DecodeError          one image; inside `ingest` it becomes a reject
 ├── IntegrityError       4   a hash does not match, or a split leaks
 └── MissingError         5   an extra, weights or a device is not there
 """
@@ -59,12 +59,12 @@ class RecipeError(InputError):
     """A recipe or a column map asks for what cannot be done."""
 
 
-class PicturesNotFound(InputError):
-    """The pictures that a manifest describes are not where they were looked for."""
+class ImagesNotFound(InputError):
+    """The images that a manifest describes are not where they were looked for."""
 
 
 class DecodeError(InputError):
-    """One picture cannot be decoded; `reason` is a value of `records.Reason`."""
+    """One image cannot be decoded; `reason` is a value of `records.Reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

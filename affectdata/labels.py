@@ -57,7 +57,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Classes and the emotions that each takes in, and where that is said."""
+    """Classes and the emotions that each takes in, and the source of that."""
 
     classes: Mapping[str, tuple[str, ...]]
     source: str
@@ -80,7 +80,7 @@ _PLUTCHIK = {  # basic emotion: mild, basic, intense
 }
 _PLUTCHIK_2001 = "Plutchik (2001). The nature of emotions. American Scientist, 89(4), 344–350"
 _MIKELS_2005 = (
-    "Mikels et al. (2005). Emotional category data on images from the International Affective Picture "
+    "Mikels et al. (2005). Emotional category data on images from the International Affective Image "
     "System. Behavior Research Methods, 37(4), 626–630"
 )
 _WIKIART_2018 = (

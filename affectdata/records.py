@@ -1,4 +1,4 @@
-"""What a source says: `Record` per picture, `Reject` per thing that is no row, `SourceInfo` per source.
+"""What a source says: `Record` per image, `Reject` per thing that is no row, `SourceInfo` per source.
 
 A source's `read` yields records, rejects and annotations; `ingest` turns them into tables.
 """
@@ -16,14 +16,14 @@ class Reason(StrEnum):
     """Why something under a source's root is not a row of the manifest."""
 
     UNREADABLE = "unreadable"  # no decoder takes it
-    TRUNCATED = "truncated"  # it ends before its picture does
+    TRUNCATED = "truncated"  # it ends before its image does
     TOO_LARGE = "too_large"  # more pixels than the bound
     DECODE_WARNING = "decode_warning"  # only under --strict
     MISSING_IMAGE = "missing_image"  # a rating row without a file
-    MISSING_RATING = "missing_rating"  # a picture without a rating row
+    MISSING_RATING = "missing_rating"  # an image without a rating row
     BAD_RATING = "bad_rating"  # a cell that is no number
     RATING_OUT_OF_RANGE = "rating_out_of_range"  # outside the source's scale
-    CONFLICTING_RATING = "conflicting_rating"  # two rows for one picture that differ
+    CONFLICTING_RATING = "conflicting_rating"  # two rows for one image that differ
     BAD_NAME = "bad_name"  # a file name that the layout does not allow
     LINK = "link"  # a link, or no plain file; never followed
     EXACT_DUPLICATE = "exact_duplicate"  # the same bytes as a row; counted as merged
@@ -76,7 +76,7 @@ class Subtype:
     """A content category of a source.
 
     `sign` is the side of the scale that the category is meant to lie on (-1, 0, 1; None: no claim);
-    `upright` says whether its pictures have an up that a turn would spoil.
+    `upright` says whether its images have an up that a turn would spoil.
     """
 
     name: str
@@ -94,8 +94,8 @@ class SourceInfo:
     citation as an entry for LaTeX; empty where there is no paper. `generic` is a layout of no collection in
     particular: where a collection recognises a tree too, that one wins. `takes` are the options (map, name)
     that it heeds, `variants` the readings of one tree that --variant chooses from, the default first.
-    `placeholder_names`: a picture that bears so many file names or more is what a site shows where a
-    photograph is gone. `overlay` is a source that has no pictures, but labels for those of others (`ingest
+    `placeholder_names`: an image that bears so many file names or more is what a site shows where a
+    photograph is gone. `overlay` is a source that has no images, but labels for those of others (`ingest
     TABLE --onto MANIFEST`). `estimated` are the columns that a machine filled in, also where people looked
     them over.
     """
@@ -122,7 +122,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One picture as its source describes it; `path` is POSIX, relative to the source's root.
+    """One image as its source describes it; `path` is POSIX, relative to the source's root.
 
     `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
     unless it is given. `extra` holds every other column of the source's table, verbatim.
@@ -168,7 +168,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A file under the root that was read for what it says about pictures, or is a readme."""
+    """A file under the root that was read for what it says about images, or is a readme."""
 
     path: str
 

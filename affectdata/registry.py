@@ -1,11 +1,11 @@
-"""Plugins: the modules of a socket's folder, found by file name, and entry points of other packages.
+"""Plugins: the modules of a group's folder, found by file name, and entry points of other packages.
 
-A socket may also have plugins that are data: every YAML file in its folder `maps`, which
+A group may also have plugins that are data: every YAML file in its folder `maps`, which
 `column_map.packaged` turns into an object that offers what a module does.
 
-A socket is a folder of the package (`sources`, `exports`, `cli`); every module in it whose name
-does not start with `_` is one plugin. Nothing is imported before it is asked for. Another package adds a
-plugin with an entry point in the group `affectdata.<socket>` that names a module.
+A group is a folder of the package (`sources`, `exports`, `cli`); every module in it whose name
+does not start with `_` is one plugin. Nothing is imported before it is needed. Another package adds a
+plugin with an entry point in the group `affectdata.<group>` that names a module.
 """
 
 from __future__ import annotations
@@ -26,55 +26,55 @@ _PACKAGE = Path(__file__).parent
 
 
 @cache
-def _outside(socket: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"affectdata.{socket}")}
+def _outside(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"affectdata.{group}")}
 
 
 @cache
-def _built_in(socket: str) -> set[str]:
-    found = pkgutil.iter_modules([str(_PACKAGE / socket)])
+def _built_in(group: str) -> set[str]:
+    found = pkgutil.iter_modules([str(_PACKAGE / group)])
     return {module.name for module in found if not module.name.startswith("_")}
 
 
 @cache
-def _maps(socket: str) -> dict[str, Path]:
-    folder = _PACKAGE / socket / "maps"
+def _maps(group: str) -> dict[str, Path]:
+    folder = _PACKAGE / group / "maps"
     files = folder.iterdir() if folder.is_dir() else ()
     return {path.stem: path for path in files if path.suffix == ".yaml"}
 
 
-def find_plugins(socket: str) -> list[str]:
-    """List the names of a socket's plugins, sorted, without importing any."""
-    return sorted(_built_in(socket) | _maps(socket).keys() | _outside(socket).keys())
+def find_plugins(group: str) -> list[str]:
+    """List the names of a group's plugins, sorted, without importing any."""
+    return sorted(_built_in(group) | _maps(group).keys() | _outside(group).keys())
 
 
-def has_outside(socket: str) -> bool:
-    """Say whether other packages add plugins to a socket."""
-    return bool(_outside(socket))
+def has_outside(group: str) -> bool:
+    """Say whether other packages add plugins to a group."""
+    return bool(_outside(group))
 
 
-def load_plugin(socket: str, name: str) -> Any:
+def load_plugin(group: str, name: str) -> Any:
     """Import one plugin; a built-in one wins over an entry point of the same name.
 
     Raises:
         UsageError: no plugin has that name; the message names the closest ones.
     """
-    if name in _built_in(socket):
-        return importlib.import_module(f"affectdata.{socket}.{name}")
-    if name in _maps(socket):
-        return importlib.import_module("affectdata.column_map.packaged").load_map(_maps(socket)[name])
-    outside = _outside(socket)
+    if name in _built_in(group):
+        return importlib.import_module(f"affectdata.{group}.{name}")
+    if name in _maps(group):
+        return importlib.import_module("affectdata.column_map.packaged").load_map(_maps(group)[name])
+    outside = _outside(group)
     if name in outside:
         module = outside[name].load()
         if not isinstance(module, ModuleType):
             raise UsageError(
                 f"the entry point {name!r} is no module",
-                where=f"group affectdata.{socket}: {outside[name].value}",
+                where=f"group affectdata.{group}: {outside[name].value}",
             )
         return module
-    known = find_plugins(socket)
+    known = find_plugins(group)
     raise UsageError(
-        f"no {socket.rstrip('s')} is called {name!r}",
+        f"no {group.rstrip('s')} is called {name!r}",
         fix=f"{suggest(name, known)}known: {', '.join(known)}",
     )
 

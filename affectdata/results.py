@@ -47,7 +47,7 @@ class BalancePlan:
     def empty_splits(self) -> list[str]:
         """The splits that the recipe asks for and that hold no image, as there are too few groups."""
         rows = self.splits["rows"]
-        return [name for name in ("val", "test") if self.recipe.asks_for(name) and not rows.get(name)]
+        return [name for name in ("val", "test") if self.recipe.needs_split(name) and not rows.get(name)]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the cells of train: bin, stratum, images before, rows after, effective sample size."""

@@ -34,14 +34,14 @@ def _rating(name: str) -> list[pa.Field]:
     ]
 
 
-_PICTURE = [
+_IMAGE = [
     _required("image_id", _S),  # key: SHA-256 of the file's bytes (of a table's row: as a PGM), 64 hex digits
     _required("pixel_id", _S),  # xxh3-128 over mode, size and RGB pixels, 32 hex digits
-    _required("phash", _S),  # imagehash.phash of the decoded picture, 16 hex digits
+    _required("phash", _S),  # imagehash.phash of the decoded image, 16 hex digits
     _required("phash_views", _S),  # the same for its seven other flips and turns, 7 × 16 hex digits
     _required("source", _S),  # registered source
     _required("source_id", _S),  # the source's own key
-    _required("path", _S),  # POSIX path relative to the source's root; `TABLE.csv#N`: see picture_bytes.py
+    _required("path", _S),  # POSIX path relative to the source's root; `TABLE.csv#N`: see image_bytes.py
     _required("format", _S),  # container as decoded, not as named: jpeg, png, bmp, …
     _required("bytes", _I64),  # size of the file
     _required("width_px", _I32),  # after the EXIF turn
@@ -76,19 +76,19 @@ _LABELS_AFTER_EMOTIONS = [
 ]
 
 
-# Behind `split`, where a recipe asked for folds: 0, 1, … in train; null in val and test, and for pictures of
+# After `split`, if the recipe has folds: 0, 1, … in train; null in val and test, and for images of
 # other sources that fill bins, which are always trained on.
 FOLD = pa.field("fold", _I32)
 
 
 def manifest_schema(emotions: Iterable[str] = (), folds: bool = False) -> pa.Schema:
-    """Return the columns of a manifest, one row per picture, sorted by `image_id`.
+    """Return the columns of a manifest, one row per image, sorted by `image_id`.
 
     `emotions` are the source's emotions; each has a column `emotion_<name>`: share of raters, 0–1. With
     `folds` there is a column `fold`.
     """
     shares = [pa.field(f"emotion_{name}", _F) for name in sorted(emotions)]
-    schema = pa.schema(_PICTURE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
+    schema = pa.schema(_IMAGE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
     return schema.insert(schema.get_field_index("split") + 1, FOLD) if folds else schema
 
 
@@ -101,21 +101,21 @@ REJECTS = pa.schema(
     ]
 )
 
-# One row per pair of pictures that must stay together because they look alike.
+# One row per pair of images that must stay together because they look alike.
 EDGES = pa.schema(
     [
         _required("image_id_a", _S),  # the smaller of the two
         _required("image_id_b", _S),
         _required("kind", _S),  # same_pixels or near_duplicate
         _required("distance_bits", _I32),  # Hamming distance of the pHashes, best of the eight views
-        _required("view", _S),  # flip or turn of the second picture at that distance
+        _required("view", _S),  # flip or turn of the second image at that distance
     ]
 )
 
 # One row per image that ever had a split, whether or not it is a row of the manifest; sorted by `image_id`.
 LEDGER = pa.schema(
     [
-        *_PICTURE[:7],  # image_id … path, as when it was last a row
+        *_IMAGE[:7],  # image_id … path, as when it was last a row
         *(pa.field(name, _S) for name in ("subject_id", "artist", "theme")),
         _required("group_id", _S),
         _required("split", _S),
@@ -123,24 +123,24 @@ LEDGER = pa.schema(
     ]
 )
 
-# One row per picture that `download` asked for.
+# One row per image that `download` requested.
 DOWNLOADS = pa.schema(
     [
         _required("path", _S),  # key: POSIX path relative to the folder that it was to lie in
-        _required("url", _S),  # that it came from, or the last one asked
+        _required("url", _S),  # that it came from, or the last one tried
         _required("status", _S),  # `fetch.Status`
-        pa.field("bytes", _I64),  # of a picture that was fetched
+        pa.field("bytes", _I64),  # of an image that was fetched
         pa.field("sha256", _S),
-        pa.field("error", _S),  # why there is no picture
+        pa.field("error", _S),  # why there is no image
         _required("attempts", _I32),  # over all runs
     ]
 )
 
-# One row per picture to release; where rows have a `fold`, it is the last column.
+# One row per image to release; where rows have a `fold`, it is the last column.
 PLAN = pa.schema(
     [
         _required("sample_id", _S),  # key: first 16 hex digits of image_id, "-", copy
-        _required("image_id", _S),  # the picture it is made from
+        _required("image_id", _S),  # the image it is made from
         _required("split", _S),
         _required("cell", _S),  # balance cell, e.g. "valence=[0,10)|subtype=A"
         _required("copy", _I32),  # 0 = the original
@@ -150,7 +150,7 @@ PLAN = pa.schema(
     ]
 )
 
-# What a release adds to the columns of the manifest (beside those of the plan), one row per picture.
+# What a release adds to the columns of the manifest (beside those of the plan), one row per image.
 _RENDERED = [
     _required("file_name", _S),  # POSIX path inside the release
     _required("file_sha256", _S),

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import cv2
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -32,6 +30,8 @@ def map_ordered(fn: Callable[[In], Out], batches: Iterable[In], workers: int) ->
     if workers <= 1:
         yield from map(fn, batches)
         return
+    import cv2
+
     cv2.setNumThreads(0)  # the pool is the parallelism; OpenCV's own threads would fight it for the cores
     window: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="affectdata") as pool:

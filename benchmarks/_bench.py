@@ -1,4 +1,4 @@
-"""What the benchmarks share: generated data, ways timed in turns, and a section of RESULTS.md for each."""
+"""Shared code of the benchmarks: generated data, interleaved timing, and a section of RESULTS.md for each."""
 
 from __future__ import annotations
 
@@ -21,76 +21,76 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.cli._main import _keep_freed_memory
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.schema import manifest_schema
 from affectdata.workers import default_workers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real pictures (GAPED), in place of generated ones
-Ways = dict[str, Callable[[], object]]
-Times = dict[str, list[tuple[float, float]]]  # seconds of wall and of CPU of each run, by way
+ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real images (GAPED) instead of generated ones
+Ways = dict[str, Callable[[], object]]  # alternatives to compare, by label
+Times = dict[str, list[tuple[float, float]]]  # wall and CPU seconds of each run, by label
 
 
 @dataclass(frozen=True)
 class Options:
-    """`quick`: few pictures and rows, to see that everything runs; its figures mean little."""
+    """`quick`: few images and rows, to check that everything runs; the results are not meaningful."""
 
     quick: bool
 
     def pick(self, quick: int, full: int) -> int:
-        """Return a size."""
+        """Return the size for this run."""
         return quick if self.quick else full
 
 
-def parse_options(what: str) -> Options:
-    """Read the command line; the process gets the allocator settings that the command line of ours has."""
-    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few pictures and rows")
+def parse_options(description: str) -> Options:
+    """Parse the command line, and apply the allocator settings of the `affectdata` command."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few images and rows")
     _keep_freed_memory()
     return Options(parser.parse_args().quick)
 
 
 def time_in_turns(ways: Ways, rounds: int) -> Times:
-    """Run every way in turn, `rounds` times after one to warm up; wall and CPU seconds of each run.
+    """Run all alternatives in turn, `rounds` times after a warm-up; return wall and CPU seconds of each run.
 
-    In turn, so that what else the machine does meets all of them.
+    In turn, so that other load on the machine affects all of them.
     """
-    found: Times = {way: [] for way in ways}
+    times: Times = {label: [] for label in ways}
     for number in range(rounds + 1):
-        for way, run in ways.items():
+        for label, run in ways.items():
             wall, cpu = time.perf_counter(), _cpu_seconds()
             run()
             if number:
-                found[way].append((time.perf_counter() - wall, _cpu_seconds() - cpu))
-    return found
+                times[label].append((time.perf_counter() - wall, _cpu_seconds() - cpu))
+    return times
 
 
 def _cpu_seconds() -> float:
-    return time.process_time() + sum(os.times()[2:4])  # and of the processes that it started, if they ended
+    return time.process_time() + sum(os.times()[2:4])  # with ended child processes
 
 
 def compare(ways: Ways, rounds: int) -> list[str]:
-    """Time the ways in turns, and return a table of the first against each other."""
+    """Time the alternatives in turn, and return a table of the first against each of the others."""
     return ratios(time_in_turns(ways, rounds), *ways)
 
 
-def ratios(found: Times, way: str, *others: str) -> list[str]:
-    """Return a table of `way` against each of `others`: medians over the rounds of its time to theirs.
+def ratios(times: Times, label: str, *baselines: str) -> list[str]:
+    """Return a table of `label` against each baseline: medians over the rounds of the ratio of times.
 
-    No times: on another machine, or beside other work, they would be others.
+    Ratios only: times depend on the machine and its load.
     """
-    lines = [f"| {way}, to | wall | CPU |", "| --- | --- | --- |"]
-    for other in others:
-        wall, cpu = (
-            statistics.median(one[at] / two[at] for one, two in zip(found[way], found[other], strict=True))
-            for at in (0, 1)
-        )
-        lines.append(f"| {other} | {wall:.{_places(wall)}f} | {cpu:.{_places(cpu)}f} |")
+    lines = [f"| {label}, to | wall | CPU |", "| --- | --- | --- |"]
+    for baseline in baselines:
+        pairs = list(zip(times[label], times[baseline], strict=True))
+        wall, cpu = (statistics.median(run[clock] / base[clock] for run, base in pairs) for clock in (0, 1))
+        lines.append(f"| {baseline} | {wall:.{_places(wall)}f} | {cpu:.{_places(cpu)}f} |")
     return lines
 
 
 def _places(ratio: float) -> int:
-    return 2 if ratio >= 0.1 else 3  # two figures that count
+    return 2 if ratio >= 0.1 else 3  # two significant digits
 
 
 def peak_mib(run: Callable[..., object], *arguments: Any) -> float:
@@ -101,7 +101,7 @@ def peak_mib(run: Callable[..., object], *arguments: Any) -> float:
 
 def _measure_peak(run: Callable[..., object], arguments: tuple[Any, ...]) -> float:
     run(*arguments)
-    # Not `ru_maxrss`, which a new process takes over from the one that started it.
+    # Not `ru_maxrss`, which a new process inherits from its parent.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
@@ -109,15 +109,15 @@ def _measure_peak(run: Callable[..., object], arguments: tuple[Any, ...]) -> flo
 def write_section(title: str, lines: list[str], libraries: tuple[str, ...]) -> None:
     """Print a result and replace its section of RESULTS.md, or append it; the title names the script.
 
-    What `--quick` found is only printed.
+    With `--quick` it is only printed.
     """
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
-    where = (
+    environment = (
         f"{platform.machine()}, {default_workers()} cores, Python {platform.python_version()}; {versions}."
     )
     script = Path(inspect.stack()[1].filename).name
     title = f"{title} ({script})"
-    section = "\n".join([f"## {title}", "", *lines, "", where, ""])
+    section = "\n".join([f"## {title}", "", *lines, "", environment, ""])
     print(section)
     if "--quick" in sys.argv:
         return
@@ -127,31 +127,31 @@ def write_section(title: str, lines: list[str], libraries: tuple[str, ...]) -> N
     RESULTS.write_text((after if count else f"{before}\n{section}").rstrip() + "\n", encoding="utf-8")
 
 
-def make_pictures(folder: Path, n: int) -> None:
-    """Draw n JPEG pictures of 640 × 480 px, all different, into two folders of classes."""
+def make_images(folder: Path, n: int) -> None:
+    """Draw n different JPEG images of 640 × 480 px, in two class folders."""
     rng = np.random.default_rng(0)
     for number in range(n):
         name = f"{('joy', 'sadness')[number % 2]}/{number:06d}.jpg"
-        save_picture(folder / name, draw_picture(rng, number % 100, 640, 480), "JPEG")
+        save_image(folder / name, draw_image(rng, number % 100, 640, 480), "JPEG")
 
 
 def real_root() -> Path | None:
-    """Return the tree of real pictures to measure on, if one is given."""
+    """Return the tree of real images to measure on, if given."""
     path = os.environ.get(ROOT_VARIABLE)
     return Path(path) if path else None
 
 
 def make_table(n: int, seed: int = 0) -> pa.Table:
-    """Make the table of a manifest of n rows: ten bins of valence and six subtypes, random hashes."""
+    """Generate a manifest table of n rows: ten bins of valence, six subtypes, random hashes."""
     rng = np.random.default_rng(seed)
     digits = np.frombuffer(rng.bytes(n * 48).hex().encode(), "S96").astype("U96")
-    ids = [each[:64] for each in np.sort(digits).tolist()]
+    ids = [text[:64] for text in np.sort(digits).tolist()]
     hashes = rng.bytes(n * 64).hex()
     columns: dict[str, Any] = {
         "image_id": ids,
-        "pixel_id": [each[:32] for each in ids],
-        "phash": [hashes[at : at + 16] for at in range(0, n * 128, 128)],
-        "phash_views": [hashes[at + 16 : at + 128] for at in range(0, n * 128, 128)],
+        "pixel_id": [image_id[:32] for image_id in ids],
+        "phash": [hashes[start : start + 16] for start in range(0, n * 128, 128)],
+        "phash_views": [hashes[start + 16 : start + 128] for start in range(0, n * 128, 128)],
         "source": ["gaped"] * n,
         "source_id": [str(number) for number in range(n)],
         "path": [f"A/{number}.jpg" for number in range(n)],

@@ -1,11 +1,11 @@
-"""How much of a network's speed does fine-tuning keep? Pictures per second, against the network alone.
+"""Compare the speed of fine-tuning with that of the bare training step, in images per second.
 
     python benchmarks/bench_gpu.py [--device cpu] [--name resnet50] [--quick]
 
-The network alone: the same layers, loss and optimiser on one batch that lies on the device as floats, so
-that nothing is read, moved or normalised. Fine-tuning: decoded JPEG pictures, uint8, kept in the memory of
-the GPU, and from a memmap on disk. Wanted: 0.9 of the network alone at least. The pictures are generated; the
-result replaces its section of RESULTS.md. Exit code 1 if a ratio on a GPU is below what is wanted.
+The bare step: the same layers, loss and optimiser on one batch of floats on the device, so that nothing is
+read, transferred or normalised. Fine-tuning: decoded JPEG images as uint8, in the memory of the GPU, or in a
+memmap on disk. Required: at least 0.9 of the speed of the bare step. The images are generated; the result
+replaces its section of RESULTS.md. The exit code is 1 if a ratio on a GPU is lower.
 """
 
 import argparse
@@ -25,31 +25,31 @@ from affectdata.train import feed
 from affectdata.train.finetune import finetune
 from affectdata.train.loop import Loop, repeatable
 from affectdata.train.networks import Network, build_network
-from affectdata.train.task import Examples, Settings, hold_examples
+from affectdata.train.task import Examples, Settings, prepare_examples
 
-WANTED = 0.9
-ROUNDS = 5  # each way in turn, so that what else the machine does meets all of them
+REQUIRED = 0.9
+ROUNDS = 5  # all in turn, so that other load on the machine affects all of them
 CHUNK = 20  # steps per point of the curve
 SIZES = {"cuda": ("resnet50", 224, 128, 2048, 6), "cpu": ("small_cnn", 64, 32, 256, 3)}
 
 
-def make_pictures(n: int, size_px: int) -> np.ndarray:
-    """Draw soft shapes, encode them as JPEG and decode them: pixels as of photographs, not of noise."""
+def make_images(n: int, size_px: int) -> np.ndarray:
+    """Draw soft shapes, encode them as JPEG and decode them: statistics of photographs, not of noise."""
     rng = np.random.default_rng(0)
-    pictures = np.empty((n, size_px, size_px, 3), np.uint8)
-    for picture in pictures:
+    images = np.empty((n, size_px, size_px, 3), np.uint8)
+    for image in images:
         shapes = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((size_px, size_px))
         buffer = io.BytesIO()
         shapes.save(buffer, "JPEG", quality=95)
-        picture[:] = np.asarray(Image.open(buffer).convert("RGB"))
-    return pictures
+        image[:] = np.asarray(Image.open(buffer).convert("RGB"))
+    return images
 
 
-def alone(network: Network, settings: Settings, n_chunks: int) -> float:
-    """Return the pictures per second of training steps on one batch of floats on the device."""
+def time_bare_step(network: Network, settings: Settings, n_chunks: int) -> float:
+    """Return the images per second of training steps on one batch of floats on the device."""
     size = network.normalisation.size_px
     examples = Examples(np.zeros(settings.batch, int), np.full(settings.batch, 50.0))
-    held = hold_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
+    held = prepare_examples(network, np.zeros((1, size, size, 3), np.uint8), examples, settings.loss)
     loop = Loop(network.copy(), held, None, settings, print)
     loop.module.train()
     shape = (settings.batch, 3, size, size)
@@ -57,7 +57,7 @@ def alone(network: Network, settings: Settings, n_chunks: int) -> float:
     rates = []
     with repeatable(network.device):
         for _ in range(n_chunks):
-            began = time.perf_counter()
+            start = time.perf_counter()
             total = torch.zeros((), device=network.device)
             for _ in range(CHUNK):
                 loop.optimiser.zero_grad()
@@ -68,35 +68,35 @@ def alone(network: Network, settings: Settings, n_chunks: int) -> float:
                 loop.optimiser.step()
                 total += loss.detach()
             float(total)  # waits for the device, as the loop does at every point of its curve
-            rates.append(CHUNK * settings.batch / (time.perf_counter() - began))
+            rates.append(CHUNK * settings.batch / (time.perf_counter() - start))
     return statistics.median(rates[1:])
 
 
-def tuned(network: Network, pictures: np.ndarray, settings: Settings, resident_frac: float) -> float:
-    """Return the pictures per second of fine-tuning; 0 of the GPU's memory for pictures is a memmap's way."""
+def time_finetune(network: Network, images: np.ndarray, settings: Settings, resident_frac: float) -> float:
+    """Return the images per second of fine-tuning; with `resident_frac` 0 images stay in the memmap."""
     feed._RESIDENT_FRAC = resident_frac
-    rows = np.arange(len(pictures))
+    rows = np.arange(len(images))
     points: list[dict] = []
-    finetune(network, pictures, Examples(rows, rows % 100.0), settings, progress=points.append)
+    finetune(network, images, Examples(rows, rows % 100.0), settings, progress=points.append)
     return statistics.median(point["images_per_s"] for point in points[1:])
 
 
 def measure(device: str, name: str | None, rounds: int) -> tuple[dict[str, float], str]:
-    """Return the pictures per second by way, and what was run."""
-    usual, size_px, batch, n, n_chunks = SIZES["cuda" if device.startswith("cuda") else "cpu"]
-    network = build_network(name or usual, 1, "none", size_px=size_px, device=device)
+    """Return the images per second of each alternative, and a description of the run."""
+    default_name, size_px, batch, n, n_chunks = SIZES["cuda" if device.startswith("cuda") else "cpu"]
+    network = build_network(name or default_name, 1, "none", size_px=size_px, device=device)
     settings = Settings(steps=CHUNK * n_chunks, head_steps=0, batch=batch, every=CHUNK)
-    pictures = make_pictures(n, size_px)
-    found: dict[str, list[float]] = {"alone": [], "memory": [], "memmap": []}
+    images = make_images(n, size_px)
+    rates: dict[str, list[float]] = {"alone": [], "memory": [], "memmap": []}
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, "pictures.npy"), pictures)
-        mapped = np.load(Path(folder, "pictures.npy"), mmap_mode="r")
+        np.save(Path(folder, "images.npy"), images)
+        mapped = np.load(Path(folder, "images.npy"), mmap_mode="r")
         for _ in range(rounds):
-            found["alone"].append(alone(network, settings, n_chunks))
-            found["memory"].append(tuned(network, pictures, settings, 0.5))
-            found["memmap"].append(tuned(network, mapped, settings, 0.0))
-    said = f"{network.name}, {size_px} px, batches of {batch}, {settings.steps} steps, {n} pictures"
-    return {way: statistics.median(rates) for way, rates in found.items()}, said
+            rates["alone"].append(time_bare_step(network, settings, n_chunks))
+            rates["memory"].append(time_finetune(network, images, settings, 0.5))
+            rates["memmap"].append(time_finetune(network, mapped, settings, 0.0))
+    description = f"{network.name}, {size_px} px, batches of {batch}, {settings.steps} steps, {n} images"
+    return {label: statistics.median(values) for label, values in rates.items()}, description
 
 
 def main() -> int:
@@ -104,22 +104,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--name", help="a network that train-check knows")
-    parser.add_argument("--quick", action="store_true", help="each way once; nothing is noted")
+    parser.add_argument("--name", help="a network of train-check")
+    parser.add_argument("--quick", action="store_true", help="run everything once; only print the result")
     options = parser.parse_args()
-    rates, said = measure(options.device, options.name, 1 if options.quick else ROUNDS)
-    where = f"the CPU, {torch.get_num_threads()} threads, float32: no figure for a GPU"
+    rates, description = measure(options.device, options.name, 1 if options.quick else ROUNDS)
+    where = f"the CPU, {torch.get_num_threads()} threads, float32: not a result for a GPU"
     if options.device.startswith("cuda"):
         where = f"{torch.cuda.get_device_name(options.device)}, CUDA {torch.version.cuda}, bf16"
-    words = {
-        "alone": "the network alone",
+    labels = {
+        "alone": "the bare step",
         "memory": "fine-tuning, from memory",
         "memmap": "fine-tuning, memmap",
     }
-    lines = [f"{said}. {where}.", "", "| way | pictures/s | ratio |", "| --- | --- | --- |"]
-    lines += [f"| {words[way]} | {rate:.0f} | {rate / rates['alone']:.2f} |" for way, rate in rates.items()]
+    lines = [f"{description}. {where}.", "", "| way | images/s | ratio |", "| --- | --- | --- |"]
+    lines += [f"| {labels[way]} | {rate:.0f} | {rate / rates['alone']:.2f} |" for way, rate in rates.items()]
     write_section("Fine-tuning on a GPU", lines, ("torch", "torchvision", "numpy"))
-    reached = min(rates["memory"], rates["memmap"]) / rates["alone"] >= WANTED
+    reached = min(rates["memory"], rates["memmap"]) / rates["alone"] >= REQUIRED
     return 0 if reached or options.quick or options.device == "cpu" else 1
 
 

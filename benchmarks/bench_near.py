@@ -1,12 +1,12 @@
-"""How fast are near-duplicates found, against an exact join in DuckDB, and in how much memory?
+"""Compare the search for near-duplicates with an exact join in DuckDB, in time and memory.
 
     python benchmarks/bench_near.py [--quick]
 
-Pairs within 6 bits among random 64-bit hashes, of which a thousandth are near another. DuckDB joins on the
-same eight bands, keyed on any two, and leaves each pair once: exact as well; and among fewer hashes every one
-is compared with every other. Then the memory of one view, of the eight views of `ingest`, and of hashes that
-are skewed (every bit is three times as often one value as the other). Wanted: a quarter of DuckDB's time
-(aimed at: a sixth) and 0.6 GiB, 1.5 if skewed; for ten times as many, 30 times the time and 2 GiB.
+Pairs within 6 bits among random 64-bit hashes, of which 1/1000 are near another. DuckDB joins on the same
+eight bands, keyed on any two, and keeps each pair once, which is exact too; among fewer hashes, all pairs are
+compared. Then the memory for one view, for the eight views of `ingest`, and for skewed hashes (every bit has
+one value three times as often as the other). Required: 1/4 of DuckDB's time (target: 1/6) and 0.6 GiB, 1.5
+GiB if skewed; for ten times as many hashes, 30 times the time and 2 GiB.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from affectdata.workers import default_workers
 
 
 def make_hashes(n: int, skewed: bool = False) -> np.ndarray:
-    """Make n hashes; a thousandth are up to three bits away from another."""
+    """Generate n hashes; 1/1000 of them differ from another by up to three bits."""
     rng = np.random.default_rng(0)
     if skewed:
         blocks = [rng.random((1000, 64)) < np.tile([0.75, 0.25], 32) for _ in range(n // 1000)]
@@ -35,32 +35,34 @@ def make_hashes(n: int, skewed: bool = False) -> np.ndarray:
 
 
 def check_recall(n: int) -> int:
-    """Compare every hash with every other; count the pairs, all of which must have been found, once each."""
+    """Compare all pairs of hashes; count the near ones, and exit if `find_near` differs."""
     count = 0
     for hashes in (make_hashes(n), make_hashes(n, skewed=True)):
         blocks = find_near(hashes, None, MAX_BITS)
-        found = sorted(pair for block in blocks for pair in zip(*block, strict=True))
-        bits = (np.bitwise_count(hashes[at + 1 :] ^ hashes[at]) for at in range(n))
-        true = [(at, at + 1 + j) for at, row in enumerate(bits) for j in np.flatnonzero(row <= MAX_BITS)]
-        if found != true:
-            raise SystemExit(f"{len(found)} pairs were found of {len(true)}, or others")
-        count += len(true)
+        pairs = sorted(pair for block in blocks for pair in zip(*block, strict=True))
+        bits = (np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) for i in range(n))
+        expected = [(i, i + 1 + j) for i, row in enumerate(bits) for j in np.flatnonzero(row <= MAX_BITS)]
+        if pairs != expected:
+            raise SystemExit(
+                f"find_near returned {len(pairs)} pairs; expected {len(expected)}, or other pairs"
+            )
+        count += len(expected)
     return count
 
 
-def ours(hashes: np.ndarray) -> int:
-    """Count the pairs."""
+def count_pairs(hashes: np.ndarray) -> int:
+    """Count the pairs with `find_near`."""
     return sum(len(i) for i, _ in find_near(hashes, None, MAX_BITS))
 
 
-def by_duckdb(hashes: np.ndarray) -> int:
-    """Count the pairs with joins on two bands of eight, one after the other so that memory suffices."""
+def count_pairs_in_duckdb(hashes: np.ndarray) -> int:
+    """Count the pairs with joins on two of eight bands, one join at a time to limit memory."""
     connection = duckdb.connect(config={"threads": default_workers()})
-    connection.register("given", pa.table({"id": np.arange(len(hashes)), "h": hashes}))
-    connection.sql("CREATE TABLE t AS SELECT * FROM given")
+    connection.register("hashes", pa.table({"id": np.arange(len(hashes)), "h": hashes}))
+    connection.sql("CREATE TABLE t AS SELECT * FROM hashes")
     connection.sql("CREATE TABLE pairs (a BIGINT, b BIGINT)")
-    for one, two in itertools.combinations(range(8), 2):
-        keys = [f"((({side}.h >> {8 * one}) & 255) << 8) + (({side}.h >> {8 * two}) & 255)" for side in "ab"]
+    for i, j in itertools.combinations(range(8), 2):
+        keys = [f"((({side}.h >> {8 * i}) & 255) << 8) + (({side}.h >> {8 * j}) & 255)" for side in "ab"]
         connection.sql(
             f"INSERT INTO pairs SELECT a.id, b.id FROM t a JOIN t b ON {keys[0]} = {keys[1]} "
             f"WHERE a.id < b.id AND bit_count(xor(a.h, b.h)) <= {MAX_BITS}"
@@ -68,14 +70,14 @@ def by_duckdb(hashes: np.ndarray) -> int:
     return connection.sql("SELECT count(*) FROM (SELECT DISTINCT a, b FROM pairs)").fetchall()[0][0]
 
 
-def views(n: int, skewed: bool) -> None:
-    """Search over eight views, in a process of its own."""
+def search_eight_views(n: int, skewed: bool) -> None:
+    """Generate and search eight views; runs in its own process."""
     _near_duplicates(make_hashes(8 * n, skewed).reshape(n, 8), MAX_BITS)
 
 
-def identity(n: int, skewed: bool = False) -> None:
-    """Search over one view, in a process of its own."""
-    ours(make_hashes(n, skewed))
+def search_one_view(n: int, skewed: bool = False) -> None:
+    """Generate and search one view; runs in its own process."""
+    count_pairs(make_hashes(n, skewed))
 
 
 def main() -> None:
@@ -84,30 +86,33 @@ def main() -> None:
     few = options.pick(2_000, 20_000)
     n_checked = check_recall(few)
     hashes = make_hashes(n)
-    found = {"ours": 0, "duckdb": 0}
+    counts = {"find_near": 0, "duckdb": 0}
     ways = {
-        "find_near": lambda: found.update(ours=ours(hashes)),
-        "DuckDB": lambda: found.update(duckdb=by_duckdb(hashes)),
+        "find_near": lambda: counts.update(find_near=count_pairs(hashes)),
+        "DuckDB": lambda: counts.update(duckdb=count_pairs_in_duckdb(hashes)),
     }
     lines = compare(ways, options.pick(1, 5))
     many = make_hashes(10 * n)
     growth = compare(
-        {f"{10 * n:,} hashes": lambda: ours(many), f"{n:,} hashes": lambda: ours(hashes)}, options.pick(1, 5)
+        {f"{10 * n:,} hashes": lambda: count_pairs(many), f"{n:,} hashes": lambda: count_pairs(hashes)},
+        options.pick(1, 5),
     )
-    if found["ours"] != found["duckdb"]:
-        raise SystemExit(f"they differ: {found}")
+    if counts["find_near"] != counts["duckdb"]:
+        raise SystemExit(f"the numbers of pairs differ: {counts}")
     memory = ["| peak memory of a process | MiB |", "| --- | --- |"]
-    memory.append(f"| that only makes {8 * n:,} hashes | {peak_mib(make_hashes, 8 * n):.0f} |")
-    memory.append(f"| one view of {n:,} pictures | {peak_mib(identity, n):.0f} |")
-    memory.append(f"| one view of {n:,} pictures, skewed | {peak_mib(identity, n, True):.0f} |")
-    memory.append(f"| one view of {10 * n:,} pictures | {peak_mib(identity, 10 * n):.0f} |")
-    memory.append(f"| eight views of {n:,} pictures | {peak_mib(views, n, False):.0f} |")
-    memory.append(f"| eight views of {n // 4:,} pictures, skewed | {peak_mib(views, n // 4, True):.0f} |")
-    said = [
-        f"{n:,} random hashes, {found['ours']} pairs found by both. Among {few:,}, random and skewed, all",
-        f"{n_checked} pairs are found that a comparison of each with each finds.",
+    memory.append(f"| generating {8 * n:,} hashes only | {peak_mib(make_hashes, 8 * n):.0f} |")
+    memory.append(f"| one view of {n:,} images | {peak_mib(search_one_view, n):.0f} |")
+    memory.append(f"| one view of {n:,} images, skewed | {peak_mib(search_one_view, n, True):.0f} |")
+    memory.append(f"| one view of {10 * n:,} images | {peak_mib(search_one_view, 10 * n):.0f} |")
+    memory.append(f"| eight views of {n:,} images | {peak_mib(search_eight_views, n, False):.0f} |")
+    memory.append(
+        f"| eight views of {n // 4:,} images, skewed | {peak_mib(search_eight_views, n // 4, True):.0f} |"
+    )
+    summary = [
+        f"{n:,} random hashes; both find {counts['find_near']} pairs. Among {few:,} random and as many",
+        f"skewed hashes, `find_near` finds all {n_checked} pairs of an exhaustive comparison.",
     ]
-    write_section("Near-duplicates", [*said, "", *lines, "", *growth, "", *memory], ("numpy", "duckdb"))
+    write_section("Near-duplicates", [*summary, "", *lines, "", *growth, "", *memory], ("numpy", "duckdb"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What does a plan cost, against only counting its cells in DuckDB?
+"""Compare the cost of a plan with counting its cells in DuckDB.
 
     python benchmarks/bench_plan.py [--quick]
 
 A manifest of generated rows in ten bins of valence and six subtypes: 60 cells. The plan levels the bins,
-ranks every picture and names every copy; DuckDB counts rows per split, bin and subtype. Wanted: no more than
-five times its time (aimed at: twice).
+ranks every image and names every copy; DuckDB counts rows per split, bin and subtype. Required: at most five
+times the time of DuckDB (target: twice).
 """
 
 import duckdb
@@ -20,18 +20,18 @@ def main() -> None:
     options = parse_options(__doc__)
     n = options.pick(20_000, 1_000_000)
     rows, recipe = make_table(n), read_recipe(find_recipe("valence_bins"))
-    made = plan_rows(rows, recipe)
-    level_none = recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"max_copies": 1})})
-    bare = duckdb.connect()
-    bare.register("rows", rows)
+    plan = plan_rows(rows, recipe)
+    no_copies = recipe.model_copy(update={"balance": recipe.balance.model_copy(update={"max_copies": 1})})
+    connection = duckdb.connect()
+    connection.register("rows", rows)
     ways = {
         "plan": lambda: plan_rows(rows, recipe),
-        "plan, no copies": lambda: plan_rows(rows, level_none),
-        "DuckDB counts the cells": lambda: bare.sql(COUNT).fetchall(),
+        "plan, no copies": lambda: plan_rows(rows, no_copies),
+        "DuckDB counts the cells": lambda: connection.sql(COUNT).fetchall(),
     }
     lines = compare(ways, options.pick(1, 9))
-    said = f"{n:,} rows, {len(made.cells)} cells; the plan has {len(made.table):,} rows."
-    write_section("Plan", [said, "", *lines], ("pyarrow", "duckdb"))
+    summary = f"{n:,} rows, {len(plan.cells)} cells; the plan has {len(plan.table):,} rows."
+    write_section("Plan", [summary, "", *lines], ("pyarrow", "duckdb"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Are questions to a manifest as fast as DuckDB is without us, and does it pay that its rows are sorted?
+"""Compare queries of a manifest with plain DuckDB and pyarrow, and with an unsorted file.
 
     python benchmarks/bench_query.py [--quick]
 
 A manifest of generated rows, opened once: the histogram of valence by subtype, and one row by its `image_id`,
-with `Manifest.sql`, and with DuckDB and pyarrow over its Parquet file; and over a file of as many rows in no
-order, that is the same in all else. The files are written in parts: the rows are never in memory.
+with `Manifest.sql`, and with DuckDB and pyarrow on its Parquet file; and on an otherwise equal file with
+unsorted rows. The files are written in parts: the rows are never all in memory.
 
-Wanted, in time: 1.25 of DuckDB for the histogram (aimed at: 1.05); for a row, a tenth of what it takes in the
-unsorted file (a sixteenth).
+Required time: 1.25 of DuckDB for the histogram (target: 1.05); for a row, 1/10 of the time in the unsorted
+file (1/16).
 """
 
 import tempfile
@@ -28,12 +28,12 @@ from affectdata.store.parquet import write_batches
 
 HISTOGRAM = "SELECT least(floor(valence / 10), 9) AS bin, subtype, count(*) FROM {} GROUP BY ALL ORDER BY ALL"
 ROW = "SELECT * FROM {} WHERE image_id = '{}'"
-PART = 1_000_000  # rows made at once
-GROUP = 1 << 17  # rows of a row group of the unsorted file: most of the manifest's are as large
+PART = 1_000_000  # rows generated at a time
+GROUP = 1 << 17  # rows per row group of the unsorted file, as in most of the manifest
 
 
 def make_parts(n: int, unsorted: pq.ParquetWriter) -> Iterator[pa.Table]:
-    """Yield n rows in the order of their ids; the same, but for the ids, go to another file in no order."""
+    """Yield n rows sorted by id; write rows that differ only in order and ids to the unsorted file."""
     for number, start in enumerate(range(0, n, PART)):
         rows = make_table(min(PART, n - start), seed=number)
         order = np.random.default_rng(number).permutation(len(rows))
@@ -53,22 +53,22 @@ def make_files(n: int, folder: Path) -> tuple[Path, Path]:
 
 
 def middle_id(path: Path) -> str:
-    """Return the id of a row half-way through a file."""
+    """Return the id of a row in the middle of a file."""
     with pq.ParquetFile(path) as file:
         ids = file.read_row_group(file.num_row_groups // 2, columns=["image_id"])["image_id"]
     return str(ids[len(ids) // 2])
 
 
-def by_duckdb(bare: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    return bare.sql(query).to_arrow_table()
+def query_duckdb(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    return connection.sql(query).to_arrow_table()
 
 
-def by_pyarrow(path: Path, image_id: str) -> pa.Table:
+def query_pyarrow(path: Path, image_id: str) -> pa.Table:
     return pq.read_table(path, filters=[("image_id", "=", image_id)])
 
 
 def read_all(path: Path) -> None:
-    """Read a file a row group at a time."""
+    """Read a file one row group at a time."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             file.read_row_group(group)
@@ -76,31 +76,33 @@ def read_all(path: Path) -> None:
 
 def main() -> None:
     options = parse_options(__doc__)
-    n, rounds, bare = options.pick(50_000, 10_000_000), options.pick(1, 9), duckdb.connect()
+    n, rounds, connection = options.pick(50_000, 10_000_000), options.pick(1, 9), duckdb.connect()
     with tempfile.TemporaryDirectory() as folder:
         path, unsorted = make_files(n, Path(folder))
-        manifest, wanted, other = load_manifest(path), middle_id(path), middle_id(unsorted)
+        manifest, sorted_id, unsorted_id = load_manifest(path), middle_id(path), middle_id(unsorted)
         histogram = compare(
             {
                 "histogram, Manifest.sql": lambda: manifest.sql(HISTOGRAM.format("manifest")),
-                "DuckDB over the file": partial(by_duckdb, bare, HISTOGRAM.format(f"'{path}'")),
+                "DuckDB over the file": partial(query_duckdb, connection, HISTOGRAM.format(f"'{path}'")),
             },
             rounds,
         )
         ways = {
-            "a row, Manifest.sql": lambda: manifest.sql(ROW.format("manifest", wanted)),
-            "a row, DuckDB": partial(by_duckdb, bare, ROW.format(f"'{path}'", wanted)),
-            "a row, pyarrow": partial(by_pyarrow, path, wanted),
-            "DuckDB, unsorted file": partial(by_duckdb, bare, ROW.format(f"'{unsorted}'", other)),
-            "pyarrow, unsorted file": partial(by_pyarrow, unsorted, other),
+            "a row, Manifest.sql": lambda: manifest.sql(ROW.format("manifest", sorted_id)),
+            "a row, DuckDB": partial(query_duckdb, connection, ROW.format(f"'{path}'", sorted_id)),
+            "a row, pyarrow": partial(query_pyarrow, path, sorted_id),
+            "DuckDB, unsorted file": partial(
+                query_duckdb, connection, ROW.format(f"'{unsorted}'", unsorted_id)
+            ),
+            "pyarrow, unsorted file": partial(query_pyarrow, unsorted, unsorted_id),
         }
-        found = time_in_turns(ways, rounds)
-        ours, by_duck, by_arrow, *others = ways
+        times = time_in_turns(ways, rounds)
+        own, in_duckdb, in_pyarrow, *unsorted_ways = ways
         tables = [
             histogram,
-            ratios(found, ours, by_duck, by_arrow, *others),
-            ratios(found, by_duck, others[0]),
-            ratios(found, by_arrow, others[1]),
+            ratios(times, own, in_duckdb, in_pyarrow, *unsorted_ways),
+            ratios(times, in_duckdb, unsorted_ways[0]),
+            ratios(times, in_pyarrow, unsorted_ways[1]),
             compare(
                 {
                     "load_manifest, digest checked": lambda: load_manifest(path),

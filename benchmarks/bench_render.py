@@ -1,11 +1,11 @@
-"""Does rendering copies keep up with a bare loop of decode, albumentations, resize, encode and write?
+"""Compare rendering with a bare loop of decode, albumentations, resize, encode and write.
 
     python benchmarks/bench_render.py [--quick]
 
-Each picture gives its original and three copies through the upright pipeline of valence_bins. Ours checks
-every source against its SHA-256, hashes every file written and notes its look; the bare loop does not. Both
-decode a picture once, on as many threads as there are cores, and write JPEG 4:4:4 at quality 95. Wanted: no
-more than 1.11 of the time of the bare loop, 0.59 of that of one worker.
+Each image gives an original and three copies through the upright pipeline of valence_bins. `render` also
+checks every source against its SHA-256, hashes every written file and measures its statistics; the bare loop
+does not. Both decode an image once, on one thread per core, and write JPEG 4:4:4 at quality 95. Required
+time: at most 1.11 of the bare loop, 0.59 of one worker.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ import albumentations as A
 import cv2
 import pyarrow as pa
 import simplejpeg
-from _bench import compare, make_pictures, parse_options, write_section
+from _bench import compare, make_images, parse_options, write_section
 
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import Recipe, find_recipe, read_recipe
 from affectdata.release.journal import WriteSamples, _batches
 from affectdata.render.render import RenderSamples
@@ -29,15 +29,15 @@ COPIES = 4
 RECIPE = read_recipe(find_recipe("valence_bins"))
 
 
-def ours(root: Path, table: pa.Table, out: Path, workers: int, recipe: Recipe = RECIPE) -> None:
-    """Render as `balance` does."""
-    write = WriteSamples(RenderSamples(Pictures({"bench": root}), recipe.image, recipe.pipelines), str(out))
+def render_images(root: Path, table: pa.Table, out: Path, workers: int, recipe: Recipe = RECIPE) -> None:
+    """Render like `balance`."""
+    write = WriteSamples(RenderSamples(Images({"bench": root}), recipe.image, recipe.pipelines), str(out))
     for _ in map_ordered(write, _batches(table), workers):
         pass
 
 
-def bare(path: Path, out: Path) -> None:
-    """Render one picture and its copies."""
+def render_bare(path: Path, out: Path) -> None:
+    """Render one image and its copies with bare libraries."""
     affine = A.Affine(
         rotate=(-10, 10),
         scale=(0.95, 1.05),
@@ -57,7 +57,7 @@ def bare(path: Path, out: Path) -> None:
 
 
 def make_plan(root: Path) -> pa.Table:
-    """Plan an original and copies of every picture."""
+    """Plan an original and copies of every image."""
     rows = []
     for path in sorted(root.rglob("*.jpg")):
         image_id = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -71,23 +71,23 @@ def make_plan(root: Path) -> pa.Table:
 def main() -> None:
     options = parse_options(__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder, "pictures"), Path(folder, "out")
-        make_pictures(root, options.pick(24, 240))
+        root, out = Path(folder, "images"), Path(folder, "out")
+        make_images(root, options.pick(24, 240))
         (out / "train").mkdir(parents=True)
         table, paths = make_plan(root), sorted(root.rglob("*.jpg"))
 
-        def by_hand() -> None:
+        def run_bare_loop() -> None:
             with ThreadPoolExecutor(default_workers()) as pool:
-                for _ in pool.map(lambda path: bare(path, out), paths):
+                for _ in pool.map(lambda path: render_bare(path, out), paths):
                     pass
 
         ways = {
-            "render": lambda: ours(root, table, out, default_workers()),
-            "the same with one worker": lambda: ours(root, table, out, 1),
-            "bare loop": by_hand,
+            "render": lambda: render_images(root, table, out, default_workers()),
+            "the same with one worker": lambda: render_images(root, table, out, 1),
+            "bare loop": run_bare_loop,
         }
         lines = compare(ways, options.pick(1, 5))
-    kind = f"{len(table)} pictures of 256 px out of {len(paths)} JPEG of 640 × 480 px."
+    kind = f"{len(table)} images of 256 px from {len(paths)} JPEG of 640 × 480 px."
     write_section("Render", [kind, "", *lines], ("albumentations", "opencv-python-headless", "simplejpeg"))
 
 

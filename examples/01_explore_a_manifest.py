@@ -1,4 +1,4 @@
-"""Look into a manifest: which cells are thin, what looks alike, what was not taken.
+"""Explore a manifest: the smallest cells, near-duplicates, and rejects.
 
 python examples/01_explore_a_manifest.py manifests/gaped.parquet
 """
@@ -12,13 +12,14 @@ import affectdata
 
 path = Path(sys.argv[1])
 manifest = affectdata.load_manifest(path)
-print(f"{len(manifest)} pictures of {', '.join(manifest.sources)}")
+print(f"{len(manifest)} images of {', '.join(manifest.sources)}")
 
-thin = (
-    "SELECT subtype, floor(valence / 20) * 20 AS from_valence, count(*) AS pictures, avg(arousal) AS arousal "
+smallest_cells = (
+    "SELECT subtype, floor(valence / 20) * 20 AS from_valence, count(*) AS images, avg(arousal) AS arousal "
+    "FROM manifest GROUP BY ALL ORDER BY images LIMIT 5"
 )
-print(manifest.sql(thin + "FROM manifest GROUP BY ALL ORDER BY pictures LIMIT 5").to_pandas())
+print(manifest.sql(smallest_cells).to_pandas())
 
-edges = pq.read_table(path.with_suffix(".edges.parquet"))  # plain Parquet: any tool reads it
+edges = pq.read_table(path.with_suffix(".edges.parquet"))  # plain Parquet, readable with any tool
 rejects = pq.read_table(path.with_suffix(".rejects.parquet"))
-print(f"{len(edges)} pairs look alike; {len(rejects)} files or rows are not in the manifest")
+print(f"{len(edges)} pairs of near-duplicates; {len(rejects)} files or rows are not in the manifest")

@@ -15,7 +15,7 @@ release = affectdata.open_release(sys.argv[1])
 
 
 def shrink(image: torch.Tensor) -> torch.Tensor:
-    """Make pictures of one size of uint8 pixels, so that they fit into one batch."""
+    """Resize a uint8 image to a fixed size, so that images can be stacked into a batch."""
     return interpolate(image[None].float() / 255, (64, 64), mode="area")[0]
 
 

@@ -1,4 +1,4 @@
-"""Balance from Python, without files: what would other caps do to the thin bins?
+"""Balance from Python without writing files: compare several caps on copies.
 
 python examples/03_level_by_hand.py manifests/gaped.parquet
 """
@@ -15,9 +15,9 @@ for cap in (1, 2, 4, 8, 16):
     document = recipe.document()
     document["balance"]["max_copies"] = cap
     rows, plan = plan_release([manifest], [], parse_recipe(document))
-    thinnest = min(plan.cells, key=lambda cell: cell.n_eff / cell.n_after)
+    smallest = min(plan.cells, key=lambda cell: cell.n_eff / cell.n_after)
     print(
-        f"at most {cap:2} copies: {rows.num_rows} pictures become {plan.table.num_rows}, "
+        f"at most {cap:2} copies: {rows.num_rows} images become {plan.table.num_rows}, "
         f"largest over smallest bin {plan.summary()['imbalance_ratio']['after']:.2f}; "
-        f"{thinnest.cell}: {thinnest.n_after} rows worth {thinnest.n_eff:.0f}"
+        f"{smallest.cell}: {smallest.n_after} rows, effective sample size {smallest.n_eff:.0f}"
     )

@@ -1,12 +1,12 @@
-"""Networks that five projects on affective pictures trained, as plain torch classes.
+"""Networks of five projects on affective images, as plain torch classes.
 
     affectdata train-check --backbone examples/networks.py:LeNet5 --weights none
 
-Each is built without arguments and ends in front of its last layer: that one is put on for the outputs asked
-for. `size_px` is the square it takes. The projects and their other networks, which torchvision has:
+Each is built without arguments and has no output layer: `train-check` adds one for the target. `size_px` is
+the input size in pixels. The projects, and their other networks, which are in torchvision:
 
-    valence of GAPED       five CNNs: three convolutions with dropout and without, LeNet-5, separable
-    six classes of CAP-D   Inception-V3, first its last layer alone, then the whole of it
+    valence of GAPED       five CNNs: three convolutions with and without dropout, LeNet-5, separable
+    six classes of CAP-D   Inception-V3, first only its last layer, then the whole network
     eight emotions of FI   ResNets at 32 and 64 pixels
     balanced faces         the separable CNN on UTKFace
     seven classes of art   from LeNet-5 to AlexNet on WikiArt
@@ -18,7 +18,7 @@ from torchvision.models import mobilenet_v3_small
 
 
 def lenet(activation: type[nn.Module]) -> nn.Sequential:
-    """Two convolutions and two dense layers: LeCun et al. (1998), figure 2, on three colours."""
+    """Two convolutions and two dense layers: LeCun et al. (1998), figure 2, for RGB images."""
     return nn.Sequential(
         *(nn.Conv2d(3, 6, 5), activation(), nn.AvgPool2d(2)),
         *(nn.Conv2d(6, 16, 5), activation(), nn.AvgPool2d(2)),
@@ -27,7 +27,7 @@ def lenet(activation: type[nn.Module]) -> nn.Sequential:
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 with tanh, as it was published. For: GAPED; the smallest one on WikiArt."""
+    """LeNet-5 with tanh, as published. For: GAPED; the smallest network for WikiArt."""
 
     size_px = 32
 
@@ -53,7 +53,7 @@ class LeNet5Relu(nn.Module):
 
 
 class Separable(nn.Module):
-    """A convolution per channel, then one across them: Chollet (2017), arXiv:1610.02357."""
+    """A depthwise convolution, then a pointwise one: Chollet (2017), arXiv:1610.02357."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Separable(nn.Module):
 
 
 class SeparableCnn(nn.Module):
-    """Four separable convolutions. For: expressions of balanced faces (UTKFace), small enough for a phone."""
+    """Four separable convolutions, small enough for a phone. For: expressions of balanced faces (UTKFace)."""
 
     size_px = 48
 
@@ -74,14 +74,16 @@ class SeparableCnn(nn.Module):
         super().__init__()
         blocks = [(16, 32), (32, 64), (64, 96), (96, 128)]
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
-        self.blocks = nn.Sequential(*(nn.Sequential(Separable(*each), nn.MaxPool2d(2)) for each in blocks))
+        self.blocks = nn.Sequential(
+            *(nn.Sequential(Separable(*widths), nn.MaxPool2d(2)) for widths in blocks)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.stem(x))
 
 
 class ThreeConv(nn.Module):
-    """Three convolutions and a dense layer. For: GAPED, from random weights."""
+    """Three convolutions and a dense layer. For: GAPED, with random initial weights."""
 
     size_px = 64
     dropout = 0.0
@@ -90,7 +92,7 @@ class ThreeConv(nn.Module):
         super().__init__()
         widths = [(3, 32), (32, 64), (64, 64)]
         self.convolutions = nn.Sequential(
-            *(nn.Sequential(nn.Conv2d(*each, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for each in widths)
+            *(nn.Sequential(nn.Conv2d(*pair, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for pair in widths)
         )
         self.dense = nn.Sequential(
             nn.Dropout(self.dropout),
@@ -105,16 +107,16 @@ class ThreeConv(nn.Module):
 
 
 class ThreeConvDropout(ThreeConv):
-    """The same with dropout on both sides of the dense layer. For: GAPED, where ThreeConv learns by heart."""
+    """The same with dropout before and after the dense layer. For: GAPED, where ThreeConv overfits."""
 
     dropout = 0.5
 
 
 class EmbeddingMlp(nn.Module):
-    """A frozen embedding and two dense layers; with the last layer a softmax of three. For: GAPED, CAP-D.
+    """A frozen embedding and two dense layers, followed by the output layer. For: GAPED, CAP-D.
 
-    The embedding is MobileNetV3-small's: give a file of this class's state_dict, with the weights of
-    torchvision under `embedding.`, or it is a random one.
+    The embedding is MobileNetV3-small. It is random unless the weights are a file with the state_dict of this
+    class, in which torchvision's weights are under `embedding.`.
     """
 
     size_px = 224
@@ -126,7 +128,7 @@ class EmbeddingMlp(nn.Module):
 
     def train(self, mode: bool = True) -> "EmbeddingMlp":
         super().train(mode)
-        self.embedding.eval()  # frozen, the averages of its batch norms too
+        self.embedding.eval()  # frozen, including the running averages of its batch norms
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from hypothesis import settings
 from PIL import Image
 
 from affectdata.cli._main import run
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.sources import gaped
 from tests.served import Site, serve
 
@@ -28,7 +28,7 @@ from tests.served import Site, serve
 settings.register_profile("affectdata", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("affectdata")
 
-SMALL = {"A": 3, "H": 2, "N": 3, "P": 4, "Sn": 4, "Sp": 2}  # pictures left of each subtype by `small_gaped`
+SMALL = {"A": 3, "H": 2, "N": 3, "P": 4, "Sn": 4, "Sp": 2}  # images left of each subtype by `small_gaped`
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def sample_gaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole generated GAPED tree, 243 pictures. Not to be written to."""
+    """The whole generated GAPED tree, 243 images. Not to be written to."""
     root = tmp_path_factory.mktemp("sample") / "gaped"
     gaped.write_sample(root, np.random.default_rng(0))
     return root
@@ -60,7 +60,7 @@ def sample_gaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_gaped(sample_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first pictures of every subtype (`SMALL`), with their rows. Not to be written to."""
+    """The first images of every subtype (`SMALL`), with their rows. Not to be written to."""
     root = tmp_path_factory.mktemp("small") / "gaped"
     root.mkdir()
     for code, count in SMALL.items():
@@ -68,8 +68,8 @@ def small_gaped(sample_gaped: Path, tmp_path_factory: pytest.TempPathFactory) ->
             lines = (sample_gaped / name).read_text().splitlines()[: count + 1]
             (root / name).write_text("\n".join(lines))
         (root / code).mkdir()
-        for picture in sorted((sample_gaped / code).glob("*.bmp"))[:count]:
-            shutil.copy(picture, root / code)
+        for image in sorted((sample_gaped / code).glob("*.bmp"))[:count]:
+            shutil.copy(image, root / code)
         shutil.copy(sample_gaped / code / "Thumbs.db", root / code)
     shutil.copy(sample_gaped / "readme.txt", root)
     return root
@@ -119,14 +119,14 @@ def start() -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> np.ndarray:
-    """One generated picture, 160 × 120, RGB."""
-    return draw_picture(np.random.default_rng(1), 60.0)
+def image() -> np.ndarray:
+    """One generated image, 160 × 120, RGB."""
+    return draw_image(np.random.default_rng(1), 60.0)
 
 
 @pytest.fixture(scope="session")
 def as_bytes() -> Callable[..., bytes]:
-    """Encode pixels (an array or a Pillow picture) in any container that Pillow writes."""
+    """Encode pixels (an array or a Pillow image) in any container that Pillow writes."""
 
     def call(pixels: np.ndarray | Image.Image, container: str, **options: Any) -> bytes:
         image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
@@ -139,9 +139,9 @@ def as_bytes() -> Callable[..., bytes]:
 
 @pytest.fixture
 def site(
-    as_bytes: Callable[..., bytes], picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    as_bytes: Callable[..., bytes], image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
-    """A server of pictures on the loopback; tests that use it allow that host."""
+    """A server of images on the loopback; tests that use it allow that host."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serve(as_bytes(picture, "JPEG")) as running:
+    with serve(as_bytes(image, "JPEG")) as running:
         yield running

@@ -1,4 +1,4 @@
-"""A small release of generated pictures, a small backbone, and rows with a known truth."""
+"""A small release of generated images, a small backbone, and rows with a known truth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from affectdata.check.check import Checked, run_check
-from affectdata.check.prepare import Prepared, prepare_check
+from affectdata.check.check import CheckOutput, run_check
+from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.planner import plan_release
@@ -24,7 +24,7 @@ from affectdata.train.rows import Rows
 
 RECIPE: dict[str, Any] = {
     "name": "small",
-    "where": "CAST(right(source_id, 1) AS INT) < 6",  # six tenths of the generated pictures
+    "where": "CAST(right(source_id, 1) AS INT) < 6",  # six tenths of the generated images
     "seed": 3,
     "target": "valence",
     "bins": {"edges": [0.0, 35.0, 65.0, 100.0]},
@@ -84,14 +84,14 @@ def manifest(sample_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Ma
 
 @pytest.fixture(scope="session")
 def publish(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Release]:
-    """Publish a release of the generated pictures by the recipe of these tests, with changes."""
+    """Publish a release of the generated images by the recipe of these tests, with changes."""
 
     def call(**changes: Any) -> Release:
         recipe = make_recipe(**changes)
         rows, plan = plan_release([manifest], [], recipe)
         folder = tmp_path_factory.mktemp("releases")
         release, _ = publish_release([manifest], rows, plan, recipe, folder, workers=2)
-        return open_release(release.path, manifest.pictures().roots)
+        return open_release(release.path, manifest.images().roots)
 
     return call
 
@@ -113,36 +113,36 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(release: Release, backbone: Backbone, checks: Path) -> Prepared:
-    return prepare_check(release, backbone, release.pictures(), checks, workers=2)
+def prepared(release: Release, backbone: Backbone, checks: Path) -> CheckInput:
+    return prepare_check(release, backbone, release.images(), checks, workers=2)
 
 
 @pytest.fixture(scope="session")
-def checked(prepared: Prepared) -> Checked:
+def checked(prepared: CheckInput) -> CheckOutput:
     return run_check(prepared, workers=2)
 
 
 @pytest.fixture(scope="session")
 def planted() -> Callable[..., Rows]:
-    """Return rows whose target follows from their features, each picture standing `copies` times."""
+    """Return rows whose target follows from their features, each image standing `copies` times."""
 
     def call(n: int = 60, copies: int = 1, dim: int = 12, noise: float = 4.0, seed: int = 0) -> Rows:
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(n, dim))
         y = np.clip(50 + 15 * x[:, 0] + rng.normal(0, noise, n), 0, 100)
         of = np.repeat(np.arange(n), copies)
-        names = np.array([f"picture{number:04d}" for number in range(n)])
+        names = np.array([f"image{number:04d}" for number in range(n)])
         return Rows(
-            x=x[of] + np.where(np.arange(n * copies) % copies, 0.01, 0.0)[:, None],
-            y=y[of],
+            features=x[of] + np.where(np.arange(n * copies) % copies, 0.01, 0.0)[:, None],
+            target=y[of],
             image_id=names[of],
             group=names[of // 2 * 2],
             copy=np.tile(np.arange(copies), n),
-            part=np.where(x[of, 1] > 0, "up", "down"),
+            subtype=np.where(x[of, 1] > 0, "up", "down"),
             source=np.full(n * copies, "made"),
             stratum=(y[of] > 50).astype(int),
             weight=np.ones(n * copies),
-            at=np.arange(n * copies),
+            pool_index=np.arange(n * copies),
         )
 
     return call

@@ -15,7 +15,7 @@ from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest, load_manifest
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import Recipe, parse_recipe
-from affectdata.release.info import COVER, content_hash
+from affectdata.release.info import CONTENT_HASH, content_hash
 from affectdata.release.publish import publish_release
 from affectdata.release.release import (
     INFO_FILE,
@@ -43,12 +43,12 @@ def image_id(key: str) -> str:
 
 
 def sample_id(image_id: str, copy: int) -> str:
-    """The key of one output picture."""
+    """The key of one output image."""
     return f"{image_id[:16]}-{copy}"
 
 
 def copy_seed(recipe_seed: int, image_id: str, copy: int) -> int:
-    """The seed of one output picture."""
+    """The seed of one output image."""
     return int(copy_seeds(recipe_seed, id_keys(id_heads(pa.array([image_id]))), np.array([copy]))[0])
 
 
@@ -140,7 +140,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def forge(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Release:
     """Change the rows of a release, and every hash so that nothing but the lineage can tell.
 
-    Pictures whose row names another file are moved there.
+    Images whose row names another file are moved there.
     """
     mode = json.loads((folder / INFO_FILE).read_text())["mode"]
     table, metadata = read_table(folder / table_file(mode), KIND)
@@ -175,6 +175,6 @@ def reseal(folder: Path) -> None:
 
 def sign(folder: Path, info: dict[str, Any]) -> None:
     """Write release.json with the hash over its content, if it has one."""
-    if COVER in info:
-        info = {**info, COVER: content_hash(info)}
+    if CONTENT_HASH in info:
+        info = {**info, CONTENT_HASH: content_hash(info)}
     (folder / INFO_FILE).write_text(json.dumps(info))

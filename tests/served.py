@@ -16,8 +16,8 @@ DRIP_S = 0.05
 class Site:
     """A running server: its address, the paths it was asked for, and the most requests it had at once."""
 
-    def __init__(self, picture: bytes) -> None:
-        self.picture = picture
+    def __init__(self, image: bytes) -> None:
+        self.image = image
         self.asked: Counter[str] = Counter()
         self.n_now = self.n_most = 0
         self.lock = threading.Lock()
@@ -45,25 +45,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, what: str) -> None:
         actions: dict[str, Callable[[], None]] = {
-            "hop": lambda: self._send(302, headers={"Location": "/picture/hopped.jpg"}),
+            "hop": lambda: self._send(302, headers={"Location": "/image/hopped.jpg"}),
             "loop": lambda: self._send(302, headers={"Location": self.path}),
             "leave": lambda: self._send(302, headers={"Location": "file:///etc/hostname"}),
             "html": lambda: self._send(200, HTML),
             "empty": lambda: self._send(200),
             "gone": lambda: self._send(404, HTML),
-            "broken": lambda: self._send(200, self.site.picture[: len(self.site.picture) // 2]),
-            "cut": lambda: self._send(200, self.site.picture, n_bytes=len(self.site.picture) + 9),
-            "short": lambda: self._send(200, self.site.picture, n_bytes=len(self.site.picture) - 40),
-            "declared": lambda: self._send(200, self.site.picture, n_bytes=1 << 40),
+            "broken": lambda: self._send(200, self.site.image[: len(self.site.image) // 2]),
+            "cut": lambda: self._send(200, self.site.image, n_bytes=len(self.site.image) + 9),
+            "short": lambda: self._send(200, self.site.image, n_bytes=len(self.site.image) - 40),
+            "declared": lambda: self._send(200, self.site.image, n_bytes=1 << 40),
             "endless": self._send_endlessly,
             "drip": self._drip,
             "drip-header": self._drip_header,
             "silent": lambda: time.sleep(2),
             "busy": self._busy,
             "away": lambda: self._send(503, headers={"Retry-After": "3600"}),
-            "lingering": lambda: (time.sleep(0.05), self._send(200, self.site.picture))[1],
+            "lingering": lambda: (time.sleep(0.05), self._send(200, self.site.image))[1],
         }
-        actions.get(what, lambda: self._send(200, self.site.picture))()
+        actions.get(what, lambda: self._send(200, self.site.image))()
 
     def _send(
         self, code: int, body: bytes = b"", headers: dict[str, str] | None = None, n_bytes: int | None = None
@@ -79,14 +79,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_endlessly(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(self.site.picture)
+        self.wfile.write(self.site.image)
         while True:
             self.wfile.write(bytes(1 << 16))
 
     def _drip(self) -> None:
         self.send_response(200)
         self.end_headers()
-        for byte in self.site.picture:
+        for byte in self.site.image:
             self.wfile.write(bytes([byte]))
             time.sleep(DRIP_S)
 
@@ -100,16 +100,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.site.asked[self.path] == 1:
             self._send(429, headers={"Retry-After": "1"})
         else:
-            self._send(200, self.site.picture)
+            self._send(200, self.site.image)
 
     def log_message(self, *args: object) -> None:
         return None
 
 
 @contextmanager
-def serve(picture: bytes) -> Iterator[Site]:
+def serve(image: bytes) -> Iterator[Site]:
     """Run a server on a free port of the loopback."""
-    site = Site(picture)
+    site = Site(image)
     handler = type("Handler", (_Handler,), {"site": site})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.block_on_close = False  # some of its answers never end

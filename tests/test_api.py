@@ -82,18 +82,8 @@ def options_of(command: click.Command) -> set[str]:
 
 
 FUNCTIONS = (
-    *(
-        "ingest",
-        "balance",
-        "concat",
-        "diff",
-        "download",
-        "export",
-        "sample",
-        "split",
-        "train_check",
-        "verify",
-    ),
+    *("ingest", "balance", "concat", "diff", "download", "export", "sample", "split"),
+    *("study", "train_check", "verify"),
 )
 
 

@@ -86,12 +86,12 @@ def test_the_files_that_the_readme_links_to_are_there() -> None:
 
 def test_the_column_map_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["sample", "image_folder", str(tmp_path / "pictures")]) == 0
-    pictures = sorted((tmp_path / "pictures").rglob("*.jpg"))[:3]
+    images = sorted((tmp_path / "pictures").rglob("*.jpg"))[:3]
     root = tmp_path / "my_pictures"
     root.mkdir()
     rows = ["file,val_mean,val_sd,aro_mean,category"]
-    for number, picture in enumerate(pictures):
-        (root / f"p{number}.jpg").write_bytes(picture.read_bytes())
+    for number, image in enumerate(images):
+        (root / f"p{number}.jpg").write_bytes(image.read_bytes())
         rows.append(f"p{number}.jpg,{number + 2},1.5,4,beach")
     (root / "ratings.csv").write_text("\n".join(rows), encoding="utf-8")
     (tmp_path / "columns.yaml").write_text(blocks("yaml")[0], encoding="utf-8")

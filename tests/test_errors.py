@@ -16,7 +16,7 @@ EXIT_CODES = {
     "SourceError": 3,
     "ManifestError": 3,
     "RecipeError": 3,
-    "PicturesNotFound": 3,
+    "ImagesNotFound": 3,
     "DecodeError": 3,
     "IntegrityError": 4,
     "MissingError": 5,

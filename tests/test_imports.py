@@ -50,12 +50,68 @@ def test_nothing_heavy_is_loaded_by(code: str) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+COMMANDS = {  # and the libraries that they do without
+    "ingest": ("pandas", "openpyxl", "xlrd", "duckdb", "albumentations", "torch", "sklearn", "scipy.sparse"),
+    "sources": ("cv2", "scipy", "openpyxl", "torch", "albumentations", "duckdb"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_imports_only_what_it_needs(command: str, small_gaped: Path, tmp_path: Path) -> None:
+    arguments = ["ingest", str(small_gaped), "--out", str(tmp_path)] if command == "ingest" else [command]
+    code = f"""
+import sys
+from affectdata.cli._main import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code, end.code
+found = [name for name in {COMMANDS[command]!r} if sys.modules.get(name)]
+assert not found, found
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_dataframe_can_be_made_where_pandas_was_left_out() -> None:
+    code = """
+import sys
+from affectdata.cli._main import _import_pandas_late
+_import_pandas_late()
+import pyarrow
+assert "pandas" not in sys.modules
+assert len(pyarrow.table({"a": [1, 2]}).to_pandas()) == 2
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_the_public_names_are_sorted_and_there() -> None:
     assert sorted(affectdata.__all__) == affectdata.__all__
     for name in affectdata.__all__:
         assert getattr(affectdata, name).__module__.startswith("affectdata.")
     with pytest.raises(AttributeError, match="no_such_name"):
         affectdata.no_such_name  # noqa: B018
+
+
+def test_public_names_are_listed_for_completion() -> None:
+    assert dir(affectdata) == sorted([*affectdata.__all__, "__version__"])
+
+
+def test_no_submodule_takes_the_place_of_a_public_name() -> None:
+    """`import affectdata.x` sets the attribute `x` of the package: no function may share a folder's name."""
+    code = """
+import importlib, pkgutil
+import affectdata
+before = {name: getattr(affectdata, name) for name in affectdata.__all__}
+for module in pkgutil.walk_packages(affectdata.__path__, "affectdata."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+changed = [name for name, value in before.items() if getattr(affectdata, name) is not value]
+assert not changed, changed
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def names_of(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -104,6 +160,20 @@ def is_command(function: ast.AST) -> bool:
     )
 
 
+# Imports inside functions, because most commands do without them.
+LATE = {
+    "cli/_main.py": {"pyarrow"},
+    "column_map/sample.py": {"openpyxl"},
+    "images/phash.py": {"scipy"},
+    "manifest/manifest.py": {"duckdb"},
+    "reading/sample.py": {"cv2"},
+    "reading/tables.py": {"openpyxl", "xlrd"},
+    "sources/emotic.py": {"scipy"},
+    "sources/ferplus.py": {"cv2"},
+    "workers.py": {"cv2"},
+}
+
+
 def test_imports_stand_inside_functions_only_in_commands_and_what_they_call() -> None:
     inside = [
         (place(module), name)
@@ -111,6 +181,7 @@ def test_imports_stand_inside_functions_only_in_commands_and_what_they_call() ->
         for name, function in imports(module)
         if function
         and place(module) not in ("api.py", "results.py")
+        and name.split(".")[0] not in LATE.get(place(module), ())
         and not (place(module).startswith("cli/") and is_command(function))
     ]
     assert inside == []
@@ -205,7 +276,7 @@ def test_every_folder_says_what_goes_in_and_out() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("affectdata.manifest", ["Manifest", "Pictures", "load_manifest", "write_manifest"]),
+        ("affectdata.manifest", ["Manifest", "Images", "load_manifest", "write_manifest"]),
         ("affectdata.release", ["Release", "newest_release", "open_release"]),
         ("affectdata.train.finetune", ["finetune", "Fitted"]),
     ],

@@ -4,13 +4,13 @@ In: a release, and a frozen backbone or a network. Out: train-check.json with sc
 
 Read in this order:
 
-image_pool, arms, probes    every image once; the training sets to compare; images for prediction shift only
-prepare                     folds, and a plan of every training set per fold
+image_pool, arms, probes    every image once; the training sets to compare; images to measure prediction shift
+prepare                     folds, and the plan of every training set per fold
 evaluate, final, tuned      models fitted and evaluated per split; the model to keep; fine-tuned networks
 metrics, scores             measures; scores with intervals
-leak, shift                 hints that copies leak or shift predictions
+leak, shift                 tests for leaks; how copies shift predictions
 document                    all results in one document
-words, gate, verdict        figures as text; rules on the document; what they mean, in sentences
-check                       all of it
+words, gate, verdict        figures as text; rules over the document; findings and advice as sentences
+check                       the whole check
 study, trials               grids of settings for networks
 """

@@ -1,7 +1,7 @@
-"""Train every arm of a split and let it predict the originals of its test side, and what else is asked.
+"""Train every arm of a split, and predict the originals of its test side and the probe images.
 
 The arms are in `arms`; `mean` and `subtype_mean` are the two baselines that need no training. What is trained
-is a `Learner`: heads on frozen features (`frozen`), or networks (`tuned`).
+is a `Learner`: heads on frozen features (`train.heads`), or networks (`tuned`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from affectdata.recipe.recipe import Recipe
 from affectdata.train.heads import Fitted, refit
 from affectdata.train.rows import Rows
 
-REGRESSOR = "regressor"  # the head that every arm has, and the classifier listens to
-_ALL_HEADS = (RELEASE, ORIGINALS)  # arms that have every head, and are asked about more pictures
+REGRESSOR = "regressor"  # the head that every arm has, and whose output the classifier takes
+_ALL_HEADS = (RELEASE, ORIGINALS)  # arms that have every head, and predict the probe images too
 _SHUFFLE = 3  # added to the seed
 Curve = list[dict[str, Any]]
 
 
 class Learner(Protocol):
-    """What is trained on the arms. `heads`: the regressors by their name in the results, and what they are.
+    """What is trained on the arms. `heads` are the regressors: name in the results -> what it is.
 
-    What it fits says `predict(rows)`, if it is a regressor, or `shares(rows, outputs)` of its `labels`, given
-    what a regressor says of the rows; `report()`, the settings that it chose; and `curve`, points of its
-    training. `out_of_fold` says of every training row what a regressor like this one does that has not seen
-    it; `on_features` gives the head on frozen features (of `labels`, if given) that a leak is looked for
-    with. One that `is_costly` tells apart the first of the classes only, and takes one split after the other.
+    A fitted regressor has `predict(rows)`; a fitted classifier has `labels` and `shares(rows, outputs)`, the
+    probabilities of its labels given a regressor's outputs for the rows. Both have `report()`, the chosen
+    settings, and `curve`, points of the training.
+
+    `out_of_fold` predicts every training row by a regressor of the same kind that was not trained on it;
+    `on_features` gives the head on frozen features (of `labels`, if given) that is used to look for leaks. A
+    learner that `is_costly` is trained for the first of the classes only, one split at a time.
     """
 
     @property
@@ -59,9 +61,10 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """What the classifier tells apart: the target's `labels`, cut by `thresholds` where it is a number.
+    """What a classifier predicts: `labels`; a numeric target is cut into them at `thresholds`.
 
-    A value on the last threshold belongs below it, one on any other above: neutral is 40–60, both included.
+    `of` returns the label of each row. A value on the last threshold is in the class below it, one on any
+    other threshold in the class above: neutral is 40–60, both included.
     """
 
     name: str
@@ -75,37 +78,37 @@ class Classes:
 
 
 def find_classes(recipe: Recipe, labels: list[str] | None, subtypes: list[str]) -> list[Classes]:
-    """Return what there is to tell apart: the target's classes first, and the subtypes if there are several.
+    """Return the classifier's targets: the target's classes first, then the subtypes if there are several.
 
-    `labels` are the words of a target that is no number.
+    `labels` are those of a categorical target, None for a numeric one.
     """
-    found = []
+    classes = []
     thresholds = recipe.check.classes.get(recipe.target)
     if labels is not None:
-        words = np.array(labels)
-        found.append(Classes(recipe.target, labels, lambda rows: words[rows.stratum]))
+        label_names = np.array(labels)
+        classes.append(Classes(recipe.target, labels, lambda rows: label_names[rows.stratum]))
     elif thresholds:
-        names, cut = class_names(len(thresholds)), list(thresholds)
+        names, cuts = class_names(len(thresholds)), list(thresholds)
         name = f"{recipe.target}_class"
-        found.append(Classes(name, names, lambda rows: cut_values(rows.y, cut, names), thresholds))
+        classes.append(Classes(name, names, lambda rows: cut_values(rows.target, cuts, names), thresholds))
     if recipe.target != "subtype" and len(subtypes) > 1:
-        found.append(Classes("subtype", subtypes, lambda rows: rows.part))
-    return found
+        classes.append(Classes("subtype", subtypes, lambda rows: rows.subtype))
+    return classes
 
 
 @dataclass
-class Predicted:
-    """What one arm says of the test originals.
+class ArmResult:
+    """One arm's predictions for the test originals.
 
-    `values` by head; `asked`: the regressor's word on more pictures, by their name; `labels` and
-    `probabilities` (n, classes) by classes and input; `chosen`: settings, and `curves` of the training, by
-    head or `classes.input`; `second_stage`: the regressor's word on the training rows, as the classifier
-    was trained on it.
+    `values` by head; `probes`: the regressor's predictions for the probe images, by name; `labels` and
+    `probabilities` (n, classes) by classes and input; `chosen` settings and training `curves` by head or
+    `classes.input`; `second_stage`: the regressor's outputs for the training rows that the classifier was
+    trained with.
     """
 
     n_train: int = 0
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    asked: dict[str, np.ndarray] = field(default_factory=dict)
+    probes: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     probabilities: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -114,166 +117,170 @@ class Predicted:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What all arms say of one split, and two canaries: a nearest neighbour, and labels that were shuffled.
+class SplitEvaluation:
+    """The predictions of all arms for one split, and two tests for leaks.
 
-    `nearest` has the target (its class, where it is no number) of each test picture's most similar training
-    original; `shuffled` the true and the predicted values (words) of a training on shuffled labels.
+    `nearest` has the target (its class, if categorical) of each test image's most similar training original;
+    `shuffled` the true and the predicted values (labels) after training on shuffled labels.
     """
 
-    arms: dict[str, Predicted]
+    arms: dict[str, ArmResult]
     nearest: np.ndarray
     shuffled: tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True, eq=False)
-class TellSplit:
-    """Train and ask every arm of a split. `classes`: those that are told apart here."""
+class EvaluateSplit:
+    """Train every arm of a split and predict its test side. `classes` are those to classify here."""
 
     classes: list[Classes]
     numeric: bool
     learner: Learner
 
-    def __call__(self, split: Split) -> Told:
-        arms: dict[str, Predicted] = {}
+    def __call__(self, split: Split) -> SplitEvaluation:
+        arms: dict[str, ArmResult] = {}
         fits: dict[Any, Any] = {}
         for name, train in split.arms.items():
             arms[name] = self._arm(name, train, split, fits)
         originals, test = split.arms[ORIGINALS], split.test
-        truth, wanted = (rows.y if self.numeric else self.classes[0].of(rows) for rows in (originals, test))
+        train_target, test_target = (
+            rows.target if self.numeric else self.classes[0].of(rows) for rows in (originals, test)
+        )
         if self.numeric:
             arms |= _untrained(originals, test, arms)
         shuffled = None
-        if len(np.unique(truth)) > 1 or self.numeric:
-            head = self._on_features(originals, truth, fits)
-            shuffled = _shuffled(head, originals, test, (truth, wanted), self.learner.seed)
-        return Told(arms, truth[most_similar(test.x, originals.x)[0]], shuffled)
+        if len(np.unique(train_target)) > 1 or self.numeric:
+            head = self._frozen_head(originals, train_target, fits)
+            targets = train_target, test_target
+            shuffled = _shuffled(head, originals, test, targets, self.learner.seed)
+        nearest = train_target[most_similar(test.features, originals.features)[0]]
+        return SplitEvaluation(arms, nearest, shuffled)
 
-    def _on_features(self, originals: Rows, truth: np.ndarray, fits: dict[Any, Any]) -> Fitted:
-        """Return the head on frozen features that the originals' arm has, or one like it."""
+    def _frozen_head(self, originals: Rows, target: np.ndarray, fits: dict[Any, Any]) -> Fitted:
+        """Return the originals' head on frozen features; for networks, one fitted for this purpose."""
         if self.numeric:
             return self.learner.on_features(self._regressor(originals, REGRESSOR, fits), originals, None)
-        return self.learner.on_features(self._classifier(originals, truth, fits), originals, truth)
+        return self.learner.on_features(self._classifier(originals, target, fits), originals, target)
 
     def _regressor(self, train: Rows, head: str, fits: dict[Any, Any]) -> Any:
-        """Fit a regressor, but not again where another arm has the same rows and weights."""
-        key = head, train.at.tobytes(), train.weight.tobytes()
+        """Fit a regressor, or reuse the one of another arm with the same rows and weights."""
+        key = head, train.pool_index.tobytes(), train.weight.tobytes()
         if key not in fits:
             fits[key] = self.learner.fit_regressor(train, head)
         return fits[key]
 
     def _classifier(self, train: Rows, labels: np.ndarray, fits: dict[Any, Any]) -> Any:
-        """Fit a classifier of the image alone, but not again on the same rows, weights and labels."""
-        key = labels.tobytes(), train.at.tobytes(), train.weight.tobytes()
+        """Fit a classifier of the image alone, or reuse the one of the same rows, weights and labels."""
+        key = labels.tobytes(), train.pool_index.tobytes(), train.weight.tobytes()
         if key not in fits:
             fits[key] = self.learner.fit_classifier(train, labels, None)
         return fits[key]
 
-    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> Predicted:
-        out, regressor = Predicted(n_train=len(train)), None
+    def _arm(self, name: str, train: Rows, split: Split, fits: dict[Any, Any]) -> ArmResult:
+        out, regressor = ArmResult(n_train=len(train)), None
         if self.numeric:
             heads = self.learner.heads if name in _ALL_HEADS else [REGRESSOR]
-            for each in heads:
-                one = self._regressor(train, each, fits)
-                out.values[each] = one.predict(split.test)
-                out.chosen[each], out.curves[each] = one.report(), one.curve
+            for head in heads:
+                fitted = self._regressor(train, head, fits)
+                out.values[head] = fitted.predict(split.test)
+                out.chosen[head], out.curves[head] = fitted.report(), fitted.curve
             regressor = self._regressor(train, REGRESSOR, fits)
             if name in _ALL_HEADS:
-                out.asked = {each: regressor.predict(rows) for each, rows in split.asked.items()}
-        # Where the target is a number, classes are for the cascade, and that is the release's.
+                out.probes = {probe: regressor.predict(rows) for probe, rows in split.probes.items()}
+        # With a numeric target only the release has a cascade, and classes are predicted for that alone.
         if name == RELEASE or not self.numeric:
             self._classify(train, split, regressor, out, fits)
         return out
 
     def _classify(
-        self, train: Rows, split: Split, regressor: Any, out: Predicted, fits: dict[Any, Any]
+        self, train: Rows, split: Split, regressor: Any, out: ArmResult, fits: dict[Any, Any]
     ) -> None:
-        """Predict classes from the picture, and from the picture and what the regressor says of it."""
+        """Predict classes from the image, and from the image and the regressor's output for it."""
         outputs, test = None, split.test
         if regressor:
             outputs = self.learner.out_of_fold(regressor, train), out.values[REGRESSOR]
             out.second_stage = outputs[0]
         for classes in self.classes:
-            # Pictures that fill bins from another source have categories of their own, which are not scored.
+            # Images that fill bins from another source have other categories, which are not scored.
             known = np.isin(classes.of(train), classes.labels)
             rows, labels = train.take(known), classes.of(train)[known]
-            found = {"majority": np.full(len(test), _majority(classes, split))}
+            predictions = {"majority": np.full(len(test), _majority(classes, split))}
             if outputs and classes.thresholds:
-                found["regressor"] = classes.cut(outputs[1])
-            out.labels[classes.name], out.probabilities[classes.name] = found, {}
+                predictions["regressor"] = classes.cut(outputs[1])
+            out.labels[classes.name], out.probabilities[classes.name] = predictions, {}
             both = {"both": (outputs[0][known], outputs[1])} if outputs else {}
-            for name, (seen, new) in {"image": (None, None), **both}.items():
+            for name, (train_outputs, test_outputs) in {"image": (None, None), **both}.items():
                 if len(np.unique(labels)) == 1:
-                    found[name] = np.full(len(test), labels[0])
+                    predictions[name] = np.full(len(test), labels[0])
                     continue
-                if seen is None:
+                if train_outputs is None:
                     fitted = self._classifier(rows, labels, fits)
                 else:
-                    fitted = self.learner.fit_classifier(rows, labels, seen)
-                shares = fitted.shares(test, new)
-                found[name] = fitted.labels[shares.argmax(1)]
+                    fitted = self.learner.fit_classifier(rows, labels, train_outputs)
+                shares = fitted.shares(test, test_outputs)
+                predictions[name] = fitted.labels[shares.argmax(1)]
                 out.probabilities[classes.name][name] = _in_order(shares, fitted.labels, classes.labels)
                 key = f"{classes.name}.{name}"
                 out.chosen[key], out.curves[key] = fitted.report(), fitted.curve
 
 
 def _majority(classes: Classes, split: Split) -> str:
-    """Return the class that most originals of a split have, on both of its sides.
+    """Return the most frequent class among the originals of a split, train and test side together.
 
-    Chosen on the train side alone, of two classes of nearly equal size it is the one that the test side has
-    fewer of: a baseline below the share of either, which flatters the model.
+    If it were chosen on the train side alone, of two classes of nearly equal size it would be the one that
+    the test side has fewer of: a baseline below the share of either, which flatters the model.
     """
     sides = (classes.of(rows) for rows in (split.arms[ORIGINALS], split.test))
     return metrics.most_frequent(np.concatenate(list(sides)))
 
 
-def _in_order(shares: np.ndarray, words: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Return a column per label; 0 for those that the training rows do not have."""
+def _in_order(shares: np.ndarray, fitted_labels: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Return one column per label; 0 for labels that the training rows lack."""
     ordered = np.zeros((len(shares), len(labels)))
-    for column, word in enumerate(words):
-        ordered[:, list(labels).index(word)] = shares[:, column]
+    for column, label in enumerate(fitted_labels):
+        ordered[:, list(labels).index(label)] = shares[:, column]
     return ordered
 
 
-def _untrained(train: Rows, test: Rows, arms: dict[str, Predicted]) -> dict[str, Predicted]:
-    """Return the arms that follow from the others: two baselines, and the originals stretched."""
+def _untrained(train: Rows, test: Rows, arms: dict[str, ArmResult]) -> dict[str, ArmResult]:
+    """Return the arms that need no training: two baselines, and the originals' predictions stretched."""
     if RELEASE not in arms:
         return {}
     values = {
-        MEAN: np.full(len(test), float(train.y.mean())),
-        SUBTYPE_MEAN: metrics.part_means(train.y, train.part, test.part),
+        MEAN: np.full(len(test), float(train.target.mean())),
+        SUBTYPE_MEAN: metrics.subtype_means(train.target, train.subtype, test.subtype),
         STRETCHED: stretch(arms[ORIGINALS].values[REGRESSOR], arms[RELEASE].values[REGRESSOR]),
     }
-    return {name: Predicted(len(train), {REGRESSOR: said}) for name, said in values.items()}
+    return {name: ArmResult(len(train), {REGRESSOR: predictions}) for name, predictions in values.items()}
 
 
-def most_similar(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row of `x` the row of `others` with the largest cosine, and that cosine."""
-    cosine = cosines(x, others)
-    at = cosine.argmax(1)
-    return at, cosine[np.arange(len(x)), at]
+def most_similar(queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each row of `queries` the most similar row of `keys` (its index), and their cosine."""
+    cosine = cosines(queries, keys)
+    index = cosine.argmax(1)
+    return index, cosine[np.arange(len(queries)), index]
 
 
-def cosines(x: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the cosine of each row of `x` and each of `others`: (len(x), len(others))."""
-    a, b = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (x, others))
+def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of `queries` and each of `keys`: (len(queries), len(keys))."""
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, keys))
     return np.asarray(a @ b.T)
 
 
 def _shuffled(
     fitted: Fitted, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle the labels over all pictures of a split, fit, and predict: true (shuffled) and predicted.
+    """Shuffle the labels over all images of a split, fit, and predict: true (shuffled) and predicted.
 
-    Every split has a shuffle of its own, so that an interval over splits holds the luck of shuffling.
+    Every split has its own shuffle, so that an interval over splits includes the variation of the shuffle.
     """
     rng = np.random.default_rng([seed + _SHUFFLE, zlib.crc32("".join(test.image_id.tolist()).encode())])
-    pictures, at = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
+    images, index = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
     every = np.concatenate(targets)
-    of_picture = np.empty(len(pictures), every.dtype)
-    of_picture[at] = every
-    shuffled = rng.permutation(of_picture)[at]
-    own, other = shuffled[: len(train)], shuffled[len(train) :]
-    if len(np.unique(own)) == 1:  # by luck; there is nothing to fit
-        return other, np.full(len(test), own[0])
-    return other, np.asarray(refit(fitted, train, own).predict(test.x))
+    by_image = np.empty(len(images), every.dtype)
+    by_image[index] = every
+    shuffled = rng.permutation(by_image)[index]
+    train_target, test_target = shuffled[: len(train)], shuffled[len(train) :]
+    if len(np.unique(train_target)) == 1:  # by chance; there is nothing to fit
+        return test_target, np.full(len(test), train_target[0])
+    return test_target, np.asarray(refit(fitted, train, train_target).predict(test.features))

@@ -1,4 +1,4 @@
-"""The model of a release: both stages on all of its train rows, to keep, and to look inside."""
+"""The model of a release: regressor and classifier on all of its train rows, and saliency maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from affectdata.check.evaluate import Classes, find_classes
-from affectdata.check.prepare import Prepared
+from affectdata.check.prepare import CheckInput
 from affectdata.errors import InputError
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
@@ -22,15 +22,15 @@ from affectdata.train.rows import Rows
 from affectdata.train.saliency import find_layer, save_maps
 from affectdata.train.trunks import load_extra
 
-_CLEAR = 0.8  # certainty from which a prediction is called clear
+_CLEAR = 0.8  # certainty above which a prediction is clear
 _BATCH = 64
 
 
-def fit_final(prepared: Prepared) -> KeptModel:
+def fit_final(prepared: CheckInput) -> KeptModel:
     """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
 
     Raises:
-        InputError: there is nothing to predict: one class, and a target that is no number.
+        InputError: there is nothing to predict: the target is not numeric and has one class.
     """
     train, seed = prepared.train, prepared.recipe.seed
     classes = find_classes(prepared.recipe, None if prepared.numeric else prepared.originals.labels, [])
@@ -50,59 +50,65 @@ def _fit_classifier(train: Rows, classes: Classes, regressor: Fitted | None, see
 
 
 def check_maps(release: Release, backbone: Backbone) -> None:
-    """Check that maps can be drawn, before any time is spent on a model.
+    """Check that maps can be drawn, before a model is trained.
 
     Raises:
         MissingError: captum is not installed.
-        InputError: the release has no test split, or its network has no layer with places.
+        InputError: the release has no test split, or the network has no layer with a spatial grid.
     """
     if not len(release.split("test")):
         raise InputError(
             "maps are drawn of the test split, and the release has none",
             where=str(release.path),
-            fix="leave --maps out, or balance by a recipe with `split: {test: 0.2}`",
+            fix="leave out --maps, or balance by a recipe with `split: {test: 0.2}`",
         )
     load_extra("captum.attr", "saliency")
     find_layer(backbone)
 
 
-def draw_maps(prepared: Prepared, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
+def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
-    `clearest` are those of more than 80 % certainty; `worst` have the largest error, or are the most certain
-    of a wrong class. Both folders have an `index.csv` that says which picture is which.
+    `clearest` are predictions with more than 80 % certainty; `worst` have the largest error, or the highest
+    certainty of a wrong class. Both folders have an `index.csv` that lists the images.
 
     Raises:
-        MissingError, InputError: as `check_maps` says.
+        MissingError, InputError: as in `check_maps`.
     """
     check_maps(prepared.release, prepared.backbone)
     table = prepared.release.split("test")
     read = released_reader(prepared.release.path, prepared.recipe, prepared.release.sources_to_render())
     batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
-    said = pd.concat([predict(model, _pictures(read, batch)) for batch in batches], ignore_index=True)
-    said["image"] = [
+    predictions = pd.concat([predict(model, _images(read, batch)) for batch in batches], ignore_index=True)
+    predictions["image"] = [
         f"{row['source']}: {row['path']}" for row in table.select(["source", "path"]).to_pylist()
     ]
-    said["true"] = table[prepared.recipe.target].to_pylist()
-    certainty = said.filter(regex="^p_").max(axis=1) if "class" in said else pd.Series(0.0, said.index)
-    error = _errors(said, certainty, prepared)
+    predictions["true"] = table[prepared.recipe.target].to_pylist()
+    certainty = (
+        predictions.filter(regex="^p_").max(axis=1)
+        if "class" in predictions
+        else pd.Series(0.0, predictions.index)
+    )
+    error = _errors(predictions, certainty, prepared)
     written = []
     for name, ordered in (
         ("clearest", certainty[certainty > _CLEAR].sort_values(ascending=False, kind="stable").index),
         ("worst", error[error > 0].sort_values(ascending=False, kind="stable").index),
     ):
         chosen = ordered[:n_maps]
-        written += save_maps(model, _pictures(read, table.take(pa.array(chosen))), folder / name)
-        write_text(folder / name / "index.csv", said.loc[chosen].to_csv(index=False, lineterminator="\n"))
+        written += save_maps(model, _images(read, table.take(pa.array(chosen))), folder / name)
+        write_text(
+            folder / name / "index.csv", predictions.loc[chosen].to_csv(index=False, lineterminator="\n")
+        )
     return written
 
 
-def _pictures(read: Read, table: pa.Table) -> list[np.ndarray]:
+def _images(read: Read, table: pa.Table) -> list[np.ndarray]:
     return [decode(data).rgb for data in read(table)] if len(table) else []
 
 
-def _errors(said: pd.DataFrame, certainty: pd.Series, prepared: Prepared) -> pd.Series:
+def _errors(predictions: pd.DataFrame, certainty: pd.Series, prepared: CheckInput) -> pd.Series:
     """Return how wrong each prediction is: in POMP units, or the certainty of a wrong class."""
     if prepared.numeric:
-        return (said[prepared.recipe.target] - said["true"]).abs()
-    return certainty.where(said["class"] != said["true"], 0.0)
+        return (predictions[prepared.recipe.target] - predictions["true"]).abs()
+    return certainty.where(predictions["class"] != predictions["true"], 0.0)

@@ -1,7 +1,7 @@
 """Measures of a prediction against the ratings. numpy only.
 
-Arrays are one-dimensional and of equal length, in POMP units (0–100) where a unit matters. What is not
-defined for the values given (R² of a constant, a correlation of one point) is NaN; writers turn it into null.
+Arrays are one-dimensional and of equal length, in POMP units (0–100) where a unit matters. A measure that is
+undefined for its arguments (R² of a constant, a correlation of one point) is NaN; writers replace it by null.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def _ratio(above: float, below: float) -> float:
-    return float(above / below) if below > 0 else float("nan")
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator > 0 else float("nan")
 
 
 def mse(y: np.ndarray, predicted: np.ndarray) -> float:
@@ -55,12 +55,12 @@ def pearson_r(y: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def sd_ratio(y: np.ndarray, predicted: np.ndarray) -> float:
-    """Return sd(prediction) / sd(truth): near 0, the predictions are all about the same."""
+    """Return SD of predictions / SD of targets: near 0, all predictions are nearly the same."""
     return _ratio(float(predicted.std()), float(y.std()))
 
 
 def bin_codes(y: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """Return the bin of each value: [a, b), the last one closed; what lies outside joins the nearest.
+    """Return the bin of each value: [a, b), the last one closed; values outside get the nearest bin.
 
     >>> bin_codes(np.array([0.0, 10.0, 20.0]), [0, 10, 20]).tolist()
     [0, 1, 1]
@@ -70,7 +70,7 @@ def bin_codes(y: np.ndarray, edges: Sequence[float]) -> np.ndarray:
 
 
 def mae_by(codes: np.ndarray, n_codes: int, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the mean absolute error within each of `n_codes` parts; NaN where a part is empty."""
+    """Return the mean absolute error within each of `n_codes` groups; NaN for an empty group."""
     count = np.bincount(codes, minlength=n_codes)
     total = np.bincount(codes, np.abs(y - predicted), minlength=n_codes)
     return np.asarray(np.divide(total, count, out=np.full(n_codes, np.nan), where=count > 0))
@@ -85,61 +85,61 @@ def macro_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float]) -> f
 
 
 def tail_bins(counts: np.ndarray) -> np.ndarray:
-    """Return which bins are thin: fewer than half of the mean count of those that have any, and some.
+    """Return which bins are thin: not empty, and below half of the mean count of the non-empty bins.
 
     >>> tail_bins(np.array([40, 100, 0, 10])).tolist()
     [False, False, False, True]
     """
-    some = counts > 0
-    return np.asarray(some & (counts < counts[some].mean() / 2 if some.any() else False))
+    filled = counts > 0
+    return np.asarray(filled & (counts < counts[filled].mean() / 2 if filled.any() else False))
 
 
 def tail_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float], tail: np.ndarray) -> float:
     """Return the mean over the bins of `tail` (booleans) of the mean absolute error within each."""
-    each = mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)[tail]
-    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+    per_bin = mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)[tail]
+    return float(np.nanmean(per_bin)) if np.isfinite(per_bin).any() else float("nan")
 
 
-def _within(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Remove each part's mean."""
-    codes = np.unique(parts, return_inverse=True)[1]
+def _center_within(values: np.ndarray, subtypes: np.ndarray) -> np.ndarray:
+    """Subtract the mean of each subtype."""
+    codes = np.unique(subtypes, return_inverse=True)[1]
     means = np.bincount(codes, values) / np.bincount(codes)
     return np.asarray(values - means[codes])
 
 
-def r_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
-    """Return Pearson's correlation pooled over parts (subtypes), each part's means removed on both sides."""
-    return pearson_r(_within(y, parts), _within(predicted, parts))
+def r_within(y: np.ndarray, predicted: np.ndarray, subtypes: np.ndarray) -> float:
+    """Return Pearson's correlation pooled over subtypes, with the subtype means removed on both sides."""
+    return pearson_r(_center_within(y, subtypes), _center_within(predicted, subtypes))
 
 
-def r2_within(y: np.ndarray, predicted: np.ndarray, parts: np.ndarray) -> float:
-    """Return R² pooled over parts (subtypes), each part's means removed from both sides.
+def r2_within(y: np.ndarray, predicted: np.ndarray, subtypes: np.ndarray) -> float:
+    """Return R² pooled over subtypes, with the subtype means removed on both sides.
 
-    0 says no more than the part does; negative, worse than saying nothing within a part.
+    0: no better than a constant per subtype; negative: worse than that.
     """
-    return r2(_within(y, parts), _within(predicted, parts))
+    return r2(_center_within(y, subtypes), _center_within(predicted, subtypes))
 
 
-def part_means(y: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Predict by the mean of `y` in each part (subtype), fitted on `y` and `parts`, for the parts `wanted`.
+def subtype_means(y: np.ndarray, subtypes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Predict the mean of `y` in the training subtype (`y`, `subtypes`) for each of the subtypes `wanted`.
 
-    The baseline is told the true part of every picture, which a model has to see for itself: it is the score
-    of knowing the part and nothing else. A part that was not seen gets the mean of all.
+    This baseline gets the true subtype of every image, which a model has to recognise: it is the score of
+    knowing the subtype and nothing else. A subtype without training rows gets the mean of all.
     """
-    means = {part: float(y[parts == part].mean()) for part in np.unique(parts)}
-    return np.array([means.get(part, float(y.mean())) for part in wanted], float)
+    means = {name: float(y[subtypes == name].mean()) for name in np.unique(subtypes)}
+    return np.array([means.get(name, float(y.mean())) for name in wanted], float)
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Count pairs: rows are the true labels, columns the predicted ones, in the order of `labels`."""
-    place = {label: at for at, label in enumerate(labels)}
+    position = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
-    np.add.at(counts, ([place[label] for label in true], [place[label] for label in predicted]), 1)
+    np.add.at(counts, ([position[label] for label in true], [position[label] for label in predicted]), 1)
     return counts
 
 
 def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the share of labels that are right."""
+    """Return the share of correct labels."""
     return float(np.mean(true == predicted))
 
 
@@ -149,9 +149,9 @@ def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def chance(true: np.ndarray) -> float:
-    """Return what guessing scores: 1 / number of labels that occur in `true`.
+    """Return the score of guessing: 1 / number of labels that occur in `true`.
 
-    It is the balanced accuracy of every prediction that does not depend on the row.
+    It is the expected balanced accuracy of any prediction that does not depend on the row.
 
     >>> chance(np.array(["a", "a", "b"]))
     0.5
@@ -160,29 +160,29 @@ def chance(true: np.ndarray) -> float:
 
 
 def most_frequent(labels: np.ndarray) -> str:
-    """Return the label that occurs most often; of several, the first by name.
+    """Return the most frequent label; of several, the first by name.
 
     >>> most_frequent(np.array(["b", "a", "b", "a", "c"]))
     'a'
     """
-    words, counts = np.unique(labels, return_counts=True)
-    return str(words[np.argmax(counts)])
+    names, counts = np.unique(labels, return_counts=True)
+    return str(names[np.argmax(counts)])
 
 
 def calibration_error(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], n_bins: int = 10
 ) -> float:
-    """Return the expected calibration error: |share right - mean certainty| over bins of certainty, weighted.
+    """Return the expected calibration error: |accuracy - mean certainty| over bins of certainty, weighted.
 
     `probabilities` (n, labels) are of `labels`. Guo et al. (2017), On calibration of modern neural networks,
     ICML, eq. 3.
     """
     certainty = probabilities.max(1)
-    right = np.asarray(labels)[probabilities.argmax(1)] == true
+    correct = np.asarray(labels)[probabilities.argmax(1)] == true
     codes = np.minimum((certainty * n_bins).astype(int), n_bins - 1)
     gaps = [
-        abs(right[codes == each].mean() - certainty[codes == each].mean()) * np.mean(codes == each)
-        for each in np.unique(codes)
+        abs(correct[codes == code].mean() - certainty[codes == code].mean()) * np.mean(codes == code)
+        for code in np.unique(codes)
     ]
     return float(np.sum(gaps))
 
@@ -190,14 +190,14 @@ def calibration_error(
 def noise_ceiling(y: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
     """Return the R² of a model that knows the true means: 1 - mean(SD² / N) / var(y).
 
-    The mean of N raters has itself a variance of SD² / N, which nothing can predict. Spearman (1910): it is
+    The mean of N raters has itself a variance of SD² / N, which no model can predict. Spearman (1910): it is
     the reliability of the means, with the raters' noise as error.
     """
     return 1 - _ratio(float(np.mean(sd**2 / n)), float(y.var()))
 
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN); labels that occur on either side count."""
+    """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), for the labels that occur in either."""
     scores = []
     for label in np.unique(np.concatenate([true, predicted])):
         hits = int(np.sum((true == label) & (predicted == label)))

@@ -1,4 +1,4 @@
-"""Make a check ready: deal the splits, plan every arm of each, compute every picture's features."""
+"""Prepare a check: assign originals to folds, plan every arm of each split, compute all features."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ import pyarrow.compute as pc
 
 from affectdata.check.arms import EVEN, ORIGINALS, WITH, Arms, has_copies, make_arms, spread_evenly
 from affectdata.check.image_pool import (
-    Bank,
+    ImagePool,
     Originals,
     add_offered,
-    fill_bank,
+    fill_image_pool,
     find_originals,
-    plan_anew,
-    plan_bank,
+    plan_image_pool,
+    replan,
 )
-from affectdata.check.probes import plan_asked, with_effects
+from affectdata.check.probes import plan_probes, with_effects
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
-from affectdata.manifest.ledger import recall
-from affectdata.manifest.manifest import Manifest, Pictures
+from affectdata.manifest.ledger import read_memory
+from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.fill import fill_rows
 from affectdata.recipe.recipe import Check, Recipe, parse_recipe
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.schema import EDGES, PLAN
 from affectdata.splits.folds import deal_folds
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
-from affectdata.train.pictures import Progress
+from affectdata.train.images import Progress
 from affectdata.train.rows import Rows
 
 CACHE = ".features"  # folder below that of the checks
-N_DEALS = 2  # times N_FOLDS: ten splits, in which every original is scored twice
-GROUPING = ("theme", "artist")  # columns that may hide groups which the recipe did not declare
+N_ASSIGNMENTS = 2  # assignments to N_FOLDS folds: ten splits, in which every original is scored twice
+GROUPING = ("theme", "artist")  # columns that may define groups which the recipe did not declare
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One division: train rows by arm, the originals to score, and more pictures of those, by name.
+    """One split: train rows by arm, the originals to score, and probe images by name.
 
-    `asked` are the test originals through a pipeline of the recipe (`draw:NAME`) or a transform
-    (`effect:NAME`): nothing is scored on them, only how far the prediction moves.
+    `probes` are test originals passed through a pipeline of the recipe (`draw:NAME`) or a single transform
+    (`effect:NAME`). They are not scored: they measure prediction shift.
     """
 
     arms: dict[str, Rows]
     test: Rows
-    asked: dict[str, Rows] = field(default_factory=dict)
+    probes: dict[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class CheckInput:
     """Everything that the training needs.
 
-    `deals` has a fold per original and deal (-1: never scored), one array each; `crossfit` their splits,
-    deal by deal; `train` are the release's own train rows. `regrouped` are the splits of one deal whose
-    groups also hold a column together that the recipe did not declare. `not_offered` says which other
-    manifests could not be tried, and why.
+    `fold_assignments` are arrays with the fold of each original (-1: never scored), one per assignment;
+    `crossfit` are their splits, in that order; `train` are the release's own train rows. `regrouped`
+    has, by undeclared column, splits in which equal values of it are kept together too. `not_offered` has the
+    manifests that could not be tried for the thin bins, and the reason.
     """
 
     release: Release
     recipe: Recipe
     backbone: Backbone
     originals: Originals
-    bank: Bank
+    image_pool: ImagePool
     train: Rows
-    deals: list[np.ndarray]
+    fold_assignments: list[np.ndarray]
     heldout: Split | None
     crossfit: list[Split]
     crossfit_missing: str | None
@@ -81,172 +81,178 @@ class Prepared:
 
     @property
     def numeric(self) -> bool:
-        """Whether the target is a number."""
+        """Whether the target is numeric."""
         return self.originals.edges is not None
 
     @property
     def n_first(self) -> int:
-        """How many of the splits of `crossfit` are of the first deal."""
-        return len(self.crossfit) // max(1, len(self.deals))
+        """How many splits of `crossfit` belong to the first assignment to folds."""
+        return len(self.crossfit) // max(1, len(self.fold_assignments))
 
 
 def prepare_check(
     release: Release,
     backbone: Backbone,
-    pictures: Pictures | None,
+    images: Images | None,
     checks: Path,
     *,
     others: Sequence[Manifest] = (),
     check: Check | None = None,
-    why_none: str = "the source pictures are not at hand",
+    why_none: str = "the source images are not available",
     workers: int = 1,
     progress: Progress | None = None,
-) -> Prepared:
-    """Plan every split and compute the features of all pictures that any of them needs.
+) -> CheckInput:
+    """Plan every split and compute the features of all images that any of them needs.
 
-    Without `pictures` there is only the held-out score; `why_none` is the reason given. `others` are
-    manifests whose pictures may fill thin bins, to see what they would do; `check` replaces the recipe's.
-    Features are kept in `checks/.features`.
+    Without `images` there is only the held-out score, and `why_none` is the reason given. `others` are
+    manifests whose images are tried for the thin bins; `check` replaces the recipe's. Features are cached in
+    `checks/.features`.
 
     Raises:
-        IntegrityError: the release breaks its promises (lineage), or a picture is not the recorded one.
-        InputError: there is nothing to train on, or no split to score without the source pictures.
+        IntegrityError: the lineage of the release is broken, or an image differs from the recorded one.
+        InputError: there is nothing to train on, or no split to score without the source images.
     """
-    require_sound(release)
+    validate_release(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
     recipe = recipe.model_copy(update={"check": check}) if check else recipe
     originals = find_originals(release, recipe)
     n_groups = len(set(originals.column("group_id")[originals.own]))
-    if pictures and n_groups < 2:
-        pictures, why_none = None, f"there is {n_groups} group of pictures; two at least make folds"
+    if images and n_groups < 2:
+        images, why_none = None, f"folds need at least 2 groups of images, and there is {n_groups}"
     not_offered: dict[str, str] = {}
-    if pictures:
+    if images:
         originals, not_offered = _offer(originals, others, recipe)
-    dealing = _Dealing(originals, recipe, plan_asked(originals, release, recipe) if pictures else {})
-    deals = [dealing.folds(recipe.seed + deal, dealing.group) for deal in range(N_DEALS)] if pictures else []
-    crossfit = [each for folds in deals for each in dealing.splits(folds)]
-    regrouped = {name: dealing.regrouped(name) for name in GROUPING if pictures and dealing.hides(name)}
-    heldout = _heldout(release, originals, recipe, with_pictures=pictures is not None)
+    planner = _SplitPlanner(originals, recipe, plan_probes(originals, release, recipe) if images else {})
+    fold_assignments = (
+        [planner.folds(recipe.seed + number, planner.group) for number in range(N_ASSIGNMENTS)]
+        if images
+        else []
+    )
+    crossfit = [split for folds in fold_assignments for split in planner.splits(folds)]
+    regrouped = {
+        name: planner.regrouped(name) for name in GROUPING if images and planner.has_undeclared_groups(name)
+    }
+    heldout = _heldout(release, originals, recipe, with_images=images is not None)
     if not heldout and not crossfit:
         raise InputError(
             f"nothing to score: the release has no test split, and {why_none}",
             where=str(release.path),
-            fix="--root SOURCE=PATH says where the source pictures are",
+            fix="give the folder of the source images: --root SOURCE=PATH",
         )
     planned = [*crossfit, *itertools.chain(*regrouped.values()), *([heldout] if heldout else [])]
-    plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.asked.values())]
+    plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.probes.values())]
     plans.append(released_rows(release, originals, "train"))
-    bank = plan_bank(release, originals, plans, with_effects(recipe), pictures)
+    image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
     cache = FeatureCache(checks / CACHE, backbone)
-    bank = fill_bank(bank, backbone, cache, workers, progress or (lambda _done, _of: None))
-    return Prepared(
+    image_pool = fill_image_pool(image_pool, backbone, cache, workers, progress or (lambda _done, _of: None))
+    return CheckInput(
         release,
         recipe,
         backbone,
         originals,
-        bank,
-        bank.rows(plans[-1]),
-        deals,
-        heldout.read(bank) if heldout else None,
-        [each.read(bank) for each in crossfit],
-        None if pictures else why_none,
-        {name: [each.read(bank) for each in splits] for name, splits in regrouped.items()},
+        image_pool,
+        image_pool.rows(plans[-1]),
+        fold_assignments,
+        heldout.read(image_pool) if heldout else None,
+        [split.read(image_pool) for split in crossfit],
+        None if images else why_none,
+        {name: [split.read(image_pool) for split in splits] for name, splits in regrouped.items()},
         not_offered,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Planned:
-    """A split as plans, before there are features."""
+class _SplitPlan:
+    """A split as plan rows, before features are computed."""
 
     arms: Arms
     test: pa.Table
-    asked: Arms = field(default_factory=dict)
+    probes: Arms = field(default_factory=dict)
 
-    def read(self, bank: Bank) -> Split:
-        rows = {name: bank.rows(plan) for name, plan in self.arms.items()}
-        asked = {name: bank.rows(plan) for name, plan in self.asked.items()}
-        return Split(rows, bank.rows(self.test), asked)
+    def read(self, image_pool: ImagePool) -> Split:
+        rows = {name: image_pool.rows(plan) for name, plan in self.arms.items()}
+        probes = {name: image_pool.rows(plan) for name, plan in self.probes.items()}
+        return Split(rows, image_pool.rows(self.test), probes)
 
 
-class _Dealing:
-    """Deals originals into folds and plans the arms of each."""
+class _SplitPlanner:
+    """Assigns originals to folds and plans the arms of each split."""
 
-    def __init__(self, originals: Originals, recipe: Recipe, asked: Arms) -> None:
-        self.originals, self.recipe, self.asked = originals, recipe, asked
+    def __init__(self, originals: Originals, recipe: Recipe, probes: Arms) -> None:
+        self.originals, self.recipe, self.probes = originals, recipe, probes
         self.group = originals.column("group_id")
 
     def folds(self, seed: int, group: np.ndarray) -> np.ndarray:
-        """Return the fold of each picture, level over bins; -1 for those that are never scored."""
+        """Return the fold of each image, stratified by bin; -1 for images that are never scored."""
         own = self.originals.own
         fold = np.full(len(own), -1)
         fold[own] = deal_folds(group[own], [self.originals.bin[own]], seed, N_FOLDS)
         return fold
 
-    def splits(self, folds: np.ndarray) -> list[_Planned]:
-        """Return the splits of one deal, every arm planned anew."""
-        return [self._split(folds == each) for each in np.unique(folds[self.originals.own])]
+    def splits(self, folds: np.ndarray) -> list[_SplitPlan]:
+        """Return the splits of one assignment to folds, every arm planned on its train side."""
+        return [self._split(folds == fold) for fold in np.unique(folds[self.originals.own])]
 
-    def _split(self, scored: np.ndarray) -> _Planned:
+    def _split(self, scored: np.ndarray) -> _SplitPlan:
         originals = self.originals
         train, test = originals.own & ~scored, originals.plain(scored)
         base = originals.plain(train)
-        arms = _arms_of(originals, train, plan_anew(originals, ~scored, self.recipe), base, self.recipe)
+        arms = _arms_of(originals, train, replan(originals, ~scored, self.recipe), base, self.recipe)
         offered = np.where(originals.kind == "offered", originals.column("source"), "")
         for name in sorted({*offered} - {""}):
             arms[WITH + name] = pa.concat_tables([base, originals.plain(offered == name)])
-        asked = {
+        probes = {
             name: plan.filter(pc.is_in(plan["image_id"], test["image_id"].combine_chunks()))
-            for name, plan in self.asked.items()
+            for name, plan in self.probes.items()
         }
-        return _Planned(arms, test, {name: plan for name, plan in asked.items() if len(plan)})
+        return _SplitPlan(arms, test, {name: plan for name, plan in probes.items() if len(plan)})
 
-    def hides(self, column: str) -> bool:
-        """Whether pictures of one value of a column are in several groups."""
+    def has_undeclared_groups(self, column: str) -> bool:
+        """Return whether images with one value of a column are in several groups."""
         values = self.originals.column(column)
         own = self.originals.own & (values != "")
         pairs = set(zip(values[own], self.group[own], strict=True))
         return 1 < len({value for value, _ in pairs}) < len(pairs)
 
-    def regrouped(self, column: str) -> list[_Planned]:
-        """Return the splits of `originals` alone, groups and equal values of a column held together."""
+    def regrouped(self, column: str) -> list[_SplitPlan]:
+        """Return splits of the arm `originals`, with groups and equal values of a column kept together."""
         originals = self.originals
         linked = assign_groups(originals.table, EDGES.empty_table(), [column, "group_id"])
         folds = self.folds(self.recipe.seed, np.array(linked["group_id"].to_pylist(), str))
         return [
-            _Planned(
-                {ORIGINALS: originals.plain(originals.own & (folds != each))}, originals.plain(folds == each)
+            _SplitPlan(
+                {ORIGINALS: originals.plain(originals.own & (folds != fold))}, originals.plain(folds == fold)
             )
-            for each in np.unique(folds[originals.own])
+            for fold in np.unique(folds[originals.own])
         ]
 
 
 def released_rows(release: Release, originals: Originals, split: str) -> pa.Table:
-    """Return the plan rows of a release's own split, of the pictures that take part."""
+    """Return the plan rows of a release's own split, for the images in the check."""
     plan = release.split(split).select(PLAN.names)
     return plan.filter(pc.is_in(plan["image_id"], originals.table["image_id"].combine_chunks()))
 
 
 def _heldout(
-    release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool
-) -> _Planned | None:
+    release: Release, originals: Originals, recipe: Recipe, *, with_images: bool
+) -> _SplitPlan | None:
     """Return the release's own train and test split; None without one."""
     train, test = (released_rows(release, originals, name) for name in ("train", "test"))
     if not len(train) or not len(test):
         return None
-    return _Planned(own_arms(release, originals, recipe, with_pictures=with_pictures), test)
+    return _SplitPlan(released_arms(release, originals, recipe, with_images=with_images), test)
 
 
-def own_arms(release: Release, originals: Originals, recipe: Recipe, *, with_pictures: bool) -> Arms:
-    """Return the arms of a release's own train split; `even` wants pictures that the release has not."""
+def released_arms(release: Release, originals: Originals, recipe: Recipe, *, with_images: bool) -> Arms:
+    """Return the arms of a release's own train split; `even` needs images that the release lacks."""
     train = released_rows(release, originals, "train")
     rows = originals.own & (originals.column("split") == "train")
     base = originals.plain(rows)
-    if not with_pictures and recipe.originals == "drawn":  # their plain form is not in the release
+    if not with_images and recipe.originals == "drawn":  # their plain form is not in the release
         known = base["image_id"].combine_chunks()
         base = train.filter(pc.equal(train["copy"], 0)).sort_by("image_id")
         base = base.filter(pc.is_in(base["image_id"], known))
-    return _arms_of(originals, rows, train, base, recipe, with_even=with_pictures)
+    return _arms_of(originals, rows, train, base, recipe, with_even=with_images)
 
 
 def _arms_of(
@@ -258,7 +264,7 @@ def _arms_of(
     *,
     with_even: bool = True,
 ) -> Arms:
-    """Return the arms of some train rows: `planned` by the recipe, and `base`, the originals as they are."""
+    """Return the arms of some train rows: `planned` by the recipe, and `base`, the unchanged originals."""
     arms = make_arms(planned, base, (originals.bin[rows], originals.cell[rows]))
     if with_even and has_copies(planned):
         table = originals.table.filter(pa.array(rows))
@@ -269,7 +275,7 @@ def _arms_of(
 def _offer(
     originals: Originals, others: Sequence[Manifest], recipe: Recipe
 ) -> tuple[Originals, dict[str, str]]:
-    """Add pictures of other manifests that would fill thin bins; say which manifests have none to offer."""
+    """Add images of other manifests for the thin bins; return the manifests without any, with the reason."""
     offers: list[pa.Table] = []
     refused: dict[str, str] = {}
     own = originals.table.filter(pa.array(originals.own))
@@ -279,13 +285,13 @@ def _offer(
         balance = recipe.balance.model_copy(update={"fill_from": sources})
         try:
             spec = recipe.model_copy(update={"balance": balance})
-            filled = fill_rows(own, manifest.table, spec, recall([manifest]))
+            filled = fill_rows(own, manifest.table, spec, read_memory([manifest]))
         except RecipeError as error:
             refused[manifest.path.stem] = error.what
             continue
         offers.append(filled.filter(pc.is_in(filled["source"], pa.array(sources))))
         if not len(offers[-1]):
-            refused[manifest.path.stem] = "it has no picture for the thin bins"
+            refused[manifest.path.stem] = "it has no image in the thin bins"
     for offered in offers:
         originals = add_offered(originals, offered, recipe.target)
     return originals, refused

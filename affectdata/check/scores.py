@@ -1,14 +1,14 @@
-"""Scores: what the arms say of originals, measured split by split, with intervals.
+"""Scores: the arms' predictions for originals, measured split by split, with confidence intervals.
 
-Where originals of several sources are scored, a measure is taken within each source and averaged over them:
-pooled over sources, a model that only tells the sources apart would score.
+If originals of several sources are scored, a measure is computed within each source and averaged: pooled over
+sources, a model that only recognises the source would score.
 
-Intervals over several splits: Nadeau and Bengio (2003), Inference for the generalization error, Machine
-Learning 52, section 3: the splits share training images, so the variance of their mean is s² (1/J +
+Intervals over several splits are corrected for overlapping training sets (Nadeau and Bengio (2003), Inference
+for the generalization error, Machine Learning 52, section 3): the variance of their mean is s² (1/J +
 n_test/n_train), three to four times that of independent splits. On one split: the paired bootstrap of Efron
-and Tibshirani (1993), An introduction to the bootstrap, ch. 8 and 13: groups are drawn, because their images
-are not independent, and within bins, because one resample in five has an empty bin otherwise. That interval
-does not cover what other training images would do.
+and Tibshirani (1993), An introduction to the bootstrap, ch. 8 and 13. Groups are resampled, because their
+images are not independent, and within bins, because otherwise one resample in five has an empty bin. That
+interval does not cover the variation between training sets.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from scipy import stats
 
 from affectdata.check import metrics
 from affectdata.check.arms import ORIGINALS, RELEASE
-from affectdata.check.evaluate import Classes, Told
+from affectdata.check.evaluate import Classes, SplitEvaluation
 from affectdata.check.prepare import Split
 from affectdata.train.rows import Rows
 
-Figure = Callable[[int, np.ndarray], float]  # split number, rows of its test side (which may repeat)
+Figure = Callable[[int, np.ndarray], float]  # split number, row numbers of its test side (which may repeat)
 COMPARED = ("r2", "ccc", "mae", "macro_mae", "tail_mae")
 LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 SUBGROUPS = ("age_group", "gender", "ethnicity")
-LEAST_SUBGROUP = 30  # pictures, below which nothing is said of a subgroup
+LEAST_SUBGROUP = 30  # images; smaller subgroups are not reported
 LEVEL = 0.95
 N_RESAMPLES = 1000
 Interval = dict[str, float]  # mean, low, high
 
 
 def corrected_interval(values: Sequence[float], n_test: float, n_train: float) -> Interval:
-    """Return mean and 95 % interval of a figure of several splits; undefined figures are left out.
+    """Return mean and 95 % interval of a figure over several splits, without undefined ones.
 
-    `n_test` and `n_train` are the originals of a split. One figure alone has no interval (NaN).
+    `n_test` and `n_train` are the numbers of originals of a split. A single figure has no interval (NaN).
     """
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
@@ -56,18 +56,18 @@ def corrected_interval(values: Sequence[float], n_test: float, n_train: float) -
 def bootstrap_interval(
     figure: Callable[[np.ndarray], float], group: np.ndarray, bins: np.ndarray, seed: int
 ) -> Interval:
-    """Return a figure of all rows and its 95 % interval; `figure` takes row numbers, which may repeat."""
+    """Return a figure over all rows and its 95 % interval; `figure` takes row numbers, which may repeat."""
     names, code = np.unique(group, return_inverse=True)
     members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     home = _home_bins(code, bins, len(names))
-    kept = [np.flatnonzero(home == each) for each in np.unique(home)]
+    by_bin = [np.flatnonzero(home == code) for code in np.unique(home)]
     rng = np.random.default_rng(seed)
-    drawn = []
+    resampled = []
     for _ in range(N_RESAMPLES):
-        groups = np.concatenate([rng.choice(each, len(each)) for each in kept])
-        drawn.append(figure(np.concatenate([members[each] for each in groups])))
+        groups = np.concatenate([rng.choice(in_bin, len(in_bin)) for in_bin in by_bin])
+        resampled.append(figure(np.concatenate([members[group] for group in groups])))
     mean = figure(np.arange(len(group)))
-    finite = np.array(drawn)[np.isfinite(drawn)]
+    finite = np.array(resampled)[np.isfinite(resampled)]
     if not len(finite):
         return {"mean": mean, "low": np.nan, "high": np.nan}
     low, high = np.quantile(finite, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
@@ -76,153 +76,158 @@ def bootstrap_interval(
 
 def _home_bins(code: np.ndarray, bins: np.ndarray, n_groups: int) -> np.ndarray:
     """Return the bin that most rows of each group are in."""
-    held = np.zeros((n_groups, int(bins.max()) + 1), np.int64)
-    np.add.at(held, (code, bins), 1)
-    return np.asarray(held.argmax(1))
+    counts = np.zeros((n_groups, int(bins.max()) + 1), np.int64)
+    np.add.at(counts, (code, bins), 1)
+    return np.asarray(counts.argmax(1))
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """Splits with what all arms say of them. `crossfit`: ten; `heldout`: the release's own test.
+    """Splits with the predictions of all arms. `crossfit`: ten splits; `heldout`: the release's test split.
 
     The first `n_first` splits score every original once.
     """
 
     splits: list[Split]
-    told: list[Told]
+    evaluations: list[SplitEvaluation]
     n_first: int
     edges: list[float]
     tail: np.ndarray
     seed: int = 0
-    min_sd_ratio: float = 0.0  # of the recipe; what spreads less is called a mean collapse
+    min_sd_ratio: float = 0.0  # of the recipe; a lower ratio is a mean collapse
 
     def interval(self, figure: Figure) -> Interval:
-        """Return mean and interval of a figure over the splits; on one split over its resampled groups."""
+        """Return mean and interval of a figure over the splits; for one split over its resampled groups."""
         if len(self.splits) == 1:
             test = self.splits[0].test
             return bootstrap_interval(lambda rows: figure(0, rows), test.group, test.stratum, self.seed)
-        values = [figure(at, np.arange(len(each.test))) for at, each in enumerate(self.splits)]
-        n_test = float(np.mean([len(each.test) for each in self.splits]))
-        n_train = float(np.mean([len(each.arms[ORIGINALS]) for each in self.splits]))
+        values = [figure(number, np.arange(len(split.test))) for number, split in enumerate(self.splits)]
+        n_test = float(np.mean([len(split.test) for split in self.splits]))
+        n_train = float(np.mean([len(split.arms[ORIGINALS]) for split in self.splits]))
         return corrected_interval(values, n_test, n_train)
 
-    def measure(self, name: str, test: Rows, said: np.ndarray) -> float:
-        """Return a measure of what is said of some rows."""
-        take = MEASURES[name]
-        return by_source(test.source, lambda part: take(test.take(part), said[part], self))
+    def measure(self, name: str, test: Rows, predicted: np.ndarray) -> float:
+        """Return a measure of the predictions for some rows."""
+        compute = MEASURES[name]
+        return by_source(test.source, lambda part: compute(test.take(part), predicted[part], self))
 
     def figure(self, measure: str, arm: str, head: str = "regressor") -> Figure:
-        """Return the figure of a measure of one arm's values."""
+        """Return a measure of one arm's values as a figure."""
 
-        def of(at: int, rows: np.ndarray) -> float:
-            said = self.told[at].arms[arm].values[head][rows]
-            return self.measure(measure, self.splits[at].test.take(rows), said)
+        def figure(number: int, rows: np.ndarray) -> float:
+            predicted = self.evaluations[number].arms[arm].values[head][rows]
+            return self.measure(measure, self.splits[number].test.take(rows), predicted)
 
-        return of
+        return figure
 
     def label_figure(self, measure: str, arm: str, classes: Classes, name: str) -> Figure:
-        """Return the figure of a measure of one arm's labels."""
+        """Return a measure of one arm's labels as a figure."""
 
-        def of(at: int, rows: np.ndarray) -> float:
-            test = self.splits[at].test.take(rows)
-            said = self.told[at].arms[arm].labels[classes.name][name][rows]
-            return label_measure(measure, test.source, classes.of(test), said)
+        def figure(number: int, rows: np.ndarray) -> float:
+            test = self.splits[number].test.take(rows)
+            predicted = self.evaluations[number].arms[arm].labels[classes.name][name][rows]
+            return label_measure(measure, test.source, classes.of(test), predicted)
 
-        return of
+        return figure
 
     def mean(self, figure: Figure, source: str | None = None) -> float:
-        """Return the mean of a figure over the splits, of all originals or of those of one source."""
-        of = [np.arange(len(each.test)) for each in self.splits]
+        """Return the mean of a figure over the splits, for all originals or those of one source."""
+        by_split = [np.arange(len(split.test)) for split in self.splits]
         if source is not None:
-            of = [np.flatnonzero(each.test.source == source) for each in self.splits]
-        known = [value for at, rows in enumerate(of) if len(rows) and np.isfinite(value := figure(at, rows))]
-        return float(np.mean(known)) if known else float("nan")
+            by_split = [np.flatnonzero(split.test.source == source) for split in self.splits]
+        values = [figure(number, rows) for number, rows in enumerate(by_split) if len(rows)]
+        finite = [value for value in values if np.isfinite(value)]
+        return float(np.mean(finite)) if finite else float("nan")
 
-    def telling(self, classes: Classes) -> Scoring:
-        """Return the scoring of those splits in which some classes are told apart (all, or the first)."""
-        n = sum(classes.name in each.arms[RELEASE].labels for each in self.told)
-        return replace(self, splits=self.splits[:n], told=self.told[:n])
+    def for_classes(self, classes: Classes) -> Scoring:
+        """Return the scoring of the splits in which these classes are predicted (all, or the first ones)."""
+        n = sum(classes.name in result.arms[RELEASE].labels for result in self.evaluations)
+        return replace(self, splits=self.splits[:n], evaluations=self.evaluations[:n])
 
     def has(self, arm: str) -> bool:
-        """Whether every split has an arm."""
-        return all(arm in each.arms for each in self.told)
+        """Return whether every split has an arm."""
+        return all(arm in result.arms for result in self.evaluations)
 
     def tests(self) -> Rows:
-        """Return every scored original once, split behind split."""
-        return Rows.concat([each.test for each in self.splits[: self.n_first]])
+        """Return every scored original once, in the order of the splits."""
+        return Rows.concat([split.test for split in self.splits[: self.n_first]])
 
     def values(self, arm: str, head: str = "regressor") -> np.ndarray:
-        """Return what an arm's head says of every scored original once, in the order of `tests`."""
-        return np.concatenate([each.arms[arm].values[head] for each in self.told[: self.n_first]])
+        """Return the predictions of an arm's head for every scored original, in the order of `tests`."""
+        return np.concatenate([result.arms[arm].values[head] for result in self._first])
 
     def labels(self, arm: str, classes: str, name: str) -> np.ndarray:
-        """Return the labels of an arm, in the order of `tests`."""
-        return np.concatenate([each.arms[arm].labels[classes][name] for each in self.told[: self.n_first]])
+        """Return the predicted labels of an arm, in the order of `tests`."""
+        return np.concatenate([result.arms[arm].labels[classes][name] for result in self._first])
 
     def probabilities(self, arm: str, classes: str, name: str) -> np.ndarray | None:
-        """Return the probabilities behind the labels (n, classes); None where there are none."""
-        each = [one.arms[arm].probabilities[classes].get(name) for one in self.told[: self.n_first]]
-        known = [one for one in each if one is not None]
-        return np.concatenate(known) if len(known) == len(each) else None
+        """Return the probabilities of the classes (n, classes); None if a split has none."""
+        by_split = [result.arms[arm].probabilities[classes].get(name) for result in self._first]
+        known = [probabilities for probabilities in by_split if probabilities is not None]
+        return np.concatenate(known) if len(known) == len(by_split) else None
+
+    @property
+    def _first(self) -> list[SplitEvaluation]:
+        return self.evaluations[: self.n_first]
 
 
 Measure = Callable[[Rows, np.ndarray, Scoring], float]
 MEASURES: dict[str, Measure] = {
-    "r2": lambda test, p, _: metrics.r2(test.y, p),
-    "ccc": lambda test, p, _: metrics.ccc(test.y, p),
-    "pearson_r": lambda test, p, _: metrics.pearson_r(test.y, p),
-    "mse": lambda test, p, _: metrics.mse(test.y, p),
-    "rmse": lambda test, p, _: metrics.rmse(test.y, p),
-    "mae": lambda test, p, _: metrics.mae(test.y, p),
-    "macro_mae": lambda test, p, of: metrics.macro_mae(test.y, p, of.edges),
-    "tail_mae": lambda test, p, of: metrics.tail_mae(test.y, p, of.edges, of.tail),
-    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.y, p),
-    "r_within": lambda test, p, _: metrics.r_within(test.y, p, test.part),
-    "r2_within": lambda test, p, _: metrics.r2_within(test.y, p, test.part),
+    "r2": lambda test, p, _: metrics.r2(test.target, p),
+    "ccc": lambda test, p, _: metrics.ccc(test.target, p),
+    "pearson_r": lambda test, p, _: metrics.pearson_r(test.target, p),
+    "mse": lambda test, p, _: metrics.mse(test.target, p),
+    "rmse": lambda test, p, _: metrics.rmse(test.target, p),
+    "mae": lambda test, p, _: metrics.mae(test.target, p),
+    "macro_mae": lambda test, p, scoring: metrics.macro_mae(test.target, p, scoring.edges),
+    "tail_mae": lambda test, p, scoring: metrics.tail_mae(test.target, p, scoring.edges, scoring.tail),
+    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.target, p),
+    "r_within": lambda test, p, _: metrics.r_within(test.target, p, test.subtype),
+    "r2_within": lambda test, p, _: metrics.r2_within(test.target, p, test.subtype),
 }
 
 
 def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> float:
-    """Return a measure, averaged over the sources of the rows; `measure` takes booleans, one per row."""
-    each = [measure(source == one) for one in np.unique(source)]
-    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+    """Return a measure averaged over the sources of the rows; `measure` takes one boolean per row."""
+    values = [measure(source == name) for name in np.unique(source)]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def label_measure(name: str, source: np.ndarray, true: np.ndarray, said: np.ndarray) -> float:
+def label_measure(name: str, source: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> float:
     """Return a measure of labels, averaged over the sources."""
-    take = getattr(metrics, name)
-    return by_source(source, lambda part: take(true[part], said[part]))
+    compute = getattr(metrics, name)
+    return by_source(source, lambda part: compute(true[part], predicted[part]))
 
 
 def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
-    """Return every measure of one arm's values, errors per bin and per subtype, and what there is per source.
+    """Return every measure of one arm's values, errors per bin and per subtype, and figures per source.
 
     Each measure is {mean, low, high, splits: [per split], pooled: over every original once}. Errors per bin
     and subtype are over every original once, figures per source means over the splits.
     """
-    test, said = scoring.tests(), scoring.values(arm, head)
-    found: dict[str, Any] = {}
+    test, predicted = scoring.tests(), scoring.values(arm, head)
+    measures: dict[str, Any] = {}
     for name in MEASURES:
         figure = scoring.figure(name, arm, head)
-        splits = [figure(at, np.arange(len(each.test))) for at, each in enumerate(scoring.splits)]
-        # One split has an interval too, but a bootstrap of every measure of every arm is work nobody reads.
+        splits = [figure(number, np.arange(len(split.test))) for number, split in enumerate(scoring.splits)]
+        # One split has an interval too, but nobody reads a bootstrap of every measure of every arm.
         over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
-        found[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, said)}
+        measures[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, predicted)}
     n_bins = len(scoring.edges) - 1
-    per_bin = metrics.mae_by(metrics.bin_codes(test.y, scoring.edges), n_bins, test.y, said)
-    per_subtype = _per(test.part, test.y, said, ("mae",))
+    per_bin = metrics.mae_by(metrics.bin_codes(test.target, scoring.edges), n_bins, test.target, predicted)
+    per_subtype = _per_group(test.subtype, test.target, predicted, "mae")
     figures = {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
     return {
-        **found,
-        "mean_collapse": bool(found["sd_ratio"]["mean"] < scoring.min_sd_ratio),
+        **measures,
+        "mean_collapse": bool(measures["sd_ratio"]["mean"] < scoring.min_sd_ratio),
         "mae_per_bin": per_bin.tolist(),
-        "mae_per_subtype": {name: each["mae"] for name, each in per_subtype.items() if name},
+        "mae_per_subtype": {name: group["mae"] for name, group in per_subtype.items() if name},
         "per_source": _per_source(scoring, figures),
     }
 
 
 def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """Return by source how many originals are scored, and each figure's mean over the splits."""
+    """Return by source the number of scored originals, and the mean of each figure over the splits."""
     sources, counts = np.unique(scoring.tests().source, return_counts=True)
     return {
         source: {"n": n, **{name: scoring.mean(figure, source) for name, figure in figures.items()}}
@@ -230,72 +235,77 @@ def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, An
     }
 
 
-def _per(words: np.ndarray, true: np.ndarray, said: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return number of rows and measures by word."""
-    found = {}
-    for word in np.unique(words).tolist():
-        rows = words == word
-        measured = {name: getattr(metrics, name)(true[rows], said[rows]) for name in names}
-        found[word] = {"n": int(rows.sum()), **measured}
-    return found
+def _per_group(
+    groups: np.ndarray, true: np.ndarray, predicted: np.ndarray, measure: str
+) -> dict[str, dict[str, Any]]:
+    """Return the number of rows and a measure for each group."""
+    compute = getattr(metrics, measure)
+    scored = {}
+    for name in np.unique(groups).tolist():
+        rows = groups == name
+        scored[name] = {"n": int(rows.sum()), measure: compute(true[rows], predicted[rows])}
+    return scored
 
 
 def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
-    """Return the measures of one arm's labels, by input (image, both, regressor, majority), beside chance.
+    """Return the measures of one arm's labels, by input (image, both, regressor, majority), and chance.
 
-    Measures are means over the splits, with the `interval` of the best informed input; those of the majority,
-    and chance, are over every original once.
+    Measures are means over the splits, with the `interval` of the input that knows most; those of the
+    majority, and chance, are over every original once.
     """
-    scoring = scoring.telling(classes)
+    scoring = scoring.for_classes(classes)
     true, source = classes.of(scoring.tests()), scoring.tests().source
-    found: dict[str, Any] = {
+    scored: dict[str, Any] = {
         "labels": classes.labels,
-        "n": [int((true == each).sum()) for each in classes.labels],
+        "n": [int((true == label).sum()) for label in classes.labels],
     }
-    for name in scoring.told[0].arms[arm].labels[classes.name]:
-        said = scoring.labels(arm, classes.name, name)
+    for name in scoring.evaluations[0].arms[arm].labels[classes.name]:
+        predicted = scoring.labels(arm, classes.name, name)
         figures = {measure: scoring.label_figure(measure, arm, classes, name) for measure in LABEL_MEASURES}
-        measured = {measure: scoring.mean(figure) for measure, figure in figures.items()}
+        measures = {measure: scoring.mean(figure) for measure, figure in figures.items()}
         if name == "majority":
-            measured = {measure: label_measure(measure, source, true, said) for measure in LABEL_MEASURES}
+            measures = {
+                measure: label_measure(measure, source, true, predicted) for measure in LABEL_MEASURES
+            }
         per_source = _per_source(scoring, {"accuracy": figures["accuracy"]})
-        counts = metrics.confusion(true, said, classes.labels)
-        found[name] = {
-            **measured,
-            "accuracy_per_source": {one: each["accuracy"] for one, each in per_source.items()},
+        counts = metrics.confusion(true, predicted, classes.labels)
+        scored[name] = {
+            **measures,
+            "accuracy_per_source": {part: values["accuracy"] for part, values in per_source.items()},
             "confusion": counts.tolist(),
         }
-        certain = scoring.probabilities(arm, classes.name, name)
-        if certain is not None:
-            found[name]["calibration_error"] = metrics.calibration_error(true, certain, classes.labels)
-        found[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
-    best = "both" if "both" in found else "image"
-    found["interval"] = {
+        probabilities = scoring.probabilities(arm, classes.name, name)
+        if probabilities is not None:
+            error = metrics.calibration_error(true, probabilities, classes.labels)
+            scored[name]["calibration_error"] = error
+        scored[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
+    best = "both" if "both" in scored else "image"
+    scored["interval"] = {
         measure: scoring.interval(scoring.label_figure(measure, arm, classes, best))
         for measure in LABEL_MEASURES
     }
-    even = by_source(source, lambda part: metrics.chance(true[part]))
-    return {**found, "chance": {"accuracy": even, "balanced_accuracy": even}}
+    chance = by_source(source, lambda part: metrics.chance(true[part]))
+    return {**scored, "chance": {"accuracy": chance, "balanced_accuracy": chance}}
 
 
 def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """Return the error (numbers) or the accuracy (words) per value of a column, and the gap between them.
+    """Return the error (numbers) or the accuracy (labels) per value of a column, and the largest gap.
 
-    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` names them with their sizes.
+    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` has their sizes.
     """
     measure = "mae" if predicted.dtype.kind == "f" else "accuracy"
-    every = _per(values, true, predicted, (measure,))
-    every.pop("", None)
-    groups = {name: each for name, each in every.items() if each["n"] >= LEAST_SUBGROUP}
+    by_value = _per_group(values, true, predicted, measure)
+    by_value.pop("", None)
+    groups = {name: group for name, group in by_value.items() if group["n"] >= LEAST_SUBGROUP}
     if measure == "mae":
-        for name, each in groups.items():
-            each["bias"] = float(np.mean((predicted - true)[values == name]))
-    figures = [each[measure] for each in groups.values()]
+        for name, group in groups.items():
+            group["bias"] = float(np.mean((predicted - true)[values == name]))
+    figures = [group[measure] for group in groups.values()]
     gap = max(figures) - min(figures) if figures else None
-    too_few = {name: each["n"] for name, each in every.items() if name not in groups}
+    too_few = {name: group["n"] for name, group in by_value.items() if name not in groups}
     return {"measure": measure, "groups": groups, "gap": gap, "too_few": too_few}
 
 
 def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:
     """Return the sources of a release (`info`: its release.json) in which a machine filled a column in."""
-    return [each["source"] for each in info["manifests"] if column in each.get("estimated", [])]
+    return [manifest["source"] for manifest in info["manifests"] if column in manifest.get("estimated", [])]

@@ -1,7 +1,7 @@
-"""What a model makes of the look of copies: how far a prediction moves when an untouched picture is drawn.
+"""Prediction shift: how far a prediction moves when a pipeline or transform is applied to an untouched image.
 
-Blurred copies on one side of the scale move the prediction for blurred test pictures by nine points, while
-R² on untouched ones stays as it is (measured on GAPED): the ordinary test cannot see a shortcut.
+The ordinary test cannot see a shortcut: blurred copies on one side of the scale shift the prediction for
+blurred test images by nine points, while R² on untouched ones stays the same (measured on GAPED).
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from affectdata.check.scores import Scoring, corrected_interval
 
 MIDDLE = 50.0  # POMP units: the neutral point between the two sides
 SIDES = {"all": (-np.inf, np.inf), "low": (-np.inf, MIDDLE), "high": (MIDDLE, np.inf)}
-_Y_WEIGHT, _S_WEIGHT = (
-    0.69,
-    0.22,
-)  # pleasure = .69 Y + .22 S: Valdez and Mehrabian (1994), J. Exp. Psych. Gen. 123
+# pleasure = .69 Y + .22 S: Valdez and Mehrabian (1994), J. Exp. Psych. Gen. 123
+_Y_WEIGHT, _S_WEIGHT = 0.69, 0.22
 
 
 def describe_shift(scoring: Scoring) -> dict[str, Any]:
-    """Return by pipeline how far a draw moves the release's prediction beyond that of the originals' model.
+    """Return by pipeline how far it shifts the release's prediction relative to that of the originals' model.
 
-    In POMP units, mean over the test pictures: all, those below and above the middle of the scale, and per
+    In POMP units, mean over the test images: all, those below and above the middle of the scale, and per
     bin. `n_test / n_train` corrects the interval as for scores.
     """
-    names = sorted({name for split in scoring.splits for name in split.asked if name.startswith(DRAW)})
-    return {name.removeprefix(DRAW): _excess(scoring, name) for name in names}
+    names = sorted({name for split in scoring.splits for name in split.probes if name.startswith(DRAW)})
+    return {name.removeprefix(DRAW): _describe_pipeline(scoring, name) for name in names}
 
 
-def _excess(scoring: Scoring, name: str) -> dict[str, Any]:
-    moved = [_moves(scoring, at, name) for at in range(len(scoring.splits))]
+def _describe_pipeline(scoring: Scoring, name: str) -> dict[str, Any]:
+    by_split = [_excess_shifts(scoring, number, name) for number in range(len(scoring.splits))]
     n_test = float(np.mean([len(split.test) for split in scoring.splits]))
     n_train = float(np.mean([len(split.arms[ORIGINALS]) for split in scoring.splits]))
     sides = {
         side: corrected_interval(
-            [_mean(excess[(y >= a) & (y < b)]) for y, _, excess in moved], n_test, n_train
+            [_mean(excess[(target >= low) & (target < high)]) for target, _, excess in by_split],
+            n_test,
+            n_train,
         )
-        for side, (a, b) in SIDES.items()
+        for side, (low, high) in SIDES.items()
     }
-    bins, excess = (np.concatenate([each[at] for each in moved]) for at in (1, 2))
-    per_bin = [_mean(excess[bins == each]) for each in range(len(scoring.edges) - 1)]
+    bins, excess = (np.concatenate([arrays[column] for arrays in by_split]) for column in (1, 2))
+    per_bin = [_mean(excess[bins == number]) for number in range(len(scoring.edges) - 1)]
     return {**sides, "per_bin": per_bin, "mean_abs": float(np.mean(np.abs(excess)))}
 
 
@@ -54,67 +54,67 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _moves(scoring: Scoring, at: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return target, bin and excess move of each picture that one split was asked about."""
-    by_arm = {arm: move(scoring, at, name, arm) for arm in (RELEASE, ORIGINALS)}
-    rows = scoring.splits[at].asked.get(name)
+def _excess_shifts(scoring: Scoring, number: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return target, bin and excess shift of each probe image of one split."""
+    by_arm = {arm: prediction_shifts(scoring, number, name, arm) for arm in (RELEASE, ORIGINALS)}
+    rows = scoring.splits[number].probes.get(name)
     if rows is None:
         return np.empty(0), np.empty(0, np.int64), np.empty(0)
-    return rows.y, rows.stratum, by_arm[RELEASE] - by_arm[ORIGINALS]
+    return rows.target, rows.stratum, by_arm[RELEASE] - by_arm[ORIGINALS]
 
 
-def move(scoring: Scoring, at: int, name: str, arm: str) -> np.ndarray:
-    """Return how far the prediction of an arm moves for each picture asked about, in POMP units."""
-    split, told = scoring.splits[at], scoring.told[at].arms[arm]
-    if name not in split.asked:
+def prediction_shifts(scoring: Scoring, number: int, name: str, arm: str) -> np.ndarray:
+    """Return how far an arm's prediction shifts for each probe image of a split, in POMP units."""
+    split, result = scoring.splits[number], scoring.evaluations[number].arms[arm]
+    if name not in split.probes:
         return np.empty(0)
-    place = {each: row for row, each in enumerate(split.test.image_id.tolist())}
-    plain = np.array([place[each] for each in split.asked[name].image_id.tolist()], np.int64)
-    return np.asarray(told.asked[name] - told.values["regressor"][plain])
+    row_of = {image_id: row for row, image_id in enumerate(split.test.image_id.tolist())}
+    rows = np.array([row_of[image_id] for image_id in split.probes[name].image_id.tolist()], np.int64)
+    return np.asarray(result.probes[name] - result.values["regressor"][rows])
 
 
 def describe_effects(scoring: Scoring) -> dict[str, Any]:
-    """Return by transform how far it moves the prediction of the originals' model, beside a mirror image.
+    """Return by transform how far it shifts the prediction of the originals' model, relative to a flip.
 
-    `of_flip` is its mean absolute move as a multiple of a flip's on the same pictures: {mean, low, high}. Its
-    interval is over groups of pictures; it says nothing of what other training pictures would do.
-    `low` and `high` are signed, of pictures below and above the middle of the scale.
+    `of_flip` is its mean absolute shift divided by that of a flip on the same images: {mean, low, high}. The
+    interval is over groups of images; it does not cover the variation between training sets.
+    `low` and `high` are signed, of images below and above the middle of the scale.
     """
     first = range(scoring.n_first)
     flips: dict[str, float] = {}
-    for at in first:
-        rows = scoring.splits[at].asked.get(FLIP)
+    for number in first:
+        rows = scoring.splits[number].probes.get(FLIP)
         if rows is not None:
-            moves = move(scoring, at, FLIP, ORIGINALS)
-            flips |= dict(zip(rows.image_id.tolist(), moves.tolist(), strict=True))
-    names = sorted({name for at in first for name in scoring.splits[at].asked if name.startswith(EFFECT)})
-    return {name.removeprefix(EFFECT): _effect(scoring, name, flips) for name in names if name != FLIP}
+            shifts = prediction_shifts(scoring, number, FLIP, ORIGINALS)
+            flips |= dict(zip(rows.image_id.tolist(), shifts.tolist(), strict=True))
+    names = {name for number in first for name in scoring.splits[number].probes if name.startswith(EFFECT)}
+    return {name.removeprefix(EFFECT): _effect(scoring, name, flips) for name in sorted(names - {FLIP})}
 
 
 def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str, Any]:
-    ids, groups, y, moved = [], [], [], []
-    for at in range(scoring.n_first):
-        rows = scoring.splits[at].asked.get(name)
+    image_ids, groups, targets, shifts = [], [], [], []
+    for number in range(scoring.n_first):
+        rows = scoring.splits[number].probes.get(name)
         if rows is not None:
-            ids += rows.image_id.tolist()
+            image_ids += rows.image_id.tolist()
             groups += rows.group.tolist()
-            y.append(rows.y)
-            moved.append(move(scoring, at, name, ORIGINALS))
-    change, truth = np.concatenate(moved), np.concatenate(y)
-    flipped = np.array([flips[each] for each in ids])
+            targets.append(rows.target)
+            shifts.append(prediction_shifts(scoring, number, name, ORIGINALS))
+    shift, target = np.concatenate(shifts), np.concatenate(targets)
+    flip_shift = np.array([flips[image_id] for image_id in image_ids])
     code = np.unique(groups, return_inverse=True)[1]
-    by_group = [np.bincount(code, np.abs(each)) for each in (change, flipped)]
+    by_group = [np.bincount(code, np.abs(values)) for values in (shift, flip_shift)]
     return {
-        "n": len(change),
-        "mean_abs": float(np.abs(change).mean()),
+        "n": len(shift),
+        "mean_abs": float(np.abs(shift).mean()),
         "of_flip": _ratio(*by_group),
-        "low": _mean(change[truth < MIDDLE]),
-        "high": _mean(change[truth >= MIDDLE]),
+        "low": _mean(shift[target < MIDDLE]),
+        "high": _mean(shift[target >= MIDDLE]),
     }
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> dict[str, float | None]:
-    """Return the ratio of two sums over the same independent parts, and its 95 % interval.
+    """Return the ratio of two sums over the same independent groups, and its 95 % interval.
 
     By the delta method on the logarithm: var(log a/b) = var(a)/a² + var(b)/b² - 2 cov(a, b)/ab.
     """
@@ -127,17 +127,17 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> dict[str, float | None]:
 
 
 def affect_of_look(drift: Mapping[str, Any]) -> dict[str, float]:
-    """Return by pipeline how far its draws move pleasure by luminance and saturation alone, in POMP units.
+    """Return by pipeline how far its copies shift pleasure through luminance and saturation, in POMP units.
 
     `drift` is that of release.json, in percent. A network that was trained to ignore brightness and colour
-    cannot certify these; people cannot ignore them.
+    cannot measure this effect, and people cannot ignore them.
     """
     return {
-        name: _Y_WEIGHT * each["luminance"]["mean_abs"] + _S_WEIGHT * each["saturation"]["mean_abs"]
-        for name, each in drift.get("by_pipeline", {}).items()
+        name: _Y_WEIGHT * change["luminance"]["mean_abs"] + _S_WEIGHT * change["saturation"]["mean_abs"]
+        for name, change in drift.get("by_pipeline", {}).items()
     }
 
 
-def copies_and_target(is_copy: np.ndarray, y: np.ndarray) -> float:
-    """Return the correlation of "is a copy" with the target: what a shortcut could be worth."""
-    return pearson_r(is_copy.astype(float), y)
+def copies_and_target(is_copy: np.ndarray, target: np.ndarray) -> float:
+    """Return the correlation of "is a copy" with the target: how useful a shortcut could be."""
+    return pearson_r(is_copy.astype(float), target)

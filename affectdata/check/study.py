@@ -1,4 +1,4 @@
-"""A study: every combination of a grid of settings is run; the best is named on validation, never on test.
+"""A study: run every combination of a grid of settings; the best is chosen on validation, never on test.
 
     # For the six classes of CAP-D: how fast, with how much dropout.
     name: capd_rates
@@ -7,9 +7,9 @@
     settings: {loss: cross_entropy, steps: 600}
     grid: {lr_body: [0.0001, 0.0003], dropout: [0.0, 0.5]}
 
-In a folder: `runs/<key>.json`, one file per run, so that a study that was stopped goes on; `results.csv`, one
-row per run; `study.json` (schema ``affectdata/study/1``), what was best and its scores. The key stands for
-all that decides a run's scores: where the network's code or weights are others now, it is run anew.
+In a folder: `runs/<key>.json`, one file per run, so that an interrupted study can be resumed; `results.csv`,
+one row per run; `study.json` (schema ``affectdata/study/1``), the best settings and their scores. The key is
+a hash of everything that determines a run's scores: if the network's code or weights change, it is run again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Trial(StrictModel):
-    """What a study may set. What is null follows from target and weights: see `tuned.choose_settings`."""
+    """The settings of one run. Null ones follow from target and weights: see `tuned.choose_settings`."""
 
     backbone: str = "mobilenet_v3_large"
     weights: str = DEFAULT
@@ -62,10 +62,10 @@ class Trial(StrictModel):
 
 
 class Study(StrictModel):
-    """What to try. `settings` are those of every run; `grid` has the values that are combined."""
+    """A study. `settings` are those of every run; `grid` has the values to combine."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # that of its folder
-    best: str  # measure on validation that decides
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # also the name of its folder
+    best: str  # measure on validation by which the best is chosen
     lower_is_better: bool = False
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     settings: dict[str, Any] = {}
@@ -75,11 +75,13 @@ class Study(StrictModel):
     def _every_key_once(self) -> Study:
         twice = sorted({"seed", *self.settings} & set(self.grid) | {"seed"} & set(self.settings))
         if twice:
-            raise ValueError(f"{', '.join(twice)}: said twice; seeds are `seeds`, the rest settings or grid")
+            raise ValueError(
+                f"{', '.join(twice)}: set twice; seeds go into `seeds`, any other key into settings or grid"
+            )
         return self
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the settings of every run, `seed` among them, the last key of the grid changing first."""
+        """Return the settings of every run, with its `seed`; the last key of the grid changes first."""
         return [
             {**self.settings, **dict(zip(self.grid, values, strict=True)), "seed": seed}
             for values in itertools.product(*self.grid.values())
@@ -88,10 +90,10 @@ class Study(StrictModel):
 
 
 def load_study(path: Path) -> Study:
-    """Read a study of which every run is a `Trial`.
+    """Read a study, and check that every run is a valid `Trial`.
 
     Raises:
-        RecipeError: naming what is wrong with the study, else with the first run that is no trial.
+        RecipeError: naming the problems of the study, else those of the first invalid run.
     """
     study = parse_model(Study, read_yaml(path), str(path))
     for run in study.runs():
@@ -104,22 +106,22 @@ def run_study(
     run_one: RunOne,
     folder: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
-    decided_by: Sequence[Any] | None = None,
+    run_inputs: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
-    """Run what has not been run yet and return the document of `study.json`.
+    """Run the combinations that have no result yet, and return the document of `study.json`.
 
-    `run_one` trains with the settings that it is given and returns its scores; `decided_by` is plain data for
-    each of `study.runs()`: what decides its scores beside the settings. A run that ends in an
-    InputError (a loss that ran away) is kept with its error, and is not the best.
+    `run_one` trains with the given settings and returns the scores; `run_inputs` is plain data for each of
+    `study.runs()`: everything besides the settings that determines its scores. A run that ends in an
+    InputError (a diverged loss) is kept with its error, and cannot be the best.
 
     Raises:
-        InputError: no run has the score that decides.
+        InputError: no combination has the score by which the best is chosen.
     """
     wanted = study.runs()
     runs = []
-    for number, decided in enumerate(zip(wanted, decided_by or [None] * len(wanted), strict=True), 1):
-        settings, _ = decided
-        path = folder / "runs" / f"{file_hash(canonical_json(decided).encode())[:16]}.json"
+    for number, key in enumerate(zip(wanted, run_inputs or [None] * len(wanted), strict=True), 1):
+        settings, _ = key
+        path = folder / "runs" / f"{file_hash(canonical_json(key).encode())[:16]}.json"
         if not path.exists():
             write_json(path, _try(run_one, settings))
         runs.append(read_json(path))
@@ -139,9 +141,9 @@ def _try(run_one: RunOne, settings: dict[str, Any]) -> Run:
 
 
 def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
-    """Return settings and scores of the combination whose mean over the seeds is best on validation.
+    """Return settings and scores of the combination with the best mean over the seeds on validation.
 
-    A combination of which one seed failed is out: its mean would be that of the lucky ones.
+    A combination is excluded if one of its seeds failed: its mean would be that of the lucky seeds.
     """
     combinations: dict[str, list[Run]] = {}
     for run in runs:
@@ -152,9 +154,9 @@ def _best(study: Study, runs: list[Run]) -> dict[str, Any]:
     if not means:
         raise InputError(
             f"no combination of {study.name} has {VAL}.{study.best} for every seed",
-            fix="`best` names a score on validation; results.csv has the scores and errors of every run",
+            fix="set `best` to a score on validation; results.csv has the scores and errors of every run",
         )
-    key = (min if study.lower_is_better else max)(means, key=lambda each: means[each])
+    key = (min if study.lower_is_better else max)(means, key=lambda combination: means[combination])
     group = combinations[key]
     scores = {
         part: {name: _over_seeds(group, part, name) for name in measures}
@@ -171,13 +173,13 @@ def _over_seeds(group: list[Run], part: str, name: str) -> dict[str, float | Non
 
 
 def _as_csv(study: Study, runs: list[Run]) -> str:
-    """Write a row per run: what the grid varies, the seed, every score, the error."""
-    scores = sorted({(p, n) for run in runs for p, found in run["scores"].items() for n in found})
-    scores.sort(key=lambda each: each[0] == TEST)  # what decides comes first
+    """Format one row per run: the values from the grid, the seed, every score, the error."""
+    scores = sorted({(p, n) for run in runs for p, values in run["scores"].items() for n in values})
+    scores.sort(key=lambda part_and_name: part_and_name[0] == TEST)  # validation first
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*study.grid, "seed", *(f"{part}_{name}" for part, name in scores), "error"])
     for run in runs:
-        found = [run["scores"].get(part, {}).get(name) for part, name in scores]
-        writer.writerow([*(run["settings"][name] for name in [*study.grid, "seed"]), *found, run["error"]])
+        values = [run["scores"].get(part, {}).get(name) for part, name in scores]
+        writer.writerow([*(run["settings"][name] for name in [*study.grid, "seed"]), *values, run["error"]])
     return text.getvalue()

@@ -1,9 +1,9 @@
 """Networks as the learner of a check (`evaluate.Learner`): one for every arm and stage, fine-tuned.
 
-Every arm takes the same number of optimiser steps, however many rows it has. The regressor is a network with
-one linear node, trained by squared error; the classifier, another one, takes the picture and what the
-regressor says of it, for its training rows out of fold. What networks say is kept, they themselves are not:
-an interrupted check goes on from that, and within a network from its checkpoint.
+Every arm gets the same number of optimiser steps, whatever its number of rows. The regressor is a network
+with one linear output, trained by squared error; the classifier, another network, takes the image and the
+regressor's output for it (out of fold for its training rows). Predictions are kept, networks are not: an
+interrupted check resumes from the predictions, and within a network from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import numpy as np
 
 from affectdata.check.arms import WITH
 from affectdata.check.evaluate import Curve
-from affectdata.check.prepare import Prepared
+from affectdata.check.prepare import CheckInput
 from affectdata.hashing import file_hash
 from affectdata.store.parquet import read_json, write_json
 from affectdata.train.finetune import Fitted, finetune
 from affectdata.train.heads import Fitted as FittedHead
 from affectdata.train.heads import fit_classifier, fit_regressor, predict_out_of_fold
+from affectdata.train.images import IMAGES, Progress, store_images
 from affectdata.train.loop import run_key
 from affectdata.train.networks import Network, build_network
-from affectdata.train.pictures import PICTURES, Progress, store_pictures
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 from affectdata.train.trunks import Say
 from affectdata.train.weights import NONE
 
 RUNS = ".runs"  # folder below that of a release's checks
-_N_FOLDS = 2  # for what is said out of fold: each one is a network to be trained
-_HEAD_FRAC = 1 / 6  # of the steps: the last layer alone
+_N_FOLDS = 2  # for predictions out of fold: one network per fold
+_HEAD_FRAC = 1 / 6  # of the steps train the last layer alone
 
 
 def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
-    """Return settings of training; what is not given, or None, follows from the network's weights.
+    """Return settings of training; those not given, or None, follow from the network's weights.
 
-    Random ones (those of a class without a file, too) have no first phase, and one rate for all layers.
+    Random weights (also those of a class without a file) have no first phase, and one rate for all layers.
 
     Raises:
-        UsageError: a value that makes no sense.
+        UsageError: a value is out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**given)
@@ -54,17 +54,17 @@ def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
-    """A network that is trained when it is first asked; `folder` keeps what it says of rows."""
+class LazyNetwork:
+    """A network that is trained at its first prediction; `folder` keeps its predictions."""
 
     network: Network
-    pictures: np.ndarray
+    images: np.ndarray
     examples: Examples
     settings: Settings
     folder: Path
     say: Say
     labels: np.ndarray
-    curve: Curve = field(default_factory=list)  # there is none before it is asked
+    curve: Curve = field(default_factory=list)  # empty before the first prediction
 
     def report(self) -> dict[str, Any]:
         return {}
@@ -73,11 +73,11 @@ class Trained:
         return self.shares(rows, None)[:, 0]
 
     def shares(self, rows: Rows, outputs: np.ndarray | None) -> np.ndarray:
-        asked = self._hash(Examples(rows.at, np.empty(0), outputs=outputs))
-        path = self.folder / f"{file_hash((self._key + asked).encode())[:16]}.json"
+        rows_hash = self._hash(Examples(rows.pool_index, np.empty(0), outputs=outputs))
+        path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
-            said = self._fitted.predict(self.pictures, rows.at, outputs)
-            write_json(path, {"curve": self._fitted.curve, "said": said.tolist()})
+            predictions = self._fitted.predict(self.images, rows.pool_index, outputs)
+            write_json(path, {"curve": self._fitted.curve, "said": predictions.tolist()})
         kept = read_json(path)
         self.curve[:] = kept["curve"]
         return np.array(kept["said"], float).reshape(len(rows), -1)
@@ -87,36 +87,36 @@ class Trained:
         return self._hash(self.examples)
 
     def _hash(self, examples: Examples) -> str:
-        return run_key(self.network, self.pictures, [examples], self.settings)
+        return run_key(self.network, self.images, [examples], self.settings)
 
     @cached_property
     def _fitted(self) -> Fitted:
         states = self.folder / "states"
         fitted = finetune(
-            self.network, self.pictures, self.examples, self.settings, folder=states, say=self.say
+            self.network, self.images, self.examples, self.settings, folder=states, say=self.say
         )
-        shutil.rmtree(states)  # as large as the network; what it says is all that is needed
+        shutil.rmtree(states)  # as large as the network; only its predictions are needed
         loss = fitted.curve[-1]["loss"]
-        self.say(f"{self.settings.loss}, {len(self.examples.rows)} rows: loss {loss:.4f} in the end")
+        self.say(f"{self.settings.loss}, {len(self.examples.rows)} rows: final loss {loss:.4f}")
         return fitted
 
 
 class TunedNetworks:
-    """The learner. `pictures` are those of the bank; `folder` keeps what the networks say."""
+    """The learner. `images` are those of the image pool; `folder` keeps the networks' predictions."""
 
     heads: ClassVar = {"regressor": "network"}
     is_costly: ClassVar = True
 
     def __init__(
         self,
-        prepared: Prepared,
-        pictures: np.ndarray,
+        prepared: CheckInput,
+        images: np.ndarray,
         steps: int | None,
         folder: Path,
         say: Say = lambda _: None,
     ) -> None:
         self.backbone, self.seed = prepared.backbone, prepared.recipe.seed
-        self.pictures, self.folder, self.say = pictures, folder, say
+        self.images, self.folder, self.say = images, folder, say
         self.settings = choose_settings(self._build(1), 0, steps=steps, seed=self.seed)
 
     def _build(self, n_outputs: int, takes_output: bool = False) -> Network:
@@ -124,39 +124,41 @@ class TunedNetworks:
             self.backbone.name,
             n_outputs,
             self.backbone.weights,
-            size_px=self.pictures.shape[1],
+            size_px=self.images.shape[1],
             takes_output=takes_output,
             device=str(self.backbone.device),
             seed=self.seed,
         )
 
-    def fit_regressor(self, train: Rows, head: str) -> Trained:
-        return self._train(Examples(train.at, train.y, train.weight), "squared_error", np.empty(1))
+    def fit_regressor(self, train: Rows, head: str) -> LazyNetwork:
+        return self._train(
+            Examples(train.pool_index, train.target, train.weight), "squared_error", np.empty(1)
+        )
 
-    def out_of_fold(self, regressor: Trained, train: Rows) -> np.ndarray:
-        return predict_out_of_fold(lambda some: self.fit_regressor(some, ""), train, self.seed, _N_FOLDS)
+    def out_of_fold(self, regressor: LazyNetwork, train: Rows) -> np.ndarray:
+        return predict_out_of_fold(lambda rows: self.fit_regressor(rows, ""), train, self.seed, _N_FOLDS)
 
-    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Trained:
-        words, numbers = np.unique(labels, return_inverse=True)
-        return self._train(Examples(train.at, numbers, train.weight, outputs), "cross_entropy", words)
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> LazyNetwork:
+        names, codes = np.unique(labels, return_inverse=True)
+        return self._train(Examples(train.pool_index, codes, train.weight, outputs), "cross_entropy", names)
 
-    def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> Trained:
+    def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> LazyNetwork:
         network = self._build(len(labels), examples.outputs is not None)
         settings = replace(self.settings, loss=loss)
-        return Trained(network, self.pictures, examples, settings, self.folder, self.say, labels)
+        return LazyNetwork(network, self.images, examples, settings, self.folder, self.say, labels)
 
-    def on_features(self, fitted: Trained, train: Rows, labels: np.ndarray | None) -> FittedHead:
+    def on_features(self, fitted: LazyNetwork, train: Rows, labels: np.ndarray | None) -> FittedHead:
         if labels is None:
             return fit_regressor(train, "svr", self.seed)
         return fit_classifier(train, labels, None, self.seed)
 
     def describe(self) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self.settings).items() if name != "loss"}
-        return {"mode": "finetune", "size_px": self.pictures.shape[1], **settings}
+        return {"mode": "finetune", "size_px": self.images.shape[1], **settings}
 
 
 def prepare_networks(
-    prepared: Prepared,
+    prepared: CheckInput,
     checks: Path,
     *,
     n_splits: int | None = None,
@@ -165,27 +167,27 @@ def prepare_networks(
     workers: int = 1,
     progress: Progress | None = None,
     say: Say = lambda _: None,
-) -> tuple[Prepared, TunedNetworks]:
-    """Return what networks are trained on, and the learner. None is: five splits, 600 steps, its own size.
+) -> tuple[CheckInput, TunedNetworks]:
+    """Return the input for networks, and the learner [defaults: five splits, 600 steps, the network's size].
 
-    Pictures are kept in `checks/.pictures`, what networks say in `checks/<release>/.runs`.
+    Images are kept in `checks/.images`, predictions in `checks/<release>/.runs`.
 
     Raises:
-        InputError: the network cannot take pictures of this size.
+        InputError: the network cannot take images of this size.
     """
     size = size_px or prepared.backbone.normalisation.size_px
-    pictures = store_pictures(prepared.bank.parts, size, checks / PICTURES, workers, progress)
-    few = narrow(prepared, n_splits)
-    return few, TunedNetworks(few, pictures, steps, checks / prepared.release.name / RUNS, say)
+    images = store_images(prepared.image_pool.parts, size, checks / IMAGES, workers, progress)
+    few = limit_splits(prepared, n_splits)
+    return few, TunedNetworks(few, images, steps, checks / prepared.release.name / RUNS, say)
 
 
-def narrow(prepared: Prepared, n_splits: int | None = None) -> Prepared:
-    """Return some splits of the first deal and the held-out one, without the arms of other manifests.
+def limit_splits(prepared: CheckInput, n_splits: int | None = None) -> CheckInput:
+    """Keep some splits of the first assignment and the held-out one, without the arms of other manifests.
 
-    A network takes minutes where a head takes a second.
+    A network takes minutes to train, a head a second.
     """
     few = []
     for split in prepared.crossfit[: prepared.n_first][:n_splits]:
         arms = {name: rows for name, rows in split.arms.items() if not name.startswith(WITH)}
         few.append(replace(split, arms=arms))
-    return replace(prepared, deals=prepared.deals[:1], crossfit=few, regrouped={})
+    return replace(prepared, fold_assignments=prepared.fold_assignments[:1], crossfit=few, regrouped={})

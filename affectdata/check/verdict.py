@@ -1,8 +1,8 @@
-"""The verdict: a check's document in sentences.
+"""The verdict: a check's document as sentences, and advice.
 
-The advice names what would help more than this release does, measured where it can be, in the order in which
-it helped on GAPED: images of another source, weights as well as copies, and undeclared groups, which do not
-help but make the scores honest.
+The advice names what would help more than this release does, measured where possible, in the order in which
+it helped on GAPED: images from another source, weights in place of copies, and undeclared groups, which do
+not help but make the scores honest.
 """
 
 from __future__ import annotations
@@ -16,195 +16,204 @@ from affectdata.check.words import (
     NAMES,
     Document,
     change_text,
-    few_of_groups,
-    few_originals,
+    clear_change,
     interval_text,
-    number,
+    number_text,
     scored_on,
     scores,
-    surely,
+    small_groups_text,
+    too_few_text,
 )
 from affectdata.recipe.recipe import Recipe
 
-_FEW = 5  # pictures of a bin, below which its figures are luck
-_WITHIN = 0.3  # correlation inside subtypes from which a model is said to know the target, …
-_WITHIN_LITTLE = 0.1  # … and below which it is said to know nothing of it
-_FEW_REAL = 20  # real pictures, below which a bin is worth naming
-_DROP = 0.02  # R² lost with undeclared groups held together, from which it is worth saying
+_FEW = 5  # images in a bin; with fewer, its figures are due to chance
+_WITHIN = 0.3  # correlation within subtypes from which a model predicts the target, …
+_WITHIN_LITTLE = 0.1  # … and below which it predicts only the subtype
+_FEW_REAL = 20  # real images; a bin with fewer is named
+_DROP = 0.02  # R² lost when undeclared groups are kept together; from here on they should be declared
 
 
-def say_all(document: Document, recipe: Recipe) -> list[str]:
-    """Return what there is to say, the most important first."""
+def make_sentences(document: Document, recipe: Recipe) -> list[str]:
+    """Return the findings as sentences, the most important first."""
     return [
-        *_say_scores(document),
-        *_say_subtype(document),
-        *_say_sources(document),
-        *_say_collapse(document),
-        *_say_balance(document, recipe),
-        *_say_classes(document),
-        *_say_subgroups(document),
-        *_say_caveats(document),
+        *_score_sentences(document),
+        *_subtype_sentences(document),
+        *_source_sentences(document),
+        *_collapse_sentences(document),
+        *_balance_sentences(document, recipe),
+        *_class_sentences(document),
+        *_subgroup_sentences(document),
+        *_caveat_sentences(document),
     ]
 
 
-def _say_scores(document: Document) -> Iterator[str]:
-    found, mean = scores(document, RELEASE), scores(document, MEAN)
-    if found is None or mean is None:
+def _score_sentences(document: Document) -> Iterator[str]:
+    scored, mean = scores(document, RELEASE), scores(document, MEAN)
+    if scored is None or mean is None:
         return
-    said = document["settings"]
-    model = f"Frozen {said['backbone']} features with an SVR"
-    if said["mode"] != "frozen":
-        model = f"{said['backbone']} fine-tuned for {said['steps']} steps at {said['size_px']} px"
-    how = f"{said['n_splits']} splits of" if scored_on(document) == "crossfit" else "the held-out"
+    settings = document["settings"]
+    model = f"Frozen {settings['backbone']} features with an SVR"
+    if settings["mode"] != "frozen":
+        steps, size_px = settings["steps"], settings["size_px"]
+        model = f"{settings['backbone']} fine-tuned for {steps} steps at {size_px} px"
+    where = f"{settings['n_splits']} splits of" if scored_on(document) == "crossfit" else "the held-out"
     ceiling = document["ceiling"]
-    noise = f"; the raters' noise leaves room for {number(ceiling)}" if ceiling is not None else ""
+    limit = f"; the raters' noise limits R² to {number_text(ceiling)}" if ceiling is not None else ""
     yield (
-        f"{model}, over {how} {sum(document['bins']['n'][scored_on(document)])} originals: "
-        f"R² {interval_text(found['r2'])}{noise}, CCC {interval_text(found['ccc'])}, "
-        f"macro-MAE {number(found['macro_mae']['mean'], 2)} "
-        f"(predicting the mean: {number(mean['macro_mae']['mean'], 2)})."
+        f"{model}, over {where} {sum(document['bins']['n'][scored_on(document)])} originals: "
+        f"R² {interval_text(scored['r2'])}{limit}, CCC {interval_text(scored['ccc'])}, "
+        f"macro-MAE {number_text(scored['macro_mae']['mean'], 2)} "
+        f"(predicting the mean: {number_text(mean['macro_mae']['mean'], 2)})."
     )
 
 
-def _say_subtype(document: Document) -> Iterator[str]:
-    found, told = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
-    if found is None or told is None:
+def _subtype_sentences(document: Document) -> Iterator[str]:
+    scored, baseline = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
+    if scored is None or baseline is None:
         return
-    target, r2 = document["release"]["target"], found["r2"]["mean"]
-    if len(told["mae_per_subtype"]) < 2:
-        yield f"There are no subtypes to tell {target} from."
+    target, r2 = document["release"]["target"], scored["r2"]["mean"]
+    if len(baseline["mae_per_subtype"]) < 2:
+        yield f"There are no two subtypes, so {target} cannot be compared within them."
         return
-    within, baseline = found["r_within"]["mean"], told["r2"]["mean"]
+    within = scored["r_within"]["mean"]
     figures = (
-        f"knowing the subtype and nothing else gives R² {number(baseline)}; "
-        f"inside subtypes its r is {number(within)} (R² {number(found['r2_within']['mean'])})"
+        f"predicting each subtype's mean gives R² {number_text(baseline['r2']['mean'])}; "
+        f"within subtypes the model's r is {number_text(within)} "
+        f"(R² {number_text(scored['r2_within']['mean'])})"
     )
     if r2 is None or r2 <= 0:
-        words = f"knows neither {target} nor the subtype"
+        finding = f"predicts neither {target} nor the subtype"
     elif within is not None and within >= _WITHIN:
-        words = f"knows {target}, not only the subtype"
+        finding = f"predicts {target}, not only the subtype"
     elif within is not None and within >= _WITHIN_LITTLE:
-        words = f"mostly knows the subtype, and little of {target} inside one"
+        finding = f"mostly predicts the subtype, and little of {target} within one"
     else:
-        words = f"knows only the subtype, not {target}"
-    yield f"The model {words}: {figures}."
+        finding = f"predicts only the subtype, not {target}"
+    yield f"The model {finding}: {figures}."
 
 
-def _say_sources(document: Document) -> Iterator[str]:
-    found = scores(document, RELEASE)
-    if found and len(found["per_source"]) > 1:
-        each = ", ".join(
-            f"{name} R² {number(one['r2'])} (n = {one['n']})" for name, one in found["per_source"].items()
+def _source_sentences(document: Document) -> Iterator[str]:
+    scored = scores(document, RELEASE)
+    if scored and len(scored["per_source"]) > 1:
+        sources = ", ".join(
+            f"{name} R² {number_text(source['r2'])} (n = {source['n']})"
+            for name, source in scored["per_source"].items()
         )
-        yield f"Scores are taken within each source and averaged: {each}."
+        yield f"Scores are computed within each source and averaged: {sources}."
 
 
-def _say_collapse(document: Document) -> Iterator[str]:
+def _collapse_sentences(document: Document) -> Iterator[str]:
     least = document["settings"]["check"]["min_sd_ratio"]
     for arm in (RELEASE, ORIGINALS):
         for head in ("regressor", "ridge"):
-            found = scores(document, arm, head)
-            if found and found["mean_collapse"]:
+            scored = scores(document, arm, head)
+            if scored and scored["mean_collapse"]:
                 name = document["arms"][arm][head]["head"]
                 yield (
-                    f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm says "
-                    "about the same to every picture (its spread is "
-                    f"{number(found['sd_ratio']['mean'])} of the true one; {least:g} is the least)."
+                    f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm predicts "
+                    "nearly the same value for every image (SD of predictions / SD of targets is "
+                    f"{number_text(scored['sd_ratio']['mean'])}; it must be at least {least:g})."
                 )
 
 
-def _say_balance(document: Document, recipe: Recipe) -> Iterator[str]:
-    """Say whether levelling helps: if it beats originals, an equal budget and stretched originals."""
+def _balance_sentences(document: Document, recipe: Recipe) -> Iterator[str]:
+    """Balancing helps if the release beats the originals, as many even copies, and stretched originals."""
     compared = document["comparison"]
     arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
     if not arms:
         return
     against = {arm: compared[f"{RELEASE} - {arm}"] for arm in arms}
-    first = against[ORIGINALS]
-    if not document["copies"] and all(each["low"] == each["high"] == 0 for each in first.values()):
-        yield "The release trains on the originals as they are: there is nothing to compare them with."
+    changes = against[ORIGINALS]
+    if not document["copies"] and all(change["low"] == change["high"] == 0 for change in changes.values()):
+        yield "The release trains on the unchanged originals: there is nothing to compare them with."
         return
-    helped = [name for name in first if all(surely(name, each[name]) > 0 for each in against.values())]
-    lost = [name for name in first if surely(name, first[name]) < 0]
-    gains, losses = (", ".join(NAMES[name] for name in names) for names in (helped, lost))
-    others = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
+    helped = [
+        measure
+        for measure in changes
+        if all(clear_change(measure, differences[measure]) > 0 for differences in against.values())
+    ]
+    lost = [measure for measure in changes if clear_change(measure, changes[measure]) < 0]
+    gains, losses = (", ".join(NAMES[measure] for measure in measures) for measures in (helped, lost))
+    controls = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
     if document["on_edge"]:
-        word = "No verdict on levelling: the best setting lies on the edge of its grid in too many splits"
+        finding = "No verdict on balancing: in too many splits the best setting is on the edge of its grid"
     elif helped and lost:
-        word = f"Levelling trades: it helps {gains} and costs {losses}"
+        finding = f"Balancing is a trade-off: it improves {gains} and worsens {losses}"
     elif helped:
-        word = f"Levelling helps {gains}, beyond what {others} would do"
+        finding = f"Balancing improves {gains}, by more than {controls} would"
     elif lost:
-        word = f"Levelling costs {losses}"
+        finding = f"Balancing worsens {losses}"
     else:
-        word = "Whether levelling helps is undecided: what it changes is within the luck of the splits"
-    figures = "; ".join(change_text(name, each) for name, each in first.items())
-    yield f"{word}. Against {ARM_NAMES[ORIGINALS]}: {figures}."
+        finding = (
+            "Whether balancing helps is undecided: the differences are within the variation of the splits"
+        )
+    figures = "; ".join(change_text(measure, change) for measure, change in changes.items())
+    yield f"{finding}. Compared with {ARM_NAMES[ORIGINALS]}: {figures}."
     if recipe.balance.undersample:
-        yield "The recipe leaves pictures out (undersample): the originals compared are those it kept."
+        yield "The recipe drops images (undersample): it is compared with the originals that it kept."
 
 
-def _say_classes(document: Document) -> Iterator[str]:
+def _class_sentences(document: Document) -> Iterator[str]:
     for name, scorings in document["arms"][RELEASE].get("classifier", {}).items():
-        found = scorings[scored_on(document)]
-        there = [label for label, n in zip(found["labels"], found["n"], strict=True) if n]
-        if len(there) < 2:
-            yield f"{name}: every picture scored is {there[0]!r}; there is nothing to tell apart."
+        scored = scorings[scored_on(document)]
+        labels = [label for label, n in zip(scored["labels"], scored["n"], strict=True) if n]
+        if len(labels) < 2:
+            yield f"{name}: every scored image is {labels[0]!r}; there is nothing to classify."
             continue
-        best = found["interval"]
-        words = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
-        others = ", ".join(
-            f"{words[key]} {found[key]['balanced_accuracy']:.3f}" for key in words if key in found
+        best = scored["interval"]
+        inputs = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
+        baselines = ", ".join(
+            f"{inputs[key]} {scored[key]['balanced_accuracy']:.3f}" for key in inputs if key in scored
         )
         yield (
-            f"Classifier, {len(there)} classes of {name}: balanced accuracy "
+            f"Classifier, {len(labels)} classes of {name}: balanced accuracy "
             f"{interval_text(best['balanced_accuracy'])}, accuracy {interval_text(best['accuracy'])} "
-            f"({others}; always the most frequent: accuracy {found['majority']['accuracy']:.3f})."
+            f"({baselines}; always the most frequent: accuracy {scored['majority']['accuracy']:.3f})."
         )
 
 
-def _say_subgroups(document: Document) -> Iterator[str]:
-    for column, found in document["subgroups"].items():
-        few, by = few_of_groups(found["too_few"]), column.replace("_", " ")
-        if len(found["groups"]) < 2:
-            if few:
-                yield f"By {by}, there are no two groups to compare; {few}."
+def _subgroup_sentences(document: Document) -> Iterator[str]:
+    for column, scored in document["subgroups"].items():
+        too_few, by = small_groups_text(scored["too_few"]), column.replace("_", " ")
+        if len(scored["groups"]) < 2:
+            if too_few:
+                yield f"By {by}, there are no two groups to compare; {too_few}."
             continue
-        measure = found["measure"]
-        (low, first), *_, (high, last) = sorted(found["groups"].items(), key=lambda item: item[1][measure])
+        measure = scored["measure"]
+        (low, first), *_, (high, last) = sorted(scored["groups"].items(), key=lambda item: item[1][measure])
         yield (
-            f"By {by}, {NAMES[measure]} goes from {number(first[measure])} "
-            f"({low}, n = {first['n']}) to {number(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number(found['gap'])}{_say_estimated(found.get('estimated', []))}"
-            f"{f'; {few}' if few else ''}."
+            f"By {by}, {NAMES[measure]} ranges from {number_text(first[measure])} "
+            f"({low}, n = {first['n']}) to {number_text(last[measure])} ({high}, n = {last['n']}): "
+            f"a gap of {number_text(scored['gap'])}{_estimated_text(scored.get('estimated', []))}"
+            f"{f'; {too_few}' if too_few else ''}."
         )
 
 
-def _say_estimated(sources: list[str]) -> str:
+def _estimated_text(sources: list[str]) -> str:
     return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
 
 
-def _say_caveats(document: Document) -> Iterator[str]:
-    few = few_originals(document)
-    if few:
-        yield f"Whether a model can learn from this release is {few}."
+def _caveat_sentences(document: Document) -> Iterator[str]:
+    too_few = too_few_text(document)
+    if too_few:
+        yield f"Whether a model can learn from this release is {too_few}."
     if document["on_edge"]:
         yield (
-            f"The best setting of {', '.join(document['on_edge'])} lies on the edge of its grid: a better "
-            "one may lie outside, and differences between arms may come from that."
+            f"The best setting of {', '.join(document['on_edge'])} is on the edge of its grid: a better "
+            "one may be outside, and differences between arms may come from that."
         )
     settings, bins = document["settings"], document["bins"]
     if settings["n_pictures"] < settings["n_pictures_of"]:
         part = f"{settings['n_pictures']} of {settings['n_pictures_of']} originals"
-        yield f"Checked on {part} (`check.max_pictures`)."
+        yield f"The check used {part} (`check.max_pictures`)."
     counts = bins["n"][scored_on(document)]
     thin = [f"{label} ({n})" for label, n in zip(bins["labels"], counts, strict=True) if n < _FEW]
     if thin:
-        yield f"Fewer than {_FEW} scored pictures in {', '.join(thin)}: what is said of those is luck."
+        yield f"Fewer than {_FEW} scored images in {', '.join(thin)}: their figures are due to chance."
     if document["crossfit_missing"]:
         yield (
             f"Only the held-out score: {document['crossfit_missing']}. "
-            f"On {sum(counts)} pictures a difference of .05 in R² is luck."
+            f"With {sum(counts)} images, a difference of .05 in R² may be due to chance."
         )
 
 
@@ -220,56 +229,58 @@ def advise(document: Document, info: Mapping[str, Any]) -> list[str]:
 
 def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
     bins = info.get("balance", {}).get("bins", [])
-    mean = sum(each["n_before"] for each in bins) / max(1, len(bins))
-    thin = [each for each in bins if each["n_before"] < _FEW_REAL or each["n_before"] < mean / 2]
+    mean = sum(row["n_before"] for row in bins) / max(1, len(bins))
+    thin = [row for row in bins if row["n_before"] < _FEW_REAL or row["n_before"] < mean / 2]
     if thin:
-        named = ", ".join(f"{each['bin']} ({each['n_before']})" for each in thin[:4])
+        names = ", ".join(f"{row['bin']} ({row['n_before']})" for row in thin[:4])
         yield (
-            f"What is missing is real pictures: train has few in {named}. Copies add no information there; "
-            "`balance: {fill_from: [NAME]}` takes pictures of another manifest first."
+            f"More real images are needed: train has few in {names}. Copies add no information there; "
+            "`balance: {fill_from: [NAME]}` takes images of another manifest first."
         )
 
 
 def _other_sources(document: Document) -> Iterator[str]:
-    n_train = {arm: found["n_train"]["crossfit"] for arm, found in document["arms"].items()}
-    for pair, found in document["comparison"].items():
+    n_train = {arm: part["n_train"]["crossfit"] for arm, part in document["arms"].items()}
+    for pair, differences in document["comparison"].items():
         if not pair.startswith(WITH):
             continue
         arm = pair.removesuffix(f" - {ORIGINALS}")
-        verb = "would change nothing for sure"
-        if surely("tail_mae", found["tail_mae"]) > 0:
-            verb = "would help the thin bins"
-        elif surely("r2", found["r2"]) < 0:
-            verb = "would do harm"
+        effect = "have no clear effect"
+        if clear_change("tail_mae", differences["tail_mae"]) > 0:
+            effect = "help the thin bins"
+        elif clear_change("r2", differences["r2"]) < 0:
+            effect = "do harm"
         yield (
-            f"{n_train[arm] - n_train[ORIGINALS]:.0f} pictures of {arm.removeprefix(WITH)} that fall into "
-            f"the thin bins {verb}: {change_text('tail_mae', found['tail_mae'])}, "
-            f"{change_text('r2', found['r2'])} against the originals alone."
+            f"{n_train[arm] - n_train[ORIGINALS]:.0f} images of {arm.removeprefix(WITH)} that fall into "
+            f"the thin bins would {effect}: {change_text('tail_mae', differences['tail_mae'])}, "
+            f"{change_text('r2', differences['r2'])} compared with the originals alone."
         )
-    for name, why in document["not_offered"].items():
-        yield f"{name} could not be tried for the thin bins: {why}."
+    for name, reason in document["not_offered"].items():
+        yield f"{name} could not be tried for the thin bins: {reason}."
 
 
 def _weights(document: Document) -> Iterator[str]:
-    found = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
+    differences = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
     measure = "macro_mae" if document["numeric"] else "balanced_accuracy"
-    if found and document["copies"] and surely(measure, found[measure]) < 1:
+    if differences and document["copies"] and clear_change(measure, differences[measure]) < 1:
         yield (
-            f"It is not sure that copies do better than weights ({NAMES[measure]} "
-            f"{interval_text(found[measure], 3, '+')}): `weights: {{by: inverse}}` with "
-            "`balance: {max_copies: 1}` (recipe weights_only) renders no copy."
+            f"Copies are not clearly better than weights ({NAMES[measure]} "
+            f"{interval_text(differences[measure], 3, '+')}): `weights: {{by: inverse}}` with "
+            "`balance: {max_copies: 1}` (recipe weights_only) renders no copies."
         )
 
 
 def _groups(document: Document) -> Iterator[str]:
     before = scores(document, ORIGINALS)
-    for column, found in document["regrouped"].items():
+    for column, regrouped in document["regrouped"].items():
         r2 = before["r2"]["mean"] if before else None
-        if found["mean"] is None or r2 is None:
+        if regrouped["mean"] is None or r2 is None:
             continue
-        lost = r2 - found["mean"]
-        told = f"with these together, the originals score R² {interval_text(found)}, not {number(r2)}"
-        if lost > _DROP:
-            yield f"Declare `split: {{groups: [{column}]}}`: {told}; the rest had been seen before."
+        figures = (
+            f"with equal values kept together, the originals score R² {interval_text(regrouped)}, "
+            f"not {number_text(r2)}"
+        )
+        if r2 - regrouped["mean"] > _DROP:
+            yield f"Declare `split: {{groups: [{column}]}}`: {figures}; the difference is leakage."
         else:
-            yield f"Groups by {column} were not declared; {told}."
+            yield f"Groups by {column} were not declared; {figures}."

@@ -1,4 +1,4 @@
-"""What `affectdata train-check` prints: the rules, or the verdict first and then the figures it rests on."""
+"""Print the rules of `affectdata train-check`, or the result: verdict first, then the figures behind it."""
 
 from __future__ import annotations
 
@@ -6,74 +6,78 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from affectdata.cli._output import document, say, say_table, settings
+from affectdata.cli._output import document, settings, show, show_table
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
-_WORDS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
+_VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
-    "tail_mae: over the thin bins; sd_ratio: spread of what is said over the true one; r_within: inside "
-    "subtypes; even, duplicates, weights, stretched: controls without levelled copies"
+    "tail_mae: MAE over the thin bins; sd_ratio: SD of predictions / SD of targets; r_within: r within "
+    "subtypes; even, duplicates, weights, stretched: controls without balanced copies"
 )
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS = {"crossfit": "splits of the originals (mean)", "heldout": "held-out test of the release"}
 
 
 def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_originals: int) -> int:
-    """Print name and words of every rule, and the defaults of their bounds; return the exit code."""
-    say_table(["rule", "passes where"], rules)
-    say("\nA rule whose interval holds its bound is undecided: a pass, but not with `undecided: fail`.")
-    say(f"On fewer than {least_originals} originals a check without a fail is inconclusive (exit code 0).")
-    say("check: " + json.dumps(defaults).replace('"', ""))
+    """Print every rule with its condition, and the default bounds; return the exit code."""
+    show_table(["rule", "passes if"], rules)
+    show(
+        "\nA rule is undecided if its interval contains its bound: a pass, or a fail with `undecided: fail`."
+    )
+    show(
+        f"With fewer than {least_originals} originals, a check without a fail is inconclusive (exit code 0)."
+    )
+    show("check: " + json.dumps(defaults).replace('"', ""))
     listed = [{"name": name, "what": what} for name, what in rules]
     document("affectdata/rules/1", {"rules": listed, "defaults": defaults})
     return 0
 
 
 def print_check(result: dict[str, Any]) -> None:
-    """Print the document of a check; the classifiers' tables with -v."""
-    verdict, said = result["verdict"], result["settings"]
-    say(f"{result['release']['name']}: {result['release']['target']}, {said['backbone']}\n")
+    """Print the document of a check; with -v, the tables of the classifiers too."""
+    verdict, options = result["verdict"], result["settings"]
+    show(f"{result['release']['name']}: {result['release']['target']}, {options['backbone']}\n")
     for sentence in verdict["sentences"]:
-        say(f"  {sentence}")
+        show(f"  {sentence}")
     if verdict["advice"]:
-        say("\nwhat would help")
+        show("\nwhat would help")
     for sentence in verdict["advice"]:
-        say(f"  {sentence}")
-    say("\nrules")
+        show(f"  {sentence}")
+    show("\nrules")
     for rule in verdict["gate"]:
-        say(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
+        show(f"  {rule['outcome']:<9}  {rule['rule']}: {rule['text']}")
     outcomes = [rule["outcome"] for rule in verdict["gate"]]
-    counts = [f"{outcomes.count(each)} {words}" for each, words in _OUTCOMES.items() if each in outcomes]
-    say(f"  the check {_WORDS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
+    counts = [f"{outcomes.count(name)} {text}" for name, text in _OUTCOMES.items() if name in outcomes]
+    show(f"  the check {_VERDICTS[verdict['outcome']]}: of {len(outcomes)} rules {', '.join(counts)}")
     for scored_on, n in result["bins"]["n"].items():
         if n is not None:
-            splits = f"{said['n_splits']} " if scored_on == "crossfit" else ""
-            say(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} pictures")
+            splits = f"{options['n_splits']} " if scored_on == "crossfit" else ""
+            show(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
             _print_scores(result, scored_on)
 
 
 def _print_scores(result: dict[str, Any], scored_on: str) -> None:
     rows = list(_head_rows(result, scored_on))
     if rows:
-        say_table(["arm", "head", "trained on", *_MEASURES], rows)
-        say(f"  {_LEGEND}")
+        show_table(["arm", "head", "trained on", *_MEASURES], rows)
+        show(f"  {_LEGEND}")
     for name in result["arms"]["release"].get("classifier", {}) if settings().verbose else ():
-        say_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
+        show_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
 
 
 def _head_rows(result: dict[str, Any], scored_on: str) -> Iterator[list[Any]]:
-    for arm, found in result["arms"].items():
+    for arm, part in result["arms"].items():
         for name in ("regressor", "ridge"):
-            scores = found.get(name, {}).get(scored_on)
+            scores = part.get(name, {}).get(scored_on)
             if scores:
                 means = [scores[measure]["mean"] for measure in _MEASURES]
-                yield [arm, found[name]["head"], round(found["n_train"][scored_on]), *means]
+                yield [arm, part[name]["head"], round(part["n_train"][scored_on]), *means]
 
 
 def _class_rows(result: dict[str, Any], name: str, scored_on: str) -> Iterator[list[Any]]:
-    for arm, found in result["arms"].items():
-        scores = found.get("classifier", {}).get(name, {}).get(scored_on) or {}
+    for arm, part in result["arms"].items():
+        scores = part.get("classifier", {}).get(name, {}).get(scored_on) or {}
         for key in ("both", "image", "regressor", "majority"):
             if key in scores:
                 yield [arm, key, *(scores[key][measure] for measure in _LABEL_MEASURES)]

@@ -21,7 +21,7 @@ _BAR = 40  # characters of the longest bar
 
 @dataclass(slots=True)
 class Settings:
-    """What the common options say."""
+    """The values of the common options."""
 
     as_json: bool = False
     quiet: bool = False
@@ -74,7 +74,7 @@ def discard(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-def say(text: str = "") -> None:
+def show(text: str = "") -> None:
     """Print a line of the result, unless --json asks for a document instead."""
     if not settings().as_json:
         echo(text)
@@ -97,7 +97,7 @@ def document(schema: str, content: dict[str, Any]) -> None:
         echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:
     """Print a table: text to the left, numbers to the right, no lines."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[at]) for row in [list(header), *cells]) for at in range(len(header))]
@@ -109,18 +109,18 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str 
             text.rjust(width) if right else text.ljust(width)
             for text, width, right in zip(line, widths, numeric, strict=True)
         ]
-        say((indent + "  ".join(aligned)).rstrip())
+        show((indent + "  ".join(aligned)).rstrip())
 
 
-def say_splits(found: dict[str, Any]) -> None:
-    """Print the pictures per split and fold, and how far each is from the whole (`describe_splits`)."""
+def show_splits(found: dict[str, Any]) -> None:
+    """Print the images per split and fold, and how far each is from the whole (`describe_splits`)."""
     for name, parts in (("split", found), ("fold", found.get("folds"))):
         if parts:
             far = parts["distance"]
             rows = [
                 [part, n, far["bin"].get(part), far["cell"].get(part)] for part, n in parts["rows"].items()
             ]
-            say_table([name, "pictures", "distance over bins", "over cells"], rows)
+            show_table([name, "images", "distance over bins", "over cells"], rows)
 
 
 def _cell(value: Any) -> str:
@@ -164,7 +164,7 @@ def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:
 
 def roots_option(command: F) -> F:
     """Add --root, repeatable."""
-    text = "Where a source's pictures are, if they were moved; repeatable."
+    text = "Where a source's images are, if they were moved; repeatable."
     return click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", help=text)(command)
 
 
@@ -189,6 +189,6 @@ def split_from_option(command: F) -> F:
 
 def on_conflict_option(command: F) -> F:
     """Add --on-conflict."""
-    text = "What to do when pictures that must stay together have two splits already."
+    text = "What to do when images that must stay together have two splits already."
     choice = click.Choice(["error", DROP_TRAIN])
     return click.option("--on-conflict", type=choice, default="error", show_default=True, help=text)(command)

@@ -18,9 +18,9 @@ from affectdata.cli._output import (
     plain_findings,
     progress,
     roots_option,
-    say,
-    say_splits,
-    say_table,
+    show,
+    show_splits,
+    show_table,
     split_from_option,
     workers_option,
 )
@@ -47,9 +47,9 @@ _MOST_STRATA = 12  # that fit beside each other
 @folder_option("--out", "releases", "Folder for the release.")
 @split_from_option
 @on_conflict_option
-@click.option("--dry-run", is_flag=True, help="Print what would be made; touch no picture.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made; touch no image.")
 @click.option(
-    "--lint", "only_lint", is_flag=True, help="Only say what looks unwise in the recipe; needs no data."
+    "--lint", "only_lint", is_flag=True, help="Only list what looks unwise in the recipe; needs no data."
 )
 @roots_option
 @workers_option
@@ -65,14 +65,14 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Split, level and render the pictures of a manifest as a recipe says.
+    """Split, level and render the images of a manifest as a recipe says.
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """
     from affectdata import api
 
     if only_lint:
-        return _say_lint(api.lint(recipe_name))
+        return _print_lint(api.lint(recipe_name))
     planned = api.plan_balance(
         recipe_name,
         manifest=manifests,
@@ -80,43 +80,41 @@ def command(
         on_conflict="drop-train" if on_conflict == DROP_TRAIN else "error",
         roots=parse_roots(roots),
     )
-    say_splits(planned.splits)
-    _say_plan(planned.plan, planned.recipe.target, planned.n_left_out)
+    show_splits(planned.splits)
+    _print_plan(planned.plan, planned.recipe.target, planned.n_left_out)
     if empty := planned.empty_splits:
-        note(
-            f"note: {' and '.join(empty)} hold no picture, though the recipe asks for a share: too few groups"
-        )
+        note(f"note: {' and '.join(empty)} hold no image, though the recipe asks for a share: too few groups")
     for remark in planned.lint:
         note(f"lint: {remark.text}")
     if dry_run:
-        say("\ndry run: nothing was written")
+        show("\ndry run: nothing was written")
         document("affectdata/plan/1", planned.to_dict())
         return 0
     with progress() as move:
         result = api.balance(planned, out=out, workers=workers, progress=move)
-    _say_drift(result.release.info["drift"])
-    say(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
+    _print_drift(result.release.info["drift"])
+    show(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
     document("affectdata/balance/1", result.to_dict())
     return 0
 
 
-def _say_lint(remarks: list[Finding]) -> int:
+def _print_lint(remarks: list[Finding]) -> int:
     for remark in remarks:
-        say(remark.text)
-    say(f"{len(remarks)} remarks" if remarks else "nothing to remark")
+        show(remark.text)
+    show(f"{len(remarks)} remarks" if remarks else "nothing to remark")
     document("affectdata/lint/1", {"lint": plain_findings(remarks)})
     return 1 if remarks else 0
 
 
-def _say_plan(plan: Plan, target: str, n_left_out: int) -> None:
+def _print_plan(plan: Plan, target: str, n_left_out: int) -> None:
     if n_left_out:
-        say(f"left out (`where`, `labels`, conflicts): {n_left_out}")
+        show(f"left out (`where`, `labels`, conflicts): {n_left_out}")
     own, filled, after = (
         sum(getattr(each, name) for each in plan.bins) for name in ("n_before", "n_filled", "n_after")
     )
     grown = after - own - filled
-    what = f"{own} pictures" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
-    say(f"train: {what}, {after} rows\n")
+    what = f"{own} images" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
+    show(f"train: {what}, {after} rows\n")
     strata = sorted({cell.stratum for cell in plan.cells})
     shown_strata = strata if len(strata) <= _MOST_STRATA else []
     cells = {(cell.bin, cell.stratum): cell for cell in plan.cells}
@@ -125,46 +123,46 @@ def _say_plan(plan: Plan, target: str, n_left_out: int) -> None:
         row = [cells.get((each.bin, stratum)) for stratum in shown_strata]
         shown = [f"{cell.n_before}→{cell.n_after}" if cell else "" for cell in row]
         table.append([each.bin, each.n_before, each.n_filled, each.n_after, each.shortfall or None, *shown])
-    say_table([target, "before", "filled", "after", "short", *shown_strata], table)
+    show_table([target, "before", "filled", "after", "short", *shown_strata], table)
     if len(strata) > len(shown_strata):
-        say(f"  level over {len(strata)} strata; --json lists all {len(plan.cells)} cells")
-    _say_worth(plan)
+        show(f"  level over {len(strata)} strata; --json lists all {len(plan.cells)} cells")
+    _print_worth(plan)
 
 
-def _say_drift(drift: dict[str, Any]) -> None:
+def _print_drift(drift: dict[str, Any]) -> None:
     if not drift["copies"]:
         return
     changes = ", ".join(f"{name} {found['mean_abs']:.2g}" for name, found in drift["all"].items())
-    say(f"\ncopies changed on average, against their originals: {changes}")
-    say(f"{drift['near_copies']} of {drift['copies']} copies look nearly like their original or each other")
+    show(f"\ncopies changed on average, against their originals: {changes}")
+    show(f"{drift['near_copies']} of {drift['copies']} copies look nearly like their original or each other")
     probe = drift["probe"]
     if probe:
         interval = f"{probe['low']:.2f} to {probe['high']:.2f}"
-        say(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
+        show(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
 
 
-def _say_worth(plan: Plan) -> None:
+def _print_worth(plan: Plan) -> None:
     summary = plan.summary()
     for name, words in (
         ("imbalance_ratio", "largest over smallest bin, empty ones left out"),
         ("entropy", "entropy (1 is level)"),
     ):
         before, after = summary[name]["before"], summary[name]["after"]
-        say(f"{words}: {before:.4g} before, {after:.4g} after")
+        show(f"{words}: {before:.4g} before, {after:.4g} after")
     for each in plan.bins:
         have = each.n_before + each.n_filled
         if not have:
-            say(f"{each.bin} has no picture in train: nothing can level it")
+            show(f"{each.bin} has no image in train: nothing can level it")
         elif each.shortfall and each.n_after > have:
-            say(
-                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} pictures are "
+            show(
+                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} images are "
                 "copied as often as balance.max_copies allows"
             )
     grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
     for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
-        say(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} pictures, worth {cell.n_eff:.1f} (n_eff)")
+        show(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} images, worth {cell.n_eff:.1f} (n_eff)")
     often = {
         row["values"]: row["counts"] for row in plan.rows.value_counts().field(1).value_counts().to_pylist()
     }
     if max(often) > 1:
-        say(f"most copied: {often[max(often)]} pictures stand {max(often)} times in train")
+        show(f"most copied: {often[max(often)]} images stand {max(often)} times in train")

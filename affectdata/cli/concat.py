@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, note, plain_findings, say
+from affectdata.cli._output import common_options, document, folder_option, note, plain_findings, show
 
 _FIRST_CONFLICTS = 10
 
@@ -21,11 +21,11 @@ _FIRST_CONFLICTS = 10
     metavar="POLICY",
     default="error",
     show_default=True,
-    help="When labels of one picture differ: error, first, mean, or prefer:NAME.",
+    help="When labels of one image differ: error, first, mean, or prefer:NAME.",
 )
 @common_options
 def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
-    """Write the rows of several MANIFESTS as one, a row per picture; their rejects and edges are passed over.
+    """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are passed over.
 
     Rows of the same bytes become one, look-alikes across sources come into one group, and no row changes its
     split. A source is added by naming the earlier result too: concat all.parquet fi.parquet --name all.
@@ -40,22 +40,22 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
     named = [path for path in manifests if path not in besides]
     result = api.concat(named, name=name, out=out, on_conflict=on_conflict)
     across, path = result.n_across, result.manifest.path
-    say(f"{result.n_rows} rows: {len(result.manifest)} pictures, {result.n_merged} rows merged")
-    say(
+    show(f"{result.n_rows} rows: {len(result.manifest)} images, {result.n_merged} rows merged")
+    show(
         f"across sources: {across['same_pixels']} pairs of the same pixels, "
         f"{across['near_duplicate']} near-duplicates"
     )
     if result.conflicts:
-        say(f"\n{len(result.conflicts)} labels differed, resolved by {on_conflict}")
+        show(f"\n{len(result.conflicts)} labels differed, resolved by {on_conflict}")
         for each in result.conflicts[:_FIRST_CONFLICTS]:
-            say(f"  {describe_conflict(each)}")
+            show(f"  {describe_conflict(each)}")
         if len(result.conflicts) > _FIRST_CONFLICTS:
-            say(f"  … and {len(result.conflicts) - _FIRST_CONFLICTS} more (--json lists all)")
+            show(f"  … and {len(result.conflicts) - _FIRST_CONFLICTS} more (--json lists all)")
     if result.findings:
-        say("\nnoticed")
+        show("\nnoticed")
         for finding in result.findings:
-            say(f"  {finding.text}")
-    say(f"\nwrote {path}")
+            show(f"  {finding.text}")
+    show(f"\nwrote {path}")
     document(
         "affectdata/concat/1",
         {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, say, say_table
+from affectdata.cli._output import common_options, document, show, show_table
 
 _SHOWN = 3
 
@@ -25,10 +25,12 @@ def command(old: Path, new: Path) -> int:
     for what in ("added", "removed", "moved", "relabelled", "redrawn", "described"):
         ids = content[what]
         rows.append([what, len(ids), ", ".join(ids[:_SHOWN]) + (" …" if len(ids) > _SHOWN else "")])
-    say_table(["", "rows", ""], rows, indent="")
+    show_table(["", "rows", ""], rows, indent="")
     if found.cells:
-        say()
-        say_table(["cell of train", "before", "after"], [[name, *pair] for name, pair in found.cells.items()])
-    say(f"\nversion step: {found.step}")
+        show()
+        show_table(
+            ["cell of train", "before", "after"], [[name, *pair] for name, pair in found.cells.items()]
+        )
+    show(f"\nversion step: {found.step}")
     document("affectdata/diff/1", content)
     return 0 if found.step == "none" else 1

@@ -1,4 +1,4 @@
-"""`affectdata download`: pictures of which a source ships only the addresses."""
+"""`affectdata download`: images of which a source ships only the addresses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, note, progress, say
+from affectdata.cli._output import common_options, document, note, progress, show
 
 _FIRST_FAILURES = 10
 
@@ -19,7 +19,7 @@ _FIRST_FAILURES = 10
     "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [default: ROOT]")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N pictures at most.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N images at most.")
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections, two per host."
 )
@@ -27,7 +27,7 @@ _FIRST_FAILURES = 10
 def command(
     root: Path, source: str | None, map_path: Path | None, out: Path | None, limit: int | None, workers: int
 ) -> int:
-    """Fetch over the network the pictures whose addresses the tables in ROOT have; then `ingest` ROOT.
+    """Fetch over the network the images whose addresses the tables in ROOT have; then `ingest` ROOT.
 
     Each outcome is noted in download.parquet. The same command goes on where it stopped: it asks for what is
     missing or failed in a way that may pass, and exits 1 while there is such a failure. Without
@@ -47,17 +47,17 @@ def command(
             progress=move,
         )
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
-    say(f"{result.n_listed} listed: {counts}")
+    show(f"{result.n_listed} listed: {counts}")
     statuses = dict(sorted(Counter(str(row["status"]) for row in result.failures).items()))
     if statuses:
-        say("\nnot fetched: " + ", ".join(f"{number} {status}" for status, number in statuses.items()))
+        show("\nnot fetched: " + ", ".join(f"{number} {status}" for status, number in statuses.items()))
         for row in result.failures[:_FIRST_FAILURES]:
-            say(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
+            show(f"  {row['path']}: {row['status']}: {row['error']} ({row['url']})")
         if len(result.failures) > _FIRST_FAILURES:
-            say(f"  … all {len(result.failures)} are in {result.notes}")
-        if result.n_may_pass:
-            say(f"{result.n_may_pass} of these may pass: run it again")
-    say(f"\nterms: {result.info.license}")
+            show(f"  … all {len(result.failures)} are in {result.notes}")
+        if result.n_temporary:
+            show(f"{result.n_temporary} of these may pass: run it again")
+    show(f"\nterms: {result.info.license}")
     document(
         "affectdata/download/1",
         {
@@ -66,7 +66,7 @@ def command(
             "listed": result.n_listed,
             "counts": result.counts,
             "statuses": statuses,
-            "may_pass": result.n_may_pass,
+            "may_pass": result.n_temporary,
         },
     )
-    return 1 if result.n_may_pass else 0
+    return 1 if result.n_temporary else 0

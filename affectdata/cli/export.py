@@ -12,7 +12,7 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
-    say,
+    show,
     workers_option,
 )
 from affectdata.registry import find_plugins
@@ -31,7 +31,7 @@ from affectdata.registry import find_plugins
     "--i-may-redistribute",
     "may_redistribute",
     is_flag=True,
-    help="Export pictures though their terms forbid to pass them on: you may, or you keep them.",
+    help="Export images though their terms forbid to pass them on: you may, or you keep them.",
 )
 @roots_option
 @workers_option
@@ -47,7 +47,7 @@ def command(
 ) -> int:
     """Write RELEASE in another form, with its terms: a folder per class, tar shards, or Croissant metadata.
 
-    The pictures are those of the release, byte for byte; those of a virtual release are rendered.
+    The images are those of the release, byte for byte; those of a virtual release are rendered.
     """
     from affectdata import api
     from affectdata.release.release import open_release
@@ -63,6 +63,6 @@ def command(
             workers=workers,
             progress=move,
         )
-    say(f"wrote {folder}")
+    show(f"wrote {folder}")
     document("affectdata/export/1", {"release": str(opened.path), "to": to, "out": str(folder)})
     return 0

@@ -14,8 +14,8 @@ from affectdata.cli._output import (
     note,
     plain_findings,
     progress,
-    say,
-    say_table,
+    show,
+    show_table,
     workers_option,
 )
 
@@ -41,7 +41,7 @@ _FIRST_REJECTS = 10
     "--onto",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="ROOT is a table of labels for the pictures of this manifest; may be repeated.",
+    help="ROOT is a table of labels for the images of this manifest; may be repeated.",
 )
 @click.option("--variant", help="Which reading of a source that has several (`affectdata sources NAME`).")
 @click.option(
@@ -51,9 +51,9 @@ _FIRST_REJECTS = 10
     show_default=True,
     help="Folder to write to.",
 )
-@click.option("--strict", is_flag=True, help="Reject pictures that a decoder warns about.")
+@click.option("--strict", is_flag=True, help="Reject images that a decoder warns about.")
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
-@click.option("--rehash", is_flag=True, help="Open every picture again, also those that did not change.")
+@click.option("--rehash", is_flag=True, help="Open every image again, also those that did not change.")
 @workers_option
 @common_options
 def command(
@@ -97,40 +97,40 @@ def command(
 
 def _print(result: IngestResult) -> None:
     info = result.info
-    say(f"{info.title} ({info.name}): {result.why}")
+    show(f"{info.title} ({info.name}): {result.why}")
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
-    say(f"{result.n_seen} seen: {counts}")
+    show(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
         note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
-    by_subtype = _counts(result, "subtype")
+    by_subtype = result.count("subtype")
     if by_subtype:
-        say()
+        show()
         names = {code: subtype.name for code, subtype in info.subtypes.items()}
-        say_table(
-            ["subtype", "", "pictures"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
+        show_table(
+            ["subtype", "", "images"], [[code, names.get(code, ""), n] for code, n in by_subtype.items()]
         )
-    by_emotion = _counts(result, "emotion")
+    by_emotion = result.count("emotion")
     if by_emotion:
-        say()
-        say_table(["emotion", "pictures"], [[*each] for each in by_emotion.items()])
-    histogram = _histogram(result)
+        show()
+        show_table(["emotion", "images"], [[*each] for each in by_emotion.items()])
+    histogram = result.valence_histogram()
     if any(histogram):
-        say()
+        show()
         most = max(histogram)
         rows = [
             [f"{low}–{low + 10}", n, bar(n, most)]
             for low, n in zip(range(0, 100, 10), histogram, strict=True)
         ]
-        say_table(["valence", "pictures", ""], rows)
+        show_table(["valence", "images", ""], rows)
     if result.findings:
-        say("\nnoticed")
+        show("\nnoticed")
         for finding in result.findings:
-            say(f"  {finding.text}")
-    reasons = _say_rejects(result)
-    say(f"\nterms: {info.license}")
+            show(f"  {finding.text}")
+    reasons = _print_rejects(result)
+    show(f"\nterms: {info.license}")
     if info.estimated:
-        say(f"estimated by a machine: {', '.join(info.estimated)}")
-    say(f"wrote {result.path}")
+        show(f"estimated by a machine: {', '.join(info.estimated)}")
+    show(f"wrote {result.path}")
     document(
         "affectdata/ingest/1",
         {
@@ -148,29 +148,12 @@ def _print(result: IngestResult) -> None:
     )
 
 
-def _counts(result: IngestResult, column: str) -> dict[str, int]:
-    query = f"SELECT {column}, count(*) AS n FROM manifest WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
-    return {row[column]: row["n"] for row in result.sql(query, column).to_pylist()}
-
-
-def _histogram(result: IngestResult) -> list[int]:
-    question = (
-        "SELECT least(floor(valence / 10), 9)::INT AS bin, count(*) AS n "
-        "FROM manifest WHERE valence IS NOT NULL GROUP BY 1"
-    )
-    counts = {row["bin"]: row["n"] for row in result.sql(question, "valence").to_pylist()}
-    return [counts.get(index, 0) for index in range(10)]
-
-
-def _say_rejects(result: IngestResult) -> dict[str, int]:
-    others = "FROM rejects WHERE reason != 'junk'"
-    counted = result.sql(f"SELECT reason, count(*) AS n {others} GROUP BY 1 ORDER BY 1")
-    reasons = {row["reason"]: row["n"] for row in counted.to_pylist()}
-    n_rejects = sum(reasons.values())
+def _print_rejects(result: IngestResult) -> dict[str, int]:
+    reasons, rejects = result.reasons(), result.rejects_without_junk
     if reasons:
-        say("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
-        for row in result.sql(f"SELECT * {others} ORDER BY ALL LIMIT {_FIRST_REJECTS}").to_pylist():
-            say(f"  {row['path']}: {row['reason']}: {row['detail']}")
-        if n_rejects > _FIRST_REJECTS:
-            say(f"  … all {n_rejects} are in {result.path.with_suffix('.rejects.parquet')}")
+        show("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
+        for row in rejects.slice(0, _FIRST_REJECTS).to_pylist():
+            show(f"  {row['path']}: {row['reason']}: {row['detail']}")
+        if len(rejects) > _FIRST_REJECTS:
+            show(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
     return reasons

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, say
+from affectdata.cli._output import common_options, document, show
 
 
 @click.command("sample")
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated pictures."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated images."
 )
 @common_options
 def command(name: str, folder: Path, seed: int) -> int:
@@ -21,6 +21,6 @@ def command(name: str, folder: Path, seed: int) -> int:
     from affectdata import api
 
     api.sample(name, folder, seed=seed)
-    say(f"wrote a generated {name} tree to {folder}; it is not the real collection")
+    show(f"wrote a generated {name} tree to {folder}; it is not the real collection")
     document("affectdata/sample/1", {"source": name, "folder": str(folder), "seed": seed})
     return 0

@@ -7,7 +7,7 @@ import inspect
 import click
 
 from affectdata.api import list_sources
-from affectdata.cli._output import common_options, document, say
+from affectdata.cli._output import common_options, document, show
 from affectdata.errors import UsageError
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
@@ -30,8 +30,8 @@ def command(name: str | None, cite: bool) -> int:
         return _show(name)
     infos = list_sources()
     for info in infos:
-        say(f"{info.name}: {info.title}")
-        say(f"    terms   {info.license}\n    from    {info.url or '–'}\n    layout  {info.layout}")
+        show(f"{info.name}: {info.title}")
+        show(f"    terms   {info.license}\n    from    {info.url or '–'}\n    layout  {info.layout}")
     document("affectdata/sources/1", {"sources": [_sheet(info) for info in infos]})
     return 0
 
@@ -39,13 +39,13 @@ def command(name: str | None, cite: bool) -> int:
 def _show(name: str) -> int:
     source = load_plugin("sources", name)
     info = source.INFO
-    say(inspect.getdoc(source) or info.title)
-    say(f"\nlayout:   {info.layout}\nterms:    {info.license}")
+    show(inspect.getdoc(source) or info.title)
+    show(f"\nlayout:   {info.layout}\nterms:    {info.license}")
     if info.variants:
-        say(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
+        show(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
     if info.estimated:
-        say(f"machine:  estimated {', '.join(info.estimated)}")
-    say(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
+        show(f"machine:  estimated {', '.join(info.estimated)}")
+    show(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
     more = {"bibtex": info.bibtex, "variants": info.variants, "estimated": info.estimated}
     document("affectdata/source/1", {**_sheet(info), **more})
     return 0
@@ -62,6 +62,6 @@ def _cite(name: str | None) -> int:
     info = load_plugin("sources", name).INFO
     if not info.bibtex:
         raise UsageError(f"{name} has no paper to cite", where=info.citation)
-    say(info.bibtex)
+    show(info.bibtex)
     document("affectdata/citation/1", {"name": name, "citation": info.citation, "bibtex": info.bibtex})
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, say, say_splits, split_from_option
+from affectdata.cli._output import common_options, document, show, show_splits, split_from_option
 from affectdata.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def command(manifest: Path, recipe_name: str | None, split_from: Path | None, fo
         if recipe_name or split_from:
             raise UsageError("--forget only removes splits", fix="leave out --recipe and --split-from")
         n_forgotten, digest = api.forget_splits(manifest)
-        say(f"forgot the splits of {n_forgotten} images of {manifest}")
+        show(f"forgot the splits of {n_forgotten} images of {manifest}")
         document(
             "affectdata/split/1", {"manifest": str(manifest), "digest": digest, "forgotten": n_forgotten}
         )
@@ -38,9 +38,9 @@ def command(manifest: Path, recipe_name: str | None, split_from: Path | None, fo
     if not recipe_name:
         raise UsageError("there is no recipe to split by", fix="--recipe R, or --forget to remove all splits")
     result = api.split(manifest, recipe_name, split_from=split_from)
-    say_splits(result.splits)
+    show_splits(result.splits)
     if result.n_without:
-        say(f"{result.n_without} rows of the manifest stay without a split")
-    say(f"wrote {manifest}")
+        show(f"{result.n_without} rows of the manifest stay without a split")
+    show(f"wrote {manifest}")
     document("affectdata/split/1", result.to_dict())
     return 0

@@ -17,7 +17,7 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
-    say,
+    show,
     workers_option,
 )
 from affectdata.cli._study import print_study
@@ -54,20 +54,24 @@ _OF_A_CHECK = {  # options that --study does not take
     show_default=True,
     help="Heads on frozen features, or the whole network fine-tuned, for every arm (wants a GPU).",
 )
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Of every network. [default: 600]")
+@click.option(
+    "--steps", type=click.IntRange(1), metavar="N", help="Training steps per network. [default: 600]"
+)
 @click.option(
     "--size",
     "size_px",
     type=click.IntRange(1),
     metavar="PX",
-    help="Of its pictures. [default: the network's]",
+    help="Input size in pixels. [default: the network's]",
 )
-@click.option("--splits", type=click.IntRange(1, 5), metavar="N", help="How many networks see. [default: 5]")
+@click.option(
+    "--splits", type=click.IntRange(1, 5), metavar="N", help="Number of cross-validation splits. [default: 5]"
+)
 @click.option(
     "--study",
     type=click.Path(path_type=Path),
     metavar="STUDY.yaml",
-    help="No check: train what the file says on the release's own split, name the best on val.",
+    help="The same as `affectdata study STUDY.yaml`.",
 )
 @click.option(
     "--check",
@@ -133,6 +137,7 @@ def command(
         return print_rules(listed, Check().model_dump(mode="json"), LEAST_ORIGINALS)
     aloud = partial(click.echo, err=True)  # what goes to the network is printed even with --quiet
     if study:
+        note("note: `affectdata study STUDY.yaml` is a command of its own now; --study does the same")
         _refuse_idle()
         with progress() as move:
             studied = api.study(
@@ -168,10 +173,10 @@ def command(
             progress=move,
         )
     print_check(result.document)
-    say(f"\nwrote {result.path}")
+    show(f"\nwrote {result.path}")
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
-            say(f"wrote {written}")
+            show(f"wrote {written}")
     document(result.document["schema"], result.to_dict())
     return 1 if result.outcome == "failed" else 0
 

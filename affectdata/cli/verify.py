@@ -15,8 +15,8 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
-    say,
-    say_table,
+    show,
+    show_table,
 )
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ _MANIFESTS = Path("manifests")
 @click.argument("release", required=False, type=click.Path(path_type=Path))
 @folder_option("--releases", "releases", "Folder in which the newest is taken if none is named.")
 @click.option(
-    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N pictures and compare."
+    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N images and compare."
 )
 @click.option(
-    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this picture; repeatable."
+    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this image; repeatable."
 )
-@click.option("--why", metavar="IMAGE_ID", help="Only show a picture's group, split, cell and copies.")
+@click.option("--why", metavar="IMAGE_ID", help="Only show an image's group, split, cell and copies.")
 @roots_option
 @common_options
 def command(
@@ -52,32 +52,32 @@ def command(
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:
-        _say_why(explain_image(opened, why, _MANIFESTS))
+        _print_why(explain_image(opened, why, _MANIFESTS))
         return 0
     with progress() as move:
         result = api.verify(opened, rebuild=n_rebuild or 0, sample=samples, progress=move)
     for remark in result.notes:
         note(f"note: {remark}")
-    _say_findings(result)
+    _print_findings(result)
     return 0 if result.is_sound else INTEGRITY
 
 
-def _say_findings(result: VerifyResult) -> None:
+def _print_findings(result: VerifyResult) -> None:
     for finding in result.findings:
-        say(f"{finding.kind}: {finding.text}")
+        show(f"{finding.kind}: {finding.text}")
     state = "every file and every row holds" if result.is_sound else f"{len(result.findings)} findings"
-    say(f"{result.release.path}: {len(result.release.rows)} pictures, {state}")
+    show(f"{result.release.path}: {len(result.release.rows)} images, {state}")
     if result.n_rebuilt and result.is_sound:
-        say(f"{result.n_rebuilt} rebuilt from their source pictures: the same")
+        show(f"{result.n_rebuilt} rebuilt from their source images: the same")
     document("affectdata/verify/1", result.to_dict())
 
 
-def _say_why(found: dict[str, Any]) -> None:
-    say(f"{found['source']} {found['source_id']}: {found['path']}")
-    say(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
-    say(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} pictures that stay together")
-    say_table(
-        ["picture", "split", "path"],
+def _print_why(found: dict[str, Any]) -> None:
+    show(f"{found['source']} {found['source_id']}: {found['path']}")
+    show(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
+    show(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} images that stay together")
+    show_table(
+        ["image", "split", "path"],
         [[row["image_id"][:16], row["split"], row["path"]] for row in found["group"]],
     )
     if found["edges"]:
@@ -85,8 +85,8 @@ def _say_why(found: dict[str, Any]) -> None:
             [e["image_id_a"][:16], e["image_id_b"][:16], e["kind"], e["distance_bits"], e["view"]]
             for e in found["edges"]
         ]
-        say_table(["picture", "and", "are", "bits apart", "as"], rows)
-    say("\nin the release")
+        show_table(["image", "and", "are", "bits apart", "as"], rows)
+    show("\nin the release")
     rows = [[row["sample_id"], row["pipeline"] or "–", row["file_name"]] for row in found["rows"]]
-    say_table(["sample", "pipeline", "file"], rows)
+    show_table(["sample", "pipeline", "file"], rows)
     document("affectdata/why/1", found)

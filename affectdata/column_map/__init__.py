@@ -1,4 +1,4 @@
-"""Sources that are described as data: a YAML file says what the columns of a table mean.
+"""Sources that are described as data: a YAML file maps the columns of a table.
 
 In: a column map and a source tree. Out: the same records, rejects and findings that a source module gives.
 
@@ -6,6 +6,6 @@ Read in this order:
 
 columns   the column map as a model
 read      the rows of a mapped table as records
-packaged  the maps in `sources/maps`, each offered as a source module is
+packaged  the maps in `sources/maps`, with the interface of source modules
 sample    a generated sample for a packaged map
 """

@@ -1,4 +1,4 @@
-"""The column map: which columns of a table, or which parts of a file's name, are what."""
+"""The column map: the meaning of the columns of a table, or of the parts of file names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TEXTS = (
 )
 SPREADS = tuple(f"{name}_{part}" for name in RATINGS for part in ("sd", "n"))
 MAPPED = (*RATINGS, *SPREADS, *TEXTS, "emotion", "agreement", "age", "split")
-MAP_FILE = "columns.yaml"  # at the root, it is the column map of the tree
-PLACE = re.compile(r"\{([^{}]+)\}")
+MAP_FILE = "columns.yaml"  # the column map of a tree, at its root
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 class SubtypeMap(StrictModel):
-    """A content category: what its code means."""
+    """A content category: the meaning of its code."""
 
     name: str
     sign: Literal[-1, 0, 1] | None = None
@@ -32,69 +32,69 @@ class SubtypeMap(StrictModel):
 
 
 class SampleMap(StrictModel):
-    """How the generated sample of a packaged map looks."""
+    """The layout of the generated sample of a packaged map."""
 
     tables: list[str] = []  # paths; where the map gives a `header`, the last one has none
     above: list[str] = []  # lines above the header
-    header: list[str] = []  # as shipped, also names that are there twice
-    pictures: str  # path of a picture, with {key}
-    keys: list[str]  # "%d" is the row's number; used in turn
-    urls: str = ""  # path of the table that the map's `urls` mean
+    header: list[str] = []  # as shipped, repeated names included
+    images: str  # path of an image, with {key}
+    keys: list[str]  # used in turn; "%d" is the number of the row
+    urls: str = ""  # path of the table of addresses (`urls` of the map)
 
 
 class UrlMap(StrictModel):
-    """A table of the addresses of pictures, beside those of ratings."""
+    """A table of image addresses, beside the rating tables."""
 
-    table: str  # its path inside the root, or a pattern
-    path: str  # the column that says where a picture is wanted, under the root
-    url: str  # rows for one path are tried in their order
+    table: str  # path inside the root, or a pattern
+    path: str  # column with the path of the image, under the root
+    url: str  # column with the address; several rows for one path are tried in order
 
 
 class ColumnMap(StrictModel):
-    """Where tables are, which of their columns is what, on which scales, and under which terms."""
+    """Where the tables are, what their columns mean, the rating scales, and the terms of use."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]*$")]
     table: str | list[str] = []  # paths inside the root, or patterns such as ratings/*.csv
-    key: str = "key"  # the column that names the picture
-    file: str = "{key}"  # {key} or any column in braces; a picture's suffix is optional
-    match_parts: Annotated[int, Field(ge=1)] | None = None  # of paths, from the end, that are compared
+    key: str = "key"  # the column that names the image
+    file: str = "{key}"  # {key} or any column in braces; an image's suffix is optional
+    match_parts: Annotated[int, Field(ge=1)] | None = None  # compare only that many last parts of paths
     title: str = ""
     sheet: str | None = None
-    skip_rows: Annotated[int, Field(ge=0)] = 0  # the header is the first row from here with every column
-    header: list[str] = []  # of a table that has none
+    skip_rows: Annotated[int, Field(ge=0)] = 0  # the header is the first row after these with all columns
+    header: list[str] = []  # of a table without one
     encoding: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    na: list[str] = ["NA", "N/A", "nan", "NaN", "null", "None"]  # an empty cell always is
-    placeholder: dict[str, str] = {}  # column and the word in it that says: there is no such picture
-    repeated: Literal["reject", "mean"] = "reject"  # rows for one picture that differ
-    split_by_table: bool = False  # the tables are called train, val, test
+    na: list[str] = ["NA", "N/A", "nan", "NaN", "null", "None"]  # beside empty cells
+    placeholder: dict[str, str] = {}  # column, and the word in it for rows without an image
+    repeated: Literal["reject", "mean"] = "reject"  # what to do with different rows for one image
+    split_by_table: bool = False  # the tables are named train, val, test
     scales: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
     columns: dict[str, str] = {}
-    values: dict[str, dict[str, str | None]] = {}  # what the codes in a mapped column mean; null: nothing
+    values: dict[str, dict[str, str | None]] = {}  # meaning of the codes in a mapped column; null: missing
     emotions: dict[str, str] = {}
     percent: bool = False
     subtypes: dict[str, SubtypeMap] = {}
     groups: list[str] = []
-    estimated: list[str] = []  # columns that a machine filled in
+    estimated: list[str] = []  # columns with values estimated by a machine
     license: str = "not stated"
     citation: str = "not stated"
     url: str = ""
     bibtex: str = ""
     evidence: Literal["seen", "unverified"] = "seen"
-    urls: UrlMap | None = None  # else `columns: {url: …}` has the addresses
+    urls: UrlMap | None = None  # or `columns: {url: …}`, if the rating table has the addresses
     sample: SampleMap | None = None
 
     @property
     def patterns(self) -> list[str]:
-        """The paths and patterns of its tables; none where the files' names say it all."""
+        """The paths and patterns of the tables; empty if all labels are in file names."""
         return [self.table] if isinstance(self.table, str) else self.table
 
     @property
     def needed(self) -> list[str]:
         """The columns that a table must have."""
-        placed = [name for name in PLACE.findall(self.file) if name != "key"]
+        in_file = [name for name in PLACEHOLDER.findall(self.file) if name != "key"]
         mapped = [*self.columns.values(), *self.emotions.values(), *self.placeholder]
-        return list(dict.fromkeys([self.key, *placed, *mapped]))
+        return list(dict.fromkeys([self.key, *in_file, *mapped]))
 
     @field_validator("encoding")
     @classmethod
@@ -102,7 +102,7 @@ class ColumnMap(StrictModel):
         try:
             "".encode(encoding or "utf-8")
         except LookupError:
-            raise ValueError("no such encoding") from None
+            raise ValueError("unknown encoding") from None
         return encoding
 
     @field_validator("scales")
@@ -110,15 +110,19 @@ class ColumnMap(StrictModel):
     def _usable_scales(cls, scales: dict[str, list[float]]) -> dict[str, list[float]]:
         known = ", ".join(RATINGS)
         _refuse(
-            [f"{name} is no rating; these are: {known}" for name in scales if name not in RATINGS]
-            + [f"{name} does not go from low to high" for name, (low, high) in scales.items() if low >= high]
+            [f"{name} is not a rating; the ratings are: {known}" for name in scales if name not in RATINGS]
+            + [
+                f"{name}: the first value must be lower than the second"
+                for name, (low, high) in scales.items()
+                if low >= high
+            ]
         )
         return scales
 
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        scales = info.data.get("scales", RATINGS)  # if those are wrong, that is said already
+        scales = info.data.get("scales", RATINGS)  # wrong scales are reported by their own validator
         unscaled = [name for name in RATINGS if name in columns.keys() - scales]
         _refuse(
             [f"{name} is unknown; known: {', '.join(MAPPED)}" for name in columns if name not in MAPPED]
@@ -133,7 +137,7 @@ class ColumnMap(StrictModel):
         columns = info.data.get("columns", names)
         usable = ("emotion", *TEXTS) if info.field_name == "values" else MAPPED
         _refuse([f"{name} is not among `columns`" for name in names if name not in columns])
-        _refuse([f"{name} takes no words" for name in names if name not in usable])
+        _refuse([f"{name} does not take text values" for name in names if name not in usable])
         return names
 
     @field_validator("emotions")
@@ -145,15 +149,15 @@ class ColumnMap(StrictModel):
         return emotions
 
     @model_validator(mode="after")
-    def _says_where(self) -> ColumnMap:
+    def _locates_images(self) -> ColumnMap:
         if "table" in self.model_fields_set and "key" not in self.model_fields_set:
-            raise ValueError("`key` says which column of the table names the picture")
+            raise ValueError("give `key`: the column of the table that names the image")
         if not self.patterns and "file" not in self.model_fields_set:
             raise ValueError("give `table` and `key`, or a `file` with the parts of its name in braces")
         return self
 
     def to_info(self, name: str) -> SourceInfo:
-        """Return the data sheet that the map amounts to."""
+        """Return the data sheet of the source that the map describes."""
         return SourceInfo(
             name=name,
             title=self.title or name,
@@ -173,8 +177,8 @@ class ColumnMap(StrictModel):
         )
 
     def _layout(self) -> str:
-        called = PLACE.sub(lambda at: f"<{self.key if at[1] == 'key' else at[1]}>", self.file)
-        return ", ".join([*self.patterns, f"pictures called {called}"])
+        names = PLACEHOLDER.sub(lambda match: f"<{self.key if match[1] == 'key' else match[1]}>", self.file)
+        return ", ".join([*self.patterns, f"images called {names}"])
 
 
 def _refuse(problems: list[str]) -> None:

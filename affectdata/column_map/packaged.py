@@ -1,4 +1,4 @@
-"""Sources that are data: the column maps in `sources/maps/`, each offered as a source module is.
+"""The column maps in `sources/maps/` as sources, with the interface of source modules.
 
 The first comment of a map is its data sheet.
 """
@@ -23,7 +23,7 @@ from affectdata.records import Annotation
 
 
 class MapSource:
-    """A packaged column map; see `_protocol.Source`."""
+    """A packaged column map; see `reading.protocol.Source`."""
 
     def __init__(self, path: Path) -> None:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -33,14 +33,14 @@ class MapSource:
         self.INFO = self.spec.to_info(self.spec.name)
 
     def detect(self, tree: Tree) -> str | None:
-        """Recognise a tree by the name and the columns of a table, or by the names of all pictures."""
+        """Recognise a tree by the name and columns of a table, or by the names of all images."""
         return recognise_map(tree, self.spec)
 
     def read(self, tree: Tree, options: ReadOptions) -> Reading:
-        """Read the tables that the map means, or the names.
+        """Read the tables of the map, or the file names.
 
         Raises:
-            SourceError: no such table, or it lacks a column.
+            SourceError: there is no such table, or it lacks a column.
         """
         return Reading(self.INFO, self._read_items(tree, find_tables(tree, self.spec)))
 
@@ -50,15 +50,15 @@ class MapSource:
         yield from read_mapped(tree, tables, self.spec)
 
     def find_links(self, tree: Tree, options: ReadOptions) -> Iterator[Link]:
-        """List the addresses that the tables have."""
+        """Yield the image addresses in the tables."""
         return find_mapped_links(tree, self.spec)
 
     def write_sample(self, root: Path, rng: np.random.Generator) -> None:
-        """Write generated pictures and tables as the map describes them."""
+        """Write generated images and tables in the layout of the map."""
         write_map_sample(self.spec, root, rng)
 
 
 @cache
 def load_map(path: Path) -> MapSource:
-    """Read a packaged map, once."""
+    """Read a packaged map; cached."""
     return MapSource(path)

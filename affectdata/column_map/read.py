@@ -1,4 +1,4 @@
-"""Rows of any table, or the names of files, as records, by a column map."""
+"""Read the rows of a table, or file names, as records by a column map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from affectdata.column_map.columns import PLACE, TEXTS, ColumnMap
+from affectdata.column_map.columns import PLACEHOLDER, TEXTS, ColumnMap
 from affectdata.errors import SourceError
 from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.reading.delimited import parse_count, parse_number, parse_share, parse_spread, require_columns
@@ -19,7 +19,7 @@ from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import fold_path, is_readme, spell_split
 from affectdata.reading.protocol import Item, Link
 from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject
 
 _OLDEST = 150
@@ -27,46 +27,46 @@ Parsed = TypeVar("Parsed")
 
 
 def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
-    """List the tables that a map means; none for a map of names.
+    """List the tables of a map; empty for a map of file names.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is no such table.
     """
     tables = _match(tree, spec.patterns)
     if spec.patterns and not tables:
-        there = [name for name in tree.others() if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
+        others = [name for name in tree.others() if PurePosixPath(name).suffix.lower() in TABLE_SUFFIXES]
         raise SourceError(
-            f"{tree.root} holds no table {' or '.join(map(repr, spec.patterns))}",
-            where=f"tables there: {', '.join(there[:10]) or 'none'}",
-            fix=f"restore it, or describe yours in a column map (now: that of {spec.name})",
+            f"{tree.root} has no table {' or '.join(map(repr, spec.patterns))}",
+            where=f"its tables: {', '.join(others[:10]) or 'none'}",
+            fix=f"restore it, or describe yours in a column map (this is the map of {spec.name})",
         )
     return tables
 
 
 def recognise_map(tree: Tree, spec: ColumnMap) -> str | None:
-    """Recognise a tree by a table of the right name and columns, or by the words in all of its names.
+    """Recognise a tree by the name and columns of a table, or by the emotion words in all file names.
 
-    Names alone tell only where each picture lies in one folder, has a word that the map knows, and there is
-    no table that could say more.
+    File names suffice only if all images are in one folder, every name has a word of the map, and there is no
+    other file that could have labels.
     """
     if spec.patterns:
-        found = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
-        table = next(found, None)
+        tables = (path for path in _match(tree, spec.patterns) if has_columns(tree, path, _shape(spec)))
+        table = next(tables, None)
         return table and f"the columns of {table}"
-    pictures = tree.pictures()
-    if len(pictures.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
+    images = tree.images()
+    if len(images.one_per_folder()) != 1 or not all(map(is_readme, tree.others())):
         return None
     words = set(spec.values.get("emotion", {}))
-    cells = (_read_name(path, spec) or {} for path in pictures)
-    here = {each.get(spec.columns.get("emotion", "")) for each in cells}
-    if len(here) < 2 or not here <= words:
+    cells = (_read_name(path, spec) or {} for path in images)
+    used = {parts.get(spec.columns.get("emotion", "")) for parts in cells}
+    if len(used) < 2 or not used <= words:
         return None
-    return f"nothing but pictures called {spec.file}, such as {PurePosixPath(pictures[0]).name}"
+    return f"nothing but images called {spec.file}, such as {PurePosixPath(images[0]).name}"
 
 
 def _match(tree: Tree, patterns: list[str]) -> list[str]:
     others = tree.others()
-    return [path for path in others if any(path == each or fnmatchcase(path, each) for each in patterns)]
+    return [path for path in others if any(path == name or fnmatchcase(path, name) for name in patterns)]
 
 
 def _shape(spec: ColumnMap) -> Shape:
@@ -74,10 +74,10 @@ def _shape(spec: ColumnMap) -> Shape:
 
 
 def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
-    """Yield the tables as annotations and each of their rows as a record or a reject.
+    """Yield the tables as annotations, and every row as a record or a reject.
 
-    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every picture is a
-    row, whose cells are the parts of its name.
+    `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every image is a
+    row whose cells are the parts of its name.
 
     Raises:
         SourceError: a table cannot be read or lacks a column that the map names.
@@ -88,12 +88,12 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
     yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
     rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, tree.pictures().inside(folder), partial(_fold, spec), pool):
+    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
 
 
 def _fold(spec: ColumnMap, path: str) -> str:
-    """Return what of a path is compared."""
+    """Return the part of a path that is compared."""
     parts = spec.match_parts
     return "/".join(fold_path(path).split("/")[-parts:]) if parts else fold_path(path)
 
@@ -103,14 +103,14 @@ def _url_tables(tree: Tree, spec: ColumnMap) -> list[str]:
 
 
 def find_mapped_links(tree: Tree, spec: ColumnMap) -> Iterator[Link]:
-    """Yield the addresses in the table that the map's `urls` name, or in the column that is `url`.
+    """Yield the addresses in the table of `urls`, or in the column mapped to `url`.
 
     Raises:
         SourceError: a table cannot be read or lacks a column that the map names.
     """
-    there = {_fold(spec, path): path for path in tree.pictures()}
+    paths = {_fold(spec, path): path for path in tree.images()}
     for path, url in _read_urls(tree, spec):
-        yield Link(there.get(_fold(spec, path), path), url)
+        yield Link(paths.get(_fold(spec, path), path), url)
 
 
 def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:
@@ -126,88 +126,88 @@ def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:
             for row in _read_rows(tree, table, spec, ""):
                 url = row.cells[spec.columns["url"]] if isinstance(row, Row) else ""
                 if isinstance(row, Row) and url and url not in spec.na:
-                    yield row.picture + ("" if is_picture_name(row.picture) else _suffix(url)), url
+                    yield row.image + ("" if is_image_name(row.image) else _suffix(url)), url
 
 
 def _suffix(url: str) -> str:
-    """Return how the file name in an address ends, if as a picture's; a decoder does not ask the name."""
+    """Return the suffix of an image address, by default .jpg: decoders go by content, not by name."""
     path = urlsplit(url).path
-    return PurePosixPath(path).suffix if is_picture_name(path) else ".jpg"
+    return PurePosixPath(path).suffix if is_image_name(path) else ".jpg"
 
 
 def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
-    for path in tree.pictures():
+    for path in tree.images():
         cells = _read_name(path, spec)
         if cells is None:
-            yield Reject(path, Reason.BAD_NAME, f"not called as {spec.file}")
+            yield Reject(path, Reason.BAD_NAME, f"the name does not match {spec.file}")
         else:
             yield read_row(spec, Row(path, PurePosixPath(path).stem, path, cells), path)
 
 
 def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
-    """Return the parts of a picture's name that stand in braces in `file`."""
+    """Return the parts of an image's name by their names in `file`; None if it does not match."""
     stem = PurePosixPath(path).with_suffix("").as_posix()
-    places = PLACE.split(spec.file)  # literal, name, literal, …
-    pattern = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(places))
-    found = re.fullmatch(f"(?:.*/)?{pattern}", stem)
-    return found and found.groupdict()
+    parts = PLACEHOLDER.split(spec.file)  # literal, name, literal, …
+    pattern = "".join(f"(?P<{part}>[^/]+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
+    match = re.fullmatch(f"(?:.*/)?{pattern}", stem)
+    return match and match.groupdict()
 
 
 def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject]:
     header, lines = read_table(tree, table, _shape(spec))
-    require_columns(header, spec.needed, table, fix="correct the names in the column map")
+    require_columns(header, spec.needed, table, fix="correct the column names in the column map")
     for number, line in enumerate(lines, 1):
         row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
         if row is None:
-            detail = f"data row {number} has nothing under {spec.key!r}"
+            detail = f"data row {number} has no value in column {spec.key!r}"
             yield Reject(f"{table}#row {number}", Reason.MISSING_IMAGE, detail)
         elif empty := [
             f"{column} {word!r}" for column, word in spec.placeholder.items() if row.cells[column] == word
         ]:
             yield Reject(
-                row.where, Reason.PLACEHOLDER, f"the table says that there is no picture: {empty[0]}"
+                row.where, Reason.PLACEHOLDER, f"marked in the table as a row without an image: {empty[0]}"
             )
         else:
             yield row
 
 
 def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:
-    """Work out which picture a row means; None without a key."""
+    """Return the cells of a table row with the name of its image; None if the key is missing."""
     key = re.sub(r"^(\d+)\.0+$", r"\1", cells[spec.key])  # a spreadsheet's 2000.0, but not 2375.1
     if not key or key in spec.na:
         return None
     stem = key.replace("\\", "/").lstrip("/").removeprefix("./")
-    if is_picture_name(stem) and not spec.file.endswith("{key}"):
+    if is_image_name(stem) and not spec.file.endswith("{key}"):
         stem = stem.rpartition(".")[0]
-    picture = PLACE.sub(lambda at: stem if at[1] == "key" else cells[at[1]], spec.file)
-    return Row(table, key, folder + picture, cells)
+    image = PLACEHOLDER.sub(lambda match: stem if match[1] == "key" else cells[match[1]], spec.file)
+    return Row(table, key, folder + image, cells)
 
 
 def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
-    """Return rows for one picture as one: the mean of their ratings; None where labels in words differ.
+    """Merge the rows of one image: mean ratings; None if labels other than ratings differ.
 
-    Spreads are pooled as for raters of equal number; other cells that differ stand side by side.
+    SDs are pooled as for equal numbers of raters; other different cells are joined with " | ".
     """
     rated = {column: name for name, column in spec.columns.items() if name.startswith(RATINGS)}
     fixed = {*spec.columns.values(), *spec.emotions.values()} - rated.keys()
     cells = {}
     for column, first in rows[0].cells.items():
-        said = list(dict.fromkeys(row.cells[column] for row in rows))
-        if len(said) == 1 or column == spec.key:
+        distinct = list(dict.fromkeys(row.cells[column] for row in rows))
+        if len(distinct) == 1 or column == spec.key:
             cells[column] = first
         elif column in fixed:
             return None
         elif column not in rated:
-            cells[column] = " | ".join(said)
+            cells[column] = " | ".join(distinct)
         else:
-            told = [
+            values = [
                 row.cells[column] for row in rows if row.cells[column] and row.cells[column] not in spec.na
             ]
             try:
-                cells[column] = _pool(rated[column], [parse_number(cell) for cell in told])
+                cells[column] = _pool(rated[column], [parse_number(cell) for cell in values])
             except ValueError:
                 return None
-    return Row(rows[0].table, rows[0].key, rows[0].picture, cells)
+    return Row(rows[0].table, rows[0].key, rows[0].image, cells)
 
 
 def _pool(name: str, numbers: list[float]) -> str:
@@ -219,7 +219,7 @@ def _pool(name: str, numbers: list[float]) -> str:
 
 
 def read_row(spec: ColumnMap, row: Row, path: str) -> Record | Reject:
-    """Return what a row says of its picture, or why it says nothing."""
+    """Return the record of a row, or the reject with the reason why it has none."""
     cells = {column: cell for column, cell in row.cells.items() if cell and cell not in spec.na}
     try:
         record = _to_record(spec, row, path, cells)
@@ -228,7 +228,7 @@ def read_row(spec: ColumnMap, row: Row, path: str) -> Record | Reject:
     labels = [spec.columns[name] for name in (*RATINGS, "emotion") if name in spec.columns]
     labels += spec.emotions.values()
     if labels and not (record.ratings or record.emotion or record.emotions):
-        return Reject(path, Reason.MISSING_RATING, f"{row.where} has nothing under {', '.join(labels)}")
+        return Reject(path, Reason.MISSING_RATING, f"{row.where} has no value in {', '.join(labels)}")
     return record
 
 
@@ -253,7 +253,7 @@ def _to_record(spec: ColumnMap, row: Row, path: str, cells: Mapping[str, str]) -
 
 
 def _parse(cells: Mapping[str, str], column: str | None, parse: Callable[[str], Parsed]) -> Parsed | None:
-    """Parse one cell; None where the column is not mapped or holds NA; an error names the column."""
+    """Parse one cell; None if the column is not mapped or the cell is NA; an error names the column."""
     if column is None or column not in cells:
         return None
     try:
@@ -263,12 +263,12 @@ def _parse(cells: Mapping[str, str], column: str | None, parse: Callable[[str], 
 
 
 def _word(spec: ColumnMap, cells: Mapping[str, str], name: str) -> str | None:
-    """Return a cell's text, or what the map says that it means."""
+    """Return the text of a cell, translated by `values` of the map."""
     known = spec.values.get(name)
 
     def read(cell: str) -> str | None:
         if known is not None and cell not in known:
-            raise ValueError(f"{cell!r} is none of {', '.join(known)}")
+            raise ValueError(f"{cell!r} is not one of {', '.join(known)}")
         return known[cell] if known else cell
 
     return _parse(cells, spec.columns[name], read)
@@ -286,16 +286,16 @@ def _ratings(spec: ColumnMap, cells: Mapping[str, str]) -> dict[str, Rating]:
 
 
 def _emotions(spec: ColumnMap, cells: Mapping[str, str]) -> tuple[dict[str, float], str | None, float | None]:
-    """Return shares, dominant emotion and agreement; without an emotion column the largest share decides.
+    """Return shares, dominant emotion and agreement; without an emotion column, that with the largest share.
 
-    Two largest shares have no dominant emotion.
+    A tie for the largest share has no dominant emotion.
     """
 
     def parse(cell: str) -> float:
         return parse_share(cell, spec.percent)
 
-    read = {name: _parse(cells, column, parse) for name, column in spec.emotions.items()}
-    shares = {name: share for name, share in read.items() if share is not None}
+    parsed = {name: _parse(cells, column, parse) for name, column in spec.emotions.items()}
+    shares = {name: share for name, share in parsed.items() if share is not None}
     if "emotion" in spec.columns:
         emotion = spell_emotion(_word(spec, cells, "emotion") or "") or None
     else:
@@ -313,8 +313,8 @@ def _split(spec: ColumnMap, row: Row, cells: Mapping[str, str]) -> str | None:
     split = spell_split(word)
     if split is None:
         raise SourceError(
-            f"{word!r} is no split; these are: train, val, test",
+            f"{word!r} is not a split; use train, val or test",
             where=f"{row.where}, {spec.columns['split']}",
-            fix="correct the cell, or leave the column out of the map",
+            fix="correct the cell, or remove the column from the map",
         )
     return split

@@ -1,7 +1,7 @@
-"""The generated sample of a packaged column map: tables as the map describes them, with their quirks.
+"""Generate the sample of a packaged column map: images, and tables in the layout of the map.
 
-One picture has a suffix in capitals, one row has no picture; one cell holds nothing; where the map knows
-placeholders, repeated rows or tables without a header, those are there too.
+One image has an upper-case suffix, one row has no image, some cells are NA; and there are placeholders,
+repeated rows and tables without a header if the map has them.
 """
 
 from __future__ import annotations
@@ -15,47 +15,49 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import openpyxl
 
 from affectdata.column_map.columns import ColumnMap
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import unique_names
 from affectdata.records import RATINGS
 
-_PICTURES = 16
+_IMAGES = 16
 _CLOCK = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+Z")
 
 
 def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> None:
-    """Write 16 generated pictures, and the tables that the map describes.
+    """Write 16 generated images and the tables of the map.
 
     Raises:
         ValueError: the map has no `sample`.
     """
     sample = spec.sample
     if sample is None:
-        raise ValueError(f"the map {spec.name} describes no sample")
+        raise ValueError(f"the column map {spec.name} has no `sample`")
     names = unique_names(sample.header)
     rows, keys = [], []
-    for number in range(_PICTURES):
+    for number in range(_IMAGES):
         key = sample.keys[number % len(sample.keys)].replace("%d", f"{number + 1:04d}")
         rows.append(_draw_row(spec, names, key, number, rng))
         keys.append(key.lstrip("/"))
-        path = PurePosixPath(sample.pictures.replace("{key}", key.lstrip("/")))
+        path = PurePosixPath(sample.images.replace("{key}", key.lstrip("/")))
         path = path.with_suffix(".JPG") if number == 2 else path
-        save_picture(root / path, draw_picture(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
-    rows.append(_draw_row(spec, names, sample.keys[0].replace("%d", "9999"), _PICTURES, rng))
+        save_image(root / path, draw_image(rng, float(rng.uniform(10, 90)), 96, 72), "JPEG")
+    rows.append(_draw_row(spec, names, sample.keys[0].replace("%d", "9999"), _IMAGES, rng))
     if spec.repeated == "mean":
-        again = _draw_row(spec, names, "", 1, rng)
+        repeated = _draw_row(spec, names, "", 1, rng)
         rows.append(
-            [cell if name == spec.key else new for name, cell, new in zip(names, rows[0], again, strict=True)]
+            [
+                old if name == spec.key else new
+                for name, old, new in zip(names, rows[0], repeated, strict=True)
+            ]
         )
     for column, word in spec.placeholder.items():
         rows.append([{spec.key: "absent", column: word}.get(name, "") for name in names])
-    for at, path_ in enumerate(sample.tables):
-        header = [] if spec.header and at else [sample.header]
-        part = rows[at :: len(sample.tables)]
-        _write_table(root / path_, [*([line] for line in sample.above), *header, *part], spec)
+    for index, table in enumerate(sample.tables):
+        header = [] if spec.header and index else [sample.header]
+        part = rows[index :: len(sample.tables)]
+        _write_table(root / table, [*([line] for line in sample.above), *header, *part], spec)
     if spec.urls:
         addresses = [{spec.urls.path: key, spec.urls.url: f"https://example.org/{key}"} for key in keys]
         (root / sample.urls).write_text(json.dumps(addresses), encoding="ascii")
@@ -65,7 +67,7 @@ def write_map_sample(spec: ColumnMap, root: Path, rng: np.random.Generator) -> N
 def _draw_row(
     spec: ColumnMap, names: list[str], key: str, number: int, rng: np.random.Generator
 ) -> list[str]:
-    """Draw the cells of a row; those of no meaning hold its number."""
+    """Draw the cells of a row; unmapped cells are its number."""
     cells = {spec.key: key}
     for name, column in spec.columns.items():
         low, high = spec.scales.get(name.partition("_")[0], [0, 1])
@@ -98,28 +100,30 @@ def _write_table(path: Path, rows: list[list[str]], spec: ColumnMap) -> None:
 
 
 def _workbook(rows: list[list[str]]) -> bytes:
-    """Return an .xlsx without a clock in it."""
-    book, made, still = openpyxl.Workbook(), io.BytesIO(), io.BytesIO()
+    """Return an .xlsx that does not depend on the time."""
+    import openpyxl
+
+    book, dated, undated = openpyxl.Workbook(), io.BytesIO(), io.BytesIO()
     for row in rows:
         book.active.append([_number(cell) for cell in row])
-    book.save(made)
-    with zipfile.ZipFile(made) as parts, zipfile.ZipFile(still, "w") as copy:
+    book.save(dated)
+    with zipfile.ZipFile(dated) as parts, zipfile.ZipFile(undated, "w") as copy:
         for name in parts.namelist():
             copy.writestr(zipfile.ZipInfo(name), _CLOCK.sub(b"2000-01-01T00:00:00Z", parts.read(name)))
-    return still.getvalue()
+    return undated.getvalue()
 
 
 def _old_workbook(rows: list[list[str]]) -> bytes:
     """Return an .xls of Excel 2: a record per cell (OpenOffice's documentation of the file format, 2007)."""
     records = [(0x0009, struct.pack("<HH", 2, 0x10)), (0x0042, struct.pack("<H", 1252))]  # begin, code page
-    for at, row in enumerate(rows):
+    for row_index, row in enumerate(rows):
         for column, cell in enumerate(row):
-            value, place = _number(cell), struct.pack("<HH3x", at, column)
+            value, position = _number(cell), struct.pack("<HH3x", row_index, column)
             if isinstance(value, float):
-                records.append((0x0003, place + struct.pack("<d", value)))
+                records.append((0x0003, position + struct.pack("<d", value)))
             elif value:
                 text = value.encode("cp1252")
-                records.append((0x0004, place + struct.pack("<B", len(text)) + text))
+                records.append((0x0004, position + struct.pack("<B", len(text)) + text))
     records.append((0x000A, b""))
     return b"".join(struct.pack("<HH", kind, len(data)) + data for kind, data in records)
 

@@ -1,6 +1,6 @@
-"""A release in the formats of other programs: each module without a leading underscore is one format.
+"""Export a release to the formats of other programs; each module without a leading underscore is one format.
 
-In: a sound release. Out: a folder that the other program reads.
+In: a valid release. Out: a folder in the format.
 
-Read `_job` (what a format gets and offers) and `_write` (checks, then the folder as a whole) first.
+Read `_job` (the interface of a format) and `_write` (the checks, and writing the folder) first.
 """

@@ -1,12 +1,12 @@
-"""What an export module offers, and what it is handed. To add a format, write one module in this folder.
+"""The interface of an export module. To add a format, write one module in this folder with:
 
-HAS_PICTURES         whether it holds pictures, which their terms may forbid to pass on
-HAS_CLASSES          whether it sorts them into classes
+HAS_IMAGES           whether it contains images, whose terms may forbid redistribution
+HAS_CLASSES          whether it sorts images into classes
 export(job, folder)  write the release into an empty folder: equal bytes for equal releases, bounded memory
-SPLIT_FILES          optional: where the files of a `{split}` are, for the README.md that Hugging Face reads
-features(job)        optional: the features of a record there, for data whose types cannot be seen from a part
+SPLIT_FILES          optional: file pattern of a `{split}`, for the README.md that Hugging Face reads
+features(job)        optional: features of a record for Hugging Face, if they cannot be inferred from a part
 
-The folder takes its name when `export` has returned; `README.md`, with the terms, is added.
+After `export` returns, `README.md` with the terms is added and the folder is renamed to its final name.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from affectdata.release.release import Release
 from affectdata.store.parquet import Rows, read_parts
 from affectdata.workers import map_ordered
 
-_BATCH = 24  # pictures in one worker's hands
-_SHOWN = 3
+_BATCH = 24  # images per worker task
+_MAX_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """A sound release, how its pictures are read, and what to sort them by (`by`, a column)."""
+    """A valid release, the reader of its images, and the column of classes (`by`)."""
 
     release: Release
     recipe: Recipe
@@ -43,50 +43,50 @@ class Job:
     workers: int = 1
     progress: Callable[[int, int], None] | None = None
 
-    def pictures(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield each row with the bytes of its picture, in order, a few batches in memory.
+    def images(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield each row with the bytes of its image, in order, with a few batches in memory.
 
         Raises:
-            IntegrityError: a picture is not the one that was released.
+            IntegrityError: an image differs from the released one.
         """
         if self.read is None:
-            raise TypeError("an export without HAS_PICTURES reads none")
+            raise TypeError("an export module needs HAS_IMAGES = True to read images")
         done = 0
         for part in parts:
             batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
-            for few, pictures in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
-                yield from zip(few.to_pylist(), pictures, strict=True)
-                done += len(few)
+            for batch, images in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
+                yield from zip(batch.to_pylist(), images, strict=True)
+                done += len(batch)
                 if self.progress:
                     self.progress(done, len(self.release.rows))
 
     def classes(self) -> pa.ChunkedArray:
-        """Return the class of every row: the word in its column `by`, by default the recipe's target.
+        """Return the class of every row: the string in the column `by`, by default the recipe's target.
 
-        A number is cut where `check.classes` of the recipe says.
+        A numeric column is cut at the thresholds in `check.classes` of the recipe.
 
         Raises:
-            InputError: no such column, rows without a class, or a number with nothing to cut it by.
+            InputError: no such column, rows without a class, or a numeric column without thresholds.
         """
         name, rows = self.by or self.recipe.target, self.release.rows
         if name not in rows.column_names:
-            words = [field.name for field in rows.schema if pa.types.is_string(field.type)]
-            raise InputError(f"the release has no column {name!r}", where="--by", fix=", ".join(words))
+            known = ", ".join(field.name for field in rows.schema if pa.types.is_string(field.type))
+            raise InputError(f"the release has no column {name!r}", where="--by", fix=f"columns: {known}")
         values = rows.select([name])[name]
         if values.null_count:
             raise InputError(
                 f"{name} is null in {values.null_count} of {len(rows)} rows",
                 where="--by",
-                fix="choose another column, or leave those rows out of the release (`where:`)",
+                fix="choose another column, or exclude these rows from the release (`where:`)",
             )
         if pa.types.is_string(values.type):
             return values
         thresholds = self.recipe.check.classes.get(name)
         if thresholds is None:
             raise InputError(
-                f"{name} is a number, and the recipe's check.classes does not say where to cut it",
+                f"{name} is numeric, and the recipe's check.classes has no thresholds for it",
                 where="--by",
-                fix="choose a column of words, such as --by subtype",
+                fix="choose a column of strings, such as --by subtype",
             )
         cut = cut_values(np.asarray(values.to_numpy(), float), thresholds, class_names(len(thresholds)))
         return pa.chunked_array([pa.array(cut.tolist(), pa.string())])
@@ -95,23 +95,23 @@ class Job:
 class Exporter(Protocol):
     """An export module."""
 
-    HAS_PICTURES: bool
+    HAS_IMAGES: bool
     HAS_CLASSES: bool
 
     def export(self, job: Job, folder: Path) -> None: ...
 
 
 def check_names(rows: Rows, splits: tuple[str, ...]) -> None:
-    """Refuse rows whose names would lead a file out of its folder.
+    """Validate the names in rows, so that no file is written outside its folder.
 
     Raises:
-        IntegrityError: naming the first ones.
+        IntegrityError: lists the first invalid names.
     """
-    bad: list[str] = []
+    invalid: list[str] = []
     for part in read_parts(rows, ["sample_id", "split"]):
-        plain = pc.match_substring_regex(part["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
-        plain = pc.and_(plain, pc.is_in(part["split"], pa.array(splits)))
-        bad += part["sample_id"].filter(pc.invert(plain)).to_pylist()
-    if bad:
-        named = ", ".join(repr(each) for each in bad[:_SHOWN])
-        raise IntegrityError(f"{len(bad)} rows have names that `affectdata` does not give: {named}")
+        valid = pc.match_substring_regex(part["sample_id"], "^[0-9a-f]{16}-[0-9]+$")
+        valid = pc.and_(valid, pc.is_in(part["split"], pa.array(splits)))
+        invalid += part["sample_id"].filter(pc.invert(valid)).to_pylist()
+    if invalid:
+        listed = ", ".join(map(repr, invalid[:_MAX_SHOWN]))
+        raise IntegrityError(f"{len(invalid)} rows have an invalid sample_id or split: {listed}")

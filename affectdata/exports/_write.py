@@ -1,4 +1,4 @@
-"""Export a release: check it and its terms, write into a hidden folder, give that its name at once."""
+"""Export a release: check it and its terms, write into a hidden folder, rename that at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from affectdata.registry import load_plugin
 from affectdata.release.card import front_matter, sources_and_terms
 from affectdata.release.derived import release_terms
 from affectdata.release.images import released_reader
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.splits.assign import SPLITS
 from affectdata.store.parquet import distinct, locked_folder, write_text
@@ -34,38 +34,38 @@ def export_release(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a release in the format `to` as the folder `out`, whole or not at all.
+    """Write a release in the format `to` as the folder `out`, atomically.
 
-    A virtual release is rendered, bit for bit as it was released. `may_redistribute` is the user's word that
-    pictures whose terms forbid it may be passed on.
+    A virtual release is rendered, identical to the released bytes. With `may_redistribute`, the user confirms
+    that they may redistribute the images although the terms forbid it.
 
     Raises:
-        IntegrityError: the release breaks its promises, or a picture is not the one that was released.
-        UsageError: the terms forbid it, `out` is taken, or the format has no classes for `by`.
-        PicturesNotFound: the release is virtual, and its source pictures are not at hand.
+        IntegrityError: the release is inconsistent, or an image differs from the released one.
+        UsageError: the terms forbid it, `out` exists, or the format has no classes for `by`.
+        ImagesNotFound: the release is virtual, and its source images cannot be found.
     """
     plugin = cast(Exporter, load_plugin("exports", to))
     if by is not None and not plugin.HAS_CLASSES:
-        raise UsageError(f"--to {to} does not sort by classes", fix="leave --by out")
-    require_sound(release)
+        raise UsageError(f"--to {to} does not sort by classes", fix="remove --by")
+    validate_release(release)
     check_names(release.rows, SPLITS)
-    if plugin.HAS_PICTURES and not may_redistribute:
+    if plugin.HAS_IMAGES and not may_redistribute:
         _check_terms(release)
     recipe = parse_recipe(release.recipe_document, str(release.path))
     read = None
-    if plugin.HAS_PICTURES:
+    if plugin.HAS_IMAGES:
         read = released_reader(release.path, recipe, release.sources_to_render())
     job = Job(release, recipe, read, by, workers or default_workers(), progress)
     out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
     _check_free(out)
     with locked_folder(partial, wait=False):
-        _check_free(out)  # another run may have been first
+        _check_free(out)  # another run may have finished in the meantime
         try:
-            _empty(partial)  # what a killed run left
+            _empty(partial)  # remove files of a killed run
             plugin.export(job, partial)
             write_text(partial / TERMS_FILE, _readme(job, to, plugin))
-            os.sync()  # the files reach the disk before the folder takes its name
+            os.sync()  # flush the files to disk before the rename
             partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -73,7 +73,7 @@ def export_release(
 
 def _check_free(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} is there already", fix="choose another --out, or remove it")
+        raise UsageError(f"{out} already exists", fix="choose another --out, or remove it")
 
 
 def _empty(folder: Path) -> None:
@@ -85,33 +85,34 @@ def _empty(folder: Path) -> None:
 
 
 def _check_terms(release: Release) -> None:
-    """Refuse to export pictures that must not be passed on: by a source's terms, or by all of them together.
+    """Validate that the images may be redistributed, by the terms of each source and of all together.
 
     Raises:
-        UsageError: naming the sources and their terms.
+        UsageError: lists the sources and their terms.
     """
-    sources, terms = {each["source"]: each for each in release.info["manifests"]}, release_terms(release)
+    sources = {entry["source"]: entry for entry in release.info["manifests"]}
+    terms = release_terms(release)
     used = distinct(release.rows, "source")
     forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
     licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
-    named = ", ".join(f"{name} ({said})" for name, said in zip(forbidden, licenses, strict=True))
-    said = [f"the terms of {named} do not let its pictures be passed on"] if named else []
-    if not named and not terms["redistributable"]:
-        said = [f"the terms of its sources go against each other ({'; '.join(terms['share_alike'])})"]
+    listed = ", ".join(f"{name} ({license_})" for name, license_ in zip(forbidden, licenses, strict=True))
+    problems = [f"the terms of {listed} do not allow redistribution of the images"] if listed else []
+    if not listed and not terms["redistributable"]:
+        problems = [f"the terms of its sources contradict each other ({'; '.join(terms['share_alike'])})"]
     if release.info["copies"] and not terms["changes"]:
-        said.append(
-            f"changed pictures, as its copies are, must not be passed on ({'; '.join(terms['pictures'])})"
+        problems.append(
+            f"modified images, such as its copies, must not be redistributed ({'; '.join(terms['pictures'])})"
         )
-    if said:
+    if problems:
         raise UsageError(
-            "; ".join(said),
+            "; ".join(problems),
             where=str(release.path),
-            fix="--i-may-redistribute, if you may, or if the export stays with you",
+            fix="use --i-may-redistribute if you have permission, or keep the export to yourself",
         )
 
 
 def _hugging_face(job: Job, plugin: Exporter) -> list[str]:
-    """Return the YAML that names the files of every split, where the format has some for each."""
+    """Return the YAML front matter that lists the files of every split, if the format has SPLIT_FILES."""
     files, features = getattr(plugin, "SPLIT_FILES", None), getattr(plugin, "features", None)
     if files is None:
         return []
@@ -126,12 +127,13 @@ def _readme(job: Job, to: str, plugin: Exporter) -> str:
         *_hugging_face(job, plugin),
         f"# {release.info['name']}, as {to}",
         "",
-        f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} pictures and "
+        f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} images and "
         f"{release.info['copies']} augmented copies of them.",
         "",
-        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        "Only `train` contains augmented copies; val and test contain originals only. Near-duplicate images",
+        "are always in the same split.",
         "",
-        "## Sources and terms",
+        "## Sources and terms of use",
         "",
         *sources_and_terms({**release.info, "terms": release_terms(release)}),
     ]

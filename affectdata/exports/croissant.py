@@ -1,9 +1,9 @@
 """Croissant metadata (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html) of a release.
 
-    croissant.json    to be laid into a copy of the release's folder: names in it are relative to that
+    croissant.json    belongs into the folder of the release: file names in it are relative to that
 
-It describes the table of all rows, column by column, and the pictures; it holds neither. Whoever publishes
-the release adds `creator`, `version` and its `url`.
+It describes the table of all rows, column by column, and the images; it contains neither. Whoever publishes
+the release adds `creator`, `version` and `url`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from affectdata.exports._job import Job
 from affectdata.store.files import hash_file
 from affectdata.store.parquet import distinct, write_json
 
-HAS_PICTURES = False
+HAS_IMAGES = False
 HAS_CLASSES = False
 _CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 _CROISSANT_TERMS = (
@@ -39,7 +39,7 @@ CONTEXT: dict[str, Any] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
 }
-_TABLE = "manifest.parquet"  # its name in the document, wherever it lies
+_TABLE = "manifest.parquet"  # its id in the document, wherever the file is
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
@@ -52,7 +52,7 @@ def describe(job: Job) -> dict[str, Any]:
     """Return the JSON-LD document."""
     release, info = job.release, job.release.info
     sources = info["manifests"]
-    titles = ", ".join(each["title"] for each in sources)
+    titles = ", ".join(source["title"] for source in sources)
     data = release.path / release.table_file
     table = {
         "@type": "cr:FileObject",
@@ -67,23 +67,23 @@ def describe(job: Job) -> dict[str, Any]:
         "@type": "cr:RecordSet",
         "@id": "rows",
         "name": "rows",
-        "description": "One row per released picture; copy 0 is the original.",
+        "description": "One row per released image; copy 0 is the original.",
         "key": {"@id": "rows/sample_id"},
-        "field": [_field(each) for each in release.rows.schema],
+        "field": [_field(column) for column in release.rows.schema],
     }
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
         "name": release.name,
-        "description": f"Pictures with ratings from {titles}, levelled on {info['target']}: "
+        "description": f"Images with ratings from {titles}, levelled on {info['target']}: "
         f"{info['originals']} originals, {info['copies']} copies.",
-        "license": [each["license"] for each in sources],
-        "citeAs": " / ".join(each["citation"] for each in sources),
-        "isBasedOn": [each["url"] for each in sources if each["url"]],
+        "license": [source["license"] for source in sources],
+        "citeAs": " / ".join(source["citation"] for source in sources),
+        "isBasedOn": [source["url"] for source in sources if source["url"]],
         "datePublished": info["created"],
-        "distribution": [table, *([] if release.is_virtual else [_pictures(job)])],
-        "recordSet": [rows, *([] if release.is_virtual else [_PICTURES])],
+        "distribution": [table, *([] if release.is_virtual else [_images(job)])],
+        "recordSet": [rows, *([] if release.is_virtual else [_IMAGES])],
     }
 
 
@@ -98,7 +98,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
     }
 
 
-def _pictures(job: Job) -> dict[str, Any]:
+def _images(job: Job) -> dict[str, Any]:
     suffix = job.recipe.image.suffix
     return {
         "@type": "cr:FileSet",
@@ -109,19 +109,22 @@ def _pictures(job: Job) -> dict[str, Any]:
     }
 
 
-_PICTURES = {
+_IMAGES = {
     "@type": "cr:RecordSet",
     "@id": "pictures",
     "name": "pictures",
-    "description": "The pictures, by the name of their file without its folder.",
+    "description": "The images, by the name of their file without its folder.",
     "field": [
         {
             "@type": "cr:Field",
             "@id": f"pictures/{name}",
             "name": name,
-            "dataType": kind,
-            "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": what}},
+            "dataType": data_type,
+            "source": {"fileSet": {"@id": "files"}, "extract": {"fileProperty": file_property}},
         }
-        for name, kind, what in (("name", "sc:Text", "filename"), ("image", "sc:ImageObject", "content"))
+        for name, data_type, file_property in (
+            ("name", "sc:Text", "filename"),
+            ("image", "sc:ImageObject", "content"),
+        )
     ],
 }

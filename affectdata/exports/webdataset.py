@@ -1,13 +1,13 @@
-"""Tar shards for WebDataset, read from the first to the last byte.
+"""Tar shards for WebDataset, for sequential reading.
 
     <split>-000000.tar    members <sample_id>.jpg and <sample_id>.json (the row's labels), 1000 pairs a shard
 
-Every record has every column; what is missing is null. `datasets.load_dataset(folder)` takes the types from
-README.md. `load_dataset("webdataset", …)` does not read that: it takes them from the first five records of
-the last split, and stops at a value in a column that is null in all of those, unless `features=` is given.
+Every record has every column; missing values are null. `datasets.load_dataset(folder)` takes the types from
+README.md. `load_dataset("webdataset", …)` does not read it: it infers them from the first five records of the
+last split, and fails at a value in a column that is null in all of those, unless `features=` is given.
 
-Rows lie in an order by hash, so that copies of one picture do not follow each other. Times and owners are
-left out: equal releases give equal bytes. Keys have no dot, at which WebDataset would cut them.
+Rows are ordered by hash, so that copies of one image are not adjacent. Times and owners are not stored: equal
+releases give equal bytes. Keys have no dot, because WebDataset would split them there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import pyarrow.compute as pc
 from affectdata.exports._job import Job
 from affectdata.hashing import canonical_json, hash_ranks
 from affectdata.store.parquet import Rows, distinct, read_parts
-from affectdata.store.spill import in_order
+from affectdata.store.spill import iter_by_rank
 
-HAS_PICTURES = True
+HAS_IMAGES = True
 HAS_CLASSES = False
 SPLIT_FILES = "{split}-*.tar"
-_SHARD = 1000  # pictures
-_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # others have one name in both
+_SHARD = 1000  # images
+_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # other types have equal names in Arrow
 _NOT_LABELS = {"file_name", "file_sha256", "file_bytes"}
 
 
@@ -40,9 +40,9 @@ def export(job: Job, folder: Path) -> None:
     """Write the shards one after the other."""
     rows = job.release.rows
     splits = distinct(rows, "split")
-    side, rank = _places(rows, splits)
-    pictures = job.pictures(in_order(_ranked(rows, rank), rows.schema, len(rows)))
-    pairs = zip(_shards(splits, np.bincount(side)), pictures, strict=True)
+    split_codes, ranks = _rank_rows(rows, splits)
+    images = job.images(iter_by_rank(_with_ranks(rows, ranks), rows.schema, len(rows)))
+    pairs = zip(_shards(splits, np.bincount(split_codes)), images, strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, (row, data) in members:
@@ -52,7 +52,7 @@ def export(job: Job, folder: Path) -> None:
 
 
 def features(job: Job) -> list[dict[str, Any]]:
-    """Return the types of a record as `datasets` writes them; first records that are null show none."""
+    """Return the types of a record in the notation of `datasets`, which cannot infer them from nulls."""
     columns = [field for field in job.release.rows.schema if field.name not in _NOT_LABELS]
     labels = [{"name": field.name, "dtype": _DTYPES.get(field.type, str(field.type))} for field in columns]
     return [
@@ -62,32 +62,33 @@ def features(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def _places(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return of every row the number of its split, and its place: by split, then by hash."""
-    hashes, sides = [], []
+def _rank_rows(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the split number of every row, and its position in the order by split, then hash."""
+    hashes, codes = [], []
     for part in read_parts(rows, ["sample_id", "split"]):
         hashes.append(hash_ranks(0, part["sample_id"].to_pylist()))
-        sides.append(pc.index_in(part["split"], pa.array(splits)).to_numpy())
-    side = np.concatenate(sides)
-    rank = np.empty(len(side), np.int64)
-    rank[np.lexsort((np.concatenate(hashes), side))] = np.arange(len(side))
-    return side, rank
+        codes.append(pc.index_in(part["split"], pa.array(splits)).to_numpy())
+    split_codes = np.concatenate(codes)
+    ranks = np.empty(len(split_codes), np.int64)
+    ranks[np.lexsort((np.concatenate(hashes), split_codes))] = np.arange(len(split_codes))
+    return split_codes, ranks
 
 
-def _ranked(rows: Rows, rank: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def _with_ranks(rows: Rows, ranks: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
     start = 0
     for part in read_parts(rows):
-        yield part, rank[start : start + len(part)]
+        yield part, ranks[start : start + len(part)]
         start += len(part)
 
 
 def _shards(splits: list[str], sizes: Iterable[int]) -> Iterator[str]:
-    """Yield the name of the shard of each picture."""
+    """Yield the name of the shard of each image."""
     for split, size in zip(splits, sizes, strict=True):
-        yield from (f"{split}-{at // _SHARD:06d}.tar" for at in range(size))
+        yield from (f"{split}-{index // _SHARD:06d}.tar" for index in range(size))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # mode 0644, and no time, owner or group
+    member = tarfile.TarInfo(name)  # mode 0644, without time, owner or group
+
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

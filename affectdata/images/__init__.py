@@ -1,13 +1,13 @@
-"""One image, and images compared: bytes, pixels, hashes, duplicates.
+"""Read, decode, hash and compare images.
 
-In: a file of unknown quality. Out: its bytes, upright sRGB pixels, hashes, and which images belong together.
+In: an untrusted file. Out: its bytes, upright sRGB pixels, hashes, and the groups of duplicate images.
 
 Read in this order:
 
 read        the bytes of an image: a file, or a row of a table that holds pixels
 decode      untrusted bytes to pixels; resize and encode
-phash       hashes of the pixels and of what they look like
-probe       read, decode and hash one file; damage is a result, not an exception
+phash       hashes of the pixels (exact) and of their appearance (perceptual)
+probe       read, decode and hash one file; a damaged file is a result, not an exception
 hamming     pairs of 64-bit hashes within a distance
 duplicates  edges between images, and their groups
 """

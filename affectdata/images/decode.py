@@ -1,7 +1,7 @@
 """Pixels: decode untrusted bytes to upright sRGB, resize, encode.
 
-Arrays are uint8, (height, width, 3), RGB. JPEG goes through libjpeg-turbo in strict mode, because most
-decoders hide damage; everything else through Pillow.
+Arrays are uint8, (height, width, 3), RGB. JPEG is decoded by libjpeg-turbo in strict mode, because most
+decoders hide damage; everything else by Pillow.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from affectdata.errors import DecodeError
 
 MAX_PIXELS = 200_000_000
-# Everything whose version can change a decoded, resized or encoded pixel.
+# Every library whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs another program, as EPS does
+_FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # no format that runs another program, as EPS does
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
 _SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
 
@@ -43,56 +51,57 @@ _TURNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A decoded picture; `format` is the container that was found, `warning` the decoder's words."""
+class DecodedImage:
+    """A decoded image; `format` is the container, `warning` the decoder's message."""
 
     rgb: np.ndarray
     format: str
     warning: str | None = None
 
 
-class _Listener:
-    """Hears Python's warnings per thread: `warnings.catch_warnings` swaps them for the whole process at once,
-    so that two pictures decoded side by side would get each other's.
+class _WarningCollector:
+    """Collects Python warnings per thread.
+
+    `warnings.catch_warnings` acts on the whole process: images decoded in parallel would get each other's.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ears: dict[int, list[str]] = {}
+        self._by_thread: dict[int, list[str]] = {}
         self._catch = warnings.catch_warnings()
-        self._others: Any = None
+        self._original: Any = None
 
     @contextmanager
-    def listen(self) -> Iterator[list[str]]:
-        """Collect the warnings of this thread, each once."""
-        heard: list[str] = []
+    def collect(self) -> Iterator[list[str]]:
+        """Collect the warnings of this thread."""
+        collected: list[str] = []
         with self._lock:
-            if not self._ears:
+            if not self._by_thread:
                 self._catch = warnings.catch_warnings()
                 self._catch.__enter__()
                 warnings.simplefilter("always")
-                self._others, warnings.showwarning = warnings.showwarning, self._show
-            self._ears[threading.get_ident()] = heard
+                self._original, warnings.showwarning = warnings.showwarning, self._show
+            self._by_thread[threading.get_ident()] = collected
         try:
-            yield heard
+            yield collected
         finally:
             with self._lock:
-                del self._ears[threading.get_ident()]
-                if not self._ears:
+                del self._by_thread[threading.get_ident()]
+                if not self._by_thread:
                     self._catch.__exit__(None, None, None)
 
     def _show(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        heard = self._ears.get(threading.get_ident())
-        if heard is None:
-            self._others(message, category, *where, **more)
-        elif category is not Image.DecompressionBombWarning:  # the bound is `max_pixels`
-            heard.append(str(message))
+        collected = self._by_thread.get(threading.get_ident())
+        if collected is None:
+            self._original(message, category, *where, **more)
+        elif category is not Image.DecompressionBombWarning:  # the limit is `max_pixels`
+            collected.append(str(message))
 
 
-_LISTENER = _Listener()
+_COLLECTOR = _WarningCollector()
 
 
-_version = cache(version)  # looks through the folder of every installed package
+_version = cache(version)  # searches the folder of every installed package
 
 
 def pixel_versions() -> dict[str, str]:
@@ -100,15 +109,15 @@ def pixel_versions() -> dict[str, str]:
     return {name: _version(name) for name in PIXEL_LIBRARIES}
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode a picture file to RGB: EXIF turn applied, alpha over white, CMYK and ICC profiles to sRGB.
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Decode an image file to RGB: EXIF orientation applied, alpha over white, CMYK and ICC profiles to sRGB.
 
-    Of several frames the first is taken, with a warning; 16-bit samples are shifted right by 8.
+    Of several frames the first is used, with a warning; 16-bit samples are shifted right by 8.
 
     Raises:
-        DecodeError: no decoder takes it, it ends early, or it has more than `max_pixels` pixels.
+        DecodeError: no decoder can read it, it ends early, or it has more than `max_pixels` pixels.
     """
-    with _LISTENER.listen() as notes:
+    with _COLLECTOR.collect() as notes:
         image = _open(data, max_pixels)
         container = (image.format or "unknown").lower()
         if container == "mpo":  # a JPEG with more frames behind it
@@ -117,15 +126,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             if container == "jpeg" and image.mode in ("L", "RGB"):
                 rgb = _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
             else:
-                whole = _read_bmp(image, data) if container == "bmp" else None
-                rgb = _decode_other(image, notes) if whole is None else whole
+                bmp = _read_bmp(image, data) if container == "bmp" else None
+                rgb = _decode_other(image, notes) if bmp is None else bmp
             turn = _orientation(image, notes)
             frames = getattr(image, "n_frames", 1)
             if container == "png":
-                _check_sums(data, notes)
+                _verify_checksums(data, notes)
         except DecodeError:
             raise
-        except Exception as error:  # a decoder on hostile bytes may raise anything; it is one picture's fault
+        except (
+            Exception
+        ) as error:  # a decoder may raise anything on hostile bytes; only this image is rejected
             text = _first_line(error, "damaged")
             reason = "truncated" if "truncated" in text.lower() else "unreadable"
             raise DecodeError(reason, text) from error
@@ -133,20 +144,20 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         notes.append(f"{frames} frames; the first was taken")
     if turn in _TURNS:
         rgb = _TURNS[turn](rgb)
-    return Decoded(np.ascontiguousarray(rgb), container, "; ".join(dict.fromkeys(notes)) or None)
+    return DecodedImage(np.ascontiguousarray(rgb), container, "; ".join(dict.fromkeys(notes)) or None)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError as error:  # its own words hold a memory address
-        raise DecodeError("unreadable", "not a picture that any decoder takes") from error
+    except UnidentifiedImageError as error:  # its own message contains a memory address
+        raise DecodeError("unreadable", "not an image that any decoder can read") from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too_large", _first_line(error, "too many pixels")) from error
     except Exception as error:
         raise DecodeError("unreadable", _first_line(error, "damaged")) from error
     if image.width * image.height > max_pixels:
-        raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the bound is {max_pixels}")
+        raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the limit is {max_pixels}")
     return image
 
 
@@ -159,12 +170,12 @@ def _decode_jpeg(data: bytes, notes: list[str]) -> np.ndarray:
     try:
         return np.asarray(simplejpeg.decode_jpeg(data))
     except ValueError as error:
-        complaint = _first_line(error, "damaged JPEG")
-    if "premature end" in complaint.lower():
-        raise DecodeError("truncated", complaint)
-    # The strict decoder stops at its first complaint. Pillow goes on, and raises if the file ends early.
+        warning = _first_line(error, "damaged JPEG")
+    if "premature end" in warning.lower():
+        raise DecodeError("truncated", warning)
+    # The strict decoder stops at its first warning. Pillow continues, and raises if the file ends early.
     rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    notes.append(complaint)
+    notes.append(warning)
     return rgb
 
 
@@ -176,17 +187,17 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
-def _check_sums(data: bytes, notes: list[str]) -> None:
+def _verify_checksums(data: bytes, notes: list[str]) -> None:
     try:
-        Image.open(io.BytesIO(data)).verify()  # decoding does not compare the sums of the pixel chunks
+        Image.open(io.BytesIO(data)).verify()  # decoding does not check the checksums of the pixel chunks
     except Exception as error:
         notes.append(_first_line(error, "broken PNG file"))
 
 
 def _read_bmp(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Read the pixels of a whole 24-bit BMP, where Pillow found them; None for every other one.
+    """Read the pixels of a complete 24-bit BMP at the offset that Pillow parsed; None for any other BMP.
 
-    Pillow unpacks and copies them three times; nothing in them can be checked.
+    Pillow would unpack and copy them three times; raw pixels have no checksum to verify.
     """
     codec, _, start, layout = cast(ImageFile.ImageFile, image).tile[0]
     if codec != "raw" or not isinstance(layout, tuple) or layout[0] != "BGR":
@@ -207,8 +218,8 @@ def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:
     if image.mode == "CMYK" and profile:
         return _from_profile(image, profile, notes)
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
 
 
@@ -239,7 +250,7 @@ def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> np.nd
 
 
 def resize(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize once: by pixel area where it shrinks, linearly where it grows."""
+    """Resize in one step: area interpolation to shrink, bilinear to enlarge."""
     if (rgb.shape[1], rgb.shape[0]) == (width, height):
         return rgb
     shrinks = width <= rgb.shape[1] and height <= rgb.shape[0]
@@ -256,5 +267,5 @@ def encode(rgb: np.ndarray, container: str, quality: int) -> bytes:
         ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6]
     )
     if not done:
-        raise ValueError("OpenCV could not encode the picture as PNG")
+        raise ValueError("OpenCV could not encode the image as PNG")
     return buffer.tobytes()

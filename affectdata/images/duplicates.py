@@ -1,6 +1,6 @@
-"""Which pictures belong together: the same pixels, near-duplicates, the same subject or declared group.
+"""Find images that belong together: same pixels, near-duplicates, same subject or declared group.
 
-In: the columns of a manifest. Out: edges (`schema.EDGES`) and `group_id`. Nothing here opens a picture.
+In: the columns of a manifest. Out: edges (`schema.EDGES`) and `group_id`. Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -14,73 +14,73 @@ import pyarrow.compute as pc
 from affectdata.images.hamming import find_near
 from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
-MAX_BITS = 6  # Hamming distance of two pHashes up to which pictures are near-duplicates
+MAX_BITS = 6  # Hamming distance of two pHashes up to which images are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
-_UNDONE_BY = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
-_SEPARATOR = "\x1f"  # in no source's name
-_CELLS = 1 << 16  # distances held at once
+_INVERSE = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
+_SEPARATOR = "\x1f"  # occurs in no source name
+_CELLS = 1 << 16  # distances in memory at once
 _ROWS = 1 << 16  # rows whose hashes are read at once
 
 
 def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
-    """Find the pairs with the same pixels, and the near-duplicates over all eight flips and turns.
+    """Find pairs with the same pixels and near-duplicates over all eight flips and rotations.
 
-    `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Pictures with equal hashes are linked in a
-    chain, not each with each: the groups are the same and a large cluster costs no more than its size.
+    `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Images with equal hashes are linked in a
+    chain, not pairwise: the groups are the same, and the cost of a cluster is linear in its size.
     """
     by_id = pc.sort_indices(table["image_id"]).to_numpy()
-    found = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
-    return describe_edges(found, lambda rows: table["image_id"].take(pa.array(rows)))
+    pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
+    return describe_edges(pairs, lambda rows: table["image_id"].take(pa.array(rows)))
 
 
 def find_pairs(
     views: np.ndarray, pixels: np.ndarray, rank: np.ndarray, max_bits: int = MAX_BITS
 ) -> np.ndarray:
-    """Return the edges of rows as numbers: two rows, kind, bits and view of each.
+    """Return edges as integers, (edges, 5): two rows, kind, distance in bits, view.
 
-    `views` are the hashes of each row (rows, 8), `pixels` a number per row that is equal for the same pixels,
-    negative where it is not known, `rank` the rows' places by image_id. The smaller image_id comes first.
+    `views` are the hashes of each row (rows, 8), `pixels` a code per row, equal for the same pixels and
+    negative where unknown, `rank` the rank of each row by image_id. The smaller image_id comes first.
     """
     near = _near_duplicates(views, max_bits)
-    same, equal = _chains(pixels), _chains(views[:, 0].view(np.int64), nothing_below=None)
-    found = np.concatenate([_of_kind(same, 0), _of_kind(equal, 1), near])  # same pixels come first and stay
-    swapped = rank[found[:, 0]] > rank[found[:, 1]]
-    found[swapped, :2] = found[swapped, 1::-1]
-    found[swapped, 4] = _UNDONE_BY[found[swapped, 4]]
-    return _first_of_pair(found, rank[found[:, 0]], rank[found[:, 1]])
+    same, equal = _chains(pixels), _chains(views[:, 0].view(np.int64), ignore_below=None)
+    edges = np.concatenate([_of_kind(same, 0), _of_kind(equal, 1), near])  # same pixels first: they are kept
+    swapped = rank[edges[:, 0]] > rank[edges[:, 1]]
+    edges[swapped, :2] = edges[swapped, 1::-1]
+    edges[swapped, 4] = _INVERSE[edges[swapped, 4]]
+    return _first_of_pair(edges, rank[edges[:, 0]], rank[edges[:, 1]])
 
 
 def find_across(views: np.ndarray, part_of: np.ndarray, max_bits: int = MAX_BITS) -> np.ndarray:
-    """Return the rows that look like a row of another, larger part, sorted.
+    """Return the rows that are near-duplicates of a row of another, larger part, sorted.
 
-    Which of two images `find_pairs` turns depends on the order of its rows. Here both ways must be within
-    `max_bits`, so that what it put into one group is never apart, in whatever order it saw the rows.
+    Which of two images `find_pairs` rotates depends on the order of its rows. Here both directions must be
+    within `max_bits`, so that images which it grouped are never reported, whatever the order of its rows.
     """
     parts, sizes = np.unique(part_of, return_counts=True)
     ordered = [np.flatnonzero(part_of == part) for part in parts[np.argsort(-sizes, kind="stable")]]
-    found = [np.empty(0, np.int64)]
+    near = [np.empty(0, np.int64)]
     for number, rows in enumerate(ordered[1:], 1):
         larger = np.concatenate(ordered[:number])
         upright, first = np.unique(views[larger, 0], return_index=True)
         larger, own = larger[first], views[rows]
         for i, flat in find_near(upright, own.ravel(), max_bits, _CELLS):
             j, view = np.divmod(flat, len(VIEWS))
-            apart = np.bitwise_count(views[larger[i], _UNDONE_BY[view]] ^ own[j, 0])
-            found.append(rows[np.unique(j[apart <= max_bits])])
-    return np.unique(np.concatenate(found))
+            apart = np.bitwise_count(views[larger[i], _INVERSE[view]] ^ own[j, 0])
+            near.append(rows[np.unique(j[apart <= max_bits])])
+    return np.unique(np.concatenate(near))
 
 
-def describe_edges(found: np.ndarray, ids: Callable[[np.ndarray], pa.Array]) -> pa.Table:
-    """Return edges as a table; `ids` gives the image_id of rows."""
-    kinds, views = (pa.array(names).take(pa.array(found[:, at])) for names, at in ((KINDS, 2), (VIEWS, 4)))
-    bits = pa.array(found[:, 3]).cast(EDGES.field("distance_bits").type)
-    return pa.table([ids(found[:, 0]), ids(found[:, 1]), kinds, bits, views], schema=EDGES)
+def describe_edges(edges: np.ndarray, ids: Callable[[np.ndarray], pa.Array]) -> pa.Table:
+    """Return edges (`find_pairs`) as a table; `ids` returns the image_id of rows."""
+    kinds, views = pa.array(KINDS).take(pa.array(edges[:, 2])), pa.array(VIEWS).take(pa.array(edges[:, 4]))
+    bits = pa.array(edges[:, 3]).cast(EDGES.field("distance_bits").type)
+    return pa.table([ids(edges[:, 0]), ids(edges[:, 1]), kinds, bits, views], schema=EDGES)
 
 
 def _ranks(order: np.ndarray) -> np.ndarray:
-    """Return the place of each row in an order."""
+    """Return the rank of each row in an order."""
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank
@@ -90,17 +90,17 @@ def _of_kind(pairs: np.ndarray, kind: int) -> np.ndarray:
     return np.column_stack([pairs, np.full(len(pairs), kind), np.zeros((len(pairs), 2), np.int64)])
 
 
-def _first_of_pair(found: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Sort by pair and leave the first row of each."""
+def _first_of_pair(edges: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sort edges by pair and keep the first edge of each pair."""
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
-    again = (first[1:] == first[:-1]) & (second[1:] == second[:-1])
-    kept: np.ndarray = found[order[np.concatenate([[True], ~again])[: len(order)]]]
+    repeated = (first[1:] == first[:-1]) & (second[1:] == second[:-1])
+    kept: np.ndarray = edges[order[np.concatenate([[True], ~repeated])[: len(order)]]]
     return kept
 
 
 def _near_duplicates(views: np.ndarray, max_bits: int) -> np.ndarray:
-    """Compare the first row of every hash with the views of later ones; the nearest view counts."""
+    """Compare the first row of every distinct hash with the views of later ones; keep the nearest view."""
     _, rows = np.unique(views[:, 0], return_index=True)
     rows.sort()
     upright, turned = views[rows, 0], views[rows, 1:].ravel()
@@ -111,8 +111,8 @@ def _near_duplicates(views: np.ndarray, max_bits: int) -> np.ndarray:
     i, j, view = np.concatenate([np.zeros((3, 0), np.int64), *map(np.array, parts)], axis=1)
     bits = np.bitwise_count(upright[i] ^ views[rows[j], view])
     order = np.lexsort((view, bits))
-    found = np.column_stack([rows[i], rows[j], np.ones_like(i), bits, view])[order]
-    return _first_of_pair(found, i[order], j[order])
+    edges = np.column_stack([rows[i], rows[j], np.ones_like(i), bits, view])[order]
+    return _first_of_pair(edges, i[order], j[order])
 
 
 def hash_views(table: pa.Table) -> np.ndarray:
@@ -126,20 +126,20 @@ def hash_views(table: pa.Table) -> np.ndarray:
 
 
 def codes_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return a number for each row, equal where the values are; -1 for null."""
-    column = in_one_piece(column) if isinstance(column, pa.ChunkedArray) else column
+    """Return an integer code per row, equal for equal values; -1 for null."""
+    column = as_one_array(column) if isinstance(column, pa.ChunkedArray) else column
     indices = column.dictionary_encode().indices
     codes: np.ndarray = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False)
     return codes
 
 
-def _chains(codes: np.ndarray, nothing_below: int | None = 0) -> np.ndarray:
-    """Link each row with the next one of equal code, (links, 2)."""
+def _chains(codes: np.ndarray, ignore_below: int | None = 0) -> np.ndarray:
+    """Link each row with the next row of equal code, (links, 2)."""
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
     equal = codes[1:] == codes[:-1]
-    if nothing_below is not None:
-        equal &= codes[1:] >= nothing_below
+    if ignore_below is not None:
+        equal &= codes[1:] >= ignore_below
     return np.column_stack([order[:-1][equal], order[1:][equal]])
 
 
@@ -150,8 +150,8 @@ def _within_source(table: pa.Table, name: str) -> pa.ChunkedArray:
 def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
     """Set `group_id` to the smallest image_id of each row's component.
 
-    Rows hang together by an edge, or by an equal value (not null) in one of `columns` or, within a source, in
-    `subject_id`: subject 1 of one source is not that of another.
+    Rows are connected by an edge, or by an equal value (not null) in one of `columns` or, within a source, in
+    `subject_id`: subject 1 of one source is not subject 1 of another.
     """
     ids = table["image_id"]
     by_edge = [pc.index_in(edges[side], ids).to_numpy() for side in ("image_id_a", "image_id_b")]
@@ -170,17 +170,17 @@ def assign_groups(table: pa.Table, edges: pa.Table, columns: Iterable[str] = ())
 def find_components(
     table: pa.Table, columns: Iterable[str] = (), declared: Iterable[str] = (), max_bits: int = MAX_BITS
 ) -> np.ndarray:
-    """Return a number for each row, below the number of rows and equal where rows must stay together.
+    """Return a number per row, less than the number of rows, equal for rows that must stay together.
 
-    They do with the same image, the same pixels, as look-alikes, by `group_id` (also where one is called by
-    the other), by an equal value of `columns` or, within a source, of `declared` and `subject_id`. An image
-    may be in several rows.
+    Rows stay together if they have the same image, the same pixels, are near-duplicates, have the same
+    `group_id` (or the image_id of one is the group_id of the other), or have an equal value of `columns` or,
+    within a source, of `declared` and `subject_id`. An image may be in several rows.
     """
     by_id = pc.sort_indices(table["image_id"]).to_numpy()
     pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
-    namesake = pc.fill_null(pc.index_in(table["group_id"], in_one_piece(table["image_id"])), -1).to_numpy()
-    rows = np.flatnonzero(namesake >= 0)
-    links = np.concatenate([pairs[:, :2], np.column_stack([rows, namesake[rows]])])
+    named_by = pc.fill_null(pc.index_in(table["group_id"], as_one_array(table["image_id"])), -1).to_numpy()
+    rows = np.flatnonzero(named_by >= 0)
+    links = np.concatenate([pairs[:, :2], np.column_stack([rows, named_by[rows]])])
     within = {"subject_id", *({*declared} - {*columns})}
     together = [codes_of(table[name]) for name in {"image_id", "group_id", *columns} - within]
     together += [codes_of(_within_source(table, name)) for name in within]
@@ -190,8 +190,8 @@ def find_components(
 def find_first_of_group(by_id: np.ndarray, links: np.ndarray, together: Iterable[np.ndarray]) -> np.ndarray:
     """Return for each row the row of its component that has the smallest image_id.
 
-    `by_id` are the rows in the order of their image_id, `links` pairs of rows (links, 2), and each of
-    `together` a code per row that joins the rows where it is equal and not negative.
+    `by_id` are the rows in the order of their image_id, `links` pairs of rows (links, 2); each array in
+    `together` is a code per row that connects rows where it is equal and not negative.
     """
     ends = _ranks(by_id)[np.concatenate([links, *map(_chains, together)])]
     first: np.ndarray = by_id[_smallest_of_component(len(by_id), ends)[_ranks(by_id)]]
@@ -199,7 +199,7 @@ def find_first_of_group(by_id: np.ndarray, links: np.ndarray, together: Iterable
 
 
 def _smallest_of_component(n: int, links: np.ndarray) -> np.ndarray:
-    """Return for each of the numbers below n the smallest one that a chain of links leads to.
+    """Return for each node 0 … n - 1 the smallest node of its component.
 
     Every root takes the smallest label across its links, then labels follow their own until nothing changes:
     a few rounds, however long a chain is. SciPy's `connected_components` costs .26 s to import.

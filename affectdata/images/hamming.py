@@ -1,7 +1,7 @@
-"""Pairs of 64-bit hashes within a Hamming distance: exact, and not by comparing each with each.
+"""Find pairs of 64-bit hashes within a Hamming distance: exact, without comparing all pairs.
 
-Cut the 64 bits into `max_bits + k` bands: of two hashes within `max_bits`, at least k bands are equal. So for
-every choice of k bands (a table), only hashes that agree in these are compared; k = 0 compares all with all.
+Cut the 64 bits into `max_bits + k` bands: two hashes within `max_bits` agree in at least k bands. So for
+every choice of k bands (a table), only hashes that agree in these are compared; k = 0 compares all pairs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 
 _BITS = 64
-_MOST_BANDS = 3  # keyed on; with more, the tables cost more than the comparisons that they spare
+_MOST_BANDS = 3  # in a key; with more, the tables cost more than the comparisons that they save
 _BLOCK = 1 << 17  # hashes compared with the others at once
-_CANDIDATES = 1 << 16  # comparisons held at once; what the cache of a core holds
-_SAMPLE, _SAMPLE_EACH = 1 << 17, 8  # pairs at most, and for each hash
+_CANDIDATES = 1 << 16  # comparisons in memory at once; fits the cache of a core
+_SAMPLE, _SAMPLE_PER_HASH = 1 << 17, 8  # pairs: at most, and per hash
 _TABLE_COST, _HASH_COST, _KEY_COST = 50_000, 8, 0.5  # measured, in comparisons
 
 Bands = list[tuple[int, int]]  # lowest bit and width
@@ -28,11 +28,11 @@ def find_near(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield blocks of indices (i, j), every pair of uint64 `a[i]`, `b[j]` within `max_bits` exactly once.
 
-    Without `b`, the pairs within `a`, i < j. The order is that of the tables. Memory holds some blocks and a
-    few arrays as long as `a`, also where many hashes share a key.
+    Without `b`, yield the pairs within `a`, i < j, table by table. Memory holds a few blocks and a few arrays
+    as long as `a`, even where many hashes share a key.
     """
     bands, n_keyed = _choose_bands(a, a if b is None else b, max_bits)
-    # For one table after another: fresh pages cost more than the work.
+    # Reused by all tables: allocating new pages costs more than the work.
     space, own_space = np.empty((4, len(a)), np.uint64), np.empty((3, _BLOCK), np.uint64)
     for table in itertools.combinations(range(len(bands)), n_keyed):
         keys, rows = _sort_by_key(a, bands, table, space[:3])
@@ -40,15 +40,15 @@ def find_near(
         first = np.zeros(n_keys + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=n_keys), out=first[1:])
         sorted_a = np.take(a, rows, out=space[3], mode="clip")  # with another mode it copies
-        if b is None:  # each with those before it in its bucket
+        if b is None:  # compare each hash with those before it in its bucket
             sides = _own_buckets(keys, rows, sorted_a, first)
         else:
             starts = range(0, len(b), _BLOCK)
             sides = (_find_buckets(b, start, first, bands, table, own_space) for start in starts)
         for own_rows, own, begins, ends in sides:
-            for at, own_at in _compare(sorted_a, own, begins, ends, max_bits, candidates):
-                fresh = _is_first(sorted_a[at] ^ own[own_at], bands, table)
-                yield rows[at[fresh]], own_rows[own_at[fresh]]
+            for i, j in _compare(sorted_a, own, begins, ends, max_bits, candidates):
+                is_new = _is_first(sorted_a[i] ^ own[j], bands, table)
+                yield rows[i[is_new]], own_rows[j[is_new]]
 
 
 def _own_buckets(keys: np.ndarray, rows: np.ndarray, a: np.ndarray, first: np.ndarray) -> Iterator[Side]:
@@ -67,14 +67,14 @@ def _find_buckets(
 
 
 def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, int]:
-    """Return the bands, and how many of them to key on, that cost least on a sample of pairs.
+    """Return the bands, and the number of bands per key, that cost least on a sample of pairs.
 
-    Hashes of pictures are no random numbers: some share far more keys than evenly spread ones would.
+    Hashes of images are not uniform: some share far more keys than random hashes would.
     """
     if not len(a) or not len(b):
         return [], 0
     rng = np.random.default_rng(0)
-    n = min(_SAMPLE, _SAMPLE_EACH * (len(a) + len(b)))
+    n = min(_SAMPLE, _SAMPLE_PER_HASH * (len(a) + len(b)))
     differ = a[rng.integers(len(a), size=n)] ^ b[rng.integers(len(b), size=n)]
     costs: dict[float, tuple[Bands, int]] = {}
     for n_keyed in range(min(_MOST_BANDS, max(0, _BITS - max_bits)) + 1):
@@ -82,10 +82,10 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
         bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
         n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(n, np.int64)
         counts = np.bincount(n_equal).tolist()
-        meetings = sum(count * math.comb(equal, n_keyed) for equal, count in enumerate(counts))
+        collisions = sum(count * math.comb(equal, n_keyed) for equal, count in enumerate(counts))
         n_keys = 2.0 ** (n_keyed * _BITS / max(1, len(bands)))
-        each = _TABLE_COST + _HASH_COST * (len(a) + len(b)) + _KEY_COST * n_keys
-        cost = math.comb(len(bands), n_keyed) * each + len(a) * len(b) * meetings / n
+        table_cost = _TABLE_COST + _HASH_COST * (len(a) + len(b)) + _KEY_COST * n_keys
+        cost = math.comb(len(bands), n_keyed) * table_cost + len(a) * len(b) * collisions / n
         costs.setdefault(cost, (bands, n_keyed))
     return costs[min(costs)]
 
@@ -98,7 +98,7 @@ def _mask(band: tuple[int, int]) -> np.uint64:
 def _sort_by_key(
     hashes: np.ndarray, bands: Bands, table: tuple[int, ...], space: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys of hashes in ascending order, and the index of each; both lie in `space`."""
+    """Return the keys of hashes in ascending order, and the index of each; both are views of `space`."""
     packed, keys, rows = space[:, : len(hashes)]
     for start in range(0, len(hashes), _BLOCK):
         part, into = hashes[start : start + _BLOCK], packed[start : start + _BLOCK]
@@ -109,7 +109,7 @@ def _sort_by_key(
             into |= (part & _mask(bands[band])) >> np.uint64(low)
         into <<= np.uint64(32)
         into |= np.arange(start, start + len(part), dtype=np.uint64)
-    packed.sort()  # whole numbers: several times as fast as `argsort`
+    packed.sort()  # sorting integers is several times as fast as `argsort`
     np.right_shift(packed, np.uint64(32), out=keys)
     np.bitwise_and(packed, np.uint64(0xFFFFFFFF), out=rows)
     return keys.view(np.int64), rows.view(np.int64)
@@ -126,18 +126,18 @@ def _compare(
     for start in range(0, total, candidates):
         stop = min(start + candidates, total)
         low, high = np.searchsorted(ends, start, "right"), np.searchsorted(begins, stop, "left")
-        n_each = np.minimum(ends[low:high], stop) - np.maximum(begins[low:high], start)
-        at = np.repeat(shift[low:high], n_each)
-        at += np.arange(start, stop)
-        apart = np.bitwise_count(a[at] ^ np.repeat(b[low:high], n_each))
+        counts = np.minimum(ends[low:high], stop) - np.maximum(begins[low:high], start)
+        index = np.repeat(shift[low:high], counts)
+        index += np.arange(start, stop)
+        apart = np.bitwise_count(a[index] ^ np.repeat(b[low:high], counts))
         near = np.flatnonzero(apart <= max_bits)
         if len(near):
-            yield at[near], np.searchsorted(ends, near + start, "right")
+            yield index[near], np.searchsorted(ends, near + start, "right")
 
 
 def _is_first(differ: np.ndarray, bands: Bands, table: tuple[int, ...]) -> np.ndarray:
-    """Tell which pairs meet in no earlier table: no band but those of `table` up to its last is equal."""
-    fresh = np.ones(len(differ), bool)
+    """Return which pairs collide in no earlier table: no other band up to the last of `table` is equal."""
+    is_first = np.ones(len(differ), bool)
     for band in set(range(max(table, default=0))) - set(table):
-        fresh &= (differ & _mask(bands[band])) != 0
-    return fresh
+        is_first &= (differ & _mask(bands[band])) != 0
+    return is_first

@@ -1,4 +1,4 @@
-"""Probe pictures: read, hash, decode and look at every file once; damage is a row, no exception."""
+"""Probe images: read, decode and hash every file once; a damaged file is a row, not an exception."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from affectdata.errors import DecodeError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import MAX_PIXELS, decode
 from affectdata.images.phash import perceptual_hashes, pixel_hash
-from affectdata.images.read import read_picture
+from affectdata.images.read import read_image
 from affectdata.records import Reason
 from affectdata.schema import manifest_schema
 
 _MAX_FILE_BYTES = 1 << 30
-_SEEN = ("path", "image_id", "pixel_id", "phash", "phash_views", "format", "bytes", "width_px", "height_px")
+_COLUMNS = (
+    "path",
+    "image_id",
+    "pixel_id",
+    "phash",
+    "phash_views",
+    "format",
+    "bytes",
+    "width_px",
+    "height_px",
+)
 
-# What is seen of a file: columns of the manifest, and why it cannot be a row (null if it can).
+# Columns of the manifest that are read from a file, and why it is rejected (null if it is not).
 PROBED = pa.schema(
-    [manifest_schema().field(name) for name in (*_SEEN, "decode_warning")]
+    [manifest_schema().field(name) for name in (*_COLUMNS, "decode_warning")]
     + [("reason", pa.string()), ("detail", pa.string())]
 )
 _ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "format": "", "bytes": 0}
@@ -29,7 +39,7 @@ _ABSENT = {"image_id": "", "pixel_id": "", "phash": "", "phash_views": "", "form
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Read, hash and decode the pictures of a batch; a bad picture is a row with `reason` and `detail`."""
+    """Read, hash and decode the images of a batch; a bad image is a row with `reason` and `detail`."""
 
     root: str
     strict: bool = False
@@ -41,26 +51,26 @@ class Probe:
     def _probe(self, path: str) -> dict[str, Any]:
         empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
         try:
-            data = read_picture(Path(self.root), path, _MAX_FILE_BYTES)
+            data = read_image(Path(self.root), path, _MAX_FILE_BYTES)
             if not data:
                 raise DecodeError(Reason.UNREADABLE, "the file is empty")
-            picture = decode(data, self.max_pixels)
-            if self.strict and picture.warning:
-                raise DecodeError(Reason.DECODE_WARNING, picture.warning)
+            image = decode(data, self.max_pixels)
+            if self.strict and image.warning:
+                raise DecodeError(Reason.DECODE_WARNING, image.warning)
         except DecodeError as error:
             return {**empty, "reason": str(error.reason), "detail": error.what}
         except OSError as error:
             return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
-        first, *others = perceptual_hashes(picture.rgb)
+        upright, *turned = perceptual_hashes(image.rgb)
         return {
             "path": path,
             "image_id": file_hash(data),
-            "pixel_id": pixel_hash(picture.rgb),
-            "phash": first,
-            "phash_views": "".join(others),
-            "format": picture.format,
+            "pixel_id": pixel_hash(image.rgb),
+            "phash": upright,
+            "phash_views": "".join(turned),
+            "format": image.format,
             "bytes": len(data),
-            "width_px": picture.rgb.shape[1],
-            "height_px": picture.rgb.shape[0],
-            "decode_warning": picture.warning,
+            "width_px": image.rgb.shape[1],
+            "height_px": image.rgb.shape[0],
+            "decode_warning": image.warning,
         }

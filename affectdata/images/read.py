@@ -1,8 +1,8 @@
-"""The bytes of a picture: a file under a root, or a row of a table that holds its pixels.
+"""Read the bytes of an image: a file under a root, or a row of a table that contains its pixels.
 
 A path `TABLE.csv#N` is row N (from 0, one line each) of a table with a column `pixels`: the grey values of a
-square picture, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
-so that they have one SHA-256 and every decoder takes them.
+square image, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
+so that they have one SHA-256 and every decoder can read them.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _COLUMN = "pixels"
 
 
 def file_of(path: str) -> str:
-    """Return the file in which a picture lies.
+    """Return the file that contains an image.
 
     >>> file_of("a/1.jpg"), file_of("fer2013.csv#7")
     ('a/1.jpg', 'fer2013.csv')
     """
-    found = _ROW.fullmatch(path)
-    return found["table"] if found else path
+    match = _ROW.fullmatch(path)
+    return match["table"] if match else path
 
 
-def read_picture(root: Path, path: str, max_bytes: int | None = None) -> bytes:
-    """Read a picture.
+def read_image(root: Path, path: str, max_bytes: int | None = None) -> bytes:
+    """Read an image.
 
     Raises:
         OSError: the file cannot be read.
-        DecodeError: it is larger than `max_bytes`, or the row holds no picture.
+        DecodeError: the file is larger than `max_bytes`, or the row contains no image.
     """
-    found = _ROW.fullmatch(path)
-    if found:
-        return _read_row(root / found["table"], int(found["row"]))
+    match = _ROW.fullmatch(path)
+    if match:
+        return _read_row(root / match["table"], int(match["row"]))
     with open_regular(f"{root}/{path}") as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
@@ -60,22 +60,24 @@ def _read_row(table: Path, row: int) -> bytes:
     try:
         pixels = bytes(map(int, cells[header.index(_COLUMN)].split()))
     except (ValueError, IndexError) as error:
-        raise DecodeError("unreadable", f"no grey values of 0–255 under {_COLUMN!r}: {error}") from error
+        raise DecodeError(
+            "unreadable", f"column {_COLUMN!r} is not a list of grey values of 0–255: {error}"
+        ) from error
     side = math.isqrt(len(pixels))
     if not pixels or side**2 != len(pixels):
-        raise DecodeError("unreadable", f"{len(pixels)} grey values are no square")
+        raise DecodeError("unreadable", f"{len(pixels)} grey values do not make a square image")
     return f"P5\n{side} {side}\n255\n".encode() + pixels
 
 
 def _cells(line: bytes) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader([line.decode("utf-8-sig", "replace").rstrip()]), [])]
-    except csv.Error:  # longer than any cell of pixels
+    except csv.Error:  # a field longer than any cell of pixels
         return []
 
 
 @lru_cache(maxsize=4)
 def _line_starts(table: Path, size: int, mtime_ns: int) -> list[int]:
-    """Return where each line begins, and the end of the file; read anew when the file changed."""
+    """Return the offset of each line and the end of the file; size and mtime are part of the cache key."""
     with open_regular(table) as file:
         return list(accumulate(map(len, file), initial=0))

@@ -1,16 +1,17 @@
-"""From a source tree to a manifest, and from manifests to manifests.
+"""Build manifests from source trees and from other manifests.
 
 In: a folder and the source that reads it. Out: a Parquet file with one row per image, its rejects and edges.
 
 Read in this order:
 
-manifest            the manifest, and where its images lie on this machine
+manifest            the manifest, and where its images are on this machine
 ingest              the steps from a tree to a manifest
-items, memo, join   labels on disk; files seen before; labels joined with images
+items, memo, join   labels on disk; cache of probed files; labels joined with images
 content, ledger     labels by content instead of by name; every split that an image ever had
 findings            warnings about a new manifest
 concat, overlay     several manifests as one; labels of one source on the images of others
-download, fetch     images of which a source ships only the addresses
+unchanged           up-to-date check of a whole run
+download, fetch     images of which a source ships only the URLs
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affectdata.manifest.manifest import Manifest, Pictures, load_manifest, write_manifest
+    from affectdata.manifest.manifest import Images, Manifest, load_manifest, write_manifest
 
-__all__ = ["Manifest", "Pictures", "load_manifest", "write_manifest"]
+__all__ = ["Manifest", "Images", "load_manifest", "write_manifest"]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: importing one module of this folder does not load them all

@@ -1,12 +1,12 @@
-"""Several manifests as one: a row per picture, look-alikes across sources in one group, splits as they were.
+"""Concatenate manifests: one row per image, near-duplicates across sources in one group, splits kept.
 
-Rows with the same bytes become one: the first manifest's, and what it lacks from the others. Where ratings or
-emotions of such rows differ, that is a conflict, which a policy that is named resolves:
+Rows with the same bytes are merged: the first manifest's row, with missing values filled from the others.
+Different ratings or emotions of such rows are a conflict, which a policy resolves:
 
-    error           refuse, and list them (the default)
-    first           the manifest that is named first
+    error           fail, and list the conflicts (the default)
+    first           use the manifest that is listed first
     mean            means of ratings and shares; the number of raters is the sum, the spread is unknown
-    prefer:NAME     that manifest where it says something, else the first
+    prefer:NAME     use that manifest where it has a label, else the first
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from affectdata.manifest.ledger import (
     inherit_splits,
     merge_splits,
     read_ledger,
-    recall_own,
+    read_own_splits,
     splits_of,
     write_ledger,
 )
@@ -39,8 +39,8 @@ from affectdata.manifest.manifest import (
     Manifest,
     check_name,
     load_manifest,
-    note_root,
     read_local,
+    record_root,
     write_manifest,
 )
 from affectdata.records import RATINGS, Finding, Scale
@@ -48,16 +48,16 @@ from affectdata.schema import FOLD, manifest_schema
 from affectdata.store.parquet import write_table
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
-_SHOWN = 10  # conflicts named in an error
-FROM = "manifest"  # the column that says where a row is from, while rows are merged
+_SHOWN = 10  # conflicts listed in an error
+FROM = "manifest"  # column with the manifest of a row, while rows are merged
 _RATING_PARTS = ("", "_sd", "_n", "_raw", "_min", "_max")
-_ALIKE = 1e-4  # POMP points that two scales may differ by rounding
+_TOLERANCE = 1e-4  # POMP points; two scales may differ by rounding
 _Mean: TypeAlias = Callable[[list[dict[str, Any]], list[str]], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Concat:
-    """What came of several manifests: rows in all, rows that were the same picture, what is worth a look."""
+class ConcatResult:
+    """The manifest, counts of input and merged rows, edges across sources, conflicts, findings."""
 
     manifest: Manifest
     n_rows: int
@@ -67,15 +67,17 @@ class Concat:
     findings: list[Finding]
 
 
-def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_conflict: str = "error") -> Concat:
+def concat(
+    manifests: Sequence[Manifest], name: str | None, out: Path, on_conflict: str = "error"
+) -> ConcatResult:
     """Write the rows of several manifests as one, `name`.parquet under `out`, and its edges.
 
-    Every split that an image had in one of them, or in a manifest that is there already, is kept.
+    Splits that an image had in one of them, or in an existing manifest of that name, are kept.
 
     Raises:
-        UsageError: fewer than two manifests, no such policy, a source with two folders, a name that is taken.
+        UsageError: fewer than two manifests, an unknown policy, a source with two folders, or a name in use.
         ManifestError: there are conflicts, and the policy is `error`.
-        IntegrityError: a picture has two splits.
+        IntegrityError: an image has two splits.
     """
     _check(manifests, on_conflict)
     name = name or "_".join(manifest.name for manifest in manifests)
@@ -83,14 +85,16 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     path = out / f"{name}.parquet"
     _check_earlier(path)
     roots = _roots(manifests)
-    emotions = sorted({emotion for each in manifests for emotion in each.metadata["emotions"]})
-    schema = manifest_schema(emotions, folds=any(FOLD.name in each.table.column_names for each in manifests))
-    rows = pa.concat_tables([_widen(each, schema) for each in manifests])
+    emotions = sorted({emotion for manifest in manifests for emotion in manifest.metadata["emotions"]})
+    schema = manifest_schema(
+        emotions, folds=any(FOLD.name in manifest.table.column_names for manifest in manifests)
+    )
+    rows = pa.concat_tables([_add_columns(manifest, schema) for manifest in manifests])
     table, conflicts = merge_rows(rows, emotions, on_conflict)
     if conflicts and on_conflict == "error":
-        raise _in_conflict(conflicts)
+        raise _conflict_error(conflicts)
     edges = find_edges(table)
-    table = _group(rows, edges, table)
+    table = _regroup(rows, edges, table)
     table, ledger, inherited = _with_splits(table, path, manifests)
     schema = manifest_schema(emotions, folds=FOLD.name in table.column_names)
     table = table.select(schema.names).cast(schema).sort_by("image_id")
@@ -98,66 +102,70 @@ def concat(manifests: Sequence[Manifest], name: str | None, out: Path, on_confli
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     manifest = write_manifest(table, _metadata(manifests, emotions), path)
     for source, root in roots.items():
-        note_root(out, source, root)
+        record_root(out, source, root)
     findings = [*inherited, *find_far_apart([table], edges), *_find_split_groups(table)]
     findings += _find_differences(manifests)
-    return Concat(manifest, len(rows), len(rows) - len(table), _across(table, edges), conflicts, findings)
+    return ConcatResult(
+        manifest, len(rows), len(rows) - len(table), _count_across(table, edges), conflicts, findings
+    )
 
 
 def _check(manifests: Sequence[Manifest], on_conflict: str) -> None:
     names = [manifest.name for manifest in manifests]
     if len(set(names)) < max(2, len(names)):
-        few = {0: "there is no manifest", 1: "there is one manifest only"}
-        what = few.get(len(names), "two manifests are called the same")
-        raise UsageError(f"{what}: {', '.join(names)}", fix="name two or more that differ")
+        too_few = {0: "no manifest given", 1: "only one manifest given"}
+        what = too_few.get(len(names), "two manifests have the same name")
+        raise UsageError(f"{what}: {', '.join(names)}", fix="give two or more manifests with different names")
     known = ["error", "first", "mean", *(f"prefer:{name}" for name in names)]
     if on_conflict not in known:
-        raise UsageError(f"no policy is called {on_conflict!r}", fix=f"known here: {', '.join(known)}")
+        raise UsageError(
+            f"unknown policy {on_conflict!r}", fix=f"--on-conflict with one of {', '.join(known)}"
+        )
 
 
 def _check_earlier(path: Path) -> None:
-    """Refuse to replace a manifest that no `concat` wrote."""
+    """Refuse to replace a manifest that was not written by `concat`."""
     if path.is_file() and "parts" not in load_manifest(path).metadata:
-        raise UsageError(f"{path} is no result of concat", fix="choose another --name or --out")
+        raise UsageError(f"{path} was not written by concat", fix="choose another --name or --out")
 
 
 def _with_splits(
     table: pa.Table, path: Path, manifests: Sequence[Manifest]
 ) -> tuple[pa.Table, pa.Table, list[Finding]]:
-    """Return the rows with the splits that they inherit, the ledger, and what was inherited.
+    """Return the rows with inherited splits, the ledger, and findings about changed splits.
 
     An image keeps the strictest split that it ever had in one of the manifests, or in the one at `path`.
     """
-    ledgers = [read_ledger(each.path) for each in manifests]
-    ledger = merge_splits([splits_of(table), *ledgers, recall_own(path, [])])
-    groups = {column for each in manifests for column in each.metadata["groups"]}
+    ledgers = [read_ledger(manifest.path) for manifest in manifests]
+    ledger = merge_splits([splits_of(table), *ledgers, read_own_splits(path, [])])
+    groups = {column for manifest in manifests for column in manifest.metadata["groups"]}
     kept = inherit_splits(table, Memory(ledger, frozenset(groups)), replace=True)
     own = pc.fill_null(table["split"], "")
     changed = kept.filter(pc.not_equal(pc.fill_null(kept["split"], ""), own))["path"]
     findings = []
     if len(changed):
         shown = ", ".join(changed.slice(0, 3).to_pylist())
-        text = f"{len(changed)} images get the split that they, or one that must stay with them, had before"
+        text = f"{len(changed)} images get an earlier split, their own or that of an image in their group"
         findings.append(Finding("splits", f"{text}: {shown}"))
     return kept, merge_splits([splits_of(kept), ledger]), findings
 
 
 def _roots(manifests: Sequence[Manifest]) -> dict[str, Path]:
-    """Return where the pictures of each source are, as far as it was noted."""
+    """Return the image folder of each source, if it was recorded."""
     roots: dict[str, Path] = {}
-    for each in manifests:
-        for source, root in read_local(each.path.parent).items():
-            if source in each.sources and roots.setdefault(source, Path(root)) != Path(root):
+    for manifest in manifests:
+        for source, root in read_local(manifest.path.parent).items():
+            if source in manifest.sources and roots.setdefault(source, Path(root)) != Path(root):
                 raise UsageError(
-                    f"the pictures of {source} lie in two folders",
+                    f"the images of {source} are in two folders",
                     where=f"{roots[source]}, {root}",
-                    fix="ingest them from one of the two",
+                    fix="ingest both manifests from the same folder",
                 )
     return roots
 
 
-def _widen(manifest: Manifest, schema: pa.Schema) -> pa.Table:
-    """Add the columns of emotions that other manifests have, and where the rows are from."""
+def _add_columns(manifest: Manifest, schema: pa.Schema) -> pa.Table:
+    """Add the emotion columns of the other manifests, and a column with the name of this one."""
     table = manifest.table
     for field in schema:
         if field.name not in table.column_names:
@@ -166,26 +174,26 @@ def _widen(manifest: Manifest, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema).append_column(FROM, names)
 
 
-def _in_conflict(conflicts: list[Conflict]) -> ManifestError:
-    shown = "\n  ".join(describe_conflict(each) for each in conflicts[:_SHOWN])
+def _conflict_error(conflicts: list[Conflict]) -> ManifestError:
+    shown = "\n  ".join(describe_conflict(conflict) for conflict in conflicts[:_SHOWN])
     more = f"\n  … and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
     return ManifestError(
-        f"{len(conflicts)} labels of the same pictures differ; nothing was written:\n  {shown}{more}",
-        fix=f"--on-conflict with one of {', '.join(POLICIES[1:])}",
+        f"{len(conflicts)} labels of the same images differ; nothing was written:\n  {shown}{more}",
+        fix=f"resolve them: --on-conflict with one of {', '.join(POLICIES[1:])}",
     )
 
 
-def _group(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
-    """Set `group_id` anew: what hung together in a manifest still does, and look-alikes across them too."""
+def _regroup(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
+    """Recompute `group_id`: groups of the manifests stay together, near-duplicates across them are added."""
     plain = rows.select(["image_id", "group_id", "source", "subject_id"])
     grouped = assign_groups(plain, edges, ["image_id", "group_id"])
-    at = pc.index_in(table["image_id"], grouped["image_id"].combine_chunks())
-    place = table.column_names.index("group_id")
-    return table.set_column(place, table.schema.field("group_id"), grouped["group_id"].take(at))
+    index = pc.index_in(table["image_id"], grouped["image_id"].combine_chunks())
+    column = table.column_names.index("group_id")
+    return table.set_column(column, table.schema.field("group_id"), grouped["group_id"].take(index))
 
 
-def _across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
-    """Count the edges between pictures of two sources, by kind."""
+def _count_across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
+    """Count the edges between images of two sources, by kind."""
     source = dict(zip(table["image_id"].to_pylist(), table["source"].to_pylist(), strict=True))
     counts = {"same_pixels": 0, "near_duplicate": 0}
     for edge in edges.select(["image_id_a", "image_id_b", "kind"]).to_pylist():
@@ -194,47 +202,47 @@ def _across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
 
 
 def _find_split_groups(table: pa.Table) -> list[Finding]:
-    """Name pictures that hang together now and had different splits; `balance` refuses those."""
+    """Find groups whose images have different splits, which `balance` refuses."""
     known = table.filter(pc.is_valid(table["split"]))
     splits = known.group_by("group_id").aggregate([("split", "count_distinct")])
-    torn = splits.filter(pc.greater(splits["split_count_distinct"], 1))["group_id"]
-    paths = known.filter(pc.is_in(known["group_id"], torn.combine_chunks()))["path"].to_pylist()
+    split_groups = splits.filter(pc.greater(splits["split_count_distinct"], 1))["group_id"]
+    paths = known.filter(pc.is_in(known["group_id"], split_groups.combine_chunks()))["path"].to_pylist()
     if not paths:
         return []
     shown = ", ".join(sorted(paths)[:_SHOWN])
-    return [Finding("split", f"{len(torn)} groups of look-alikes are in two splits now: {shown}")]
+    return [Finding("split", f"{len(split_groups)} groups of near-duplicates are in two splits: {shown}")]
 
 
 def _find_differences(manifests: Sequence[Manifest]) -> list[Finding]:
-    """Name what the manifests mean differently: subtypes by one code, pixels by another decoder."""
+    """Find subtype codes with different names, and pixels from different decoder versions."""
     names: dict[str, str] = {}
     findings = []
-    for each in manifests:
-        for code, subtype in each.metadata["subtypes"].items():
+    for manifest in manifests:
+        for code, subtype in manifest.metadata["subtypes"].items():
             if names.setdefault(code, subtype["name"]) != subtype["name"]:
-                text = f"the subtype {code} is {names[code]!r} and {subtype['name']!r} ({each.name})"
+                text = f"the subtype {code} is {names[code]!r}, but {subtype['name']!r} in {manifest.name}"
                 findings.append(Finding("subtype", text))
-    if any(each.metadata["decoders"] != manifests[0].metadata["decoders"] for each in manifests):
-        text = "made with other versions of the decoders: equal pixels may go unseen; ingest them anew"
+    if any(manifest.metadata["decoders"] != manifests[0].metadata["decoders"] for manifest in manifests):
+        text = "made with different decoder versions, so equal pixels may be missed; re-run ingest"
         findings.append(Finding("decoders", text))
     return findings
 
 
 def _metadata(manifests: Sequence[Manifest], emotions: list[str]) -> dict[str, Any]:
-    """Return what holds for the whole, and under `parts` what each source says of itself."""
+    """Return the metadata of the whole, with those of each source under `parts`."""
     parts: dict[str, dict[str, Any]] = {}
     subtypes: dict[str, dict[str, Any]] = {}
-    for each in manifests:
-        for part in each.parts:
+    for manifest in manifests:
+        for part in manifest.parts:
             parts.setdefault(part["source"], part)
-        for code, subtype in each.metadata["subtypes"].items():
+        for code, subtype in manifest.metadata["subtypes"].items():
             known = subtypes.setdefault(code, subtype)
             subtypes[code] = {**known, "upright": known["upright"] or subtype["upright"]}
     return {
         "source": ", ".join(parts),
         "parts": list(parts.values()),
         "subtypes": subtypes,
-        "groups": sorted({column for each in manifests for column in each.metadata["groups"]}),
+        "groups": sorted({column for manifest in manifests for column in manifest.metadata["groups"]}),
         "emotions": emotions,
         "decoders": manifests[0].metadata["decoders"],
     }
@@ -242,7 +250,7 @@ def _metadata(manifests: Sequence[Manifest], emotions: list[str]) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A picture of which manifests do not say the same: `said` by their names, and what was `kept`."""
+    """A label that differs between manifests; `said`: value by manifest. Field names are JSON keys."""
 
     image_id: str
     path: str
@@ -252,25 +260,25 @@ class Conflict:
 
 
 def describe_conflict(conflict: Conflict) -> str:
-    """Say which manifest says what of a picture."""
-    said = ", ".join(f"{_plainly(value)} in {name}" for name, value in conflict.said.items())
-    return f"{conflict.path}: {conflict.column} {said}"
+    """Return a conflict as text: the image, the column, and the value in each manifest."""
+    values = ", ".join(f"{_format(value)} in {name}" for name, value in conflict.said.items())
+    return f"{conflict.path}: {conflict.column} {values}"
 
 
-def _plainly(told: Any) -> str:
-    """Write a number, a word, or several shares."""
-    if isinstance(told, dict):
-        return " ".join(f"{name.removeprefix('emotion_')} {_plainly(value)}" for name, value in told.items())
-    return f"{told:g}" if isinstance(told, float) else str(told)
+def _format(value: Any) -> str:
+    """Format a number, a word, or several shares."""
+    if isinstance(value, dict):
+        return " ".join(f"{name.removeprefix('emotion_')} {_format(share)}" for name, share in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Table, list[Conflict]]:
-    """Return a row per picture and every conflict; `rows` are in the order of their manifests (`FROM`).
+    """Return a row per image and all conflicts; `rows` are in the order of their manifests (`FROM`).
 
-    `policy` is `first`, `mean` or `prefer:NAME`; any other takes the first.
+    `policy` is `first`, `mean` or `prefer:NAME`; anything else acts like `first`.
 
     Raises:
-        IntegrityError: a picture has two splits or folds.
+        IntegrityError: an image has two splits or folds.
     """
     ids = rows["image_id"].combine_chunks()
     counts = pc.value_counts(ids)
@@ -281,71 +289,72 @@ def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Tab
         by_id.setdefault(row["image_id"], []).append(row)
     merge = _Merge(emotions, policy, [])
     merged = [merge.rows(same) for same in by_id.values()]
-    alone = rows.filter(pc.invert(is_repeated))
-    table = pa.concat_tables([alone, pa.Table.from_pylist(merged, schema=rows.schema)])
+    unique = rows.filter(pc.invert(is_repeated))
+    table = pa.concat_tables([unique, pa.Table.from_pylist(merged, schema=rows.schema)])
     return table.drop_columns([FROM]), merge.conflicts
 
 
 @dataclass(frozen=True, slots=True)
 class _Merge:
-    """Makes one row of several for one picture, and notes the conflicts."""
+    """Merges the rows of one image into one, and collects the conflicts."""
 
     emotions: list[str]
     policy: str
     conflicts: list[Conflict]
 
     def rows(self, same: list[dict[str, Any]]) -> dict[str, Any]:
-        """Merge rows of one picture, in the order of their manifests."""
-        row = {name: _first(each[name] for each in same) for name in same[0]}
+        """Merge rows of one image, in the order of their manifests."""
+        merged = {name: _first(row[name] for row in same) for name in same[0]}
         for rating in RATINGS:
-            row |= self._labels(same, rating, [f"{rating}{part}" for part in _RATING_PARTS], _mean_rating)
+            merged |= self._labels(same, rating, [f"{rating}{part}" for part in _RATING_PARTS], _mean_rating)
         shares = [f"emotion_{emotion}" for emotion in self.emotions]
-        row |= self._labels(same, "emotion", ["emotion", *shares, "agreement"], _mean_emotions)
-        terms = {name: _joined((each[name] for each in same), "; ") for name in ("license", "attribution")}
-        tags = _joined((tag for each in same for tag in (each["content_tags"] or "").split(",")), ",")
-        own = {"extra": _both_extras(same), "content_tags": tags}
-        own |= {column: _same(same, column) for column in ("split", FOLD.name) if column in row}
-        return {**row, **terms, **own}
+        merged |= self._labels(same, "emotion", ["emotion", *shares, "agreement"], _mean_emotions)
+        terms = {name: _join((row[name] for row in same), "; ") for name in ("license", "attribution")}
+        tags = _join((tag for row in same for tag in (row["content_tags"] or "").split(",")), ",")
+        own = {"extra": _merge_extras(same), "content_tags": tags}
+        own |= {column: _single(same, column) for column in ("split", FOLD.name) if column in merged}
+        return {**merged, **terms, **own}
 
     def _labels(
         self, same: list[dict[str, Any]], name: str, columns: list[str], mean: _Mean
     ) -> dict[str, Any]:
-        """Return columns that belong together: filled up from all rows; where they differ, by the policy."""
-        told = [each for each in same if any(each[column] is not None for column in columns)]
+        """Return columns that belong together, filled from all rows; a policy resolves conflicts."""
+        labelled = [row for row in same if any(row[column] is not None for column in columns)]
         compared = columns[:1] if name in RATINGS else columns[:-1]
-        if not any(_differ([each[column] for each in told]) for column in compared):
-            return {column: _first(each[column] for each in told) for column in columns}
-        preferred = [each for each in told if f"prefer:{each[FROM]}" == self.policy]
-        kept = mean(told, columns) if self.policy == "mean" else (preferred or told)[0]
-        said = {each[FROM]: _told(each, compared) for each in told}
+        if not any(_differ([row[column] for row in labelled]) for column in compared):
+            return {column: _first(row[column] for row in labelled) for column in columns}
+        preferred = [row for row in labelled if f"prefer:{row[FROM]}" == self.policy]
+        kept = mean(labelled, columns) if self.policy == "mean" else (preferred or labelled)[0]
+        values = {row[FROM]: _values(row, compared) for row in labelled}
         first = same[0]
-        self.conflicts.append(Conflict(first["image_id"], first["path"], name, said, _told(kept, compared)))
+        conflict = Conflict(first["image_id"], first["path"], name, values, _values(kept, compared))
+        self.conflicts.append(conflict)
         return {column: kept[column] for column in columns}
 
 
 def _differ(values: list[Any]) -> bool:
-    """Say whether two values that are there are not the same."""
-    there = [value for value in values if value is not None]
-    if there and isinstance(there[0], float):
-        return bool(max(there) - min(there) > _ALIKE)
-    return len(set(there)) > 1
+    """Return whether two of the values that are not None differ."""
+    values = [value for value in values if value is not None]
+    if values and isinstance(values[0], float):
+        return bool(max(values) - min(values) > _TOLERANCE)
+    return len(set(values)) > 1
 
 
-def _told(row: dict[str, Any], columns: list[str]) -> Any:
-    told = {column: row[column] for column in columns if row[column] is not None}
-    return told[columns[0]] if set(told) == {columns[0]} else told
+def _values(row: dict[str, Any], columns: list[str]) -> Any:
+    values = {column: row[column] for column in columns if row[column] is not None}
+    return values[columns[0]] if set(values) == {columns[0]} else values
 
 
 def _first(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _mean_rating(told: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
+def _mean_rating(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
     name, _, n, raw, low, high = columns
-    told = [each for each in told if each[name] is not None]
-    mean = round(statistics.fmean(each[name] for each in told), 6)
-    counts = [each[n] for each in told]
-    scale = Scale(told[0][low], told[0][high])
+    rows = [row for row in rows if row[name] is not None]
+    mean = round(statistics.fmean(row[name] for row in rows), 6)
+    counts = [row[n] for row in rows]
+    scale = Scale(rows[0][low], rows[0][high])
     return {
         **dict.fromkeys(columns),
         name: mean,
@@ -356,35 +365,35 @@ def _mean_rating(told: list[dict[str, Any]], columns: list[str]) -> dict[str, An
     }
 
 
-def _mean_emotions(told: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
-    """Average the shares of those that have some; emotions that differ, and no shares, leave no emotion."""
+def _mean_emotions(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
+    """Average the shares over the rows that have them; without shares there is no emotion."""
     shares = {}
     for column in columns[1:-1]:
-        said = [each[column] for each in told if each[column] is not None]
-        shares[column] = round(statistics.fmean(said), 9) if said else None
+        values = [row[column] for row in rows if row[column] is not None]
+        shares[column] = round(statistics.fmean(values), 9) if values else None
     known = {column.removeprefix("emotion_"): share for column, share in shares.items() if share is not None}
     emotion = dominant_emotion(known)
     return {"emotion": emotion, "agreement": known.get(emotion or ""), **shares}
 
 
-def _same(same: list[dict[str, Any]], column: str) -> Any:
-    """Return the split or fold that all rows have which have one."""
-    said = {each[column]: each for each in same if each[column] is not None}
-    if len(said) > 1:
-        told = ", ".join(f"{value} in {each[FROM]}" for value, each in said.items())
+def _single(same: list[dict[str, Any]], column: str) -> Any:
+    """Return the split or fold of the rows that have one."""
+    by_value = {row[column]: row for row in same if row[column] is not None}
+    if len(by_value) > 1:
+        values = ", ".join(f"{value} in {row[FROM]}" for value, row in by_value.items())
         raise IntegrityError(
-            f"one picture has two values of {column}: {told}",
+            f"one image has two values of {column}: {values}",
             where=f"{same[0]['path']}, image_id {same[0]['image_id'][:16]}…",
-            fix="split one of the manifests anew: ingest it with --replace into another --out",
+            fix="make new splits for one of the manifests: ingest it with --replace into another --out",
         )
-    return next(iter(said), None)
+    return next(iter(by_value), None)
 
 
-def _both_extras(same: list[dict[str, Any]]) -> str:
-    """Keep the first row's `extra`, and under `also` those of the others, by manifest."""
-    others = {each[FROM]: json.loads(each["extra"]) for each in same[1:] if each["extra"] != same[0]["extra"]}
+def _merge_extras(same: list[dict[str, Any]]) -> str:
+    """Return the first row's `extra`, with those of the others by manifest under `also`."""
+    others = {row[FROM]: json.loads(row["extra"]) for row in same[1:] if row["extra"] != same[0]["extra"]}
     return canonical_json({**json.loads(same[0]["extra"]), **({"also": others} if others else {})})
 
 
-def _joined(values: Iterable[str | None], separator: str) -> str | None:
+def _join(values: Iterable[str | None], separator: str) -> str | None:
     return separator.join(dict.fromkeys(value for value in values if value)) or None

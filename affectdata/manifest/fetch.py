@@ -1,6 +1,6 @@
-"""Fetch one picture by its address: bounded in bytes, time and redirects, polite to its host, whole or not.
+"""Fetch one image by URL, with limits on bytes, time, redirects and requests per host.
 
-In: a URL. Out: the bytes of a picture that decodes, or why there are none. The one door to the HTTP client.
+In: a URL. Out: the bytes of an image that decodes, or the error. The only module that uses the HTTP client.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from affectdata.errors import DecodeError
 from affectdata.images.decode import decode
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
-_HEAD_BYTES = 8  # enough for each of them
-_BUSY = {408, 425, 429}  # of the 4xx, those that ask to come again
+_HEAD_BYTES = 8  # at least the longest of them
+_BUSY = {408, 425, 429}  # 4xx codes that ask to retry
 
 
 class Status(StrEnum):
-    """What became of a picture that was asked for."""
+    """The outcome of a request for an image."""
 
     FETCHED = "fetched"
-    UNREACHABLE = "unreachable"  # no answer, an error of the server, or too slow; may pass
-    BROKEN = "broken"  # it ends early, or no decoder takes it; may pass
-    GONE = "gone"  # the server says that there is no such picture, or not for us
-    NO_PICTURE = "no_picture"  # something else came, such as an HTML page
-    TOO_LARGE = "too_large"  # more bytes or pixels than the bound
-    REFUSED = "refused"  # an address or a file name that is not followed
+    UNREACHABLE = "unreachable"  # no response, a server error, or too slow; temporary
+    BROKEN = "broken"  # it ends early, or does not decode; temporary
+    GONE = "gone"  # the server has no such image, or denies access
+    NO_IMAGE = "no_picture"  # another kind of content, such as an HTML page
+    TOO_LARGE = "too_large"  # more bytes or pixels than the limit
+    REFUSED = "refused"  # a URL or file name that is not allowed
 
 
-MAY_PASS = frozenset({Status.UNREACHABLE, Status.BROKEN})
+TEMPORARY = frozenset({Status.UNREACHABLE, Status.BROKEN})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is asked of servers and taken from them; times in seconds."""
+    """Limits of requests and responses; times in seconds."""
 
     connections: int = 8
     per_host: int = 2
     max_bytes: int = 64 << 20
-    answer_s: float = 120.0  # from the first byte sent to the last one received
-    silence_s: float = 20.0  # without a byte
+    answer_s: float = 120.0  # from the first byte sent to the last byte received
+    silence_s: float = 20.0  # without receiving a byte
     redirects: int = 5
     tries: int = 3
-    pause_s: float = 1.0  # before the second try; doubles
-    max_pause_s: float = 120.0  # a server that asks for a longer one is left alone until the next run
+    pause_s: float = 1.0  # before the second try; doubles with every try
+    max_pause_s: float = 120.0  # for a longer Retry-After, wait for the next run
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What came of an address; `data` is empty unless `status` is fetched, else `error` says why."""
+class FetchResult:
+    """The outcome of a URL: `data` if `status` is fetched, else `error`."""
 
     status: Status
     data: bytes = b""
@@ -67,27 +67,27 @@ class Fetched:
 
 
 class _Failure(Exception):
-    def __init__(self, status: Status, detail: str, again: bool | None = None) -> None:
+    def __init__(self, status: Status, detail: str, retry: bool | None = None) -> None:
         super().__init__(detail)
         self.status = status
-        self.again = status in MAY_PASS if again is None else again
+        self.retry = status in TEMPORARY if retry is None else retry
 
 
 class _Host:
-    """The turns at one host, and the time (of the event loop) before which it wants to be left alone."""
+    """The connection slots of one host, and the event loop time before which it must not be contacted."""
 
-    def __init__(self, turns: int) -> None:
-        self.turns = asyncio.Semaphore(turns)
+    def __init__(self, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
         self.not_before = 0.0
 
 
 class Fetcher:
-    """Fetch pictures over few connections; one per event loop, used by several tasks, closed at the end."""
+    """Fetches images over few connections; one per event loop, shared by its tasks, closed at the end."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._hosts: defaultdict[str, _Host] = defaultdict(lambda: _Host(limits.per_host))
-        self._decoding = asyncio.Lock()  # one at a time: a small file may hold very many pixels
+        self._decoding = asyncio.Lock()  # one at a time: a small file may have very many pixels
         self._client = httpx2.AsyncClient(
             limits=httpx2.Limits(max_connections=limits.connections),
             timeout=limits.silence_s,
@@ -98,81 +98,81 @@ class Fetcher:
         """Close the connections."""
         await self._client.aclose()
 
-    async def fetch(self, url: str) -> Fetched:
-        """Return the picture at `url`, or why there is none; what may pass is tried again after a pause."""
+    async def fetch(self, url: str) -> FetchResult:
+        """Return the image at `url` or the error; temporary errors are retried after a pause."""
         n_tries = 0
         while True:
             n_tries += 1
             try:
-                return Fetched(Status.FETCHED, await self._follow(url), n_tries=n_tries)
+                return FetchResult(Status.FETCHED, await self._follow(url), n_tries=n_tries)
             except _Failure as failure:
-                if not failure.again or n_tries >= self._limits.tries:
-                    return Fetched(failure.status, error=str(failure), n_tries=n_tries)
+                if not failure.retry or n_tries >= self._limits.tries:
+                    return FetchResult(failure.status, error=str(failure), n_tries=n_tries)
             await asyncio.sleep(self._limits.pause_s * 2 ** (n_tries - 1))
 
     async def _follow(self, url: str) -> bytes:
         for _ in range(self._limits.redirects + 1):
-            found = await self._ask(url)
-            if isinstance(found, bytes):
-                await self._check_decodes(found)
-                return found
-            url = found
+            response = await self._request(url)
+            if isinstance(response, bytes):
+                await self._check_decodes(response)
+                return response
+            url = response
         raise _Failure(Status.REFUSED, f"more than {self._limits.redirects} redirects, the last to {url}")
 
-    async def _ask(self, url: str) -> bytes | str:
-        """Ask once; return the body, or the address that the server points to."""
+    async def _request(self, url: str) -> bytes | str:
+        """Send one request; return the body, or the URL of a redirect."""
         try:
             target = httpx2.URL(url)
             if target.scheme not in ("http", "https") or not target.host:
-                raise _Failure(Status.REFUSED, f"{url!r} is no address of http or https")
-            turn = self._turn(target.netloc.decode())
-            async with turn as host, self._client.stream("GET", target) as response:
+                raise _Failure(Status.REFUSED, f"{url!r} is not an http or https URL")
+            slot = self._slot(target.netloc.decode())
+            async with slot as host, self._client.stream("GET", target) as response:
                 if response.has_redirect_location:
                     return str(target.join(response.headers["location"]))
                 _check_status(response, host)
                 return await self._read(response)
         except httpx2.InvalidURL as error:
-            raise _Failure(Status.REFUSED, f"{url!r} is no address: {error}") from error
+            raise _Failure(Status.REFUSED, f"invalid URL {url!r}: {error}") from error
         except httpx2.RemoteProtocolError as error:
-            raise _Failure(Status.BROKEN, f"the answer breaks off: {error}") from error
+            raise _Failure(Status.BROKEN, f"incomplete response: {error}") from error
         except TimeoutError as error:
             raise _Failure(
-                Status.UNREACHABLE, f"not there within {self._limits.answer_s:g} seconds"
+                Status.UNREACHABLE, f"no complete response within {self._limits.answer_s:g} seconds"
             ) from error
         except (httpx2.HTTPError, OSError) as error:
             detail = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise _Failure(Status.UNREACHABLE, detail) from error
 
     @asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[_Host]:
-        """Wait for a turn at a host, then bound the time of what is done with it."""
+    async def _slot(self, name: str) -> AsyncIterator[_Host]:
+        """Wait for a slot of a host, then limit the time of the block."""
         host = self._hosts[name]
-        async with host.turns:
+        async with host.slots:
             pause = host.not_before - asyncio.get_running_loop().time()
             if pause > self._limits.max_pause_s:
                 raise _Failure(
-                    Status.UNREACHABLE, f"{name} asks to be left alone for {pause:.0f} seconds", again=False
+                    Status.UNREACHABLE, f"{name} asks to retry after {pause:.0f} seconds", retry=False
                 )
             await asyncio.sleep(max(0.0, pause))
             async with asyncio.timeout(self._limits.answer_s):
                 yield host
 
     async def _read(self, response: httpx2.Response) -> bytes:
-        most, declared = self._limits.max_bytes, response.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > most:
-            raise _Failure(Status.TOO_LARGE, f"{declared} bytes, and {most} are the most")
+        max_bytes, declared = self._limits.max_bytes, response.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > max_bytes:
+            raise _Failure(Status.TOO_LARGE, f"{declared} bytes; the limit is {max_bytes}")
         data = bytearray()
         async for chunk in response.aiter_raw():
             data += chunk
-            if len(data) > most:
-                raise _Failure(Status.TOO_LARGE, f"more than {most} bytes")
+            if len(data) > max_bytes:
+                raise _Failure(Status.TOO_LARGE, f"more than {max_bytes} bytes")
             if len(data) >= _HEAD_BYTES:
                 _check_magic(data, response)
         _check_magic(data, response)
         return bytes(data)
 
     async def _check_decodes(self, data: bytes) -> None:
-        """Decode: a server that declares too few bytes sends a cut picture without breaking any rule."""
+        """Check that the image decodes: a server may declare too few bytes and so send a truncated image."""
         async with self._decoding:
             try:
                 await asyncio.to_thread(decode, data)
@@ -185,22 +185,22 @@ def _check_status(response: httpx2.Response, host: _Host) -> None:
     code = response.status_code
     if code == HTTPStatus.OK:
         return
-    pause = _asked_pause(response.headers.get("retry-after", ""))
+    pause = _retry_after_s(response.headers.get("retry-after", ""))
     if pause is not None:
         host.not_before = max(host.not_before, asyncio.get_running_loop().time() + pause)
-    passes = code in _BUSY or code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    is_temporary = code in _BUSY or code >= HTTPStatus.INTERNAL_SERVER_ERROR
     raise _Failure(
-        Status.UNREACHABLE if passes else Status.GONE, f"HTTP {code} {response.reason_phrase}".strip()
+        Status.UNREACHABLE if is_temporary else Status.GONE, f"HTTP {code} {response.reason_phrase}".strip()
     )
 
 
-def _asked_pause(retry_after: str) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number, or a date (RFC 9110, 10.2.3)."""
+def _retry_after_s(retry_after: str) -> float | None:
+    """Return the delay of a Retry-After header in seconds; it is a number or a date (RFC 9110, 10.2.3)."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
         return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError):  # not a date, or without a time zone
         return None
 
 
@@ -209,6 +209,6 @@ def _check_magic(data: bytearray, response: httpx2.Response) -> None:
         return
     kind = response.headers.get("content-type", "no type")
     if not data:
-        raise _Failure(Status.NO_PICTURE, "the answer is empty")
-    what = "a page of HTML" if data.lstrip().startswith(b"<") else f"bytes {bytes(data[:_HEAD_BYTES])!r}"
-    raise _Failure(Status.NO_PICTURE, f"{what} in place of a picture ({kind})")
+        raise _Failure(Status.NO_IMAGE, "the response is empty")
+    what = "an HTML page" if data.lstrip().startswith(b"<") else f"bytes {bytes(data[:_HEAD_BYTES])!r}"
+    raise _Failure(Status.NO_IMAGE, f"{what} instead of an image ({kind})")

@@ -1,4 +1,4 @@
-"""What a person should look at in a new manifest: no error, and yet worth a word."""
+"""Warnings about a new manifest: valid but suspicious rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pyarrow.compute as pc
 
 from affectdata.records import RATINGS, Finding, SourceInfo
 
-_EDGES = 1 << 10  # held as Python objects at once
-_FAR_APART = 10.0  # POMP points between near-duplicates that are worth a word
+_EDGES = 1 << 10  # as Python objects in memory
+_FAR_APART = 10.0  # POMP points between the ratings of near-duplicates
 
 
 def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
-    """Name near-duplicates whose ratings are far apart: at most one of the two can be right."""
+    """Find near-duplicates with very different ratings: at most one of the two can be right."""
     near = pa.chunked_array([*edges["image_id_a"].chunks, *edges["image_id_b"].chunks], pa.string())
     rows: dict[str, dict[str, Any]] = {}
     for part in parts if len(edges) else ():
-        told = part.select(["image_id", "path", *RATINGS]).filter(pc.is_in(part["image_id"], near))
-        rows |= {row["image_id"]: row for row in told.to_pylist()}
+        rated = part.select(["image_id", "path", *RATINGS]).filter(pc.is_in(part["image_id"], near))
+        rows |= {row["image_id"]: row for row in rated.to_pylist()}
     findings = []
     for edge in (row for batch in edges.to_batches(_EDGES) for row in batch.to_pylist()):
         a, b = sorted((rows[edge["image_id_a"]], rows[edge["image_id_b"]]), key=lambda row: str(row["path"]))
@@ -38,30 +38,30 @@ def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
 
 
 def find_against_sign(parts: Iterable[pa.Table], info: SourceInfo) -> list[Finding]:
-    """Count the pictures whose valence lies on the other side than their subtype's."""
+    """Count the images whose valence is on the opposite side of the sign of their subtype."""
     signed = {code: subtype for code, subtype in info.subtypes.items() if subtype.sign}
-    n_rated, n_other = Counter[str](), Counter[str]()
+    n_rated, n_opposite = Counter[str](), Counter[str]()
     for part in parts if signed else ():
         for code, subtype in signed.items():
             valences = part.filter(pc.equal(part["subtype"], code))["valence"].drop_null()
-            other = pc.greater(valences, 50) if subtype.sign == -1 else pc.less(valences, 50)
+            opposite = pc.greater(valences, 50) if subtype.sign == -1 else pc.less(valences, 50)
             n_rated[code] += len(valences)
-            n_other[code] += pc.sum(other).as_py() or 0
+            n_opposite[code] += pc.sum(opposite).as_py() or 0
     findings = []
     for code, subtype in signed.items():
-        if n_other[code]:
+        if n_opposite[code]:
             side = "positive" if subtype.sign == -1 else "negative"
-            said = f"{n_other[code]} of {n_rated[code]} in {code} ({subtype.name})"
-            findings.append(Finding("against_sign", f"{said} are rated on the {side} side"))
+            count = f"{n_opposite[code]} of {n_rated[code]} in {code} ({subtype.name})"
+            findings.append(Finding("against_sign", f"{count} are rated on the {side} side"))
     return findings
 
 
 def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Finding]:
-    """Count the pictures without a dominant emotion though raters chose some: a tie, or no majority."""
+    """Count the images without a dominant emotion though raters chose some: a tie, or no majority."""
     n = n_rows = 0
     for part in parts if emotions else ():
-        felt = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))
-        undecided = pc.and_(pc.is_null(part["emotion"]), pc.greater(felt, 0))
+        largest = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))
+        undecided = pc.and_(pc.is_null(part["emotion"]), pc.greater(largest, 0))
         n += pc.sum(undecided).as_py() or 0
         n_rows += len(part)
     return (

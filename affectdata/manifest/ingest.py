@@ -1,8 +1,8 @@
-"""From a source tree to a manifest: list, read the tables, look at every picture, find duplicates, write.
+"""Ingest a source tree: list its files, read the tables, probe every image, find duplicates, write.
 
-In: a folder, and which source it is (recognised if not said). Out: `<name>.parquet`,
-`<name>.rejects.parquet`, `<name>.edges.parquet` and, where images have splits, `<name>.ledger.parquet`.
-Every file and every rating row is accounted for exactly once.
+In: a folder and its source (recognised if not given). Out: `<name>.parquet`, `<name>.rejects.parquet`,
+`<name>.edges.parquet` and, if images have splits, `<name>.ledger.parquet`. Every file and every rating row is
+counted exactly once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,23 +23,30 @@ from affectdata.images.duplicates import MAX_BITS
 from affectdata.images.probe import Probe
 from affectdata.manifest.content import join_by_content
 from affectdata.manifest.findings import find_against_sign, find_far_apart, find_undecided
-from affectdata.manifest.items import Items, sweep
-from affectdata.manifest.join import Joined, find_places, order_by_path, probe_all
-from affectdata.manifest.ledger import Memory, keep_splits, merge_splits, recall_own
+from affectdata.manifest.items import Items, add_unnamed_files
+from affectdata.manifest.join import RecordJoin, find_indices, order_by_path, probe_all
+from affectdata.manifest.ledger import Memory, inherit_and_record_splits, merge_splits, read_own_splits
 from affectdata.manifest.manifest import (
     KIND,
     Manifest,
     check_name,
     load_manifest,
-    note_root,
-    query_tables,
     read_local,
+    record_root,
 )
 from affectdata.manifest.memo import Memo
-from affectdata.manifest.unchanged import Ending, describe_state, note_ending, recall_ending
+from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_roots_in, is_archive, unpack
 from affectdata.reading.indexes import compare_index, images_of, name_by_index
-from affectdata.reading.protocol import Link, ReadOptions, Source, check_options
+from affectdata.reading.protocol import (
+    Link,
+    ReadOptions,
+    Source,
+    check_options,
+    detect_source,
+    find_source_links,
+    read_source,
+)
 from affectdata.reading.tree import Tree, is_junk, read_tree
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
@@ -53,12 +61,12 @@ from affectdata.store.parquet import (
 )
 from affectdata.workers import default_workers
 
-_SHOWN = 5  # rejects named when nothing is left
+_SHOWN = 5  # rejects listed when no image is kept
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What came of a tree: where the manifest is, the five counts (they add up to `n_seen`), findings."""
+    """Result of `ingest`: the manifest on disk, five counts (they add up to `n_seen`), rejects, findings."""
 
     rows: StoredTable
     info: SourceInfo
@@ -69,7 +77,7 @@ class IngestResult:
 
     @property
     def path(self) -> Path:
-        """Where the manifest is."""
+        """The path of the manifest."""
         return self.rows.path
 
     @property
@@ -79,19 +87,37 @@ class IngestResult:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest, read when it is asked for."""
+        """The manifest, read on first access."""
         return load_manifest(self.path)
 
-    def sql(self, query: str, *columns: str) -> pa.Table:
-        """Run SQL over `rejects`, or over some columns as `manifest`, without reading the others."""
-        tables = {"rejects": self.rejects}
-        if columns:
-            tables["manifest"] = self.rows.select(columns)
-        return query_tables(tables, query)
+    def count(self, column: str) -> dict[str, int]:
+        """Count the images by the values of a column, sorted; nulls are left out."""
+        counts = self.rows.select([column])[column].drop_null().value_counts().to_pylist()
+        return dict(sorted((row["values"], row["counts"]) for row in counts))
+
+    def valence_histogram(self) -> list[int]:
+        """Count the images in ten bins of valence, [0, 10) to [90, 100]."""
+        valence = self.rows.select(["valence"])["valence"].drop_null().to_numpy()
+        bins = np.bincount(np.minimum(valence // 10, 9).astype(int), minlength=10)
+        return [int(n) for n in bins]
+
+    @cached_property
+    def rejects_without_junk(self) -> pa.Table:
+        """The rejects that a user may want to look at, sorted by path."""
+        return self.rejects.filter(pc.not_equal(self.rejects["reason"], Reason.JUNK))
+
+    def reasons(self) -> dict[str, int]:
+        """Count the rejects by reason, sorted; junk is left out."""
+        counts = self.rejects_without_junk["reason"].value_counts().to_pylist()
+        return dict(sorted((row["values"], row["counts"]) for row in counts))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {kind}" for kind, n in self.counts.items())
+        return f"<IngestResult {self.path}: {counts}>"
 
     @property
     def n_seen(self) -> int:
-        """Files under the root, and rating rows that found no file."""
+        """Number of files under the root and of rating rows without a file."""
         return sum(self.counts.values())
 
 
@@ -107,29 +133,30 @@ def ingest(
     rehash: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
-    """Turn a source tree into a manifest under `out`; an archive of one is first unpacked beside itself.
+    """Turn a source tree into a manifest under `out`; an archive is first unpacked beside itself.
 
-    `progress` is called with pictures done and pictures in all. `strict` rejects what a decoder warns about.
-    Files that did not change since an earlier run, finished or interrupted, are not opened again, unless
-    `rehash` is set. Images that the index of their source knows are labelled by content, the others by name.
+    `progress` is called with the number of images done and of all images. `strict` rejects images with a
+    decoder warning. Files that did not change since an earlier run, finished or interrupted, are not opened
+    again, unless `rehash` is set. Images in the index of their source are labelled by content, others by
+    name.
 
     Raises:
-        SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
+        SourceError: the folder does not exist, no source recognises it, or its tables break the layout.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
-            source does not take an option.
+            source does not support an option.
     """
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
     tree = read_tree(root, leave_out=out)
     options = options or ReadOptions()
-    state = describe_state(tree, options, [source, strict, str(unpacked)])
-    as_before = None if rehash else _recall(tree, options, out, state)
-    if as_before:
-        return as_before
-    name, why = (source, "as said") if source else recognise(tree)
+    state = fingerprint(tree, options, [source, strict, str(unpacked)])
+    cached = None if rehash else _read_cached(tree, options, out, state)
+    if cached:
+        return cached
+    name, why = (source, "as specified") if source else recognise(tree)
     plugin = cast(Source, load_plugin("sources", name))
     check_options(plugin.INFO, options)
-    reading = plugin.read(tree, options)
+    reading = read_source(plugin, tree, options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, root, replace)
     items = Items(reading.info)
@@ -137,56 +164,59 @@ def ingest(
         items.add(item)
     if not len(items.labels) and not len(items.rejects):
         raise SourceError(
-            f"{root} holds no picture and no rating of {name}", fix=_expected_layout(plugin.INFO)
+            f"{root} contains no image and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
-    sweep(tree, items)
+    add_unnamed_files(tree, items)
     index = images_of(name)
-    paths, place = order_by_path(items, tree.pictures().array if index else None)
+    paths, index_of = order_by_path(items, tree.images().array if index else None)
     indexed = tree if index else None
-    del tree  # its paths, of which `paths` holds nearly all
+    del tree  # frees its paths; `paths` has nearly all of them
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
         if indexed:
             items = join_by_content(plugin, indexed, options, items, memo, index)
-            place = find_places(items, paths)
+            index_of = find_indices(items, paths)
         if unpacked:
-            items.findings.append(Finding("unpacked", f"keep {root}: the images are read there from now on"))
-        joined = Joined(items, memo, place)
+            items.findings.append(Finding("unpacked", f"keep {root}: the images are read from there"))
+        joined = RecordJoin(items, memo, index_of)
         if not len(joined):
-            raise _nothing_kept(items, root, plugin.INFO, find_links(plugin, read_tree(root), options))
+            raise _no_image_kept(
+                items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options)
+            )
         edges = joined.find_edges()
         metadata = describe_source(reading.info, items.emotions)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
-        items.findings += _notice(rows, edges, items)
-    note_root(out, reading.info.name, root)
+        items.findings += _find_warnings(rows, edges, items)
+    record_root(out, reading.info.name, root)
     counts = items.count(len(joined))
-    note_ending(out, reading.info.name, state, Ending(name, why, counts, items.findings))
+    result = CachedResult(name, why, counts, items.findings)
+    write_cached_result(out, reading.info.name, state, result)
     return IngestResult(rows, reading.info, why, counts, items.rejects_table(), items.findings)
 
 
-def _recall(tree: Tree, options: ReadOptions, out: Path, state: str) -> IngestResult | None:
-    """Return what an earlier run made, if one would make the same."""
-    found = recall_ending(out, tree.root, state)
-    if found is None:
+def _read_cached(tree: Tree, options: ReadOptions, out: Path, state: str) -> IngestResult | None:
+    """Return the result of an earlier run with the same fingerprint, if there is one."""
+    entry = read_cached_result(out, tree.root, state)
+    if entry is None:
         return None
-    name, ending = found
+    name, cached = entry
     path = out / f"{name}.parquet"
     try:
         rows, rejects = open_table(path, KIND), read_table(path.with_suffix(".rejects.parquet"), "rejects")[0]
-        info = load_plugin("sources", ending.plugin).read(tree, options).info
-    except AffectdataError:  # every step is taken again, which says so
+        info = read_source(load_plugin("sources", cached.plugin), tree, options).info
+    except AffectdataError:  # a full run will report it
         return None
-    return IngestResult(rows, info, ending.why, ending.counts, rejects, ending.findings)
+    return IngestResult(rows, info, cached.why, cached.counts, rejects, cached.findings)
 
 
 def _unpack(archive: Path, source: str | None) -> Path:
-    """Unpack an archive, and step into the folders that it wraps around the source."""
+    """Unpack an archive and return the folder of the source in it."""
     roots = find_roots_in(unpack(archive))
     names = [source] if source else find_plugins("sources")
     plugins = [cast(Source, load_plugin("sources", name)) for name in names]
-    known = (root for root in roots if any(plugin.detect(read_tree(root)) for plugin in plugins))
+    known = (root for root in roots if any(detect_source(plugin, read_tree(root)) for plugin in plugins))
     return next(known, roots[-1])
 
 
@@ -194,40 +224,42 @@ def recognise(tree: Tree) -> tuple[str, str]:
     """Return the source that recognises a tree, and why.
 
     Raises:
-        SourceError: none does, or several do; or one does for a folder inside it.
+        SourceError: no source or several sources recognise it, or one recognises only a folder inside it.
     """
-    found = _detect(tree)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(f"{name} ({why})" for name, why in found)
+    matches = _detect(tree)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(f"{name} ({why})" for name, why in matches)
         raise SourceError(
-            f"{tree.root} looks like several sources: {names}", fix="say which with --source NAME"
+            f"{tree.root} matches several sources: {names}", fix="choose one with --source NAME"
         )
     folders = sorted({path.split("/")[0] for path in tree.files if "/" in path})
-    beside = len({path.split("/")[0] for path in tree.files if not is_junk(path)}) > 1
+    has_siblings = len({path.split("/")[0] for path in tree.files if not is_junk(path)}) > 1
     for folder in folders:
-        inside = _detect(read_tree(tree.root / folder), generic=not beside)  # else what lies beside is lost
+        inside = _detect(
+            read_tree(tree.root / folder), generic=not has_siblings
+        )  # else the siblings would be lost
         if inside:
             raise SourceError(
-                f"{tree.root} is no source, but the folder {folder} in it looks like {inside[0][0]}",
+                f"{tree.root} is not a source, but its folder {folder} looks like {inside[0][0]}",
                 fix=f"affectdata ingest '{tree.root / folder}'",
             )
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
         where=name_by_index(tree) or "",
-        fix="say which it is with --source NAME (`affectdata sources` lists them with their layouts); "
+        fix="name the source with --source NAME (`affectdata sources` lists them with their layouts); "
         "for a table of your own: --source table --map COLUMNS.yaml",
     )
 
 
 def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
-    """Return the sources that recognise a tree, and why; the generic ones, if at all, where no other does."""
+    """Return the sources that recognise a tree, and why; generic ones only if no specific one does."""
     plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
-    found = [(plugin.INFO, plugin.detect(tree)) for plugin in plugins]
-    specific = any(why for info, why in found if not info.generic)
+    matches = [(plugin.INFO, detect_source(plugin, tree)) for plugin in plugins]
+    specific = any(why for info, why in matches if not info.generic)
     return [
-        (info.name, why) for info, why in found if why and not (info.generic and (specific or not generic))
+        (info.name, why) for info, why in matches if why and not (info.generic and (specific or not generic))
     ]
 
 
@@ -235,37 +267,31 @@ def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
 
 
-def find_links(plugin: Source, tree: Tree, options: ReadOptions) -> list[Link]:
-    """List the addresses of pictures that a tree has; most sources ship pictures instead."""
-    find: Callable[[Tree, ReadOptions], Iterable[Link]] | None = getattr(plugin, "find_links", None)
-    return list(find(tree, options)) if find else []
-
-
-def _nothing_kept(items: Items, root: Path, info: SourceInfo, links: list[Link]) -> SourceError:
+def _no_image_kept(items: Items, root: Path, info: SourceInfo, links: list[Link]) -> SourceError:
     rejects = items.rejects_table()
-    told = rejects.filter(pc.not_equal(rejects["reason"], Reason.JUNK))
-    shown = "\n  ".join(": ".join(each.values()) for each in told.slice(0, _SHOWN).to_pylist())
-    fix = f"names in a table are relative to the root; {_expected_layout(info)}"
+    listed = rejects.filter(pc.not_equal(rejects["reason"], Reason.JUNK))
+    shown = "\n  ".join(": ".join(row.values()) for row in listed.slice(0, _SHOWN).to_pylist())
+    fix = f"file names in a table must be relative to the root; {_expected_layout(info)}"
     if info.overlay:
-        fix = "ingest the databases that have the pictures, then: affectdata ingest TABLE --onto MANIFEST"
-    elif links and Reason.MISSING_IMAGE in told["reason"].unique().to_pylist():
-        fix = f"`affectdata download '{root}'` fetches pictures from the addresses in its tables"
+        fix = "first ingest the databases with the images, then: affectdata ingest TABLE --onto MANIFEST"
+    elif links and Reason.MISSING_IMAGE in listed["reason"].unique().to_pylist():
+        fix = f"`affectdata download '{root}'` fetches images from the URLs in its tables"
     return SourceError(
-        f"no picture of {root} can be a row; nothing was written. Rejects: {len(told)}, such as:\n  {shown}",
+        f"no image of {root} can be used; nothing was written. Rejects: {len(listed)}, such as:\n  {shown}",
         fix=fix,
     )
 
 
 def check_replace(out: Path, name: str, root: Path, replace: bool) -> None:
-    """Refuse to replace a manifest made from another folder, unless that is gone or `replace` is set."""
-    noted = read_local(out).get(name)
+    """Refuse to replace a manifest made from another existing folder, unless `replace` is set."""
+    recorded = read_local(out).get(name)
     path = out / f"{name}.parquet"
-    moved = noted and not Path(noted).is_dir()  # the pictures went elsewhere: this is the way to say so
-    if path.exists() and noted and noted != str(root.resolve()) and not (replace or moved):
+    moved = recorded and not Path(recorded).is_dir()  # ingesting again is how to record the new folder
+    if path.exists() and recorded and recorded != str(root.resolve()) and not (replace or moved):
         raise UsageError(
             f"{path} was made from another folder",
-            where=f"{noted}, now {root.resolve()}",
-            fix="--replace to replace it, or another --out (--name, for sources without one) to keep both",
+            where=f"{recorded}, now {root.resolve()}",
+            fix="replace it with --replace, or keep both with another --out (or --name, for generic sources)",
         )
 
 
@@ -276,28 +302,28 @@ def write_tables(
     metadata: dict[str, Any],
     out: Path,
     folds: bool = False,
-    remembered: Sequence[pa.Table] = (),
+    ledgers: Sequence[pa.Table] = (),
 ) -> StoredTable:
-    """Write a manifest, its rejects, edges and ledger; return the manifest as it is on disk.
+    """Write a manifest, its rejects, edges and ledger; return the manifest on disk.
 
-    `items` gets findings: splits that stay. `folds` says that the rows have a column `fold`. Splits are
-    inherited from the ledger of the manifest that was there, and from those that are `remembered` elsewhere.
+    Findings about inherited splits are added to `items`. `folds`: the rows have a column `fold`. Splits are
+    inherited from the existing manifest of that name, its ledger, and other `ledgers`.
     """
     path = out / f"{items.info.name}.parquet"
     schema = manifest_schema(metadata["emotions"], folds)
-    own = recall_own(path, items.findings)
-    memory = Memory(merge_splits([own, *remembered]), frozenset(metadata["groups"]))
+    own = read_own_splits(path, items.findings)
+    memory = Memory(merge_splits([own, *ledgers]), frozenset(metadata["groups"]))
     write_table(items.rejects_table(), path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     if len(memory.rows) or items.has_splits:
-        rows, any_fold = keep_splits(rows, schema, own, memory, path, items.findings)
+        rows, any_fold = inherit_and_record_splits(rows, schema, own, memory, path, items.findings)
         schema = manifest_schema(metadata["emotions"], folds or any_fold)
     write_batches(rows, schema, path, KIND, metadata)
     return open_table(path, KIND)
 
 
-def _notice(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
-    """Find what a person should look at in a manifest."""
+def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
+    """Find valid but suspicious rows of a manifest."""
     yield from compare_index(items.info.name, (part["image_id"] for part in read_parts(rows, ["image_id"])))
     yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
     yield from find_against_sign(read_parts(rows, ["subtype", "valence"]), items.info)
@@ -306,7 +332,7 @@ def _notice(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Findin
 
 
 def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
-    """Return what a manifest says of its source as a whole."""
+    """Return the metadata of a manifest about its source."""
     return {
         "source": info.name,
         "title": info.title,

@@ -1,6 +1,6 @@
-"""What a source says, on disk: its records as the labels of a manifest, rejects, annotations, findings.
+"""The items of a source, spilled to disk: records as labels of a manifest, rejects, annotations, findings.
 
-Nothing here opens a picture.
+Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.images.probe import PROBED
 from affectdata.reading.protocol import Item
-from affectdata.reading.tree import DOWNLOADED, Tree, are_junk, are_pictures
+from affectdata.reading.tree import DOWNLOADED, Tree, are_images, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import Spill
 
-_AS_THEY_ARE = (
+_COPIED = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
     *("gender", "ethnicity", "split", "attribution"),
 )
-_OTHERS = {*PROBED.names, "group_id"} - {"path"}
-_EMOTIONS = pa.field("emotions", pa.map_(pa.string(), pa.float64()))  # which there are is known at the end
-# What a source says of a picture: the columns of a manifest that are not seen in it.
-LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _OTHERS), _EMOTIONS])
+_NOT_LABELS = {*PROBED.names, "group_id"} - {"path"}
+_EMOTIONS = pa.field(
+    "emotions", pa.map_(pa.string(), pa.float64())
+)  # the set of emotions is known at the end
+# The labels of an image: the columns of a manifest that are not read from the image itself.
+LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _EMOTIONS])
 
 
 class Items:
-    """The items of a source, by kind; a rating outside its scale is a reject."""
+    """The items of a source, by kind; a record with a rating outside its scale becomes a reject."""
 
     def __init__(self, info: SourceInfo) -> None:
         self.info = info
@@ -50,7 +52,7 @@ class Items:
         return sorted(self._emotions)
 
     def add(self, item: Item) -> None:
-        """Add what a source says."""
+        """Add an item."""
         if isinstance(item, Record):
             self._add_record(item)
         elif isinstance(item, Reject):
@@ -75,12 +77,12 @@ class Items:
         self.rejects.add({"path": reject.path, "reason": str(reject.reason), "detail": reject.detail})
 
     def merge(self, path: str, detail: str) -> None:
-        """Add the reject of a picture that is a row already."""
+        """Add the reject of an image that is a row already."""
         self.reject(Reject(path, Reason.EXACT_DUPLICATE, detail))
         self.n_merged += 1
 
     def count(self, n_kept: int) -> dict[str, int]:
-        """Return the five counts, which add up to what was seen."""
+        """Return the five counts, which add up to the number of files and rating rows."""
         n_junk = sum(pc.sum(pc.equal(part["reason"], "junk")).as_py() or 0 for part in self.rejects.read())
         return {
             "kept": n_kept,
@@ -97,7 +99,7 @@ class Items:
 
 
 def out_of_range(record: Record, info: SourceInfo) -> Reject | None:
-    """Return the reject of a record whose rating lies outside its scale."""
+    """Return the reject of a record with a rating outside its scale, else None."""
     for name, rating in record.ratings.items():
         scale = info.scales[name]
         if rating.mean not in scale:
@@ -108,7 +110,7 @@ def out_of_range(record: Record, info: SourceInfo) -> Reject | None:
 
 def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
     """Return a record as columns of the manifest, without its path."""
-    row: dict[str, Any] = {name: getattr(record, name) for name in _AS_THEY_ARE}
+    row: dict[str, Any] = {name: getattr(record, name) for name in _COPIED}
     row |= {
         "source": info.name,
         "license": record.license or info.license,
@@ -132,48 +134,48 @@ def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
     return row
 
 
-def spread_emotions(table: pa.Table, emotions: list[str]) -> pa.Table:
-    """Put a column `emotion_<name>` for each emotion in the place of `emotions`."""
-    told = table["emotions"].combine_chunks()
+def expand_emotions(table: pa.Table, emotions: list[str]) -> pa.Table:
+    """Replace the column `emotions` by a column `emotion_<name>` per emotion."""
+    by_name = table["emotions"].combine_chunks()
     for name in emotions:
-        shares = pc.map_lookup(told, query_key=name, occurrence="first")
+        shares = pc.map_lookup(by_name, query_key=name, occurrence="first")
         table = table.append_column(f"emotion_{name}", shares)
     return table.drop_columns(["emotions"])
 
 
 def _check_once(named: pa.Array, root: Path) -> None:
-    for twice, count in (each.values() for each in pc.value_counts(named).to_pylist()):
+    for path, count in (row.values() for row in pc.value_counts(named).to_pylist()):
         if count > 1:
-            raise SourceError(f"the source names {twice} {count} times", where=str(root / twice))
+            raise SourceError(f"the source lists {path} {count} times", where=str(root / path))
 
 
-def sweep(tree: Tree, items: Items) -> None:
-    """Account for every file that the source did not name.
+def add_unnamed_files(tree: Tree, items: Items) -> None:
+    """Add every file that the source did not list, as a reject or annotation.
 
     Raises:
-        SourceError: the source names a file twice.
+        SourceError: the source lists a file twice.
     """
     spills = (items.labels, items.annotations, items.rejects)
-    named = pa.concat_arrays([each.column("path") for each in spills])
+    named = pa.concat_arrays([spill.column("path") for spill in spills])
     files = tree.files.array
-    at = pc.index_in(named, files)
-    _check_once(named.filter(pc.is_null(at)), root=tree.root)
-    n_named = np.bincount(at.drop_null().to_numpy(), minlength=len(files))
+    index = pc.index_in(named, files)
+    _check_once(named.filter(pc.is_null(index)), root=tree.root)
+    n_named = np.bincount(index.drop_null().to_numpy(), minlength=len(files))
     _check_once(named.filter(pc.is_in(named, files.filter(pa.array(n_named > 1)))), root=tree.root)
     rest = files.filter(pa.array(n_named == 0))
     notes = pc.equal(rest, DOWNLOADED)
     items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
     rest = rest.filter(pc.invert(notes))
-    leavings, pictures = are_junk(rest), are_pictures(rest)
+    junk, images = are_junk(rest), are_images(rest)
     for wanted, reason, detail in (
-        (leavings, Reason.JUNK, "left behind by an operating system or an archiver"),
-        (pc.and_not(pictures, leavings), Reason.MISSING_RATING, "a picture that no rating row names"),
-        (pc.invert(pc.or_(pictures, leavings)), Reason.JUNK, "neither a picture nor a table of this source"),
+        (junk, Reason.JUNK, "left behind by an operating system or an archiver"),
+        (pc.and_not(images, junk), Reason.MISSING_RATING, "an image that no rating row names"),
+        (pc.invert(pc.or_(images, junk)), Reason.JUNK, "neither an image nor a table of this source"),
     ):
         paths = rest.filter(wanted)
         columns = [paths, pa.repeat(str(reason), len(paths)), pa.repeat(detail, len(paths))]
         items.rejects.append(pa.table(columns, schema=REJECTS))
     for path in tree.links:
-        items.reject(Reject(path, Reason.LINK, "a link or no plain file; not followed"))
+        items.reject(Reject(path, Reason.LINK, "a link or other irregular file; not followed"))
     for path in tree.bad_names:
         items.reject(Reject(path, Reason.BAD_NAME, "the name is not UTF-8"))

@@ -1,7 +1,7 @@
-"""Records and their pictures, joined: every picture is looked at once, and the rows come out in order.
+"""Join records with their images: every image is probed once, and rows are yielded in order.
 
 In: the labels of a source on disk and the files. Out: rows sorted by `image_id`, and near-duplicates. Memory
-holds some 200 bytes a picture: its path, its hashes, its place in the two orders (by path, by image_id).
+holds some 200 bytes per image: its path, its hashes, its rank in two orders (by path, by image_id).
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ import pyarrow.compute as pc
 from affectdata.images.duplicates import codes_of, describe_edges, find_first_of_group, find_pairs, hash_views
 from affectdata.images.phash import VIEWS
 from affectdata.images.probe import PROBED, Probe
-from affectdata.manifest.items import LABELS, Items, spread_emotions
+from affectdata.manifest.items import LABELS, Items, expand_emotions
 from affectdata.manifest.memo import Memo
 from affectdata.records import RATINGS, Finding, Reason, Reject
 from affectdata.schema import REJECTS, manifest_schema
-from affectdata.store.spill import in_order
+from affectdata.store.spill import iter_by_rank
 from affectdata.workers import map_ordered
 
-_BATCH = 16  # pictures probed per call
-_PAIRS = 1 << 10  # merged pictures held as Python objects at once
+_BATCH = 16  # images probed per call
+_PAIRS = 1 << 10  # merged images as Python objects in memory
 _LABEL = ("subtype", "emotion", *(f"{name}{part}" for name in RATINGS for part in ("_raw", "_sd", "_n")))
-_SEEN = [name for name in PROBED.names if name not in ("path", "reason", "detail")]
-_GROUP = "group"  # the place of the record that a group is called by
-_SEEN_SCHEMA = pa.schema([*(PROBED.field(name) for name in _SEEN), (_GROUP, pa.int64())])
+_IMAGE = [name for name in PROBED.names if name not in ("path", "reason", "detail")]
+_GROUP = "group"  # index, by path, of the image after which a group is named
+_IMAGE_SCHEMA = pa.schema([*(PROBED.field(name) for name in _IMAGE), (_GROUP, pa.int64())])
 
 
 def probe_all(
     memo: Memo, probe: Probe, rehash: bool, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """See to it that the memo has every picture: those that it lacks are opened."""
-    todo = memo.recall(believe=not rehash)
+    """Add missing and changed images to the memo, or all with `rehash`."""
+    todo = memo.stale_files(force=rehash)
     starts = range(0, len(todo), _BATCH)
-    batches = (pa.table({"path": memo.paths.take(pa.array(todo[at : at + _BATCH]))}) for at in starts)
+    batches = (
+        pa.table({"path": memo.paths.take(pa.array(todo[start : start + _BATCH]))}) for start in starts
+    )
     n_done = len(memo.paths) - len(todo)
     for start, result in zip(starts, map_ordered(probe, batches, workers), strict=True):
         memo.add(result, todo[start : start + _BATCH])
@@ -47,34 +49,34 @@ def probe_all(
 
 
 def order_by_path(items: Items, others: pa.Array | None = None) -> tuple[pa.Array, np.ndarray]:
-    """Return the paths of all records, and `others`, sorted, and of each record its place among them."""
+    """Return the sorted paths of all records and `others`, and the index of each record among them."""
     named = items.labels.column("path")
     if others is not None:
         paths = pc.unique(pa.concat_arrays([named, others]))
         paths = paths.take(pc.sort_indices(paths))
-        return paths, find_places(items, paths)
+        return paths, find_indices(items, paths)
     order = pc.sort_indices(named)
-    place = np.empty(len(order), np.int64)
-    place[order.to_numpy()] = np.arange(len(order))
-    return named.take(order), place
+    index = np.empty(len(order), np.int64)
+    index[order.to_numpy()] = np.arange(len(order))
+    return named.take(order), index
 
 
-def find_places(items: Items, paths: pa.Array) -> np.ndarray:
-    """Return of each record its place among paths."""
-    places: np.ndarray = pc.index_in(items.labels.column("path"), paths).to_numpy().astype(np.int64)
-    return places
+def find_indices(items: Items, paths: pa.Array) -> np.ndarray:
+    """Return the index of each record in `paths`."""
+    indices: np.ndarray = pc.index_in(items.labels.column("path"), paths).to_numpy().astype(np.int64)
+    return indices
 
 
-class Joined:
-    """The records that have a picture, one per picture; the others become rejects.
+class RecordJoin:
+    """The records that have an image, one per image; the others become rejects.
 
-    Of records with the same bytes the first by path is kept. `place` is the place of each record among the
-    paths of the memo, which may have others. `rank` is the place of each path among the rows, negative where
-    it is none.
+    Of records with the same bytes the first by path is kept. `index` is the index of each record in the paths
+    of the memo, which may have more. `_rank` is the rank of each path among the rows, negative if it is no
+    row.
     """
 
-    def __init__(self, items: Items, memo: Memo, place: np.ndarray) -> None:
-        self._items, self._memo, self._place = items, memo, place
+    def __init__(self, items: Items, memo: Memo, index: np.ndarray) -> None:
+        self._items, self._memo, self._index = items, memo, index
         n = len(memo.paths)
         self._ids, self._pixels = np.zeros(n, "S32"), np.zeros(n, "S16")
         self._views = np.zeros((n, len(VIEWS)), np.uint64)
@@ -86,37 +88,37 @@ class Joined:
         order = rows[first]  # by image_id
         self._rank = np.full(n, -1)
         self._rank[order] = np.arange(len(order))
-        again = self._rank[rows] < 0
-        self._merge(rows[again], order[same[again]])
+        repeated = self._rank[rows] < 0
+        self._merge(rows[repeated], order[same[repeated]])
         self._rows = np.sort(order)  # by path
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def ids(self, rows: np.ndarray | slice = slice(None)) -> pa.Array:
-        """Return the image_id of rows, which are numbered by path."""
+        """Return the image_id of rows, numbered by path."""
         return self._hex(self._rows[rows])
 
-    def _hex(self, at: np.ndarray) -> pa.Array:
-        digits = np.frombuffer(self._ids[at].tobytes().hex().encode(), "S64")
+    def _hex(self, index: np.ndarray) -> pa.Array:
+        digits = np.frombuffer(self._ids[index].tobytes().hex().encode(), "S64")
         return pa.array(digits, pa.binary()).cast(pa.string())
 
     def _read_hashes(self) -> np.ndarray:
         good, named = np.zeros((2, len(self._memo.paths)), bool)
-        named[self._place] = True
-        for part, at in self._memo.read():
-            part, at = part.filter(pa.array(named[at])), at[named[at]]
+        named[self._index] = True
+        for part, index in self._memo.read():
+            part, index = part.filter(pa.array(named[index])), index[named[index]]
             bad = part.filter(pc.is_valid(part["reason"]))
             self._items.rejects.append(bad.select(REJECTS.names).cast(REJECTS))
             is_good = pc.is_null(part["reason"])
-            part, at = part.filter(is_good), at[is_good.to_numpy()]
-            good[at] = True
-            self._ids[at], self._pixels[at] = _bytes(part["image_id"], 32), _bytes(part["pixel_id"], 16)
-            self._views[at] = hash_views(part)
+            part, index = part.filter(is_good), index[is_good.to_numpy()]
+            good[index] = True
+            self._ids[index], self._pixels[index] = _bytes(part["image_id"], 32), _bytes(part["pixel_id"], 16)
+            self._views[index] = hash_views(part)
         return good
 
     def _drop_placeholders(self, good: np.ndarray, least: int) -> None:
-        """Reject pictures whose same pixels bear at least `least` file names."""
+        """Reject images whose pixels occur under at least `least` file names."""
         rows = np.flatnonzero(good)
         codes = np.unique(self._pixels[rows], return_inverse=True)[1]
         names = pc.replace_substring_regex(self._memo.paths.take(pa.array(rows)), r"(?s)^.*/", "")
@@ -128,85 +130,88 @@ class Joined:
         for row, n in zip(rows.tolist(), n_names[codes].tolist(), strict=True):
             if n >= least:
                 good[row] = False
-                detail = f"the same picture bears {n} names: what a site shows where a photograph is gone"
+                detail = f"identical pixels under {n} file names (the site's 'photo unavailable' image)"
                 self._items.reject(Reject(self._memo.paths[row].as_py(), Reason.PLACEHOLDER, detail))
 
-    def _merge(self, again: np.ndarray, kept: np.ndarray) -> None:
-        """Reject the records at `again`, whose pictures are those of `kept`; say where labels differ."""
-        asked = np.union1d(again, kept)
-        told = self._labels_at(asked)
-        for start in range(0, len(again), _PAIRS):
-            here, there = (
-                told.take(pa.array(np.searchsorted(asked, each[start : start + _PAIRS]))).to_pylist()
-                for each in (again, kept)
+    def _merge(self, repeated: np.ndarray, kept: np.ndarray) -> None:
+        """Reject the `repeated` records, whose images are those of `kept`; report labels that differ."""
+        wanted = np.union1d(repeated, kept)
+        labels = self._labels_of(wanted)
+        for start in range(0, len(repeated), _PAIRS):
+            rejected, first = (
+                labels.take(pa.array(np.searchsorted(wanted, side[start : start + _PAIRS]))).to_pylist()
+                for side in (repeated, kept)
             )
-            for one, other in zip(here, there, strict=True):
-                self._merge_pair(one, other)
+            for pair in zip(rejected, first, strict=True):
+                self._merge_pair(*pair)
 
-    def _labels_at(self, asked: np.ndarray) -> pa.Table:
-        """Return path and labels of the records at these places, in their order."""
+    def _labels_of(self, wanted: np.ndarray) -> pa.Table:
+        """Return path and labels of the records with these indices, sorted by index."""
         columns = ["path", *_LABEL]
-        parts, places = [LABELS.empty_table().select(columns)], [np.zeros(0, np.int64)]
-        for part, place in self._labels(columns) if len(asked) else ():
-            wanted = np.isin(place, asked)
-            parts.append(part.select(columns).filter(pa.array(wanted)))
-            places.append(place[wanted])
-        return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
+        parts, indices = [LABELS.empty_table().select(columns)], [np.zeros(0, np.int64)]
+        for part, index in self._labels(columns) if len(wanted) else ():
+            is_wanted = np.isin(index, wanted)
+            parts.append(part.select(columns).filter(pa.array(is_wanted)))
+            indices.append(index[is_wanted])
+        return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(indices))))
 
-    def _merge_pair(self, one: dict[str, Any], other: dict[str, Any]) -> None:
-        path, detail = one["path"], f"the same bytes as {other['path']}"
-        if any(one[name] != other[name] for name in _LABEL):
-            detail += f", labelled differently: {_label(one)} here, {_label(other)} there"
-            text = f"{path}: {detail}; the row keeps those of {other['path']}"
+    def _merge_pair(self, rejected: dict[str, Any], kept: dict[str, Any]) -> None:
+        path, detail = rejected["path"], f"the same bytes as {kept['path']}"
+        if any(rejected[name] != kept[name] for name in _LABEL):
+            detail += f", labelled differently: {_label(rejected)} here, {_label(kept)} there"
+            text = f"{path}: {detail}; the row keeps the labels of {kept['path']}"
             self._items.findings.append(Finding("conflict", text))
         self._items.merge(path, detail)
 
     def _labels(self, columns: list[str] | None = None) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yield the labels of all records as the source gave them, and their places by path."""
+        """Yield the labels of all records in the order of the source, and their indices by path."""
         start = 0
         for part in self._items.labels.read(columns):
-            yield part, self._place[start : start + len(part)]
+            yield part, self._index[start : start + len(part)]
             start += len(part)
 
     def find_edges(self) -> pa.Table:
-        """Find the pictures that look alike."""
+        """Find the images with the same pixels and the near-duplicates."""
         pixels = np.unique(self._pixels[self._rows], return_inverse=True)[1]
         self._pairs = find_pairs(self._views[self._rows], pixels, self._rank[self._rows])
-        self._views, self._pixels = self._views[:0].copy(), self._pixels[:0].copy()  # not looked at again
+        self._views, self._pixels = self._views[:0].copy(), self._pixels[:0].copy()  # no longer needed
         return describe_edges(self._pairs, self.ids)
 
     def _first_of_groups(self) -> np.ndarray:
-        """Return for each row, by image_id, the place of that which its group is called by."""
-        record_at = np.full(len(self._rank), -1)
-        record_at[self._place] = np.arange(len(self._place))
-        record = record_at[self._rows]
+        """Return for each row, by image_id, the index of the image after which its group is named."""
+        record_of = np.full(len(self._rank), -1)
+        record_of[self._index] = np.arange(len(self._index))
+        record = record_of[self._rows]
         names = {"subject_id", *self._items.info.groups} & set(LABELS.names)
         together = (codes_of(self._items.labels.column(name))[record] for name in names)
         by_id = np.argsort(self._rank[self._rows])
         first = find_first_of_group(by_id, self._pairs[:, :2], together)
-        called: np.ndarray = self._rows[first[by_id]]
-        return called
+        named_after: np.ndarray = self._rows[first[by_id]]
+        return named_after
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the manifest, by image_id."""
         emotions = self._items.emotions
         schema = manifest_schema(emotions)
         groups = self._first_of_groups()
-        labels = ((spread_emotions(part, emotions), self._rank[place]) for part, place in self._labels())
-        seen = (
-            (part.select(_SEEN).append_column(_GROUP, pa.array(groups[self._rank[at]])), self._rank[at])
-            for part, at in self._memo.read()
+        labels = ((expand_emotions(part, emotions), self._rank[index]) for part, index in self._labels())
+        images = (
+            (
+                part.select(_IMAGE).append_column(_GROUP, pa.array(groups[self._rank[index]])),
+                self._rank[index],
+            )
+            for part, index in self._memo.read()
         )
 
-        def join(one: pa.Table, other: pa.Table) -> pa.Table:
-            columns = {name: table[name] for table in (one, other) for name in table.column_names}
+        def join(left: pa.Table, right: pa.Table) -> pa.Table:
+            columns = {name: table[name] for table in (left, right) for name in table.column_names}
             columns["group_id"] = self._hex(columns[_GROUP].to_numpy())
             return pa.table([columns[name] for name in schema.names], schema=schema)
 
         return map(
             join,
-            in_order(labels, spread_emotions(LABELS.empty_table(), emotions).schema, len(self)),
-            in_order(seen, _SEEN_SCHEMA, len(self)),
+            iter_by_rank(labels, expand_emotions(LABELS.empty_table(), emotions).schema, len(self)),
+            iter_by_rank(images, _IMAGE_SCHEMA, len(self)),
         )
 
 

@@ -1,7 +1,7 @@
-"""The manifest: one row per picture, and where its pictures lie on this machine.
+"""The manifest: one row per image, and where its images are on this machine.
 
-In: a Parquet file that `ingest` wrote. Out: `Manifest`, with Arrow inside. Where the pictures are is no part
-of the file; it is looked up (`find_roots`), and every picture read is checked against its `image_id`.
+In: a Parquet file that `ingest` wrote. Out: `Manifest`, with Arrow inside. The file does not contain the
+folders of the images: they are looked up (`find_roots`), and every image is checked against its `image_id`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
-from affectdata.images.read import file_of, read_picture
+from affectdata.images.read import file_of, read_image
 from affectdata.schema import DIGITS, FOLD, manifest_schema
 from affectdata.store.parquet import (
     Rows,
@@ -36,25 +35,26 @@ from affectdata.store.parquet import (
 )
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
 
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
-_TABLE = "manifest"  # its name in SQL
-_OF_A_SOURCE = (
+_TABLE = "manifest"  # name of the table in SQL
+_SOURCE_KEYS = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
 )
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
 _SHOWN = 80  # characters of a value in a message
-_NAME = re.compile(r"\w[\w-]*")  # a file name without a dot: NAME.rejects.parquet is another table
+_NAME = re.compile(r"\w[\w-]*")  # no dot: NAME.rejects.parquet is another table
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of one source, what holds for all of them (`metadata`), and where they are.
+    """The rows of one or several sources, their `metadata`, and the path of the file.
 
-    `rows` are in memory or in their file; `table` reads them all. `roots` are the folders of pictures given
-    by hand, by source; they win over every other way.
+    `rows` are in memory or on disk; `table` reads them all. `roots` are explicit image folders by source;
+    they take precedence over all others.
     """
 
     rows: Rows = field(repr=False)
@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending; recipes call the manifest by it."""
+        """The file name without its suffix, by which recipes reference the manifest."""
         return self.path.stem
 
     @property
@@ -82,13 +82,13 @@ class Manifest:
 
     @cached_property
     def sources(self) -> list[str]:
-        """The sources of its rows, sorted."""
+        """The sources of the rows, sorted."""
         return distinct(self.rows, "source")
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """What each source of its rows says of itself: title, terms, citation; several after `concat`."""
-        whole = {key: self.metadata[key] for key in _OF_A_SOURCE if key in self.metadata}
+        """The metadata of each source: title, terms, citation; several after `concat`."""
+        whole = {key: self.metadata[key] for key in _SOURCE_KEYS if key in self.metadata}
         return list(self.metadata.get("parts", [whole]))
 
     def to_pandas(self) -> pd.DataFrame:
@@ -97,13 +97,13 @@ class Manifest:
         return frame
 
     def sql(self, query: str) -> pa.Table:
-        """Run one SELECT over the rows, as the table `manifest`; no other file is in reach, nor the network.
+        """Run one SELECT over the rows, as table `manifest`; other files and the network are not accessible.
 
-        Rows in a file are read there, as far as the query needs them: for an `image_id`, a few.
+        Of rows on disk, only those that the query needs are read: a few for one `image_id`.
 
         Raises:
-            UsageError: it is no SELECT, or DuckDB refuses it.
-            MemoryError: the answer does not fit.
+            UsageError: the query is not a single SELECT, or DuckDB rejects it.
+            MemoryError: the result does not fit into memory.
         """
         if isinstance(self.rows, pa.Table):
             return query_tables({_TABLE: self.rows}, query)
@@ -111,7 +111,9 @@ class Manifest:
 
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
-        """DuckDB over the file; kept, as to read where its rows lie can take most of the time of a query."""
+        """DuckDB over the file; kept, because reading Parquet metadata can dominate the time of a query."""
+        import duckdb
+
         connection, path = duckdb.connect(), self.path.resolve()
         connection.from_parquet(str(path)).create_view(_TABLE)
         quoted = str(path).replace("'", "''")
@@ -121,24 +123,28 @@ class Manifest:
         return connection
 
     def __getstate__(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}  # without what is made of them
+        return {
+            attribute.name: getattr(self, attribute.name) for attribute in fields(self)
+        }  # without cached properties
 
-    def pictures(self) -> Pictures:
-        """Return the reader of this manifest's pictures.
+    def images(self) -> Images:
+        """Return the reader of this manifest's images.
 
         Raises:
-            PicturesNotFound: a source's folder is nowhere to be found.
+            ImagesNotFound: the folder of a source is unknown or does not exist.
         """
-        return Pictures(find_roots(self.sources, self.path.parent, self.roots))
+        return Images(find_roots(self.sources, self.path.parent, self.roots))
 
 
 def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
-    """Run one SELECT in DuckDB over Arrow tables, with external access switched off.
+    """Run one SELECT in DuckDB over Arrow tables, with external access disabled.
 
     Raises:
-        UsageError: it is no SELECT, or DuckDB refuses it; its words are in the message.
-        MemoryError: the answer does not fit.
+        UsageError: the query is not a single SELECT, or DuckDB rejects it; the message has the reason.
+        MemoryError: the result does not fit into memory.
     """
+
+    import duckdb
 
     def connect() -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config={"enable_external_access": False})
@@ -150,11 +156,14 @@ def query_tables(tables: Mapping[str, pa.Table], query: str) -> pa.Table:
 
 
 def _select(connect: Callable[[], duckdb.DuckDBPyConnection], query: str, names: list[str]) -> pa.Table:
-    """Run one SELECT on a connection of its own; other statements could write to a file that may be read."""
+    """Run one SELECT on a new connection; other statements could write to a readable file."""
+    import duckdb
+
     try:
         with connect() as connection:
-            if [each.type for each in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
-                raise UsageError(f"no result but that of one SELECT, not of: {query}", fix="write one SELECT")
+            types = [statement.type for statement in connection.extract_statements(query)]
+            if types != [duckdb.StatementType.SELECT]:
+                raise UsageError(f"only a single SELECT statement is allowed, not: {query}")
             return connection.sql(query).to_arrow_table()
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(f"DuckDB: {error}") from error
@@ -163,18 +172,16 @@ def _select(connect: Callable[[], duckdb.DuckDBPyConnection], query: str, names:
 
 
 def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:
-    """Read a manifest; `roots` says by source where the pictures are, if they are needed and were moved.
+    """Read a manifest; `roots` are the image folders by source, needed only if they were moved.
 
     Raises:
-        ManifestError: no such file, not a manifest, or of a newer schema.
+        ManifestError: the file does not exist, is not a manifest, or has a newer schema.
         IntegrityError: its rows are not those that were written.
     """
     rows = open_table(Path(path), KIND)
     expected = manifest_schema(rows.metadata.get("emotions", []), folds=FOLD.name in rows.column_names)
     if not rows.schema.equals(expected):
-        raise ManifestError(
-            "its columns are not those of a manifest", where=str(path), fix="ingest the source anew"
-        )
+        raise ManifestError("its columns are not those of a manifest", where=str(path), fix="re-run ingest")
     _check_ids(rows)
     return Manifest(
         rows, rows.metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()}
@@ -182,10 +189,10 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
 
 
 def _check_ids(rows: StoredTable) -> None:
-    """Refuse ids and hashes that `ingest` does not write, whatever the digest says.
+    """Check the format of ids and hashes, which a valid digest does not imply.
 
     Raises:
-        ManifestError: naming column and row of the first.
+        ManifestError: an id is malformed; the message has column and row of the first.
     """
     start = 0
     for part in read_parts(rows, DIGITS):
@@ -196,48 +203,46 @@ def _check_ids(rows: StoredTable) -> None:
                 raise ManifestError(
                     f"{name} of row {start + int(bad[0])} is not {n} hexadecimal digits: {value!r}",
                     where=str(rows.path),
-                    fix="ingest the source anew",
+                    fix="re-run ingest",
                 )
         start += len(part)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no manifest can have.
+    """Check the name of a manifest.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the name is invalid.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"a manifest cannot be called {name!r}", fix="use letters, digits, '-' and '_' in --name"
-        )
+        raise UsageError(f"invalid manifest name {name!r}", fix="use letters, digits, '-' and '_' in --name")
 
 
 def write_manifest(table: pa.Table, metadata: Mapping[str, Any], path: Path) -> Manifest:
-    """Write a manifest and return it; `metadata` must name its `emotions`."""
+    """Write a manifest and return it; `metadata` must contain `emotions`."""
     digest = write_table(table, path, KIND, metadata)
     return Manifest(table, {**metadata, "digest": digest}, path)
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Reads source pictures; plain values only, so that a worker can hold it. `roots`: folder by source."""
+class Images:
+    """Reads source images; plain values only, so that workers can pickle it. `roots`: folder by source."""
 
     roots: Mapping[str, Path]
 
     def read(self, source: str, path: str, image_id: str) -> bytes:
-        """Read one picture and check that it is the one that was ingested.
+        """Read one image and check that it is the ingested one.
 
         Raises:
-            PicturesNotFound: the file is not there.
-            DecodeError: it was a row of a table, which holds no picture now.
-            IntegrityError: it is another file than the one that was ingested, or lies outside the root.
+            ImagesNotFound: the file does not exist.
+            DecodeError: the image is a row of a table, which no longer contains an image.
+            IntegrityError: the file is not the ingested one, or is outside the root.
         """
         file = self.roots[source] / file_of(path)
         if not file.resolve().is_relative_to(self.roots[source].resolve()):
-            raise IntegrityError(f"{path} leads out of the folder of {source}", where=str(file))
+            raise IntegrityError(f"{path} is outside the folder of {source}", where=str(file))
         try:
-            data = read_picture(self.roots[source], path)
+            data = read_image(self.roots[source], path)
         except OSError as error:
             raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
         if file_hash(data) != image_id:
@@ -250,122 +255,120 @@ class Pictures:
 
 
 def find_roots(sources: list[str], folder: Path, given: Mapping[str, Path]) -> dict[str, Path]:
-    """Find the folder of each source: as given, else from AFFECTDATA_ROOTS, else as `folder`'s notes say.
+    """Find the image folder of each source: as given, else in AFFECTDATA_ROOTS, else recorded in `folder`.
 
     AFFECTDATA_ROOTS is `SOURCE=PATH`, several separated as in PATH.
 
     Raises:
-        PicturesNotFound: naming every place where it was looked for, and the three ways out.
+        ImagesNotFound: no folder is known, or it does not exist; the message has three ways to set it.
     """
     variable = dict(
         item.split("=", 1) for item in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if "=" in item
     )
-    noted = read_local(folder)
-    found = {}
+    recorded = read_local(folder)
+    roots = {}
     for source in sources:
-        places = [given.get(source), variable.get(source), noted.get(source)]
-        root = next((Path(place) for place in places if place), None)
+        candidates = [given.get(source), variable.get(source), recorded.get(source)]
+        root = next((Path(path) for path in candidates if path), None)
         if root is None or not root.is_dir():
-            looked = [f"{root} (no such folder)"] if root else ["no folder is known"]
-            raise _not_found(source, "its folder is not there", looked)
-        found[source] = root
-    return found
+            searched = [f"{root} (no such folder)"] if root else ["no folder is known"]
+            raise _not_found(source, "its folder does not exist", searched)
+        roots[source] = root
+    return roots
 
 
-def _not_found(source: str, what: str, looked: list[str]) -> PicturesNotFound:
-    return PicturesNotFound(
-        f"the pictures of {source} were not found: {what}",
-        where=", ".join(looked),
-        fix=f"--root {source}=PATH, or {ROOTS_VARIABLE}={source}=PATH, or `affectdata ingest PATH` again",
+def _not_found(source: str, what: str, searched: list[str]) -> ImagesNotFound:
+    return ImagesNotFound(
+        f"the images of {source} were not found: {what}",
+        where=", ".join(searched),
+        fix=f"set --root {source}=PATH or {ROOTS_VARIABLE}={source}=PATH, or re-run `affectdata ingest PATH`",
     )
 
 
 def read_local(folder: Path) -> dict[str, str]:
-    """Return the folder of each source as the last `ingest` on this machine noted it."""
+    """Return the folder of each source, as recorded by the last `ingest` on this machine."""
     path = folder / LOCAL_FILE
     return dict(read_json(path)["roots"]) if path.exists() else {}
 
 
-def note_root(folder: Path, source: str, root: Path) -> None:
-    """Note where a source's pictures are; part of no hash."""
+def record_root(folder: Path, source: str, root: Path) -> None:
+    """Record the image folder of a source; part of no hash."""
     with locked_folder(folder):
         write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
 
 
 def find_manifests(folder: Path) -> list[Path]:
-    """List the manifests in a folder, by name; rejects, edges and other tables are left out."""
+    """List the manifests in a folder, by name, without rejects, edges and other tables."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob("*.parquet") if not is_beside_manifest(path))
 
 
 def is_beside_manifest(path: Path) -> bool:
-    """Say whether a file is called as those beside a manifest: NAME.rejects.parquet, NAME.edges.parquet."""
+    """Return whether a file belongs to a manifest: NAME.rejects.parquet, NAME.edges.parquet."""
     return "." in path.stem
 
 
 def load_others(
-    table: pa.Table, folder: Path, roots: Mapping[str, Path], say: Callable[[str], None]
+    table: pa.Table, folder: Path, roots: Mapping[str, Path], warn: Callable[[str], None]
 ) -> tuple[list[Manifest], dict[str, Path]]:
-    """Load the manifests in a folder that share no source with `table`, and find their pictures' folders.
+    """Load the manifests in a folder that share no source with `table`, and find their image folders.
 
-    One that cannot be read, or whose pictures are nowhere to be found, is left out, after saying so.
+    Manifests that cannot be read, or whose images are not found, are skipped with a call of `warn`.
     """
     own = set(table["source"].unique().to_pylist())
-    found: list[Manifest] = []
-    where: dict[str, Path] = {}
+    manifests: list[Manifest] = []
+    found_roots: dict[str, Path] = {}
     for path in find_manifests(folder):
         try:
             manifest = load_manifest(path)
             if own & set(manifest.sources):
                 continue
-            where |= find_roots(manifest.sources, folder, roots)
-        except (ManifestError, IntegrityError, PicturesNotFound) as error:
-            say(f"note: {path.stem} is left out: {error.what}")
+            found_roots |= find_roots(manifest.sources, folder, roots)
+        except (ManifestError, IntegrityError, ImagesNotFound) as error:
+            warn(f"note: skipped {path.stem}: {error.what}")
         else:
-            found.append(manifest)
-    return found, where
+            manifests.append(manifest)
+    return manifests, found_roots
 
 
 def check_roots(given: Mapping[str, str | Path], manifests: Sequence[Manifest]) -> None:
-    """Refuse a folder for a source that none of the manifests has, which is a slip of the pen.
+    """Refuse a folder for a source that none of the manifests has: most likely a typo.
 
     Raises:
-        UsageError: naming it, and the sources that there are.
+        UsageError: a source is unknown; the message lists the known ones.
     """
     sources = sorted({source for manifest in manifests for source in manifest.sources})
     unknown = sorted(set(given) - set(sources))
     if unknown:
-        raise UsageError(f"--root: no source {unknown[0]!r} here", fix=f"sources: {', '.join(sources)}")
+        raise UsageError(f"--root: unknown source {unknown[0]!r}", fix=f"use one of {', '.join(sources)}")
 
 
 def choose_manifests(
     paths: Sequence[Path], names: Sequence[str], folder: Path, roots: Mapping[str, str | Path] | None = None
 ) -> list[Manifest]:
-    """Load the manifests at `paths`, else those called `names` in `folder`, else the only one there.
+    """Load the manifests at `paths`, else those with `names` in `folder`, else the only one in `folder`.
 
     Raises:
-        ManifestError: one that is named is not there.
-        UsageError: nothing is named, and `folder` has none or several.
+        ManifestError: a named manifest does not exist.
+        UsageError: none is named, and `folder` has none or several.
     """
     chosen = list(paths) or [folder / f"{name}.parquet" for name in names]
-    there = find_manifests(folder)
+    existing = find_manifests(folder)
     if not chosen:
-        if len(there) != 1:
-            what = (
-                f"{len(there)} manifests in {folder}/ and none named"
-                if there
-                else f"no manifest in {folder}/"
+        if not existing:
+            raise UsageError(f"no manifest in {folder}/", fix="create one: affectdata ingest ROOT")
+        if len(existing) > 1:
+            raise UsageError(
+                f"{len(existing)} manifests in {folder}/ and none selected",
+                fix=f"--manifest with one of {', '.join(map(str, existing))}",
             )
-            fix = (
-                f"--manifest with one of {', '.join(map(str, there))}" if there else "affectdata ingest ROOT"
-            )
-            raise UsageError(what, fix=fix)
-        chosen = there
+        chosen = existing
     for path in chosen:
         if not path.is_file():
-            names_there = ", ".join(each.stem for each in there) or "none"
+            names_found = ", ".join(manifest.stem for manifest in existing) or "none"
             raise ManifestError(
-                f"no manifest {path}", fix=f"`affectdata ingest ROOT` makes it; there are: {names_there}"
+                f"no manifest {path}",
+                fix=f"create it with `affectdata ingest ROOT`; manifests in {folder}/: {names_found}",
             )
     return [load_manifest(path, roots) for path in chosen]

@@ -1,9 +1,9 @@
-"""The memo: what was seen of each file, so that a second or an interrupted `ingest` opens only what is new.
+"""The memo: a cache of probed files, so that a second or an interrupted `ingest` opens only new files.
 
-A file counts as the same while its size, its time of modification and its inode are. The memo lies beside the
-manifest, is part of no hash, and may be removed at any time; `ingest --rehash` does not believe it. It is a
-file of blocks that is added to as pictures are seen: length and xxh3-128 of an Arrow stream, and the stream.
-The first block is the settings. What follows a block that is not whole is cut off.
+A file is unchanged if its size, modification time and inode are. The memo is stored beside the manifest, is
+part of no hash, and may be removed at any time; `ingest --rehash` ignores it. It is a file of blocks that are
+appended as images are probed: length and xxh3-128 of an Arrow stream, and the stream. The first block
+contains the settings. Everything from the first damaged block on is cut off.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from affectdata.store.files import check_regular
 STAMP = ("size", "mtime_ns", "inode")
 _MEMO = pa.schema([*PROBED, *((name, pa.int64()) for name in STAMP)])
 _HEAD = struct.Struct("<Q16s")
-_BLOCK_ROWS = 512  # what a run that is killed loses at most
-_STAT_ROWS = 1 << 13  # files asked for at once
+_BLOCK_ROWS = 512  # that a killed run loses at most
+_STAT_ROWS = 1 << 13  # paths as Python objects in memory
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 class Memo:
-    """What was seen of the files under `root` at `paths`, row by row on disk; `stamps` are as they are now.
+    """Cached probe results of the files `paths` under `root`, on disk; `stamps` are the current stamps.
 
-    One process at a time: another waits until the first is done.
+    One process at a time: a second one waits until the first is done.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder is not writable.
     """
 
     def __init__(self, path: Path, root: Path, paths: pa.Array, settings: dict[str, Any]) -> None:
         self.paths = paths
         self.stamps = stamp_files(root, paths)
         self._new: list[pa.Table] = []
-        self._at: list[np.ndarray] = []  # of every row on disk, its place in `paths`
+        self._indices: list[np.ndarray] = []  # index in `paths` of every row on disk
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             check_regular(path)
             self._file: IO[bytes] = path.open("r+b")
         except OSError as error:
-            fix = "choose a folder that can be written with --out"
+            fix = "choose a writable folder with --out"
             raise InputError(f"cannot write {path}: {error.strerror}", fix=fix) from error
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._settings = json.dumps(settings, sort_keys=True).encode()
@@ -73,23 +73,23 @@ class Memo:
         finally:
             self._file.close()
 
-    def recall(self, believe: bool = True) -> np.ndarray:
-        """Return the places in `paths` of the files that were not seen as they are; the others are noted.
+    def stale_files(self, force: bool = False) -> np.ndarray:
+        """Return the indices in `paths` of new and changed files, or of all with `force`.
 
-        Rows of files that are gone or changed are dropped, all of them if not to `believe`.
+        Rows of removed or changed files, or all with `force`, are dropped from the memo.
         """
-        keys = [_read(block, ["path", *STAMP]) for block in self._blocks()] if believe else []
-        noted = pa.concat_tables([_MEMO.empty_table().select(["path", *STAMP]), *keys])
-        at = pc.fill_null(pc.index_in(noted["path"], self.paths), -1).to_numpy().astype(np.int64)
-        stamps = np.column_stack([noted[name].to_numpy() for name in STAMP])
-        kept = (at >= 0) & (stamps[:, 0] >= 0)
-        kept[kept] = (stamps[kept] == self.stamps[at[kept]]).all(axis=1)
+        keys = [_read(block, ["path", *STAMP]) for block in self._blocks()] if not force else []
+        known = pa.concat_tables([_MEMO.empty_table().select(["path", *STAMP]), *keys])
+        index = pc.fill_null(pc.index_in(known["path"], self.paths), -1).to_numpy().astype(np.int64)
+        stamps = np.column_stack([known[name].to_numpy() for name in STAMP])
+        kept = (index >= 0) & (stamps[:, 0] >= 0)
+        kept[kept] = (stamps[kept] == self.stamps[index[kept]]).all(axis=1)
         if not kept.all() or not len(kept):
             self._rewrite(kept)
-        self._at = [at[kept]]
-        left = np.ones(len(self.paths), bool)
-        left[at[kept]] = False
-        return np.flatnonzero(left)
+        self._indices = [index[kept]]
+        is_stale = np.ones(len(self.paths), bool)
+        is_stale[index[kept]] = False
+        return np.flatnonzero(is_stale)
 
     def _rewrite(self, kept: np.ndarray) -> None:
         with TemporaryFile() as copy:
@@ -104,17 +104,17 @@ class Memo:
             self._file.truncate()
             shutil.copyfileobj(copy, self._file)
 
-    def add(self, probed: pa.Table, at: np.ndarray) -> None:
-        """Note what was seen of the files at these places."""
-        for name, values in zip(STAMP, self.stamps[at].T, strict=True):
+    def add(self, probed: pa.Table, index: np.ndarray) -> None:
+        """Add the probe results of the files with these indices."""
+        for name, values in zip(STAMP, self.stamps[index].T, strict=True):
             probed = probed.append_column(name, pa.array(values))
         self._new.append(probed)
-        self._at.append(at)
+        self._indices.append(index)
         if sum(map(len, self._new)) >= _BLOCK_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added."""
+        """Write added rows to disk."""
         if self._new:
             self._file.seek(0, 2)
             _write(self._file, _packed(pa.concat_tables(self._new).combine_chunks()))
@@ -122,22 +122,22 @@ class Memo:
             self._new.clear()
 
     def read(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yield what was seen of every file, in any order, and its place in `paths`."""
+        """Yield the probe results of all files, in any order, and their indices in `paths`."""
         self.flush()
-        places, start = np.concatenate(self._at), 0
+        indices, start = np.concatenate(self._indices), 0
         for block in self._blocks():
             table = _read(block, PROBED.names)
-            yield table, places[start : start + len(table)]
+            yield table, indices[start : start + len(table)]
             start += len(table)
 
     def _blocks(self) -> Iterator[bytes]:
-        """Yield the blocks of rows that are whole, if they were noted with these settings."""
+        """Yield the undamaged blocks of rows, if they were written with these settings."""
         self._file.seek(0)
         is_first = True
         while len(head := self._file.read(_HEAD.size)) == _HEAD.size:
             size, digest = _HEAD.unpack(head)
             start = self._file.tell()
-            block = self._file.read(min(size, _left(self._file)))
+            block = self._file.read(min(size, _bytes_left(self._file)))
             if len(block) < size or xxhash.xxh3_128_digest(block) != digest:
                 self._file.truncate(start - _HEAD.size)
                 return
@@ -149,11 +149,11 @@ class Memo:
             is_first = False
 
 
-def _left(file: IO[bytes]) -> int:
-    at = file.tell()
-    left = file.seek(0, 2) - at
-    file.seek(at)
-    return left
+def _bytes_left(file: IO[bytes]) -> int:
+    position = file.tell()
+    n_bytes = file.seek(0, 2) - position
+    file.seek(position)
+    return n_bytes
 
 
 def _write(file: IO[bytes], block: bytes) -> None:
@@ -173,7 +173,7 @@ def _read(block: bytes, columns: list[str] | None = None) -> pa.Table:
 
 
 def stamp_files(root: Path, paths: pa.Array) -> np.ndarray:
-    """Return size, mtime_ns and inode of files under `root`; -1 where one is not to be had."""
+    """Return size, mtime_ns and inode of files under `root`; -1 for a missing file."""
     stamps = np.empty((len(paths), len(STAMP)), np.int64)
     for start in range(0, len(paths), _STAT_ROWS):
         names = paths[start : start + _STAT_ROWS].to_pylist()
@@ -182,9 +182,9 @@ def stamp_files(root: Path, paths: pa.Array) -> np.ndarray:
 
 
 def stamp_file(path: str | Path) -> tuple[int, int, int]:
-    """Return size, mtime_ns and inode of a file; -1 if it is not to be had."""
+    """Return size, mtime_ns and inode of a file; -1 if it is missing."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+        status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
     except OSError:
         return -1, -1, -1
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ino

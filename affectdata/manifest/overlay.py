@@ -1,7 +1,7 @@
-"""Labels of one source on the pictures of others: a table whose rows name pictures that have manifests.
+"""Put labels of one source onto images of others: a table whose rows reference images in manifests.
 
-In: a table, the source that reads it, and manifests. Out: a manifest of the pictures named, with the table's
-labels; the rows that name none are rejects. The pictures stay where their own sources have them.
+In: a table, the source that reads it, and manifests. Out: a manifest of the referenced images with the labels
+of the table; rows that match no image are rejects. The images stay in the folders of their own sources.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from affectdata.images.duplicates import assign_groups, find_edges
 from affectdata.manifest.ingest import IngestResult, check_replace, describe_source, recognise, write_tables
 from affectdata.manifest.items import Items, columns_of, out_of_range
 from affectdata.manifest.ledger import read_ledger
-from affectdata.manifest.manifest import Manifest, check_name, note_root, read_local
-from affectdata.reading.protocol import ReadOptions, Source, check_options
-from affectdata.reading.tree import Paths, Tree, is_picture_name
+from affectdata.manifest.manifest import Manifest, check_name, read_local, record_root
+from affectdata.reading.protocol import ReadOptions, Source, check_options, read_source
+from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD, manifest_schema
 
-_OF_THE_PICTURE = (
+_OF_THE_IMAGE = (
     "source",
     "source_id",
     "license",
     "url",
     "extra",
-)  # stay as the picture's own source has them
-_SHARE = "emotion_"  # before the name of an emotion: its column
-_SUFFIX = ".jpg"  # of the names under which pictures are offered to the table; no file is called so
+)  # kept from the source of the image
+_SHARE = "emotion_"  # prefix of the column of an emotion
+_SUFFIX = ".jpg"  # appended to the keys of images, so that the table finds them; no such file exists
 
 
 def overlay(
@@ -47,25 +47,25 @@ def overlay(
     out: Path = Path("manifests"),
     replace: bool = False,
 ) -> IngestResult:
-    """Put the labels of the table at `path` onto the pictures of manifests, and write them as one manifest.
+    """Put the labels of the table at `path` onto the images of manifests, and write them as one manifest.
 
-    The table's rows name pictures as `<source>/<source_id>`. What a row says replaces what the picture's own
-    source says, which goes into `extra`, as `<source> <column>`; the rest stays. A rating goes with its
-    spread and scale; emotion, shares and agreement are one judgement.
+    The table's rows reference images as `<source>/<source_id>`. Labels of the table replace those of the
+    image's own source, which move into `extra` as `<source> <column>`; other labels are kept. A rating is
+    replaced with its spread and scale; emotion, shares and agreement are replaced together.
 
     Raises:
-        SourceError: no such table, no source recognises it, or none of its rows names a picture.
+        SourceError: the table does not exist, no source recognises it, or no row matches an image.
         UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
-            source does not take an option.
+            source does not support an option.
     """
     if not path.is_file():
-        raise SourceError(f"{path} is no file", fix="--onto takes labels from one table: give its path")
-    alone = Tree(path.parent, [path.name])
-    name, why = (source, "as said") if source else _recognise(alone)
+        raise SourceError(f"{path} is not a file", fix="--onto takes labels from one table: give its path")
+    table_only = Tree(path.parent, [path.name])
+    name, why = (source, "as specified") if source else _recognise(table_only)
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
     check_options(plugin.INFO, options)
-    pictures = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
-    reading = plugin.read(replaced(alone, files=Paths([path.name, *pictures])), options)
+    images = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
+    reading = read_source(plugin, replaced(table_only, files=Paths([path.name, *images])), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
     items, records = Items(reading.info), []
@@ -76,13 +76,13 @@ def overlay(
             items.add(item)
     if not records:
         rejects = items.rejects_table().slice(0, 3).to_pylist()
-        told = "; ".join(f"{each['path']}: {each['detail']}" for each in rejects)
+        details = "; ".join(f"{reject['path']}: {reject['detail']}" for reject in rejects)
         raise SourceError(
-            f"no row of {path} names a picture of {', '.join(each.name for each in onto)}",
-            where=told or str(path),
-            fix="--onto takes the manifests of the pictures; rows name a source and its own id",
+            f"no row of {path} matches an image of {', '.join(manifest.name for manifest in onto)}",
+            where=details or str(path),
+            fix="give the manifests of the images with --onto; rows reference images by source and source id",
         )
-    table = _build(sorted(records, key=lambda record: record.path), items, pictures)
+    table = _build(sorted(records, key=lambda record: record.path), items, images)
     emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
@@ -90,11 +90,11 @@ def overlay(
     items.has_splits = table["split"].null_count < len(table)
     folds, ledgers = FOLD.name in table.column_names, [read_ledger(base.path) for base in onto]
     written = write_tables([table], edges, items, metadata, out, folds, ledgers)
-    note_root(out, reading.info.name, path.parent)
+    record_root(out, reading.info.name, path.parent)
     for base in onto:
-        for each in base.sources:
-            if root := read_local(base.path.parent).get(each):
-                note_root(out, each, Path(root))
+        for name in base.sources:
+            if root := read_local(base.path.parent).get(name):
+                record_root(out, name, Path(root))
     counts = {**items.count(len(table)), "annotation": 1}
     return IngestResult(written, reading.info, why, counts, items.rejects_table(), items.findings)
 
@@ -106,45 +106,47 @@ def _recognise(table: Tree) -> tuple[str, str]:
         raise SourceError(
             f"no source recognises the table {table.files[0]}",
             where=str(table.root / table.files[0]),
-            fix="say whose it is, such as --source capd, or describe it (--source table --map COLUMNS.yaml); "
-            "`file` is the pictures' source and id there: 'gaped/{key}'",
+            fix="name its source, such as --source capd, or describe it: --source table --map COLUMNS.yaml, "
+            "where `file` is the source and id of an image: 'gaped/{key}'",
         ) from error
 
 
 def _reference(row: dict[str, Any]) -> str:
-    """Return the name under which a table finds a picture."""
+    """Return the key by which a table references an image."""
     key = f"{row['source']}/{row['source_id']}"
-    return key if is_picture_name(key) else key + _SUFFIX
+    return key if is_image_name(key) else key + _SUFFIX
 
 
-def _build(records: list[Record], items: Items, pictures: dict[str, dict[str, Any]]) -> pa.Table:
-    """Return the rows; of several names for one picture the first counts."""
+def _build(records: list[Record], items: Items, images: dict[str, dict[str, Any]]) -> pa.Table:
+    """Return the rows; of several references to one image the first is used."""
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        row = _label(pictures[record.path], record, items.info)
+        row = _label(images[record.path], record, items.info)
         kept = rows.setdefault(row["image_id"], row)
         if kept is not row:
-            other = f"{kept['source']}/{kept['source_id']}"
-            items.merge(record.path, f"the same bytes as {other}, which has a row of the table too")
-    there = {name for row in rows.values() for name, value in row.items() if value is not None}
-    emotions = {name.removeprefix(_SHARE) for name in there if name.startswith(_SHARE)}
-    schema = manifest_schema(emotions, folds=FOLD.name in there)
+            reference = f"{kept['source']}/{kept['source_id']}"
+            items.merge(record.path, f"the same bytes as {reference}, which the table labels too")
+    used = {name for row in rows.values() for name, value in row.items() if value is not None}
+    emotions = {name.removeprefix(_SHARE) for name in used if name.startswith(_SHARE)}
+    schema = manifest_schema(emotions, folds=FOLD.name in used)
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 
-def _label(picture: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
-    said = {name: value for name, value in columns_of(record, info).items() if value is not None}
-    new = {name: value for name, value in said.items() if name not in _OF_THE_PICTURE}
-    whole = tuple(record.ratings)  # replaced with all their columns
+def _label(image: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
+    labels = {name: value for name, value in columns_of(record, info).items() if value is not None}
+    new = {name: value for name, value in labels.items() if name not in _OF_THE_IMAGE}
+    prefixes = tuple(record.ratings)  # of columns that are replaced together
     if record.emotion or record.emotions:
-        whole += ("emotion", "agreement")
-    if record.split not in (None, picture["split"]):
-        whole += (FOLD.name,)
-    gone = [name for name in picture if name in new or name.startswith(whole)]
-    was = {f"{picture['source']} {name}": str(picture[name]) for name in gone if picture[name] is not None}
+        prefixes += ("emotion", "agreement")
+    if record.split not in (None, image["split"]):
+        prefixes += (FOLD.name,)
+    replaced_names = [name for name in image if name in new or name.startswith(prefixes)]
+    earlier = {
+        f"{image['source']} {name}": str(image[name]) for name in replaced_names if image[name] is not None
+    }
     extra = {f"{info.name} {name}": cell for name, cell in record.extra.items()}
-    kept = {name: value for name, value in picture.items() if name not in gone}
-    return {**kept, **new, "extra": canonical_json({**json.loads(picture["extra"]), **was, **extra})}
+    kept = {name: value for name, value in image.items() if name not in replaced_names}
+    return {**kept, **new, "extra": canonical_json({**json.loads(image["extra"]), **earlier, **extra})}
 
 
 def _estimated(part: dict[str, Any]) -> list[str]:
@@ -152,8 +154,8 @@ def _estimated(part: dict[str, Any]) -> list[str]:
 
 
 def _describe(metadata: dict[str, Any], onto: Sequence[Manifest]) -> dict[str, Any]:
-    """Add what the pictures' own sources say of subtypes and groups."""
-    subtypes = {code: each for base in onto for code, each in base.metadata["subtypes"].items()}
+    """Add subtypes, groups and estimated columns of the images' own sources."""
+    subtypes = {code: subtype for base in onto for code, subtype in base.metadata["subtypes"].items()}
     groups = sorted({column for base in onto for column in base.metadata["groups"]})
     return {
         **metadata,

@@ -1,8 +1,8 @@
-"""Nothing is new: where all that decides a manifest is as it was, `ingest` ends as it did, without its steps.
+"""Up-to-date check: if nothing that affects a manifest has changed, `ingest` returns the cached result.
 
-What decides: the files of the tree and the tables that were written, by what the memo goes by (size, time of
-modification, inode); what `ingest` was asked for; the code of this package and the versions of the libraries.
-A note beside the manifest has it as one hash, and what was found. It may be removed at any time.
+The manifest depends on the files of the tree and the written tables, compared by size, modification time and
+inode (as in the memo); the arguments of `ingest`; the code of this package and the versions of its libraries.
+A file beside the manifest contains their fingerprint and the result. It may be removed at any time.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from affectdata.registry import has_outside
 from affectdata.store.parquet import read_json, table_digest, write_json
 
 _PACKAGE = Path(__file__).parents[1]
-# Those that read tables, look for duplicates or write Parquet; beside them, those that decide pixels.
+# Libraries that read tables, find duplicates or write Parquet, in addition to PIXEL_LIBRARIES.
 _LIBRARIES = ("openpyxl", "pyarrow", "pydantic", "pyyaml", "scipy", "xlrd", "xxhash")
-_SAID_ONCE = ("replaced",)
+_REPORTED_ONCE = ("replaced",)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What a run found, beside the tables that it wrote; `plugin` is the source that read the tree."""
+class CachedResult:
+    """The result of a run besides the tables that it wrote; `plugin` is the source that read the tree."""
 
     plugin: str
     why: str
@@ -45,13 +45,13 @@ class Ending:
     findings: list[Finding]
 
 
-def describe_state(tree: Tree, options: ReadOptions, asked: list[Any]) -> str:
-    """Hash what decides a manifest: a tree, options, what else is `asked` (plain values), and the code."""
+def fingerprint(tree: Tree, options: ReadOptions, arguments: list[Any]) -> str:
+    """Hash everything that affects a manifest: tree, options, other `arguments` (plain values), and code."""
     stamps = dict(zip(STAMP, stamp_files(tree.root, tree.files.array).T, strict=True))
     files = table_digest(pa.table({"path": tree.files.array, **stamps}))
     mapped = stamp_file(options.map_path) if options.map_path else None
-    told = [*map(str, (tree.root.resolve(), *astuple(options))), mapped, asked]
-    state = [_code(), files, tree.links, tree.bad_names, told]
+    settings = [*map(str, (tree.root.resolve(), *astuple(options))), mapped, arguments]
+    state = [_code(), files, tree.links, tree.bad_names, settings]
     return file_hash(canonical_json(state).encode())
 
 
@@ -59,42 +59,43 @@ def describe_state(tree: Tree, options: ReadOptions, asked: list[Any]) -> str:
 def _code() -> list[str]:
     versions = [f"{name} {version(name)}" for name in (*PIXEL_LIBRARIES, *_LIBRARIES)]
     digest = xxhash.xxh3_128()
-    for path in sorted(each for kind in ("py", "yaml") for each in _PACKAGE.rglob(f"*.{kind}")):
+    for path in sorted(path for kind in ("py", "yaml") for path in _PACKAGE.rglob(f"*.{kind}")):
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes())
     return [sys.version, *versions, digest.hexdigest()]
 
 
-def recall_ending(out: Path, root: Path, state: str) -> tuple[str, Ending] | None:
-    """Return the name of the manifest that was made in this state, and how that ended; None if none was."""
+def read_cached_result(out: Path, root: Path, state: str) -> tuple[str, CachedResult] | None:
+    """Return the name and result of the manifest written with this fingerprint; None if there is none."""
     if has_outside("sources"):
-        return None  # whose code is not in the state
-    for name, noted in read_local(out).items():
-        if noted == str(root.resolve()) and _note(out, name).is_file():
+        return None  # the fingerprint does not cover the code of external plugins
+    for name, known_root in read_local(out).items():
+        if known_root == str(root.resolve()) and _cache_path(out, name).is_file():
             try:
-                note = read_json(_note(out, name))
-                if (note["state"], note["written"]) == (state, _written(out, name)):
-                    counts, findings = dict(note["counts"]), [Finding(**each) for each in note["findings"]]
-                    return name, Ending(note["plugin"], note["why"], counts, findings)
-            except (ManifestError, KeyError, TypeError, ValueError):  # no note of ours
+                cached = read_json(_cache_path(out, name))
+                if (cached["state"], cached["written"]) == (state, _stamp_outputs(out, name)):
+                    counts = dict(cached["counts"])
+                    findings = [Finding(**finding) for finding in cached["findings"]]
+                    return name, CachedResult(cached["plugin"], cached["why"], counts, findings)
+            except (ManifestError, KeyError, TypeError, ValueError):  # not written by this package
                 continue
     return None
 
 
-def note_ending(out: Path, name: str, state: str, ending: Ending) -> None:
-    """Note how a run ended that wrote the manifest `name`, unless the next one would end otherwise."""
-    if any(each.kind in _SAID_ONCE for each in ending.findings):
+def write_cached_result(out: Path, name: str, state: str, result: CachedResult) -> None:
+    """Cache the result of a run that wrote the manifest `name`, unless a second run would differ."""
+    if any(finding.kind in _REPORTED_ONCE for finding in result.findings):
         return
-    counts = list(ending.counts.items())  # their order stays, which that of a JSON object does not
-    note = {**asdict(ending), "counts": counts, "state": state, "written": _written(out, name)}
-    write_json(_note(out, name), note)
+    counts = list(result.counts.items())  # a list keeps its order, a JSON object here does not
+    document = {**asdict(result), "counts": counts, "state": state, "written": _stamp_outputs(out, name)}
+    write_json(_cache_path(out, name), document)
 
 
-def _note(out: Path, name: str) -> Path:
+def _cache_path(out: Path, name: str) -> Path:
     return out / f".{name}.ending.json"
 
 
-def _written(out: Path, name: str) -> list[list[int]]:
-    """Return how the files of a manifest are now, and the index that it is compared with."""
+def _stamp_outputs(out: Path, name: str) -> list[list[int]]:
+    """Return the stamps of the files of a manifest and of the index of its source."""
     kinds = ("{}.parquet", "{}.ledger.parquet", "{}.rejects.parquet", "{}.edges.parquet", ".{}.memo")
     index = find_index(name)
     return [list(stamp_file(path)) for path in (*(out / kind.format(name) for kind in kinds), index) if path]

@@ -1,6 +1,6 @@
-"""Balance cells: which bin and stratum each row of a manifest falls into.
+"""Balance cells: the bin and stratum of every row of a manifest.
 
-In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens a picture.
+In: Arrow columns and a recipe. Out: integer codes per row with their labels. Nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.recipe.recipe import Bins, Recipe
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
-_SEPARATOR = "\x1f"  # between the values of crossed strata; no label holds it
-_ALL = "all"  # the one stratum of a recipe without strata
+_SEPARATOR = "\x1f"  # between the values of crossed strata; no label contains it
+_ALL = "all"  # the only stratum of a recipe without strata
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """`bin` and `stratum` are codes per row into `bin_labels` and `stratum_labels`; `edges` where numeric."""
+    """Codes per row, `bin` into `bin_labels` and `stratum` into `stratum_labels`; `edges` of numeric bins.
+
+    `names[bin][stratum]` is the name of a cell.
+    """
 
     bin: np.ndarray
     stratum: np.ndarray
@@ -38,24 +41,25 @@ class Cells:
 
 
 def assign_cells(table: pa.Table, recipe: Recipe) -> Cells:
-    """Find the cell of every row.
+    """Assign a cell to every row.
 
     Raises:
-        RecipeError: a column is missing, null in some rows, or a value lies outside the bins.
+        RecipeError: a column is missing, null in some rows, or a value is outside the bins.
     """
-    for at, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata_bins)]:
-        _check_column(table, column, at)
+    for key, column in [("target", recipe.target), *(("strata", name) for name in recipe.strata_bins)]:
+        _check_column(table, column, key)
     own = pa.array(own_rows(table, recipe))
     bins, labels, edges = _cut(table, recipe.target, recipe.bins, own)
     strata, crossed = _strata(table, recipe, own)
-    names = [[_cell_name(recipe, each, stratum) for stratum in crossed] for each in labels]
-    return Cells(bins, strata, labels, [each.replace(_SEPARATOR, "|") for each in crossed], edges, names)
+    names = [[_cell_name(recipe, label, stratum) for stratum in crossed] for label in labels]
+    stratum_labels = [stratum.replace(_SEPARATOR, "|") for stratum in crossed]
+    return Cells(bins, strata, labels, stratum_labels, edges, names)
 
 
 def _cut(
     table: pa.Table, column: str, bins: Bins | None, own: pa.Array
 ) -> tuple[np.ndarray, list[str], list[float] | None]:
-    """Return codes, labels and edges of a column: by bins where it holds numbers, else a code per word."""
+    """Return codes, labels and edges of a column: by bins if it is numeric, else a code per string."""
     values = table[column]
     if bins is None:
         return *_codes(values), None
@@ -65,33 +69,35 @@ def _cut(
 
 
 def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
-    """Return which rows are of the recipe's own sources, not filled in from others."""
+    """Return a mask of the rows from the recipe's own sources, as opposed to `balance.fill_from`."""
     if not recipe.balance.fill_from:
         return np.ones(table.num_rows, bool)
     filled = pc.is_in(table["source"], pa.array(recipe.balance.fill_from, pa.string()))
     return np.asarray(pc.invert(filled).to_numpy())
 
 
-def _check_column(table: pa.Table, column: str, at: str) -> None:
+def _check_column(table: pa.Table, column: str, key: str) -> None:
     if column not in table.column_names:
         raise RecipeError(
-            f"no column {column!r} in the manifest", where=at, fix=f"columns: {', '.join(table.column_names)}"
+            f"no column {column!r} in the manifest",
+            where=key,
+            fix=f"columns: {', '.join(table.column_names)}",
         )
     n_null = table[column].null_count
     if n_null:
         raise RecipeError(
             f"{column} is null in {n_null} of {table.num_rows} rows",
-            where=at,
-            fix=f"choose another column, or leave those rows out with `where: {column} IS NOT NULL`",
+            where=key,
+            fix=f"choose another column, or exclude these rows with `where: {column} IS NOT NULL`",
         )
 
 
 def _check_number(values: pa.ChunkedArray, target: str) -> None:
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         raise RecipeError(
-            f"{target} holds words, not numbers; it cannot be cut into bins",
+            f"{target} contains strings, not numbers: it cannot have bins",
             where="bins",
-            fix="leave bins out: each word is a bin of its own",
+            fix="remove bins: every string is its own bin",
         )
 
 
@@ -111,9 +117,9 @@ def _quantile_edges(values: pa.ChunkedArray, n_bins: int) -> list[float]:
     edges = sorted({round(float(edge), 6) for edge in np.quantile(values.to_numpy(), shares)})
     if len(edges) != n_bins + 1:
         raise RecipeError(
-            f"{n_bins} quantiles fall on {len(edges) - 1} distinct bins: too many equal values",
+            f"{n_bins} quantiles give only {len(edges) - 1} distinct bins: too many equal values",
             where="bins.quantiles",
-            fix="ask for fewer, or give edges",
+            fix="use fewer quantiles, or give edges",
         )
     return edges
 
@@ -125,10 +131,10 @@ def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
             f"{outside.sum()} rows have {target} outside {edges[0]:g}–{edges[-1]:g} "
             f"(e.g. {values[outside][0]:g})",
             where="bins.edges",
-            fix="widen the bins, or leave the rows out with `where:`",
+            fix="widen the bins, or exclude the rows with `where:`",
         )
     codes = np.zeros(len(values), np.min_scalar_type(len(edges)))
-    for edge in edges[1:-1]:  # as bins are few, faster than a search for every row
+    for edge in edges[1:-1]:  # faster than a binary search per row, because bins are few
         codes += values >= edge
     return codes.astype(np.int32)
 
@@ -136,22 +142,22 @@ def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
 def _interval_labels(edges: list[float]) -> list[str]:
     last = len(edges) - 2
     return [
-        f"[{low:.12g},{high:.12g}{']' if at == last else ')'}"
-        for at, (low, high) in enumerate(itertools.pairwise(edges))
+        f"[{low:.12g},{high:.12g}{']' if index == last else ')'}"
+        for index, (low, high) in enumerate(itertools.pairwise(edges))
     ]
 
 
 def _codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Return a code per row and the labels in their sorted order."""
-    found = in_one_piece(values.cast(pa.string())).dictionary_encode()
-    return _sorted_codes(found.indices, found.dictionary.to_pylist())
+    """Return a code per row and the sorted labels."""
+    encoded = as_one_array(values.cast(pa.string())).dictionary_encode()
+    return _sorted_codes(encoded.indices, encoded.dictionary.to_pylist())
 
 
 def _sorted_codes(codes: pa.Array, labels: list[str]) -> tuple[np.ndarray, list[str]]:
-    place = np.empty(len(labels), np.int32)
+    new_code = np.empty(len(labels), np.int32)
     order = sorted(range(len(labels)), key=labels.__getitem__)
-    place[order] = np.arange(len(labels))
-    return place.take(codes.to_numpy()), [labels[at] for at in order]
+    new_code[order] = np.arange(len(labels))
+    return new_code.take(codes.to_numpy()), [labels[index] for index in order]
 
 
 def _strata(table: pa.Table, recipe: Recipe, own: pa.Array) -> tuple[np.ndarray, list[str]]:
@@ -160,14 +166,15 @@ def _strata(table: pa.Table, recipe: Recipe, own: pa.Array) -> tuple[np.ndarray,
         return np.zeros(table.num_rows, np.int32), [_ALL]
     codes, labels = np.zeros(table.num_rows, np.int32), [""]
     for number, (column, bins) in enumerate(recipe.strata_bins.items()):
-        more, words, _ = _cut(table, column, bins, own)
-        if not number and bins is None:  # words that all occur
-            codes, labels = more, words
+        column_codes, column_labels, _ = _cut(table, column, bins, own)
+        if not number and bins is None:  # all of these labels occur
+            codes, labels = column_codes, column_labels
             continue
-        there = pa.array(codes.astype(np.int64) * len(words) + more).dictionary_encode()
-        pairs = (divmod(each, len(words)) for each in there.dictionary.to_pylist())
-        crossed = [labels[at] + _SEPARATOR * (number > 0) + words[word] for at, word in pairs]
-        codes, labels = _sorted_codes(there.indices, crossed)
+        n_labels = len(column_labels)
+        encoded = pa.array(codes.astype(np.int64) * n_labels + column_codes).dictionary_encode()
+        pairs = (divmod(code, n_labels) for code in encoded.dictionary.to_pylist())
+        crossed = [labels[left] + _SEPARATOR * (number > 0) + column_labels[right] for left, right in pairs]
+        codes, labels = _sorted_codes(encoded.indices, crossed)
     return codes, labels
 
 

@@ -1,6 +1,6 @@
-"""A place on valence × arousal for emotion words, from a lexicon of the user's: derived, and no rating.
+"""Derive valence and arousal of rows from their emotion words, by the user's lexicon; these are not ratings.
 
-In: rows, the emotions of each, and a table of words. Out: the same rows with `lexicon_valence` and
+In: rows, the emotions of each row, and a table of words. Out: the same rows with `lexicon_valence` and
 `lexicon_arousal`, in POMP units.
 """
 
@@ -25,86 +25,95 @@ _WHERE = "labels.lexicon"
 _COLUMNS = {"word": ("word", "term"), "valence": ("valence",), "arousal": ("arousal",)}
 
 
-def add_coordinate(
+def add_coordinates(
     table: pa.Table, weights: Sequence[Mapping[str, float]], spec: Lexicon, *, check: bool = True
 ) -> pa.Table:
-    """Append the mean place of each row's emotions; without `check` unknown words count for nothing.
+    """Append the mean coordinates of each row's emotions; without `check`, unknown words are ignored.
 
     Raises:
-        RecipeError: the lexicon cannot be read, is another file than the recipe says, or lacks a word.
+        RecipeError: the lexicon cannot be read, has another hash than in the recipe, or lacks a word.
     """
-    known = _read_lexicon(spec)
-    words = sorted({word for each in weights for word in each})
-    missing = [word for word in words if _plain(word) not in known]
+    entries = _read_lexicon(spec)
+    words = sorted({word for row in weights for word in row})
+    missing = [word for word in words if _normalize(word) not in entries]
     if check and missing:
         raise RecipeError(
             f"{spec.file} lacks {len(missing)} of {len(words)} emotions: {', '.join(missing)}",
             where=_WHERE,
-            fix=f"add them to it, or leave them out: `labels: {{drop: [{', '.join(missing)}]}}`",
+            fix=f"add them to the file, or exclude them: `labels: {{drop: [{', '.join(missing)}]}}`",
         )
-    places = {word: _place(known[_plain(word)], word, spec) for word in words if word not in missing}
-    means = [_mean(each, places) for each in weights]
-    for at, name in enumerate(LEXICON):
-        table = table.append_column(name, pa.array([mean and mean[at] for mean in means], pa.float64()))
+    coordinates = {
+        word: _parse_coordinates(entries[_normalize(word)], word, spec)
+        for word in words
+        if word not in missing
+    }
+    means = [_mean(row, coordinates) for row in weights]
+    for index, name in enumerate(LEXICON):
+        table = table.append_column(name, pa.array([mean and mean[index] for mean in means], pa.float64()))
     return table
 
 
 def _mean(
-    weights: Mapping[str, float], places: Mapping[str, tuple[float, float]]
+    weights: Mapping[str, float], coordinates: Mapping[str, tuple[float, float]]
 ) -> tuple[float, ...] | None:
-    there = [word for word in weights if word in places]
-    if not there:
+    """Return the weighted mean of the known words, or None if there is none."""
+    words = [word for word in weights if word in coordinates]
+    if not words:
         return None
-    mean = np.average([places[word] for word in there], axis=0, weights=[weights[word] for word in there])
-    return tuple(round(float(each), 6) for each in mean)
+    mean = np.average(
+        [coordinates[word] for word in words], axis=0, weights=[weights[word] for word in words]
+    )
+    return tuple(round(float(value), 6) for value in mean)
 
 
-def _plain(word: str) -> str:
+def _normalize(word: str) -> str:
     return word.strip().lower().replace("_", " ")
 
 
 def _read_lexicon(spec: Lexicon) -> dict[str, list[tuple[str, str]]]:
-    """Return the cells of every word: valence and arousal, as often as it is there."""
+    """Return the (valence, arousal) cells of every row of a word, as text."""
     path = Path(spec.file)
     try:
         if file_hash(read_regular(path)) != spec.sha256:
             raise RecipeError(
-                f"{spec.file} is not the lexicon that the recipe was written for",
+                f"{spec.file} differs from the lexicon that the recipe was resolved with",
                 where=f"{_WHERE}.sha256: {spec.sha256}",
-                fix="restore it, or leave sha256 out to take it as it is now",
+                fix="restore the file, or remove sha256 from the recipe to use the current one",
             )
         header, rows = read_table(Tree(path.parent, (path.name,)), path.name)
     except (OSError, SourceError) as error:
         raise RecipeError(f"cannot read {spec.file}: {error}", where=f"{_WHERE}.file") from error
     titles = [title.lower() for title in header]
-    at = [next((titles.index(one) for one in names if one in titles), None) for names in _COLUMNS.values()]
-    if None in at:
+    indexes = [
+        next((titles.index(name) for name in names if name in titles), None) for names in _COLUMNS.values()
+    ]
+    if None in indexes:
         raise RecipeError(
             f"{spec.file} needs the columns {', '.join(_COLUMNS)}",
             where=f"{_WHERE}.file: it has {', '.join(header)}",
-            fix="name them so in its first row",
+            fix="rename the columns in the first row",
         )
-    known: dict[str, list[tuple[str, str]]] = {}
+    entries: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
-        word, valence, arousal = (row[place] for place in at if place is not None)
-        known.setdefault(_plain(word), []).append((valence, arousal))
-    return known
+        word, valence, arousal = (row[index] for index in indexes if index is not None)
+        entries.setdefault(_normalize(word), []).append((valence, arousal))
+    return entries
 
 
-def _place(cells: Sequence[tuple[str, str]], word: str, spec: Lexicon) -> tuple[float, float]:
+def _parse_coordinates(cells: Sequence[tuple[str, str]], word: str, spec: Lexicon) -> tuple[float, float]:
     """Return a word's valence and arousal in POMP units."""
     scale = Scale(*spec.scale)
     try:
-        places = {(parse_number(valence), parse_number(arousal)) for valence, arousal in cells}
+        pairs = {(parse_number(valence), parse_number(arousal)) for valence, arousal in cells}
     except ValueError as error:
         raise RecipeError(f"{spec.file}, {word}: {error}", where=_WHERE) from None
-    if len(places) > 1:
-        raise RecipeError(f"{spec.file} has {word} {len(places)} times, differently", where=_WHERE)
-    (place,) = places
-    if not all(each in scale for each in place):
+    if len(pairs) > 1:
+        raise RecipeError(f"{spec.file} has {len(pairs)} different values for {word}", where=_WHERE)
+    ((valence, arousal),) = pairs
+    if valence not in scale or arousal not in scale:
         raise RecipeError(
-            f"{spec.file}, {word}: {place[0]:g}, {place[1]:g} is outside {scale.low:g}–{scale.high:g}",
+            f"{spec.file}, {word}: {valence:g}, {arousal:g} is outside {scale.low:g}–{scale.high:g}",
             where=f"{_WHERE}.scale",
-            fix="give the lexicon's lowest and highest value",
+            fix="set scale to the lowest and highest possible value of the lexicon",
         )
-    return scale.to_pomp(place[0]), scale.to_pomp(place[1])
+    return scale.to_pomp(valence), scale.to_pomp(arousal)

@@ -1,6 +1,6 @@
-"""The plan: a table with one row per picture to release, and what levelling did to each cell.
+"""The plan: a table with one row per image to release, and the counts per bin and cell.
 
-A plan is a pure function of the manifests' rows and the recipe; nothing here opens a picture.
+A plan is a pure function of the manifests' rows and the recipe; nothing here opens an image.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.splits.seeds import HEAD
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
-_SHORTEST = 2  # a dash and a digit
+_SHORT_ENDING = 2  # bytes: a dash and a digit
 
 
 @dataclass(frozen=True, slots=True)
 class CellCount:
-    """One cell of the train split: its pictures before and after, and what they are worth.
+    """One cell of the train split: its rows before and after balancing.
 
-    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each picture (Kish 1965).
+    `n_eff` is the effective sample size (Σc)² / Σc² over the copies c of each image (Kish 1965).
     """
 
     bin: str
@@ -36,9 +36,9 @@ class CellCount:
 
 @dataclass(frozen=True, slots=True)
 class BinCount:
-    """One bin of the train split: its own pictures before, `n_filled` from other sources, and all rows after.
+    """One bin of the train split: its own images before balancing, `n_filled` from other sources, rows after.
 
-    `shortfall` is what the cap on copies left it short of `target`.
+    `shortfall` is the number of rows missing to `target`, because of the cap on copies.
     """
 
     bin: str
@@ -51,9 +51,9 @@ class BinCount:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`table` sorted by image_id and copy; `bins` and `cells` in the order of the bins.
+    """`table` is sorted by image_id and copy; `bins` and `cells` are in the order of the bins.
 
-    It has the columns of schema.PLAN, those of repeated words as dictionaries: so each id is there once.
+    The table has the columns of schema.PLAN; strings are dictionary-encoded, so that each id is stored once.
     """
 
     table: pa.Table
@@ -62,26 +62,26 @@ class Plan:
 
     @property
     def rows(self) -> pa.Array:
-        """The row of each output picture in the table that the plan was made from."""
-        return in_one_piece(self.table["image_id"]).indices
+        """The row number of each output image in the table that was planned."""
+        return as_one_array(self.table["image_id"]).indices
 
     def summary(self) -> dict[str, Any]:
         """Return the counts as plain data."""
         return {
             "rows": self.table.num_rows,
-            "bins": [asdict(each) for each in self.bins],
-            "cells": [asdict(each) for each in self.cells],
+            "bins": [asdict(bin_) for bin_ in self.bins],
+            "cells": [asdict(cell) for cell in self.cells],
             "imbalance_ratio": self._before_after(imbalance_ratio),
             "entropy": self._before_after(evenness),
         }
 
     def _before_after(self, measure: Callable[[list[int]], float | None]) -> dict[str, float | None]:
-        before, after = [each.n_before for each in self.bins], [each.n_after for each in self.bins]
+        before, after = [bin_.n_before for bin_ in self.bins], [bin_.n_after for bin_ in self.bins]
         return {"before": measure(before), "after": measure(after)}
 
 
 def evenness(counts: list[int]) -> float:
-    """Return the entropy of the bins as a share of the largest possible, 0–1; 1 is level."""
+    """Return the entropy of the bins divided by its maximum (Pielou's evenness), 0–1; 1 is balanced."""
     total = sum(counts)
     if len(counts) < 2 or not total:
         return 1.0
@@ -90,25 +90,26 @@ def evenness(counts: list[int]) -> float:
 
 
 def imbalance_ratio(counts: list[int]) -> float | None:
-    """Return the largest over the smallest count that is not zero; None if all are."""
-    some = [count for count in counts if count]
-    return round(max(some) / min(some), 6) if some else None
+    """Return the largest count divided by the smallest one above zero; None if all are zero."""
+    nonzero = [count for count in counts if count]
+    return round(max(nonzero) / min(nonzero), 6) if nonzero else None
 
 
 def effective_size(copies: Sequence[int] | np.ndarray) -> float:
-    """Return (Σc)² / Σc² over the number of copies of each picture; 0 if there is none."""
+    """Return (Σc)² / Σc² over the number of copies of each image; 0 if there is none."""
     counts = np.asarray(copies, np.int64)
     squares = int((counts**2).sum())
     return round(int(counts.sum()) ** 2 / squares, 6) if squares else 0.0
 
 
 def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:
-    """Return the keys of output pictures: the head of their picture's id (`id_heads`), "-", the copy."""
+    """Return the keys of output images: the first digits of the image id (`id_heads`), "-", the copy."""
     ends = np.array([f"-{copy}" for copy in range(int(copies.max(initial=0)) + 1)], "S")
     keys = np.empty(len(heads), [("head", heads.dtype), ("end", ends.dtype)])
     keys["head"], keys["end"] = heads, ends.take(copies)
     text = keys.view(np.uint8)
-    data = text if ends.itemsize == _SHORTEST else text[text > 0]  # numpy fills shorter ones with zeros
+    data = text if ends.itemsize == _SHORT_ENDING else text[text > 0]  # numpy pads shorter strings with zeros
+
     lengths = (HEAD + np.strings.str_len(ends)).astype(np.int32)
     offsets = np.zeros(len(heads) + 1, np.int32)
     np.cumsum(lengths.take(copies), dtype=np.int32, out=offsets[1:])

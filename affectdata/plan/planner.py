@@ -1,6 +1,6 @@
-"""From manifests and a recipe to a plan: choose rows, group, split, level, and name every copy.
+"""Plan a release from manifests and a recipe: select rows, group, split, balance, assign ids and seeds.
 
-Decisions only, on Arrow tables; a pure function of the manifests' rows and the recipe.
+Works on Arrow tables only; a pure function of the manifests' rows and the recipe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, RecipeError, UsageError
 from affectdata.images.duplicates import assign_groups, find_edges
-from affectdata.manifest.ledger import NOTHING, Kin, Memory, recall, take_over
+from affectdata.manifest.ledger import NO_MEMORY, Memory, RelatedImages, copy_splits, read_memory
 from affectdata.manifest.manifest import Manifest, query_tables
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
@@ -23,17 +23,17 @@ from affectdata.plan.labelling import add_labels
 from affectdata.plan.plan import BinCount, CellCount, Plan, effective_size, sample_ids
 from affectdata.plan.solver import solve_bin, target_count
 from affectdata.plan.weights import row_weights
-from affectdata.recipe.recipe import LABEL, LEXICON, Recipe
-from affectdata.recipe.resolve import check_subtypes, check_upright, upright_of
+from affectdata.recipe.recipe import LABEL, LEXICON, Recipe, Split
+from affectdata.recipe.resolve import check_subtypes, check_upright, upright_subtypes
 from affectdata.schema import EDGES, FOLD, LEDGER, PLAN
 from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, split_distance
 from affectdata.splits.folds import assign_folds
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
 _TRAIN = SPLITS.index("train")
-_ROW = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", FOLD.name, "license")
-_LOOK = ("pixel_id", "phash", "phash_views")  # what look-alikes across manifests are found by
+_COLUMNS = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", "fold", "license")
+_LOOK_COLUMNS = ("pixel_id", "phash", "phash_views")  # to find look-alikes across manifests
 
 
 def plan_release(
@@ -46,101 +46,109 @@ def plan_release(
 ) -> tuple[pa.Table, Plan]:
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
 
-    The recipe names subtypes by their codes (`resolve_subtypes`). `earlier` is the table of a release whose
-    splits are taken over, as are those in the manifests' ledgers; `drop_train` leaves out train rows whose
-    group is in val or test too, which is an error otherwise.
+    The recipe must have subtype codes, not names (`resolve_subtypes`). `earlier` is the table of a release
+    whose splits are reused, as are those in the manifests' ledgers. With `drop_train`, train rows whose group
+    is also in val or test are dropped; otherwise they are an error.
 
     Raises:
-        RecipeError: the recipe does not fit the manifests.
-        IntegrityError: a group has rows in two splits already.
+        RecipeError: the recipe does not match the manifests.
+        IntegrityError: a group already has rows in two splits.
     """
     check_subtypes(recipe, [*manifests, *others])
-    check_upright(recipe, upright_of([*manifests, *others]))
-    memory, whole = recall(manifests, earlier), recall([*manifests, *others], earlier)
+    check_upright(recipe, upright_subtypes([*manifests, *others]))
+    memory, whole = read_memory(manifests, earlier), read_memory([*manifests, *others], earlier)
     rows = choose_rows(manifests, recipe, whole)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
-        asked = (*_LOOK, *_asked_by(whole))  # as of the rows
-        spare = _without_folds(
-            pa.concat_tables([_read(each, recipe, asked) for each in others], promote_options="default")
+        columns = (*_LOOK_COLUMNS, *_memory_columns(whole))  # the same as for the rows
+        candidates = _drop_folds(
+            pa.concat_tables(
+                [_read(manifest, recipe, columns) for manifest in others], promote_options="default"
+            )
         )
-        if recipe.labels is not None:  # which classes count is for the balanced rows to say
-            every = recipe.labels.model_copy(update={"top": None, "min_count": None})
-            spare = add_labels(spare, every, check=False)
-        rows = fill_rows(rows, spare, recipe, whole)
+        if recipe.labels is not None:  # `top` and `min_count` apply to the balanced rows only
+            every_class = recipe.labels.model_copy(update={"top": None, "min_count": None})
+            candidates = add_labels(candidates, every_class, check=False)
+        rows = fill_rows(rows, candidates, recipe, whole)
     rows = _with_shared_ids(rows)
     return rows, plan_rows(rows, recipe)
 
 
 def _with_shared_ids(rows: pa.Table) -> pa.Table:
-    """Return the rows with `group_id` as places in `image_id`, so that each id is held once.
+    """Encode `group_id` as indexes into `image_id`, so that each id is stored once.
 
-    A group is called by one of its pictures; where one of these was left out, the rows stay as they are.
+    A group has the id of one of its images; if any of these is not in the rows, they are returned unchanged.
     """
-    ids = in_one_piece(rows["image_id"])
-    places = pc.index_in(rows["group_id"], ids)
-    if places.null_count:
+    ids = as_one_array(rows["image_id"])
+    indexes = pc.index_in(rows["group_id"], ids)
+    if indexes.null_count:
         return rows
-    groups = pa.DictionaryArray.from_arrays(in_one_piece(places), ids)
+    groups = pa.DictionaryArray.from_arrays(as_one_array(indexes), ids)
     return rows.set_column(rows.column_names.index("group_id"), "group_id", groups)
 
 
-def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NOTHING) -> pa.Table:
-    """Return the rows that a recipe is about, sorted by image_id: all, or those that `where` selects.
+def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NO_MEMORY) -> pa.Table:
+    """Return the rows that a recipe applies to, sorted by image_id: all, or those selected by `where`.
 
-    They have the columns that images in `memory` are compared by, if there are any.
+    They include the columns for comparing with images in `memory`, if there are any.
 
     Raises:
-        RecipeError: no row is left, or two manifests hold the same picture.
+        RecipeError: no row is left, or two manifests contain the same image.
     """
     several = len(manifests) > 1
-    asked = {*(_LOOK if several or recipe.balance.fill_from else ()), *_asked_by(memory)}
-    table = pa.concat_tables([_read(each, recipe, asked) for each in manifests], promote_options="default")
-    if several:  # each knows its own look-alikes only
+    columns = {*(_LOOK_COLUMNS if several or recipe.balance.fill_from else ()), *_memory_columns(memory)}
+    table = pa.concat_tables(
+        [_read(manifest, recipe, columns) for manifest in manifests], promote_options="default"
+    )
+    if several:  # a manifest has groups for its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
     if recipe.where is not None:
-        table = _selected(table, recipe.where)
+        table = _select(table, recipe.where)
     if recipe.labels is not None:
         table = add_labels(table, recipe.labels)
         table = table.filter(pc.is_valid(table[LABEL]))
     if not table.num_rows:
-        raise RecipeError(f"no row of {', '.join(each.name for each in manifests)} is left", where="where")
-    if _ascends(table["image_id"]):  # as every manifest does; to sort is to copy
+        names = ", ".join(manifest.name for manifest in manifests)
+        raise RecipeError(f"no row of {names} is left", where="where", fix="relax the condition")
+    if _ascends(table["image_id"]):  # as in every manifest; sorting would copy the table
         return table
     table = table.sort_by("image_id")
     if not _ascends(table["image_id"]):
-        raise RecipeError("one picture is in two of the manifests", where="sources", fix="concat them first")
+        raise RecipeError(
+            "an image is in two of the manifests", where="sources", fix="run `affectdata concat` first"
+        )
     return table
 
 
-def _asked_by(memory: Memory) -> Iterable[str]:
-    """Return the columns by which rows are compared with remembered images."""
-    return {*_LOOK, *(memory.declared & set(LEDGER.names))} if len(memory.rows) else ()
+def _memory_columns(memory: Memory) -> Iterable[str]:
+    """Return the columns for comparing rows with remembered images."""
+    return {*_LOOK_COLUMNS, *(memory.declared & set(LEDGER.names))} if len(memory.rows) else ()
 
 
 def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:
-    """Read the columns that are decided by; all, if a condition may name any, or one is not there."""
-    asked = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
-    asked -= {LABEL, *LEXICON}
-    there = manifest.rows.column_names
-    if recipe.where is not None or asked - set(there):
+    """Read the columns needed for the plan; all columns if a condition may use any, or one is missing."""
+    needed = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
+    needed -= {LABEL, *LEXICON}
+    available = manifest.rows.column_names
+    if recipe.where is not None or needed - set(available):
         return manifest.table
-    asked |= {*_ROW, *more}
+    needed |= {*_COLUMNS, *more}
     if recipe.labels is not None:
-        asked |= {"valence", "arousal", "agreement", *(name for name in there if name.startswith("emotion"))}
-    return manifest.rows.select([name for name in there if name in asked])
+        needed |= {"valence", "arousal", "agreement"}
+        needed |= {name for name in available if name.startswith("emotion")}
+    return manifest.rows.select([name for name in available if name in needed])
 
 
 def _ascends(ids: pa.ChunkedArray) -> bool:
     return len(ids) < 2 or bool(pc.all(pc.greater(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py())
 
 
-def _selected(table: pa.Table, condition: str) -> pa.Table:
+def _select(table: pa.Table, condition: str) -> pa.Table:
     try:
         rows = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {condition}")
     except UsageError as error:
         raise RecipeError(
-            f"{condition!r} is no condition over the manifest: {error.what}",
+            f"{condition!r} is not a valid condition over the manifest: {error.what}",
             where="where",
             fix=f"columns: {', '.join(table.column_names)}",
         ) from error
@@ -148,117 +156,115 @@ def _selected(table: pa.Table, condition: str) -> pa.Table:
 
 
 def split_rows(
-    table: pa.Table, recipe: Recipe, *, memory: Memory = NOTHING, drop_train: bool = False
+    table: pa.Table, recipe: Recipe, *, memory: Memory = NO_MEMORY, drop_train: bool = False
 ) -> pa.Table:
-    """Fill `split`, group-safe and stratified over bin and cell; splits that are there or remembered stay.
+    """Fill `split`, by groups and stratified over bin and cell; existing and remembered splits are kept.
 
-    So with `fold`, if the recipe asks for folds; else there is no such column.
+    The same for `fold` if the recipe has folds; otherwise the column is removed. With `split: none` no image
+    is newly assigned to val or test; one that was in val or test before never enters train.
     """
-    if recipe.split == "none":
-        table = _without_folds(table)
-        train = pa.repeat("train", len(table))
-        return table.set_column(table.column_names.index("split"), "split", train)
-    for column in recipe.split.groups:
+    spec = Split(val=0, test=0) if recipe.split == "none" else recipe.split
+    for column in spec.groups:
         if column not in table.column_names:
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
-    together = ["group_id", *recipe.split.groups]
-    table = assign_groups(table, EDGES.empty_table(), together)
+    table = assign_groups(table, EDGES.empty_table(), ["group_id", *spec.groups])
     if len(memory.rows):
-        table = _take_over(table, memory, recipe.split.groups, drop_train)
+        table = _apply_memory(table, memory, spec.groups, drop_train)
     if drop_train:
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
-    levels = [cells.bin, cells.code]
-    table = assign_splits(table, levels, recipe.split.fractions, recipe.seed)
-    if recipe.split.folds is None:
-        return _without_folds(table)
-    return assign_folds(table, levels, recipe.split.folds, recipe.seed)
+    strata = [cells.bin, cells.code]
+    table = assign_splits(table, strata, spec.fractions, recipe.seed)
+    if spec.folds is None:
+        return _drop_folds(table)
+    return assign_folds(table, strata, spec.folds, recipe.seed)
 
 
-def _take_over(table: pa.Table, memory: Memory, columns: Sequence[str], drop_train: bool) -> pa.Table:
-    """Take over remembered splits; leave out train rows that hang together with a held-out image, or refuse.
+def _apply_memory(table: pa.Table, memory: Memory, columns: Sequence[str], drop_train: bool) -> pa.Table:
+    """Apply remembered splits; drop train rows that must stay together with a held-out image.
 
     Raises:
         IntegrityError: there is such a row, and `drop_train` is not set.
     """
-    kin = Kin(take_over(table, memory.rows), memory, columns)
+    kin = RelatedImages(copy_splits(table, memory.rows), memory, columns)
     table = kin.inherit()
-    torn, pair = kin.find_torn()
+    torn, pair = kin.find_conflicts()
     if torn.any() and not drop_train:
         raise IntegrityError(
             f"one group is in two splits: {pair}",
-            where="the second is no row of the manifest now; a ledger or --split-from has its split",
-            fix="`balance --on-conflict drop-train` leaves train's out; `split --forget` gives all splits up",
+            where="the second split is from a ledger or --split-from, not from a row of the manifest",
+            fix="`balance --on-conflict drop-train` drops the train rows; `split --forget` resets all splits",
         )
     return table.filter(pa.array(~torn)) if torn.any() else table
 
 
-def _without_folds(table: pa.Table) -> pa.Table:
+def _drop_folds(table: pa.Table) -> pa.Table:
     return table.select([name for name in table.column_names if name != FOLD.name])
 
 
 def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe's own rows per split, and how far each split's shares of bins and cells are off.
+    """Return the recipe's own rows per split, and the distance of each split's distribution from the whole.
 
-    The distance is the total variation (0–1) between a split and the whole; pictures filled in do not count.
-    Where there are folds, `folds` says the same of them, the whole being what was dealt.
+    The distance is the total variation (0–1), over bins and over cells; images from `fill_from` do not count.
+    If there are folds, `folds` has the same for them, relative to all rows with a fold.
     """
     own = rows.filter(pa.array(own_rows(rows, recipe)))
     cells = assign_cells(own, recipe)
-    found = _describe(own["split"], cells.bin, cells.code)
-    found["rows"] = {name: found["rows"].get(name, 0) for name in SPLITS}
+    description = _describe(own["split"], cells.bin, cells.code)
+    description["rows"] = {name: description["rows"].get(name, 0) for name in SPLITS}
     if FOLD.name in own.column_names:
-        dealt = pc.is_valid(own[FOLD.name]).to_numpy()
-        fold = own[FOLD.name].filter(pa.array(dealt))
-        found["folds"] = _describe(fold, cells.bin[dealt], cells.code[dealt])
-    return found
+        has_fold = pc.is_valid(own[FOLD.name]).to_numpy()
+        fold = own[FOLD.name].filter(pa.array(has_fold))
+        description["folds"] = _describe(fold, cells.bin[has_fold], cells.code[has_fold])
+    return description
 
 
-def _describe(part_of: pa.ChunkedArray, bin_of: np.ndarray, cell_of: np.ndarray) -> dict[str, Any]:
-    counts = {str(each["values"]): each["counts"] for each in part_of.value_counts().to_pylist()}
-    distance = {"bin": split_distance(bin_of, part_of), "cell": split_distance(cell_of, part_of)}
+def _describe(part: pa.ChunkedArray, bins: np.ndarray, cells: np.ndarray) -> dict[str, Any]:
+    """Return the rows per value of `part`, and its distances; `part` is the split or fold of each row."""
+    counts = {str(row["values"]): row["counts"] for row in part.value_counts().to_pylist()}
+    distance = {"bin": split_distance(bins, part), "cell": split_distance(cells, part)}
     return {"rows": dict(sorted(counts.items())), "distance": distance}
 
 
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:
-    """Plan the release of rows whose `split` is filled: train is levelled, val and test are originals.
+    """Plan the release of rows whose `split` is filled: balance train, keep val and test as originals.
 
-    Copy k of a picture has the same seed and pipeline whatever the other rows are.
+    Copy k of an image has the same seed and pipeline regardless of the other rows.
 
     Raises:
-        RecipeError: the recipe does not fit these rows (columns, subtypes, bins, pipelines).
+        RecipeError: the recipe does not match these rows (columns, subtypes, bins, pipelines).
     """
-    with ThreadPoolExecutor(1) as beside:  # numpy and Arrow let go of the GIL
-        heading = beside.submit(id_heads, table["image_id"])
-        piping = beside.submit(_pipelines, table["subtype"], recipe)
+    with ThreadPoolExecutor(1) as pool:  # numpy and Arrow release the GIL
+        heads_future = pool.submit(id_heads, table["image_id"])
+        pipeline_future = pool.submit(_pipelines, table["subtype"], recipe)
         cells = assign_cells(table, recipe)
         split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy()
-    heads, pipeline = heading.result(), piping.result()
+    heads, pipeline = heads_future.result(), pipeline_future.result()
     if not (split == _TRAIN).any():
         raise RecipeError(
-            "no row is left to train on: every one is in val or test already",
+            "no row is left for train: all are in val or test",
             where="split",
             fix="lower the shares of val and test, or empty the column `split` of the manifest",
         )
     keys = id_keys(heads)
-    copies, bins, counts = _level(table, cells, split == _TRAIN, id_ranks(recipe.seed, keys), recipe)
-    _check_worth(counts, recipe)
+    copies, bins, counts = _balance(table, cells, split == _TRAIN, id_ranks(recipe.seed, keys), recipe)
+    _check_n_eff(counts, recipe)
     rows = np.repeat(np.arange(len(table), dtype=np.int32), copies)
     first = np.cumsum(copies, dtype=np.int32) - copies
     copy = np.arange(len(rows), dtype=np.int32) - first.take(rows)
-    with ThreadPoolExecutor(1) as beside:
-        naming = beside.submit(sample_ids, heads.take(rows), copy)
+    with ThreadPoolExecutor(1) as pool:
+        ids_future = pool.submit(sample_ids, heads.take(rows), copy)
         columns = {
-            **_decisions(table, cells, split, pipeline, rows, copy, recipe),
+            **_row_columns(table, cells, split, pipeline, rows, copy, recipe),
             "seed": copy_seeds(recipe.seed, keys.take(rows), copy),
-            "sample_id": naming.result(),
+            "sample_id": ids_future.result(),
         }
     arrays = [(field, pa.array(columns[field.name])) for field in [*PLAN, FOLD] if field.name in columns]
     schema = pa.schema([field.with_type(array.type) for field, array in arrays])
     return Plan(pa.table([array for _, array in arrays], schema=schema), bins, counts)
 
 
-def _decisions(
+def _row_columns(
     table: pa.Table,
     cells: Cells,
     split: np.ndarray,
@@ -267,58 +273,57 @@ def _decisions(
     copy: np.ndarray,
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """Return what follows from picture (`rows`) and copy of each output row, but for its key and seed.
+    """Return the columns of the plan but `sample_id` and `seed`.
 
-    `split` and `pipeline` are codes per picture.
+    `rows` and `copy` are the image and copy of each output row; `split` and `pipeline` are codes per image.
     """
-    side = split.take(rows)
-    drawn = (copy > 0) | ((side == _TRAIN) & (recipe.originals == "drawn"))
+    row_split = split.take(rows)
+    augmented = (copy > 0) | ((row_split == _TRAIN) & (recipe.originals == "drawn"))
     columns = {
-        "image_id": pa.DictionaryArray.from_arrays(rows, in_one_piece(table["image_id"])),
-        "split": pa.DictionaryArray.from_arrays(side, pa.array(SPLITS)),
+        "image_id": pa.DictionaryArray.from_arrays(rows, as_one_array(table["image_id"])),
+        "split": pa.DictionaryArray.from_arrays(row_split, pa.array(SPLITS)),
         "cell": pa.DictionaryArray.from_arrays(
-            cells.code.take(rows), [n for row in cells.names for n in row]
+            cells.code.take(rows), [name for names in cells.names for name in names]
         ),
         "copy": copy,
-        "pipeline": pa.DictionaryArray.from_arrays(pipeline.take(rows) * drawn, ["", *recipe.pipelines]),
-        "weight": _weights(cells, rows, side, recipe),
+        "pipeline": pa.DictionaryArray.from_arrays(pipeline.take(rows) * augmented, ["", *recipe.pipelines]),
+        "weight": _weights(cells, rows, row_split, recipe),
     }
     if FOLD.name in table.column_names:
-        columns[FOLD.name] = in_one_piece(table[FOLD.name]).take(pa.array(rows))
+        columns[FOLD.name] = as_one_array(table[FOLD.name]).take(pa.array(rows))
     return columns
 
 
-def _level(
+def _balance(
     table: pa.Table, cells: Cells, train: np.ndarray, ranks: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, list[BinCount], list[CellCount]]:
-    """Return the number of output rows per picture, and what that makes of each bin and cell."""
+    """Return the number of output rows per image, and the resulting counts of each bin and cell."""
     members = _members(cells, train)
     supply = [[len(rows) for rows in row] for row in members]
     filled = np.bincount(cells.bin[train & ~own_rows(table, recipe)], minlength=len(supply)).tolist()
-    own = [sum(row) - more for row, more in zip(supply, filled, strict=True)]
+    own = [sum(row) - n_filled for row, n_filled in zip(supply, filled, strict=True)]
     target, spec = target_count(own, recipe.balance.level), recipe.balance
     copies = np.ones(table.num_rows, np.int32)
     bins, counts = [], []
     for b, label in enumerate(cells.bin_labels):
-        have = sum(supply[b])
-        rows = solve_bin(supply[b], target, spec.max_copies, spec.undersample and have > target)
-        for s, pictures in enumerate(members[b]):
-            if not len(pictures):
+        rows = solve_bin(supply[b], target, spec.max_copies, spec.undersample and sum(supply[b]) > target)
+        for s, images in enumerate(members[b]):
+            if not len(images):
                 continue
-            copies[pictures] = shared = _share_copies(rows[s], ranks.take(pictures))
+            copies[images] = shared = _share_copies(rows[s], ranks.take(images))
             n_eff = effective_size(shared)
             stratum, name = cells.stratum_labels[s], cells.names[b][s]
-            counts.append(CellCount(label, stratum, name, len(pictures), rows[s], n_eff))
-        short = max(0, target - sum(rows))
-        bins.append(BinCount(label, target, own[b], filled[b], sum(rows), short))
+            counts.append(CellCount(label, stratum, name, len(images), rows[s], n_eff))
+        shortfall = max(0, target - sum(rows))
+        bins.append(BinCount(label, target, own[b], filled[b], sum(rows), shortfall))
     return copies, bins, counts
 
 
 def _members(cells: Cells, train: np.ndarray) -> list[list[np.ndarray]]:
-    """Gather the train rows of every bin and stratum."""
+    """Return the train rows of every bin and stratum."""
     n_strata = len(cells.stratum_labels)
     n_cells = len(cells.bin_labels) * n_strata
-    # Elsewhere than train is no cell. Small whole numbers are sorted by counting.
+    # Rows outside train get an extra code. numpy uses a radix sort for small integer types.
     code = np.where(train, cells.code, n_cells).astype(np.min_scalar_type(n_cells))
     ends = np.cumsum(np.bincount(code, minlength=n_cells + 1))
     parts = np.split(np.argsort(code, kind="stable"), ends[:-1])
@@ -326,40 +331,41 @@ def _members(cells: Cells, train: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def _share_copies(rows: int, ranks: np.ndarray) -> np.ndarray:
-    """Share a cell's rows over its pictures as evenly as can be; the smallest ranks get one more."""
-    each, more = divmod(rows, len(ranks))
-    shared = np.full(len(ranks), each, np.int32)
-    if more:
-        shared[np.argpartition(ranks, more - 1)[:more]] += 1
-    return shared
+    """Distribute a cell's rows over its images as evenly as possible; the smallest ranks get one more."""
+    base, remainder = divmod(rows, len(ranks))
+    copies = np.full(len(ranks), base, np.int32)
+    if remainder:
+        copies[np.argpartition(ranks, remainder - 1)[:remainder]] += 1
+    return copies
 
 
-def _check_worth(counts: list[CellCount], recipe: Recipe) -> None:
-    floor = recipe.balance.min_n_eff
-    poor = [each for each in counts if floor and each.n_after > each.n_before and each.n_eff < floor]
-    if poor:
-        listed = "\n  ".join(f"{each.cell}: {each.n_after} rows worth {each.n_eff:.1f}" for each in poor)
+def _check_n_eff(counts: list[CellCount], recipe: Recipe) -> None:
+    bound = recipe.balance.min_n_eff
+    low = [cell for cell in counts if bound and cell.n_after > cell.n_before and cell.n_eff < bound]
+    if low:
+        listed = "\n  ".join(f"{cell.cell}: {cell.n_after} rows, n_eff {cell.n_eff:.1f}" for cell in low)
         raise RecipeError(
-            f"{len(poor)} cells with copies are worth less than {floor:g} pictures:\n  {listed}",
+            f"{len(low)} cells with copies have an effective sample size below {bound:g}:\n  {listed}",
             where="balance.min_n_eff",
-            fix="lower balance.max_copies, widen the bins, or fill them with pictures (balance.fill_from)",
+            fix="lower balance.max_copies, widen the bins, or add images (balance.fill_from)",
         )
 
 
 def _pipelines(subtypes: pa.ChunkedArray, recipe: Recipe) -> np.ndarray:
-    """Return the pipeline that each picture's subtype is drawn with: 0 is none, 1 the recipe's first."""
-    kinds = in_one_piece(subtypes).dictionary_encode(null_encoding="encode")
-    rules = [recipe.rule_for(subtype) for subtype in kinds.dictionary.to_pylist()]
+    """Return the number of each image's pipeline, by its subtype: 0 is none, 1 the first of the recipe."""
+    encoded = as_one_array(subtypes).dictionary_encode(null_encoding="encode")
+    rules = [recipe.rule_for(subtype) for subtype in encoded.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]
-    of_kind = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)
-    return np.asarray(of_kind.take(kinds.indices.to_numpy()))
+    numbers = np.array([names.index(rule.pipeline) if rule else 0 for rule in rules], np.int32)
+    return np.asarray(numbers.take(encoded.indices.to_numpy()))
 
 
-def _weights(cells: Cells, rows: np.ndarray, side: np.ndarray, recipe: Recipe) -> np.ndarray:
+def _weights(cells: Cells, rows: np.ndarray, split: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return the weights of the output rows: 1 in val and test, mean 1 over train."""
     weights = np.ones(len(rows))
     if recipe.weights is not None:
-        train = side == _TRAIN
-        kept = rows[train]
-        weights[train] = row_weights(cells.bin[kept], cells.code[kept], len(cells.bin_labels), recipe.weights)
+        train = split == _TRAIN
+        images = rows[train]
+        n_bins = len(cells.bin_labels)
+        weights[train] = row_weights(cells.bin[images], cells.code[images], n_bins, recipe.weights)
     return weights

@@ -1,7 +1,7 @@
-"""Level one bin over its strata, in whole numbers: max–min fair under a cap on copies.
+"""Distribute the rows of one bin over its strata, in integers: max–min fair under a cap on copies.
 
-Water-filling: strata are raised together to a common level; one that cannot follow (its pictures are copied
-`cap` times already) or that is above it (its pictures are all kept) stays where it is.
+Water-filling: all strata are raised to a common level; a stratum stops at its cap (every image copied `cap`
+times), and one above the level keeps all of its images.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Literal
 
 
 def target_count(counts: Sequence[int], level: Literal["max", "median"] | int) -> int:
-    """Return the rows that every bin is to have: the largest count, the median of those not 0, a number."""
-    some = [count for count in counts if count]
+    """Return the target number of rows per bin: `level`, or the maximum or median of the counts above 0."""
+    nonzero = [count for count in counts if count]
     if isinstance(level, int):
         return level
-    if not some:
+    if not nonzero:
         return 0
-    return max(some) if level == "max" else int(median(some))
+    return max(nonzero) if level == "max" else int(median(nonzero))
 
 
 def solve_bin(supply: Sequence[int], target: int, cap: int, undersample: bool = False) -> list[int]:
-    """Allocate `target` rows of one bin to its strata as evenly as can be.
+    """Allocate `target` rows of one bin to its strata as evenly as possible.
 
-    `supply` counts the pictures per stratum; stratum s gets between `supply[s]` (0 with `undersample`) and
-    `cap * supply[s]` rows. The sum is `target`, or the nearest that the bounds allow. Among all such
-    allocations the sorted one is lexicographically largest; what is left over after the last full level goes
-    to the strata in their order, one row each.
+    `supply` counts the images per stratum; stratum s gets between `supply[s]` (0 with `undersample`) and
+    `cap * supply[s]` rows. The sum is `target`, or the nearest value within the bounds. Among all such
+    allocations, the sorted one is lexicographically largest; rows left after the last full level go to the
+    strata in order, one each.
 
     >>> solve_bin([16, 15, 33, 68], 132, cap=8)
     [16, 15, 33, 68]
@@ -38,25 +38,25 @@ def solve_bin(supply: Sequence[int], target: int, cap: int, undersample: bool = 
     high = [cap * count for count in supply]
     total = min(max(target, sum(low)), sum(high))
     level = _highest_level(low, high, total)
-    rows = _filled(low, high, level)
-    left = total - sum(rows)
+    rows = _fill_to(level, low, high)
+    remaining = total - sum(rows)
     for stratum in range(len(rows)):
-        if left and rows[stratum] == level and rows[stratum] < high[stratum]:
+        if remaining and rows[stratum] == level and rows[stratum] < high[stratum]:
             rows[stratum] += 1
-            left -= 1
+            remaining -= 1
     return rows
 
 
-def _filled(low: Sequence[int], high: Sequence[int], level: int) -> list[int]:
-    return [min(max(level, least), most) for least, most in zip(low, high, strict=True)]
+def _fill_to(level: int, low: Sequence[int], high: Sequence[int]) -> list[int]:
+    return [min(max(level, lower), upper) for lower, upper in zip(low, high, strict=True)]
 
 
 def _highest_level(low: Sequence[int], high: Sequence[int], total: int) -> int:
-    """Find by bisection the highest level at which the strata hold no more than `total`."""
+    """Find by bisection the highest level at which the strata sum to at most `total`."""
     below, above = 0, max(high, default=0) + 1
     while above - below > 1:
         middle = (below + above) // 2
-        if sum(_filled(low, high, middle)) <= total:
+        if sum(_fill_to(middle, low, high)) <= total:
             below = middle
         else:
             above = middle

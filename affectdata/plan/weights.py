@@ -1,4 +1,4 @@
-"""Sampling weights: the alternative to copies, from the same cells. Numbers only."""
+"""Sampling weights from the balance cells: the alternative to copies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _REACH = 4  # sigmas on each side of the smoothing kernel
 
 
 def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights) -> np.ndarray:
-    """Return a weight per row, mean 1, none above `spec.max` before it is scaled to that mean.
+    """Return a weight per row, clipped to `spec.max` and then scaled to mean 1.
 
-    `bins` and `cells` are integer codes per row; smoothing goes over the `n_bins` bins in their order, the
-    other two over cells.
+    `bins` and `cells` are integer codes per row; `smoothed` uses the counts of the `n_bins` ordered bins, the
+    other two methods those of cells.
     """
     if spec.by == "smoothed":
-        raw = 1 / _smoothed(np.bincount(bins, minlength=n_bins), spec.sigma)[bins]
+        raw = 1 / _smooth(np.bincount(bins, minlength=n_bins), spec.sigma)[bins]
     else:
         n = np.bincount(cells)[cells].astype(float)
         # expm1 and log1p keep 1 - βⁿ exact for β near 1
@@ -25,8 +25,9 @@ def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights)
     return np.asarray(weights / weights.mean())
 
 
-def _smoothed(counts: np.ndarray, sigma: float) -> np.ndarray:
-    """Convolve counts with a Gaussian of `sigma` bins, mirrored at the ends so that no mass is lost there."""
+def _smooth(counts: np.ndarray, sigma: float) -> np.ndarray:
+    """Convolve counts with a Gaussian of `sigma` bins, reflected at the ends so that no mass is lost."""
+
     reach = max(1, int(np.ceil(_REACH * sigma)))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     padded = np.pad(counts.astype(float), reach, mode="symmetric")

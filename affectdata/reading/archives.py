@@ -1,9 +1,9 @@
 """Archives as downloaded: a .zip or .tar is unpacked once, to a folder beside it.
 
-It is not read in place, because `balance` reads the pictures again, in another order than a compressed tar
-has. The folder is called by the archive and its content, and appears whole or not at all. An archive that
-holds what no collection needs (links, devices, paths that lead out, two files of one name) is refused, not
-repaired.
+It is not read in place, because `balance` reads the images again, in another order than that of a
+compressed tar. The folder is named after the archive and its SHA-256, and appears complete or not at all. An
+archive with entries that no collection needs (links, devices, paths that lead out, two files of one name) is
+refused, not repaired.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from affectdata.store.files import hash_file
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 _MAX_ENTRIES = 2_000_000
-_MAX_RATIO = 100  # unpacked to packed bytes; pictures hardly shrink, tables to a tenth
+_MAX_RATIO = 100  # unpacked to packed bytes; images hardly shrink, tables to a tenth
 _ALWAYS_BYTES = 256 << 20  # allowed whatever the ratio
 _CHUNK = 1 << 20
 _TAR_BLOCK = 512
-_MAX_EXTENDED = 1 << 20  # bytes that say more of a file of a tar than its header has room for
+_MAX_EXTENDED = 1 << 20  # bytes of an extended header, for names and sizes that the plain header cannot hold
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENDED = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _LENGTH = re.compile(rb"(\d{1,9}) ")
@@ -42,7 +42,7 @@ _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A file of an archive: its name, its declared size, and what is in it, to be read at once."""
+    """A file of an archive: name, declared size, and content, to be read before the next entry."""
 
     name: str
     size: int
@@ -50,12 +50,12 @@ class _Entry:
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a file's name is that of an archive which `unpack` takes."""
+    """Return whether `unpack` takes the file, judging by its suffix."""
     return _SUFFIX.search(path.name) is not None
 
 
 def unpack(archive: Path) -> Path:
-    """Unpack an archive to a folder beside it, unless it is there already, and return that folder.
+    """Unpack an archive to a folder beside it, unless that exists, and return the folder.
 
     Raises:
         SourceError: the archive is damaged or hostile, unpacks to too much, or the folder cannot be written.
@@ -68,41 +68,42 @@ def unpack(archive: Path) -> Path:
     except SourceError:
         raise
     except Exception as error:  # readers of archives raise anything on hostile bytes
-        raise _refused(archive, f"cannot be unpacked: {error}") from error
+        raise _refusal(archive, f"cannot be unpacked: {error}") from error
     return folder
 
 
-def _refused(archive: Path, what: str) -> SourceError:
-    fix = "download it again, or unpack it by other means, look what is in it, and give the folder"
+def _refusal(archive: Path, what: str) -> SourceError:
+    fix = "download it again; or unpack it by other means, check its content, and pass the folder"
     return SourceError(f"{archive.name} {what}", where=str(archive), fix=fix)
 
 
 def _unpack_to(archive: Path, folder: Path) -> None:
-    making = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    making.mkdir()
-    left = _most_bytes(archive)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir()
+    n_left = _max_bytes(archive)
     names: set[str] = set()
     try:
         for entry in _entries(archive):
-            name = _checked_name(archive, entry.name)
+            name = _check_name(archive, entry.name)
             if name in names:
-                raise _refused(archive, f"holds two files called {name!r}")
+                raise _refusal(archive, f"contains two files named {name!r}")
             names.add(name)
-            if entry.size > left:
-                raise _refused(archive, f"unpacks to more than {_MAX_RATIO} times its size, at {name!r}")
-            (making / name).parent.mkdir(parents=True, exist_ok=True)
-            left -= _copy(archive, entry, making / name)
-        making.rename(folder)
+            if entry.size > n_left:
+                raise _refusal(archive, f"unpacks to more than {_MAX_RATIO} times its size, at {name!r}")
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            n_left -= _copy(archive, entry, temporary / name)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _most_bytes(archive: Path) -> int:
+def _max_bytes(archive: Path) -> int:
+    """Return how many bytes an archive may unpack to."""
     return max(_ALWAYS_BYTES, _MAX_RATIO * archive.stat().st_size)
 
 
 def _copy(archive: Path, entry: _Entry, to: Path) -> int:
-    """Write one file and return its size, which is the declared one."""
+    """Write one file and return its size; refuse one that differs from the declared size."""
     n_bytes = 0
     with to.open("xb") as file:
         for chunk in entry.chunks:
@@ -111,14 +112,14 @@ def _copy(archive: Path, entry: _Entry, to: Path) -> int:
                 break
             file.write(chunk)
     if n_bytes != entry.size:
-        raise _refused(archive, f"declares {entry.size} bytes for {entry.name!r}, which is not so")
+        raise _refusal(archive, f"declares {entry.size} bytes for {entry.name!r}, which has another size")
     return n_bytes
 
 
-def _checked_name(archive: Path, name: str) -> str:
+def _check_name(archive: Path, name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name or name[1:2] == ":":
-        raise _refused(archive, f"holds a file that would lie elsewhere: {name!r}")
+        raise _refusal(archive, f"contains a path that leads out of the archive: {name!r}")
     return path.as_posix()
 
 
@@ -128,15 +129,15 @@ def _entries(archive: Path) -> Iterator[_Entry]:
 
 def _zip_entries(archive: Path) -> Iterator[_Entry]:
     with zipfile.ZipFile(archive) as packed:
-        for info in _counted(archive, packed.infolist()):
+        for info in _limit_count(archive, packed.infolist()):
             kind = stat.S_IFMT(info.external_attr >> 16)
             name = info.filename.replace("\\", "/")
             if info.is_dir() or name.endswith("/"):
                 continue
             if kind not in (0, stat.S_IFREG):
-                raise _refused(archive, f"holds a link or a device: {name!r}")
+                raise _refusal(archive, f"contains a link or a device: {name!r}")
             if info.flag_bits & 1:
-                raise _refused(archive, f"is encrypted, from {name!r} on")
+                raise _refusal(archive, f"is encrypted, starting with {name!r}")
             with packed.open(info) as file:
                 yield _Entry(name, info.file_size, iter(partial(file.read, _CHUNK), b""))
 
@@ -144,80 +145,80 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
 def _tar_entries(archive: Path) -> Iterator[_Entry]:
     with archive.open("rb") as file:
         head = file.read(_TAR_BLOCK)
-    opener = next((each for magic, each in _OPENERS.items() if head.startswith(magic)), open)
+    opener = next((open_ for magic, open_ in _OPENERS.items() if head.startswith(magic)), open)
     with opener(archive, "rb") as packed:
-        for info in _counted(archive, _tar_members(archive, packed)):
+        for info in _limit_count(archive, _tar_members(archive, packed)):
             if info.isdir():
                 continue
             if not info.isreg() or info.type == tarfile.GNUTYPE_SPARSE:
-                raise _refused(archive, f"holds a link or a device, or a file with holes: {info.name!r}")
+                raise _refusal(archive, f"contains a link, a device or a sparse file: {info.name!r}")
             end = packed.tell() + info.size
             yield _Entry(info.name, info.size, _read(packed, info.size))
             packed.seek(end + -end % _TAR_BLOCK)
 
 
 def _tar_members(archive: Path, packed: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Yield what a tar holds, with whole names and sizes; `packed` is then where its content begins.
+    """Yield the members of a tar with full names and sizes; `packed` is then at the start of the content.
 
-    Extended headers are those of pax (POSIX.1-2001) and of GNU tar. `tarfile` would read one whole, however
-    large, and before Python 3.11.10 and 3.12.6 parse it in quadratic time (CVE-2024-6232).
+    Extended headers are those of pax (POSIX.1-2001) and of GNU tar. `tarfile` would read one of any size at
+    once, and before Python 3.11.10 and 3.12.6 parse it in quadratic time (CVE-2024-6232).
     """
-    said: dict[str, str] = {}
-    left = _most_bytes(archive)
+    extended: dict[str, str] = {}
+    n_left = _max_bytes(archive)
     while (block := packed.read(_TAR_BLOCK)) != bytes(_TAR_BLOCK):
         if len(block) < _TAR_BLOCK:
-            raise _refused(archive, "ends early")
+            raise _refusal(archive, "is truncated")
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if info.type not in _EXTENDED:
-            info.name, info.size = said.get("path", info.name), int(said.get("size", info.size))
+            info.name, info.size = extended.get("path", info.name), int(extended.get("size", info.size))
             yield info
-            said = {}
+            extended = {}
             continue
-        left -= _TAR_BLOCK + info.size
-        if left < 0 or not 0 <= info.size <= _MAX_EXTENDED:
-            raise _refused(archive, f"has extended headers that are too large: {info.size} bytes")
+        n_left -= _TAR_BLOCK + info.size
+        if n_left < 0 or not 0 <= info.size <= _MAX_EXTENDED:
+            raise _refusal(archive, f"has extended headers that are too large: {info.size} bytes")
         data = packed.read(info.size + -info.size % _TAR_BLOCK)[: info.size]
         if info.type == tarfile.GNUTYPE_LONGNAME:
-            said["path"] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            extended["path"] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         elif info.type in _PAX:
-            said |= _parse_pax(data.rstrip(b"\0"))
+            extended |= _parse_pax(data.rstrip(b"\0"))
 
 
 def _parse_pax(data: bytes) -> dict[str, str]:
-    """Return the records of an extended header, each `<bytes of all of it> <key>=<value>` and a line end."""
-    said, at = {}, 0
-    while at < len(data):
-        length = _LENGTH.match(data, at)
-        end = at + int(length[1]) if length else at
-        record = data[at:end].decode("utf-8", "surrogateescape").partition(" ")[2]
+    """Return the records of an extended header, each of the form `<bytes of it> <key>=<value>` + line end."""
+    records, start = {}, 0
+    while start < len(data):
+        length = _LENGTH.match(data, start)
+        end = start + int(length[1]) if length else start
+        record = data[start:end].decode("utf-8", "surrogateescape").partition(" ")[2]
         key, _, value = record.partition("=")
         if end > len(data) or not value.endswith("\n") or key.startswith("GNU.sparse"):
-            raise ValueError("an extended header is damaged, or that of a file with holes")
-        said[key], at = value[:-1], end
-    return said
+            raise ValueError("an extended header is damaged, or describes a sparse file")
+        records[key], start = value[:-1], end
+    return records
 
 
-def _read(packed: IO[bytes], most: int) -> Iterator[bytes]:
-    while most > 0 and (chunk := packed.read(min(_CHUNK, most))):
-        most -= len(chunk)
+def _read(packed: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (chunk := packed.read(min(_CHUNK, size))):
+        size -= len(chunk)
         yield chunk
 
 
 Item = TypeVar("Item")
 
 
-def _counted(archive: Path, items: Iterable[Item]) -> Iterator[Item]:
+def _limit_count(archive: Path, items: Iterable[Item]) -> Iterator[Item]:
     for number, item in enumerate(items):
         if number >= _MAX_ENTRIES:
-            raise _refused(archive, f"holds more than {_MAX_ENTRIES} files")
+            raise _refusal(archive, f"contains more than {_MAX_ENTRIES} files")
         yield item
 
 
 def find_roots_in(folder: Path) -> list[Path]:
-    """List a folder, and what is in it as long as that is one folder and nothing else but junk."""
-    found = [folder]
+    """List a folder, and the folders inside it for as long as each contains only one folder (and junk)."""
+    roots = [folder]
     while True:
-        inside = [entry for entry in found[-1].iterdir() if not is_junk(entry.name)]
-        if len(inside) != 1 or not inside[0].is_dir():
-            return found
-        found.append(inside[0])
+        entries = [entry for entry in roots[-1].iterdir() if not is_junk(entry.name)]
+        if len(entries) != 1 or not entries[0].is_dir():
+            return roots
+        roots.append(entries[0])

@@ -1,4 +1,4 @@
-"""Rating rows and pictures, brought together: every row is a pair, a reject or one of several equal rows."""
+"""Join rating rows with images: every row becomes a pair, a reject or one of several equal rows."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ import pyarrow.compute as pc
 
 from affectdata.reading.tree import Paths
 from affectdata.records import Annotation, Finding, Reason, Reject
-from affectdata.store.spill import Spill, in_order
+from affectdata.store.spill import Spill, iter_by_rank
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of `table`: `key` as the table has it, `picture` the name to look for, `cells` by column."""
+    """A row of `table`: `key` as in the table, `image` the name to look for, `cells` by column."""
 
     table: str
     key: str
-    picture: str
+    image: str
     cells: Mapping[str, str]
 
     @property
     def where(self) -> str:
-        """Table and key, for a person and for rejects."""
+        """Table and key, for messages and rejects."""
         return f"{self.table}#{self.key}"
 
 
-Other: TypeAlias = Reject | Annotation | Finding
+NonRow: TypeAlias = Reject | Annotation | Finding
 Pool: TypeAlias = Callable[[list[Row]], Row | None]
 _NAMED = pa.schema(
     [("row", pa.binary()), ("folded", pa.string()), ("where", pa.string())]
@@ -44,119 +44,120 @@ _TARGETED = pa.schema([_NAMED.field("row"), ("target", pa.int64())])
 
 
 def join_rows(
-    rows: Iterable[Row | Other],
-    pictures: Iterable[str],
+    rows: Iterable[Row | NonRow],
+    images: Iterable[str],
     fold: Callable[[str], str],
     pool: Pool | None = None,
-) -> Iterator[tuple[Row, str] | Other]:
-    """Yield each row with its picture's path; items that are no rows are handed on.
+) -> Iterator[tuple[Row, str] | NonRow]:
+    """Yield each row with the path of its image; other items are passed through.
 
-    Names are compared after `fold`, then exactly where that finds several pictures. Equal rows for one
-    picture count once, with a finding; rows that differ are one if `pool` makes one of them, else they reject
-    the picture. Rows wait on disk, as those for one picture may stand anywhere.
+    Names are compared after `fold`, and exactly where several images have the same folded name. Equal rows
+    for one image count once, with a finding; different rows for one image are merged by `pool`, and without
+    a merged row the image is rejected. Rows are spilled to disk, as those for one image may be far apart.
     """
-    waiting = Spill(_NAMED)
+    spilled = Spill(_NAMED)
     for row in rows:
         if isinstance(row, Row):
-            waiting.add({"row": _pack(row), "folded": fold(row.picture), "where": row.where})
+            spilled.add({"row": _pack(row), "folded": fold(row.image), "where": row.where})
         else:
             yield row
-    paths = Paths(pictures)
-    targets, several = _find_targets(waiting, paths, fold)
-    for target, same in groupby(_by_target(waiting, targets), itemgetter(0)):
-        together = [row for _, row in same]
+    paths = Paths(images)
+    targets, several = _find_targets(spilled, paths, fold)
+    for target, group in groupby(_by_target(spilled, targets), itemgetter(0)):
+        same_image = [row for _, row in group]
         if target < len(paths):
-            found = [paths[target]]
+            candidates = [paths[target]]
         else:
-            found = _candidates(together[0], several.get(fold(together[0].picture), []))
-        yield from _pair(found, together, pool)
+            candidates = _narrow(same_image[0], several.get(fold(same_image[0].image), []))
+        yield from _pair(candidates, same_image, pool)
 
 
 def _find_targets(
-    waiting: Spill, paths: Paths, fold: Callable[[str], str]
+    spilled: Spill, paths: Paths, fold: Callable[[str], str]
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Return a number per row, equal for rows that belong together, and the pictures that share a name.
+    """Return a target per row, equal for rows of one image, and the images that share a folded name.
 
-    It is the picture's place in `paths` if there is one picture, else comes after those.
+    The target is the image's index in `paths`; rows without exactly one image have targets >= len(paths).
     """
     folded = _texts(map(fold, paths))
     counts = pc.value_counts(folded)
     shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     several: dict[str, list[str]] = {}
-    for at in np.flatnonzero(pc.is_in(folded, shared)).tolist():
-        several.setdefault(folded[at].as_py(), []).append(paths[at])
-    names = waiting.column("folded")
+    for index in np.flatnonzero(pc.is_in(folded, shared)).tolist():
+        several.setdefault(folded[index].as_py(), []).append(paths[index])
+    names = spilled.column("folded")
     targets = pc.fill_null(pc.index_in(names, folded), -1).to_numpy().astype(np.int64)
-    doubtful = pc.is_in(names, shared).to_numpy(zero_copy_only=False)
+    ambiguous = pc.is_in(names, shared).to_numpy(zero_copy_only=False)
     start = 0
-    for part in waiting.read(["row"]) if several else ():
-        for at in (start + np.flatnonzero(doubtful[start : start + len(part)])).tolist():
-            row = _unpack(part["row"][at - start].as_py())
-            found = _candidates(row, several[names[at].as_py()])
-            targets[at] = bisect_left(paths, found[0]) if len(found) == 1 else -1
+    for part in spilled.read(["row"]) if several else ():
+        for index in (start + np.flatnonzero(ambiguous[start : start + len(part)])).tolist():
+            row = _unpack(part["row"][index - start].as_py())
+            candidates = _narrow(row, several[names[index].as_py()])
+            targets[index] = bisect_left(paths, candidates[0]) if len(candidates) == 1 else -1
         start += len(part)
     missing = targets < 0
     if missing.any():
-        where = waiting.column("where").filter(pa.array(missing))
+        where = spilled.column("where").filter(pa.array(missing))
         targets[missing] = len(paths) + where.dictionary_encode().indices.to_numpy()
     return targets, several
 
 
 def _texts(texts: Iterable[str]) -> pa.Array:
-    """Return texts as one Arrow array; few of them are Python's at a time."""
+    """Return texts as one Arrow array, with few of them as Python objects at a time."""
     spill = Spill(pa.schema([("text", pa.string())]))
     for text in texts:
         spill.add({"text": text})
     return spill.column("text")
 
 
-def _by_target(waiting: Spill, targets: np.ndarray) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of each target together, in the order of the first one of each."""
-    _, first, which = np.unique(targets, return_index=True, return_inverse=True)
+def _by_target(spilled: Spill, targets: np.ndarray) -> Iterator[tuple[int, Row]]:
+    """Yield the rows grouped by target, in the order of the first row of each target."""
+    _, first, inverse = np.unique(targets, return_index=True, return_inverse=True)
     rank = np.empty(len(targets), np.int64)
-    rank[np.argsort(first[which], kind="stable")] = np.arange(len(targets))
+    rank[np.argsort(first[inverse], kind="stable")] = np.arange(len(targets))
 
     def parts() -> Iterator[tuple[pa.Table, np.ndarray]]:
         start = 0
-        for part in waiting.read(["row"]):
+        for part in spilled.read(["row"]):
             rows = slice(start, start + len(part))
             yield part.append_column("target", pa.array(targets[rows])), rank[rows]
             start += len(part)
 
-    for table in in_order(parts(), _TARGETED, len(targets)):
+    for table in iter_by_rank(parts(), _TARGETED, len(targets)):
         for target, row in zip(table["target"].to_pylist(), table["row"].to_pylist(), strict=True):
             yield target, _unpack(row)
 
 
 def _pack(row: Row) -> bytes:
-    return pickle.dumps((row.table, row.key, row.picture, row.cells))  # a third of the time of `row` itself
+    return pickle.dumps((row.table, row.key, row.image, row.cells))  # a third of the time of `row` itself
 
 
 def _unpack(packed: bytes) -> Row:
     return Row(*pickle.loads(packed))
 
 
-def _candidates(row: Row, found: list[str]) -> list[str]:
-    exact = [path for path in found if row.picture in (path, PurePosixPath(path).stem)]
-    return exact if len(exact) == 1 else found
+def _narrow(row: Row, candidates: list[str]) -> list[str]:
+    """Return the one image whose name matches exactly, else all candidates."""
+    exact = [path for path in candidates if row.image in (path, PurePosixPath(path).stem)]
+    return exact if len(exact) == 1 else candidates
 
 
-def _pair(found: list[str], rows: list[Row], pool: Pool | None) -> Iterator[tuple[Row, str] | Other]:
+def _pair(candidates: list[str], rows: list[Row], pool: Pool | None) -> Iterator[tuple[Row, str] | NonRow]:
     first = rows[0]
-    if not found:
-        yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no picture {first.picture!r}")
-    elif len(found) > 1:
-        detail = f"which picture was rated is unknown: {', '.join(sorted(found))}"
+    if not candidates:
+        yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no image {first.image!r}")
+    elif len(candidates) > 1:
+        detail = f"several images match: {', '.join(sorted(candidates))}"
         yield Reject(first.where, Reason.BAD_NAME, detail)
     elif any(row.cells != first.cells for row in rows):
         pooled = pool(rows) if pool else None
-        detail = f"{len(rows)} rows for it, which differ: {', '.join(row.where for row in rows)}"
+        detail = f"{len(rows)} different rows for it: {', '.join(row.where for row in rows)}"
         if pooled is None:
-            yield Reject(found[0], Reason.CONFLICTING_RATING, detail)
+            yield Reject(candidates[0], Reason.CONFLICTING_RATING, detail)
         else:
-            yield Finding("averaged", f"{found[0]}: {detail}; their means are taken")
-            yield pooled, found[0]
+            yield Finding("averaged", f"{candidates[0]}: {detail}; the means are used")
+            yield pooled, candidates[0]
     else:
         if len(rows) > 1:
-            yield Finding("repeated_row", f"{first.where} is there {len(rows)} times, word for word")
-        yield first, found[0]
+            yield Finding("repeated_row", f"{first.where} has {len(rows)} identical rows")
+        yield first, candidates[0]

@@ -1,4 +1,4 @@
-"""Names as people write them: files found in spite of case and suffix, splits and names in one spelling."""
+"""Normalise names: of files for comparison without case and suffix, of splits, and of manifests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from posixpath import basename
 
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 
 _WORDS = {
     "train": ("train", "training"),
@@ -18,7 +18,7 @@ _README = re.compile(r"(readme|licen[cs]e|citation)[^/]*?(\.(txt|md|rst|rtf|pdf|
 
 
 def spell_split(word: str) -> str | None:
-    """Return a word for a split as train, val or test; None for any other word.
+    """Normalise a word for a split to train, val or test; None for any other word.
 
     >>> spell_split("Validation"), spell_split("fold1")
     ('val', None)
@@ -27,7 +27,7 @@ def spell_split(word: str) -> str | None:
 
 
 def slug(text: str) -> str:
-    """Return a name of small letters, digits and underscores; it may be empty.
+    """Return a name of lower-case letters, digits and underscores; it may be empty.
 
     >>> slug("My Norms (2024)")
     'my_norms_2024'
@@ -37,17 +37,17 @@ def slug(text: str) -> str:
 
 
 def fold_path(path: str) -> str:
-    """Return a picture's path for comparison: without a picture's suffix, NFC, case folded.
+    """Return a path for comparison: without the suffix of an image, NFC, case-folded.
 
     >>> fold_path("images/2375.1.JPG"), fold_path("images/2375.1")
     ('images/2375.1', 'images/2375.1')
     """
-    stem = path.rpartition(".")[0] if is_picture_name(path) else path
+    stem = path.rpartition(".")[0] if is_image_name(path) else path
     return unicodedata.normalize("NFC", stem).casefold()
 
 
 def fold_stem(path: str) -> str:
-    """Return the letters and digits of a file's stem: `Acorns 1.jpg`, `Acorns_1.jpg` and `acorns1` are one.
+    """Return the letters and digits of a file's stem: `Acorns 1.jpg`, `Acorns_1.jpg` and `acorns1` are equal.
 
     >>> fold_stem("images/Acorns_1.jpg")
     'acorns1'
@@ -56,7 +56,7 @@ def fold_stem(path: str) -> str:
 
 
 def is_readme(path: str) -> bool:
-    """Say whether a file is a readme or a licence, by its name, wherever it lies."""
+    """Return whether a file is a readme or a licence, judging by its name, in any folder."""
     return _README.fullmatch(basename(path)) is not None
 
 

@@ -1,6 +1,6 @@
-"""A rating table in any common container as text cells: delimited, .xlsx, .xls, .parquet, .json, .jsonl.
+"""Read a rating table of any common format as text cells: delimited, .xlsx, .xls, .parquet, .json, .jsonl.
 
-Out: a header of unique names and rows of as many cells; what is missing is an empty cell.
+Out: a header of unique names, and rows of as many cells; missing values are empty cells.
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
 
-import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xlrd
 
 from affectdata.errors import SourceError
 from affectdata.reading.delimited import Lines, decode_text, open_text, parse_lines
 from affectdata.reading.tree import Tree
 
 _HEAD_BYTES = 1 << 16
-_PARQUET_ROWS = 1 << 12  # held as Python objects at once
-_HEAD_ROWS = 40  # among which a header is looked for
+_PARQUET_ROWS = 1 << 12  # as Python objects at a time
+_HEAD_ROWS = 40  # the header is searched in these
 _MAX_WORKBOOK_BYTES = 1 << 29  # unpacked
-_MAX_WORKBOOK_RATIO = 100  # unpacked to packed bytes of what is more than …
-_ALWAYS_WORKBOOK_BYTES = 1 << 24  # … this; sheets shrink to a tenth
-_MAX_ROWS = 1 << 20  # that a sheet has in Excel
-_MAX_CELLS = 1 << 24  # rows that are not empty, times the widest one
+_MAX_WORKBOOK_RATIO = 100  # unpacked to packed bytes; sheets shrink to a tenth
+_ALWAYS_WORKBOOK_BYTES = 1 << 24  # unpacked, allowed whatever the ratio
+_MAX_ROWS = 1 << 20  # of a sheet in Excel
+_MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
 _BOOKS = {".xlsx", ".xlsm", ".xls"}
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".jsonl", *_BOOKS, *_NOT_READ}
@@ -52,10 +50,10 @@ def read_head(tree: Tree, path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Where in a file the table is, and how its text is written.
+    """Where the table is in a file, and how its text is encoded.
 
-    `needed` are columns that the header has: it is the first line or row with all of them, and without one
-    the line after `skip_rows`. `names` is the header of a table that has none.
+    `needed` are columns of the header: it is the first row with all of them, or the row after `skip_rows` if
+    no row has them. `names` is the header of a table without one.
     """
 
     sheet: str | None = None
@@ -67,39 +65,41 @@ class Shape:
 
 
 def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
-    """Say whether a table has a header of the columns needed; of a text only the beginning is read."""
+    """Return whether a table has a header with the needed columns; of a text file only the start is read."""
     suffix = PurePosixPath(path).suffix.lower()
     try:
         if suffix in _BOOKS:
             head = _read_rows(tree.read_bytes(path), path, shape.sheet, _HEAD_ROWS)
         else:
             data = tree.read_bytes(path, _HEAD_BYTES)
-            read = codecs.getincrementaldecoder(shape.encoding or "utf-8")("replace")  # it may end mid-letter
-            head = [_cells(line, shape.delimiter) for line in read.decode(data).splitlines()[:_HEAD_ROWS]]
+            decoder = codecs.getincrementaldecoder(shape.encoding or "utf-8")(
+                "replace"
+            )  # may end mid-character
+            head = [_cells(line, shape.delimiter) for line in decoder.decode(data).splitlines()[:_HEAD_ROWS]]
     except SourceError:
         return False
     return _find_header(head, shape.needed) is not None
 
 
 def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[str], Lines]:
-    """Read one table; cells are stripped text, whole floats without `.0`, empty rows left out.
+    """Read one table; cells are stripped text, whole floats without `.0`; empty rows are skipped.
 
-    A name that is there twice becomes `M`, `M#2`; a column without one is called by its place, `#1`.
+    A repeated column name becomes `M`, `M#2`; a column without a name is called by its position, `#1`.
 
     Raises:
-        SourceError: the file is not what its suffix says, or of a kind that is not read.
+        SourceError: the content does not match the suffix, or the format is not supported.
     """
     shape = shape or Shape()
     data, suffix = tree.read_bytes(path), PurePosixPath(path).suffix.lower()
     if not data:
-        raise SourceError(f"{path} is empty", where=path, fix="restore it as it was shipped")
+        raise SourceError(f"{path} is empty", where=path, fix="restore the original file")
     if suffix in _NOT_READ:
         raise SourceError(
-            f"{suffix} files are not read", where=path, fix="save the table as .xlsx, .csv or .parquet"
+            f"{suffix} files are not supported", where=path, fix="save the table as .xlsx, .csv or .parquet"
         )
     rows: Iterable[list[str]]
     if suffix in _BOOKS:
-        header, rows = _fit(_from_header(_read_rows(data, path, shape.sheet), shape), path)
+        header, rows = _split_header(_from_header(_read_rows(data, path, shape.sheet), shape), path)
     elif suffix == ".parquet":
         header, rows = _read_parquet(data, path)
     elif suffix in (".json", ".jsonl"):
@@ -116,10 +116,10 @@ def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
         return open_text(data, shape.encoding)
 
     head = [line.rstrip("\n") for line in islice(lines(), _HEAD_ROWS)]
-    at = _find_header([_cells(line, shape.delimiter) for line in head], shape.needed)
-    skipped = shape.skip_rows if at is None else at
+    index = _find_header([_cells(line, shape.delimiter) for line in head], shape.needed)
+    skipped = shape.skip_rows if index is None else index
     delimiter = shape.delimiter or _guess_delimiter(next(islice(lines(), skipped, None), ""))
-    names = [delimiter.join(shape.names) + "\n"] if at is None and shape.names else []
+    names = [delimiter.join(shape.names) + "\n"] if index is None and shape.names else []
     return parse_lines(lambda: chain(names, islice(lines(), skipped, None)), delimiter, path)
 
 
@@ -132,17 +132,17 @@ def _cells(line: str, delimiter: str | None) -> list[str]:
 
 
 def _find_header(head: Sequence[Sequence[str]], needed: Sequence[str]) -> int | None:
-    """Return the first row that has all the columns needed; None if there is none, or none is needed."""
-    found = (at for at, row in enumerate(head) if needed and set(unique_names(row)).issuperset(needed))
-    return next(found, None)
+    """Return the index of the first row with all needed columns; None if there is none, or none is needed."""
+    rows = (index for index, row in enumerate(head) if needed and set(unique_names(row)).issuperset(needed))
+    return next(rows, None)
 
 
 def _from_header(rows: list[list[str]], shape: Shape) -> list[list[str]]:
-    at = _find_header(rows[:_HEAD_ROWS], shape.needed)
-    if at is None and shape.names:
+    index = _find_header(rows[:_HEAD_ROWS], shape.needed)
+    if index is None and shape.names:
         width = max(map(len, rows), default=0)
         return [list(shape.names) + [""] * (width - len(shape.names)), *rows]
-    return rows[shape.skip_rows if at is None else at :]
+    return rows[shape.skip_rows if index is None else index :]
 
 
 def _check_encoding(data: bytes, encoding: str | None, path: str) -> None:
@@ -163,8 +163,8 @@ def _guess_delimiter(text: str) -> str:
     return ";" if head.count(";") > head.count(",") else ","
 
 
-def _read_rows(data: bytes, path: str, sheet: str | None, most: int | None = None) -> list[list[str]]:
-    """Read the cells of one sheet of a workbook, or its first rows, as text."""
+def _read_rows(data: bytes, path: str, sheet: str | None, n_rows: int | None = None) -> list[list[str]]:
+    """Read the cells of one sheet of a workbook as text; of its first `n_rows` rows, if given."""
     try:
         is_old = PurePosixPath(path).suffix.lower() == ".xls"
         sheets = _read_old_workbook(data) if is_old else _read_workbook(data)
@@ -172,14 +172,14 @@ def _read_rows(data: bytes, path: str, sheet: str | None, most: int | None = Non
         if chosen in sheets:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about dates and extensions
-                return _align(islice(sheets[chosen](), most))
+                return _align(islice(sheets[chosen](), n_rows))
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise SourceError(f"{path} cannot be read as a workbook: {error}", where=path) from error
     raise SourceError(f"{path} has no sheet {chosen!r}", where=f"its sheets: {', '.join(sheets)}")
 
 
 def _align(sheet: Iterable[Sequence[Any]]) -> list[list[str]]:
-    """Return rows as wide as the last cell that holds anything; those without one are empty."""
+    """Return rows padded to the last column with content; rows without content are empty."""
     rows: list[list[str]] = []
     n_filled = width = 0
     for cells in sheet:
@@ -190,25 +190,29 @@ def _align(sheet: Iterable[Sequence[Any]]) -> list[list[str]]:
         n_filled, width = n_filled + bool(row), max(width, len(row))
         if len(rows) > _MAX_ROWS or n_filled * width > _MAX_CELLS:
             raise ValueError(
-                f"cells as far as row {len(rows)} and column {width}; empty those beside the table"
+                f"it has cells up to row {len(rows)}, column {width}; delete those outside the table"
             )
     return [row and row + [""] * (width - len(row)) for row in rows]
 
 
 def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
     unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    most = max(_ALWAYS_WORKBOOK_BYTES, _MAX_WORKBOOK_RATIO * len(data))
-    if unpacked > min(most, _MAX_WORKBOOK_BYTES):
+    limit = max(_ALWAYS_WORKBOOK_BYTES, _MAX_WORKBOOK_RATIO * len(data))
+    if unpacked > min(limit, _MAX_WORKBOOK_BYTES):
         raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about styles and validations, on which no cell depends
+        warnings.simplefilter("ignore")  # about styles and validations, which no cell depends on
+        import openpyxl
+
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     for cells in book.worksheets:
-        cells.reset_dimensions()  # what a sheet says of its size would pad every row to it
+        cells.reset_dimensions()  # the declared size of a sheet would pad every row to it
     return {cells.title: partial(cells.iter_rows, values_only=True) for cells in book.worksheets}
 
 
 def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
+    import xlrd
+
     book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True)
     return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
 
@@ -254,20 +258,20 @@ def _cell_text(value: Any) -> str:
     return str(value).strip()
 
 
-def _fit(rows: list[list[str]], path: str) -> tuple[list[str], list[list[str]]]:
+def _split_header(rows: list[list[str]], path: str) -> tuple[list[str], list[list[str]]]:
     if not rows or not any(rows[0]):
         raise SourceError(
-            f"{path} has no header", where=path, fix="`skip_rows` says how many rows precede it"
+            f"{path} has no header", where=path, fix="set `skip_rows` to the number of rows above it"
         )
     return rows[0], rows[1:]
 
 
 def unique_names(header: Sequence[str]) -> list[str]:
-    """Return a header in which no name is empty and none is there twice."""
-    names: dict[str, None] = {}  # in their order
+    """Return a header without empty or repeated names."""
+    names: dict[str, None] = {}  # an ordered set
     count: dict[str, int] = {}
-    for place, title in enumerate(header, 1):
-        name = title or f"#{place}"
+    for position, title in enumerate(header, 1):
+        name = title or f"#{position}"
         while name in names:
             count[title] = count.get(title, 1) + 1
             name = f"{title}#{count[title]}"

@@ -1,4 +1,4 @@
-"""A source tree on disk, listed safely: plain files only, sorted, nothing outside the root."""
+"""List a source tree on disk safely: regular files only, sorted, nothing outside the root."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,41 +19,41 @@ import pyarrow.compute as pc
 from affectdata.errors import SourceError
 from affectdata.store.files import open_regular
 
-DOWNLOADED = "download.parquet"  # what `affectdata download` notes in the folder of its pictures
-# For Arrow; of paths in small letters, but for the folders.
-_PICTURE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
+DOWNLOADED = "download.parquet"  # written by `affectdata download` into the folder of its images
+# For Arrow; matched against lower-case paths, except _JUNK_FOLDER.
+_IMAGE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
 _JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
 _JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
-# What `$` says to Arrow, `\Z` says to Python.
-_IS_PICTURE, _IS_JUNK, _IS_JUNK_FOLDER = (
-    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_PICTURE, _JUNK, _JUNK_FOLDER)
+# `$` in Arrow is `\Z` in Python.
+_IS_IMAGE, _IS_JUNK, _IS_JUNK_FOLDER = (
+    re.compile(pattern.replace("$", r"\Z")).search for pattern in (_IMAGE, _JUNK, _JUNK_FOLDER)
 )
-_BLOCK = 1 << 13  # paths held as Python's strings at once
+_BLOCK = 1 << 13  # paths as Python strings at a time
 
 
-def is_picture_name(path: str) -> bool:
-    """Say whether a file's name ends as a picture's does."""
-    return _IS_PICTURE(path.lower()) is not None
+def is_image_name(path: str) -> bool:
+    """Return whether a path has the suffix of an image."""
+    return _IS_IMAGE(path.lower()) is not None
 
 
 def is_junk(path: str) -> bool:
-    """Say whether a path is what an operating system or an archiver leaves behind."""
+    """Return whether a path is a leftover of an operating system or an archiver."""
     return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
 
 
-def are_pictures(paths: pa.Array) -> pa.Array:
-    """Say of each path what `is_picture_name` says."""
-    return pc.match_substring_regex(pc.utf8_lower(paths), _PICTURE)
+def are_images(paths: pa.Array) -> pa.Array:
+    """Return `is_image_name` of each path, as booleans."""
+    return pc.match_substring_regex(pc.utf8_lower(paths), _IMAGE)
 
 
 def are_junk(paths: pa.Array) -> pa.Array:
-    """Say of each path what `is_junk` says."""
+    """Return `is_junk` of each path, as booleans."""
     by_name = pc.match_substring_regex(pc.utf8_lower(paths), _JUNK)
     return pc.or_(by_name, pc.match_substring_regex(paths, _JUNK_FOLDER))
 
 
 class Paths(Sequence[str]):
-    """Sorted paths, held as one Arrow array: as Python's strings they would take three times the memory."""
+    """Sorted paths in one Arrow array: as Python strings they would take three times the memory."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         if isinstance(paths, Paths):
@@ -62,8 +62,8 @@ class Paths(Sequence[str]):
         rest, blocks = iter(paths), []
         while block := list(islice(rest, _BLOCK)):
             blocks.append(pa.array(block, pa.string()))
-        found = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
-        self.array = found.take(pc.sort_indices(found))
+        unsorted = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+        self.array = unsorted.take(pc.sort_indices(unsorted))
 
     @classmethod
     def _of(cls, array: pa.Array) -> Paths:
@@ -74,108 +74,120 @@ class Paths(Sequence[str]):
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getitem__(self, at: Any) -> Any:
-        return Paths._of(self.array[at]) if isinstance(at, slice) else self.array[at].as_py()
+    def __getitem__(self, index: Any) -> Any:
+        return Paths._of(self.array[index]) if isinstance(index, slice) else self.array[index].as_py()
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _BLOCK):
             yield from self.array[start : start + _BLOCK].to_pylist()
 
     def __contains__(self, path: object) -> bool:
-        at = bisect_left(self, path) if isinstance(path, str) else len(self)  # in the order of code points
-        return at < len(self) and bool(self[at] == path)
+        index = bisect_left(self, path) if isinstance(path, str) else len(self)  # in code point order
+        return index < len(self) and bool(self[index] == path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     def filter(self, wanted: pa.Array) -> Paths:
-        """Leave those for which `wanted` is true."""
+        """Return the paths for which `wanted` is true."""
         return Paths._of(self.array.filter(wanted))
 
     def one_per_folder(self) -> list[str]:
-        """Return the first path in each folder: few, and enough to look at the folders."""
+        """Return the first path of each folder, which is enough to check the folders."""
         folders = pc.replace_substring_regex(self.array, "[^/]*$", "").dictionary_encode()
         _, first = np.unique(folders.indices.to_numpy(), return_index=True)
         return list(self.array.take(pa.array(np.sort(first))).to_pylist())
 
     def inside(self, folder: str) -> Paths:
-        """Leave those in a folder, which is empty or ends in a slash."""
+        """Return the paths inside a folder; `folder` is empty or ends in a slash."""
         return self.filter(pc.starts_with(self.array, folder)) if folder else self
 
 
 @dataclass(frozen=True, init=False)
 class Tree:
-    """The files under `root`: `files` as sorted POSIX paths, `links` and `bad_names` apart.
+    """The files under `root`: `files` as sorted POSIX paths; `links` and `bad_names` are listed separately.
 
-    `links` are symbolic links and whatever is no plain file; `bad_names` are names that are not UTF-8,
-    written with escapes.
+    `links` are symbolic links and everything else that is not a regular file; `bad_names` are names that are
+    not UTF-8, written with escapes. `last_read` is the file that was read last, for error messages.
     """
 
     root: Path
     files: Paths
     links: tuple[str, ...]
     bad_names: tuple[str, ...]
+    last_read: str | None = field(init=False, compare=False, repr=False)
 
     def __init__(
         self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
     ) -> None:
-        found = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)))
-        for field, value in zip(fields(self), found, strict=True):
-            object.__setattr__(self, field.name, value)
+        values = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)), None)
+        for attribute, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, attribute.name, value)
 
-    def pictures(self) -> Paths:
-        """List the files whose names end as pictures' do and that are no junk."""
+    def images(self) -> Paths:
+        """List the images, junk excluded."""
         return self._kinds[0]
 
     def others(self) -> Paths:
-        """List the files that are neither pictures nor junk."""
+        """List the files that are neither images nor junk."""
         return self._kinds[1]
 
     @cached_property
     def _kinds(self) -> tuple[Paths, Paths]:
-        pictures, junk = are_pictures(self.files.array), are_junk(self.files.array)
-        wanted = pc.and_not(pictures, junk), pc.invert(pc.or_(pictures, junk))
+        images, junk = are_images(self.files.array), are_junk(self.files.array)
+        wanted = pc.and_not(images, junk), pc.invert(pc.or_(images, junk))
         return self.files.filter(wanted[0]), self.files.filter(wanted[1])
 
-    def read_bytes(self, path: str, most: int = -1) -> bytes:
-        """Read one listed file, or its first `most` bytes."""
+    def read_bytes(self, path: str, size: int = -1) -> bytes:
+        """Read one listed file, or its first `size` bytes.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        self.note_read(path)
         try:
             with open_regular(self.root / path) as file:
-                return file.read(most)
+                return file.read(size)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}", where=str(self.root / path)) from error
 
+    def note_read(self, path: str | None) -> None:
+        """Set `last_read`, which is the one attribute that changes."""
+        object.__setattr__(self, "last_read", path)
+
 
 def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
-    """List a source tree; `leave_out` is a folder of our own, if it lies inside.
+    """List a source tree; `leave_out` is an output folder that may be inside it.
 
     Raises:
-        SourceError: `root` is not a folder, cannot be read, or holds no file.
+        SourceError: `root` is not a folder, cannot be read, or contains no file.
     """
     if root.is_file():
         raise SourceError(
             f"{root} is a file, not a folder",
-            fix="give the folder that the source was unpacked to; `ingest` also takes its .zip or .tar, and "
-            "labels for pictures that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
+            fix="pass the folder that the source was unpacked to; `ingest` also takes a .zip or .tar, and a "
+            "table of labels for images that have a manifest: `affectdata ingest TABLE --onto MANIFEST`",
         )
     if not root.is_dir():
-        raise SourceError(f"{root} does not exist", fix="give the folder that the source was unpacked to")
+        raise SourceError(f"{root} does not exist", fix="pass the folder that the source was unpacked to")
     links: list[str] = []
     bad_names: list[str] = []
-    files = Paths(_plain_files(_walk(root, leave_out and leave_out.resolve()), links, bad_names))
+    files = Paths(_regular_files(_walk(root, leave_out and leave_out.resolve()), links, bad_names))
     if not files and not links and not bad_names:
-        raise SourceError(f"{root} is empty", fix="give the folder that the source was unpacked to")
+        raise SourceError(f"{root} is empty", fix="pass the folder that the source was unpacked to")
     return Tree(root, files, links, bad_names)
 
 
-def _plain_files(found: Iterable[tuple[str, bool]], links: list[str], bad_names: list[str]) -> Iterator[str]:
-    for path, is_plain in found:
+def _regular_files(
+    entries: Iterable[tuple[str, bool]], links: list[str], bad_names: list[str]
+) -> Iterator[str]:
+    for path, is_regular in entries:
         try:
             path.encode()
         except UnicodeEncodeError:
             bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
             continue
-        if is_plain:
+        if is_regular:
             yield path
         else:
             links.append(path)

@@ -1,11 +1,12 @@
-"""What a release should be: a recipe, checked and resolved.
+"""Recipes: read, validate and resolve.
 
-In: a YAML file, and the manifests that it is for. Out: a `Recipe` with every default written out.
+In: a YAML file, and the manifests that it applies to. Out: a `Recipe` with every default filled in.
 
 Read in this order:
 
 recipe      the models: every key of a recipe, documented
-transforms  the augmentations, and the one door to albumentations
-lint        settings that are allowed but rarely intended
-resolve     the recipe's names against its manifests
+transforms  the augmentations; the only module that imports albumentations
+lint        warnings about valid but rarely intended settings
+resolve     resolve a recipe against its manifests
+
 """

@@ -1,6 +1,6 @@
-"""The recipe: what to level, how to split, how copies are made. Strict YAML; every problem named at once.
+"""The recipe: what to balance, how to split, how to make copies. Strict YAML; all problems reported at once.
 
-The shape is documented by the models below; a recipe's first line is a comment that says for whom it is.
+The models below document every key. The first line of a packaged recipe is a comment on its purpose.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ from affectdata.store.files import read_regular
 FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
 
 RATED = ("valence", "arousal", "dominance")  # targets in POMP units, 0–100
-LEXICON = ("lexicon_valence", "lexicon_arousal")  # the columns that `labels.lexicon` derives, in POMP units
+LEXICON = ("lexicon_valence", "lexicon_arousal")  # columns derived by `labels.lexicon`, in POMP units
 NUMERIC = (*RATED, *LEXICON)  # targets that need bins
 DEFAULT = "default"
-LABEL = "label"  # the column that `labels` derives
-BY_RATINGS = "valence_arousal"  # the map that takes ratings to mood quadrants, not emotions
+LABEL = "label"  # the column derived by `labels`
+BY_RATINGS = "valence_arousal"  # the map from ratings, not emotions, to mood quadrants
 
 
-def _checked(steps: list[Step], info: ValidationInfo) -> list[Step]:
+def _validate_steps(steps: list[Step], info: ValidationInfo) -> list[Step]:
     problems = list(check_steps(steps, (info.data or {}).get("allow", {})))
     if problems:
         raise ValueError("; ".join(problems))
     return steps
 
 
-Steps = Annotated[list[Step], Field(min_length=1), AfterValidator(_checked)]
+Steps = Annotated[list[Step], Field(min_length=1), AfterValidator(_validate_steps)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Bins(StrictModel):
-    """How a numeric target is cut: bins are [a, b), the last one closed. Exactly one of the three."""
+    """The bins of a numeric target: intervals [a, b), the last one closed. Give exactly one of the keys."""
 
-    width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # from 0 to 100 in steps of this
+    width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # bin width, from 0 to 100
     edges: list[float] | None = None  # POMP units, ascending
-    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # this many bins of equally many pictures
+    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # number of bins with equal image counts
 
     @model_validator(mode="after")
-    def _one_way(self) -> Bins:
-        if sum(way is not None for way in (self.width, self.edges, self.quantiles)) != 1:
+    def _exactly_one(self) -> Bins:
+        if sum(value is not None for value in (self.width, self.edges, self.quantiles)) != 1:
             raise ValueError("give exactly one of width, edges, quantiles")
         if self.edges is not None and (len(self.edges) < 2 or sorted(set(self.edges)) != self.edges):
-            raise ValueError("edges must ascend, and be two at least")
+            raise ValueError("edges must be at least two ascending numbers")
         return self
 
 
 class Lexicon(StrictModel):
-    """A table of words with their valence and arousal, such as a user has; `scale` is from where to where.
+    """The user's table of words with valence and arousal; `scale` is its lowest and highest value.
 
-    A recipe that was resolved knows the file by its name and its SHA-256.
+    A resolved recipe has the name of the file, without its path, and its SHA-256.
     """
 
-    file: str  # columns word, valence, arousal; its path goes from the recipe's folder
+    file: str  # columns word, valence, arousal; path relative to the recipe's folder
     scale: Annotated[list[float], Field(min_length=2, max_length=2)]
     sha256: Annotated[str, Field(validate_default=True)] = ""  # filled in when the recipe is read
 
     @field_validator("file")
     @classmethod
-    def _from_the_recipe(cls, file: str, info: ValidationInfo) -> str:
+    def _resolve_path(cls, file: str, info: ValidationInfo) -> str:
         return str((info.context or {}).get("folder", Path()) / file)
 
     @field_validator("scale")
     @classmethod
-    def _ascends(cls, scale: list[float]) -> list[float]:
+    def _check_scale(cls, scale: list[float]) -> list[float]:
         if scale[0] >= scale[1]:
-            raise ValueError("it goes from low to high")
+            raise ValueError("must be [lowest, highest]")
         return scale
 
     @field_validator("sha256")
     @classmethod
-    def _of_the_file(cls, sha256: str, info: ValidationInfo) -> str:
+    def _hash_file(cls, sha256: str, info: ValidationInfo) -> str:
         if sha256 or "file" not in info.data:
             return sha256
         try:
@@ -93,15 +93,15 @@ class Lexicon(StrictModel):
 
 
 class Labels(StrictModel):
-    """How emotions become classes, in the column `label`; rows without a class are left out.
+    """How to derive classes from emotions, in the column `label`; rows without a class are excluded.
 
-    A row's classes are its dominant `emotion`, or with `at_least` every emotion that this share of raters
-    chose; several make one class of their own, joined by "+" (a label set). A `map` of `labels.MAPS` takes
-    emotions to fewer classes, and leaves out those that it does not place; `valence_arousal` takes the mood
-    quadrant of the ratings instead.
+    The class of a row is its dominant `emotion`, or with `at_least` every emotion chosen by at least this
+    share of raters; several emotions form one class, joined by "+" (a label set). A `map` of `labels.MAPS`
+    maps emotions to fewer classes and drops emotions that it lacks; `valence_arousal` uses the mood quadrant
+    of the ratings instead.
 
-    A `lexicon` puts the mean place of these emotions (with `at_least`, weighted by their shares) into the
-    columns `lexicon_valence` and `lexicon_arousal`: something to level, derived from words, and no rating.
+    A `lexicon` adds the mean coordinates of these emotions (with `at_least`, weighted by their shares) as the
+    columns `lexicon_valence` and `lexicon_arousal`: possible targets, derived from words, not ratings.
     """
 
     map: Literal["mood_quadrants", "polarity", "plutchik8", "ekman6", "valence_arousal"] | None = None
@@ -110,35 +110,36 @@ class Labels(StrictModel):
     merge: dict[
         str, Annotated[list[str], Field(min_length=1)]
     ] = {}  # class: emotions, or classes of the map; others keep their name
-    drop: list[str] = []  # classes that do not count
-    top: Annotated[int, Field(ge=1)] | None = None  # only the largest classes
-    min_count: Annotated[int, Field(ge=1)] | None = None  # only classes of this many pictures
+    drop: list[str] = []  # excluded classes
+    top: Annotated[int, Field(ge=1)] | None = None  # keep only this many of the largest classes
+    min_count: Annotated[int, Field(ge=1)] | None = None  # keep only classes with at least this many images
     lexicon: Lexicon | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> Labels:
+    def _check_combinations(self) -> Labels:
         if self.at_least is not None and self.agreement_over is not None:
             raise ValueError(
-                "at_least takes every emotion, agreement_over the dominant one: give one of the two"
+                "at_least uses every emotion, agreement_over only the dominant one: give one of them"
             )
         if self.map == BY_RATINGS and (self.at_least, self.agreement_over) != (None, None):
             raise ValueError(
-                "the map valence_arousal reads no emotion: leave out at_least and agreement_over"
+                "the map valence_arousal does not use emotions: remove at_least and agreement_over"
             )
         if self.map is not None and self.lexicon is not None:
-            raise ValueError("a map makes classes of emotions, a lexicon a place: give one of the two")
+            raise ValueError("a map derives classes, a lexicon derives coordinates: give one of them")
         return self
 
 
 class Split(StrictModel):
-    """Shares of val and test; train is the rest. `groups` are columns whose equal values stay together.
+    """Shares of val and test; train is the rest. Rows equal in a column of `groups` stay together.
 
-    Rows that come with a split keep it and count towards its share: a test set of the source's own grows only
-    if it is smaller than that.
+    Rows that already have a split keep it and count towards its share: a source's own test set grows only if
+    it is smaller than the share.
 
-    `folds` deals train into that many parts for cross-validation, level over bins and cells. Train on all but
-    one, copies too, and score the originals of that one: `release.dataset("train", fold=0)` and
-    `("val", fold=0)`. Train is levelled as a whole: a fold that is left out takes its copies with it.
+    `folds` divides train into this many parts for cross-validation, stratified over bins and cells. Train on
+    all folds but one, with their copies, and evaluate on the originals of that one:
+    `release.dataset("train", fold=0)` and `("val", fold=0)`. Train is balanced as a whole: leaving out a fold
+    also leaves out its copies.
     """
 
     val: Share = 0.0
@@ -147,9 +148,9 @@ class Split(StrictModel):
     groups: list[str] = []
 
     @model_validator(mode="after")
-    def _leaves_train(self) -> Split:
+    def _check_sum(self) -> Split:
         if self.val + self.test >= 1:
-            raise ValueError("val and test leave nothing to train on")
+            raise ValueError("val and test must sum to less than 1: the rest is train")
         return self
 
     @property
@@ -159,17 +160,17 @@ class Split(StrictModel):
 
 
 class Balance(StrictModel):
-    """How far bins are levelled. `max_copies` counts the original: 1 makes no copies."""
+    """How to balance the bins. `max_copies` includes the original: 1 makes no copies."""
 
     level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = "max"
     max_copies: Annotated[int, Field(ge=1, le=1000)] = 8
     undersample: bool = False
-    fill_from: list[str] = []  # manifests whose pictures fill thin bins before copies do
-    min_n_eff: Annotated[float, Field(gt=0)] | None = None  # refuse a cell with copies that is worth less
+    fill_from: list[str] = []  # manifests whose images fill rare bins before copies are made
+    min_n_eff: Annotated[float, Field(gt=0)] | None = None  # min effective sample size of cells with copies
 
 
 class Weights(StrictModel):
-    """Sampling weights of the train rows, mean 1, by the rows of their cell after levelling.
+    """Sampling weights of the train rows, mean 1, from the number of rows in their cell after balancing.
 
     `inverse` 1/n; `effective_number` (1 - β) / (1 - βⁿ) (Cui et al. 2019); `smoothed` 1 / density of the
     target's bins under a Gaussian of `sigma` bins (label-distribution smoothing, Yang et al. 2021).
@@ -178,11 +179,11 @@ class Weights(StrictModel):
     by: Literal["inverse", "effective_number", "smoothed"]
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
     sigma: Annotated[float, Field(gt=0)] = 1.0
-    max: Annotated[float, Field(ge=1)] = 20.0  # no row weighs more than this before weights are scaled
+    max: Annotated[float, Field(ge=1)] = 20.0  # upper bound, before scaling to mean 1
 
 
 class ImageSpec(StrictModel):
-    """Size and file format of every released picture, originals and copies alike."""
+    """Size and file format of every released image, originals and copies alike."""
 
     short_side_px: Annotated[int, Field(ge=8, le=8192)] | None = None
     size_px: (
@@ -200,19 +201,19 @@ class ImageSpec(StrictModel):
 
     @property
     def suffix(self) -> str:
-        """The ending of the files' names."""
+        """The suffix of file names."""
         return ".jpg" if self.format == "jpeg" else ".png"
 
 
 class SubtypeRule(StrictModel):
-    """Which pipeline a subtype's copies go through; `upright` overrides the source's data sheet."""
+    """The augmentation pipeline of a subtype; `upright` overrides the source's data sheet."""
 
     pipeline: str
     upright: bool | None = None
 
 
 class NotWorse(StrictModel):
-    """By how much a release may be worse than what it is compared with before the check fails."""
+    """Tolerances: by how much a release may score below the arm that it is compared with."""
 
     r2: Annotated[float, Field(ge=0)] = 0.02
     ccc: Annotated[float, Field(ge=0)] = 0.02
@@ -220,14 +221,14 @@ class NotWorse(StrictModel):
 
 
 class Check(StrictModel):
-    """What `train-check` asks of the release; `train-check --rules` says what each bound is for."""
+    """The bounds of `train-check`; `train-check --rules` explains each of them."""
 
     classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {
         "valence": [40.0, 60.0]
-    }  # cuts the target into negative, neutral, positive
+    }  # thresholds of the target for negative, neutral, positive
     undecided: Literal["pass", "fail"] = "pass"
     min_r2: float = 0.0
-    min_r2_low: Annotated[float, Field(ge=0, lt=1)] = 0.1  # below the interval of R²: a model that learns
+    min_r2_low: Annotated[float, Field(ge=0, lt=1)] = 0.1  # for the lower end of the interval of R²
     not_worse: NotWorse = NotWorse()
     min_sd_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
     max_r2: Annotated[float, Field(gt=0)] = 0.65
@@ -235,47 +236,45 @@ class Check(StrictModel):
     max_shuffled: Annotated[float, Field(ge=0)] = 0.05
     max_cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
     max_excess_shift: Annotated[float, Field(gt=0)] = 1.0  # POMP units
-    max_transform: Annotated[float, Field(gt=0)] = 4.0  # times a flip
+    max_transform: Annotated[float, Field(gt=0)] = 4.0  # as a multiple of a flip
     max_affect_shift: Annotated[float, Field(gt=0)] = 5.0  # POMP units
     max_second_stage: Annotated[float, Field(gt=0)] = 0.2  # R²
-    max_pictures: Annotated[int, Field(ge=20)] = 5000  # more are sampled
+    max_pictures: Annotated[int, Field(ge=20)] = 5000  # sample this many if there are more
 
 
 class Recipe(StrictModel):
-    """One recipe, as read; `RecipeError` names every key that is wrong."""
+    """A recipe as read from its file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
-    sources: list[str] = []  # names of manifests; without it, the only one there is
+    sources: list[str] = []  # names of manifests; may be omitted if there is only one
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    mode: Literal["files", "virtual"] = "files"  # virtual: write no picture, render each when it is read
-    where: str | None = None  # SQL condition over the manifest's columns; the other rows are left out
+    mode: Literal["files", "virtual"] = "files"  # virtual: write no images, render them on reading
+    where: str | None = None  # SQL condition over the manifest's columns; other rows are excluded
     labels: Labels | None = None
     target: str = "valence"
     bins: Bins | None = None
     strata: list[
         str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
-    ] = []  # words, or {column: bins}; of several sources, `source` too, unless it says [] here
-    split: Split | Literal["none"] = Split(val=0.15, test=0.15)
+    ] = []  # column names or {column: bins}; with several sources `source` is added, unless set to []
+    split: Split | Literal["none"] = Split(val=0.15, test=0.15)  # none: what has no split yet goes to train
     balance: Balance = Balance()
     weights: Weights | None = None
-    originals: Literal["resized", "drawn"] = (
-        "resized"  # drawn: train's originals take a draw of their pipeline
-    )
-    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # by strength
-    max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # mean change against the parent, by feature
+    originals: Literal["resized", "drawn"] = "resized"  # drawn: augment the originals of train too
+    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # max strength
+    max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # max mean absolute change, by feature
     image: ImageSpec = ImageSpec(short_side_px=256)
-    pipelines: dict[str, Steps] = {}  # checked against `allow`, which comes before
+    pipelines: dict[str, Steps] = {}  # validated with `allow`, which must be declared before it
     subtypes: dict[str, SubtypeRule] = {}
     check: Check = Check()
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Recipe:
-        problems = list(self._contradictions())
+    def _check_consistency(self) -> Recipe:
+        problems = list(self._problems())
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _contradictions(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         yield from self._target_problems()
         yield from self._pipeline_problems()
         yield from self._fold_problems()
@@ -284,48 +283,48 @@ class Recipe(StrictModel):
 
     def _fold_problems(self) -> Iterator[str]:
         if self.split != "none" and self.split.folds and self.originals == "drawn":
-            yield "split.folds: with `originals: drawn` train has no untouched picture to score a fold on"
+            yield "split.folds: `originals: drawn` leaves no unaugmented images to evaluate a fold on"
 
     def _target_problems(self) -> Iterator[str]:
         if self.target in NUMERIC and self.bins is None:
-            yield f"bins: the target {self.target} is a number and needs bins"
+            yield f"bins: the numeric target {self.target} needs bins"
         edges = self.bins.edges if self.bins else None
         if self.target in NUMERIC and edges and not 0 <= edges[0] < edges[-1] <= 100:
-            yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} leaves the scale; POMP units go from 0 to 100"
+            yield f"bins.edges: {edges[0]:g}–{edges[-1]:g} is outside the POMP scale, 0–100"
         if self.weights and self.weights.by == "smoothed" and self.target not in NUMERIC:
-            yield f"weights.by: smoothing needs a numeric target, and {self.target} is none"
+            yield f"weights.by: smoothing needs a numeric target, {self.target} is not numeric"
         if self.target in self.strata_bins:
-            yield f"strata: {self.target} is the target already"
+            yield f"strata: {self.target} is already the target"
         if LABEL in (self.target, *self.strata_bins) and self.labels is None:
-            yield "labels: the column label is used, but nothing says how it is made"
+            yield "labels: missing, but the column label is used"
         if {*LEXICON} & {self.target, *self.strata_bins} and not (self.labels and self.labels.lexicon):
-            yield "labels.lexicon: its columns are used, but no lexicon is given"
+            yield "labels.lexicon: missing, but its columns are used"
 
     def _pipeline_problems(self) -> Iterator[str]:
         for subtype, rule in self.subtypes.items():
             if rule.pipeline not in self.pipelines:
-                yield f"subtypes.{subtype}.pipeline: no pipeline is called {rule.pipeline!r}"
+                yield f"subtypes.{subtype}.pipeline: no pipeline {rule.pipeline!r}"
         if DEFAULT not in self.subtypes and self.balance.max_copies > 1:
-            yield "subtypes.default: balance.max_copies > 1 makes copies, but no pipeline is named for them"
+            yield "subtypes.default: missing; balance.max_copies > 1 needs a pipeline for the copies"
         if DEFAULT not in self.subtypes and self.originals == "drawn":
-            yield "subtypes.default: `originals: drawn` needs a pipeline to draw from"
+            yield "subtypes.default: missing; `originals: drawn` needs a pipeline"
 
     @property
     def strata_bins(self) -> dict[str, Bins | None]:
-        """The columns of the strata, and how those that hold numbers are cut."""
-        pairs = [(each, None) if isinstance(each, str) else next(iter(each.items())) for each in self.strata]
+        """The columns of the strata, with the bins of numeric ones."""
+        pairs = [(item, None) if isinstance(item, str) else next(iter(item.items())) for item in self.strata]
         return dict(pairs)
 
-    def asks_for(self, split: str) -> bool:
-        """Whether val or test is to have a share of the pictures."""
+    def needs_split(self, split: str) -> bool:
+        """Whether the recipe requests a share of images for val or test."""
         return self.split != "none" and self.split.fractions[split] > 0
 
     def rule_for(self, subtype: str | None) -> SubtypeRule | None:
-        """Return the rule of a subtype, else the default one; None where no copies are made."""
+        """Return the rule of a subtype, or the default rule; None if no copies are made."""
         return self.subtypes.get(subtype or DEFAULT, self.subtypes.get(DEFAULT))
 
     def document(self) -> dict[str, Any]:
-        """Return the recipe with every default written out, as plain data."""
+        """Return the recipe as plain data, with every default filled in."""
         return self.model_dump(mode="json")
 
     @property
@@ -338,7 +337,7 @@ def parse_recipe(document: Any, where: str = "recipe") -> Recipe:
     """Build a recipe from plain data.
 
     Raises:
-        RecipeError: naming every problem with its YAML path.
+        RecipeError: lists every problem with its YAML path.
     """
     return parse_model(Recipe, document, where)
 
@@ -347,16 +346,16 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        RecipeError: it cannot be read, is not YAML, or is no recipe.
+        RecipeError: the file cannot be read, is not YAML, or is not a valid recipe.
     """
     return parse_model(Recipe, read_yaml(path), str(path), path.parent)
 
 
 def find_recipe(name: str) -> Path:
-    """Find a recipe: the path as given, else in `./recipes`, else among those that come with the package.
+    """Find a recipe: the path as given, else in `./recipes`, else among the packaged recipes.
 
     Raises:
-        UsageError: naming the places and the recipes that are there.
+        UsageError: lists the places searched and the available recipes.
     """
     given = Path(name)
     file = given if given.suffix else given.with_suffix(".yaml")
@@ -364,14 +363,15 @@ def find_recipe(name: str) -> Path:
     for path in (file, *(folder / file.name for folder in folders)):
         if path.is_file():
             return path
-    there = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    names = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
     raise UsageError(
         f"no recipe {name!r}",
-        where=", ".join(str(place) for place in (file, *folders)),
-        fix=f"known: {', '.join(there) or 'none'}",
+        where=", ".join(str(path) for path in (file, *folders)),
+        fix=f"known: {', '.join(names) or 'none'}",
     )
 
 
 def packaged_recipes() -> Path:
-    """Return the folder of the recipes that come with the package, installed or in a checkout."""
+    """Return the folder of the packaged recipes, installed or in a checkout."""
+
     return find_data("recipes")

@@ -1,6 +1,7 @@
-"""A recipe beside the manifests that it is for: names resolved, and what does not fit refused.
+"""Resolve a recipe against its manifests.
 
-In: a recipe and manifests. Out: the recipe with the codes of subtypes, and `source` as a stratum of several.
+In: a recipe and manifests. Out: the recipe with subtype codes in place of names, and `source` as a stratum if
+there are several sources. A recipe that does not match the manifests is an error.
 """
 
 from __future__ import annotations
@@ -10,35 +11,35 @@ from collections.abc import Sequence
 from affectdata.errors import RecipeError
 from affectdata.manifest.manifest import Manifest
 from affectdata.recipe.recipe import DEFAULT, Recipe
-from affectdata.recipe.transforms import steps_that_overturn
+from affectdata.recipe.transforms import find_inverting_steps
 from affectdata.registry import suggest
 from affectdata.store.parquet import distinct
 
 
 def check_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> None:
-    """Refuse rules for subtypes that neither the manifests nor the data sheets of their sources know.
+    """Validate that every subtype of the recipe is in the manifests or the data sheets of their sources.
 
     Raises:
-        RecipeError: naming them, and those that there are.
+        RecipeError: lists the unknown and the known subtypes.
     """
     known = {code for manifest in manifests for code in manifest.metadata["subtypes"]}
     for manifest in manifests:
         known |= set(distinct(manifest.rows, "subtype"))
     unknown = sorted(set(recipe.subtypes) - known - {DEFAULT})
     if unknown:
-        there = sorted(known)
+        available = sorted(known)
         raise RecipeError(
-            f"no picture has the subtype {', '.join(map(repr, unknown))}",
+            f"no image has the subtype {', '.join(map(repr, unknown))}",
             where="subtypes",
-            fix=f"{suggest(unknown[0], there)}subtypes of the manifests: {', '.join(there) or 'none'}",
+            fix=f"{suggest(unknown[0], available)}known subtypes: {', '.join(available) or 'none'}",
         )
 
 
 def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
-    """Return the recipe with the data sheets' long names of subtypes ("snakes") replaced by their codes.
+    """Return the recipe with the data sheets' long subtype names ("snakes") replaced by their codes.
 
     Raises:
-        RecipeError: a subtype is named twice, by code and by name.
+        RecipeError: a subtype is given twice, by code and by name.
     """
     codes = {
         subtype["name"]: code
@@ -47,15 +48,15 @@ def resolve_subtypes(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
     }
     resolved = {codes.get(name, name): rule for name, rule in recipe.subtypes.items()}
     if len(resolved) < len(recipe.subtypes):
-        raise RecipeError("a subtype is there twice, by its code and by its name", where="subtypes")
+        raise RecipeError("a subtype is given twice, by its code and by its name", where="subtypes")
     return recipe.model_copy(update={"subtypes": resolved})
 
 
 def resolve_strata(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
-    """Return the recipe with `source` as its first stratum, where the pictures are of several sources.
+    """Return the recipe with `source` as its first stratum if there are several sources.
 
-    Ratings on one scale are comparable in unit, not in meaning. A recipe that names `source` itself, or says
-    `strata: []`, stays as it is.
+    Ratings on one scale have comparable units, but not the same meaning in every source. A recipe that uses
+    `source` itself, or sets `strata: []`, is returned unchanged.
     """
     sources = {source for manifest in manifests for source in manifest.sources}
     pooled = not recipe.strata and "strata" in recipe.model_fields_set
@@ -64,8 +65,8 @@ def resolve_strata(recipe: Recipe, manifests: Sequence[Manifest]) -> Recipe:
     return recipe.model_copy(update={"strata": ["source", *recipe.strata]})
 
 
-def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
-    """Return which subtypes stand upright, as the data sheets say; if any source says so, it does."""
+def upright_subtypes(manifests: Sequence[Manifest]) -> dict[str, bool]:
+    """Return per subtype whether its images must stay upright, by the data sheet of any source."""
     upright: dict[str, bool] = {}
     for manifest in manifests:
         for code, subtype in manifest.metadata["subtypes"].items():
@@ -74,25 +75,25 @@ def upright_of(manifests: Sequence[Manifest]) -> dict[str, bool]:
 
 
 def check_upright(recipe: Recipe, upright: dict[str, bool]) -> None:
-    """Refuse pipelines that would turn over what stands upright; `upright` is the data sheets' word.
+    """Validate that no pipeline turns images upside down that must stay upright.
 
-    A subtype that the data sheet does not know counts as upright.
+    `upright` comes from the data sheets (`upright_subtypes`); a subtype that it lacks counts as upright.
 
     Raises:
-        RecipeError: naming subtype, pipeline and step.
+        RecipeError: lists subtype, pipeline and step.
     """
     problems = []
     for subtype in sorted({*recipe.subtypes, *upright}):
         rule = recipe.rule_for(subtype)
         if rule is None:
             continue
-        stands = rule.upright if rule.upright is not None else upright.get(subtype, True)
-        overturning = steps_that_overturn(recipe.pipelines[rule.pipeline])
-        if stands and overturning:
-            problems.append(f"{subtype}: pipeline {rule.pipeline} turns it over ({', '.join(overturning)})")
+        must_stay = rule.upright if rule.upright is not None else upright.get(subtype, True)
+        steps = find_inverting_steps(recipe.pipelines[rule.pipeline])
+        if must_stay and steps:
+            problems.append(f"{subtype}: pipeline {rule.pipeline} turns it upside down ({', '.join(steps)})")
     if problems:
         raise RecipeError(
-            "subtypes that stand upright would be turned over:\n  " + "\n  ".join(problems),
+            "images that must stay upright would be turned upside down:\n  " + "\n  ".join(problems),
             where="subtypes",
-            fix="give them a pipeline that keeps their up, or say `upright: false` if they have none",
+            fix="use a pipeline without these steps, or set `upright: false` for subtypes without an up side",
         )

@@ -1,8 +1,8 @@
-"""Transforms: which there are, what they may do to affect, and a seeded pipeline of them.
+"""The available transforms, how they may affect ratings, and seeded pipelines of them.
 
-The one door to albumentations. Its network call at import is switched off, its arguments are checked
-strictly, every `p` must be written (some default to 0.5), and each picture's draws come from one stream
-seeded by its row: seeded on its own, `Compose` gives every transform the same stream, which couples them.
+The only module that imports albumentations. Its network call at import is disabled, arguments are checked
+strictly, every `p` must be given (some default to 0.5), and all random draws of an image come from one stream
+seeded by its row: `Compose(seed=…)` gives every transform the same stream, which correlates them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, or it asks the network for its version
-# It imports torch where that is installed, for a class that is not used here: seconds, and native threads.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import: else it looks up its version online
+# It imports torch if installed, for a class that is not used here: that takes seconds and starts threads.
 _HIDDEN: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
 sys.modules.update(_HIDDEN)
 import albumentations as A  # noqa: E402
@@ -29,12 +29,12 @@ for _name in _HIDDEN:
     del sys.modules[_name]
 
 Step: TypeAlias = dict[str, dict[str, Any]]  # {TransformName: {argument: value}}
-_LEAST_PX = 8  # shorter sides are enlarged before a draw
-UPRIGHT_DEGREES = 20.0  # turns beyond this are refused for what stands upright
+_MIN_SIDE_PX = 8  # images with a shorter side are enlarged before augmentation
+UPRIGHT_DEGREES = 20.0  # larger rotations are refused for images that must stay upright
 
 
 class AffectClass(StrEnum):
-    """What a transform changes of a picture, and so what it may do to its affect."""
+    """The aspect of an image that a transform changes, and through it possibly the affect."""
 
     GEOMETRY = "geometry"
     CROP = "crop"
@@ -61,11 +61,13 @@ TRANSFORMS: dict[str, AffectClass] = {
         ("GaussNoise", "ISONoise", "GaussianBlur", "MotionBlur", "MedianBlur", "ImageCompression"), _N
     ),
 }
-_WORDS = {_P: "brightness or contrast", _H: "colour"}
-_OPT_IN = (_P, _H)  # brightness and colour carry valence themselves (Valdez & Mehrabian 1994)
-_TURNS_OVER = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
-_ANGLES_OF = {"Affine": ("rotate", "shear"), "Rotate": ("limit",), "SafeRotate": ("limit",)}
-_NOT_STRICT = frozenset({"MedianBlur", "RandomRotate90", "ToSepia"})  # refuse unknown arguments as they are
+_DESCRIPTIONS = {_P: "brightness or contrast", _H: "colour"}
+_OPT_IN = (_P, _H)  # brightness and colour themselves influence valence (Valdez & Mehrabian 1994)
+_INVERTING = frozenset({"VerticalFlip", "Transpose", "D4", "RandomRotate90"})
+_ANGLE_ARGUMENTS = {"Affine": ("rotate", "shear"), "Rotate": ("limit",), "SafeRotate": ("limit",)}
+_NOT_STRICT = frozenset(
+    {"MedianBlur", "RandomRotate90", "ToSepia"}
+)  # lack `strict`, refuse unknown arguments
 
 _CONSTANTS = {
     "interpolation": {
@@ -85,7 +87,7 @@ _CONSTANTS = {
 }
 
 
-# Where a transform keeps its limits: the value that changes nothing, and the span that counts as 1.
+# Attributes with the limits of a transform: the neutral value, and the distance from it that is strength 1.
 _LIMITS: dict[str, dict[str, tuple[float, float]]] = {
     "RandomBrightnessContrast": {"brightness_limit": (0, 1), "contrast_limit": (0, 1)},
     "RandomGamma": {"gamma_limit": (100, 100)},
@@ -100,9 +102,9 @@ _LIMITS: dict[str, dict[str, tuple[float, float]]] = {
 
 
 def check_steps(steps: list[Step], allow: Mapping[Any, float]) -> Iterator[str]:
-    """Say what is wrong with the steps of a pipeline: names, arguments, a `p` that is not written.
+    """Yield a message for every wrong step of a pipeline: unknown name, bad arguments, missing `p`.
 
-    `allow` bounds the strength (0–1) of each affect class that needs an opt-in.
+    `allow` is the maximum strength (0–1) of each affect class that needs an opt-in.
     """
     for number, step in enumerate(steps):
         if len(step) != 1:
@@ -118,7 +120,7 @@ def _problem(name: str, arguments: dict[str, Any], allow: Mapping[Any, float]) -
     if name not in TRANSFORMS:
         return f"no transform {name!r}; known: {', '.join(sorted(TRANSFORMS))}"
     if "p" not in arguments:
-        return f"{name} needs its p (the chance that it is applied), it has no safe default"
+        return f"{name} needs p, the probability that it is applied: there is no safe default"
     for key, names in _CONSTANTS.items():
         if key in arguments and str(arguments[key]) not in names:
             return f"{name}: {key} must be one of {', '.join(names)}, not {arguments[key]!r}"
@@ -130,14 +132,14 @@ def _problem(name: str, arguments: dict[str, Any], allow: Mapping[Any, float]) -
     affect = TRANSFORMS[name]
     if affect in _OPT_IN and affect not in allow:
         opt_in = f"`allow: {{{affect}: {strength:g}}}`"
-        return f"{name} changes {_WORDS[affect]}, which carries affect itself; {opt_in} opts in"
+        return f"{name} changes {_DESCRIPTIONS[affect]}, which itself influences affect; opt in with {opt_in}"
     if affect in _OPT_IN and strength > allow[affect] + 1e-9:
-        return f"{name} has strength {strength:g}, over `allow.{affect}`: {allow[affect]:g}"
+        return f"{name} has strength {strength:g}, above `allow.{affect}`: {allow[affect]:g}"
     return None
 
 
 def _strength(name: str, step: A.BasicTransform) -> float:
-    """Return how far a photometric or colour transform may go, as a share of all it could: 0–1."""
+    """Return the strength of a photometric or colour transform, as a share of its maximum: 0–1."""
     spans = [
         abs(end - neutral) / span
         for attribute, (neutral, span) in _LIMITS.get(name, {}).items()
@@ -147,35 +149,37 @@ def _strength(name: str, step: A.BasicTransform) -> float:
 
 
 def _build_step(name: str, arguments: dict[str, Any]) -> A.BasicTransform:
-    translated = {key: _translated(key, value) for key, value in arguments.items()}
-    return getattr(A, name)(**translated, **({} if name in _NOT_STRICT else {"strict": True}))
+    converted = {key: _convert(key, value) for key, value in arguments.items()}
+    return getattr(A, name)(**converted, **({} if name in _NOT_STRICT else {"strict": True}))
 
 
-def _translated(key: str, value: Any) -> Any:
+def _convert(key: str, value: Any) -> Any:
     if key in _CONSTANTS:
         return _CONSTANTS[key][value]
     return tuple(value) if isinstance(value, list) else value
 
 
-def steps_that_overturn(steps: list[Step]) -> list[str]:
-    """Name the steps of a pipeline that could turn a picture's up away."""
-    found = []
+def find_inverting_steps(steps: list[Step]) -> list[str]:
+    """Return the transforms of a pipeline that can turn an image upside down or sideways."""
+    names = []
     for step in steps:
         name, arguments = next(iter(step.items()))
         default = 0.0 if name == "Affine" else 90.0
         angles = [
-            angle for key in _ANGLES_OF.get(name, ()) for angle in numbers_in(arguments.get(key, default))
+            angle
+            for key in _ANGLE_ARGUMENTS.get(name, ())
+            for angle in flatten_numbers(arguments.get(key, default))
         ]
-        mirrored = name == "Affine" and min(numbers_in(arguments.get("scale")), default=1.0) < 0
-        if name in _TURNS_OVER or mirrored or max(map(abs, angles), default=0.0) > UPRIGHT_DEGREES:
-            found.append(name)
-    return found
+        mirrored = name == "Affine" and min(flatten_numbers(arguments.get("scale")), default=1.0) < 0
+        if name in _INVERTING or mirrored or max(map(abs, angles), default=0.0) > UPRIGHT_DEGREES:
+            names.append(name)
+    return names
 
 
-def numbers_in(value: Any) -> list[float]:
-    """Return the numbers of a range that is written as one, as a pair, or by axis."""
+def flatten_numbers(value: Any) -> list[float]:
+    """Return the numbers of a range given as a number, as a pair, or per axis."""
     if isinstance(value, dict):
-        return [number for each in value.values() for number in numbers_in(each)]
+        return [number for axis in value.values() for number in flatten_numbers(axis)]
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
@@ -183,7 +187,7 @@ def numbers_in(value: Any) -> list[float]:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A named list of transforms; not to be shared between threads, for its random state is its own."""
+    """A list of transforms with its own random state; do not share between threads."""
 
     steps: list[Step]
 
@@ -192,12 +196,12 @@ class Pipeline:
         return A.Compose([_build_step(*next(iter(step.items()))) for step in self.steps])
 
     def apply(self, rgb: np.ndarray, seed: int) -> np.ndarray:
-        """Return one draw, uint8 RGB, maybe of another size; the same seed gives the same draw."""
+        """Return one augmented image, uint8 RGB, maybe of another size; deterministic for a seed."""
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return np.ascontiguousarray(self._compose(image=_thick(rgb))["image"])
+        return np.ascontiguousarray(self._compose(image=_enlarge(rgb))["image"])
 
 
-def _thick(rgb: np.ndarray) -> np.ndarray:
-    """Enlarge what is thinner than a few pixels: OpenCV's cubic warp never ends over one mirrored pixel."""
-    times = -(-_LEAST_PX // min(rgb.shape[:2]))
-    return rgb.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else rgb
+def _enlarge(rgb: np.ndarray) -> np.ndarray:
+    """Enlarge very thin images: OpenCV's cubic warp never returns when it reflects a single pixel."""
+    factor = -(-_MIN_SIDE_PX // min(rgb.shape[:2]))
+    return rgb.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else rgb

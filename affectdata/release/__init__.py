@@ -1,21 +1,22 @@
-"""A release: published, opened, verified, compared.
+"""Releases: publish, open, verify, compare.
 
-In: a plan and its recipe, or the folder of a release. Out: a folder that never changes; its rows and images.
+In: a plan and its recipe, or the folder of a release. Out: an immutable folder; its rows and images.
 
 Read in this order:
 
-info            release.json: types, and the hash that covers it
-release         the folder, opened
-images          the bytes of its images: files, or rendered in memory
+info            the schema of release.json, and the hash over it
+release         open a release
+images          read its images: from files, or rendered in memory
 dataset         a split as a torch Dataset
 card, write     the data card; tables and release.json
-terms           the terms of several sources together
-journal         images rendered into a folder, resumed after an interruption
-derived         what release.json states, compared with rows and recipe
-lineage         what a release promises of its rows
-verify          files against checksums, tables against each other, lineage
-publish         all of it: a plan published as a release
-rebuild, diff   images rendered again and compared; two releases compared
+terms           parse licence strings into permissions
+journal         render images into a folder, resume after an interruption
+derived         check release.json against rows and recipe
+lineage         check the invariants of the rows
+verify          check files against checksums, tables against each other, and the above
+publish         publish a plan as a release
+rebuild, diff   render images again and compare; compare two releases
+
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The data card of a release: what it is, how it was levelled, on which terms, how to load it.
+"""The data card of a release: contents, balance, sources, terms of use, how to load it.
 
-It opens with YAML for Hugging Face, which names the files of every split.
+It opens with YAML front matter for Hugging Face, which lists the files of every split.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ import yaml
 
 from affectdata.release.release import split_file, table_file
 
-_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # as Hugging Face names them
+_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _WITH_SPDX = re.compile(r"CC BY(-NC)?(-SA)? [34]\.0|CC BY(-NC)?-ND 4\.0|CC0 1\.0|MIT")
 
 
 def data_card(info: dict[str, Any]) -> str:
-    """Write the README.md of a release from what its release.json says."""
+    """Return the README.md of a release, from its release.json alone."""
     files = {split: _data_files(info["mode"], split) for split in info["rows"]}
     lines = [
         *front_matter(info, files),
         f"# {info['name']}",
         "",
-        f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures ({info['originals']} originals, "
-        f"{info['copies']} augmented copies), levelled on {info['target']}.",
+        f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images ({info['originals']} originals, "
+        f"{info['copies']} augmented copies), balanced on {info['target']}.",
         "",
-        *_table(("split", "pictures"), sorted(info["rows"].items())),
+        *_table(("split", "images"), sorted(info["rows"].items())),
         "",
-        *_empty(info["rows"]),
-        "Only `train` holds copies; val and test are originals. Pictures that look alike share a split.",
+        *_empty_splits(info["rows"]),
+        "Only `train` contains augmented copies; val and test contain originals only. Near-duplicate images",
+        "are always in the same split.",
         "",
         *_folds(info["folds"]),
-        *_lexicon(info.get("lexicon")),  # earlier releases do not say
-        f"## Levelling of train, by {info['target']}",
+        *_lexicon(info.get("lexicon")),  # absent in earlier releases
+        f"## Balance of the train split, by {info['target']}",
         "",
         *_table(
             ("bin", "before", "after", "short of target"),
             [(b["bin"], b["n_before"], b["n_after"], b["shortfall"] or "–") for b in info["balance"]["bins"]],
         ),
         "",
-        "A copy adds no information about what is rare; `n_eff` per cell is in release.json.",
+        "Copies add no new information about rare cells; release.json gives the effective sample size of",
+        "each cell (`n_eff`).",
         "",
-        "## Sources and terms",
+        "## Sources and terms of use",
         "",
         *sources_and_terms(info),
         "## Use",
@@ -57,9 +59,10 @@ def data_card(info: dict[str, Any]) -> str:
         "dataset = datasets.load_dataset(path)                    # Hugging Face",
         "```",
         "",
-        *_how_it_lies(info),
+        *_virtual_note(info),
         f"`{table_file(info['mode'])}` has one row per image: labels, source image, pipeline, seed.",
-        "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `recipe.yaml` makes them anew.",
+        "`sha256sum -c SHA256SUMS` or `affectdata verify` checks the files; `affectdata balance` rebuilds",
+        "them from `recipe.yaml`.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -71,7 +74,7 @@ def _data_files(mode: str, split: str) -> str:
 def front_matter(
     info: dict[str, Any], files: Mapping[str, str], more: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return the YAML that opens a README.md for Hugging Face; `files` has the pattern of each split."""
+    """Return the YAML front matter for Hugging Face; `files` maps each split to its file pattern."""
     licenses = list(info["terms"]["pictures"]) if "terms" in info else ["not stated"]
     n = sum(info["rows"].values())
     document = {
@@ -94,44 +97,46 @@ def front_matter(
 
 
 def _license(license_: str) -> dict[str, str]:
-    """Return the licence as Hugging Face wants it: an SPDX id, or a name that consists of such characters."""
+    """Return the licence for Hugging Face: an SPDX id, or "other" with the licence's name as a slug."""
     slug = re.sub(r"[^a-z0-9.]+", "-", license_.lower()).strip("-")
     return {"license": slug} if _WITH_SPDX.fullmatch(license_) else {"license": "other", "license_name": slug}
 
 
-def _empty(rows: dict[str, int]) -> list[str]:
+def _empty_splits(rows: dict[str, int]) -> list[str]:
     names = " and ".join(name for name, n in sorted(rows.items()) if not n)
-    said = f"The recipe asks for {names}, but no picture is in it: there are too few groups."
-    return [said, ""] if names else []
+    text = f"The recipe requests {names}, but too few groups were available: no image was assigned to it."
+    return [text, ""] if names else []
 
 
 def _folds(n: int | None) -> list[str]:
     if n is None:
         return []
     return [
-        f"Train is dealt into {n} folds (column `fold`). To cross-validate, train on all but one, copies",
-        "too, and score the rows of that one with `copy` 0. Train was levelled as a whole: what is left is",
-        "about as level as the folds are alike. Rows of train without a fold fill bins from other sources;",
-        "they are always trained on.",
+        f"The train split is divided into {n} folds (column `fold`). To cross-validate, train on all folds",
+        "but one, including their copies, and evaluate on the originals (`copy` 0) of the remaining fold.",
+        "The train split was balanced as a whole, so without one fold it is only about as balanced as the",
+        "folds are alike. Train rows without a fold come from other sources, to fill bins; always train on",
+        "them.",
         "",
     ]
 
 
-def _lexicon(found: dict[str, Any] | None) -> list[str]:
-    if found is None:
+def _lexicon(lexicon: dict[str, Any] | None) -> list[str]:
+    if lexicon is None:
         return []
     return [
-        "`lexicon_valence` and `lexicon_arousal` are no ratings: they are derived from emotions, as the mean",
-        f"place of {', '.join(found['words'])} in {found['file']} (SHA-256 {found['sha256']}).",
+        "`lexicon_valence` and `lexicon_arousal` are not ratings: they are derived from emotions, as the",
+        f"mean coordinates of {', '.join(lexicon['words'])} in {lexicon['file']}",
+        f"(SHA-256 {lexicon['sha256']}).",
         "",
     ]
 
 
-def _how_it_lies(info: dict[str, Any]) -> list[str]:
+def _virtual_note(info: dict[str, Any]) -> list[str]:
     if info["mode"] == "files":
         return []
     return [
-        "This release is virtual: it holds no pictures. Each is rendered from its source when it is read.",
+        "This release is virtual: it contains no images. Each one is rendered from its source when read.",
         "",
     ]
 
@@ -145,35 +150,40 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
 
 
 def sources_and_terms(info: dict[str, Any]) -> list[str]:
-    """Return Markdown lines on where the pictures come from, and on which terms; the last is empty."""
+    """Return Markdown lines about the sources and their terms of use; the last line is empty."""
     lines = []
-    for each in info["manifests"]:
-        pixels = "may be passed on" if each["redistributable"] else "must not be passed on"
+    for source in info["manifests"]:
         lines += [
-            f"**{each['title']}** ({each['source']}). Terms: {each['license']}. Its pictures {pixels}.",
-            f"Cite: {each['citation']}",
-            *_estimated(each.get("estimated", [])),  # earlier releases do not say
+            f"**{source['title']}** ({source['source']}). Terms: {source['license']}. "
+            f"Its images {_redistribution(source)}.",
+            f"Cite: {source['citation']}",
+            *_estimated(source.get("estimated", [])),  # absent in earlier releases
             "",
         ]
-    return lines + (_together(info["terms"]) if "terms" in info else [])  # earlier releases do not say
+    return lines + (_combined_terms(info["terms"]) if "terms" in info else [])  # absent in earlier releases
+
+
+def _redistribution(terms: dict[str, Any]) -> str:
+    return "may be redistributed" if terms["redistributable"] else "must not be redistributed"
 
 
 def _estimated(columns: list[str]) -> list[str]:
-    return [f"A machine estimated these columns: {', '.join(columns)}."] if columns else []
+    return [f"These columns were estimated automatically: {', '.join(columns)}."] if columns else []
 
 
-def _together(terms: dict[str, Any]) -> list[str]:
-    """Say what holds for the release as a whole: of every term the strictest."""
-    said = [
-        "its pictures may be passed on" if terms["redistributable"] else "its pictures must not be passed on",
+def _combined_terms(terms: dict[str, Any]) -> list[str]:
+    """Describe the terms of the release as a whole: the strictest of every term."""
+    conditions = [
+        f"its images {_redistribution(terms)}",
         "commercial use is allowed" if terms["commercial_use"] else "no commercial use",
     ]
     if not terms["changes"]:
-        said.append("changed pictures, as the copies are, must not be passed on")
+        conditions.append("modified images, such as the copies, must not be redistributed")
     if terms["share_alike"]:
-        said.append(f"share alike: what is made from it goes on under {' and '.join(terms['share_alike'])}")
-    each = "Every row carries its own terms (`license`, `attribution`, `url`)."
-    lines = [f"**This release as a whole**, by the strictest of its terms: {'; '.join(said)}. {each}", ""]
+        licenses = " and ".join(terms["share_alike"])
+        conditions.append(f"share alike: derived work must be redistributed under {licenses}")
+    text = f"**This release as a whole**, by its strictest terms: {'; '.join(conditions)}."
+    lines = [f"{text} Every row has its own terms (`license`, `attribution`, `url`).", ""]
     if len(terms["pictures"]) > 1:
-        lines += [*_table(("terms", "pictures"), list(terms["pictures"].items())), ""]
+        lines += [*_table(("terms", "images"), list(terms["pictures"].items())), ""]
     return lines

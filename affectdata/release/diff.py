@@ -1,7 +1,7 @@
-"""What changed from one release to the next, and the version step that follows.
+"""Compare two releases and derive the version step.
 
-Croissant's rule for dataset versions: patch for what changes no picture and no label (terms, names, weights),
-minor for data added, major for data removed or changed.
+Croissant's rule for dataset versions: patch if no image and no label changed (only terms, names, weights),
+minor if data was added, major if data was removed or changed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import pandas as pd
 from affectdata.release.release import Release
 
 _LABELS = ("valence", "arousal", "dominance", "emotion", "label", "subtype")
-_MADE = {"sample_id", "image_id", "split", "copy", "pipeline", "seed", "group_id"}
-_MADE |= {"out_width_px", "out_height_px", "file_sha256", "file_name", "file_bytes"}
+_NOT_DESCRIPTIVE = {"sample_id", "image_id", "split", "copy", "pipeline", "seed", "group_id"}
+_NOT_DESCRIPTIVE |= {"out_width_px", "out_height_px", "file_sha256", "file_name", "file_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDiff:
-    """Sample ids by what happened to them between two releases; `cells` counts rows before and after."""
+    """Sample ids by kind of change; `cells` maps each changed train cell to its rows before and after."""
 
     added: list[str]
     removed: list[str]
-    moved: list[str]  # in another split or fold
+    moved: list[str]  # to another split or fold
     relabelled: list[str]
-    redrawn: list[str]  # another file from the same picture
-    described: list[str]  # other columns only: terms, names, cells, sampling weights
+    redrawn: list[str]  # a different file from the same image
+    described: list[str]  # changes in other columns only: terms, names, cells, sampling weights
     cells: dict[str, tuple[int, int]]
 
     @property
@@ -45,29 +45,28 @@ class ReleaseDiff:
 
 
 def diff_releases(old: Release, new: Release) -> ReleaseDiff:
-    """Compare two releases row by row, on `sample_id`."""
-    a = old.table.to_pandas().set_index("sample_id", drop=False)
-    b = new.table.to_pandas().set_index("sample_id", drop=False)
-    both = a.index.intersection(b.index).sort_values()
-    before, after = a.loc[both], b.loc[both]
-    labels = [name for name in _labels(a, b) if name in a or name in b]
-    others = sorted((set(a) | set(b)) - set(labels) - _MADE)
+    """Compare two releases row by row, matched on `sample_id`."""
+    left = old.table.to_pandas().set_index("sample_id", drop=False)
+    right = new.table.to_pandas().set_index("sample_id", drop=False)
+    common = left.index.intersection(right.index).sort_values()
+    before, after = left.loc[common], right.loc[common]
+    labels = [name for name in _labels(left, right) if name in left or name in right]
+    descriptive = sorted((set(left) | set(right)) - set(labels) - _NOT_DESCRIPTIVE)
+    placement = [name for name in ("split", "fold") if name in left and name in right]
     relabelled = _changed(before, after, labels)
     return ReleaseDiff(
-        added=sorted(b.index.difference(a.index)),
-        removed=sorted(a.index.difference(b.index)),
-        moved=both[
-            _changed(before, after, [name for name in ("split", "fold") if name in a and name in b])
-        ].tolist(),
-        relabelled=both[relabelled].tolist(),
-        redrawn=both[(before["file_sha256"] != after["file_sha256"]).to_numpy()].tolist(),
-        described=both[_changed(before, after, others) & ~relabelled].tolist(),
-        cells=_cells(a, b),
+        added=sorted(right.index.difference(left.index)),
+        removed=sorted(left.index.difference(right.index)),
+        moved=common[_changed(before, after, placement)].tolist(),
+        relabelled=common[relabelled].tolist(),
+        redrawn=common[(before["file_sha256"] != after["file_sha256"]).to_numpy()].tolist(),
+        described=common[_changed(before, after, descriptive) & ~relabelled].tolist(),
+        cells=_changed_cells(left, right),
     )
 
 
-def _labels(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
-    shares = {name for name in (*a, *b) if str(name).startswith("emotion_")}
+def _labels(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
+    shares = {name for name in (*left, *right) if str(name).startswith("emotion_")}
     return [*_LABELS, *sorted(map(str, shares))]
 
 
@@ -80,8 +79,9 @@ def _changed(before: pd.DataFrame, after: pd.DataFrame, columns: list[str]) -> A
     return changed.to_numpy(dtype=bool)
 
 
-def _cells(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    before, after = (frame[frame["split"] == "train"]["cell"].value_counts() for frame in (a, b))
+def _changed_cells(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    before, after = (frame[frame["split"] == "train"]["cell"].value_counts() for frame in (left, right))
+
     names = sorted({*before.index, *after.index})
     counts = {name: (int(before.get(name, 0)), int(after.get(name, 0))) for name in names}
     return {name: pair for name, pair in counts.items() if pair[0] != pair[1]}

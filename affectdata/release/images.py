@@ -1,4 +1,4 @@
-"""Read the pictures of a release: its files, or rendered in memory where it is virtual."""
+"""Read the images of a release: from its files, or rendered in memory if it is virtual."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from affectdata.errors import IntegrityError
 from affectdata.hashing import file_hash
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import Recipe
 from affectdata.render.render import RenderSamples
 from affectdata.store.files import read_regular
@@ -33,16 +33,16 @@ class ReadReleased:
         data = read_regular(path) if path.is_file() else b""
         if file_hash(data) != expected:
             raise IntegrityError(
-                f"{name} is not the file that was released",
+                f"{name} differs from the released file",
                 where=str(path),
-                fix="`affectdata verify` names every such file; `affectdata balance` makes the release anew",
+                fix="`affectdata verify` lists all such files; `affectdata balance` rebuilds the release",
             )
         return data
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRendered:
-    """Render the pictures of a batch (plan columns, `source`, `path`) in memory, as a release would be."""
+    """Render the images of a batch (plan columns, `source`, `path`) in memory, exactly as for a release."""
 
     render: RenderSamples
 
@@ -52,32 +52,33 @@ class ReadRendered:
 
 @dataclass(frozen=True, slots=True)
 class ReadVirtual:
-    """Render the pictures of a batch of a virtual release (all its columns); they must be those recorded."""
+    """Render the images of a batch of a virtual release (all its columns) and verify their hashes."""
 
     read: Read
     folder: str
 
     def __call__(self, batch: pa.Table) -> list[bytes]:
-        pictures = self.read(batch)
+        images = self.read(batch)
         names, expected = (batch[name].to_pylist() for name in ("file_name", "file_sha256"))
-        for name, digest, data in zip(names, expected, pictures, strict=True):
+        for name, digest, data in zip(names, expected, images, strict=True):
             if file_hash(data) != digest:
                 raise IntegrityError(
-                    f"{name}, rendered anew, is not the picture that was released",
+                    f"{name}: the rendered image differs from the released one",
                     where=self.folder,
-                    fix="`affectdata verify --rebuild 1` says why; read it where it was made, or with "
-                    "`mode: files`",
+                    fix="`affectdata verify --rebuild 1` shows why; read the release on the machine that "
+                    "made it, or publish it with `mode: files`",
                 )
-        return pictures
+        return images
 
 
-def released_reader(folder: Path, recipe: Recipe, pictures: Pictures | None) -> Read:
-    """Return what reads the images of the release in `folder`.
+def released_reader(folder: Path, recipe: Recipe, images: Images | None) -> Read:
+    """Return a reader for the images of the release in `folder`.
 
-    `pictures` are the source images from which a virtual release is rendered; None for a release with files.
-    Each image is compared with the hash that the release has of it; reading raises an IntegrityError.
+    `images` are the source images from which a virtual release is rendered; None for a release with files.
+    The reader raises an IntegrityError for an image whose hash differs from the recorded one.
     """
-    if pictures is None:
+
+    if images is None:
         return ReadReleased(str(folder))
-    render = RenderSamples(pictures, recipe.image, recipe.pipelines)
+    render = RenderSamples(images, recipe.image, recipe.pipelines)
     return ReadVirtual(ReadRendered(render), str(folder))

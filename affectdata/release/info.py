@@ -1,4 +1,4 @@
-"""What release.json may hold: the type of every field that anything reads, and the hash that covers them."""
+"""The schema of release.json: the type of every field in use, and the hash that covers them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from affectdata.config import parse_model
 from affectdata.errors import IntegrityError, RecipeError
 from affectdata.hashing import canonical_json, file_hash
 
-COVER = "content_sha256"
-_UNCOVERED = (COVER, "created")
-FORMER = "affectdata/release/2"  # the last form without COVER
+CONTENT_HASH = "content_sha256"
+_NOT_HASHED = (CONTENT_HASH, "created")
+FORMER = "affectdata/release/2"  # the last form without CONTENT_HASH
+_RESTORE = "restore the file, or re-run `affectdata balance`"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 
 
 class _Part(BaseModel):
-    """Strict in what it knows, and silent about what a later version adds."""
+    """Strict about known fields; fields added by later versions are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -106,7 +107,7 @@ class _Drift(_Part):
 
 
 class _Info(_Part):
-    """All of release.json; what has a default is not in every release of form 2."""
+    """All of release.json; fields with a default are missing in some releases of form 2."""
 
     id: _Sha256
     name: str
@@ -132,10 +133,10 @@ class _Info(_Part):
 
 
 def check_types(info: dict[str, Any], where: str) -> None:
-    """Refuse a release.json of which a field is missing or of another type.
+    """Validate that release.json has all fields, with the right types.
 
     Raises:
-        IntegrityError: naming every such field.
+        IntegrityError: lists every missing or wrong field.
     """
     try:
         parse_model(_Info, info, where)
@@ -143,29 +144,39 @@ def check_types(info: dict[str, Any], where: str) -> None:
         raise IntegrityError(
             error.what,
             where=where,
-            fix="restore the file, or make the release anew with `affectdata balance`",
+            fix=_RESTORE,
         ) from error
 
 
 def content_hash(info: dict[str, Any]) -> str | None:
-    """Return the SHA-256 over every field but `created` and itself; None for what JSON cannot hold."""
+    """Return the SHA-256 over every field but `created` and itself; None if a value cannot be JSON."""
     try:
-        covered = canonical_json({key: value for key, value in info.items() if key not in _UNCOVERED})
-        return file_hash(covered.encode())
-    except (ValueError, RecursionError):  # an infinite number, half a character
+        text = canonical_json({key: value for key, value in info.items() if key not in _NOT_HASHED})
+        return file_hash(text.encode())
+    except (ValueError, RecursionError):  # an infinite number, a lone surrogate
         return None
 
 
-def check_cover(info: dict[str, Any]) -> list[str]:
-    """Say in words what is wrong with the hash over release.json and with its time."""
-    found = []
-    if COVER not in info:
+def require_content_hash(info: dict[str, Any], where: str) -> None:
+    """Refuse a release.json that was modified after publication; for whatever reads rows only.
+
+    Raises:
+        IntegrityError: naming what is wrong.
+    """
+    if problems := check_content_hash(info):
+        raise IntegrityError(f"release.json: {'; '.join(problems)}", where=where, fix=_RESTORE)
+
+
+def check_content_hash(info: dict[str, Any]) -> list[str]:
+    """Return messages on what is wrong with the hash over release.json and with its time."""
+    problems = []
+    if CONTENT_HASH not in info:
         if info.get("schema") != FORMER:
-            found.append(f"{COVER} is not there")
-    elif info[COVER] != content_hash(info):
-        found.append(f"its content is not the one that was published ({COVER})")
+            problems.append(f"{CONTENT_HASH} is missing")
+    elif info[CONTENT_HASH] != content_hash(info):
+        problems.append(f"the content was modified after publication ({CONTENT_HASH} does not match)")
     try:
         TypeAdapter(AwareDatetime).validate_python(datetime.fromisoformat(str(info.get("created"))))
     except (ValueError, ValidationError):
-        found.append(f"created is no time with its zone: {str(info.get('created'))[:40]!r}")
-    return found
+        problems.append(f"created must be a time with a time zone, not {str(info.get('created'))[:40]!r}")
+    return problems

@@ -1,6 +1,7 @@
-"""Render the rows of a plan into a folder, and go on where an interrupted run stopped.
+"""Render the rows of a plan into a folder; resume an interrupted run from its journal.
 
-Beside the pictures lies a journal, tables of what was written; it goes when the release gets its name.
+The journal is a folder of Parquet tables beside the images, one row per written image. It is removed before
+the release is published.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ import pyarrow.compute as pc
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import file_hash
 from affectdata.images.duplicates import codes_of
-from affectdata.render.drift import LOOKS, look_of
+from affectdata.render.drift import LOOKS, measure_look
 from affectdata.render.render import RenderSamples
 from affectdata.schema import RENDERED
 from affectdata.splits.assign import SPLITS
 from affectdata.store.files import hash_file
 from affectdata.store.parquet import STREAM_ROWS, read_table, rechunk, write_table
-from affectdata.store.spill import Spill, in_order
+from affectdata.store.spill import Spill, iter_by_rank
 from affectdata.workers import map_ordered
 
 JOURNAL = ".journal"
-_BATCH = 24  # rows rendered per call, and the rest of its last picture
-_NOTE_S = 1.0  # seconds; what was rendered since the last note is lost if the process is killed
+_BATCH = 24  # rows rendered per call, plus the remaining rows of the last image
+_FLUSH_S = 1.0  # seconds; images rendered since the last flush are lost if the process is killed
 _WRITTEN = pa.schema([*RENDERED, *LOOKS])
-_READ = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
+_COLUMNS = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSamples:
-    """Render a batch and write its files under `folder`; returns `schema.RENDERED` and the look of each.
+    """Render a batch, write its files under `folder` and return `schema.RENDERED` and `LOOKS` per row.
 
-    Without a folder nothing is written: a virtual release only notes what its pictures are.
+    Without a folder no file is written: a virtual release only records hashes and sizes.
     """
 
     render: RenderSamples
@@ -45,13 +46,13 @@ class WriteSamples:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
-        for row, rgb in self.render.draw(batch):
+        for row, rgb in self.render.iter_pixels(batch):
             data = self.render.encode(rgb)
             name = f"{row['split']}/{row['sample_id']}{self.render.image.suffix}"
             if self.folder is not None:
                 Path(self.folder, name).write_bytes(data)
             file = (name, file_hash(data), len(data), rgb.shape[1], rgb.shape[0])
-            rows.append((row["sample_id"], *file, *look_of(rgb)))
+            rows.append((row["sample_id"], *file, *measure_look(rgb)))
         return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_WRITTEN)
 
 
@@ -62,7 +63,7 @@ def render_all(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> Spill:
-    """Render what an earlier run has not; returns what was written, row by row the same as `table`."""
+    """Render the rows that an earlier run did not; return one record per row of `table`, in its order."""
     if write.folder is not None:
         for split in SPLITS:
             (partial / split).mkdir(exist_ok=True)
@@ -70,29 +71,29 @@ def render_all(
 
     def written() -> Iterator[tuple[pa.Table, np.ndarray]]:
         for part in journal.read():
-            found = pc.index_in(part["sample_id"], table["sample_id"])
-            at = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-            fresh = np.flatnonzero((at >= 0) & ~done[at])  # a picture may have been rendered twice
-            part, at = _intact(part.take(pa.array(fresh)), at[fresh], write.folder)
-            done[at] = True
-            yield part, at
+            matches = pc.index_in(part["sample_id"], table["sample_id"])
+            index = pc.fill_null(matches, -1).to_numpy().astype(np.int64)
+            new = np.flatnonzero((index >= 0) & ~done[index])  # an image may have been rendered twice
+            part, index = _intact(part.take(pa.array(new)), index[new], write.folder)
+            done[index] = True
+            yield part, index
         todo = np.flatnonzero(~done)
-        rest = table.select(_READ).filter(pa.array(~done)) if done.any() else table.select(_READ)
+        rest = table.select(_COLUMNS).filter(pa.array(~done)) if done.any() else table.select(_COLUMNS)
         n_before = n_done = len(table) - len(todo)
-        for part in journal.keep(map_ordered(write, _batches(rest), workers)):
+        for part in journal.record(map_ordered(write, _batches(rest), workers)):
             yield part, todo[n_done - n_before :][: len(part)]
             n_done += len(part)
             if progress:
                 progress(n_done, len(table))
 
     rendered = Spill(_WRITTEN)
-    for part in in_order(written(), _WRITTEN, len(table)):
+    for part in iter_by_rank(written(), _WRITTEN, len(table)):
         rendered.append(part)
     return rendered
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
-    """Cut a table into batches, but never between two rows of one picture: it is decoded once."""
+    """Yield batches that never split the rows of one image, so that each image is decoded once."""
     codes = codes_of(table["image_id"])
     ends = np.append(np.flatnonzero(np.diff(codes)) + 1, len(codes))
     start = 0
@@ -103,38 +104,38 @@ def _batches(table: pa.Table) -> Iterator[pa.Table]:
 
 
 class _Journal:
-    """Notes what was rendered, in a file for every second."""
+    """Records the written images, in one file per second."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._number = folder, 0
 
-    def keep(self, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Note the rows of which the files are written, and yield them; also when the run is interrupted."""
-        fresh: list[pa.Table] = []
-        noted_at = -_NOTE_S
+    def record(self, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Record rows whose files are written, and yield them; flush also if the run is interrupted."""
+        pending: list[pa.Table] = []
+        flushed_at = -_FLUSH_S
         try:
             for part in parts:
-                fresh.append(part)
-                if time.monotonic() - noted_at >= _NOTE_S:
-                    yield self._note(fresh)
-                    noted_at = time.monotonic()
+                pending.append(part)
+                if time.monotonic() - flushed_at >= _FLUSH_S:
+                    yield self._flush(pending)
+                    flushed_at = time.monotonic()
         except BaseException:
-            if fresh:
-                self._note(fresh)
+            if pending:
+                self._flush(pending)
             raise
-        if fresh:
-            yield self._note(fresh)
+        if pending:
+            yield self._flush(pending)
 
-    def _note(self, fresh: list[pa.Table]) -> pa.Table:
-        part = pa.concat_tables(fresh).combine_chunks()
+    def _flush(self, pending: list[pa.Table]) -> pa.Table:
+        part = pa.concat_tables(pending).combine_chunks()
         while (path := self._folder / f"{self._number}.parquet").exists():
             self._number += 1
         write_table(part, path, "journal")
-        fresh.clear()
+        pending.clear()
         return part
 
     def read(self) -> Iterator[pa.Table]:
-        """Yield what an interrupted run noted; pictures of a damaged part are rendered again."""
+        """Yield the records of an interrupted run; a damaged file is skipped, its images rendered again."""
         return (part for part in rechunk(self._intact_parts(), _WRITTEN, STREAM_ROWS) if len(part))
 
     def _intact_parts(self) -> Iterator[pa.Table]:
@@ -147,11 +148,11 @@ class _Journal:
                 yield part
 
 
-def _intact(noted: pa.Table, at: np.ndarray, folder: str | None) -> tuple[pa.Table, np.ndarray]:
-    """Return the rows, and their `at`, whose files are still as they were written; without a folder all."""
+def _intact(records: pa.Table, index: np.ndarray, folder: str | None) -> tuple[pa.Table, np.ndarray]:
+    """Return the records whose files are unchanged, with their `index`; all of them without a folder."""
     if folder is None:
-        return noted, at
-    rows = noted.select(["file_name", "file_sha256"]).to_pylist()
+        return records, index
+    rows = records.select(["file_name", "file_sha256"]).to_pylist()
     files = ((Path(folder, row["file_name"]), row["file_sha256"]) for row in rows)
     intact = np.array([path.is_file() and hash_file(path) == expected for path, expected in files], bool)
-    return noted.filter(pa.array(intact)), at[intact]
+    return records.filter(pa.array(intact)), index[intact]

@@ -1,4 +1,4 @@
-"""Rebuild released pictures from (source picture, pipeline, seed) and compare: the proof of the lineage."""
+"""Rebuild released images from (source image, pipeline, seed) and compare them with the released ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from affectdata.records import Finding
 from affectdata.release.release import Release
 from affectdata.render.render import RenderSamples, canaries
 
-GREY_LEVELS = 3  # CPUs without AVX2 round warps and blurs by one level; JPEG makes that up to three
+GREY_LEVELS = 3  # CPUs without AVX2 round warps and blurs differently by one level, up to three after JPEG
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What came of rebuilding: `exact` says whether this machine must give, and was held to, equal bytes."""
+class RebuildResult:
+    """The outcome of rebuilding; `exact` is true if bytes were compared, false if pixels with a tolerance."""
 
     n_rows: int
     exact: bool
@@ -32,10 +32,10 @@ class Rebuilt:
 
 
 def pick_rows(release: Release, n: int, sample_ids: Sequence[str] = ()) -> pa.Table:
-    """Return `n` rows of a release, chosen by hash (copies before originals), and those named.
+    """Return `n` rows of a release, chosen by hash (copies before originals), and those of `sample_ids`.
 
     Raises:
-        UsageError: a sample that is named is not in the release.
+        UsageError: one of `sample_ids` is not in the release.
     """
     table = release.table
     unknown = sorted(set(sample_ids) - set(table["sample_id"].to_pylist()))
@@ -47,54 +47,56 @@ def pick_rows(release: Release, n: int, sample_ids: Sequence[str] = ()) -> pa.Ta
     return table.filter(pa.array(chosen))
 
 
-def rebuild(release: Release, rows: pa.Table, manifests: Path) -> Rebuilt:
-    """Render `rows` anew and compare with the released files; `manifests` notes where the pictures are.
+def rebuild(release: Release, rows: pa.Table, manifests: Path) -> RebuildResult:
+    """Render `rows` again and compare with the released files; `manifests` is the folder of the manifests.
 
-    The canary goes first: if this machine renders it as the one that made the release did, bytes must be
-    equal; if not, pixels may differ by `GREY_LEVELS`.
+    If this machine renders the canary exactly as the one that made the release did, bytes must be equal;
+    otherwise pixels may differ by up to `GREY_LEVELS`.
 
     Raises:
-        PicturesNotFound: the source pictures are not at hand.
-        IntegrityError: a source picture is not the one that was ingested.
+        ImagesNotFound: the source images cannot be found.
+        IntegrityError: a source image changed since it was ingested.
     """
     recipe = parse_recipe(release.recipe_document)
     notes = _version_notes(release)
     exact = canaries(recipe) == release.info["canaries"]
     if not exact:
-        what = "nothing can be compared" if release.is_virtual else "pixels are compared, not bytes"
-        notes.append(f"this machine renders the canary differently: {what}")
-    render = RenderSamples(release.pictures(manifests), recipe.image, recipe.pipelines)
+        effect = "nothing can be compared" if release.is_virtual else "pixels are compared, not bytes"
+        notes.append(f"this machine renders the canary differently: {effect}")
+    render = RenderSamples(release.images(manifests), recipe.image, recipe.pipelines)
     findings = []
-    for row, made in zip(rows.to_pylist(), render(rows).to_pylist(), strict=True):
+    for row, rendered in zip(rows.to_pylist(), render(rows).to_pylist(), strict=True):
         if release.is_virtual:
-            problem = _other_hash(row["file_sha256"], made["data"]) if exact else None
+            problem = _compare_hash(row["file_sha256"], rendered["data"]) if exact else None
         else:
-            problem = _difference(release.read(row["file_name"]), made["data"], exact)
+            problem = _compare_image(release.read(row["file_name"]), rendered["data"], exact)
         if problem:
             findings.append(Finding("rebuilt", f"{row['file_name']}: {problem}"))
-    return Rebuilt(len(rows), exact, notes, findings)
+    return RebuildResult(len(rows), exact, notes, findings)
 
 
 def _version_notes(release: Release) -> list[str]:
-    made_with, here = release.info["versions"], pixel_versions()
+    released_with, installed = release.info["versions"], pixel_versions()
     return [
-        f"made with {name} {version}, here is {here.get(name)}"
-        for name, version in made_with.items()
-        if here.get(name) != version
+        f"released with {name} {version}, installed is {installed.get(name)}"
+        for name, version in released_with.items()
+        if installed.get(name) != version
     ]
 
 
-def _other_hash(released: str, made: bytes) -> str | None:
-    return None if file_hash(made) == released else "its rebuilt bytes are not those that were recorded"
+def _compare_hash(released: str, data: bytes) -> str | None:
+    return None if file_hash(data) == released else "the rebuilt bytes do not match the recorded hash"
 
 
-def _difference(released: bytes, made: bytes, exact: bool) -> str | None:
-    if file_hash(released) == file_hash(made):
+def _compare_image(released: bytes, data: bytes, exact: bool) -> str | None:
+    if file_hash(released) == file_hash(data):
         return None
-    old, new = decode(released).rgb.astype(np.int16), decode(made).rgb.astype(np.int16)
+    old, new = decode(released).rgb.astype(np.int16), decode(data).rgb.astype(np.int16)
     if old.shape != new.shape:
         return f"rebuilt as {new.shape[1]} × {new.shape[0]}, released as {old.shape[1]} × {old.shape[0]}"
-    most = int(np.abs(old - new).max())
+    max_difference = int(np.abs(old - new).max())
     if exact:
-        return f"its rebuilt bytes differ (pixels by up to {most} grey levels)"
-    return f"its rebuilt pixels differ by {most} grey levels" if most > GREY_LEVELS else None
+        return f"the rebuilt bytes differ (pixels by up to {max_difference} grey levels)"
+    if max_difference > GREY_LEVELS:
+        return f"the rebuilt pixels differ by {max_difference} grey levels"
+    return None

@@ -1,4 +1,4 @@
-"""Write a release's tables, card and release.json beside its pictures, a few thousand rows at a time."""
+"""Write a release's tables, card and release.json beside its images, a few thousand rows at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from affectdata.plan.labelling import counted_emotions
 from affectdata.plan.plan import Plan
 from affectdata.recipe.recipe import Recipe
 from affectdata.release.card import data_card
-from affectdata.release.info import COVER, content_hash
+from affectdata.release.info import CONTENT_HASH, content_hash
 from affectdata.release.journal import JOURNAL
 from affectdata.release.release import (
     CARD_FILE,
@@ -30,7 +30,7 @@ from affectdata.release.release import (
     RECIPE_FILE,
     SCHEMA,
     SUMS_FILE,
-    find_strangers,
+    find_unlisted_files,
     split_file,
     split_metadata,
     table_file,
@@ -52,7 +52,7 @@ from affectdata.store.parquet import (
     write_text,
 )
 from affectdata.store.spill import Spill
-from affectdata.store.text_set import Names
+from affectdata.store.text_set import StringHashSet
 
 
 def write_release(
@@ -64,90 +64,90 @@ def write_release(
     recipe: Recipe,
     known: dict[str, Any],
 ) -> None:
-    """Write everything but the pictures; release.json comes last.
+    """Write everything but the images; release.json last.
 
-    `rows` are the source rows as planned (split, folds, labels), every other column comes from the manifests;
-    `rendered` (schema.RENDERED, and more) has the rows of the plan; `known` is what release.json says beside.
+    `rows` are the source rows as planned (split, folds, labels); all other columns come from the manifests.
+    `rendered` (schema.RENDERED and more) has the rows of the plan; `known` has more fields of release.json.
     """
     info = {**_describe(manifests, rows, plan, recipe), **known}
     schema = _schema(manifests, rows, plan)
-    released = _released(manifests, rows, plan, rendered.read(RENDERED.names), schema)
+    batches = _iter_rows(manifests, rows, plan, rendered.read(RENDERED.names), schema)
     path = partial / table_file(recipe.mode)
-    write_batches(released, schema, path, KIND, {"release": info["id"]})
+    write_batches(batches, schema, path, KIND, {"release": info["id"]})
     table = open_table(path, KIND)
     _write_split_tables(partial, table, recipe.mode)
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
     info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
-    info[COVER] = content_hash(info)
+    info[CONTENT_HASH] = content_hash(info)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
     write_json(partial / INFO_FILE, {**info, "created": created})
 
 
 def _schema(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> pa.Schema:
-    """Return the columns of the release: those of its source rows are the manifests' and what was planned."""
-    given = pa.unify_schemas([each.rows.schema for each in manifests])
+    """Return the schema of the release: columns of the manifests, of the planned rows, and of the plan."""
+    source = pa.unify_schemas([manifest.rows.schema for manifest in manifests])
     folds = [FOLD] if FOLD.name in plan.table.column_names else []
-    fields = [*folds, *(field for field in given if field.name != FOLD.name)]
+    fields = [*folds, *(field for field in source if field.name != FOLD.name)]
     names = {field.name for field in fields}
     planned = [field for field in rows.schema if field.name not in names and field.name != FOLD.name]
     return release_schema(pa.schema([*fields, *planned]))
 
 
-def _released(
+def _iter_rows(
     manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, rendered: Iterable[pa.Table], schema: pa.Schema
 ) -> Iterator[pa.Table]:
     """Yield the rows of the release, in the parts of `rendered`."""
-    known = {*plan.table.column_names, *RENDERED.names, *rows.column_names}
-    rest = [name for name in schema.names if name not in known]
-    followed = [_Followed(each.rows, rest) for each in manifests]
+    available = {*plan.table.column_names, *RENDERED.names, *rows.column_names}
+    rest = [name for name in schema.names if name not in available]
+    readers = [_SequentialReader(manifest.rows, rest) for manifest in manifests]
     start = 0
     for part in rendered:
         source = rows.take(plan.rows.slice(start, len(part)))
         parts = [source, plan.table.slice(start, len(part)), part]
         start += len(part)
         if rest:
-            others = [each.take(source["image_id"]) for each in followed]
-            found = pa.concat_tables(others, promote_options="default")
-            # Of a picture that two manifests hold, the row of the source that was taken.
-            parts.append(found.take(pc.index_in(_key(source), _key(found))))
-        columns = {name: each[name] for each in parts for name in each.column_names}
-        nothing = pa.nulls(len(source))
-        yield pa.table({name: columns.get(name, nothing) for name in schema.names})
+            tables = [reader.take(source["image_id"]) for reader in readers]
+            more = pa.concat_tables(tables, promote_options="default")
+            # For an image in two manifests: the row of the source that was planned.
+            parts.append(more.take(pc.index_in(_key(source), _key(more))))
+        columns = {name: table[name] for table in parts for name in table.column_names}
+        nulls = pa.nulls(len(source))
+        yield pa.table({name: columns.get(name, nulls) for name in schema.names})
 
 
 def _key(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table["image_id"], table["source"], "/")
 
 
-class _Followed:
-    """Reads the rows of a manifest once from its first to its last, for ids that ascend as its own do."""
+class _SequentialReader:
+    """Reads the rows of a manifest once, front to back, for requests with ascending ids."""
 
     def __init__(self, rows: Rows, columns: list[str]) -> None:
         names = [name for name in rows.column_names if name in {"image_id", "source", *columns}]
-        if isinstance(rows, pa.Table):  # made in memory, in whatever order
+        if isinstance(rows, pa.Table):  # built in memory, in any order
             rows = rows.select(names).sort_by("image_id")
         self._parts = read_parts(rows, names)
-        self._held = pa.schema([field for field in rows.schema if field.name in names]).empty_table()
+        self._buffer = pa.schema([field for field in rows.schema if field.name in names]).empty_table()
 
     def take(self, ids: pa.ChunkedArray) -> pa.Table:
-        """Return the rows of these pictures, as far as it has them."""
+        """Return the rows of these images, which may be fewer than `ids`."""
         last = ids[-1]
-        while not len(self._held) or pc.less(self._held["image_id"][-1], last).as_py():
+        while not len(self._buffer) or pc.less(self._buffer["image_id"][-1], last).as_py():
             part = next(self._parts, None)
             if part is None:
                 break
-            self._held = pa.concat_tables([self._held, part])
-        found = self._held.filter(pc.is_in(self._held["image_id"], ids.combine_chunks()))
-        self._held = self._held.filter(pc.greater_equal(self._held["image_id"], last)).combine_chunks()
-        return found
+            self._buffer = pa.concat_tables([self._buffer, part])
+        rows = self._buffer.filter(pc.is_in(self._buffer["image_id"], ids.combine_chunks()))
+        self._buffer = self._buffer.filter(pc.greater_equal(self._buffer["image_id"], last)).combine_chunks()
+        return rows
 
 
 def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
-    there = distinct(table, "split")
+    used = distinct(table, "split")
     for split in SPLITS:
-        if split in there:
+        if split in used:
             path = partial / split_file(mode, split)
             write_batches(split_metadata(table, split), table.schema, path, METADATA_KIND)
         elif mode == "files":
@@ -155,23 +155,24 @@ def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
 
 
 def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
-    """Write SHA256SUMS, the tables first, and return its hash; what a killed run left behind is removed."""
+    """Remove leftovers of a killed run, write SHA256SUMS (tables first) and return its hash."""
     shutil.rmtree(partial / JOURNAL, ignore_errors=True)
-    tables = (table_file(mode), RECIPE_FILE, CARD_FILE, *(split_file(mode, split) for split in SPLITS))
-    there = [name for name in tables if (partial / name).is_file()]
-    hashes = [hash_file(partial / name) for name in there]
-    own = pa.table([pa.array(there), pa.array(hashes)], names=["file_name", "file_sha256"])
+    candidates = (table_file(mode), RECIPE_FILE, CARD_FILE, *(split_file(mode, split) for split in SPLITS))
+    names = [name for name in candidates if (partial / name).is_file()]
+    hashes = [hash_file(partial / name) for name in names]
+    tables = pa.table([pa.array(names), pa.array(hashes)], names=["file_name", "file_sha256"])
 
-    def listed() -> Iterator[pa.Table]:
-        yield own
+    def iter_files() -> Iterator[pa.Table]:
+        yield tables
         if mode == "files":
-            yield from read_parts(table, own.column_names)
+            yield from read_parts(table, tables.column_names)
 
-    for name in find_strangers(partial, Names(part["file_name"].to_pylist() for part in listed())):
+    listed = StringHashSet(part["file_name"].to_pylist() for part in iter_files())
+    for name in find_unlisted_files(partial, listed):
         (partial / name).unlink()
     digest = hashlib.sha256()
     with replace_file(partial / SUMS_FILE) as temporary, temporary.open("wb") as file:
-        for part in listed():
+        for part in iter_files():
             lines = pc.binary_join_element_wise(part["file_sha256"], part["file_name"], "  ").to_pylist()
             data = "".join(f"{line}\n" for line in lines).encode()
             digest.update(data)
@@ -180,9 +181,9 @@ def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
 
 
 def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe: Recipe) -> dict[str, Any]:
-    """Return what release.json says of the plan and of where it was rendered."""
+    """Return the fields of release.json about the plan, the recipe and the machine."""
     counts = {row["values"]: row["counts"] for row in plan.table["split"].value_counts().to_pylist()}
-    asked = {name: 0 for name in SPLITS[1:] if recipe.asks_for(name)}  # too few groups can leave one empty
+    requested = {name: 0 for name in SPLITS[1:] if recipe.needs_split(name)}  # may be empty: too few groups
     copies = pc.sum(pc.greater(plan.table["copy"], 0)).as_py() or 0
     return {
         "schema": SCHEMA,
@@ -190,12 +191,14 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         "mode": recipe.mode,
         "recipe_sha256": recipe.digest,
         "manifests": [
-            {"name": each.name, "digest": each.digest, **part} for each in manifests for part in each.parts
+            {"name": manifest.name, "digest": manifest.digest, **part}
+            for manifest in manifests
+            for part in manifest.parts
         ],
         "terms": _terms(manifests, rows, plan),
         "lexicon": _lexicon(rows, recipe),
         "target": recipe.target,
-        "rows": asked | counts,
+        "rows": requested | counts,
         "folds": recipe.split.folds if recipe.split != "none" else None,
         "originals": len(plan.table) - copies,
         "copies": copies,
@@ -208,7 +211,7 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
 
 
 def _lexicon(rows: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
-    """Return from which lexicon, and of which words, the derived columns are."""
+    """Return the lexicon, and the words of it, that the derived columns come from."""
     if recipe.labels is None or recipe.labels.lexicon is None:
         return None
     words = sorted(set().union(*counted_emotions(rows, recipe.labels)))
@@ -216,7 +219,8 @@ def _lexicon(rows: pa.Table, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _terms(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan) -> dict[str, Any]:
-    """Return the terms of all pictures together, as their rows state them."""
+    """Return the combined terms of all images, from the licences in the rows."""
     licenses = pc.fill_null(rows["license"].take(plan.rows), "not stated")
-    pictures = {row["values"]: row["counts"] for row in licenses.value_counts().to_pylist()}
-    return combine_terms(pictures, all(part["redistributable"] for each in manifests for part in each.parts))
+    images = {row["values"]: row["counts"] for row in licenses.value_counts().to_pylist()}
+    redistributable = all(part["redistributable"] for manifest in manifests for part in manifest.parts)
+    return combine_terms(images, redistributable)

@@ -1,9 +1,10 @@
-"""Planned images as pixels.
+"""Render planned images.
 
 In: the rows of a plan and the source images. Out: encoded images, and how far copies differ from originals.
 
 Read in this order:
 
 render  decode, augment, resize, encode
-drift   features of what was rendered, and a probe that tells copies from originals
+drift   low-level features of rendered images, and a classifier that separates copies from originals
+
 """

@@ -1,7 +1,7 @@
 """Render the rows of a plan: decode → augment at source size → one area resize → encode.
 
-Originals take the same path without the augmentation. A picture is a function of (source picture, pipeline,
-seed, image spec) and library versions; nothing else decides a pixel.
+Originals take the same path without the augmentation. The output depends only on (source image, pipeline,
+seed, image spec) and library versions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import pyarrow as pa
 from affectdata.errors import InputError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode, encode, resize
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import ImageSpec, Recipe
 from affectdata.recipe.transforms import Pipeline, Step
 from affectdata.schema import RENDERED
 
-RENDER_VERSION = 2  # part of every release id; raised whenever the same plan would give other pixels
-_HALVE_ABOVE = 4  # a picture this many times the output is first halved
-_MOST_PX = 65_500  # the longest side that a JPEG can have
+RENDER_VERSION = 2  # part of every release id; increase it if the same plan would give different pixels
+_HALVE_ABOVE = 4  # images larger than this many times the output are halved first
+_MAX_SIDE_PX = 65_500  # of a JPEG
 
 SAMPLES = pa.schema(
     [
@@ -40,54 +40,55 @@ SAMPLES = pa.schema(
 class RenderSamples:
     """Render the rows of a batch in memory: plan columns with `source` and `path` in, `SAMPLES` out.
 
-    Rows of one picture that follow each other share its decoding.
+    An image is decoded once for adjacent rows of it.
     """
 
-    pictures: Pictures
+    images: Images
     image: ImageSpec
     pipelines: dict[str, list[Step]]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = [
-            (row["sample_id"], self.encode(rgb), rgb.shape[1], rgb.shape[0]) for row, rgb in self.draw(batch)
+            (row["sample_id"], self.encode(rgb), rgb.shape[1], rgb.shape[0])
+            for row, rgb in self.iter_pixels(batch)
         ]
         return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 4, schema=SAMPLES)
 
-    def draw(self, batch: pa.Table) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """Yield each row with its pixels, uint8 RGB, before they are encoded."""
+    def iter_pixels(self, batch: pa.Table) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Yield each row with its pixels, uint8 RGB, before encoding."""
         pipelines = {name: Pipeline(steps) for name, steps in self.pipelines.items()}
         last, source = "", np.empty((0, 0, 3), np.uint8)
         for row in batch.to_pylist():
             if row["image_id"] != last:
                 last = row["image_id"]
-                source = _bounded(
-                    decode(self.pictures.read(row["source"], row["path"], last)).rgb, self.image
-                )
-            drawn = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
+                data = self.images.read(row["source"], row["path"], last)
+                source = _pre_shrink(decode(data).rgb, self.image)
+            pixels = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
             try:
-                out = fit(drawn, self.image)
+                out = resize_to_spec(pixels, self.image)
             except InputError as error:
                 error.where = f"{row['source']}: {row['path']}"
                 raise
             yield row, out
 
     def encode(self, rgb: np.ndarray) -> bytes:
-        """Encode pixels as the recipe asks."""
+        """Encode pixels in the format and quality of the recipe."""
         return encode(rgb, self.image.format, self.image.quality)
 
 
-def _bounded(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
+def _pre_shrink(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
+    """Halve an image until it is at most `_HALVE_ABOVE` times the output: augmentation is faster."""
     short = image.short_side_px or min(image.size_px or [1])
     while min(rgb.shape[:2]) > _HALVE_ABOVE * short:
         rgb = resize(rgb, rgb.shape[1] // 2, rgb.shape[0] // 2)
     return rgb
 
 
-def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
-    """Bring a picture to the size that the recipe asks for, with one resize.
+def resize_to_spec(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
+    """Bring an image to the size of the recipe, with one resize.
 
     Raises:
-        InputError: it is so long and thin that no file could hold the result.
+        InputError: the image is so elongated that the result would exceed the limits of the file format.
     """
     height, width = rgb.shape[:2]
     if image.short_side_px is not None:
@@ -102,26 +103,26 @@ def fit(rgb: np.ndarray, image: ImageSpec) -> np.ndarray:
     if image.fit == "crop":
         top, left = -down // 2, -across // 2
         return np.ascontiguousarray(rgb[top : top + out_height, left : left + out_width])
-    # Black borders move predictions (and tell copies apart), so the picture is mirrored into the margin.
+    # Black borders shift predictions and give copies away, so the margin is filled by reflection.
     sides = (down // 2, down - down // 2, across // 2, across - across // 2)
     return cv2.copyMakeBorder(rgb, *sides, cv2.BORDER_REFLECT_101)
 
 
 def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
     height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
-    if max(height, width) > _MOST_PX:
+    if max(height, width) > _MAX_SIDE_PX:
         raise InputError(
-            f"a picture of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
-            fix="leave such pictures out, e.g. `where: width_px < 20 * height_px`",
+            f"an image of {rgb.shape[1]} × {rgb.shape[0]} px would become {width} × {height}",
+            fix="exclude such images, e.g. `where: width_px < 20 * height_px`",
         )
     return resize(rgb, width, height)
 
 
 def canaries(recipe: Recipe) -> dict[str, str]:
-    """Return the SHA-256 of a small generated picture through every pipeline, to tell CPUs apart."""
+    """Return the SHA-256 of a small generated image through every pipeline, to detect CPU differences."""
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
-    found = {"": file_hash(encode(picture, "jpeg", 95))}
+    image = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
+    hashes = {"": file_hash(encode(image, "jpeg", 95))}
     for name, steps in recipe.pipelines.items():
-        found[name] = file_hash(encode(Pipeline(steps).apply(picture, 1), "png", 0))
-    return found
+        hashes[name] = file_hash(encode(Pipeline(steps).apply(image, 1), "png", 0))
+    return hashes

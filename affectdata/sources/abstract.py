@@ -1,12 +1,12 @@
-"""Abstract Paintings: 280 paintings without a motif, each voted on by about 14 people for one of 8 emotions.
+"""Abstract Paintings: 280 non-figurative paintings; about 14 people per painting voted for one of 8 emotions.
 
-Machajdik & Hanbury (2010); 230 people voted on the web. The tree as shipped:
+Machajdik & Hanbury (2010); 230 people voted online. The tree as shipped:
 
     testImages_abstract/abstract_0001.jpg …
-    ABSTRACT_groundTruth.csv     every cell between single quotes, the first header cell empty; votes 0–13
+    ABSTRACT_groundTruth.csv     every cell in single quotes, the first header cell empty; votes 0–13
 
-The shares are votes over all votes of a painting; the votes themselves are in `extra`. `Content` is
-contentment, `Sad` sadness. 229 paintings have one emotion with most votes; the other 51 have no `emotion`.
+The shares are votes divided by all votes for a painting; the votes are in `extra`. `Content` is contentment,
+`Sad` sadness. 229 paintings have one emotion with most votes; the other 51 have no `emotion`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from affectdata.reading.delimited import parse_count, parse_delimited
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
@@ -54,7 +54,7 @@ _EMOTIONS = ("Amusement", "Anger", "Awe", "Content", "Disgust", "Excitement", "F
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise the collection by the header of its table of votes."""
+    """Recognise the collection by the header of the table of votes."""
     table = _find_table(tree)
     return f"the header of {table}" if table else None
 
@@ -68,7 +68,9 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     table = _find_table(tree)
     if table is None:
         raise SourceError(
-            "there is no table of votes", where=f"{tree.root}: no .csv with {', '.join(_EMOTIONS)}"
+            "there is no table of votes",
+            where=f"{tree.root}: no .csv with the columns {', '.join(_EMOTIONS)}",
+            fix=f"expected: {INFO.layout}",
         )
     return Reading(INFO, _read_items(tree, table))
 
@@ -90,8 +92,8 @@ def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     names = ["", *_cells(header)[1:]]
     votes = (dict(zip(names, _cells(line), strict=True)) for line in lines)
     rows = (Row(table, cells[""], cells[""], cells) for cells in votes)
-    for found in join_rows(rows, tree.pictures(), fold_stem):
-        yield _record(*found) if isinstance(found, tuple) else found
+    for item in join_rows(rows, tree.images(), fold_stem):
+        yield _record(*item) if isinstance(item, tuple) else item
 
 
 def _record(row: Row, path: str) -> Record | Reject:
@@ -101,7 +103,7 @@ def _record(row: Row, path: str) -> Record | Reject:
         return Reject(path, Reason.BAD_RATING, f"{row.where}: {error}")
     n = sum(votes.values())
     if not n:
-        return Reject(path, Reason.MISSING_RATING, f"{row.where}: nobody voted")
+        return Reject(path, Reason.MISSING_RATING, f"{row.where}: no votes")
     shares = {emotion: round(count / n, 9) for emotion, count in votes.items()}
     return Record(
         path=path,
@@ -113,17 +115,17 @@ def _record(row: Row, path: str) -> Record | Reject:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 generated pictures and their votes, with ties; a further row has no picture."""
+    """Write 24 generated images and their votes, with ties; one more row has no image."""
     lines = [",".join(f"'{name}'" for name in ("", *_EMOTIONS))]
     for number in range(1, 26):
         votes = rng.multinomial(14, rng.dirichlet(np.full(8, 0.4)))
         votes[0] += not votes.any()
-        if number in (3, 10):  # as many for the first as for the second
+        if number in (3, 10):  # a tie of the first two emotions
             votes[:2] = votes.max() + 1
         name = f"abstract_{number:04d}.jpg"
         lines.append(",".join(f"'{cell}'" for cell in (name, *votes)))
         if number < 25:
-            save_picture(
-                root / "testImages_abstract" / name, draw_picture(rng, rng.uniform(5, 95), 96, 96), "JPEG"
+            save_image(
+                root / "testImages_abstract" / name, draw_image(rng, rng.uniform(5, 95), 96, 96), "JPEG"
             )
     (root / "ABSTRACT_groundTruth.csv").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")

@@ -1,16 +1,17 @@
-"""ArtEmis: 454,684 annotations of 80,031 works of WikiArt: an emotion each, and words that explain it.
+"""ArtEmis: 454,684 annotations of 80,031 WikiArt works: an emotion, and an explanation in words.
 
 Achlioptas et al. (2021). At least five people per work chose one of eight emotions or `something else` and
-wrote why. A row of the manifest is a work: shares over its annotators, the words and their number in `extra`,
-the style of the work as `theme`, the painter as in the file's name as `artist`. No ratings.
+explained the choice. A row of the manifest is a work: shares over its annotators; the utterances and the
+number of annotations in `extra`; the style as `theme`; the painter, as in the file name, as `artist`. No
+ratings.
 
 The tree as shipped, in two parts:
 
     artemis_dataset_release_v0.csv      art_style,painting,emotion,utterance,repetition; a row per annotation
     <art_style>/<painting>.jpg          the WikiArt archive, anywhere under the root
 
-Names in the table and on disk differ in letters outside of ASCII, so both are compared by letters of ASCII,
-digits and `_ / . -` only. A work that lies under two styles is one row.
+Names in the table and on disk differ in non-ASCII letters, so only ASCII letters, digits and `_ / . -` are
+compared. A work listed under two styles is one row.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from affectdata.reading.delimited import require_columns
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Record, SourceInfo
@@ -72,7 +73,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """Read the table of annotations.
 
     Raises:
-        SourceError: there is none, or there are several.
+        SourceError: there is no such table, or several.
     """
     tables = _find_tables(tree)
     if len(tables) != 1:
@@ -92,8 +93,8 @@ def _find_tables(tree: Tree) -> list[str]:
 
 def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), table])
-    for found in join_rows(_read_works(tree, table), tree.pictures(), _fold):
-        yield _to_record(*found) if isinstance(found, tuple) else found
+    for item in join_rows(_read_works(tree, table), tree.images(), _fold):
+        yield _to_record(*item) if isinstance(item, tuple) else item
 
 
 def _fold(path: str) -> str:
@@ -101,17 +102,17 @@ def _fold(path: str) -> str:
 
 
 def _read_works(tree: Tree, table: str) -> Iterator[Row]:
-    """Yield a row per work; its cell `votes` holds a line per annotation."""
+    """Yield a row per work; its cell `emotions` has a line per annotation, `utterances` a JSON list."""
     header, lines = read_table(tree, table, Shape(delimiter=","))
     require_columns(header, _COLUMNS, table)
-    at = [header.index(column) for column in _COLUMNS[:4]]
+    indices = [header.index(column) for column in _COLUMNS[:4]]
     works: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for line in lines:
-        style, painting, emotion, utterance = (line[place] for place in at)
+        style, painting, emotion, utterance = (line[index] for index in indices)
         works.setdefault((style, painting), []).append((emotion, utterance))
-    for (style, painting), said in works.items():
+    for (style, painting), answers in works.items():
         name = f"{style}/{painting}"
-        emotions, utterances = zip(*sorted(said), strict=True)
+        emotions, utterances = zip(*sorted(answers), strict=True)
         cells = {"art_style": style, "painting": painting, "emotions": "\n".join(emotions)}
         yield Row(table, name, f"{name}.jpg", {**cells, "utterances": canonical_json(utterances)})
 
@@ -138,7 +139,7 @@ _SAMPLE_WORDS = ("amusement", "awe", "contentment", "excitement", "anger", "disg
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 16 generated pictures and their annotations; one work has no picture, one name lost a letter."""
+    """Write 16 generated images and their annotations; one work has no image, one file name a typo."""
     rows = [",".join(_COLUMNS)]
     for number in range(17):
         style = ("Baroque", "Post_Impressionism")[number % 2]
@@ -149,6 +150,6 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
                 f'{style},{name},{word},"Made up, said ""{number}"",\nin two lines.",{5 + number % 3}'
             )
         if number < 16:
-            picture = draw_picture(rng, float(rng.uniform(10, 90)), 96, 72)
-            save_picture(root / "wikiart" / style / f"{name.replace('é', 'Ã')}.jpg", picture, "JPEG")
+            image = draw_image(rng, float(rng.uniform(10, 90)), 96, 72)
+            save_image(root / "wikiart" / style / f"{name.replace('é', 'Ã')}.jpg", image, "JPEG")
     (root / "artemis_dataset_release_v0.csv").write_bytes("\n".join(rows).encode() + b"\n")

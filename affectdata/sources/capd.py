@@ -1,18 +1,19 @@
-"""CAP-D, the Categorized Affective Pictures Database: 526 pictures of four databases in ten categories.
+"""CAP-D, the Categorized Affective Pictures Database: 526 images of four databases in ten categories.
 
-Moyal, Henik & Anholt (2018). Students chose one of ten emotional categories for each picture; a picture is of
-the category that most of them chose, and the agreement is their share. Others rated intensity and arousal.
-There are no pictures: CAP-D is a table onto pictures that their own owners ship.
+Moyal, Henik & Anholt (2018). Students chose one of ten emotional categories for each image; its category is
+the one chosen most often, and the agreement is the share of that choice. Other students rated intensity and
+arousal. There are no images: CAP-D is a table of labels for images of other databases.
 
     affectdata ingest gaped/
     affectdata ingest capd.xlsx --onto manifests/gaped.parquet --onto manifests/naps.parquet
 
-No real table was seen. Columns are recognised by words in the first row: the picture (picture, image,
-stimulus, id), its database (database, source), the category (category, dominant), the agreement (agreement);
-shares may be 0–1 or percentages. Everything else, intensity and arousal too, goes into `extra`, as their
-scales are not known. What is not recognised, a column map (--source capd --map COLUMNS.yaml) says, as for
-`table`, with `file: "{Database}/{key}"`; it can also give arousal its scale, and shares for all categories.
-A picture is known by its source's own id, as in `source_id`: GAPED/Sp004. Rows without a picture are rejects.
+The layout was not checked on a real table. Columns are recognised by words in the first row: the image
+(picture, image, stimulus, file, id), its database (database, source), the category (category, dominant), the
+agreement (agreement); shares may be 0–1 or percentages. All other columns go into `extra`, intensity and
+arousal too, as their scales are not known. If a column is not recognised, use a column map (--source capd
+--map COLUMNS.yaml) as for `table`, with `file: "{Database}/{key}"`; it can also give the scale of arousal,
+and shares for all categories. Images are identified by the id in their own source, as in `source_id`:
+GAPED/Sp004. Rows without an image are rejects.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from affectdata.config import parse_model, read_yaml
 from affectdata.errors import SourceError, UsageError
 from affectdata.reading.delimited import parse_number
 from affectdata.reading.protocol import Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Scale, SourceInfo
@@ -56,7 +57,7 @@ INFO = SourceInfo(
   doi     = {10.5334/joc.47},
 }""",
     url="https://doi.org/10.5334/joc.47",
-    layout="one table, capd*.xlsx or .csv; `ingest` takes it with --onto the manifests of the pictures",
+    layout="one table, capd*.xlsx or .csv; `ingest` takes it with --onto the manifests of the images",
     evidence="unverified",
     overlay=True,
     takes=("map",),
@@ -68,31 +69,31 @@ _WORDS = {
     "emotion": r"categor|dominant",
     "agreement": r"agreement",
 }
-_BEFORE = {"key": ("database",), "emotion": ("agreement",)}  # of a title with both words, the latter holds
-_MEANING = {"key": "picture", "database": "database", "emotion": "category", "agreement": "agreement"}
+_OVERRIDDEN_BY = {"key": ("database",), "emotion": ("agreement",)}  # in a title with the words of both
+_LABELS = {"key": "image", "database": "database", "emotion": "category", "agreement": "agreement"}
 _SPREAD = r"\b(sd|std|se|n)\b|deviation|second"
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise a table alone by its name; what is in it, nobody has seen."""
-    alone = len(tree.files) == 1 and _TABLE.fullmatch(tree.files[0])
-    return f"the name of {tree.files[0]}" if alone else None
+    """Recognise a single table by its name."""
+    matches = len(tree.files) == 1 and _TABLE.fullmatch(tree.files[0])
+    return f"the name of {tree.files[0]}" if matches else None
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the table at the root of a tree of other sources' pictures, `<source>/<source_id>`.
+    """Read the table at the root of a tree with images of other sources, `<source>/<source_id>`.
 
     Raises:
-        UsageError: there is no such tree: `ingest --onto` makes it.
-        SourceError: a column is not recognised, and no column map says which it is.
+        UsageError: the tree has no images; `ingest --onto` adds them.
+        SourceError: a column is not recognised, and there is no column map.
     """
     tables = [path for path in tree.files if "/" not in path]
     sources = sorted({path.split("/")[0] for path in tree.files} - set(tables))
     if len(tables) != 1 or not sources:
         raise UsageError(
-            "CAP-D has no pictures of its own",
+            "CAP-D has no images of its own",
             where=str(tree.root),
-            fix="ingest the databases that have them, then: affectdata ingest TABLE --onto MANIFEST",
+            fix="ingest the databases that have the images, then: affectdata ingest TABLE --onto MANIFEST",
         )
     document = read_yaml(options.map_path) if options.map_path else _map_columns(tree, tables[0], sources)
     spec = parse_model(ColumnMap, document, str(options.map_path or tables[0]))
@@ -101,38 +102,40 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def _map_columns(tree: Tree, table: str, sources: list[str]) -> dict[str, Any]:
-    """Make the column map that the words of the header amount to."""
+    """Build the column map from the words in the header."""
     header, rows = read_table(tree, table)
-    found = {name: [each for each in header if _says(each, name)] for name in _WORDS}
-    missing = [name for name in ("key", "emotion") if not found[name]]
-    if not found["database"] and len(sources) > 1:
+    matches = {name: [title for title in header if _matches(title, name)] for name in _WORDS}
+    missing = [name for name in ("key", "emotion") if not matches[name]]
+    if not matches["database"] and len(sources) > 1:
         missing.append("database")
-    unclear = [name for name, columns in found.items() if len(columns) > 1]
+    unclear = [name for name, columns in matches.items() if len(columns) > 1]
     if missing or unclear:
-        said = [f"no column for the {_MEANING[name]}" for name in missing]
-        said += [f"{len(found[name])} for the {_MEANING[name]}: {', '.join(found[name])}" for name in unclear]
+        problems = [f"no column for the {_LABELS[name]}" for name in missing]
+        problems += [
+            f"{len(matches[name])} for the {_LABELS[name]}: {', '.join(matches[name])}" for name in unclear
+        ]
         raise SourceError(
-            f"{table}: {'; '.join(said)}",
+            f"{table}: {'; '.join(problems)}",
             where=f"{table}, first row: {', '.join(map(repr, header))}",
-            fix="say which is which in a column map: --source capd --map COLUMNS.yaml",
+            fix="name the columns in a column map: --source capd --map COLUMNS.yaml",
         )
-    column = {name: columns[0] for name, columns in found.items() if columns}
-    at = header.index(column["agreement"]) if "agreement" in column else None
+    column = {name: columns[0] for name, columns in matches.items() if columns}
+    index = header.index(column["agreement"]) if "agreement" in column else None
     return {
         "name": INFO.name,
         "table": table,
         "key": column["key"],
         "file": f"{{{column['database']}}}/{{key}}" if "database" in column else f"{sources[0]}/{{key}}",
         "columns": {name: column[name] for name in ("emotion", "agreement") if name in column},
-        "percent": at is not None and any(_over_one(row[at]) for row in rows),
+        "percent": index is not None and any(_over_one(row[index]) for row in rows),
     }
 
 
-def _says(title: str, name: str) -> bool:
-    """Say whether a column's title names this thing, and neither its spread nor something more special."""
-    special = [_WORDS[each] for each in _BEFORE.get(name, ())]
+def _matches(title: str, name: str) -> bool:
+    """Return whether a column title is that of `name`, and not of its spread or of another column."""
+    others = [_WORDS[other] for other in _OVERRIDDEN_BY.get(name, ())]
     return bool(re.search(_WORDS[name], title, re.IGNORECASE)) and not any(
-        re.search(words, title, re.IGNORECASE) for words in (_SPREAD, *special)
+        re.search(words, title, re.IGNORECASE) for words in (_SPREAD, *others)
     )
 
 
@@ -147,11 +150,11 @@ _SAMPLE_CATEGORIES = ("Disgust", "Sad", "Happy", "Fear")
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write a table of 14 rows and, under gaped/, 12 generated pictures; two rows have no picture."""
+    """Write a table of 14 rows and, under gaped/, 12 generated images; two rows have no image."""
     lines = ["Picture ID;Database;Category;Agreement (%);Intensity;Arousal"]
     for number in range(1, 13):
         valence = float(rng.uniform(45, 65))
-        save_picture(root / "gaped" / "N" / f"N{number:03d}.bmp", draw_picture(rng, valence, 96, 72), "BMP")
+        save_image(root / "gaped" / "N" / f"N{number:03d}.bmp", draw_image(rng, valence, 96, 72), "BMP")
         category = _SAMPLE_CATEGORIES[number % 4]
         rates = f"{rng.uniform(1, 7):.2f};{rng.uniform(1, 9):.2f}"
         lines.append(f"N{number:03d};GAPED;{category};{rng.uniform(30, 99):.1f};{rates}")

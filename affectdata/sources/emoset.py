@@ -1,18 +1,18 @@
-"""EmoSet-118K: 118,102 pictures labelled by hand with one of Mikels' eight emotions and six attributes.
+"""EmoSet-118K: 118,102 images labelled by hand with one of Mikels' eight emotions and six attributes.
 
-Yang et al. (2023). Each picture has one emotion, no shares and no ratings; brightness and colourfulness
+Yang et al. (2023). Each image has one emotion, no shares and no ratings; brightness and colourfulness
 (0–1), scene, objects, facial expression and human action, where they apply, are in `extra` as JSON. The
-owner's split is taken over.
+official split is kept.
 
 The tree as shipped:
 
     info.json                                       the codes of all attributes
-    train.json val.json test.json                   lists of [label, picture, annotation]
-    annotation/<emotion>/<emotion>_<number>.json    attributes of one picture
+    train.json val.json test.json                   lists of [label, image, annotation]
+    annotation/<emotion>/<emotion>_<number>.json    attributes of one image
     image/<emotion>/<emotion>_<number>.jpg
 
-The readme describes the entries of the lists with an id in second place; both forms are read, by the folder
-that each part begins with.
+The readme describes the entries of the lists with an id as the second part; both forms are read: the image
+and the annotation are recognised by their folders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from affectdata.labels import spell_emotion
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
 
@@ -59,7 +59,7 @@ INFO = SourceInfo(
     evidence="unverified",
 )
 _SPLITS = ("train", "val", "test")
-_KNOWN = ("emotion", "image_id")  # they are columns
+_NOT_EXTRA = ("emotion", "image_id")  # columns of the manifest
 
 
 def detect(tree: Tree) -> str | None:
@@ -72,13 +72,15 @@ def detect(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the lists that are there.
+    """Read the lists of the splits.
 
     Raises:
-        SourceError: there is none, or an entry is of neither form.
+        SourceError: there is no list, or an entry has neither form.
     """
     if not _find_lists(tree):
-        raise SourceError("there is no list of EmoSet", where=str(tree.root), fix=f"expected: {INFO.layout}")
+        raise SourceError(
+            "there is no list of EmoSet images", where=str(tree.root), fix=f"expected: {INFO.layout}"
+        )
     return Reading(INFO, _read_items(tree))
 
 
@@ -91,8 +93,8 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     about = [path for path in tree.files if path == "info.json" or _is_annotation(path)]
     yield from (Annotation(path) for path in about)
     rows = (row for name in _find_lists(tree) for row in _read_list(tree, name))
-    for found in join_rows(rows, tree.pictures(), fold_path):
-        yield _read_row(tree, *found) if isinstance(found, tuple) else found
+    for item in join_rows(rows, tree.images(), fold_path):
+        yield _read_row(tree, *item) if isinstance(item, tuple) else item
 
 
 def _is_annotation(path: object) -> bool:
@@ -103,39 +105,35 @@ def _read_list(tree: Tree, name: str) -> Iterator[Row]:
     entries = _read_json(tree, name)
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         parts = entry if isinstance(entry, list) else []
-        pictures = [part for part in parts if isinstance(part, str) and part.startswith("image/")]
+        images = [part for part in parts if isinstance(part, str) and part.startswith("image/")]
         annotations = [part for part in parts if _is_annotation(part)]
-        if len(pictures) != 1 or len(annotations) != 1 or not isinstance(parts[0], str):
+        if len(images) != 1 or len(annotations) != 1 or not isinstance(parts[0], str):
             raise SourceError(
-                f"an entry is not [label, picture, annotation]: {str(entry)[:100]}",
+                f"an entry is not [label, image, annotation]: {str(entry)[:100]}",
                 where=f"{name}, entry {number}",
             )
         cells = {"label": parts[0], "annotation": annotations[0], "split": name.removesuffix(".json")}
-        yield Row(name, Path(pictures[0]).stem, pictures[0], cells)
+        yield Row(name, Path(images[0]).stem, images[0], cells)
 
 
 def _read_row(tree: Tree, row: Row, path: str) -> Record | Reject:
-    said = row.cells["annotation"]
-    if said not in tree.files:
-        return Reject(path, Reason.MISSING_RATING, f"{row.where}: its annotation {said} is not there")
-    about = _read_json(tree, said)
+    annotation = row.cells["annotation"]
+    if annotation not in tree.files:
+        return Reject(path, Reason.MISSING_RATING, f"{row.where}: its annotation {annotation} is missing")
+    about = _read_json(tree, annotation)
     if not isinstance(about, dict):
-        return Reject(path, Reason.BAD_RATING, f"{said} is no JSON object")
+        return Reject(path, Reason.BAD_RATING, f"{annotation} is not a JSON object")
     label = row.cells["label"]
     if about.get("emotion", label) != label:
         return Reject(
-            path, Reason.CONFLICTING_RATING, f"{label} in {row.table}, {about['emotion']} in {said}"
+            path, Reason.CONFLICTING_RATING, f"{label} in {row.table}, {about['emotion']} in {annotation}"
         )
     return Record(
         path=path,
         source_id=row.key,
         emotion=spell_emotion(label),
         split=row.cells["split"],
-        extra={
-            name: canonical_json(value)
-            for name, value in about.items()
-            if name not in ("emotion", "image_id")
-        },
+        extra={name: canonical_json(value) for name, value in about.items() if name not in _NOT_EXTRA},
     )
 
 
@@ -146,25 +144,32 @@ def _read_json(tree: Tree, path: str) -> Any:
         raise SourceError(f"{path} is not JSON: {error}", where=str(tree.root / path)) from error
 
 
-_SAMPLE = {"amusement": 80, "awe": 75, "anger": 20, "sadness": 25}  # and the valence that pictures look like
+_SAMPLE = {
+    "amusement": 80,
+    "awe": 75,
+    "anger": 20,
+    "sadness": 25,
+}  # and the valence that images are drawn with
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 generated pictures in EmoSet's layout; one listed picture is not there."""
+    """Write 24 generated images in EmoSet's layout; one listed image is missing."""
     entries: dict[str, list[list[str]]] = {split: [] for split in _SPLITS}
     for word, valence in _SAMPLE.items():
         for number in range(6):
             name = f"{word}/{word}_{number:05d}"
             about = {"image_id": Path(name).name, "emotion": word, "brightness": round(number / 10, 1)}
             about |= {"scene": "bakery/shop", "object": ["Tree", "Person"]} if number % 2 else {}
-            save_picture(root / "image" / f"{name}.jpg", draw_picture(rng, valence, 96, 72), "JPEG")
+            save_image(root / "image" / f"{name}.jpg", draw_image(rng, valence, 96, 72), "JPEG")
             _write_json(root / "annotation" / f"{name}.json", about)
             split = _SPLITS[max(0, number - 3)]
             entries[split].append([word, f"image/{name}.jpg", f"annotation/{name}.json"])
     entries["test"].append(["awe", "image/awe/awe_99999.jpg", "annotation/awe/awe_99999.json"])
     for split, listed in entries.items():
         _write_json(root / f"{split}.json", listed)
-    _write_json(root / "info.json", {"emotion": {"label2idx": {word: at for at, word in enumerate(_SAMPLE)}}})
+    _write_json(
+        root / "info.json", {"emotion": {"label2idx": {word: index for index, word in enumerate(_SAMPLE)}}}
+    )
 
 
 def _write_json(path: Path, document: Any) -> None:

@@ -1,12 +1,12 @@
-"""EMOTIC: 23,571 pictures of 34,320 people in context, with 26 emotions, valence, arousal and dominance.
+"""EMOTIC: 23,571 images of 34,320 people in context, with 26 emotions, valence, arousal and dominance.
 
 Kosti et al. (2019). Annotators marked every emotion that a person shows and rated the three dimensions from 1
-to 10: one annotator per person in train, several in val and test. A row of the manifest is a picture:
+to 10: one annotator per person in train, several in val and test. A row of the manifest is an image:
 
-    emotion_<name>      mean over its people of the share of annotators who marked it; they do not add up to 1
-    valence …           mean over its people of the mean over annotators; what is NaN is left out
-    gender, age_group   of pictures with one person
-    extra               every person: box (x1, y1, x2, y2; it may leave the picture), and every mark
+    emotion_<name>      share of annotators who marked it, averaged over people; shares do not add up to 1
+    valence …           mean over annotators, averaged over people; NaN is ignored
+    gender, age_group   only of images with one person
+    extra               per person: box (x1, y1, x2, y2; may exceed the image), and all annotations
 
 The tree as shipped (one archive nests `emotic/` twice):
 
@@ -24,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from scipy import io as matlab
 
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
@@ -32,7 +31,7 @@ from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject, Scale, SourceInfo
 
@@ -75,7 +74,7 @@ _DEPTH = 3  # database/images/name
 def detect(tree: Tree) -> str | None:
     """Recognise EMOTIC by its MAT file beside a folder of one of its four databases."""
     folders = {
-        part for path in tree.pictures().one_per_folder() for part in PurePosixPath(path).parts[-_DEPTH:-2]
+        part for path in tree.images().one_per_folder() for part in PurePosixPath(path).parts[-_DEPTH:-2]
     }
     table = _find_table(tree)
     return (
@@ -87,7 +86,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """Read the annotations of all splits.
 
     Raises:
-        SourceError: there is no MAT file, or not one of this layout.
+        SourceError: there is no MAT file, or it has another layout.
     """
     table = _find_table(tree)
     if table is None:
@@ -103,14 +102,14 @@ def _read_items(tree: Tree, table: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), table])
     people: dict[str, list[dict[str, Any]]] = {}
     rows = []
-    for split, picture in _read_mat(tree, table):
-        name = f"{picture['folder']}/{picture['filename']}"
-        people.setdefault(name, []).extend(_as_list(picture.get("person")))
-        database = _as_dict(picture.get("original_database")).get("name", "")
+    for split, image in _read_mat(tree, table):
+        name = f"{image['folder']}/{image['filename']}"
+        people.setdefault(name, []).extend(_as_list(image.get("person")))
+        database = _as_dict(image.get("original_database")).get("name", "")
         cells = {"split": split, "original_database": str(database)}
         rows.append(Row(table, name, name, cells))
-    for found in join_rows(rows, tree.pictures(), _fold):
-        yield _read_picture(*found, people[found[0].key]) if isinstance(found, tuple) else found
+    for item in join_rows(rows, tree.images(), _fold):
+        yield _read_image(*item, people[item[0].key]) if isinstance(item, tuple) else item
 
 
 def _fold(path: str) -> str:
@@ -119,25 +118,29 @@ def _fold(path: str) -> str:
 
 def _read_mat(tree: Tree, table: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
+        from scipy import io as matlab
+
         content = matlab.loadmat(io.BytesIO(tree.read_bytes(table)), simplify_cells=True)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise SourceError(f"{table} cannot be read as a MAT file: {error}", where=table) from error
-    there = [split for split in _SPLITS if split in content]
-    if not there:
+    splits = [split for split in _SPLITS if split in content]
+    if not splits:
         raise SourceError(
             f"{table} has none of train, val, test",
             where=f"it has: {', '.join(name for name in content if not name.startswith('__'))}",
-            fix="the release of 2019 is read, not that of 2017",
+            fix="use the release of 2019, not that of 2017",
         )
-    for split in there:
-        for number, picture in enumerate(_as_list(content[split])):
-            if not {"filename", "folder"} <= _as_dict(picture).keys():
-                raise SourceError("an entry names no file", where=f"{table}, {split}({number + 1})")
-            yield split, picture
+    for split in splits:
+        for number, image in enumerate(_as_list(content[split])):
+            if not {"filename", "folder"} <= _as_dict(image).keys():
+                raise SourceError(
+                    "an entry has no `filename` or no `folder`", where=f"{table}, {split}({number + 1})"
+                )
+            yield split, image
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return what MATLAB squeezes: one thing stands for a list of it, an empty array for none."""
+    """Undo the squeezing of MATLAB: a single value is a list of one, an empty array an empty list."""
     if value is None:
         return []
     return [value] if isinstance(value, str | dict) else list(np.atleast_1d(np.asarray(value, object)))
@@ -147,9 +150,9 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_picture(row: Row, path: str, people: list[dict[str, Any]]) -> Record | Reject:
+def _read_image(row: Row, path: str, people: list[dict[str, Any]]) -> Record | Reject:
     try:
-        persons = [_read_person(_as_dict(each)) for each in people]
+        persons = [_read_person(_as_dict(person)) for person in people]
     except (ValueError, TypeError) as error:
         return Reject(path, Reason.BAD_RATING, f"{row.where}: {error}")
     marked = [person["categories"] for person in persons if person["categories"]]
@@ -180,29 +183,30 @@ def _share(word: str, marks: list[list[str]]) -> float:
 
 
 def _rate(of_people: Iterator[list[float | None]]) -> Rating | None:
-    """Average over people the average over annotators; None where nobody rated."""
-    means = [statistics.fmean(said) for each in of_people if (said := [n for n in each if n is not None])]
+    """Average over annotators, then over people; None without ratings."""
+    rated = ([number for number in numbers if number is not None] for numbers in of_people)
+    means = [statistics.fmean(numbers) for numbers in rated if numbers]
     return Rating(round(statistics.fmean(means), 9)) if means else None
 
 
 def _read_person(person: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of one person, as plain data; NaN is None.
+    """Return the annotations of one person as plain data; NaN is None.
 
     Raises:
-        ValueError: an emotion is none of the 26.
+        ValueError: an emotion is not one of the 26.
     """
-    marks = [_as_dict(each).get("categories") for each in _as_list(person.get("annotations_categories"))]
-    words = [[str(word) for word in _as_list(each)] for each in marks]
-    unknown = sorted({word for each in words for word in each} - set(_EMOTIONS))
+    marked = [_as_dict(marks).get("categories") for marks in _as_list(person.get("annotations_categories"))]
+    categories = [[str(word) for word in _as_list(words)] for words in marked]
+    unknown = sorted({word for words in categories for word in words} - set(_EMOTIONS))
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of the 26 emotions")
-    said = [_as_dict(each) for each in _as_list(person.get("annotations_continuous"))]
+        raise ValueError(f"{unknown[0]!r} is not one of the 26 emotions")
+    ratings = [_as_dict(rating) for rating in _as_list(person.get("annotations_continuous"))]
     return {
         "box": [_number(edge) for edge in _as_list(person.get("body_bbox"))],
         "gender": str(person.get("gender") or "") or None,
         "age": str(person.get("age") or "") or None,
-        "categories": [each for each in words if each],
-        "continuous": {name: [_number(each.get(name)) for each in said] for name in RATINGS},
+        "categories": [words for words in categories if words],
+        "continuous": {name: [_number(rating.get(name)) for rating in ratings] for name in RATINGS},
     }
 
 
@@ -213,7 +217,7 @@ def _number(value: Any) -> float | None:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 20 generated pictures; one person has NaN for ratings, one listed picture is not there."""
+    """Write 20 generated images; one person has NaN for ratings, one listed image is missing."""
     entries: dict[str, list[dict[str, Any]]] = {split: [] for split in _SPLITS}
     for number in range(21):
         database, split = _DATABASES[number % 4], _SPLITS[max(0, number % 5 - 2)]
@@ -225,12 +229,14 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
         entry = {"filename": name, "folder": folder, "image_size": size, "original_database": origin}
         entries[split].append({**entry, "person": _structs(people)})
         if number < 20:
-            picture = draw_picture(rng, float(rng.uniform(10, 90)), 96, 72)
-            save_picture(root / "emotic" / folder / name, picture, "JPEG")
+            image = draw_image(rng, float(rng.uniform(10, 90)), 96, 72)
+            save_image(root / "emotic" / folder / name, image, "JPEG")
     packed = io.BytesIO()
+    from scipy import io as matlab
+
     matlab.savemat(packed, {split: _structs(listed) for split, listed in entries.items()})
     (root / "Annotations").mkdir(parents=True)
-    plain = b"MATLAB 5.0 MAT-file, generated".ljust(116)  # the header's text would hold the time
+    plain = b"MATLAB 5.0 MAT-file, generated".ljust(116)  # the text of the header would contain the time
     (root / "Annotations" / "Annotations.mat").write_bytes(plain + packed.getvalue()[116:])
 
 
@@ -249,6 +255,6 @@ def _draw_person(rng: np.random.Generator, n_annotators: int, is_nan: bool) -> d
 def _structs(items: list[dict[str, Any]]) -> np.ndarray:
     """Return dicts of equal keys as a MATLAB struct array, 1 × n."""
     array = np.empty((1, len(items)), [(name, object) for name in items[0]])
-    for at, item in enumerate(items):
-        array[0, at] = tuple(item.values())
+    for index, item in enumerate(items):
+        array[0, index] = tuple(item.values())
     return array

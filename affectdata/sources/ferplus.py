@@ -1,19 +1,18 @@
 """FER+: 35,887 faces of FER2013 at 48 × 48 pixels, each with the votes of ten people.
 
-Barsoum et al. (2016) had the faces of Goodfellow et al. (2013) labelled anew. The votes are shares over eight
-emotions; who voted `unknown` or `NF` (not a face) counts among the raters, and those votes are in `extra`
-with the label of FER2013 and the name of the picture. A picture that every rater called no face is rejected,
-and so is one without a name, which FER+ left out. The owners' split is taken over: Training is train,
-PublicTest is val, PrivateTest is test.
+Barsoum et al. (2016) relabelled the faces of Goodfellow et al. (2013). The votes are shares over eight
+emotions; votes for `unknown` and `NF` (not a face) count among the raters, and are in `extra` with the label
+of FER2013 and the name of the image. An image is rejected if all raters voted `NF`, or if it has no name, as
+FER+ excludes it. The official split is kept: Training is train, PublicTest is val, PrivateTest is test.
 
 The two tables as shipped, anywhere under one root:
 
     fer2013.csv         emotion,pixels,Usage; the pixels are 2,304 numbers in one cell
     fer2013new.csv      Usage,Image name,neutral,…,unknown,NF; ten votes
 
-There are no picture files: a picture's path is `fer2013.csv#N`, N the row from 0. The tables are brought
-together by row; the names in the second do not count rows, and four are there twice. Of the 35,887 rows 173
-have no name, and 3 more are no face to any rater: 35,711 are left.
+There are no image files: the path of an image is `fer2013.csv#N`, N the row from 0. The tables are joined by
+row number; the names in the second are not row numbers, and four occur twice. Of the 35,887 rows, 173 have no
+name, and 3 more have only `NF` votes: 35,711 remain.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 
 from affectdata.errors import SourceError
@@ -30,7 +28,7 @@ from affectdata.labels import dominant_emotion
 from affectdata.reading.delimited import parse_count
 from affectdata.reading.names import find_readmes
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
@@ -67,7 +65,7 @@ _SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise FER+ by its table of votes beside that of pixels."""
+    """Recognise FER+ by the table of votes beside the table of pixels."""
     pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
     return f"votes in {votes} on pixels in {pixels}" if pixels and votes else None
 
@@ -76,12 +74,12 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """Read the two tables, row by row.
 
     Raises:
-        SourceError: one is not there, or they differ in length or in the use of a row.
+        SourceError: one is missing, or they differ in length or in the `Usage` of a row.
     """
     pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
     if not pixels or not votes:
         raise SourceError(
-            f"no table of {'votes' if pixels else 'pixels'}",
+            f"there is no table of {'votes' if pixels else 'pixels'}",
             where=str(tree.root),
             fix=f"expected: {INFO.layout}",
         )
@@ -103,40 +101,45 @@ def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
         raise SourceError(
             f"{pixels} has {len(faces)} rows, {votes} has {len(lines)}",
             where=str(tree.root),
-            fix="the tables belong together row by row: restore them as their owners ship them",
+            fix="the tables are joined by row number: restore the original tables",
         )
     for number, (face, line) in enumerate(zip(faces, lines, strict=True)):
         cells = {**dict(zip(header, line, strict=True)), "FER2013 emotion": face[0]}
         if face[1] != cells["Usage"]:
-            raise SourceError(f"row {number} is {face[1]} in {pixels}, {cells['Usage']} in {votes}")
+            raise SourceError(
+                f"row {number} has Usage {face[1]} in {pixels}, but {cells['Usage']} in {votes}",
+                where=str(tree.root),
+                fix="restore the original tables",
+            )
         yield _read_row(f"{pixels}#{number}", votes, cells)
 
 
 def _read_faces(tree: Tree, table: str) -> Iterator[tuple[str, str]]:
-    """Yield label and use of each line; the pixels are left where they are."""
+    """Yield label and `Usage` of each row, without keeping the pixels."""
+    tree.note_read(table)
     with open_text(tree.root / table, encoding="utf-8-sig", errors="replace") as file:
         header = [cell.strip() for cell in file.readline().split(",")]
-        at = [header.index(column) for column in ("emotion", "Usage")]
+        label, usage = (header.index(column) for column in ("emotion", "Usage"))
         for line in file:
             try:
                 row = next(csv.reader([line.rstrip()]), [])
-                yield row[at[0]].strip(), row[at[1]].strip()
+                yield row[label].strip(), row[usage].strip()
             except (csv.Error, IndexError) as error:
-                raise SourceError(f"a line is no row: {line[:60]!r}", where=table) from error
+                raise SourceError(f"a line cannot be read as a row: {line[:60]!r}", where=table) from error
 
 
 def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
     number = path.rpartition("#")[2]
     split, where = _SPLITS.get(cells["Usage"]), f"{table}, row {number}"
     if split is None:
-        raise SourceError(f"{cells['Usage']!r} is none of {', '.join(_SPLITS)}", where=where)
+        raise SourceError(f"{cells['Usage']!r} is not one of {', '.join(_SPLITS)}", where=where)
     try:
         votes = {name: parse_count(cells[name] or "0") for name in _VOTES}
     except ValueError as error:
         return Reject(path, Reason.BAD_RATING, f"{where}: {error}")
     raters = sum(votes.values())
     if not cells["Image name"] or votes[_NO_FACE] == raters:
-        detail = "every rater called it no face" if votes[_NO_FACE] == raters else "FER+ gives it no name"
+        detail = "all votes are NF (not a face)" if votes[_NO_FACE] == raters else "it has no name in FER+"
         return Reject(path, Reason.MISSING_RATING, f"{where}: {detail}")
     shares = {name: round(votes[name] / raters, 9) for name in _VOTES}
     chosen = dominant_emotion(shares)
@@ -151,11 +154,13 @@ def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 30 generated faces: one without a name, one that nobody took for a face, one with nine votes."""
+    """Write 30 generated faces: one without a name, one with NF votes only, one with nine votes."""
     pixels, votes = [",".join(_PIXELS)], [",".join(["Usage", "Image name", *_VOTES])]
     for number in range(30):
         use = list(_SPLITS)[max(0, number % 10 - 7)]
-        grey = cv2.cvtColor(draw_picture(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
+        import cv2
+
+        grey = cv2.cvtColor(draw_image(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
         pixels.append(f'{number % 7},"{" ".join(map(str, grey.ravel()))}",{use}')
         counts = rng.multinomial(9 if number == 4 else 10, rng.dirichlet(np.full(len(_VOTES), 0.4)))
         if number in (6, 7):

@@ -1,20 +1,22 @@
-"""FI, Flickr & Instagram: some 23,000 photographs found by eight emotion words, each voted on by five people.
+"""FI, Flickr & Instagram: about 23,000 photographs found by eight emotion words, with five votes each.
 
-You, Luo, Jin & Yang (2016). The people said whether a photograph shows the emotion that it was found by: the
-votes are for and against that one, not over all eight. Copies differ in number (23,308 published, 23,166 and
-23,185 known), as photographs vanish. Three parts, of which any may be there alone:
+You, Luo, Jin & Yang (2016). Five people voted whether a photograph shows the emotion of its search word: the
+votes are for and against this emotion, not over all eight. Copies differ in size (23,308 published, 23,166
+and 23,185 known), as photographs disappear from the sites. There are three parts, and any of them suffices:
 
     emotion_dataset/amusement/*.jpg anger/ awe/ contentment/ disgust/ excitement/ fear/ sadness/
     agg/amusement_….csv …       no header: a field of unknown meaning, URL, votes against, votes for
     amusement.txt …             a path or a URL per line
 
-A picture is known by the last part of its URL, in the folder of its emotion or anywhere. It is of an emotion
-if more voted for than against; without votes, if it lies in the emotion's folder or stands in its list.
-`emotion_<name>` is the share of votes for, `agreement` that of its emotion. A photograph found by several
-words has the one with the largest share; one in several lists, without votes, is rejected.
+An image is identified by the last part of its URL, in the folder of its emotion or in any other folder. It
+has an emotion if more people voted for than against; without votes, if it is in the folder or the list of the
+emotion. `emotion_<name>` is the share of votes for, and `agreement` the share of the image's emotion. A
+photograph found by several words has the emotion with the largest share; in several lists without votes, it
+is rejected.
 
-Some files show no photograph, but the site's notice that it is gone, under as many names as photographs are:
-a picture with three names or more is such a placeholder, as the same photograph posted thrice is rare.
+Some files show no photograph but the site's "photo unavailable" image, under the name of every photograph
+that was removed. An image with three or more names is such a placeholder, as photographs posted three times
+are rare.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ from affectdata.reading.delimited import decode_text, parse_count, parse_delimit
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes
 from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
-from affectdata.reading.tree import Tree, is_picture_name
+from affectdata.reading.tree import Tree, is_image_name
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
 
 INFO = SourceInfo(
@@ -70,30 +72,30 @@ _FOLDER = "emotion_dataset"
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise FI by its tables of votes, lists of several emotions, or the folder with all eight."""
+    """Recognise FI by its tables of votes, by lists of several emotions, or by the folders of all eight."""
     tables, lists = _find_tables(tree), _find_lists(tree)
     if tables:
         return f"votes in {tables[0]}"
     if len(lists) > 1:
-        return f"names of pictures in {lists[0]}"
+        return f"image names in {lists[0]}"
     folders = {
         PurePosixPath(path).parent.name
-        for path in tree.pictures().one_per_folder()
+        for path in tree.images().one_per_folder()
         if _FOLDER in _folders(tree, path)
     }
     return f"the eight emotions under {_FOLDER}/" if folders >= set(_EMOTIONS) else None
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the votes and the folders.
+    """Read the votes, the lists and the folders.
 
     Raises:
-        SourceError: neither is there.
+        SourceError: there are none.
     """
     tables = [*_find_tables(tree), *_find_lists(tree)]
-    if not tables and not any(_folder_emotion(path) for path in tree.pictures()):
+    if not tables and not any(_folder_emotion(path) for path in tree.images()):
         raise SourceError(
-            "no folder of pictures is called by an emotion, and there are no votes and no lists",
+            "there are no votes, no lists, and no image folders named after emotions",
             where=str(tree.root),
             fix=f"expected: {INFO.layout}",
         )
@@ -101,12 +103,12 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
-    """List the addresses that were voted on; all go into one folder, as a picture may have several words."""
-    there = {_file_name(path): path for path in tree.pictures()}
+    """Yield the addresses; all images go into one folder, as an image may have several emotion words."""
+    paths = {_file_name(path): path for path in tree.images()}
     votes = (row for table in _find_tables(tree) for row in _read_votes(tree, table))
     for row in [*votes, *(row for path in _find_lists(tree) for row in _read_list(tree, path))]:
         if urlsplit(row.key).scheme:
-            yield Link(there.get(_file_name(row.picture), f"images/{row.picture}"), row.key)
+            yield Link(paths.get(_file_name(row.image), f"images/{row.image}"), row.key)
 
 
 def _find_tables(tree: Tree) -> list[str]:
@@ -115,7 +117,7 @@ def _find_tables(tree: Tree) -> list[str]:
 
 def _find_lists(tree: Tree) -> list[str]:
     named = [path for path in tree.others() if _LIST.fullmatch(path)]
-    return [path for path in named if is_picture_name(urlsplit(read_head(tree, path).strip()).path)]
+    return [path for path in named if is_image_name(urlsplit(read_head(tree, path).strip()).path)]
 
 
 def _folders(tree: Tree, path: str) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ def _folder_emotion(path: str) -> str | None:
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
-    tables, lists, pictures = _find_tables(tree), _find_lists(tree), tree.pictures()
+    tables, lists, images = _find_tables(tree), _find_lists(tree), tree.images()
     yield from map(Annotation, [*find_readmes(tree), *tables, *lists])
     votes: dict[str, dict[str, Row]] = {}
     listed: dict[str, dict[str, Row]] = {}
@@ -139,8 +141,8 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     ):
         for emotion in _EMOTIONS:
             rows = [row for file in files if _word(pattern, file) == emotion for row in read_rows(tree, file)]
-            near = [path for path in pictures if _folder_emotion(path) in (emotion, None)]
-            for item in join_rows(rows, near, _file_name):
+            candidates = [path for path in images if _folder_emotion(path) in (emotion, None)]
+            for item in join_rows(rows, candidates, _file_name):
                 if isinstance(item, tuple):
                     into.setdefault(item[1], {})[emotion] = item[0]
                 elif isinstance(item, Reject):
@@ -148,21 +150,21 @@ def _read_items(tree: Tree) -> Iterator[Item]:
                 else:
                     yield item
     yield from rejects.values()
-    labelled = [path for path in pictures if path in votes or path in listed or _folder_emotion(path)]
+    labelled = [path for path in images if path in votes or path in listed or _folder_emotion(path)]
     for path in labelled:
         if path not in rejects:
             yield _record(path, votes.get(path, {}), listed.get(path, {}))
     if not tables:
-        what = "the list or the folder" if lists else "the folder"
-        yield Finding("partial", f"no votes (agg/<emotion>_*.csv): the emotion is that of {what}, for all")
+        what = "lists and folders" if lists else "folders"
+        yield Finding("partial", f"no votes (agg/<emotion>_*.csv): all emotions are from {what}")
     n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
     if tables and n_unvoted:
-        yield Finding("partial", f"pictures in folders or lists of emotions that have no votes: {n_unvoted}")
+        yield Finding("partial", f"images in folders or lists of emotions without votes: {n_unvoted}")
 
 
 def _word(pattern: re.Pattern[str], path: str) -> str | None:
-    found = pattern.fullmatch(path)
-    return found["emotion"] if found else None
+    match = pattern.fullmatch(path)
+    return match["emotion"] if match else None
 
 
 def _file_name(path: str) -> str:
@@ -185,7 +187,7 @@ def _read_list(tree: Tree, path: str) -> Iterator[Row]:
 
 def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record | Reject:
     if not votes and len(listed) > 1:
-        detail = f"listed under {' and '.join(listed)}, and there are no votes to say which it is"
+        detail = f"listed under {' and '.join(listed)}, and there are no votes to decide"
         return Reject(path, Reason.CONFLICTING_RATING, detail)
     shares = {}
     for emotion, row in votes.items():
@@ -193,9 +195,8 @@ def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record 
             against, votes_for = (parse_count(row.cells[name]) for name in _HEADER[2:])
             shares[emotion] = round(votes_for / (against + votes_for), 9)
         except (ValueError, ZeroDivisionError):
-            detail = (
-                f"{row.where}: {row.cells['disagree']!r} against and {row.cells['agree']!r} for are no votes"
-            )
+            cells = f"{row.cells['disagree']!r} against and {row.cells['agree']!r} for"
+            detail = f"{row.where}: {cells} are not numbers of votes"
             return Reject(path, Reason.BAD_RATING, detail)
     shown = {emotion: share for emotion, share in shares.items() if share > 0.5}
     label = dominant_emotion(shown) if votes else next(iter(listed), _folder_emotion(path))
@@ -208,32 +209,33 @@ def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record 
         url=next((row.key for row in rows if urlsplit(row.key).scheme), None),
         extra={
             f"{word} {name}": cell
-            for said in (votes, listed)
-            for word, row in said.items()
+            for rows_by_word in (votes, listed)
+            for word, row in rows_by_word.items()
             for name, cell in row.cells.items()
         },
     )
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 39 generated pictures in folders of emotions, four of them one notice, and the votes.
+    """Write 39 generated images in folders of emotions, four of them the same placeholder, and the votes.
 
-    One picture has no votes, one more votes against than for, one row no picture.
+    One image has no votes, one more votes against than for, one row no image.
     """
-    notice = draw_picture(rng, 50, 96, 72)
-    for at, emotion in enumerate(_EMOTIONS):
+    placeholder = draw_image(rng, 50, 96, 72)
+    for index, emotion in enumerate(_EMOTIONS):
         lines = []
         for number in range(5):
-            name = f"{at}{number}_made.jpg"
-            against = 4 if (at, number) == (2, 1) else int(rng.integers(0, 3))
-            if (at, number) != (1, 0):
-                lines.append(f"{number},https://farm{at}.example.org/{number}/{name},{against},{5 - against}")
-            if (at, number) != (5, 4):
-                gone = number == 3 and at % 2 == 0
-                picture = notice if gone else draw_picture(rng, rng.uniform(5, 95), 96, 72)
-                save_picture(
-                    root / _FOLDER / emotion / name, picture, "PNG" if gone else "JPEG", palette=gone
+            name = f"{index}{number}_made.jpg"
+            against = 4 if (index, number) == (2, 1) else int(rng.integers(0, 3))
+            if (index, number) != (1, 0):
+                lines.append(
+                    f"{number},https://farm{index}.example.org/{number}/{name},{against},{5 - against}"
                 )
+            if (index, number) != (5, 4):
+                is_gone = number == 3 and index % 2 == 0
+                image = placeholder if is_gone else draw_image(rng, rng.uniform(5, 95), 96, 72)
+                container = "PNG" if is_gone else "JPEG"
+                save_image(root / _FOLDER / emotion / name, image, container, palette=is_gone)
         table = root / "agg" / f"{emotion}_votes.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")

@@ -1,20 +1,20 @@
-"""GAPED, the Geneva Affective PicturE Database: 730 pictures of six kinds, rated by 60 students.
+"""GAPED, the Geneva Affective PicturE Database: 730 images of six categories, rated by 60 students.
 
 Dan-Glauser & Scherer (2011). Valence and arousal on 0–100, neutral 50, with standard deviations; the
-pictures of animal mistreatment and of human-rights violations also carry ratings of internal (moral) and
-external (legal) norms. The number of raters per picture is not given.
+images of animal mistreatment and of human-rights violations also have ratings of internal (moral) and
+external (legal) norms. The number of raters per image is not given.
 
 The tree as shipped:
 
     readme.txt                   cp1252
     A.txt H.txt N.txt P.txt Sn.txt Sp.txt               tab-separated means; A and H with norms
-    A_with SD.txt …                                     the same with "(5.43)" columns, all called "(SD)"
-    A/A001.bmp …  H/ N/ P/ Sn/ Sp/                      tables say A001.jpg, the files are .bmp
+    A_with SD.txt …                                     the same with columns of "(5.43)", all named "(SD)"
+    A/A001.bmp …  H/ N/ P/ Sn/ Sp/                      the tables name A001.jpg, the files are .bmp
 
-Where a folder is not there, its pictures are looked for by name: all in one folder, or under other names.
+If a folder is missing, its images are found by name in any other folder.
 
-Means are taken from `X.txt` (full precision), spreads from `X_with SD.txt`. Numbers have gaps, which are no
-missing files. The kind of a picture is not the side of its valence: snakes reach 64, human rights 61.
+Means are from `X.txt` (full precision), SDs from `X_with SD.txt`. Gaps in the numbering are not missing
+files. The category of an image does not determine its valence: snakes reach 64, human rights 61.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from affectdata.errors import SourceError
 from affectdata.reading.delimited import parse_delimited, parse_number, require_columns
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
@@ -73,54 +73,55 @@ _NAME = re.compile(rf"({'|'.join(INFO.subtypes)})\d{{3}}", re.IGNORECASE)
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise GAPED by a table `X.txt` beside pictures called `X001`, in a folder `X` or elsewhere."""
+    """Recognise GAPED by a table `X.txt` beside images named `X001`, in a folder `X` or elsewhere."""
     for code in INFO.subtypes:
         table = f"{code}.txt"
         if table in tree.files and set(_MEASURES.values()) <= set(read_head(tree, table).split("\t")):
-            named = [path for path in _pictures(tree, code) if _kind(path)]
+            named = [path for path in _images(tree, code) if _category(path)]
             if named:
-                return f"{table} beside pictures such as {named[0]}"
+                return f"{table} beside images such as {named[0]}"
     return None
 
 
-def _pictures(tree: Tree, code: str) -> list[str]:
-    """List the pictures of a kind: those in its folder, else those called by it."""
-    pictures = tree.pictures()
-    return list(pictures.inside(f"{code}/")) or [path for path in pictures if _kind(path) == code]
+def _images(tree: Tree, code: str) -> list[str]:
+    """List the images of a category: those in its folder, else those with its code in their names."""
+    images = tree.images()
+    return list(images.inside(f"{code}/")) or [path for path in images if _category(path) == code]
 
 
-def _kind(path: str) -> str | None:
-    """Return the kind that a picture's name begins with."""
-    found = _NAME.fullmatch(_stem(path))
-    return found and found[1].capitalize()
+def _category(path: str) -> str | None:
+    """Return the code of the category that an image's name starts with."""
+    match = _NAME.fullmatch(_stem(path))
+    return match and match[1].capitalize()
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the tables that are there; a folder of pictures without its table is an error."""
+    """Read the tables; a folder of images without its table is an error."""
     return Reading(INFO, _read_items(tree))
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
     for code in INFO.subtypes:
-        pictures = _pictures(tree, code)
+        images = _images(tree, code)
         table = f"{code}.txt"
         if table in tree.files:
-            yield from _read_subtype(tree, code, pictures)
-        elif pictures:
+            yield from _read_subtype(tree, code, images)
+        elif images:
             raise SourceError(
-                f"{len(pictures)} pictures such as {pictures[0]}, but no table {table}",
+                f"there are {len(images)} images such as {images[0]}, but no table {table}",
                 where=str(tree.root / table),
                 fix=f"restore {table} from the original archive",
             )
         else:
             yield Finding(
-                "partial", f"neither {code}/ nor {table}: this copy has no {INFO.subtypes[code].name}"
+                "partial",
+                f"neither {code}/ nor {table}: this copy has no images of {INFO.subtypes[code].name}",
             )
     if "readme.txt" in tree.files:
         yield Annotation("readme.txt")
 
 
-def _read_subtype(tree: Tree, code: str, pictures: list[str]) -> Iterator[Item]:
+def _read_subtype(tree: Tree, code: str, images: list[str]) -> Iterator[Item]:
     table, sd_table = f"{code}.txt", f"{code}_with SD.txt"
     header, rows = parse_delimited(tree.read_bytes(table), "\t", table)
     require_columns(header, list(_MEASURES.values()), table)
@@ -130,11 +131,11 @@ def _read_subtype(tree: Tree, code: str, pictures: list[str]) -> Iterator[Item]:
         spreads = _read_spreads(tree.read_bytes(sd_table), sd_table)
         yield Annotation(sd_table)
     else:
-        yield Finding("partial", f"{sd_table} is not there: no standard deviations for {code}")
+        yield Finding("partial", f"{sd_table} is missing: no standard deviations for {code}")
     cells = (dict(zip(header, row, strict=True)) for row in rows)
-    named = (Row(table, _stem(each[""]), _stem(each[""]), each) for each in cells)
-    for found in join_rows(named, pictures, lambda path: _stem(path).lower()):
-        yield _record(code, *found, spreads) if isinstance(found, tuple) else found
+    by_name = (Row(table, _stem(row[""]), _stem(row[""]), row) for row in cells)
+    for item in join_rows(by_name, images, lambda path: _stem(path).lower()):
+        yield _record(code, *item, spreads) if isinstance(item, tuple) else item
 
 
 def _stem(name: str) -> str:
@@ -151,9 +152,9 @@ def _record(code: str, row: Row, path: str, all_spreads: dict[str, dict[str, str
         except ValueError as error:
             return Reject(path, Reason.BAD_RATING, f"{row.where}, {column}: {error}")
         ratings[measure] = Rating(mean, sd)
-    read = {"", *_MEASURES.values()}
-    norms = {column: cell for column, cell in row.cells.items() if column not in read}
-    norm_spreads = {f"{column} (SD)": cell for column, cell in spreads.items() if column not in read}
+    used = {"", *_MEASURES.values()}
+    norms = {column: cell for column, cell in row.cells.items() if column not in used}
+    norm_spreads = {f"{column} (SD)": cell for column, cell in spreads.items() if column not in used}
     return Record(
         path=path,
         source_id=row.key,
@@ -165,11 +166,11 @@ def _record(code: str, row: Row, path: str, all_spreads: dict[str, dict[str, str
 
 
 def _read_spreads(data: bytes, name: str) -> dict[str, dict[str, str]]:
-    """Return the cell of "(SD)" that follows each measure, by picture and measure."""
+    """Return the "(SD)" cell after each measure, by image and measure."""
     header, rows = parse_delimited(data, "\t", name)
     require_columns(header, [*_MEASURES.values(), "(SD)"], name)
-    columns = {header[at - 1]: at for at, title in enumerate(header) if title == "(SD)"}
-    return {_stem(row[0]): {title: row[at] for title, at in columns.items()} for row in rows}
+    columns = {header[index - 1]: index for index, title in enumerate(header) if title == "(SD)"}
+    return {_stem(row[0]): {title: row[index] for title, index in columns.items()} for row in rows}
 
 
 # The generated sample: a third of GAPED's counts, and its means and spreads of valence and arousal.
@@ -184,20 +185,20 @@ _SAMPLE = {
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 243 generated pictures in GAPED's layout, with its imbalance and its quirks."""
+    """Write 243 generated images in GAPED's layout, with its imbalance and its quirks."""
     root.mkdir(parents=True, exist_ok=True)
     for code, (count, valences, arousals) in _SAMPLE.items():
-        numbers = np.sort(rng.permutation(np.arange(1, count + 6))[:count])  # numbers have gaps
+        numbers = np.sort(rng.permutation(np.arange(1, count + 6))[:count])  # with gaps
         rows = []
         for number in numbers:
             valence, arousal = (float(np.clip(rng.normal(*spec), 0.5, 99.5)) for spec in (valences, arousals))
             rows.append((f"{code}{number:03d}", round(valence, 3), round(arousal, 3)))
         _write_sample_tables(root, code, rows, rng)
-        pictures = [draw_picture(rng, valence) for _, valence, _ in rows]
-        if code == "Sn":  # a near-duplicate of the first, with ratings of its own
-            pictures[1] = np.clip(pictures[0].astype(np.int16) + 6, 0, 255).astype(np.uint8)
-        for at, (key, _, _) in enumerate(rows):
-            save_picture(root / code / f"{key}.bmp", pictures[at], "BMP", palette=at % 4 == 3)
+        images = [draw_image(rng, valence) for _, valence, _ in rows]
+        if code == "Sn":  # a near-duplicate of the first, with its own ratings
+            images[1] = np.clip(images[0].astype(np.int16) + 6, 0, 255).astype(np.uint8)
+        for index, (key, _, _) in enumerate(rows):
+            save_image(root / code / f"{key}.bmp", images[index], "BMP", palette=index % 4 == 3)
         (root / code / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 no picture")
     readme = "GAPED layout, generated pictures and ratings \x97 not the database.\r\n"
     (root / "readme.txt").write_bytes(readme.encode("latin-1"))

@@ -1,24 +1,24 @@
-"""A folder of pictures that carries its own labels: one folder per class, or a Hugging Face `metadata` file.
+"""A folder of images with labels: one folder per class, or a Hugging Face `metadata` file.
 
 One folder per class, with or without split folders above; the folder's name is the emotion:
 
     train/sad/1.jpg   train/joy/2.png …   validation/…   test/…          or          sad/1.jpg   joy/2.png …
 
-Split folders are train, val (valid, validation, dev) and test. Pictures deeper down belong to the class above
-them; pictures outside of a class folder are rejected.
+Split folders are train, val (valid, validation, dev) and test. Images in deeper folders have the class of the
+class folder above them; images outside of a class folder are rejected.
 
-Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folder that it describes:
+Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folder of its images:
 
     metadata.csv      file_name,valence,valence_min,valence_max,emotion,split,…
-    a.jpg …           file_name is relative to the metadata's folder
+    a.jpg …           file_name is relative to the folder of the metadata
 
-Columns called as in a manifest (valence, arousal, dominance with _sd and _n; emotion, emotion_<name>,
-subtype, subject_id, split, …) are used, the others go into `extra`. A rating needs its scale: the columns
-`valence_min` and `valence_max`, one value each. A table with `valence_raw` is one that this package wrote:
-its valence is on 0–100 already. Where `metadata` is, folders say nothing but the split.
+Columns with the names of manifest columns (valence, arousal, dominance with _sd and _n; emotion,
+emotion_<name>, subtype, subject_id, split, …) are used, the others go into `extra`. A rating needs its scale:
+the columns `valence_min` and `valence_max`, with a single value each. A table with `valence_raw` was written
+by this package: its valence is already on 0–100. If there is `metadata`, folders determine only the split.
 
-A tree is recognised only if it cannot be anything else: `metadata` with file names, or nothing but pictures
-in two or more class folders whose names are words. The manifest is called by --name, else by the folder.
+A tree is recognised only if it is unambiguous: `metadata` with file names, or nothing but images in two or
+more class folders whose names are words. The manifest is named by --name, by default after the folder.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import Lines, parse_number, require_columns
 from affectdata.reading.names import find_readmes, slug, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
 
 INFO = SourceInfo(
     name="image_folder",
-    title="A folder of pictures, by class or with Hugging Face metadata",
+    title="A folder of images, by class or with Hugging Face metadata",
     scales={},
     license="not stated",
     citation="none: name the collection that the pictures are from",
@@ -55,12 +55,12 @@ INFO = SourceInfo(
     takes=("name",),
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those mean something else
+_WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those are no emotions
 _FIRST_CLASSES = 4
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise metadata with file names, or pictures in class folders and nothing else."""
+    """Recognise metadata with file names, or a tree of nothing but images in class folders."""
     if MAP_FILE in tree.files:
         return None
     metadata = _find_metadata(tree)
@@ -68,23 +68,23 @@ def detect(tree: Tree) -> str | None:
         named = [
             path for path in metadata if path.endswith(".parquet") or "file_name" in read_head(tree, path)
         ]
-        return f"file names in {named[0]}" if named and tree.pictures() else None
-    pictures = tree.pictures().one_per_folder()
-    classes = sorted({_class_of(path) or "" for path in pictures})
-    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in pictures)
+        return f"file names in {named[0]}" if named and tree.images() else None
+    images = tree.images().one_per_folder()
+    classes = sorted({_class_of(path) or "" for path in images})
+    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in images)
     if set(tree.others()) - set(find_readmes(tree)) or not flat or len(classes) < 2:
         return None
     if not all(_WORD.fullmatch(name) for name in classes):
         return None
     more = " …" if len(classes) > _FIRST_CLASSES else ""
-    return f"nothing but pictures in class folders: {', '.join(classes[:_FIRST_CLASSES])}{more}"
+    return f"nothing but images in class folders: {', '.join(classes[:_FIRST_CLASSES])}{more}"
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the metadata if there is any, else the class folders.
+    """Read the metadata, or without metadata the class folders.
 
     Raises:
-        SourceError: neither is there, or a rating has no scale.
+        SourceError: there is neither, or a rating has no scale.
     """
     name = slug(options.name or tree.root.resolve().name) or INFO.name
     metadata = _find_metadata(tree)
@@ -94,7 +94,11 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     scales = {rating: ends for spec in specs.values() for rating, ends in spec.scales.items()}
     for path, spec in specs.items():
         if any(scales[rating] != ends for rating, ends in spec.scales.items()):
-            raise SourceError("its ratings are on another scale than elsewhere", where=str(tree.root / path))
+            raise SourceError(
+                f"{path} has ratings on another scale than the other metadata files",
+                where=str(tree.root / path),
+                fix="give all metadata files the same scale",
+            )
     info = specs[metadata[0]].model_copy(update={"scales": scales}).to_info(name)
     info = replace(info, license=INFO.license, citation=INFO.citation, url=INFO.url, layout=INFO.layout)
     return Reading(info, _read_metadata(tree, specs))
@@ -115,18 +119,18 @@ def _class_of(path: str) -> str | None:
 
 
 def _read_folders(tree: Tree) -> Iterator[Item]:
-    pictures = tree.pictures()
-    if not any(_class_of(path) for path in pictures):
+    images = tree.images()
+    if not any(_class_of(path) for path in images):
         raise SourceError(
-            f"no picture lies in a class folder ({len(pictures)} pictures)",
+            f"no image is in a class folder ({len(images)} images)",
             where=str(tree.root),
-            fix=f"sort them into folders, or describe their table in a column map; expected: {INFO.layout}",
+            fix=f"move them into class folders, or use a column map for their table; expected: {INFO.layout}",
         )
     yield from (Annotation(path) for path in find_readmes(tree))
-    for path in pictures:
+    for path in images:
         word = _class_of(path)
         if word is None:
-            yield Reject(path, Reason.MISSING_RATING, "it lies in no class folder")
+            yield Reject(path, Reason.MISSING_RATING, "it is not in a class folder")
         else:
             yield Record(
                 path=path,
@@ -138,11 +142,13 @@ def _read_folders(tree: Tree) -> Iterator[Item]:
 
 
 def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
-    """Make the column map that a metadata table amounts to."""
+    """Build the column map of a metadata table."""
     header, rows = read_table(tree, path)
-    require_columns(header, ["file_name"], path, fix="add the names of the pictures, relative to its folder")
+    require_columns(
+        header, ["file_name"], path, fix="add the names of the images, relative to the folder of the table"
+    )
     rated = [rating for rating in RATINGS if rating in header]
-    absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no spread without its mean
+    absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no SD without its mean
     columns = [column for column in MAPPED if column in header and not column.startswith(absent)]
     shares = [column for column in header if column.startswith("emotion_")]
     document = {
@@ -161,21 +167,21 @@ def _find_scale(header: list[str], rows: Lines, rating: str, path: str) -> list[
         return [0.0, 100.0]
     ends = []
     for column in (f"{rating}_min", f"{rating}_max"):
-        at = header.index(column) if column in header else None
-        values = {row[at] for row in rows if row[at]} if at is not None else set()
+        index = header.index(column) if column in header else None
+        values = {row[index] for row in rows if row[index]} if index is not None else set()
         if len(values) != 1:
-            said = f"{len(values)} different values" if values else "no value"
+            problem = f"{len(values)} different values" if values else "no value"
             raise SourceError(
-                f"the scale of {rating} is not known: {said} under {column}",
+                f"the scale of {rating} is unknown: {problem} in column {column}",
                 where=path,
-                fix=f"add columns {rating}_min and {rating}_max with the lowest and highest answer (1 and 9, "
-                "say), or give a column map: --source table --map COLUMNS.yaml",
+                fix=f"add columns {rating}_min and {rating}_max with the lowest and highest answer (such as "
+                "1 and 9), or use a column map: --source table --map COLUMNS.yaml",
             )
         ends.append(values.pop())
     try:
         return [parse_number(end) for end in ends]
     except ValueError as error:
-        raise SourceError(f"the scale of {rating} is not known: {error}", where=path) from error
+        raise SourceError(f"the scale of {rating} is unknown: {error}", where=path) from error
 
 
 def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
@@ -188,23 +194,27 @@ def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
             yield item
 
 
-_SAMPLE = {"train": 6, "validation": 2, "test": 3}  # pictures per class
-_SAMPLE_CLASSES = {"joy": 85, "sad": 30, "Fearful": 20}  # folder and the valence that its pictures look like
+_SAMPLE = {"train": 6, "validation": 2, "test": 3}  # images per class
+_SAMPLE_CLASSES = {
+    "joy": 85,
+    "sad": 30,
+    "Fearful": 20,
+}  # folder, and the valence that its images are drawn with
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 34 generated pictures in class folders under split folders.
+    """Write 34 generated images in class folders under split folders.
 
-    One is a PNG called .jpg, some end in .JPG, one is there a second time in another class.
+    One is a PNG named .jpg, some end in .JPG, one has a copy in another class.
     """
     for split, count in _SAMPLE.items():
         for word, valence in _SAMPLE_CLASSES.items():
             for number in range(1, count + 1):
                 suffix = ".JPG" if number == 3 else ".jpg"
                 container = "PNG" if (split, word, number) == ("train", "joy", 2) else "JPEG"
-                picture = draw_picture(rng, valence, 128, 96)
-                save_picture(root / split / word / f"{word}_{number}{suffix}", picture, container)
-    twice = (root / "train" / "sad" / "sad_1.jpg").read_bytes()
-    (root / "train" / "Fearful" / "again.jpg").write_bytes(twice)
+                image = draw_image(rng, valence, 128, 96)
+                save_image(root / split / word / f"{word}_{number}{suffix}", image, container)
+    repeated = (root / "train" / "sad" / "sad_1.jpg").read_bytes()
+    (root / "train" / "Fearful" / "again.jpg").write_bytes(repeated)
     (root / "train" / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
     (root / "README.md").write_text("Generated pictures.\n", encoding="utf-8", newline="\n")

@@ -1,24 +1,25 @@
-"""OASIS, the Open Affective Standardized Image Set: 900 pictures of four categories, rated by 822 people.
+"""OASIS, the Open Affective Standardized Image Set: 900 images of four categories, rated by 822 people.
 
 Kurdi, Lozano & Banaji (2017). Valence and arousal on 1–7, neutral 4, each with standard deviation and number
-of raters (about 103 for either; the two were rated by different people).
+of raters (about 103 each; different people rated the two).
 
 The tree as shipped:
 
     OASIS.csv                    900 rows; CR-only line ends; the first column, the id, has no name
-    images/Acorns 1.jpg …        500 × 400; one of them is a PNG in spite of its name
+    images/Acorns 1.jpg …        500 × 400; one is a PNG in spite of its name
 
-The table says `Acorns 1`, two themes end in a space, and copies of the set call the files `Acorns_1.jpg` or
-`Acorns1.jpg`: names are compared by their letters and digits. Copies of the table have LF and quotes. It is
-known by its header, whatever it is called. Numbers have gaps, which are no missing files.
+The table has `Acorns 1`, two themes end in a space, and in some copies the files are `Acorns_1.jpg` or
+`Acorns1.jpg`: only letters and digits of names are compared. Copies of the table have LF and quotes. It is
+recognised by its header, whatever its name. Gaps in the numbering are not missing files.
 
-`OASIS_bygender….csv` has means, SDs and Ns of men and women, and categories as numbers. Read alone, its two
-groups are pooled: the mean is weighted by N, the SD is that of both groups together about that mean (not the
-mean of the SDs), N is the sum; raters who gave no gender are in none. Beside `OASIS.csv` it is left unread.
+`OASIS_bygender….csv` has means, SDs and Ns of men and women, and categories as numbers. Without `OASIS.csv`,
+the two groups are pooled: the mean is weighted by N, the SD is that of both groups together about the pooled
+mean (not the mean of the SDs), N is the sum; raters without a gender are in neither group. Beside `OASIS.csv`
+it is not read.
 
-`theme` is the name without its number (`Acorns`), and declared as a group: split at random, a third of the
-apparent skill on this set is having seen `Acorns 2`. `extra` keeps the name, the category and the columns
-by gender as they are written.
+`theme` is the name without its number (`Acorns`), and is a group: with a random split, a third of the
+apparent skill on this set comes from having seen `Acorns 2`. `extra` has the name, the category and the
+columns by gender, unchanged.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from affectdata.reading.delimited import (
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
@@ -86,7 +87,7 @@ def detect(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the table that is there, the one over all raters first."""
+    """Read the table over all raters, or else the one by gender."""
     return Reading(INFO, _read_items(tree))
 
 
@@ -108,18 +109,18 @@ def _read_header(tree: Tree, path: str) -> list[str]:
 def _read_items(tree: Tree) -> Iterator[Item]:
     tables = _find_tables(tree)
     if not tables:
-        _complain(tree)
+        _raise_missing_table(tree)
     table, *others = tables
     yield from (Annotation(path) for path in find_readmes(tree))
     yield Annotation(table)
     for path in others:
         yield Annotation(path)
-        yield Finding("unread_table", f"{path} was left unread: the ratings are those of {table}")
-    for item in join_rows(_read_rows(tree, table), tree.pictures(), fold_stem):
+        yield Finding("unread_table", f"{path} was not read: the ratings are from {table}")
+    for item in join_rows(_read_rows(tree, table), tree.images(), fold_stem):
         yield _read_row(*item) if isinstance(item, tuple) else item
 
 
-def _complain(tree: Tree) -> None:
+def _raise_missing_table(tree: Tree) -> None:
     for path in _root_tables(tree):
         require_columns(_read_header(tree, path), _COMMON + _OVERALL, path)
     raise SourceError(
@@ -139,7 +140,8 @@ def _read_row(row: Row, path: str) -> Record | Reject:
     theme, category = cells["Theme"], _CATEGORIES.get(cells["Category"], cells["Category"])
     if category not in INFO.subtypes:
         raise SourceError(
-            f"{category!r} is no category of OASIS; these are: {', '.join(INFO.subtypes)}", where=row.where
+            f"{category!r} is not a category of OASIS; the categories are: {', '.join(INFO.subtypes)}",
+            where=row.where,
         )
     try:
         ratings = {name: _read_rating(cells, measure) for name, measure in _MEASURES.items()}
@@ -171,10 +173,10 @@ def _one_rating(cells: dict[str, str], measure: str, suffix: str) -> Rating:
 
 
 def pool_ratings(a: Rating, b: Rating) -> Rating:
-    """Return the rating of two groups of raters together, as if their single ratings were at hand.
+    """Pool the ratings of two groups of raters, with the same result as from the single ratings.
 
-    Sums of squares about the group means and of the group means about the pooled one add up; SDs are those
-    of a sample (n - 1).
+    The sums of squares about the group means, and of the group means about the pooled mean, add up; SDs are
+    sample SDs (n - 1).
 
     Raises:
         ValueError: a group has no SD or no raters.
@@ -187,7 +189,7 @@ def pool_ratings(a: Rating, b: Rating) -> Rating:
     return Rating(round(mean, 9), round(math.sqrt(squares / (n - 1)), 9), n)
 
 
-# The generated sample: themes by category, with numbers that have gaps.
+# The generated sample: themes by category, with gaps in the numbering.
 _SAMPLE: dict[str, dict[str, tuple[int, ...]]] = {
     "Animal": {"Lynx": (1, 2, 3), "Newt": (1, 2, 4)},
     "Object": {"Clay pot": (1, 2, 3, 4), "Ladder": (2, 3)},
@@ -198,10 +200,13 @@ _TRAILING_SPACE = ("Ladder 2", "Marsh 3")
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 29 generated pictures in OASIS's layout; a thirtieth row has none. Its quirks are there."""
+    """Write 29 generated images in OASIS's layout, with its quirks; a thirtieth row has no image."""
     rows = [",Theme,Category,Source," + ",".join(_OVERALL)]
     names = [
-        (kind, f"{theme} {at}") for kind, set_ in _SAMPLE.items() for theme, ats in set_.items() for at in ats
+        (category, f"{theme} {number}")
+        for category, themes in _SAMPLE.items()
+        for theme, numbers in themes.items()
+        for number in numbers
     ]
     for number, (category, name) in enumerate([*names, ("Scenery", "Fjord 4")], 1):
         valence, arousal = rng.uniform(1.2, 6.6), rng.uniform(1.8, 5.6)
@@ -210,7 +215,7 @@ def write_sample(root: Path, rng: np.random.Generator) -> None:
             cells += [f"{mean:.9f}", f"{sd:.9f}", str(n + number % 5)]
         rows.append(",".join(cells))
         if number <= len(names):
-            picture = draw_picture(rng, (valence - 1) / 6 * 100, 125, 100)
+            image = draw_image(rng, (valence - 1) / 6 * 100, 125, 100)
             container = "PNG" if name == "Newt 4" else "JPEG"
-            save_picture(root / "images" / f"{name}.jpg", picture, container)
+            save_image(root / "images" / f"{name}.jpg", image, container)
     (root / "OASIS.csv").write_bytes("\r".join(rows).encode("ascii"))

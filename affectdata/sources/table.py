@@ -1,38 +1,38 @@
-"""Any rating table beside pictures, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON lines.
+"""Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON lines.
 
-A column map is YAML; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map the file
-`columns.yaml` at the root is one, and a tree that holds it is recognised by it. All there is to say in one:
+A column map is a YAML file; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map, it is the
+file `columns.yaml` at the root, and a tree with this file is recognised by it. All keys:
 
-    name: my_norms                    # of the manifest; --name wins
+    name: my_norms                    # of the manifest; --name overrides it
     table: ratings/*.csv              # a path inside the root, a pattern for several tables, or a list
-    sheet: Ratings                    # of a workbook, by default the first
-    skip_rows: 2                      # lines that are no header; it is the first after them with every column
-    header: [picture, V_mean]         # the columns of a table without a header
-    encoding: cp1252                  # by default UTF-8, else cp1252
-    delimiter: ";"                    # by default the tab, semicolon or comma of the header
-    na: [".", "NA"]                   # cells that hold nothing, beside empty ones
-    key: picture                      # the column that names the picture
-    file: images/{key}.jpg            # where it is; any column in braces; the suffix may differ or be missing
-    match_parts: 1                    # compare only the last parts of paths: wherever the pictures are
-    placeholder: {thumb: Empty}       # rows that stand for no picture
-    repeated: mean                    # rows for one picture that differ: reject (the default), or their mean
-    scales: {valence: [1, 9]}         # for each rating, its lowest and highest answer
+    sheet: Ratings                    # of a workbook; default: the first
+    skip_rows: 2                      # rows above the header, which is the next row with all columns
+    header: [image, V_mean]           # the columns of a table without a header
+    encoding: cp1252                  # default: UTF-8, else cp1252
+    delimiter: ";"                    # default: the tab, semicolon or comma of the header
+    na: [".", "NA"]                   # missing values, beside empty cells
+    key: image                        # the column that names the image
+    file: images/{key}.jpg            # its path; any column in braces; the suffix may differ or be omitted
+    match_parts: 1                    # compare only the last parts of paths: images may be in any folder
+    placeholder: {thumb: Empty}       # marks rows without an image
+    repeated: mean                    # different rows for one image: reject (the default), or their mean
+    scales: {valence: [1, 9]}         # the lowest and highest answer of each rating
     columns: {valence: V_mean, valence_sd: V_SD, valence_n: N, subtype: kind, theme: scene}
-    values: {emotion: {"0": neutral, "9": null}}    # what codes mean; others are refused
+    values: {emotion: {"0": neutral, "9": null}}    # the meaning of codes; other codes are rejected
     emotions: {joy: Joy, sadness: Sad}    # shares of raters; "13 %" is 0.13
-    percent: true                     # bare numbers under `emotions` are percentages
-    split_by_table: true              # the tables are called train, val, test
+    percent: true                     # numbers under `emotions` are percentages
+    split_by_table: true              # the tables are named train, val, test
     subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
-    groups: [theme]                   # equal values never straddle a split
-    estimated: [age, gender]          # filled in by a machine
+    groups: [theme]                   # equal values stay in one split
+    estimated: [age, gender]          # estimated by a machine
     title: My norms                   # and license, citation, bibtex, url, evidence (seen | unverified)
 
-`columns` may also name arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
-age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches pictures from
+`columns` may also have arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
+age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
-that the map does not name go into `extra` as they are. A spreadsheet's `2000.0` is the key 2000. A row whose
-ratings are all NA is rejected, as are rows for one picture that differ. Without `table` the names of files
-say it all, and `file` says how: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
+that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
+rating is rejected, and so are different rows for one image. Without `table`, labels are parsed from file
+names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from affectdata.config import parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.reading.names import find_readmes, slug
 from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, SourceInfo
 
@@ -60,14 +60,14 @@ INFO = SourceInfo(
     license=_STATED,
     citation=_STATED,
     url="",
-    layout=f"a table and pictures anywhere under the root, and a column map ({MAP_FILE} or --map)",
+    layout=f"a table and images anywhere under the root, and a column map ({MAP_FILE} or --map)",
     generic=True,
     takes=("map", "name"),
 )
 _EXAMPLE = """
     name: my_norms
     table: ratings.csv
-    key: picture
+    key: image
     file: images/{key}.jpg
     scales: {valence: [1, 9]}
     columns: {valence: V_mean}"""
@@ -79,12 +79,12 @@ def detect(tree: Tree) -> str | None:
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the tables that the column map names.
+    """Read the tables of the column map.
 
     Raises:
         UsageError: there is no column map.
-        RecipeError: the map is no map; every problem is listed.
-        SourceError: no such table, or it lacks a column.
+        RecipeError: the column map is not valid; all problems are listed.
+        SourceError: there is no such table, or it lacks a column.
     """
     path = _find_map(tree, options)
     spec = _read_map(path)
@@ -93,7 +93,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
-    """List the addresses that the tables have."""
+    """Yield the image addresses in the tables."""
     return find_mapped_links(tree, _read_map(_find_map(tree, options)))
 
 
@@ -108,16 +108,16 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
         raise UsageError(
             "the source `table` needs a column map",
             where=f"neither --map nor {MAP_FILE} in {tree.root}",
-            fix=f"--map COLUMNS.yaml; the least that a map says:{_EXAMPLE}",
+            fix=f"pass --map COLUMNS.yaml; a minimal column map:{_EXAMPLE}",
         )
     return options.map_path
 
 
 def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) -> Iterator[Item]:
-    beside = {name for name in find_readmes(tree) if name not in tables}
+    documents = {name for name in find_readmes(tree) if name not in tables}
     if map_path.resolve().is_relative_to(tree.root.resolve()):
-        beside.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
-    yield from (Annotation(name) for name in sorted(beside))
+        documents.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
+    yield from (Annotation(name) for name in sorted(documents))
     yield from read_mapped(tree, tables, spec)
 
 
@@ -142,16 +142,16 @@ citation: none; generated by affectdata
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 28 generated pictures, a table with decimal ids, NA cells and a preamble, and its column map.
+    """Write 28 generated images, a table with decimal ids, NA cells and a preamble, and its column map.
 
-    One row has no picture, one picture no row, and one row no rating.
+    One row has no image, one image no row, and one row no rating.
     """
     lines = ["Generated norms", "", "id\tvalmn\tvalsd\taromn\tn\tkind\tscene\tjoy\tfear\tremark"]
     for number in range(28):
         valence, arousal = rng.uniform(1.2, 8.8), rng.uniform(2, 8)
         key = "2375.1" if number == 3 else f"{2000 + 5 * number}"
         suffix = ".JPG" if number % 7 == 6 else ".jpg"
-        save_picture(root / "images" / (key + suffix), draw_picture(rng, (valence - 1) / 8 * 100), "JPEG")
+        save_image(root / "images" / (key + suffix), draw_image(rng, (valence - 1) / 8 * 100), "JPEG")
         joy = int(rng.integers(0, 100))
         cells = [f"{key}.0" if number < 3 else key, f"{valence:.2f}", f"{rng.uniform(0.8, 2.4):.2f}"]
         cells += [f"{arousal:.2f}" if number % 9 else ".", str(60 + number % 7), "io"[number % 2]]

@@ -1,19 +1,19 @@
-"""UTKFace: 23,708 faces of all ages; age, gender and ethnicity stand in the file's name.
+"""UTKFace: 23,708 faces of all ages; age, gender and ethnicity are in the file name.
 
-Zhang, Song & Qi (2017). The three were estimated by a network and then checked by people; there is no table
-and no rating. The tree, as one of two downloads:
+Zhang, Song & Qi (2017). A network estimated age, gender and ethnicity, and people checked them; there is no
+table and no rating. The tree, as one of two downloads:
 
     UTKFace/25_0_1_20170116174525125.jpg.chip.jpg …      aligned and cropped, 200 × 200
     part1/25_0_1_20170116174525125.jpg … part2/ part3/   in the wild, with landmark_list_part1.txt …
 
 A name is age_gender_race_time: years; 0 male, 1 female; 0 White, 1 Black, 2 Asian, 3 Indian, 4 Others; 17
-digits, but 16 or 18 in three names. Nine names are known to lack something; whoever repaired them disagrees
-how, so they are rejected: five of the 23,708 aligned faces, four in the wild. `age_group` is 0-12, 13-19,
+digits, but 16 or 18 in three names. Nine names are known to be incomplete; published corrections disagree, so
+these files are rejected: five of the 23,708 aligned faces, four in the wild. `age_group` is 0-12, 13-19,
 20-39, 40-59 or 60+, from the age.
 
-To add emotions, put faces (or copies of them) into folders called by emotions: happy/, neutral/ …; and into
-a folder test/, train/ or val/ what belongs to that split, as in test/happy/. Both hold for every file of that
-name, wherever it lies. A face as cropped and as in the wild is one `subject_id`.
+To add emotions, put faces (or copies of them) into folders named after emotions, such as happy/ or neutral/;
+and those of a split into test/, train/ or val/, as in test/happy/. Both apply to every file of that name, in
+any folder. The cropped and the original image of a face have the same `subject_id`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from affectdata.labels import VOCABULARIES, spell_emotion
 from affectdata.reading.names import find_readmes, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
 
@@ -61,56 +61,56 @@ _NAME = re.compile(
 _GENDERS = ("male", "female")
 _RACES = ("White", "Black", "Asian", "Indian", "Others")
 _OLDEST = 116
-_GROUPS = {"0-12": 0, "13-19": 13, "20-39": 20, "40-59": 40, "60+": 60}  # from this age on
+_GROUPS = {"0-12": 0, "13-19": 13, "20-39": 20, "40-59": 40, "60+": 60}  # lowest age of each group
 _EMOTIONS = {"neutral"}.union(*(vocabulary.emotions for vocabulary in VOCABULARIES.values()))
 _LANDMARKS = re.compile(r"(.*/)?landmark_list[^/]*\.txt")
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise the collection by its pictures' names: most are age_gender_race_time."""
-    pictures = tree.pictures()
-    named = [path for path in pictures if _match(path)]
-    return f"names such as {PurePosixPath(named[0]).name}" if len(named) * 2 > len(pictures) else None
+    """Recognise the collection by its image names: most are age_gender_race_time."""
+    images = tree.images()
+    named = [path for path in images if _match(path)]
+    return f"names such as {PurePosixPath(named[0]).name}" if len(named) * 2 > len(images) else None
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:
-    """Read the names."""
+    """Read the file names."""
     return Reading(INFO, _read_items(tree))
 
 
 def _match(path: str) -> re.Match[str] | None:
-    found = _NAME.fullmatch(basename(path))
-    return found if found and int(found["age"]) <= _OLDEST else None
+    match = _NAME.fullmatch(basename(path))
+    return match if match and int(match["age"]) <= _OLDEST else None
 
 
 def _read_items(tree: Tree) -> Iterator[Item]:
     landmarks = [path for path in tree.others() if _LANDMARKS.fullmatch(path)]
     yield from map(Annotation, [*find_readmes(tree), *landmarks])
     if landmarks:
-        yield Finding("unread_table", f"landmarks are left unread: {', '.join(landmarks)}")
+        yield Finding("unread_table", f"landmarks are not read: {', '.join(landmarks)}")
     faces: dict[str, list[tuple[str, re.Match[str]]]] = {}
-    for path in tree.pictures():
-        found = _match(path)
-        if found is None:
-            detail = "not <age>_<gender>_<race>_<time>.jpg; what it should say is not known for sure"
+    for path in tree.images():
+        match = _match(path)
+        if match is None:
+            detail = "the name is not <age>_<gender>_<race>_<time>.jpg, and the right name is not known"
             yield Reject(path, Reason.BAD_NAME, detail)
         else:
-            faces.setdefault(found[0].partition(".")[0], []).append((path, found))
+            faces.setdefault(match[0].partition(".")[0], []).append((path, match))
     for subject, files in faces.items():
         yield from _read_face(subject, files)
 
 
 def _read_face(subject: str, files: list[tuple[str, re.Match[str]]]) -> Iterator[Item]:
-    """Yield the files of one face, with what the folders of any of them say."""
+    """Yield the files of one face, with the emotion and split from the folders of all its files."""
     folders = {folder for path, _ in files for folder in PurePosixPath(path).parts[:-1]}
     emotions = sorted({spell_emotion(folder) for folder in folders} & _EMOTIONS)
     splits = sorted({split for folder in folders if (split := spell_split(folder))})
-    for path, found in files:
+    for path, match in files:
         if len(emotions) > 1 or len(splits) > 1:
-            detail = f"this face lies under {' and '.join(emotions if len(emotions) > 1 else splits)}"
+            detail = f"this face is in the folders {' and '.join(emotions if len(emotions) > 1 else splits)}"
             yield Reject(path, Reason.CONFLICTING_RATING, detail)
             continue
-        age = int(found["age"])
+        age = int(match["age"])
         yield Record(
             path=path,
             source_id=path,
@@ -119,9 +119,9 @@ def _read_face(subject: str, files: list[tuple[str, re.Match[str]]]) -> Iterator
             subject_id=subject,
             age=age,
             age_group=[group for group, least in _GROUPS.items() if age >= least][-1],
-            gender=_GENDERS[int(found["gender"])],
-            ethnicity=_RACES[int(found["race"])],
-            extra={"time": found["time"]},
+            gender=_GENDERS[int(match["gender"])],
+            ethnicity=_RACES[int(match["race"])],
+            extra={"time": match["time"]},
         )
 
 
@@ -129,13 +129,13 @@ _SAMPLE_BAD = ("61_1_20170109142408075.jpg.chip.jpg", "24_0_1_20170116220224657 
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 62 generated pictures: two badly named, 30 in folders of emotions, six of those under test/."""
+    """Write 62 generated images: two with invalid names, 30 in emotion folders, six of those under test/."""
     for number in range(60):
         age, race = int(rng.integers(0, _OLDEST + 1)), int(rng.choice(5, p=[0.4, 0.2, 0.15, 0.15, 0.1]))
         name = f"{age}_{rng.integers(2)}_{race}_20170116{number:09d}.jpg.chip.jpg"
         folder = ("happy", "neutral", "UTKFace", "UTKFace")[number % 4]
         if number % 20 < 2:
             folder = f"test/{folder}"
-        save_picture(root / folder / name, draw_picture(rng, rng.uniform(20, 90), 100, 100), "JPEG")
+        save_image(root / folder / name, draw_image(rng, rng.uniform(20, 90), 100, 100), "JPEG")
     for name in _SAMPLE_BAD:
-        save_picture(root / "UTKFace" / name, draw_picture(rng, 50, 100, 100), "JPEG")
+        save_image(root / "UTKFace" / name, draw_image(rng, 50, 100, 100), "JPEG")

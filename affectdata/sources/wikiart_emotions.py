@@ -1,22 +1,22 @@
 """WikiArt Emotions: 4,105 works of Western art, with the share of raters who felt each of 20 emotions.
 
-Mohammad & Kiritchenko (2018). About ten people said which emotions a work brings to mind: seen with its
-title, the picture alone, the title alone; a work may have several. There is no valence. The ratings of the
-art itself (-3 to 3: liking) are in `extra`.
+Mohammad & Kiritchenko (2018). About ten people per work marked the emotions that it evokes, for the image
+with its title, the image alone and the title alone; a work may have several emotions. There is no valence.
+The ratings of the art itself (-3 to 3: liking) are in `extra`.
 
-The tables as shipped; pictures are not, and whoever fetches them calls them `<ID>.jpg`, whatever they are:
+The tables as shipped; images are not shipped, and are saved as `<ID>.jpg` whatever their format:
 
-    README.txt                       of an older release: its list of columns is not that of the tables
+    README.txt                       of an older release: its list of columns does not match the tables
     WikiArt-Emotions-All.tsv         4,105 rows, 69 columns, CRLF, cells with a comma quoted; shares 0–1
-    WikiArt-Emotions-Ag3.tsv …       0 and 1: All at 0.3, 0.4, 0.5 (`neutral` only where nothing else is)
-    WikiArt-info.tsv                 4,119 rows, unquoted: titles, years and URLs; 14 works were not rated
-    WikiArt-annotations.csv          the single answers
+    WikiArt-Emotions-Ag3.tsv …       0 and 1: All at 0.3, 0.4, 0.5 (`neutral` only without another emotion)
+    WikiArt-info.tsv                 4,119 rows, unquoted: titles, years and URLs; 14 works are not rated
+    WikiArt-annotations.csv          the answers of single raters
 
-Shares are read from All, so Ag3, Ag4 and Ag5 say nothing new and stay unread; a recipe has the authors' Ag4
-with `labels: {at_least: 0.4}`. --variant image or title takes the shares of another question; what is not
-taken is in `extra`, as is everything else. Titles are those of the info table, since a spreadsheet made dates
-of five of the others. Older releases have URLs in the rating tables. Where two emotions were felt by equally
-many, `emotion` is empty. `subtype` is the style; eight works are of two.
+Shares are read from All; Ag3, Ag4 and Ag5 follow from it and are not read. A recipe gets the authors' Ag4
+with `labels: {at_least: 0.4}`. With --variant image or title the shares are those for the image or the title
+alone; the other shares and columns are in `extra`. Titles are from the info table, as a spreadsheet turned
+five of the others into dates. Older releases have URLs in the rating tables. If two emotions have the largest
+share, `emotion` is empty. `subtype` is the style; eight works have two.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from affectdata.reading.delimited import parse_delimited, parse_share, require_c
 from affectdata.reading.join import Row, join_rows
 from affectdata.reading.names import find_readmes, fold_stem
 from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
-from affectdata.reading.sample import draw_picture, save_picture
+from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype
@@ -61,7 +61,7 @@ INFO = SourceInfo(
   year      = {2018},
 }""",
     url="http://saifmohammad.com/WebPages/wikiartemotions.html",
-    layout="WikiArt-Emotions-All.tsv, WikiArt-info.tsv, and pictures called <ID>.jpg anywhere",
+    layout="WikiArt-Emotions-All.tsv, WikiArt-info.tsv, and images named <ID>.jpg in any folder",
     subtypes={style: Subtype(style.lower()) for style in _STYLES},
     variants=tuple(_VARIANTS),
 )
@@ -70,7 +70,7 @@ _URL = "Image URL"
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise the collection by the header of a table of its emotions."""
+    """Recognise the collection by the header of a table of emotions."""
     tables = _rating_tables(tree)
     return f"the header of {tables[0]}" if tables else None
 
@@ -79,21 +79,21 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     """Read the table of shares and the one of URLs.
 
     Raises:
-        SourceError: the table of shares is not there.
+        SourceError: the table of shares is missing.
     """
     table, prefix = _find_table(tree), _VARIANTS[options.variant or "art"]
     return Reading(replace(INFO, title=f"{INFO.title}, {prefix[:-2]}"), _read_items(tree, table, prefix))
 
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
-    """List the addresses of the works that were rated."""
-    there = {fold_stem(path): path for path in tree.pictures()}
+    """Yield the addresses of the rated works."""
+    paths = {fold_stem(path): path for path in tree.images()}
     table = _find_table(tree)
     works = _find_works(tree, table)[1]
     for row in _read_rows(tree, table):
         url = _work_url(row, works.get(row["ID"], {}))
         if url:
-            yield Link(there.get(fold_stem(row["ID"]), f"images/{row['ID']}.jpg"), url)
+            yield Link(paths.get(fold_stem(row["ID"]), f"images/{row['ID']}.jpg"), url)
 
 
 def _find_table(tree: Tree) -> str:
@@ -104,13 +104,13 @@ def _find_table(tree: Tree) -> str:
         raise SourceError(
             f"{named[0]} has no column {_VARIANTS['art']!r}…",
             where=str(tree.root / named[0]),
-            fix="restore it as it was shipped",
+            fix="restore the original table",
         )
     if table is None:
         raise SourceError(
-            f"{_TABLE} is not there: only it has the shares of raters",
+            f"{_TABLE} is missing: only this table has the shares of raters",
             where=f"{tree.root}: {', '.join(tables) or 'no table of WikiArt Emotions'}",
-            fix=f"put {_TABLE} beside the pictures, as it is shipped",
+            fix=f"put the original {_TABLE} beside the images",
         )
     return table
 
@@ -120,10 +120,10 @@ def _name(path: str) -> str:
 
 
 def _rating_tables(tree: Tree) -> list[str]:
-    """List the tables of shares or labels, that of shares first."""
+    """List the tables of shares and of labels, the one of shares first."""
     tables = [path for path in tree.others() if path.endswith(".tsv")]
-    found = [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
-    return sorted(found, key=lambda path: _name(path) != _TABLE)
+    rating_tables = [path for path in tables if _VARIANTS["art"] in read_head(tree, path)]
+    return sorted(rating_tables, key=lambda path: _name(path) != _TABLE)
 
 
 def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
@@ -134,18 +134,16 @@ def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
     readmes = {*find_readmes(tree), *find_readmes(tree, folder)}
     yield from map(Annotation, [table, *unread, *sorted(readmes), *([works_table] if works else [])])
     if unread:
-        yield Finding("unread_table", f"left unread, the shares are those of {table}: {', '.join(unread)}")
+        yield Finding("unread_table", f"not read, as the shares are from {table}: {', '.join(unread)}")
     rows = _read_rows(tree, table)
     n_unrated = len(works.keys() - {row["ID"] for row in rows})
     if n_unrated:
-        yield Finding("unrated", f"{n_unrated} works of {works_table} were not rated")
+        yield Finding("unrated", f"{n_unrated} works in {works_table} are not rated")
     if not works and not any(_URL in row for row in rows):
-        yield Finding(
-            "partial", f"{works_table} is not there: no URLs, and titles as a spreadsheet left them"
-        )
-    named = (Row(table, row["ID"], row["ID"], row) for row in rows)
-    for found in join_rows(named, tree.pictures(), fold_stem):
-        yield _record(*found, works, prefix) if isinstance(found, tuple) else found
+        yield Finding("partial", f"{works_table} is missing: no URLs, and some titles were turned into dates")
+    by_id = (Row(table, row["ID"], row["ID"], row) for row in rows)
+    for item in join_rows(by_id, tree.images(), fold_stem):
+        yield _record(*item, works, prefix) if isinstance(item, tuple) else item
 
 
 def _read_rows(tree: Tree, table: str) -> list[dict[str, str]]:
@@ -155,7 +153,7 @@ def _read_rows(tree: Tree, table: str) -> list[dict[str, str]]:
 
 
 def _find_works(tree: Tree, rating_table: str) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return the table of works beside that of ratings, and its rows by ID; none where it is not there."""
+    """Return the table of works beside the rating table, and its rows by ID; empty if it is missing."""
     table = rating_table.removesuffix(_name(rating_table)) + _INFO_TABLE
     if table not in tree.files:
         return table, {}
@@ -193,12 +191,12 @@ def _record(row: Row, path: str, works: dict[str, dict[str, str]], prefix: str) 
 
 
 def _work_url(row: Mapping[str, str], work: Mapping[str, str]) -> str | None:
-    """Return a work's URL in ASCII, on the host that answers today."""
+    """Return the URL of a work in ASCII, on the current host."""
     url = row.get(_URL) or work.get(_URL, "")
     return quote(url.replace("use2-", ""), safe=string.punctuation) or None
 
 
-# The generated sample: emotions in the tables' order, and artists with what the real cells have.
+# The generated sample: emotions in the order of the tables, and artists with the quirks of real cells.
 _EMOTIONS = (
     *("agreeableness", "anger", "anticipation", "arrogance", "disagreeableness", "disgust", "fear"),
     *("gratitude", "happiness", "humility", "love", "optimism", "pessimism", "regret", "sadness", "shame"),
@@ -209,23 +207,23 @@ _INFO_COLUMNS = ("ID", "Category", "Artist", "Title", "Year", _URL, "Painting In
 _COLUMNS = (
     *("ID", "Style", "Category", "Artist", "Title", "Year", "Is painting", "Face/body", "Ave. art rating"),
 )
-_N_PICTURES = 40
+_N_IMAGES = 40
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 40 generated pictures and the five tables; one rated work has no picture, two are not rated."""
-    works = [_draw_work(rng, number) for number in range(_N_PICTURES + 3)]
-    shares = [_draw_shares(rng) for _ in range(_N_PICTURES + 1)]
-    for number, work in enumerate(works[:_N_PICTURES]):
-        picture = draw_picture(rng, rng.uniform(5, 95), 112, 84)
-        save_picture(root / "images" / f"{work['ID']}.jpg", picture, "PNG" if number == 5 else "JPEG")
+    """Write 40 generated images and the five tables; one rated work has no image, two are not rated."""
+    works = [_draw_work(rng, number) for number in range(_N_IMAGES + 3)]
+    shares = [_draw_shares(rng) for _ in range(_N_IMAGES + 1)]
+    for number, work in enumerate(works[:_N_IMAGES]):
+        image = draw_image(rng, rng.uniform(5, 95), 112, 84)
+        save_image(root / "images" / f"{work['ID']}.jpg", image, "PNG" if number == 5 else "JPEG")
     emotions = [prefix + emotion for prefix in _VARIANTS.values() for emotion in _EMOTIONS]
-    for name, least in (("All", None), ("Ag3", 0.3), ("Ag4", 0.4), ("Ag5", 0.5)):
+    for name, threshold in (("All", None), ("Ag3", 0.3), ("Ag4", 0.4), ("Ag5", 0.5)):
         lines = ["\t".join([*_COLUMNS, *emotions])]
-        for number, (work, own) in enumerate(zip(works, shares, strict=False)):
+        for number, (work, work_shares) in enumerate(zip(works, shares, strict=False)):
             cells = {**work, "Title": "1-Aug-48" if number == 3 else work["Title"]}
             quoted = [f'"{cells[name]}"' if "," in cells[name] else cells[name] for name in _COLUMNS]
-            lines.append("\t".join(quoted + _share_cells(own, least)))
+            lines.append("\t".join(quoted + _share_cells(work_shares, threshold)))
         _write_crlf(root / f"WikiArt-Emotions-{name}.tsv", lines)
     info = ["\t".join(work[name] for name in _INFO_COLUMNS) for work in works]
     _write_crlf(root / _INFO_TABLE, ["\t".join(_INFO_COLUMNS), *info])
@@ -251,16 +249,16 @@ def _draw_work(rng: np.random.Generator, number: int) -> dict[str, str]:
 
 
 def _draw_shares(rng: np.random.Generator) -> np.ndarray:
-    """Draw the shares of ten to twelve raters, (3 questions, 20 emotions); a work has few emotions."""
+    """Draw the shares of 10–12 raters, shape (3 questions, 20 emotions); a work has few emotions."""
     n = int(rng.integers(10, 13))
     felt = np.clip(2 * rng.dirichlet(np.full(len(_EMOTIONS), 0.2)), 0, 0.95)
     return np.round(rng.binomial(n, felt, (3, len(_EMOTIONS))) / n, 3)
 
 
-def _share_cells(shares: np.ndarray, least: float | None) -> list[str]:
-    if least is None:
+def _share_cells(shares: np.ndarray, threshold: float | None) -> list[str]:
+    if threshold is None:
         return [f"{share:g}" for share in shares.ravel()]
-    chosen = shares >= least
+    chosen = shares >= threshold
     chosen[:, -1] &= ~chosen[:, :-1].any(axis=1)
     return [str(int(cell)) for cell in chosen.ravel()]
 

@@ -1,4 +1,4 @@
-"""Assign splits: groups stay together, strata keep their shares, splits that are there stay.
+"""Assign splits: groups stay together, strata keep their shares, existing splits are kept.
 
 In: a manifest's rows with `image_id`, `group_id`, `split`. Out: the same rows with `split` filled.
 """
@@ -15,7 +15,7 @@ from affectdata.errors import IntegrityError, ManifestError
 from affectdata.schema import FOLD
 from affectdata.splits.folds import put_folds
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
-from affectdata.store.parquet import in_one_piece
+from affectdata.store.parquet import as_one_array
 
 SPLITS = ("train", "val", "test")
 _FREE = -1
@@ -26,14 +26,14 @@ def assign_splits(
 ) -> pa.Table:
     """Fill `split`: `fractions` gives the shares of val and test, the rest is train.
 
-    `levels` are integer codes per row, from coarse to fine (bin, then cell); each code's rows are shared out
-    by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group joins it;
-    they count towards the shares, so that a test set that comes with a source grows only if it is too small.
-    Which pictures go where depends on `seed` and the ids only, never on the order of rows.
+    `levels` are integer codes per row, from coarse to fine (bin, then cell); each code's rows are divided
+    by `fractions` as closely as whole groups allow. Rows that have a split keep it, and their group gets it;
+    they count towards the shares, so a test set that a source ships grows only if it is too small. The result
+    depends on `seed` and the ids, not on the order of rows.
 
     Raises:
-        IntegrityError: a group has rows in two splits already (`drop_conflicts` leaves those in train out).
-        ManifestError: a row has a split of another name.
+        IntegrityError: a group already has rows in two splits (`drop_conflicts` removes those in train).
+        ManifestError: a row has an unknown split.
     """
     group_of = _group_codes(table)
     shares = np.array([1 - sum(fractions.values()), fractions.get("val", 0.0), fractions.get("test", 0.0)])
@@ -58,7 +58,7 @@ def _deal(
     seed: int,
     side: np.ndarray,
 ) -> np.ndarray:
-    """Return a side per row, by `shares`; rows that have one in `side` keep it, -1 marks the free ones."""
+    """Return a split code per row, by `shares`; rows that have one in `side` keep it, -1 marks free rows."""
     order = pc.sort_indices(table["image_id"]).to_numpy()
     state = _Shares([np.zeros(len(side), np.int64), *levels], shares)
     state.declare(np.flatnonzero(side != _FREE), side)
@@ -73,7 +73,7 @@ def _deal(
 
 
 class _Shares:
-    """How many rows each code of each level should have and has on each side."""
+    """Target and actual numbers of rows per level, code and side (split)."""
 
     def __init__(self, levels: Sequence[np.ndarray], shares: np.ndarray) -> None:
         self.levels = levels
@@ -83,15 +83,15 @@ class _Shares:
         self.placed = [np.zeros((len(size), len(shares))) for size in sizes]
 
     def declare(self, rows: np.ndarray, side: np.ndarray) -> None:
-        """Place rows that have a side; of val and test only what is then lacking of the whole is open still.
+        """Place rows that have a side; val and test stay open only for what the whole then lacks.
 
-        It is shared out over the codes that have less than their share, each getting the same part of that.
+        What is lacking is divided over the codes below their share, in proportion to their deficits.
         """
         if not len(rows):
             return
         self.place(rows, side)
         left = self.target[0][0] - self.placed[0][0]  # the first level is the whole
-        left[left < 0.5] = 0  # no row
+        left[left < 0.5] = 0  # less than one row
         for target, placed in zip(self.target, self.placed, strict=True):
             lacking = np.maximum(target - placed, 0)
             part = left / np.maximum(lacking.sum(axis=0), left + (left == 0))
@@ -103,7 +103,7 @@ class _Shares:
             np.add.at(placed, (level[rows], side[rows]), 1)
 
     def best(self, rows: np.ndarray) -> int:
-        """Return the side whose relative squared error grows least when `rows` join it, over all levels."""
+        """Return the side whose relative squared error, over all levels, grows least with `rows` added."""
         cost = np.zeros(len(self.open))
         for level, target, placed in zip(self.levels, self.target, self.placed, strict=True):
             codes, counts = np.unique(level[rows], return_counts=True)
@@ -114,14 +114,14 @@ class _Shares:
 
 
 def _kept(table: pa.Table, group_of: np.ndarray) -> np.ndarray:
-    """Return the split of each row that has one, or whose group has one; -1 for the free ones."""
+    """Return the split code of each row or its group; -1 for free rows."""
     pair = _conflict(table, group_of)
     if pair:
         first, second = (f"{image_id[:16]} in {split}" for image_id, split in pair)
         raise IntegrityError(
             f"one group is in two splits: {first}, {second}",
-            where="column split, of pictures that must stay together (group_id)",
-            fix="correct the split of one of them, or `balance --on-conflict drop-train` leaves train's out",
+            where="column split, of images that must stay together (group_id)",
+            fix="correct the split of one of them, or remove the train rows with --on-conflict drop-train",
         )
     own = _codes(table)
     of_group = np.full(group_of.max(initial=-1) + 1, _FREE)
@@ -134,13 +134,15 @@ def _codes(table: pa.Table) -> np.ndarray:
     """Return the code of each row's split, -1 for none."""
     unknown = sorted(set(table["split"].unique().drop_null().to_pylist()) - set(SPLITS))
     if unknown:
-        raise ManifestError(f"no split is called {unknown[0]!r}", where="column split", fix=", ".join(SPLITS))
+        raise ManifestError(
+            f"unknown split {unknown[0]!r}", where="column split", fix=f"use one of {', '.join(SPLITS)}"
+        )
     codes = pc.fill_null(pc.index_in(table["split"], pa.array(SPLITS)), _FREE)
     return np.asarray(codes.to_numpy(), np.int64)
 
 
 def _conflict(table: pa.Table, group_of: np.ndarray) -> list[tuple[str, str]]:
-    """Return two pictures (id, split) of one group in two splits, or nothing."""
+    """Return two images (id, split) of one group in two splits; empty if there is no such group."""
     lowest, highest = _extremes(_codes(table), group_of)
     bad = np.flatnonzero(lowest < highest)
     if not len(bad):
@@ -161,30 +163,30 @@ def _extremes(codes: np.ndarray, group_of: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def drop_conflicts(table: pa.Table) -> pa.Table:
-    """Leave out the train rows of groups that are in val or test too: train gives way, never test."""
+    """Remove the train rows of groups that are also in val or test; never rows of val or test."""
     group_of, codes = _group_codes(table), _codes(table)
     _, highest = _extremes(codes, group_of)
     return table.filter(pa.array(~((codes == 0) & (highest[group_of] > 0))))
 
 
 def adopt_splits(table: pa.Table, earlier: pa.Table) -> pa.Table:
-    """Take over the splits, and folds, of an earlier manifest or release by `image_id`, for rows without."""
+    """Fill empty splits and folds by `image_id` from an earlier manifest or release."""
     seen = earlier.filter(pc.equal(earlier["copy"], 0)) if "copy" in earlier.column_names else earlier
-    at = pc.index_in(table["image_id"], seen["image_id"].combine_chunks())
-    split = pc.coalesce(table["split"], seen["split"].take(at))
+    index = pc.index_in(table["image_id"], seen["image_id"].combine_chunks())
+    split = pc.coalesce(table["split"], seen["split"].take(index))
     table = table.set_column(table.column_names.index("split"), "split", split)
     if FOLD.name not in seen.column_names:
         return table
-    fold = seen[FOLD.name].take(at)
+    fold = seen[FOLD.name].take(index)
     return put_folds(table, pc.coalesce(table[FOLD.name], fold) if FOLD.name in table.column_names else fold)
 
 
 def split_distance(codes: np.ndarray, part_of: pa.ChunkedArray) -> dict[str, float]:
-    """Return how far the shares of `codes` in each part are from the whole's: total variation, 0–1.
+    """Return the total variation distance (0–1) between the shares of `codes` in each part and in the whole.
 
-    `part_of` names the part of each row: its split, or its fold.
+    `part_of` is the part of each row: its split, or its fold.
     """
-    parts = in_one_piece(part_of).dictionary_encode()
+    parts = as_one_array(part_of).dictionary_encode()
     n_codes = int(codes.max(initial=0)) + 1
     counts = np.bincount(
         parts.indices.to_numpy() * n_codes + codes, minlength=len(parts.dictionary) * n_codes
@@ -194,15 +196,15 @@ def split_distance(codes: np.ndarray, part_of: pa.ChunkedArray) -> dict[str, flo
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     distances = (np.abs(shares - whole).sum(axis=1) / 2).tolist()
     return {
-        str(name): round(each, 6)
-        for name, each in sorted(zip(parts.dictionary.to_pylist(), distances, strict=True))
+        str(name): round(distance, 6)
+        for name, distance in sorted(zip(parts.dictionary.to_pylist(), distances, strict=True))
     }
 
 
 def _by_group(
     rows: np.ndarray, group_of: np.ndarray, sizes: np.ndarray, ranks: np.ndarray
 ) -> list[np.ndarray]:
-    """Gather rows by group, the largest groups first, equal ones by hash."""
+    """Collect rows by group, the largest groups first, equal ones in the order of their hash."""
     if not len(rows):
         return []
     rows = rows[np.lexsort((group_of[rows], ranks[rows], -sizes[group_of[rows]]))]
@@ -211,7 +213,7 @@ def _by_group(
 
 
 def _share_out(rows: np.ndarray, side: np.ndarray, ranks: np.ndarray, state: _Shares) -> None:
-    """Split the rows that stand alone, cell by cell; what rounding leaves over goes on to the next cell."""
+    """Split the groups of one row, cell by cell; carry rounding remainders over to the next cell."""
     if not len(rows):
         return
     cells, target, placed = state.levels[-1], state.target[-1], state.placed[-1]

@@ -8,6 +8,6 @@ Read in this order:
 files     regular files only: a FIFO would never end
 parquet   read, write, digest; replace files and lock folders
 spill     rows on disk while a job runs
-text_set  a set of strings in eight bytes each
+text_set  a set of strings as 64-bit hashes
 by_image  the rows of a release, image by image
 """

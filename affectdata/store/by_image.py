@@ -1,4 +1,4 @@
-"""The rows of a release by picture: those of one follow each other, the original first."""
+"""Rows of a release grouped by image: the rows of one image are consecutive, the original first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def whole_pictures(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the same rows in parts that end between two pictures (`image_id`); none is empty."""
+def iter_complete_images(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Re-chunk rows so that no image (`image_id`) is split across chunks; no chunk is empty."""
     held: pa.Table | None = None
     for part in parts:
         held = part if held is None else pa.concat_tables([held, part])
         if not len(held):
             continue
         held = held.combine_chunks()
-        other = pc.not_equal(held["image_id"], held["image_id"][-1]).to_numpy()
-        cut = int(np.flatnonzero(other)[-1]) + 1 if other.any() else 0
+        is_earlier = pc.not_equal(held["image_id"], held["image_id"][-1]).to_numpy()
+        cut = int(np.flatnonzero(is_earlier)[-1]) + 1 if is_earlier.any() else 0
         if cut:
             yield held.slice(0, cut)
         held = held.slice(cut)
@@ -27,7 +27,7 @@ def whole_pictures(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def first_rows(part: pa.Table) -> np.ndarray:
-    """Return for every row the first row of its picture, where the rows of each follow each other."""
+    """Return for every row the index of the first row of its image; rows of an image are consecutive."""
     ids = part["image_id"].combine_chunks()
     new = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.append(len(ids) > 0, new))

@@ -1,7 +1,7 @@
-"""Open files for reading, regular ones only: a FIFO would wait for ever, a device has no end.
+"""Open regular files only: reading a FIFO would block, a device has no end.
 
-For every path that comes from a user, a source or a release. What is refused is an OSError, so that whoever
-handles a file that cannot be read handles this too; its `strerror` names the kind.
+Used for every path that comes from a user, a source or a release. Anything else raises OSError, so that code
+that handles unreadable files handles these too; `strerror` names the kind of file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, which is never whole in memory."""
+    """Return the SHA-256 of a file, reading it in chunks."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -31,10 +31,10 @@ _KINDS = {
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """Open a regular file, or what a link leads to, for reading bytes; never waits for a writer.
+    """Open a regular file for reading bytes, following links; never waits for a writer.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: the file cannot be opened or is not a regular file.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -49,32 +49,32 @@ def read_regular(path: str | Path) -> bytes:
     """Read a whole regular file.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
     with open_regular(path) as file:
         return file.read()
 
 
 def open_text(path: str | Path, *, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
-    """Open a regular file for reading text, with its line ends as they are.
+    """Open a regular file for reading text, keeping its line endings.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: the file cannot be opened or is not a regular file.
     """
     return io.TextIOWrapper(open_regular(path), encoding=encoding, errors=errors, newline="")
 
 
 def check_regular(path: str | Path) -> None:
-    """Refuse what is no regular file, for readers that open a path themselves.
+    """Check that a path is a regular file, for readers that open it themselves.
 
     Raises:
-        OSError: it is none, or not there.
+        OSError: it is not a regular file, or does not exist.
     """
     _require_regular(Path(path).stat(), path)
 
 
 def kind_of(path: str | Path) -> str | None:
-    """Say what lies there in place of a regular file, links included; None for a regular file or nothing."""
+    """Return the kind of an irregular file, such as "a link"; None for a regular or missing file."""
     try:
         mode = Path(path).lstat().st_mode
     except OSError:
@@ -82,9 +82,9 @@ def kind_of(path: str | Path) -> str | None:
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
-def _require_regular(found: os.stat_result, path: str | Path) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _require_regular(status: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise OSError(errno.EINVAL, f"not a regular file ({kind})", str(path))

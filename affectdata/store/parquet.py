@@ -1,4 +1,4 @@
-"""Parquet files that appear whole or not at all, are checked when read, and have a logical digest."""
+"""Parquet files that are written atomically, checked when read, and have a logical digest."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 from affectdata.store.files import check_regular, read_regular
 
-_ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group, and where all groups are before:
-_MANY, _LARGER = 1 << 20, 8  # behind a million rows, groups are eight times as large
-STREAM_ROWS = 1 << 11  # held at once where a table is read in parts
+_ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group and the positions of all groups, so:
+_MANY, _LARGER = 1 << 20, 8  # after a million rows, groups are eight times as large
+STREAM_ROWS = 1 << 11  # rows in memory when a table is read in parts
 _DIGEST_ROWS = 1 << 13
 _BUFFER = 1 << 16  # bytes
 _IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
@@ -34,10 +34,10 @@ _METADATA_HASH = "metadata_sha256"
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well it is synced and takes its name.
+    """Yield a temporary path beside `path`; if the block succeeds, sync it and rename it to `path`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(
-            f"cannot write {path}: {error.strerror}", fix="choose a folder that can be written with --out"
+            f"cannot write {path}: {error.strerror}", fix="choose a writable folder with --out"
         ) from error
     try:
         yield temporary
@@ -58,10 +58,10 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(folder: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the right to write in a folder; the lock goes with the process, however it ends.
+    """Lock a folder for writing; the lock is released with the process, however it ends.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
         UsageError: another process holds it, and `wait` is not set.
     """
     try:
@@ -73,20 +73,20 @@ def locked_folder(folder: Path, wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise UsageError(f"another run is writing {folder}", fix="wait for it to end") from error
+            raise UsageError(f"another run is writing {folder}", fix="wait until it ends") from error
         yield
     finally:
         os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, with LF line ends."""
+    """Write a text file atomically, with LF line endings."""
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write JSON for people and programs: sorted keys, two spaces, no NaN."""
+    """Write JSON with sorted keys and an indent of two spaces; refuse NaN."""
     write_text(
         path, json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     )
@@ -96,7 +96,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file that this package wrote.
 
     Raises:
-        ManifestError: it is not there or is not JSON.
+        ManifestError: the file does not exist or is not JSON.
     """
     try:
         return json.loads(read_regular(path), parse_constant=_refuse_constant)
@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def write_table(table: pa.Table, path: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> str:
@@ -120,15 +120,15 @@ def write_batches(
     kind: str,
     metadata: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write a table that comes in parts as Parquet, whole or not at all; return its logical digest.
+    """Write a table given in parts as Parquet, atomically; return its logical digest.
 
-    The file holds no clock, host or absolute path: equal rows give equal bytes with equal versions of
-    pyarrow, however they are cut into parts. One row group is in memory at a time. `metadata` goes under the
-    one key `affectdata`, with `kind`, schema version, the digest of the rows, and a SHA-256 of its own.
+    The file contains no time, host or absolute path: equal rows give equal bytes with equal versions of
+    pyarrow, however they are cut into parts. One row group is in memory at a time. `metadata` is stored under
+    the single key `affectdata`, with `kind`, schema version, the digest of the rows, and its own SHA-256.
     """
     digest = RowsDigest(schema)
-    # No Arrow schema in the file: it would hide the metadata that is added last from `pq.read_schema`. No
-    # dictionaries: ids are unique, and the choice of dictionary pages would follow the chunks.
+    # No Arrow schema in the file: it would hide the metadata, added last, from `pq.read_schema`. No
+    # dictionaries: ids are unique, and dictionary pages would depend on the chunks.
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "store_schema": False}
     with (
         replace_file(path) as temporary,
@@ -137,7 +137,7 @@ def write_batches(
         for part in _row_groups(batches, schema):
             digest.update(part)
             writer.write_table(part, row_group_size=max(1, len(part)))
-            del part  # before the next one is made
+            del part  # before the next one is created
         document = {**(metadata or {}), "kind": kind, "schema_version": SCHEMA_VERSION}
         document["digest"] = digest.hexdigest()
         document[_METADATA_HASH] = _hash_metadata(document)
@@ -154,7 +154,7 @@ def _hash_metadata(document: Mapping[str, Any]) -> str:
 
 
 def _row_groups(batches: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Cut rows into row groups: small ones first, and larger ones behind the first `_MANY` rows."""
+    """Cut rows into row groups: small ones first, larger ones after the first `_MANY` rows."""
     small = rechunk(batches, schema, _ROW_GROUP)
     yield from islice(small, _MANY // _ROW_GROUP)
     yield from (part for part in rechunk(small, schema, _ROW_GROUP * _LARGER) if len(part))
@@ -174,7 +174,7 @@ def rechunk(batches: Iterable[pa.Table], schema: pa.Schema, n_rows: int) -> Iter
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A table in a Parquet file of ours, read as far as it is asked for; `metadata` is the file's."""
+    """A table in a Parquet file that this package wrote, read on demand; `metadata` is the file's."""
 
     path: Path
     schema: pa.Schema
@@ -186,11 +186,11 @@ class StoredTable:
 
     @property
     def column_names(self) -> list[str]:
-        """The names of its columns, in order."""
+        """The column names, in order."""
         return list(self.schema.names)
 
     def select(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns, each in one piece: to take rows of several pieces is to copy all of them."""
+        """Read some columns, one chunk each: `take` on several chunks would copy all of them."""
         with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
             parts = [file.read(columns=[name], use_threads=False).combine_chunks() for name in columns]
         schema = pa.schema([self.schema.field(name) for name in columns])
@@ -199,19 +199,19 @@ class StoredTable:
     def to_batches(
         self, max_chunksize: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Read it (or some columns) from the first row to the last, a few rows at a time."""
+        """Read all rows (or some columns) in order, a few rows at a time."""
         with pq.ParquetFile(self.path, buffer_size=_BUFFER) as file:
             yield from _batches(file, max_chunksize, columns and list(columns))
 
 
 def _batches(file: pq.ParquetFile, n_rows: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """Read a file by its row groups: asked for several, pyarrow opens every column of each at once."""
+    """Read one row group after the other: given several, pyarrow opens every column of each at once."""
     for group in range(file.num_row_groups):
         yield from file.iter_batches(n_rows, row_groups=[group], columns=columns, use_threads=False)
 
 
-def in_one_piece(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array; not copied if it is one already, as `combine_chunks` would."""
+def as_one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; a single chunk is not copied, unlike with `combine_chunks`."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -219,7 +219,7 @@ Rows: TypeAlias = pa.Table | StoredTable  # both have `schema`, `select`, `colum
 
 
 def read_parts(rows: Rows, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-    """Read rows (or some of their columns) from the first to the last, `STREAM_ROWS` at a time."""
+    """Read rows (or some of their columns) in order, `STREAM_ROWS` at a time."""
     names = rows.column_names if columns is None else list(columns)
     batches = (
         rows.select(names).to_batches(STREAM_ROWS)
@@ -231,10 +231,10 @@ def read_parts(rows: Rows, columns: Iterable[str] | None = None) -> Iterator[pa.
 
 
 def are_digits(column: pa.Array | pa.ChunkedArray, n: int) -> np.ndarray:
-    """Say of every value of a column of strings whether it is `n` lowercase hexadecimal digits."""
-    array = column if isinstance(column, pa.Array) else in_one_piece(column)
+    """Return for every value of a string column whether it is `n` lowercase hexadecimal digits."""
+    array = column if isinstance(column, pa.Array) else as_one_array(column)
     lengths = pc.fill_null(pc.binary_length(array), -1).to_numpy(zero_copy_only=False)
-    if (lengths == n).all():  # all values lie behind each other
+    if (lengths == n).all():  # the values are contiguous
         start = np.frombuffer(array.buffers()[1], np.int32)[array.offset] if len(array) else 0
         data = np.frombuffer(array.buffers()[2], np.uint8, len(array) * n, start) if len(array) else lengths
         if _IS_DIGIT.take(data).all():
@@ -244,18 +244,18 @@ def are_digits(column: pa.Array | pa.ChunkedArray, n: int) -> np.ndarray:
 
 
 def distinct(rows: Rows, column: str) -> list[Any]:
-    """Return the values of a column, each once, sorted; nulls are none."""
-    found: set[Any] = set()
+    """Return the distinct values of a column, sorted, without null."""
+    values: set[Any] = set()
     for part in read_parts(rows, [column]):
-        found.update(part[column].unique().drop_null().to_pylist())
-    return sorted(found)
+        values.update(part[column].unique().drop_null().to_pylist())
+    return sorted(values)
 
 
 def open_table(path: Path, kind: str) -> StoredTable:
-    """Open a table that `write_table` or `write_batches` wrote, without keeping it; the digest is checked.
+    """Open a table that `write_table` or `write_batches` wrote and check its digest; rows stay on disk.
 
     Raises:
-        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        ManifestError: the file does not exist, is not Parquet, or has another kind or a newer schema.
         IntegrityError: the rows are not those that were written.
     """
     try:
@@ -279,10 +279,10 @@ def open_table(path: Path, kind: str) -> StoredTable:
 
 
 def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a whole table (`open_table`), and its metadata.
+    """Read a whole table (`open_table`) and its metadata.
 
     Raises:
-        ManifestError: no such file, not Parquet, not of this kind, or of a newer schema.
+        ManifestError: the file does not exist, is not Parquet, or has another kind or a newer schema.
         IntegrityError: the rows are not those that were written.
     """
     stored = open_table(path, kind)
@@ -292,14 +292,14 @@ def read_table(path: Path, kind: str) -> tuple[pa.Table, dict[str, Any]]:
 def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = json.loads((file.metadata.metadata or {}).get(METADATA_KEY, b""))
-        told = [type(metadata[name]) for name in ("kind", "schema_version", "digest")]
-    except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or not what we write
-        told = []
-    if told != [str, int, str]:
+        types = [type(metadata[name]) for name in ("kind", "schema_version", "digest")]
+    except (ValueError, LookupError, TypeError, RecursionError):  # not JSON, or not written by this package
+        types = []
+    if types != [str, int, str]:
         raise ManifestError(
-            f"{path.name} carries no affectdata metadata",
+            f"{path.name} has no affectdata metadata",
             where=str(path),
-            fix="a tool that rewrites Parquet (pandas does) drops it; use the file as `affectdata` wrote it",
+            fix="tools that rewrite Parquet, such as pandas, drop it: use the file as `affectdata` wrote it",
         )
     if metadata["kind"] != kind:
         raise ManifestError(
@@ -321,14 +321,14 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
 
 
 def _file_digest(file: pq.ParquetFile, schema_version: int) -> str:
-    """Hash the rows of a file; of many, some of one column are in memory at a time."""
+    """Hash the rows of a file; of a large one, part of one column is in memory at a time."""
     n_rows = file.metadata.num_rows
     if n_rows <= STREAM_ROWS:
         table = file.read(use_threads=False)
         return column_digest(table.schema, n_rows, lambda name: [table.select([name])], schema_version)
 
     def parts(name: str) -> Iterator[pa.Table]:
-        return (pa.Table.from_batches([each]) for each in _batches(file, STREAM_ROWS, [name]))
+        return (pa.Table.from_batches([batch]) for batch in _batches(file, STREAM_ROWS, [name]))
 
     return column_digest(file.schema_arrow, n_rows, parts, schema_version)
 
@@ -336,7 +336,7 @@ def _file_digest(file: pq.ParquetFile, schema_version: int) -> str:
 def table_digest(table: pa.Table) -> str:
     """Hash the logical rows of a flat table: names, types, nulls and values, in order (SHA-256, hex).
 
-    Chunking, dictionaries and the file's encoding do not matter; the order of rows and columns does.
+    Independent of chunks, dictionaries and the file's encoding; depends on the order of rows and columns.
     """
     digest = RowsDigest(table.schema)
     for part in read_parts(table):
@@ -345,7 +345,7 @@ def table_digest(table: pa.Table) -> str:
 
 
 class RowsDigest:
-    """The `table_digest` of rows that pass in parts, however these are cut."""
+    """The `table_digest` of rows given in parts, however they are cut."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._columns = [_ColumnDigest(field) for field in schema]
@@ -361,11 +361,11 @@ class RowsDigest:
 
 
 def _join_columns(columns: Iterable[_ColumnDigest]) -> str:
-    return hashlib.sha256("".join(each.line() for each in columns).encode()).hexdigest()
+    return hashlib.sha256("".join(column.line() for column in columns).encode()).hexdigest()
 
 
 class _ColumnDigest:
-    """Hashes one column: validity (a byte per row), lengths of strings, and values, each in one stream."""
+    """Hash one column: validity (a byte per row), string lengths and values, one stream each."""
 
     def __init__(self, field: pa.Field) -> None:
         self.name, self.kind, self.n_rows = field.name, _flat_type(field), 0
@@ -379,7 +379,7 @@ class _ColumnDigest:
                 stream.update(data)
 
     def line(self) -> str:
-        """Return what the digest of a table is taken over."""
+        """Return the line of this column over which the digest of a table is taken."""
         hashes = ":".join(stream.hexdigest() for stream in self._streams)
         return f"{self.name}:{self.kind}:{self.n_rows}:{hashes}\n"
 
@@ -390,9 +390,9 @@ def column_digest(
     read: Callable[[str], Iterable[pa.Table]],
     schema_version: int = SCHEMA_VERSION,
 ) -> str:
-    """Return the digest of rows of which `read` gives one column after the other, in parts.
+    """Return the digest of rows of which `read` returns one column at a time, in parts.
 
-    `schema_version` is that of the file: the digest of version 1 was one hash over all columns.
+    `schema_version` is the file's: the digest of version 1 was one hash over all columns.
     """
     if schema_version < 2:
         return _digest_of_version_1(schema, n_rows, read)
@@ -410,7 +410,7 @@ def _digest_of_version_1(schema: pa.Schema, n_rows: int, read: Callable[[str], I
         kind = _flat_type(field)
         digest.update(f"{field.name}:{kind}:{n_rows};".encode())
         for part in rechunk(read(field.name), pa.schema([field.with_type(kind)]), _DIGEST_ROWS):
-            valid, lengths, values = _column_bytes(in_one_piece(part.column(0)))
+            valid, lengths, values = _column_bytes(as_one_array(part.column(0)))
             for data in (np.packbits(valid).tobytes(), lengths, values):
                 digest.update(data)
     return digest.hexdigest()
@@ -437,4 +437,4 @@ def _column_bytes(array: pa.Array) -> tuple[Any, Any, Any]:
     lengths = np.ascontiguousarray(pc.binary_length(filled).to_numpy(zero_copy_only=False))
     starts = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset :]
     data = memoryview(filled.buffers()[2])[starts[0] : starts[len(filled)]] if len(filled) else b""
-    return valid, lengths, data  # all values lie behind each other
+    return valid, lengths, data  # all values, contiguous

@@ -1,7 +1,7 @@
-"""Rows on disk while a job runs, so that its memory does not grow with them.
+"""Spill rows to disk while a job runs, so that memory does not grow with their number.
 
-In: tables, or rows one by one. Out: the same rows in tables of bounded size, as they came or by rank. The
-files have no names: they are gone with the process, however it ends.
+In: tables, or rows one by one. Out: the same rows in tables of bounded size, in insertion order or by rank.
+The files are anonymous: they disappear with the process, however it ends.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 _BUFFER = 1 << 10  # rows held as Python objects at once
 _MOST_ROWS = 1 << 13  # read at once
-_PART = 1 << 14  # rows given back at once; more where there would be more files
+_PART = 1 << 14  # rows of a table that is returned; more where there would be too many files
 _MOST_FILES = 64
 _RANK = "rank"
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spill:
-    """Rows of one schema on disk; all that are there are read before more are added."""
+    """Rows of one schema on disk; finish reading before adding more."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
@@ -38,7 +38,7 @@ class Spill:
         return self._n + len(self._rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add one row; what it lacks is null."""
+        """Add one row; missing columns are null."""
         self._rows.append(row)
         if len(self._rows) >= _BUFFER:
             self._flush()
@@ -59,7 +59,7 @@ class Spill:
         self._n += len(table)
 
     def read(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows as they came, or some of their columns."""
+        """Yield the rows, or some of their columns, in insertion order."""
         self._flush()
         self._file.flush()
         self._file.seek(0)
@@ -69,7 +69,7 @@ class Spill:
             yield pa.Table.from_batches([batch])
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Free the disk space."""
         self._file.close()
 
     def column(self, name: str) -> pa.Array:
@@ -78,12 +78,12 @@ class Spill:
         return pa.concat_arrays([pa.array([], self.schema.field(name).type), *parts])
 
 
-def in_order(
+def iter_by_rank(
     parts: Iterable[tuple[pa.Table, np.ndarray]], schema: pa.Schema, n_rows: int
 ) -> Iterator[pa.Table]:
-    """Yield rows by their rank, 0 to n_rows - 1; those of a negative rank are left out.
+    """Yield rows sorted by rank, 0 to n_rows - 1; rows with a negative rank are left out.
 
-    `parts` are tables and the ranks of their rows. Every table given back but the last has the same number of
+    `parts` are tables with the ranks of their rows. All yielded tables but the last have the same number of
     rows, a multiple of 2¹⁴ that depends on `n_rows` alone.
     """
     n_each = _PART * max(1, -(-n_rows // (_PART * _MOST_FILES)))
@@ -98,7 +98,7 @@ def in_order(
             if start < end:
                 spill.append(part.slice(start, end - start))
     for spill in spills:
-        yield _take_all(spill)  # no name here holds on to it
+        yield _take_all(spill)  # no local variable keeps it alive
 
 
 def _take_all(spill: Spill) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Sets of names, and of anything else that is text, in eight bytes each however long they are."""
+"""Approximate string set (64-bit hashes)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from affectdata.hashing import hash_ranks
 
 
-class Names:
-    """A set of texts as hashes of 64 bits: of a hundred million, two are one by a chance of 1 in 3,700."""
+class StringHashSet:
+    """A set of strings as 64-bit hashes; among 10⁸ strings, two collide with probability 1 in 3,700."""
 
     def __init__(self, parts: Iterable[Sequence[str]]) -> None:
         hashes = [np.empty(0, np.uint64), *(hash_ranks(0, part) for part in parts)]
@@ -19,10 +19,10 @@ class Names:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def has(self, names: Sequence[str]) -> np.ndarray:
-        """Say of each name whether it is in the set."""
-        wanted = hash_ranks(0, names)
+    def has(self, strings: Sequence[str]) -> np.ndarray:
+        """Return for each string whether it is in the set."""
+        wanted = hash_ranks(0, strings)
         if not len(self._hashes):
             return np.zeros(len(wanted), bool)
-        at = np.searchsorted(self._hashes, wanted)
-        return np.asarray(self._hashes[np.minimum(at, len(self._hashes) - 1)] == wanted)
+        index = np.searchsorted(self._hashes, wanted)
+        return np.asarray(self._hashes[np.minimum(index, len(self._hashes) - 1)] == wanted)

@@ -1,23 +1,23 @@
-"""Networks and heads, trained and kept. Nothing here knows what a check is.
+"""Train networks and heads, and save them. Nothing here depends on `check`.
 
-In: images as squares or features, and their targets. Out: networks and heads, predictions, model files.
+In: images (as squares or as features) and their targets. Out: networks and heads, predictions, model files.
 Only this folder imports torch and scikit-learn, apart from `release.dataset`.
 
 Read in this order:
 
-pictures   images as squares of one size, in one file
-weights    weights of networks: fetched, read, matched strictly
-trunks     feature extractors by name
+images     square images of one size, in one file
+weights    network weights: download, read, load strictly
+trunks     network trunks (feature extractors) by name
 backbones  a frozen trunk that turns images into features
 features   features of many images, computed once
 rows       what heads are fitted on
 heads      regressors and classifiers on features
-networks   a trunk with outputs
-task       examples and settings of one training run
+networks   a trunk with a new output layer
+task       examples and settings of a training run
 losses     losses by name
-feed       batches, on the device
+feed       batches, moved to the device
 loop       the training loop and its checkpoints
-finetune   all of it: a network trained on examples
+finetune   the entry point: train a network on examples
 kept       a model in one file, and its predictions
-saliency   maps of what a prediction depends on
+saliency   maps of the image regions that a prediction depends on
 """

@@ -1,4 +1,4 @@
-"""Rows: pictures as arrays of equal length, the form in which every arm is trained and scored."""
+"""Rows: images as arrays of equal length, the form in which every arm is trained and scored."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Pictures with what is known of them. `copy`: 0 is the original.
+    """Images with their features and labels. `copy`: 0 is the original.
 
-    `x` are features (n, dim), `at` the places of the pictures in the bank. `y` is the numeric target,
-    `stratum` what folds are level over (the target's bin or word), `part` the subtype ("" where unknown).
+    `features` are (n, dim); `pool_index` is the position of each image in the pool that they were computed
+    for. `target` is numeric, `stratum` is what folds are stratified by (the target's bin or label), `subtype`
+    is "" where unknown.
     """
 
-    x: np.ndarray
-    y: np.ndarray
+    features: np.ndarray
+    target: np.ndarray
     image_id: np.ndarray
     group: np.ndarray
     copy: np.ndarray
-    part: np.ndarray
+    subtype: np.ndarray
     source: np.ndarray
     stratum: np.ndarray
     weight: np.ndarray
-    at: np.ndarray
+    pool_index: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.target)
 
     def take(self, index: np.ndarray) -> Rows:
         """Return some of the rows."""

@@ -1,10 +1,11 @@
-"""Bodies: networks without their last layer, built by name, with the weights asked for and never another's.
+"""Network trunks (feature extractors) by name, with strictly matching weights.
 
-By name: any classification model of torchvision, `timm:` and a model of timm (extra `timm`), `mobilenet_v1`
-(`mobilenet_v1:8` for its first eight blocks), `small_cnn`, or `path.py:Class`. Weights: DEFAULT (its own),
-`none` (random, always the same ones) or a file. Backbones freeze a body, networks train it.
+A trunk is a network without its last layer. Names: any classification model of torchvision, `timm:NAME`
+(extra `timm`), `mobilenet_v1` (`mobilenet_v1:8` for its first eight blocks), `small_cnn`, or `path.py:Class`.
+Weights: DEFAULT (the published ones), `none` (random, always the same) or a file. Backbones freeze a trunk,
+networks train it.
 
-MobileNetV1 is built here as Keras and TensorFlow build it, because torchvision does not have it: Howard et
+MobileNetV1 is built here as in Keras and TensorFlow, because torchvision does not have it: Howard et
 al. (2017), MobileNets, arXiv:1704.04861, table 1; padding as TensorFlow's "SAME".
 """
 
@@ -33,19 +34,20 @@ from affectdata.train.weights import (
     OTHER_WAYS,
     State,
     fetch_state,
-    fit_state,
     is_class,
     load_class,
+    load_strict,
     read_state,
 )
 
 _SIZE_PX = 224
 _OTHERS = "timm:NAME, mobilenet_v1, small_cnn, or path.py:Class"
-Say = Callable[[str], None]
-_WIDTHS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)  # channels into block i; the last one out
+Note = Callable[[str], None]
+Say = Note  # the name that `check` imports
+_WIDTHS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)  # input channels of block i, then the output
 _STRIDE_2 = (1, 3, 5, 11)  # blocks, from 0, that halve the map
 MAX_BLOCKS = len(_WIDTHS) - 1
-_BN_EPSILON = 1e-3  # Keras' default for this network, not torch's
+_BN_EPSILON = 1e-3  # Keras' default for this network; torch's differs
 
 
 def same_padding(size_px: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -59,7 +61,7 @@ def same_padding(size_px: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow does, by the size of what comes in."""
+    """A convolution without bias that pads like TensorFlow, depending on the input size."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(n_in, n_out, kernel, stride, groups=groups, bias=False)
@@ -112,24 +114,24 @@ class MobileNetV1(nn.Module):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Size of the square that a network takes, and what its pixels, as 0–1, are shifted and divided by."""
+    """Input size of a network, and the mean and std by which pixels in 0–1 are normalised."""
 
     size_px: int = _SIZE_PX
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's models expect it
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as in torchvision's models
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    def apply(self, pictures: Tensor) -> Tensor:
-        """Turn uint8 RGB (n, height, width, 3) into float32 (n, 3, height, width), on its device."""
-        n, height, width, _ = pictures.shape
-        mean, std = _constants(self, width, pictures.device)
-        rows = pictures.reshape(n, height, width * 3).float().div_(255).sub_(mean).div_(std)
-        return rows.view(pictures.shape).permute(0, 3, 1, 2)
+    def apply(self, images: Tensor) -> Tensor:
+        """Convert uint8 RGB (n, height, width, 3) to float32 (n, 3, height, width), on the same device."""
+        n, height, width, _ = images.shape
+        mean, std = _constants(self, width, images.device)
+        rows = images.reshape(n, height, width * 3).float().div_(255).sub_(mean).div_(std)
+        return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=8)  # copying them to a GPU for every batch would make it wait
+@lru_cache(maxsize=8)  # copying them to a GPU for every batch would stall it
 def _constants(normalisation: Normalisation, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return mean and std of every number in a row of pixels: three times as fast as of three colours."""
-    with torch.inference_mode(False):  # what is kept must be usable in training too
+    """Return mean and std for every value in a row of pixels: three times as fast as per channel."""
+    with torch.inference_mode(False):  # cached tensors must be usable in training too
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=device).repeat(width)
             for values in (normalisation.mean, normalisation.std)
@@ -141,7 +143,7 @@ _SIGNED = Normalisation(_SIZE_PX, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # x / 127.5
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class Trunk:
     """A network without its last layer. `name` builds the same layers again; `code` hashes a user's file."""
 
     name: str
@@ -151,7 +153,7 @@ class Body:
 
 
 class SmallCnn(nn.Module):
-    """Four random convolutions, averaged at every depth: enough for colour and texture, to try things out."""
+    """Four convolutions, averaged at every depth: captures colour and texture, for quick trials."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,47 +168,47 @@ class SmallCnn(nn.Module):
         return torch.cat(means, 1)
 
 
-def run_body(name: str, module: nn.Module, x: Tensor) -> Any:
-    """Run a network, and say which one cannot take the pictures.
+def run_trunk(name: str, module: nn.Module, x: Tensor) -> Any:
+    """Run a network; errors name it.
 
     Raises:
-        InputError: it cannot.
-        MissingError: the device has not the memory.
+        InputError: the network cannot process the images.
+        MissingError: the device has too little memory.
     """
     try:
         return module(x)
     except torch.cuda.OutOfMemoryError as error:
         raise MissingError(
-            f"{len(x)} pictures at once do not fit into the memory of {x.device}",
+            f"a batch of {len(x)} images does not fit in the memory of {x.device}",
             where=name,
-            fix="take smaller batches, smaller pictures or a smaller network",
+            fix="use smaller batches, smaller images or a smaller network",
         ) from error
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
-            f"{name} cannot take pictures of {tuple(x.shape)}: {error}",
-            fix="a network wants pictures of its size or larger; a class may say its `size_px`, and its "
-            "forward returns (n, features) or (n, channels, h, w)",
+            f"{name} cannot process images of shape {tuple(x.shape)}: {error}",
+            fix="use images at least as large as the network requires; a class may define `size_px`, and its "
+            "forward must return (n, features) or (n, channels, h, w)",
         ) from error
 
 
 def pool(output: Tensor) -> Tensor:
-    """Average a map over its places; flatten what is no map."""
+    """Average a feature map (n, channels, h, w) over its positions; flatten any other output."""
     return output.mean((2, 3)) if output.ndim == 4 else output.flatten(1)
 
 
-def build_body(name: str, weights: str, say: Say) -> Body:
-    """Build a body with its weights; `say` is told before anything is fetched.
+def build_trunk(name: str, weights: str, note: Note) -> Trunk:
+    """Build a trunk with its weights; `note` is called before anything is downloaded.
 
     Raises:
-        MissingError: its weights or the extra that it needs are not there.
-        InputError: the weights do not fit, or a file is not what it should be.
-        UsageError: no network has that name.
+        MissingError: the weights or a required extra are not available.
+        InputError: the weights do not match the network, or a file is invalid.
+        UsageError: no network has this name.
     """
     kind, _, rest = name.partition(":")
     if kind in ("small_cnn", "mobilenet_v1") and weights == DEFAULT:
-        raise MissingError(f"{kind} comes without weights", fix=OTHER_WAYS)
+        raise MissingError(f"{kind} has no published weights", fix=OTHER_WAYS)
     state = None if weights in (DEFAULT, NONE) else read_state(weights)
-    last: tuple[str, ...] = ()  # layers that weights are of, and a body lacks
+    removed: tuple[str, ...] = ()  # layers that the weights contain and the trunk lacks
     code = ""
     if is_class(name):
         module, code = load_class(name)
@@ -219,52 +221,58 @@ def build_body(name: str, weights: str, say: Say) -> Body:
         n_blocks = _count_blocks(rest, state or {})
         name, module, normalisation = f"{kind}:{n_blocks}", MobileNetV1(n_blocks), _SIGNED
     elif kind == "timm":
-        module, normalisation, last = _build_timm(rest, weights, say)
+        module, normalisation, removed = _build_timm(rest, weights, note)
     else:
-        module, normalisation, last, published = _build_torchvision(name)
-        state = fetch_state(name, published, say) if weights == DEFAULT else state
+        module, normalisation, removed, published = _build_torchvision(name)
+        state = fetch_state(name, published, note) if weights == DEFAULT else state
     if state is not None:
-        without = tuple(f"{layer}." for layer in last)
-        fit_state(module, {key: each for key, each in state.items() if not key.startswith(without)}, weights)
-    return Body(name, module, normalisation, code)
+        prefixes = tuple(f"{layer}." for layer in removed)
+        kept = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+        load_strict(module, kept, weights)
+    return Trunk(name, module, normalisation, code)
 
 
 def _normalisation(size_px: Any = None, mean: Any = None, std: Any = None) -> Normalisation:
-    usual = Normalisation()
-    return Normalisation(int(size_px or usual.size_px), tuple(mean or usual.mean), tuple(std or usual.std))
+    default = Normalisation()
+    return Normalisation(
+        int(size_px or default.size_px), tuple(mean or default.mean), tuple(std or default.std)
+    )
 
 
-def _count_blocks(asked: str, state: State) -> int:
-    """Return how many blocks are asked for, else as many as the file has."""
-    if asked and (not asked.isdecimal() or not 1 <= int(asked) <= MAX_BLOCKS):
-        raise UsageError(f"mobilenet_v1 has no {asked!r} blocks", fix=f"mobilenet_v1:1 to :{MAX_BLOCKS}")
-    if asked or not state:
-        return int(asked or MAX_BLOCKS)
-    found = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))]
-    return min(max(found, default=0) + 1, MAX_BLOCKS)
+def _count_blocks(requested: str, state: State) -> int:
+    """Return the requested number of blocks; if there is none, the number in the weights file."""
+    if requested and (not requested.isdecimal() or not 1 <= int(requested) <= MAX_BLOCKS):
+        raise UsageError(
+            f"mobilenet_v1 has no {requested!r} blocks",
+            fix=f"use mobilenet_v1:1 to mobilenet_v1:{MAX_BLOCKS}",
+        )
+    if requested or not state:
+        return int(requested or MAX_BLOCKS)
+    indices = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))]
+    return min(max(indices, default=0) + 1, MAX_BLOCKS)
 
 
 def _build_torchvision(name: str) -> tuple[nn.Module, Normalisation, tuple[str, ...], Any]:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise _unknown(name, ["mobilenet_v1", "small_cnn", *known], f"torchvision's models, {_OTHERS}")
+        raise _unknown_name(name, ["mobilenet_v1", "small_cnn", *known], f"a torchvision model, {_OTHERS}")
     published = torchvision.models.get_model_weights(name).DEFAULT
-    # What keeps two old models from warning, and with which their weights were trained.
+    # As in the training of their weights; without these two old models warn.
     old = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
     module = torchvision.models.get_model(name, weights=None, **old)
-    taken = published.transforms()
-    normalisation = _normalisation(taken.crop_size[0], taken.mean, taken.std)
+    preset = published.transforms()
+    normalisation = _normalisation(preset.crop_size[0], preset.mean, preset.std)
     return module, normalisation, (_remove_last_layer(module),), published
 
 
-def _unknown(name: str, known: list[str], fix: str) -> UsageError:
-    return UsageError(f"no backbone is called {name!r}", fix=f"{suggest(name, known)}{fix}")
+def _unknown_name(name: str, known: list[str], choices: str) -> UsageError:
+    return UsageError(f"unknown backbone {name!r}", fix=f"{suggest(name, known)}use {choices}")
 
 
 def _remove_last_layer(module: nn.Module) -> str:
-    """Replace the last layer that has weights, the one that tells classes apart; return its name."""
+    """Replace the classification layer (the last one with weights) by an identity; return its name."""
     layers = [
-        name for name, each in module.named_modules() if isinstance(each, nn.Linear | nn.Conv2d) and name
+        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d) and name
     ]
     last: str = layers[-1]
     parent, _, leaf = last.rpartition(".")
@@ -272,30 +280,31 @@ def _remove_last_layer(module: nn.Module) -> str:
     return last
 
 
-def _build_timm(name: str, weights: str, say: Say) -> tuple[nn.Module, Normalisation, tuple[str, ...]]:
+def _build_timm(name: str, weights: str, note: Note) -> tuple[nn.Module, Normalisation, tuple[str, ...]]:
     timm = load_extra("timm", "timm")
     if not timm.is_model(name):
-        raise _unknown(f"timm:{name}", [f"timm:{each}" for each in timm.list_models()], "timm.list_models()")
+        known = [f"timm:{model}" for model in timm.list_models()]
+        raise _unknown_name(f"timm:{name}", known, "a name of timm.list_models()")
     config = timm.get_pretrained_cfg(name)
-    fetched = weights == DEFAULT
-    if fetched:
-        say(f"fetching the weights of {name} where they are not kept yet; their licence: {config.license}")
+    pretrained = weights == DEFAULT
+    if pretrained:
+        note(f"fetching the weights of {name} unless they are cached; licence: {config.license}")
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for results
-            module = timm.create_model(name, pretrained=fetched, num_classes=0)
+        with redirect_stdout(sys.stderr):  # stdout is reserved for results
+            module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # whatever its HTTP client raises
-        what = "its weights could not be fetched" if fetched else "it could not be built"
-        raise MissingError(f"timm:{name}: {what}: {error}", fix=OTHER_WAYS) from error
-    taken = timm.data.resolve_model_data_config(module)
-    last = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier)
-    return module, _normalisation(taken["input_size"][1], taken["mean"], taken["std"]), last
+        step = "download the weights of" if pretrained else "build"
+        raise MissingError(f"could not {step} timm:{name}: {error}", fix=OTHER_WAYS) from error
+    data = timm.data.resolve_model_data_config(module)
+    removed = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier)
+    return module, _normalisation(data["input_size"][1], data["mean"], data["std"]), removed
 
 
 def load_extra(module: str, extra: str) -> Any:
     """Import an optional package.
 
     Raises:
-        MissingError: it is not installed; naming the extra that installs it.
+        MissingError: it is not installed; the message names the extra that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,6 +1,6 @@
-"""Weights: read from untrusted files, fetched where the user let it, checked against the network.
+"""Network weights: read from untrusted files or downloaded, and checked against the network.
 
-A file is safetensors, or a .pt that holds tensors and nothing else.
+A file is .safetensors, or a .pt that contains tensors and nothing else.
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ from affectdata.hashing import file_hash
 from affectdata.store.files import check_regular, read_regular
 
 DEFAULT, NONE = "DEFAULT", "none"
-OTHER_WAYS = "give --weights FILE, or take --backbone small_cnn --weights none for a rough check"
+OTHER_WAYS = "pass --weights FILE, or use --backbone small_cnn --weights none for a rough check"
 State = dict[str, torch.Tensor]
-_TIMEOUT_S = 30  # a network that swallows packets must not hang the command
-_SHOWN = 4  # keys named per kind of problem
+_TIMEOUT_S = 30  # a connection that drops packets must not hang the command
+_SHOWN = 4  # keys listed per kind of problem
 
 
 def read_state(weights: str) -> State:
-    """Read tensors by name from a .safetensors or a .pt file; no pickled object is ever run.
+    """Read tensors by name from a .safetensors or a .pt file; no pickled code is ever run.
 
     Raises:
-        MissingError: there is no such file.
-        InputError: it holds something else.
+        MissingError: the file does not exist.
+        InputError: it contains something else.
     """
     path = Path(weights)
     if not path.is_file():
-        raise MissingError(f"no weights at {path}", fix=OTHER_WAYS)
+        raise MissingError(f"weights file not found: {path}", fix=OTHER_WAYS)
     try:
         check_regular(path)
         state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise InputError(
-            # The first sentence only: torch goes on to advise loading the file unsafely.
-            f"{path.name} is no file of weights: {type(error).__name__}: {str(error).partition('. ')[0]}",
+            # First sentence only: after it torch advises loading the file unsafely.
+            f"{path.name} is not a weights file: {type(error).__name__}: {str(error).partition('. ')[0]}",
             where=str(path),
-            fix="weights are read from .safetensors, or from a .pt of tensors only (a state_dict)",
+            fix="use a .safetensors file, or a .pt file that contains only tensors (a state_dict)",
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path.name} holds no tensors by name", where=str(path), fix="save a state_dict")
+        raise InputError(
+            f"{path.name} does not map names to tensors", where=str(path), fix="save a state_dict"
+        )
     return state
 
 
@@ -62,32 +64,32 @@ def _load_tensors(path: Path) -> Any:
     return dict(inner) if isinstance(inner, dict) else inner
 
 
-def fetch_state(name: str, published: Any, say: Callable[[str], None]) -> State:
-    """Return torchvision's own weights from torch's cache, else from the network after saying so.
+def fetch_state(name: str, published: Any, note: Callable[[str], None]) -> State:
+    """Return torchvision's own weights from torch's cache; otherwise call `note` and download them.
 
     Raises:
-        MissingError: they could not be fetched.
+        MissingError: the download failed.
     """
     file = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
     if not file.exists():
         size = published.meta.get("_file_size", 0)
-        say(f"fetching the weights of {name}: {size:.0f} MB from {published.url}")
+        note(f"fetching the weights of {name}: {size:.0f} MB from {published.url}")
     try:
-        # torch.hub announces downloads on stdout, which is for results.
-        with _bounded_wait(), redirect_stdout(sys.stderr):
+        # torch.hub reports downloads on stdout, which is reserved for results.
+        with _socket_timeout(), redirect_stdout(sys.stderr):
             state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise MissingError(
-            f"the weights of {name} are not there and could not be fetched: {error}",
+            f"could not download the weights of {name}: {error}",
             where=f"{published.url} to {file}",
             fix=OTHER_WAYS,
         ) from error
-    # The files of DenseNet are older than torch's rule that a module's name has no dot.
+    # DenseNet's files predate torch's rule that module names contain no dot.
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key): state[key] for key in state}
 
 
 @contextmanager
-def _bounded_wait() -> Iterator[None]:
+def _socket_timeout() -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)
     try:
@@ -96,37 +98,41 @@ def _bounded_wait() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def fit_state(module: nn.Module, state: State, where: str) -> None:
-    """Load weights that must fit exactly.
+def load_strict(module: nn.Module, state: State, where: str) -> None:
+    """Load weights whose keys and shapes must match the module exactly.
 
     Raises:
-        InputError: naming the keys that are missing, unknown, or of another shape.
+        InputError: keys are missing, unknown or of another shape; the message lists them.
     """
-    own = {key: value for key, value in module.state_dict().items() if "num_batches_tracked" not in key}
+    expected = {key: value for key, value in module.state_dict().items() if "num_batches_tracked" not in key}
     state = {key: value for key, value in state.items() if "num_batches_tracked" not in key}
     shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if own[key].shape != state[key].shape
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected.keys() & state.keys()
+        if expected[key].shape != state[key].shape
     ]
-    problems = {"missing": own.keys() - state.keys(), "unknown": state.keys() - own.keys(), "shape": shapes}
-    lines = [f"{what}: {_some(sorted(keys))}" for what, keys in problems.items() if keys]
+    problems = {
+        "missing": expected.keys() - state.keys(),
+        "unknown": state.keys() - expected.keys(),
+        "shape": shapes,
+    }
+    lines = [f"{what}: {_shorten(sorted(keys))}" for what, keys in problems.items() if keys]
     if lines:
         raise InputError(
-            f"the weights do not fit {type(module).__name__}\n  " + "\n  ".join(lines),
+            f"the weights do not match {type(module).__name__}\n  " + "\n  ".join(lines),
             where=where,
-            fix="give the weights of this network, or name the network that they are of with --backbone",
+            fix="pass the weights of this network, or select their network with --backbone",
         )
     module.load_state_dict(state, strict=False)
 
 
-def _some(keys: list[str]) -> str:
+def _shorten(keys: list[str]) -> str:
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
 
 
 def state_hash(module: nn.Module) -> str:
-    """Return the SHA-256 over names, types, shapes and values of a network's weights."""
+    """Return the SHA-256 of a network's weights: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)};".encode())
@@ -135,7 +141,7 @@ def state_hash(module: nn.Module) -> str:
 
 
 def is_class(name: str) -> bool:
-    """Whether a network's name is `path.py:Class`: to build it runs that file."""
+    """Return whether a network's name is `path.py:Class`; building it runs that file."""
     return ".py:" in name
 
 
@@ -143,28 +149,28 @@ def load_class(name: str) -> tuple[nn.Module, str]:
     """Build the network `path.py:Class` and return it with the hash of its file.
 
     Raises:
-        UsageError: no such file, or no such class in it.
-        InputError: the file does not run, or the class is no torch.nn.Module or wants arguments.
+        UsageError: the file does not exist, or has no torch.nn.Module of this name.
+        InputError: the file or the constructor raises.
     """
     file, _, attribute = name.rpartition(":")
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"affectdata_backbone_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise UsageError(f"no file {path}", where=f"--backbone {name}")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = loaded
+        raise UsageError(f"file not found: {path}", where=f"--backbone {name}")
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script
     try:
-        spec.loader.exec_module(loaded)
-        network = getattr(loaded, attribute, None)
+        spec.loader.exec_module(script)
+        network = getattr(script, attribute, None)
         module = network() if isinstance(network, type) and issubclass(network, nn.Module) else None
-    except Exception as error:  # it is the user's code: whatever it raises is theirs to read
+    except Exception as error:  # user code may raise anything
         raise InputError(
-            f"{path.name} does not run: {type(error).__name__}: {error}",
+            f"{path.name} failed: {type(error).__name__}: {error}",
             where=f"--backbone {name}",
-            fix="the class is built without arguments",
+            fix="fix the file; the class is called without arguments",
         ) from error
     if module is None:
         raise UsageError(
-            f"{path.name} has no torch.nn.Module called {attribute!r}", where=f"--backbone {name}"
+            f"{path.name} defines no torch.nn.Module named {attribute!r}", where=f"--backbone {name}"
         )
     return module, file_hash(read_regular(path))

@@ -1,4 +1,4 @@
-"""train.arms: each arm is what it says, on plans alone."""
+"""check.arms: the rows of each arm, tested on plans alone."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SUBTYPES = pa.chunked_array([pa.nulls(3, pa.string())])
 CELLS = (np.array([0, 0, 1]), np.array([0, 0, 1]))
 
 
-def test_duplicates_weigh_as_much_as_their_rows_in_the_release() -> None:
+def test_duplicates_have_the_weight_of_their_rows_in_the_release() -> None:
     arms = make_arms(RELEASE, ORIGINALS, CELLS)
     assert arms["duplicates"]["weight"].to_pylist() == [1, 1, 3]
     assert arms["duplicates"]["copy"].to_pylist() == [0, 0, 0]
 
 
-def test_weights_level_the_cells_and_have_mean_1() -> None:
+def test_weights_balance_the_cells_and_have_mean_1() -> None:
     weights = make_arms(RELEASE, ORIGINALS, CELLS)["weights"]["weight"].to_pylist()
     assert weights == pytest.approx([0.75, 0.75, 1.5])
 
@@ -63,18 +63,18 @@ def test_copies_are_spread_as_evenly_as_can_be(n_rows: int) -> None:
     ]
 
 
-def test_a_copy_of_an_arm_is_the_same_picture_as_that_of_the_release() -> None:
+def test_a_copy_of_an_arm_is_the_same_image_as_that_of_the_release() -> None:
     even = spread_evenly(IDS, SUBTYPES, 6, make_recipe())
     draws = {row["sample_id"]: (row["pipeline"], row["seed"]) for row in even.to_pylist() if row["copy"]}
     released = {
         row["sample_id"]: (row["pipeline"], row["seed"]) for row in RELEASE.to_pylist() if row["copy"]
     }
     shared = set(draws) & set(released)
-    assert shared and all(draws[each] == released[each] for each in shared)
+    assert shared and all(draws[sample] == released[sample] for sample in shared)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_odd_copy_goes_to_the_picture_to_which_a_plan_would_give_it(seed: int) -> None:
+def test_an_extra_copy_goes_to_the_image_to_which_a_plan_would_give_it(seed: int) -> None:
     recipe = make_recipe(seed=seed, strata=[], balance={"level": 4, "max_copies": 8})
     rows = make_rows([{"key": key, "valence": 5.0, "split": "train"} for key in "abc"])
     planned = plan_rows(rows, recipe).table.select(PLAN.names).cast(PLAN)
@@ -94,7 +94,7 @@ def test_copies_go_through_the_pipelines_of_their_subtypes() -> None:
     assert even["pipeline"].to_pylist() == ["", "", "", "flip", "other", "flip"]
 
 
-def test_a_stretched_arm_has_the_other_spread_and_its_own_mean() -> None:
-    own, other = np.array([40.0, 50.0, 60.0]), np.array([0.0, 50.0, 100.0])
-    assert stretch(own, other).tolist() == [0, 50, 100]
-    assert stretch(np.full(3, 40.0), other).tolist() == [40, 40, 40]
+def test_a_stretched_arm_has_the_sd_of_the_release_and_its_own_mean() -> None:
+    originals, release = np.array([40.0, 50.0, 60.0]), np.array([0.0, 50.0, 100.0])
+    assert stretch(originals, release).tolist() == [0, 50, 100]
+    assert stretch(np.full(3, 40.0), release).tolist() == [40, 40, 40]

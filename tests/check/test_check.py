@@ -1,4 +1,4 @@
-"""train-check as a whole: what it says of a release, of broken ones, and through the command line."""
+"""train-check as a whole: sound and broken releases, and the command line."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata.check import document as document_module
-from affectdata.check.check import Checked, run_check
+from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.gate import RULES
-from affectdata.check.image_pool import fill_bank, plan_bank
-from affectdata.check.prepare import Prepared, Split, prepare_check
+from affectdata.check.image_pool import fill_image_pool, plan_image_pool
+from affectdata.check.prepare import CheckInput, Split, prepare_check
 from affectdata.check.scores import MEASURES
 from affectdata.errors import InputError, IntegrityError
 from affectdata.manifest.ingest import ingest
@@ -47,7 +47,7 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 
 @pytest.fixture(scope="session")
-def document(checked: Checked) -> dict[str, Any]:
+def document(checked: CheckOutput) -> dict[str, Any]:
     return checked.document
 
 
@@ -66,9 +66,9 @@ def test_the_document_is_strict_json_with_the_documented_keys(document: dict[str
         assert ("classifier" in found) == (arm == "release")
 
 
-def test_the_first_figure_lies_where_it_should(document: dict[str, Any]) -> None:
+def test_the_r2_of_the_release_is_plausible(document: dict[str, Any]) -> None:
     r2 = document["arms"]["release"]["regressor"]["crossfit"]["r2"]
-    assert 0.1 < r2["mean"] < 0.9  # the generated pictures carry some valence
+    assert 0.1 < r2["mean"] < 0.9  # the generated images carry some valence
     assert len(r2["splits"]) == 10
     assert r2["mean"] == pytest.approx(np.mean(r2["splits"]))
     assert r2["low"] < r2["mean"] < r2["high"]
@@ -78,10 +78,10 @@ def test_the_first_figure_lies_where_it_should(document: dict[str, Any]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["regressor", "ridge"])
 def test_the_same_features_and_splits_in_plain_scikit_learn(
-    prepared: Prepared, checked: Checked, head: str
+    prepared: CheckInput, checked: CheckOutput, head: str
 ) -> None:
-    dim = prepared.crossfit[0].test.x.shape[1]
-    gammas = [each / dim for each in GRIDS["svr"]["gamma"]]
+    dim = prepared.crossfit[0].test.features.shape[1]
+    gammas = [gamma / dim for gamma in GRIDS["svr"]["gamma"]]
     plain, grid = {
         "regressor": (SVR(epsilon=3), {"svr__C": GRIDS["svr"]["C"], "svr__gamma": gammas}),
         "ridge": (Ridge(), {"ridge__alpha": GRIDS["ridge"]["alpha"]}),
@@ -96,17 +96,19 @@ def test_the_same_features_and_splits_in_plain_scikit_learn(
                 cv=inner_folds(rows, rows.stratum, prepared.recipe.seed),
                 scoring="neg_mean_squared_error",
             )
-            scores.append(r2_score(test.y, search.fit(rows.x, rows.y).predict(test.x)))
+            scores.append(
+                r2_score(test.target, search.fit(rows.features, rows.target).predict(test.features))
+            )
         found = checked.document["arms"][arm][head]["crossfit"]["r2"]["splits"][:2]
         assert found == pytest.approx(scores, abs=1e-6)
 
 
-def test_splits_are_group_safe_and_each_deal_scores_every_original_once(
-    prepared: Prepared, release: Release
+def test_splits_keep_groups_together_and_each_assignment_scores_every_original_once(
+    prepared: CheckInput, release: Release
 ) -> None:
     everything = sorted(set(release.table["image_id"].to_pylist()))
-    for deal in (prepared.crossfit[:5], prepared.crossfit[5:]):
-        assert sorted(np.concatenate([split.test.image_id for split in deal])) == everything
+    for splits in (prepared.crossfit[:5], prepared.crossfit[5:]):
+        assert sorted(np.concatenate([split.test.image_id for split in splits])) == everything
     for split in prepared.crossfit:
         assert (split.test.copy == 0).all()
         for rows in split.arms.values():
@@ -116,61 +118,63 @@ def test_splits_are_group_safe_and_each_deal_scores_every_original_once(
         assert len(split.arms["even"]) == len(split.arms["release"])
 
 
-def test_the_two_deals_differ(prepared: Prepared) -> None:
-    first, second = prepared.deals
+def test_the_two_assignments_to_folds_differ(prepared: CheckInput) -> None:
+    first, second = prepared.fold_assignments
     assert (first != second).mean() > 0.5
 
 
-def test_a_split_is_the_recipe_planned_anew(prepared: Prepared) -> None:
+def test_a_split_is_planned_by_the_recipe(prepared: CheckInput) -> None:
     for split in prepared.crossfit:
         counts = np.bincount(split.arms["release"].stratum)
         plain = np.bincount(split.arms["originals"].stratum)
         assert counts.tolist() == np.minimum(plain.max(), 2 * plain).tolist()
 
 
-def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: Prepared) -> None:
+def test_a_copy_has_one_row_of_features_in_all_splits_and_arms(prepared: CheckInput) -> None:
     seen: dict[tuple[str, int], np.ndarray] = {}
     for split in prepared.crossfit:
         for arm in ("release", "even"):
             rows = split.arms[arm]
-            for image_id, copy, x in zip(rows.image_id, rows.copy, rows.x, strict=True):
+            for image_id, copy, x in zip(rows.image_id, rows.copy, rows.features, strict=True):
                 assert (seen.setdefault((image_id, int(copy)), x) == x).all()
 
 
-def test_a_picture_rendered_anew_has_the_features_of_the_released_one(
-    prepared: Prepared, backbone: Backbone, release: Release, tmp_path: Path
+def test_a_rendered_image_has_the_features_of_the_released_one(
+    prepared: CheckInput, backbone: Backbone, release: Release, tmp_path: Path
 ) -> None:
-    """What the release does not hold is made by the same path as what it holds."""
+    """Images that are not in the release are made by the same code as those that are."""
     table = release.table
-    none_named = table.set_column(
+    renamed = table.set_column(
         table.column_names.index("sample_id"),
         table.schema.field("sample_id"),
-        pa.array([f"{each}x" for each in table["sample_id"].to_pylist()]),
+        pa.array([f"{sample_id}x" for sample_id in table["sample_id"].to_pylist()]),
     )
     wanted = table.select(PLAN.names)
-    planned = plan_bank(
-        replace(release, rows=none_named.slice(0, 1)),
+    planned = plan_image_pool(
+        replace(release, rows=renamed.slice(0, 1)),
         prepared.originals,
         [wanted],
         prepared.recipe,
-        release.pictures(),
+        release.images(),
     )
-    bank = fill_bank(planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None)
-    assert np.abs(bank.rows(wanted).x - prepared.bank.rows(wanted).x).max() < 1e-4
+    image_pool = fill_image_pool(
+        planned, backbone, FeatureCache(tmp_path, backbone), 2, lambda _done, _of: None
+    )
+    assert np.abs(image_pool.rows(wanted).features - prepared.image_pool.rows(wanted).features).max() < 1e-4
 
 
 @pytest.mark.slow
-def test_a_second_run_computes_nothing_and_says_the_same(
-    release: Release, backbone: Backbone, checks: Path, checked: Checked
+def test_a_second_run_computes_no_features_and_gives_the_same_result(
+    release: Release, backbone: Backbone, checks: Path, checked: CheckOutput
 ) -> None:
-    again = prepare_check(release, backbone, release.pictures(), checks, workers=1)
-    assert again.bank.n_new == 0
+    again = prepare_check(release, backbone, release.images(), checks, workers=1)
+    assert again.image_pool.n_new == 0
     second = run_check(again, workers=1)
     assert second.document == checked.document
     assert second.predictions.equals(checked.predictions)
 
 
-def test_the_files_written(checked: Checked, tmp_path: Path, release: Release) -> None:
+def test_the_written_files(checked: CheckOutput, tmp_path: Path, release: Release) -> None:
     path = checked.write(tmp_path)
     assert path == tmp_path / release.name / "train-check.json"
     assert json.loads(path.read_text()) == checked.document
@@ -184,7 +188,7 @@ def test_the_files_written(checked: Checked, tmp_path: Path, release: Release) -
 
 
 @pytest.mark.slow
-def test_without_the_source_pictures_only_the_held_out_score(
+def test_without_the_source_images_only_the_held_out_score(
     release: Release, backbone: Backbone, checks: Path
 ) -> None:
     prepared = prepare_check(release, backbone, None, checks, why_none="they were moved")
@@ -201,12 +205,12 @@ def test_nothing_to_score(publish: Callable[..., Release], backbone: Backbone, c
     release = publish(split="none")
     with pytest.raises(InputError, match="no test split"):
         prepare_check(release, backbone, None, checks)
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     assert prepared.heldout is None and len(prepared.crossfit) == 10
 
 
 @pytest.mark.slow
-def test_thin_bins_and_one_class_are_said(
+def test_thin_bins_and_a_single_class_are_reported(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(
@@ -214,21 +218,21 @@ def test_thin_bins_and_one_class_are_said(
         bins={"edges": [0.0, 50.0, 75.0, 80.0, 100.0]},
         check={"classes": {"valence": [40.0, 60.0]}},
     )
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     document = run_check(prepared, workers=2).document
     text = " ".join(document["verdict"]["sentences"])
-    assert "every picture scored is 'positive'" in text
-    assert "Fewer than 5 scored pictures in [0,50) (0)" in text
-    assert "no subtypes to tell" in text
+    assert "every image scored is 'positive'" in text
+    assert "Fewer than 5 scored images in [0,50) (0)" in text
+    assert "There are no two subtypes" in text
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None
 
 
 @pytest.mark.slow
-def test_a_target_of_words_has_a_classifier_only(
+def test_a_categorical_target_has_a_classifier_only(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[])
-    document = run_check(prepare_check(release, backbone, release.pictures(), checks), workers=2).document
+    document = run_check(prepare_check(release, backbone, release.images(), checks), workers=2).document
     assert "regressor" not in document["arms"]["release"]
     assert set(document["arms"]["release"]["classifier"]) == {"subtype"}
     assert set(document["arms"]["even"]["classifier"]) == {"subtype"}
@@ -251,17 +255,17 @@ def test_a_number_has_one_value_wherever_it_is_printed(document: dict[str, Any])
     for name, measure in {"score.r2": "r2", "score.collapse": "sd_ratio"}.items():
         assert rules[f"training.{name}"]["figure"] == found[measure]["mean"]
     assert f"R² {found['r2']['mean']:.3f} (" in sentences
-    assert f"its r is {found['r_within']['mean']:.3f} (" in sentences
+    assert f"the model's r is {found['r_within']['mean']:.3f} (" in sentences
 
 
 def assert_one_value(document: dict[str, Any], classes: str) -> None:
     """Check that sentence, table and rule have one value, and baselines are counted over originals."""
     found = document["arms"]["release"]["classifier"][classes]["crossfit"]
     best = found["both" if "both" in found else "image"]
-    interval = {name: each["mean"] for name, each in found["interval"].items()}
+    interval = {name: figure["mean"] for name, figure in found["interval"].items()}
     assert interval == {name: pytest.approx(best[name]) for name in interval}
     (sentence,) = (
-        each for each in document["verdict"]["sentences"] if f"classes of {classes}: balanced" in each
+        text for text in document["verdict"]["sentences"] if f"classes of {classes}: balanced" in text
     )
     most, balanced = max(found["n"]) / sum(found["n"]), best["balanced_accuracy"]
     assert (
@@ -273,8 +277,8 @@ def assert_one_value(document: dict[str, Any], classes: str) -> None:
     assert found["majority"]["balanced_accuracy"] == pytest.approx(found["chance"]["balanced_accuracy"])
     assert found["chance"]["balanced_accuracy"] == pytest.approx(1 / np.count_nonzero(found["n"]))
     for rule in document["verdict"]["gate"]:
-        judged = rule["rule"] in ("training.score.above_chance", "learns.above_shuffled.release")
-        if judged and not document["numeric"]:
+        by_accuracy = rule["rule"] in ("training.score.above_chance", "learns.above_shuffled.release")
+        if by_accuracy and not document["numeric"]:
             assert rule["figure"] == interval["balanced_accuracy"] and f"{balanced:.3f} (" in rule["text"]
 
 
@@ -282,14 +286,16 @@ def test_weights_and_drawn_originals(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(weights={"by": "inverse"}, originals="drawn")
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     assert prepared.heldout is not None
     arms = prepared.heldout.arms
     assert len(set(arms["release"].weight)) > 1
     assert set(arms["originals"].weight) == {1.0}
     drawn, plain = arms["release"], arms["originals"]
-    first = drawn.x[(drawn.image_id == plain.image_id[0]) & (drawn.copy == 0)]
-    assert not np.allclose(first, plain.x[0])  # train's originals are flipped, the other arm's are not
+    first = drawn.features[(drawn.image_id == plain.image_id[0]) & (drawn.copy == 0)]
+    assert not np.allclose(
+        first, plain.features[0]
+    )  # originals of the release are flipped, those of `originals` are not
 
 
 def test_a_copy_in_the_test_split_is_an_integrity_error(
@@ -301,7 +307,7 @@ def test_a_copy_in_the_test_split_is_an_integrity_error(
     split[copy] = "test"
     moved = table.set_column(table.column_names.index("split"), table.schema.field("split"), pa.array(split))
     with pytest.raises(IntegrityError):
-        prepare_check(replace(release, rows=moved), backbone, release.pictures(), checks)
+        prepare_check(replace(release, rows=moved), backbone, release.images(), checks)
 
 
 @pytest.mark.slow
@@ -321,7 +327,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_command_fails_with_1_when_the_gate_does(
+def test_the_command_exits_with_1_if_the_gate_fails(
     cli: Callable[..., Any], publish: Callable[..., Release], tmp_path: Path
 ) -> None:
     release = publish(check={"min_r2": 0.999})
@@ -371,9 +377,7 @@ def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
-def test_bounds_may_be_others_than_the_recipes(
-    cli: Callable[..., Any], release: Release, tmp_path: Path
-) -> None:
+def test_bounds_may_come_from_a_file(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
     bounds = tmp_path / "bounds.yaml"
     bounds.write_text("min_r2: 0.999\n")
     options = ("--backbone", "small_cnn", "--weights", "none", "--out", tmp_path, "--no-crossfit", "--json")
@@ -389,15 +393,15 @@ def test_bounds_may_be_others_than_the_recipes(
 def test_a_release_that_was_filled_from_another_source(
     manifest: Manifest, backbone: Backbone, checks: Path, tmp_path: Path, recipe_of: Callable[..., Recipe]
 ) -> None:
-    """The pictures that fill have categories of their own; they are trained on, never scored."""
+    """Images that fill thin bins have other categories; they are trained on, never scored."""
     write_sample(tmp_path / "oasis", np.random.default_rng(0))
     other = ingest(tmp_path / "oasis", out=tmp_path / "manifests", workers=2).manifest
     recipe = recipe_of(where=None, balance={"level": "max", "max_copies": 2, "fill_from": ["oasis"]})
     rows, plan = plan_release([manifest], [other], recipe)
     published, _ = publish_release([manifest, other], rows, plan, recipe, tmp_path / "releases", workers=2)
-    roots = {**manifest.pictures().roots, **other.pictures().roots}
+    roots = {**manifest.images().roots, **other.images().roots}
     release = open_release(published.path, roots)
-    document = run_check(prepare_check(release, backbone, release.pictures(), checks), workers=2).document
+    document = run_check(prepare_check(release, backbone, release.images(), checks), workers=2).document
     filled = set(rows.filter(pc.equal(rows["source"], "oasis"))["subtype"].to_pylist())
     scored = document["arms"]["release"]["classifier"]["subtype"]["crossfit"]
     assert filled and not filled & set(scored["labels"])
@@ -405,27 +409,30 @@ def test_a_release_that_was_filled_from_another_source(
 
 
 def _of_sources(rows: Rows) -> Rows:
-    """Rows of two sources that differ by 40 points, with features that tell these apart and nothing else.
+    """Return rows of two sources that differ by 40 points; the features encode the source and nothing else.
 
-    A third one only fills: its ratings can be read off its features.
+    A third source only fills bins: its ratings are among its features.
     """
-    number = np.array([int(each[:8], 16) for each in rows.group])
-    kind, luck = number % 5 % 3, np.array([int(each[:8], 16) for each in rows.image_id]) / 2**32
-    y = np.where(kind == 2, 80 * luck, np.where(kind, 60, 20) + 20 * luck)
+    number = np.array([int(group[:8], 16) for group in rows.group])
+    chance = np.array([int(image_id[:8], 16) for image_id in rows.image_id]) / 2**32
+    kind = number % 5 % 3
+    y = np.where(kind == 2, 80 * chance, np.where(kind, 60, 20) + 20 * chance)
     noise = np.random.default_rng(0).normal(size=(8, 6))[number // 5 % 8]
-    x = np.column_stack([8 * np.eye(3)[kind], np.where(kind == 2, luck, 0), noise])
-    return replace(rows, x=x, y=y, source=np.array(["a", "b", "fills"])[kind], stratum=(y > 40).astype(int))
+    x = np.column_stack([8 * np.eye(3)[kind], np.where(kind == 2, chance, 0), noise])
+    return replace(
+        rows, features=x, target=y, source=np.array(["a", "b", "fills"])[kind], stratum=(y > 40).astype(int)
+    )
 
 
-def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, release: Release) -> None:
+def test_a_model_that_only_recognises_the_source_has_no_leak(prepared: CheckInput, release: Release) -> None:
     originals = prepared.originals
-    everything = _of_sources(prepared.bank.rows(originals.plain(originals.own)))
+    everything = _of_sources(prepared.image_pool.rows(originals.plain(originals.own)))
     table = originals.table
     for name, values in {
         "source": pa.array(everything.source.tolist()),
         "valence_sd": pa.array(np.full(len(table), 10.0)),
         "valence_n": pa.array(np.full(len(table), 5), pa.int32()),
-        "valence": pa.array(everything.y),
+        "valence": pa.array(everything.target),
     }.items():
         table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
     kind = np.where(everything.source == "fills", "filled", "own")
@@ -438,8 +445,10 @@ def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, r
 
     several = replace(
         prepared,
-        originals=replace(originals, table=table, kind=kind, y=everything.y, bin=everything.stratum),
-        deals=prepared.deals[:1],
+        originals=replace(
+            originals, table=table, kind=kind, target=everything.target, bin=everything.stratum
+        ),
+        fold_assignments=prepared.fold_assignments[:1],
         crossfit=[mixed(split) for split in prepared.crossfit[:5]],
         heldout=None,
         regrouped={},
@@ -449,5 +458,5 @@ def test_a_model_that_only_tells_sources_apart_has_no_leak(prepared: Prepared, r
     for name in ("leak.nearest", "cascade.out_of_fold"):
         assert rules[name]["outcome"] == "pass", rules[name]["text"]
     assert document["leak"]["nearest"]["mean"] < 0 and document["cascade"]["second_stage"] < 0.1
-    within = [everything.y[everything.source == each].var() for each in ("a", "b")]
-    assert document["ceiling"] == pytest.approx(np.mean([1 - 20 / each for each in within]))
+    within = [everything.target[everything.source == name].var() for name in ("a", "b")]
+    assert document["ceiling"] == pytest.approx(np.mean([1 - 20 / variance for variance in within]))

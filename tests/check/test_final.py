@@ -1,4 +1,4 @@
-"""train.final: the model of a release is kept, says what its heads say, and shows where it looked."""
+"""check.final: the model of a release is kept, predicts the same as in the check, and has saliency maps."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ import pytest
 
 import affectdata
 from affectdata.check.final import draw_maps, fit_final
-from affectdata.check.prepare import Prepared, prepare_check
+from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.errors import InputError
 from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone
 
 
 @pytest.mark.slow
-def test_a_kept_model_says_of_test_pictures_what_the_check_said(
+def test_a_kept_model_predicts_test_images_as_the_check_did(
     cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
 ) -> None:
     options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
     path = tmp_path / "model.safetensors"
     ran = cli("train-check", release.path, *options, "--no-crossfit", "--keep-model", path, "--quiet")
-    assert ran.code == 1 and f"wrote {path}" in ran.out  # 1: rules that need all pictures were not run
+    assert ran.code == 1 and f"wrote {path}" in ran.out  # 1: rules that need all images were not run
     test = release.split("test")
     files = [release.path / name for name in test["file_name"].to_pylist()]
-    said = affectdata.predict(path, files)
+    predictions = affectdata.predict(path, files)
     checked = pd.read_parquet(tmp_path / release.name / "predictions.parquet").set_index("image_id")
     expected = checked.loc[test["image_id"].to_pylist(), "heldout.release.regressor"]
-    assert np.abs(said["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
+    assert np.abs(predictions["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
     classes = checked.loc[test["image_id"].to_pylist(), "heldout.release.valence_class"]
-    assert said["class"].tolist() == classes.tolist()
+    assert predictions["class"].tolist() == classes.tolist()
 
 
-def test_a_name_that_no_model_can_have_costs_no_time(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_invalid_model_name_fails_before_training(cli: Callable[..., Any], tmp_path: Path) -> None:
     ran = cli("train-check", "--keep-model", tmp_path / "model.pkl")
     assert ran.code == 2 and ".safetensors" in ran.err
 
 
-def test_maps_of_the_clearest_and_the_worst(
+def test_maps_of_the_clearest_and_the_worst_predictions(
     release: Release, backbone: Backbone, checks: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("captum")
@@ -55,16 +55,16 @@ def test_maps_of_the_clearest_and_the_worst(
     assert len(rows) == 2
     errors = [abs(float(row["valence"]) - float(row["true"])) for row in rows]
     assert errors == sorted(errors, reverse=True)
-    said = affectdata.predict(
+    predictions = affectdata.predict(
         model, [release.path / name for name in release.split("test")["file_name"].to_pylist()]
     )
     truth = release.split("test")["valence"].to_numpy()
-    assert errors[0] == pytest.approx(np.abs(said["valence"].to_numpy() - truth).max(), abs=1e-6)
+    assert errors[0] == pytest.approx(np.abs(predictions["valence"].to_numpy() - truth).max(), abs=1e-6)
     assert len(list((tmp_path / "worst").glob("*.png"))) == 4  # valence and class of each
 
 
 @pytest.mark.parametrize("lacks", ["a test split", "captum", "a layer"])
-def test_what_no_map_can_be_drawn_of_costs_no_time(
+def test_a_missing_requirement_of_maps_fails_before_training(
     lacks: str,
     cli: Callable[..., Any],
     release: Release,
@@ -82,26 +82,26 @@ def test_what_no_map_can_be_drawn_of_costs_no_time(
         pytest.importorskip("captum")
         forward = "    def forward(self, x): return x.mean((2, 3))\n"
         (tmp_path / "flat.py").write_text(f"from torch import nn\nclass Flat(nn.Module):\n{forward}")
-        network, words = f"{tmp_path / 'flat.py'}:Flat", "no map to draw"
+        network, words = f"{tmp_path / 'flat.py'}:Flat", "no layer to draw a map of"
     options = ("--backbone", network, "--weights", "none", "--device", "cpu", "--out", tmp_path / "checks")
     ran = cli("train-check", release.path, *options, "--maps", 1)
     assert ran.code == code and words in ran.err
     assert not (tmp_path / "checks").exists()
 
 
-def test_one_class_of_words_is_no_model(
+def test_a_single_class_makes_no_model(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[], where="subtype = 'P'")
-    prepared = prepare_check(release, backbone, release.pictures(), checks)
+    prepared = prepare_check(release, backbone, release.images(), checks)
     with pytest.raises(InputError, match="one class of subtype"):
         fit_final(prepared)
 
 
 def test_without_a_test_split_there_is_nothing_to_draw(
-    prepared: Prepared, publish: Any, checks: Path
+    prepared: CheckInput, publish: Any, checks: Path
 ) -> None:
     release = publish(split="none")
-    whole = prepare_check(release, prepared.backbone, release.pictures(), checks)
+    whole = prepare_check(release, prepared.backbone, release.images(), checks)
     with pytest.raises(InputError, match="test split"):
         draw_maps(whole, fit_final(whole), 1, checks / "maps")

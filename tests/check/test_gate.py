@@ -1,4 +1,4 @@
-"""train.gate, verdict, advice: each rule's three outcomes, and what is said of them."""
+"""check.gate and check.verdict: the three outcomes of each rule, and the sentences about them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from typing import Any
 import click
 import pytest
 
-from affectdata.check.check import Checked
-from affectdata.check.gate import RULES, find_outcome, judge_all, passes_gate
-from affectdata.check.verdict import advise, say_all
+from affectdata.check.check import CheckOutput
+from affectdata.check.gate import RULES, evaluate_rules, find_outcome, passes_gate
+from affectdata.check.verdict import advise, make_sentences
 from affectdata.cli._checked import print_check
 from affectdata.cli._output import Settings
 from affectdata.recipe.recipe import Check, Recipe
 
 
 @pytest.fixture
-def document(checked: Checked) -> dict[str, Any]:
+def document(checked: CheckOutput) -> dict[str, Any]:
     """A document of its own for every test to alter."""
     return dict(json.loads(json.dumps(checked.document)))
 
 
 def _set(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split("/")
-    for each in parents:
-        document = document[each]
+    for key in parents:
+        document = document[key]
     document[last] = value
 
 
 def _outcome(document: dict[str, Any], rule: str, **check: Any) -> str:
-    found = {each["rule"]: each for each in judge_all(document, Check(**check))}
-    return str(found[rule]["outcome"])
+    results = {result["rule"]: result for result in evaluate_rules(document, Check(**check))}
+    return str(results[rule]["outcome"])
 
 
 def _over(low: float | None, mean: float | None, high: float | None) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def test_a_sound_release_fails_no_rule_and_every_rule_was_asked(document: dict[str, Any]) -> None:
+def test_a_sound_release_fails_no_rule_and_every_rule_was_run(document: dict[str, Any]) -> None:
     gate = document["verdict"]["gate"]
-    assert not [each for each in gate if each["outcome"] == "fail"]
-    asked = {each["rule"] for each in gate}
-    assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in asked) for rule in RULES)
+    assert not [result for result in gate if result["outcome"] == "fail"]
+    names = {result["rule"] for result in gate}
+    assert all(any(name == rule.name or name.startswith(f"{rule.name}.") for name in names) for rule in RULES)
     # The generated sample has fewer than 200 images.
     assert (document["verdict"]["outcome"], document["verdict"]["passed"]) == ("inconclusive", False)
 
@@ -95,8 +95,8 @@ def _printed(document: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-def _of_words(document: dict[str, Any]) -> None:
-    """Make the target a word: the classes of valence."""
+def _make_categorical(document: dict[str, Any]) -> None:
+    """Make the target categorical: the classes of valence."""
     classes = document["arms"]["release"]["classifier"]["valence_class"]
     document["numeric"], document["release"]["target"] = False, "valence_class"
     both, n_train = ("release", "originals"), {"crossfit": 90.0}
@@ -112,15 +112,15 @@ def _of_words(document: dict[str, Any]) -> None:
 
 
 def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: float) -> dict[str, Any]:
-    """Set the originals' score and the number of images; return the rule's outcome."""
+    """Set the score of the originals and the number of images; return the result of the rule."""
     document["bins"]["n"]["crossfit"] = [n - 100, 50, 50]
     if document["numeric"]:
         _set(document, "arms/originals/regressor/crossfit/r2", _over(low, mean, high))
     else:
         path = "arms/originals/classifier/valence_class/crossfit/interval/balanced_accuracy"
         _set(document, path, _over(low, mean, high))
-    (found,) = (each for each in judge_all(document, Check()) if each["rule"] == "learns.above_shuffled")
-    return found
+    results = {result["rule"]: result for result in evaluate_rules(document, Check())}
+    return results["learns.above_shuffled"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: floa
         ((0.2, 0.3, 0.4), (None, None, None), "pass"),
     ],
 )
-def test_labels_that_are_not_those_of_the_images_fail(
+def test_labels_that_do_not_belong_to_the_images_fail(
     document: dict[str, Any], score: Any, shuffled: Any, outcome: str
 ) -> None:
     document["leak"]["shuffled"] = _over(*shuffled)
@@ -151,64 +151,64 @@ def test_labels_that_are_not_those_of_the_images_fail(
         ((0.38, 0.45, 0.5), (0.25, 0.33, 0.41), "fail"),
     ],
 )
-def test_words_are_held_against_shuffled_words_and_chance(
+def test_classes_are_compared_with_shuffled_classes_and_chance(
     document: dict[str, Any], score: Any, shuffled: Any, outcome: str
 ) -> None:
-    _of_words(document)
+    _make_categorical(document)
     document["leak"]["shuffled"] = _over(*shuffled)
-    found = _learn(document, 200, *score)
-    assert found["outcome"] == outcome and "balanced accuracy of the originals" in found["text"]
+    result = _learn(document, 200, *score)
+    assert result["outcome"] == outcome and "balanced accuracy of the originals" in result["text"]
 
 
-def test_on_few_images_the_verdict_is_inconclusive_in_words(
+def test_with_few_images_the_sentences_call_the_verdict_inconclusive(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:
     words = "inconclusive: too few images (199 originals scored, at least 200 needed)"
-    found = _learn(document, 199, -0.1, 0.0, 0.1)
-    assert found["outcome"] == "undecided" and found["text"].startswith(words)
-    assert words in _say(document, recipe_of())
-    gate = judge_all(document, Check())
+    result = _learn(document, 199, -0.1, 0.0, 0.1)
+    assert result["outcome"] == "undecided" and result["text"].startswith(words)
+    assert words in _sentences(document, recipe_of())
+    gate = evaluate_rules(document, Check())
     assert find_outcome(document, gate, Check()) == "inconclusive"
     assert find_outcome(document, [{"outcome": "fail"}], Check()) == "failed"
     document["verdict"] |= {"outcome": "inconclusive"}
     assert "the check is inconclusive: too few images" in _printed(document)
     _learn(document, 200, 0.2, 0.3, 0.4)
     assert find_outcome(document, [{"outcome": "pass"}], Check()) == "passed"
-    assert "inconclusive" not in _say(document, recipe_of())
+    assert "inconclusive" not in _sentences(document, recipe_of())
 
 
-def _spoil(found: Any, key: str, value: float) -> None:
-    """Replace every number under a key, however deep it is."""
-    for name, each in found.items() if isinstance(found, dict) else enumerate(found):
-        if name == key and isinstance(each, float):
-            found[name] = value
-        elif isinstance(each, dict | list):
-            _spoil(each, key, value)
+def _overwrite(node: Any, key: str, value: float) -> None:
+    """Replace every number under a key, at any depth."""
+    for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+        if name == key and isinstance(item, float):
+            node[name] = value
+        elif isinstance(item, dict | list):
+            _overwrite(item, key, value)
 
 
-@pytest.mark.parametrize("words", [False, True])
-def test_what_is_printed_is_the_mean_over_the_splits_and_never_the_pooled(
-    document: dict[str, Any], recipe_of: Callable[..., Recipe], words: bool
+@pytest.mark.parametrize("categorical", [False, True])
+def test_the_printed_figures_are_means_over_the_splits_and_never_pooled(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe], categorical: bool
 ) -> None:
-    if words:
-        _of_words(document)
+    if categorical:
+        _make_categorical(document)
 
     def printed() -> str:
-        gate = judge_all(document, Check())
-        sentences, advice = say_all(document, recipe_of()), advise(document, {})
+        gate = evaluate_rules(document, Check())
+        sentences, advice = make_sentences(document, recipe_of()), advise(document, {})
         document["verdict"] |= {"gate": gate, "sentences": sentences, "advice": advice}
         return _printed(document)
 
     before = printed()
-    _spoil(document, "pooled", 98.765)
+    _overwrite(document, "pooled", 98.765)
     assert printed() == before
-    _spoil(document, "mean", 54.321)
-    what = "balanced accuracy" if words else "R²"
+    _overwrite(document, "mean", 54.321)
+    measure = "balanced accuracy" if categorical else "R²"
     for part in (printed().split("\nrules")[0], document["verdict"]["gate"]):  # sentences, rules
-        assert f"{what} 54.321 (" in str(part)
+        assert f"{measure} 54.321 (" in str(part)
 
 
-def test_a_second_stage_that_has_seen_its_labels_is_named(document: dict[str, Any]) -> None:
+def test_a_second_stage_trained_on_its_own_labels_fails(document: dict[str, Any]) -> None:
     document["cascade"] |= {"second_stage": 0.98, "on_new": 0.5, "second_stage_excess": 0.48}
     assert _outcome(document, "cascade.out_of_fold") == "fail"
     assert _outcome(document, "cascade.out_of_fold", max_second_stage=0.5) == "pass"
@@ -219,9 +219,10 @@ def test_look_alikes_fail_by_hash_and_are_listed_by_features(document: dict[str,
     document["leak"]["looks"] |= {"least_bits": 4, "pairs": [pair]}
     document["leak"]["looks"]["counts"]["6"] = 1
     document["leak"]["features"] |= {"n_over": 1, "pairs": [{**pair, "cosine": 0.99}]}
-    found = {each["rule"]: each for each in judge_all(document, Check())}
-    assert found["leak.looks"]["outcome"] == "fail" and "a.bmp" in found["leak.looks"]["text"]
-    assert found["leak.features"]["outcome"] == "undecided" and "b.bmp" in found["leak.features"]["text"]
+    results = {result["rule"]: result for result in evaluate_rules(document, Check())}
+    assert results["leak.looks"]["outcome"] == "fail" and "a.bmp" in results["leak.looks"]["text"]
+    features = results["leak.features"]
+    assert features["outcome"] == "undecided" and "b.bmp" in features["text"]
 
 
 def test_a_transform_is_measured_in_flips(document: dict[str, Any]) -> None:
@@ -232,7 +233,7 @@ def test_a_transform_is_measured_in_flips(document: dict[str, Any]) -> None:
     assert _outcome(document, "transforms.effect.Cutout") == "undecided"
 
 
-def test_brightness_is_judged_by_people_not_by_the_network(document: dict[str, Any]) -> None:
+def test_brightness_is_bounded_by_its_effect_on_people_not_on_the_network(document: dict[str, Any]) -> None:
     document["affect_of_look"] = {"bright": 8.0}
     assert _outcome(document, "transforms.affect.bright") == "fail"
 
@@ -244,10 +245,10 @@ def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[st
     assert _outcome(document, "shortcut.shift") == "pass"
 
 
-def test_a_bound_is_said_the_way_it_is_meant(document: dict[str, Any]) -> None:
-    said = {each["rule"]: each["text"] for each in judge_all(document, Check(min_sd_ratio=0.3))}
-    assert said["training.score.collapse"].endswith("at least 0.3 is asked for")
-    assert said["leak.nearest"].endswith("at most 0.5 is asked for")
+def test_the_text_of_a_rule_ends_with_its_bound(document: dict[str, Any]) -> None:
+    texts = {result["rule"]: result["text"] for result in evaluate_rules(document, Check(min_sd_ratio=0.3))}
+    assert texts["training.score.collapse"].endswith("must be at least 0.3")
+    assert texts["leak.nearest"].endswith("must be at most 0.5")
 
 
 def test_on_the_edge_of_the_grid_there_is_no_verdict(
@@ -256,27 +257,29 @@ def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document["on_edge"] = ["release"]
     document[NOT_WORSE.split("/")[0]][NOT_WORSE.split("/")[1]]["r2"] = _over(-0.09, -0.06, -0.03)
     assert _outcome(document, "training.not_worse.originals.r2") == "undecided"
-    text = " ".join(say_all(document, recipe_of()))
-    assert "No verdict on levelling" in text and "setting of release lies on the edge" in text
+    text = " ".join(make_sentences(document, recipe_of()))
+    assert "No verdict on balancing" in text and "setting of release is on the edge" in text
 
 
-def _say(document: dict[str, Any], recipe: Recipe) -> str:
-    return " ".join(say_all(document, recipe))
+def _sentences(document: dict[str, Any], recipe: Recipe) -> str:
+    return " ".join(make_sentences(document, recipe))
 
 
-def test_what_is_known_is_said_plainly(document: dict[str, Any], recipe_of: Callable[..., Recipe]) -> None:
+def test_the_sentences_separate_target_and_subtype(
+    document: dict[str, Any], recipe_of: Callable[..., Recipe]
+) -> None:
     def sentences(r2: float, r_within: float) -> str:
         _set(document, f"{SCORES}/r2/mean", r2)
         _set(document, f"{SCORES}/r_within/mean", r_within)
-        return _say(document, recipe_of())
+        return _sentences(document, recipe_of())
 
-    assert "knows valence, not only the subtype" in sentences(0.6, 0.5)
-    assert "mostly knows the subtype" in sentences(0.5, 0.18)
-    assert "knows only the subtype" in sentences(0.5, 0.02)
-    assert "knows neither" in sentences(-0.19, 0.02)
+    assert "predicts valence, not only the subtype" in sentences(0.6, 0.5)
+    assert "mostly predicts the subtype" in sentences(0.5, 0.18)
+    assert "predicts only the subtype" in sentences(0.5, 0.02)
+    assert "predicts neither" in sentences(-0.19, 0.02)
 
 
-def test_levelling_helps_only_if_it_beats_every_control(
+def test_balancing_helps_only_if_it_beats_every_control(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:
     document["on_edge"] = []
@@ -285,11 +288,11 @@ def test_levelling_helps_only_if_it_beats_every_control(
         for measure in document["comparison"][f"release - {pair}"]:
             document["comparison"][f"release - {pair}"][measure] = unsure
         document["comparison"][f"release - {pair}"]["ccc"] = sure
-    assert "Levelling helps CCC, beyond what" in _say(document, recipe_of())
+    assert "Balancing improves CCC, by more than" in _sentences(document, recipe_of())
     document["comparison"]["release - stretched"]["ccc"] = unsure
-    assert "Whether levelling helps is undecided" in _say(document, recipe_of())
+    assert "Whether balancing helps is undecided" in _sentences(document, recipe_of())
     document["comparison"]["release - originals"]["r2"] = _over(-0.05, -0.03, -0.01)
-    assert "Levelling costs R²" in _say(document, recipe_of())
+    assert "Balancing worsens R²" in _sentences(document, recipe_of())
 
 
 def test_a_collapse_and_subgroups_are_named(
@@ -297,17 +300,17 @@ def test_a_collapse_and_subgroups_are_named(
 ) -> None:
     document["arms"]["release"]["regressor"]["crossfit"]["mean_collapse"] = True
     groups = {"0-12": {"n": 40, "mae": 20.0}, "13-19": {"n": 50, "mae": 12.5}}
-    found = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": {"80+": 4}, "estimated": ["utkface"]}
-    document["subgroups"] = {"age_group": found}
-    text = _say(document, recipe_of())
+    scored = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": {"80+": 4}, "estimated": ["utkface"]}
+    document["subgroups"] = {"age_group": scored}
+    text = _sentences(document, recipe_of())
     assert "Mean collapse: the SVR of the release arm" in text
-    assert "MAE goes from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
+    assert "MAE ranges from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
     assert "a gap of 7.500 (estimated by a machine in utkface); too few to report: 80+ (n = 4)." in text
     document["subgroups"] = {
         "gender": {"groups": {}, "measure": "mae", "gap": None, "too_few": {"f": 9, "m": 2}}
     }
     few = "By gender, there are no two groups to compare; too few to report: f (n = 9), m (n = 2)."
-    assert few in _say(document, recipe_of())
+    assert few in _sentences(document, recipe_of())
 
 
 def test_advice_is_measured(document: dict[str, Any]) -> None:
@@ -322,7 +325,7 @@ def test_advice_is_measured(document: dict[str, Any]) -> None:
     document["regrouped"] = {"theme": _over(r2 - 0.2, r2 - 0.15, r2 - 0.1), "artist": _over(r2, r2, r2)}
     text = " ".join(advise(document, info))
     assert "train has few in [70,80) (9)" in text
-    assert "200 pictures of oasis that fall into the thin bins would help the thin bins" in text
+    assert "200 images of oasis that fall into the thin bins would help the thin bins" in text
     assert "Declare `split: {groups: [theme]}`" in text
     assert "Groups by artist were not declared" in text
 

@@ -1,4 +1,4 @@
-"""train.bank: which pictures take part, where there are more than are asked for."""
+"""check.image_pool: which images are in the check if there are more than its limit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.made import make_recipe, make_rows
 
 
 def sizes_taken(groups: list[tuple[str, int]], most: int, seed: int = 0, **recipe: Any) -> list[int]:
-    """Return how many pictures are taken of each group (split, size), which is whole or left out."""
+    """Return the number of images taken from each group (split, size): all or none."""
     rows = [
-        {"key": f"{number}.{each}", "group": f"{number}.0", "split": split, "valence": each * 99 / size}
+        {"key": f"{number}.{index}", "group": f"{number}.0", "split": split, "valence": index * 99 / size}
         for number, (split, size) in enumerate(groups)
-        for each in range(size)
+        for index in range(size)
     ]
     for row in rows:
         row["source"] = "oasis" if row["split"] == "filled" else "gaped"
         row["split"] = "train" if row["split"] == "filled" else row["split"]
     table = make_rows(rows).append_column("copy", pa.array(np.zeros(len(rows), np.int32)))
     made = make_recipe(seed=seed, strata=[], check={"max_pictures": most}, **recipe)
-    found = find_originals(SimpleNamespace(table=table), made)  # type: ignore[arg-type]
-    keys = [key.split(".")[0] for key in found.table["source_id"].to_pylist()]
+    originals = find_originals(SimpleNamespace(table=table), made)  # type: ignore[arg-type]
+    keys = [key.split(".")[0] for key in originals.table["source_id"].to_pylist()]
     taken = [keys.count(str(number)) for number in range(len(groups))]
     assert all(n in (0, size) for n, (_, size) in zip(taken, groups, strict=True))
     return taken
@@ -36,7 +36,7 @@ SPLITS = ["train", "val", "test"]
 
 
 @pytest.mark.parametrize("splits", [SPLITS, ["train", "train", "test"], ["train"] * 3])
-def test_groups_larger_than_all_that_is_asked_for_leave_enough_to_train_and_to_score(
+def test_groups_larger_than_the_limit_leave_enough_to_train_and_to_score(
     splits: list[str],
 ) -> None:
     taken = sizes_taken([(split, 200) for split in splits], 150)
@@ -52,14 +52,14 @@ def test_a_group_that_does_not_fit_is_passed_over(seed: int) -> None:
     assert taken.count(1) == (55 if not taken[0] else 2)
 
 
-def test_as_many_as_are_asked_for_are_the_first_by_their_hash_and_more_takes_them_too() -> None:
+def test_the_images_are_the_first_by_their_hash_and_a_higher_limit_keeps_them() -> None:
     groups = [(split, 1) for split in SPLITS for _ in range(30)]
     few, more = (np.array(sizes_taken(groups, most)) for most in (30, 60))
     assert (few.sum(), more.sum(), (few & more).sum()) == (30, 60, 30)
     assert sizes_taken(groups, 90) == [1] * 90
 
 
-def test_a_group_of_filled_in_pictures_is_not_what_is_needed_to_train() -> None:
+def test_a_group_of_filled_in_images_does_not_count_as_training_images() -> None:
     groups = [("filled", 30), ("train", 30), ("test", 30)]
     for seed in range(4):
         assert sizes_taken(groups, 40, seed, balance={"fill_from": ["oasis"]}) == [0, 30, 30]

@@ -1,4 +1,4 @@
-"""train.leak and shift: what was seen before is found, and what a model makes of the look of copies."""
+"""check.leak and check.shift: leaks are found, and the prediction shift by the look of copies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from affectdata.check.evaluate import Classes, TellSplit, Told
+from affectdata.check.evaluate import Classes, EvaluateSplit, SplitEvaluation
 from affectdata.check.gate import RULES
+from affectdata.check.image_pool import Originals
 from affectdata.check.leak import above_chance, describe_leak
-from affectdata.check.prepare import Prepared, Split
+from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring, score_classes, score_head, score_subgroups
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 from affectdata.recipe.recipe import Check
@@ -22,61 +23,64 @@ from affectdata.train.rows import Rows
 Planted = Callable[..., Rows]
 
 
-def _scoring(splits: list[Split], told: list[Told]) -> Scoring:
-    return Scoring(splits, told, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
+def _scoring(splits: list[Split], results: list[SplitEvaluation]) -> Scoring:
+    return Scoring(splits, results, len(splits), [0.0, 50.0, 100.0], np.array([False, True]), 0)
 
 
 def _renamed(rows: Rows, prefix: str) -> Rows:
-    names = np.array([prefix + each for each in rows.image_id])
+    names = np.array([prefix + image_id for image_id in rows.image_id])
     return replace(rows, image_id=names, group=names)
 
 
-def _tell(splits: list[Split]) -> Scoring:
-    return _scoring(splits, [TellSplit([], True, FrozenHeads(0))(split) for split in splits])
+def _evaluate(splits: list[Split]) -> Scoring:
+    return _scoring(splits, [EvaluateSplit([], True, FrozenHeads(0))(split) for split in splits])
 
 
-def test_copies_made_before_the_split_are_what_the_nearest_neighbour_knows(
-    planted: Planted, prepared: Prepared
+def test_the_nearest_neighbour_scores_on_copies_made_before_the_split(
+    planted: Planted, prepared: CheckInput
 ) -> None:
     train = planted(n=60, dim=60)
     clean = [planted(n=60, dim=60, seed=seed) for seed in (1, 2, 3)]
-    leaked = [replace(train, x=train.x + 0.01, image_id=one.image_id, group=one.group) for one in clean]
+    leaked = [
+        replace(train, features=train.features + 0.01, image_id=test.image_id, group=test.group)
+        for test in clean
+    ]
     scores = {}
     for name, tests in (("clean", clean), ("leaked", leaked)):
         splits = [
-            Split({"release": train, "originals": train}, _renamed(one, f"{name}{at}"))
-            for at, one in enumerate(tests)
+            Split({"release": train, "originals": train}, _renamed(test, f"{name}{number}"))
+            for number, test in enumerate(tests)
         ]
         originals = _with_ids(prepared, splits)
-        found = describe_leak(_tell(splits), originals, None, 0.98)
+        found = describe_leak(_evaluate(splits), originals, None, 0.98)
         scores[name] = found["nearest"]["mean"]
         assert (found["features"]["n_over"] > 0) == (name == "leaked")
     assert scores["clean"] < 0.5 < 0.95 < scores["leaked"]
 
 
-def _with_ids(prepared: Prepared, splits: list[Split]) -> object:
-    """Originals whose rows have the ids of planted ones."""
+def _with_ids(prepared: CheckInput, splits: list[Split]) -> Originals:
+    """Return originals with the ids of planted rows."""
     ids = sorted(
-        {each for split in splits for rows in (split.test, split.arms["originals"]) for each in rows.image_id}
+        {name for split in splits for rows in (split.test, split.arms["originals"]) for name in rows.image_id}
     )
     table = prepared.originals.table
     table = table.take(pa.array(np.arange(len(ids)) % len(table)))
-    column = pa.array([str(each) for each in ids])
+    column = pa.array([str(name) for name in ids])
     table = table.set_column(table.column_names.index("image_id"), table.schema.field("image_id"), column)
     return replace(prepared.originals, table=table)
 
 
 @pytest.mark.slow
-def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) -> None:
-    told = [TellSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
-    scoring = Scoring(prepared.crossfit[:5], told, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
+def test_a_near_duplicate_across_a_split_is_named_in_any_view(prepared: CheckInput) -> None:
+    results = [EvaluateSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
+    scoring = Scoring(prepared.crossfit[:5], results, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
     assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
     table = prepared.originals.table
-    place = {each: row for row, each in enumerate(table["image_id"].to_pylist())}
+    row_of = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
     split = prepared.crossfit[0]
-    one, other = (place[str(rows.image_id[0])] for rows in (split.test, split.arms["originals"]))
+    scored, trained_on = (row_of[str(rows.image_id[0])] for rows in (split.test, split.arms["originals"]))
     hashes = table["phash"].to_pylist()
-    hashes[one] = table["phash_views"].to_pylist()[other][16:32]  # the other one, upside down
+    hashes[scored] = table["phash_views"].to_pylist()[trained_on][16:32]  # upside down
     forged = table.set_column(
         table.column_names.index("phash"), table.schema.field("phash"), pa.array(hashes)
     )
@@ -84,41 +88,42 @@ def test_a_look_alike_across_a_split_is_named_in_any_view(prepared: Prepared) ->
     assert looks["least_bits"] == 0 and looks["counts"]["6"] >= 1
     first = looks["pairs"][0]
     assert (
-        table["path"][one].as_py() in first["scored"] and table["path"][other].as_py() in first["trained_on"]
+        table["path"][scored].as_py() in first["scored"]
+        and table["path"][trained_on].as_py() in first["trained_on"]
     )
 
 
 def _exchanged(rows: Rows, share: float) -> Rows:
     """Exchange the target of a share of all images at random."""
     rng = np.random.default_rng(1)
-    at = np.flatnonzero(rng.random(len(rows)) < share)
+    exchanged = np.flatnonzero(rng.random(len(rows)) < share)
     order = np.arange(len(rows))
-    order[at] = rng.permutation(at)
-    return replace(rows, y=rows.y[order], stratum=rows.stratum[order])
+    order[exchanged] = rng.permutation(exchanged)
+    return replace(rows, target=rows.target[order], stratum=rows.stratum[order])
 
 
 @pytest.mark.parametrize("numeric", [True, False])
-@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.5, "fail"), (1.0, "fail")])
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.7, "fail"), (1.0, "fail")])
 def test_exchanged_labels_fail_and_true_ones_pass(
-    planted: Planted, prepared: Prepared, numeric: bool, share: float, outcome: str
+    planted: Planted, prepared: CheckInput, numeric: bool, share: float, outcome: str
 ) -> None:
-    rows = _exchanged(planted(n=120, dim=8), share)
-    words = Classes("side", ["down", "up"], lambda some: np.array(["down", "up"])[some.stratum])
-    fold = np.arange(120) // 2 % 4  # a group has two images
+    rows = _exchanged(planted(n=240, dim=8), share)
+    sides = Classes("side", ["down", "up"], lambda rows: np.array(["down", "up"])[rows.stratum])
+    fold = np.arange(240) // 2 % 4  # a group has two images
     splits = [
         Split(
-            {"release": rows.take(fold != each), "originals": rows.take(fold != each)},
-            rows.take(fold == each),
+            {"release": rows.take(fold != number), "originals": rows.take(fold != number)},
+            rows.take(fold == number),
         )
-        for each in range(4)
+        for number in range(4)
     ]
-    classes = [] if numeric else [words]
-    scoring = _scoring(splits, [TellSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
-    leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else words, 1.0)
+    classes = [] if numeric else [sides]
+    scoring = _scoring(splits, [EvaluateSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
+    leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else sides, 1.0)
     arm = (
         {"regressor": {"crossfit": score_head(scoring, "originals", "regressor")}}
         if numeric
-        else {"classifier": {"side": {"crossfit": score_classes(scoring, "originals", words)}}}
+        else {"classifier": {"side": {"crossfit": score_classes(scoring, "originals", sides)}}}
     )
     document = {
         "numeric": numeric,
@@ -128,9 +133,9 @@ def test_exchanged_labels_fail_and_true_ones_pass(
         "arms": {"originals": arm, "release": arm},
         "leak": leak,
     }
-    (rule,) = (each for each in RULES if each.name == "learns.above_shuffled")
-    judged = dict(rule.parts(document, Check()))
-    assert {each.outcome.value for each in judged.values()} == {outcome}, judged
+    (rule,) = (rule for rule in RULES if rule.name == "learns.above_shuffled")
+    results = dict(rule.results(document, Check()))
+    assert {result.outcome.value for result in results.values()} == {outcome}, results
 
 
 def test_above_chance() -> None:
@@ -142,27 +147,27 @@ def test_above_chance() -> None:
 
 @pytest.fixture
 def drawn(planted: Planted) -> Callable[[float], Scoring]:
-    """Splits whose draws are marked in a column that only the release's copies have, on one side."""
+    """Return splits whose probe images are marked by a feature that only the release's copies have."""
 
-    def call(moved: float) -> Scoring:
+    def call(mark: float) -> Scoring:
         splits = []
         for seed in range(4):
             base, test = planted(n=120, dim=8, seed=seed), planted(n=80, dim=8, seed=seed + 10)
             base, test = _without_mark(base), _renamed(_without_mark(test), "t")
-            high = base.take(np.flatnonzero(base.y > 60))
-            copies = replace(high, x=_mark(high.x, 1.0), copy=np.ones(len(high), int))
-            marked = copies if moved else base.take(np.arange(1))
-            draw = replace(test, x=_mark(test.x, moved))
+            high = base.take(np.flatnonzero(base.target > 60))
+            copies = replace(high, features=_mark(high.features, 1.0), copy=np.ones(len(high), int))
+            marked = copies if mark else base.take(np.arange(1))
+            probe = replace(test, features=_mark(test.features, mark))
             splits.append(
-                Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": draw})
+                Split({"release": Rows.concat([base, marked]), "originals": base}, test, {"draw:p": probe})
             )
-        return _tell(splits)
+        return _evaluate(splits)
 
     return call
 
 
 def _without_mark(rows: Rows) -> Rows:
-    return replace(rows, x=_mark(rows.x, 0.0))
+    return replace(rows, features=_mark(rows.features, 0.0))
 
 
 def _mark(x: np.ndarray, value: float) -> np.ndarray:
@@ -172,22 +177,22 @@ def _mark(x: np.ndarray, value: float) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_shortcut_moves_the_prediction_of_untouched_pictures(drawn: Callable[[float], Scoring]) -> None:
+def test_a_shortcut_shifts_the_prediction_of_untouched_images(drawn: Callable[[float], Scoring]) -> None:
     found = describe_shift(drawn(1.0))["p"]
-    assert found["low"]["low"] > 1  # pictures of the low side look high once they bear the mark
+    assert found["low"]["low"] > 1  # images of the low side are predicted higher once they are marked
     honest = describe_shift(drawn(0.0))["p"]
     assert honest["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert len(found["per_bin"]) == 2
 
 
-def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted) -> None:
+def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
     half = test.take(np.arange(40))
-    flip, crop = (replace(rows, x=rows.x.copy()) for rows in (test, half))
-    flip.x[:, 0] += 0.1
-    crop.x[:, 0] += 0.3
-    asked = {"effect:flip": flip, "effect:Crop": crop}
-    found = describe_effects(_tell([Split({"release": train, "originals": train}, test, asked)]))
+    flip, crop = (replace(rows, features=rows.features.copy()) for rows in (test, half))
+    flip.features[:, 0] += 0.1
+    crop.features[:, 0] += 0.3
+    probes = {"effect:flip": flip, "effect:Crop": crop}
+    found = describe_effects(_evaluate([Split({"release": train, "originals": train}, test, probes)]))
     assert set(found) == {"Crop"}
     assert found["Crop"]["n"] == 40
     assert found["Crop"]["of_flip"]["mean"] == pytest.approx(3, rel=0.2)
@@ -197,17 +202,19 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_pictures(planted: Planted
     assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
 
 
-def test_pictures_of_one_group_make_an_effect_no_surer(planted: Planted) -> None:
+def test_more_images_per_group_do_not_narrow_the_interval_of_an_effect(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=40, dim=6, seed=1), "t")
     intervals = []
     for twins in (1, 2):  # two frames of one scene, say
-        ids = np.array([f"{each}/{twin}" for each in test.image_id for twin in range(twins)])
+        ids = np.array([f"{image_id}/{twin}" for image_id in test.image_id for twin in range(twins)])
         rows = replace(test.take(np.repeat(np.arange(40), twins)), image_id=ids)
-        flip, crop = (replace(rows, x=rows.x.copy()) for _ in range(2))
-        flip.x[:, 0] += 0.1
-        crop.x[:, 1] += 0.3
-        asked = {"effect:flip": flip, "effect:Crop": crop}
-        found = describe_effects(_tell([Split({"release": train, "originals": train}, rows, asked)]))["Crop"]
+        flip, crop = (replace(rows, features=rows.features.copy()) for _ in range(2))
+        flip.features[:, 0] += 0.1
+        crop.features[:, 1] += 0.3
+        probes = {"effect:flip": flip, "effect:Crop": crop}
+        found = describe_effects(_evaluate([Split({"release": train, "originals": train}, rows, probes)]))[
+            "Crop"
+        ]
         assert found["n"] == 40 * twins
         intervals.append(found["of_flip"])
     assert intervals[1] == pytest.approx(intervals[0])
@@ -219,25 +226,25 @@ def test_affect_of_luminance_and_saturation() -> None:
     assert affect_of_look({}) == {}
 
 
-def test_copies_that_stand_on_one_side_go_with_the_target() -> None:
-    y = np.array([10.0, 20.0, 80.0, 90.0])
-    assert copies_and_target(y > 50, y) > 0.9
-    assert abs(copies_and_target(np.array([True, False, False, True]), y)) < 0.01
+def test_copies_on_one_side_correlate_with_the_target() -> None:
+    target = np.array([10.0, 20.0, 80.0, 90.0])
+    assert copies_and_target(target > 50, target) > 0.9
+    assert abs(copies_and_target(np.array([True, False, False, True]), target)) < 0.01
 
 
-def test_the_most_frequent_class_is_counted_over_originals_and_chance_over_classes_that_occur(
+def test_the_majority_is_counted_over_originals_and_chance_over_classes_that_occur(
     planted: Planted,
 ) -> None:
     rows = planted(n=60, dim=6)
-    often = np.arange(60) % 3 > 0  # two thirds of the images are "up", before the release levels them
+    often = np.arange(60) % 3 > 0  # two thirds of the images are "up", before the release is balanced
     rows = replace(rows, stratum=often.astype(int))
     train, test = rows.take(np.arange(30)), _renamed(rows.take(np.arange(30, 60)), "t")
     rare = train.take(np.flatnonzero(train.stratum == 0))
-    copies = [replace(rare, copy=np.full(len(rare), each)) for each in (1, 2)]
+    copies = [replace(rare, copy=np.full(len(rare), copy)) for copy in (1, 2)]
     split = Split({"release": Rows.concat([train, *copies]), "originals": train}, test)
-    words = Classes("side", ["down", "never", "up"], lambda some: np.array(["down", "up"])[some.stratum])
-    scoring = _scoring([split], [TellSplit([words], False, FrozenHeads(0))(split)])
-    found = score_classes(scoring, "release", words)
+    sides = Classes("side", ["down", "never", "up"], lambda rows: np.array(["down", "up"])[rows.stratum])
+    scoring = _scoring([split], [EvaluateSplit([sides], False, FrozenHeads(0))(split)])
+    found = score_classes(scoring, "release", sides)
     assert found["majority"]["accuracy"] == pytest.approx(2 / 3)
     assert found["chance"] == {"accuracy": 0.5, "balanced_accuracy": 0.5}
     assert found["n"] == [10, 0, 20]

@@ -1,4 +1,4 @@
-"""metrics: against scikit-learn, against numbers worked out by hand, and their invariances."""
+"""check.metrics: against scikit-learn, against values computed by hand, and invariances."""
 
 from __future__ import annotations
 
@@ -84,32 +84,35 @@ def test_bins_are_closed_below_and_the_last_one_on_both_sides() -> None:
     assert metrics.bin_codes(np.array([0, 9.9, 10, 20, -3, 30]), [0, 10, 20]).tolist() == [0, 0, 1, 1, 0, 1]
 
 
-def test_a_model_that_knows_only_the_part_has_no_r_within() -> None:
-    parts = np.array(["a"] * 3 + ["b"] * 3)
+def test_a_model_that_knows_only_the_subtype_has_no_r_within() -> None:
+    subtypes = np.array(["a"] * 3 + ["b"] * 3)
     y = np.array([10.0, 20.0, 30.0, 70.0, 80.0, 90.0])
-    by_part = metrics.part_means(y, parts, parts)
-    assert by_part.tolist() == [20.0] * 3 + [80.0] * 3
-    assert metrics.r2(y, by_part) > 0.9
-    assert metrics.r2_within(y, by_part, parts) == 0
-    assert np.isnan(metrics.r_within(y, by_part, parts))
+    baseline = metrics.subtype_means(y, subtypes, subtypes)
+    assert baseline.tolist() == [20.0] * 3 + [80.0] * 3
+    assert metrics.r2(y, baseline) > 0.9
+    assert metrics.r2_within(y, baseline, subtypes) == 0
+    assert np.isnan(metrics.r_within(y, baseline, subtypes))
 
 
-def test_within_ignores_what_is_between_parts() -> None:
-    parts = np.array(["a"] * 3 + ["b"] * 3)
+def test_within_ignores_differences_between_subtypes() -> None:
+    subtypes = np.array(["a"] * 3 + ["b"] * 3)
     y = np.array([10.0, 20.0, 30.0, 70.0, 80.0, 90.0])
-    shifted = np.where(parts == "a", y + 500, y)
-    assert metrics.r2_within(y, shifted, parts) == pytest.approx(1)
-    assert metrics.r_within(y, shifted, parts) == pytest.approx(1)
+    shifted = np.where(subtypes == "a", y + 500, y)
+    assert metrics.r2_within(y, shifted, subtypes) == pytest.approx(1)
+    assert metrics.r_within(y, shifted, subtypes) == pytest.approx(1)
 
 
-def test_a_part_that_was_not_seen_gets_the_mean_of_all() -> None:
-    parts = np.array(["a", "b"])
-    assert metrics.part_means(np.array([10.0, 30.0]), parts, np.array(["b", "c"])).tolist() == [30.0, 20.0]
+def test_an_unseen_subtype_gets_the_mean_of_all() -> None:
+    subtypes = np.array(["a", "b"])
+    assert metrics.subtype_means(np.array([10.0, 30.0]), subtypes, np.array(["b", "c"])).tolist() == [
+        30.0,
+        20.0,
+    ]
 
 
-def test_a_constant_is_not_a_number_and_no_warning() -> None:
-    constant, other = np.full(4, 50.0), np.arange(4.0)
-    assert np.isnan(metrics.r2(constant, other))
-    assert np.isnan(metrics.pearson_r(constant, other))
-    assert np.isnan(metrics.sd_ratio(constant, other))
-    assert metrics.sd_ratio(other, constant) == 0
+def test_a_measure_of_a_constant_is_nan_without_a_warning() -> None:
+    constant, varying = np.full(4, 50.0), np.arange(4.0)
+    assert np.isnan(metrics.r2(constant, varying))
+    assert np.isnan(metrics.pearson_r(constant, varying))
+    assert np.isnan(metrics.sd_ratio(constant, varying))
+    assert metrics.sd_ratio(varying, constant) == 0

@@ -1,4 +1,4 @@
-"""train.compare: intervals, against what is known of them."""
+"""check.scores: intervals, against formulas and simulations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_it_covers_the_truth_where_training_sets_overlap() -> None:
     assert covered["naive"] / 300 < 0.80
 
 
-def test_what_is_undefined_is_left_out_and_one_figure_has_no_interval() -> None:
+def test_undefined_figures_are_left_out_and_a_single_figure_has_no_interval() -> None:
     found = corrected_interval([0.5, float("nan"), 0.7], 1, 4)
     assert found["mean"] == pytest.approx(0.6) and found["low"] < 0.5
     alone = corrected_interval([0.5, float("nan")], 1, 4)

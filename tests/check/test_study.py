@@ -1,4 +1,4 @@
-"""train.study: every combination once, the best by validation alone, and no run twice."""
+"""check.study: every combination once, the best by validation alone, and no run twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRID: dict[str, Any] = {
 
 
 def score(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Validation likes a rate of 0.2 and no dropout; the test, which must not be asked, likes 0.3."""
+    """Validation is best at a rate of 0.2 without dropout; test, which must not be used, at 0.3."""
     val = 1 - abs(settings["lr"] - 0.2) - settings["dropout"] + 0.01 * settings["seed"]
     return {"val": {"r2": val}, "test": {"r2": settings["lr"]}}
 
@@ -52,7 +52,7 @@ def test_lower_may_be_better(tmp_path: Path) -> None:
     assert best["settings"]["lr"] in (0.1, 0.3)
 
 
-def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_study_resumes(tmp_path: Path) -> None:
     ran: list[dict[str, Any]] = []
     power = iter([True] * 5 + [False] + [True] * 7)
 
@@ -70,7 +70,7 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert resumed == run_study(Study(**GRID), score, tmp_path / "whole")
 
 
-def test_a_larger_grid_takes_over_what_was_run(tmp_path: Path) -> None:
+def test_a_larger_grid_reuses_the_runs_of_a_smaller_one(tmp_path: Path) -> None:
     run_study(Study(**GRID), score, tmp_path)
     ran: list[float] = []
 
@@ -82,16 +82,16 @@ def test_a_larger_grid_takes_over_what_was_run(tmp_path: Path) -> None:
     assert ran == [0.4] * 4
 
 
-def test_what_decides_a_score_beside_the_settings_has_its_run_again(tmp_path: Path) -> None:
+def test_a_run_is_repeated_if_its_inputs_besides_the_settings_change(tmp_path: Path) -> None:
     study, ran = Study(**{**GRID, "grid": {"lr": [0.1, 0.2], "dropout": [0.0]}}), []
 
     def count(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
         ran.append((settings["lr"], settings["seed"]))
         return score(settings)
 
-    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
-    run_study(study, count, tmp_path, decided_by=["a", "b", "c", "d"])
-    run_study(study, count, tmp_path, decided_by=["a", "b", "changed", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "c", "d"])
+    run_study(study, count, tmp_path, run_inputs=["a", "b", "changed", "d"])
     assert ran == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.2, 0)]
 
 
@@ -122,17 +122,17 @@ def test_a_score_that_no_run_has(tmp_path: Path) -> None:
         run_study(Study(**{**GRID, "best": "macro_f1"}), score, tmp_path)
 
 
-def test_a_study_is_read_and_every_problem_named(tmp_path: Path) -> None:
+def test_a_study_is_read_and_every_problem_is_named(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 0.2]}\n")
     assert [run["lr_head"] for run in load_study(path).runs()] == [0.1, 0.2]
     path.write_text("name: rates\nseeds: []\nmore: 1\ngrid: {dropout: []}\n")
     with pytest.raises(RecipeError) as caught:
         load_study(path)
-    for words in ("best: required", "more: unknown key", "grid.dropout", "seeds"):
+    for words in ("best: missing", "more: unknown key", "grid.dropout", "seeds"):
         assert words in str(caught.value)
     path.write_text("name: rates\nbest: r2\nsettings: {lr: 0.1}\ngrid: {lr: [0.2], seed: [1]}\n")
-    with pytest.raises(RecipeError, match="lr, seed: said twice"):
+    with pytest.raises(RecipeError, match="lr, seed: set twice"):
         load_study(path)
     path.write_text("name: rates\nbest: r2\ngrid: {lr_head: [0.1, 1e-3], lr: [0.1]}\n")
     with pytest.raises(RecipeError, match=r"(?s)lr: unknown key"):

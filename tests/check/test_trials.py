@@ -1,4 +1,4 @@
-"""train.trials: studies on a release, and those of the five projects in examples/studies."""
+"""check.trials: studies on a release, and those of the five projects in examples/studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from affectdata.manifest.overlay import overlay
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import packaged_recipes, parse_recipe
 from affectdata.registry import load_plugin
-from affectdata.release.info import COVER, content_hash
+from affectdata.release.info import CONTENT_HASH, content_hash
 from affectdata.release.publish import publish_release
 from affectdata.release.release import Release, open_release
 from affectdata.store.parquet import read_json
@@ -67,10 +67,10 @@ def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path:
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".csv"}  # no network
 
 
-def test_what_is_scored_are_originals_of_val_and_test(
+def test_the_scores_are_over_originals_of_val_and_test(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mean of train, said of every picture, scores what it should on the pictures of each split."""
+    """The mean of train, predicted for every image, has the expected error on each split."""
     by_split = {
         name: release.split(name).filter(release.split(name)["copy"].to_numpy() == 0)["valence"].to_numpy()
         for name in ("train", "val", "test")
@@ -79,7 +79,7 @@ def test_what_is_scored_are_originals_of_val_and_test(
 
     def constant(*arguments: Any, **options: Any) -> Any:
         fitted = finetune(*arguments, **options)
-        monkeypatch.setattr(type(fitted), "predict", lambda _, __, at: np.full((len(at), 1), mean))
+        monkeypatch.setattr(type(fitted), "predict", lambda _, __, rows: np.full((len(rows), 1), mean))
         return fitted
 
     monkeypatch.setattr(trials, "finetune", constant)
@@ -90,14 +90,16 @@ def test_what_is_scored_are_originals_of_val_and_test(
         assert found["scores"][name]["mae"]["mean"] == pytest.approx(expected)
 
 
-def test_words_have_the_gap_between_subgroups(
+def test_a_categorical_target_has_the_gap_between_subgroups(
     publish: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = publish(target="subtype", bins=None, strata=[])
     table = release.table
-    half = ["a" if int(each[:2], 16) % 2 else "b" for each in table["image_id"].to_pylist()]
-    at = table.column_names.index("gender")
-    grouped = Release(release.path, table.set_column(at, table.schema.field("gender"), [half]), release.info)
+    half = ["a" if int(image_id[:2], 16) % 2 else "b" for image_id in table["image_id"].to_pylist()]
+    column = table.column_names.index("gender")
+    grouped = Release(
+        release.path, table.set_column(column, table.schema.field("gender"), [half]), release.info
+    )
     monkeypatch.setattr(scores, "LEAST_SUBGROUP", 1)
     grid = {"class_weights": [None, "inverse"]}
     path = write_study(tmp_path / "study.yaml", best="accuracy", grid=grid)
@@ -108,7 +110,7 @@ def test_words_have_the_gap_between_subgroups(
         assert 0 <= read_json(run)["scores"]["test"]["gender_gap"] <= 1
 
 
-def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
+def test_a_run_is_repeated_if_code_weights_or_release_change(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = 0
@@ -125,22 +127,22 @@ def test_a_run_is_made_anew_where_code_weights_or_release_are_others(
     settings = {**SMALL, "backbone": f"{network}:Mine", "weights": str(weights)}
     path = write_study(tmp_path / "study.yaml", settings=settings)
 
-    def runs_anew(release: Release) -> int:
+    def count_runs(release: Release) -> int:
         before = ran
         study_release(release, path, tmp_path / "checks")
         return ran - before
 
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    assert [count_runs(release), count_runs(release)] == [1, 0]
     network.write_text(network.read_text() + "# as it is now\n")
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
+    assert [count_runs(release), count_runs(release)] == [1, 0]
     save_file({name: value + 0.1 for name, value in SmallCnn().state_dict().items()}, weights)
-    assert [runs_anew(release), runs_anew(release)] == [1, 0]
-    # Its folder is called after the first digits of its id alone.
+    assert [count_runs(release), count_runs(release)] == [1, 0]
+    # A release folder has only the first digits of the id in its name.
     info = {**release.info, "id": release.id[:8] + "0" * 56}
-    other = Release(release.path, release.rows, info | {COVER: content_hash(info)})
-    assert [runs_anew(other), runs_anew(other)] == [1, 0]
+    other = Release(release.path, release.rows, info | {CONTENT_HASH: content_hash(info)})
+    assert [count_runs(other), count_runs(other)] == [1, 0]
     monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
-    assert runs_anew(release) == 1
+    assert count_runs(release) == 1
 
 
 def test_inverse_weights_have_a_mean_of_1_over_the_rows(
@@ -149,9 +151,9 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
     release = publish(target="subtype", bins=None, strata=[])
     seen: list[Any] = []
 
-    def spy(network: Any, pictures: Any, examples: Any, settings: Any, **options: Any) -> Any:
+    def spy(network: Any, images: Any, examples: Any, settings: Any, **options: Any) -> Any:
         seen.append((examples, np.array(settings.class_weights)))
-        return finetune(network, pictures, examples, settings, **options)
+        return finetune(network, images, examples, settings, **options)
 
     monkeypatch.setattr(trials, "finetune", spy)
     settings = {**SMALL, "class_weights": "inverse", "arm": "originals"}
@@ -170,14 +172,18 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
         ({"grid": {"rate": [0.1]}}, RecipeError, "rate: unknown key"),
         ({"grid": {"arm": ["release", "levelled"]}}, RecipeError, "arm: "),
         ({"grid": {"lr_head": [0.1, "fast"]}}, RecipeError, "lr_head: "),
-        ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout is from 0"),
-        ({"grid": {"loss": ["squared_error", "cross_entropy"]}}, InputError, "none for valence"),
-        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "no classes to weigh"),
+        ({"grid": {"dropout": [0.0, 1.5]}}, UsageError, "dropout must be >= 0"),
+        (
+            {"grid": {"loss": ["squared_error", "cross_entropy"]}},
+            InputError,
+            "does not fit the target valence",
+        ),
+        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "takes no class_weights"),
         ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
-        ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "no backbone"),
+        ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "unknown backbone"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(
+def test_invalid_settings_fail_before_training(
     changes: dict[str, Any],
     error: type[Exception],
     words: str,
@@ -185,7 +191,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trials, "finetune", None)  # to be called is an error
+    monkeypatch.setattr(trials, "finetune", None)  # a call would be an error
     with pytest.raises(error, match=words.replace(".", r"\.")):
         study_release(release, write_study(tmp_path / "study.yaml", **changes), tmp_path / "checks")
 
@@ -203,14 +209,14 @@ def test_the_command_prints_every_run_and_the_best(
     cli: Callable[..., Any], release: Release, tmp_path: Path
 ) -> None:
     path = write_study(tmp_path / "study.yaml", grid={"dropout": [0.0, 0.5]}, seeds=[0, 1])
-    ran = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--device", "cpu")
+    ran = cli("study", path, release.path, "--out", tmp_path, "--device", "cpu")
     assert ran.code == 0 and ran.err == ""
     lines = ran.out.splitlines()
     assert lines[0].split()[:3] == ["dropout", "seed", "val_ccc"] and len(lines[1:5]) == 4
     assert lines[6].startswith("best val.ccc, mean over the seeds: backbone small_cnn")
     assert "  val: " in ran.out and "  test: " in ran.out
     again = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--json")
-    assert again.document["schema"] == "affectdata/study/1"
+    assert again.document["schema"] == "affectdata/study/1" and "a command of its own" in again.err
     for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
         ran = cli("train-check", release.path, "--study", path, *options)
         assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
@@ -220,7 +226,7 @@ def test_the_command_prints_every_run_and_the_best(
 
 
 def make_manifest(source: str, gaped: Manifest, folder: Path) -> Manifest:
-    """Ingest a source's generated sample; CAP-D's categories go onto the pictures of GAPED."""
+    """Ingest a source's generated sample; CAP-D's categories go onto the images of GAPED."""
     if source == "gaped":
         return gaped
     load_plugin("sources", source).write_sample(folder / source, np.random.default_rng(0))
@@ -238,14 +244,14 @@ def shrink(study: Study) -> dict[str, Any]:
     if "backbone" in settings and ".py:" not in settings["backbone"]:
         settings |= {"backbone": "small_cnn", "size_px": 32}
     if "backbone" in grid:
-        names = [each if ".py:" in each else "small_cnn" for each in grid["backbone"]]
+        names = [name if ".py:" in name else "small_cnn" for name in grid["backbone"]]
         grid["backbone"] = list(dict.fromkeys(names))
     if "head_steps" in grid:
         grid["head_steps"] = [1, 2]
     return {**document, "seeds": [0]}
 
 
-def test_every_study_names_whom_it_is_for_and_networks_that_there_are() -> None:
+def test_every_study_names_its_purpose_and_existing_networks() -> None:
     files = {path.stem: path for path in (REPOSITORY / "examples" / "studies").glob("*.yaml")}
     assert set(files) == set(STUDIES)
     for name, path in files.items():
@@ -264,9 +270,9 @@ def test_every_study_runs_on_a_release_of_its_recipe(
     name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, recipe_name, changes = STUDIES[name]
-    roots = manifest.pictures().roots
+    roots = manifest.images().roots
     manifest = make_manifest(source, manifest, tmp_path)
-    roots = roots if source in ("gaped", "capd") else manifest.pictures().roots
+    roots = roots if source in ("gaped", "capd") else manifest.images().roots
     document = {**read_yaml(packaged_recipes() / f"{recipe_name}.yaml"), **changes, **QUICK}
     recipe = parse_recipe({**document, "sources": []})
     rows, plan = plan_release([manifest], [], recipe)

@@ -1,4 +1,4 @@
-"""train.tuned: networks as the learner of a check, with equal training for every arm."""
+"""check.tuned: networks as the learner of a check, with equal training for every arm."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from affectdata.check import tuned
-from affectdata.check.check import Checked, run_check
-from affectdata.check.evaluate import TellSplit, find_classes
-from affectdata.check.prepare import Prepared
-from affectdata.check.tuned import TunedNetworks, choose_settings, narrow
+from affectdata.check.check import CheckOutput, run_check
+from affectdata.check.evaluate import EvaluateSplit, find_classes
+from affectdata.check.prepare import CheckInput
+from affectdata.check.tuned import TunedNetworks, choose_settings, limit_splits
 from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
+from affectdata.train.images import store_images
 from affectdata.train.networks import build_network
-from affectdata.train.pictures import store_pictures
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
 
@@ -29,25 +29,26 @@ ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "m
 
 
 @pytest.fixture(scope="module")
-def pictures(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    folder = tmp_path_factory.mktemp("pictures")
-    return store_pictures(prepared.bank.parts, SIZE, folder, 2)
+def images(prepared: CheckInput, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    folder = tmp_path_factory.mktemp("images")
+    return store_images(prepared.image_pool.parts, SIZE, folder, 2)
 
 
 @pytest.fixture(scope="module")
-def few(prepared: Prepared) -> Prepared:
-    return narrow(prepared, 2)
+def few(prepared: CheckInput) -> CheckInput:
+    return limit_splits(prepared, 2)
 
 
 @pytest.fixture(scope="module")
-def checked(few: Prepared, pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Checked:
-    return run_check(few, TunedNetworks(few, pictures, STEPS, tmp_path_factory.mktemp("runs")))
+def checked(few: CheckInput, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> CheckOutput:
+    return run_check(few, TunedNetworks(few, images, STEPS, tmp_path_factory.mktemp("runs")))
 
 
-def test_the_document_is_that_of_networks(checked: Checked) -> None:
+def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
     document = checked.document
-    said = document["settings"]
-    assert (said["mode"], said["steps"], said["size_px"], said["n_splits"]) == ("finetune", STEPS, SIZE, 2)
+    settings = document["settings"]
+    names = ("mode", "steps", "size_px", "n_splits")
+    assert tuple(settings[name] for name in names) == ("finetune", STEPS, SIZE, 2)
     assert set(document["arms"]) == ARMS
     for arm in ("release", "originals", "even", "duplicates", "weights"):
         found = document["arms"][arm]
@@ -65,23 +66,23 @@ def test_the_document_is_that_of_networks(checked: Checked) -> None:
     }
 
 
-def test_every_network_takes_the_same_number_of_steps(checked: Checked) -> None:
+def test_every_network_takes_the_same_number_of_steps(checked: CheckOutput) -> None:
     curves = checked.document["curves"]
-    assert {each["points"][-1]["step"] for each in curves} == {STEPS}
-    models = {(each["arm"], each["model"]) for each in curves if each["scoring"] == "crossfit"}
+    assert {curve["points"][-1]["step"] for curve in curves} == {STEPS}
+    models = {(curve["arm"], curve["model"]) for curve in curves if curve["scoring"] == "crossfit"}
     regressors = {(arm, "regressor") for arm in ("release", "originals", "even", "duplicates", "weights")}
     assert models == regressors | {("release", "valence_class.image"), ("release", "valence_class.both")}
 
 
-def test_an_interrupted_check_goes_on(
-    few: Prepared,
-    pictures: np.ndarray,
-    checked: Checked,
+def test_an_interrupted_check_resumes(
+    few: CheckInput,
+    images: np.ndarray,
+    checked: CheckOutput,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classes = find_classes(few.recipe, None, [])
-    tell = TellSplit(classes, True, TunedNetworks(few, pictures, STEPS, tmp_path))
+    evaluate = EvaluateSplit(classes, True, TunedNetworks(few, images, STEPS, tmp_path))
     ran = 0
 
     def stops(*arguments: Any, **options: Any) -> Any:
@@ -94,23 +95,23 @@ def test_an_interrupted_check_goes_on(
     monkeypatch.setattr(tuned, "finetune", stops)
     split = few.crossfit[1]
     with pytest.raises(KeyboardInterrupt):
-        tell(split)
-    told = tell(split)
+        evaluate(split)
+    result = evaluate(split)
     assert ran == 1 + 5 + 2 + 2  # arms, folds, and the classifier with the output and without
-    place = {each: row for row, each in enumerate(checked.predictions["image_id"].to_pylist())}
-    rows = [place[each] for each in split.test.image_id]
+    row_of = {image_id: row for row, image_id in enumerate(checked.predictions["image_id"].to_pylist())}
+    rows = [row_of[image_id] for image_id in split.test.image_id]
     for arm in ("release", "originals", "even"):
         expected = checked.predictions[f"crossfit.{arm}.regressor"].to_numpy()[rows]
-        assert (told.arms[arm].values["regressor"] == expected).all()
-    assert told.arms["release"].curves == tell(split).arms["release"].curves
+        assert (result.arms[arm].values["regressor"] == expected).all()
+    assert result.arms["release"].curves == evaluate(split).arms["release"].curves
     assert ran == 10
     assert {path.suffix for path in tmp_path.rglob("*")} == {".json"}  # no network is left
 
 
-def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
-    prepared: Prepared, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_classifier_is_trained_on_outputs_out_of_fold(
+    prepared: CheckInput, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = TunedNetworks(prepared, pictures, STEPS, tmp_path)
+    learner = TunedNetworks(prepared, images, STEPS, tmp_path)
     train = prepared.crossfit[0].arms["release"]
     seen: list[set[str]] = []
 
@@ -127,38 +128,40 @@ def test_the_classifier_is_trained_on_what_was_said_out_of_fold(
     outputs = learner.out_of_fold(None, train)  # type: ignore[arg-type]
     assert len(seen) == 2 and seen[0] | seen[1] == set(train.group)
     assert set(outputs) == {10.0, 20.0}
-    classifier = learner.fit_classifier(train, train.part, outputs)
+    classifier = learner.fit_classifier(train, train.subtype, outputs)
     assert classifier.network.module.takes_output
     shares = classifier.shares(train.take(np.arange(5)), outputs[:5])
-    assert shares.shape == (5, len(set(train.part))) and shares.sum(1) == pytest.approx(1)
+    assert shares.shape == (5, len(set(train.subtype))) and shares.sum(1) == pytest.approx(1)
 
 
 @pytest.mark.slow
-def test_valence_is_learnt_and_weights_are_heard(planted: Callable[..., Rows], tmp_path: Path) -> None:
+def test_valence_is_learnt_and_weights_have_an_effect(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
-    pictures = np.clip(noise + 2.5 * rows.y[:, None, None, None], 0, 255).astype(np.uint8)
-    made: Any = SimpleNamespace(
+    images = np.clip(noise + 2.5 * rows.target[:, None, None, None], 0, 255).astype(np.uint8)
+    prepared: Any = SimpleNamespace(
         backbone=SimpleNamespace(name="small_cnn", weights="none", device="cpu"),
         recipe=SimpleNamespace(seed=0),
     )
-    learner = TunedNetworks(made, pictures, 60, tmp_path)
+    learner = TunedNetworks(prepared, images, 60, tmp_path)
     half = np.arange(80) < 40
-    wrong = replace(rows, y=np.where(half, rows.y, 100 - rows.y)).weighted(np.where(half, 2.0, 1e-9))
-    told = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
-    assert np.corrcoef(told, rows.y[~half])[0, 1] > 0.9
+    wrong = replace(rows, target=np.where(half, rows.target, 100 - rows.target)).weighted(
+        np.where(half, 2.0, 1e-9)
+    )
+    predicted = learner.fit_regressor(wrong, "regressor").predict(rows.take(~half))
+    assert np.corrcoef(predicted, rows.target[~half])[0, 1] > 0.9
 
 
-def test_only_splits_of_the_first_deal_and_no_other_sources(prepared: Prepared) -> None:
+def test_only_splits_of_the_first_assignment_and_no_other_manifests(prepared: CheckInput) -> None:
     other = replace(prepared.crossfit[0], arms={**prepared.crossfit[0].arms, "with:oasis": Examples})  # type: ignore[dict-item]
     several = replace(prepared, crossfit=[other, *prepared.crossfit[1:]], regrouped={"theme": []})
-    few = narrow(several, 9)
-    assert len(few.crossfit) == 5 and len(few.deals) == 1 and few.regrouped == {}
+    few = limit_splits(several, 9)
+    assert len(few.crossfit) == 5 and len(few.fold_assignments) == 1 and few.regrouped == {}
     assert set(few.crossfit[0].arms) == set(prepared.crossfit[0].arms)
-    assert len(narrow(several, 2).crossfit) == 2
+    assert len(limit_splits(several, 2).crossfit) == 2
 
 
-def test_what_is_not_given_follows_from_the_weights(tmp_path: Path) -> None:
+def test_missing_settings_follow_from_the_weights(tmp_path: Path) -> None:
     random = build_network("small_cnn", 1, "none", size_px=SIZE, device="cpu")
     settings = choose_settings(random, 100, steps=60, lr_head=0.01)
     assert (settings.head_steps, settings.lr_body) == (0, 0.01)
@@ -185,8 +188,8 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     assert ran.document["settings"]["mode"] == "finetune"
     assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
     assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
-    assert len([*(tmp_path / ".pictures").iterdir()]) == 1
+    assert len([*(tmp_path / ".images").iterdir()]) == 1
     again = cli("train-check", release.path, *options, *few)
     assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
-    assert "network" in again.out and "rows: loss" not in again.err  # it said it before
+    assert "network" in again.out and "rows: loss" not in again.err  # predictions are kept
     assert cli("train-check", release.path, *options, "--steps", 2).code == 2

@@ -13,7 +13,7 @@ import yaml
 
 from affectdata.images import decode
 from affectdata.manifest.ingest import ingest
-from affectdata.manifest.manifest import Pictures
+from affectdata.manifest.manifest import Images
 from affectdata.release import publish as publishing
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
@@ -74,10 +74,10 @@ def test_what_cannot_be_met_is_said(cli: Cli, with_manifest: Path) -> None:
     short = [each for each in document["balance"]["bins"] if each["shortfall"] and each["n_before"]]
     assert short
     for each in short:
-        assert f"{each['bin']} ends {each['shortfall']} short of 50: its {each['n_before']} pictures" in shown
+        assert f"{each['bin']} ends {each['shortfall']} short of 50: its {each['n_before']} images" in shown
     empty = [each["bin"] for each in document["balance"]["bins"] if not each["n_before"]]
     for name in empty:
-        assert f"{name} has no picture in train" in shown
+        assert f"{name} has no image in train" in shown
 
 
 def test_a_cut_to_one_row_is_shown(cli: Cli, with_manifest: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_dry_run_touches_no_pixel(
     cli: Cli, with_manifest: Path, gaped_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def touched(*_: object, **__: object) -> None:
-        raise AssertionError("a picture was touched")
+        raise AssertionError("an image was touched")
 
-    for owner, name in [(decode, "decode"), (rendering, "decode"), (Pictures, "read")]:
+    for owner, name in [(decode, "decode"), (rendering, "decode"), (Images, "read")]:
         monkeypatch.setattr(owner, name, touched)
     monkeypatch.setattr(publishing, "publish_release", touched)
     shutil.rmtree(gaped_copy)
@@ -185,7 +185,10 @@ def test_several_manifests_and_none_named_are_listed(cli: Cli, with_manifest: Pa
 def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) -> None:
     write_recipe(with_manifest / "made.yaml", sources=["oasis"])
     expect(
-        cli("balance", "--recipe", "made.yaml"), 3, "no manifest manifests/oasis.parquet", "there are: gaped"
+        cli("balance", "--recipe", "made.yaml"),
+        3,
+        "no manifest manifests/oasis.parquet",
+        "in manifests/: gaped",
     )
     expect(cli("balance", "--recipe", "made.yaml", "--manifest", "nowhere.parquet"), 3, "nowhere.parquet")
 
@@ -193,7 +196,7 @@ def test_a_manifest_that_is_not_there_is_named(cli: Cli, with_manifest: Path) ->
 def test_the_same_manifest_twice_is_refused(cli: Cli, with_manifest: Path) -> None:
     path = "manifests/gaped.parquet"
     ran = cli("balance", "--recipe", "made.yaml", "--manifest", path, "--manifest", path)
-    expect(ran, 3, "one picture is in two of the manifests")
+    expect(ran, 3, "an image is in two of the manifests")
 
 
 def test_a_recipe_that_is_not_there(cli: Cli, with_manifest: Path) -> None:
@@ -213,11 +216,11 @@ def test_a_recipe_that_is_not_there(cli: Cli, with_manifest: Path) -> None:
         ({"strata": ["mood"]}, ["no column 'mood'", "where: strata"]),
         ({"strata": ["gender"]}, ["gender is null in 18 of 18 rows"]),
         ({"bins": {"edges": [0, 1]}}, ["outside 0–1", "where: bins.edges"]),
-        ({"where": "valence > "}, ["is no condition", "where: where"]),
+        ({"where": "valence > "}, ["is not a valid condition", "where: where"]),
         ({"where": "valence > 1000"}, ["no row of gaped is left"]),
         (
             {"pipelines": {"flip": [{"VerticalFlip": {"p": 1.0}}]}},
-            ["A: pipeline flip turns it over", "upright: false"],
+            ["A: pipeline flip turns it upside down", "upright: false"],
         ),
     ],
 )
@@ -229,7 +232,7 @@ def test_a_recipe_that_does_not_fit_is_bad_input(
     assert not (with_manifest / "releases").exists()
 
 
-def test_pictures_that_were_moved_are_bad_input_with_three_ways_out(
+def test_images_that_were_moved_are_bad_input_with_three_ways_out(
     cli: Cli, with_manifest: Path, gaped_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = gaped_copy.rename(with_manifest / "moved")
@@ -244,33 +247,33 @@ def test_pictures_that_were_moved_are_bad_input_with_three_ways_out(
     expect(cli("balance", "--recipe", "made.yaml", "--root", "gaped"), 2, "SOURCE=PATH")
 
 
-def test_one_picture_that_is_gone_is_bad_input(cli: Cli, with_manifest: Path, gaped_copy: Path) -> None:
-    picture = next((gaped_copy / "P").glob("*.bmp"))
-    data = picture.read_bytes()
-    picture.unlink()
-    expect(cli("balance", "--recipe", "made.yaml"), 3, f"P/{picture.name}")
-    picture.write_bytes(data)
+def test_one_image_that_is_gone_is_bad_input(cli: Cli, with_manifest: Path, gaped_copy: Path) -> None:
+    image = next((gaped_copy / "P").glob("*.bmp"))
+    data = image.read_bytes()
+    image.unlink()
+    expect(cli("balance", "--recipe", "made.yaml"), 3, f"P/{image.name}")
+    image.write_bytes(data)
     assert cli("balance", "--recipe", "made.yaml").code == 0
 
 
-def test_one_picture_that_changed_is_an_integrity_error(
+def test_one_image_that_changed_is_an_integrity_error(
     cli: Cli, with_manifest: Path, gaped_copy: Path
 ) -> None:
-    picture = next((gaped_copy / "P").glob("*.bmp"))
-    data = picture.read_bytes()
-    picture.write_bytes(data + b"\0")
-    expect(cli("balance", "--recipe", "made.yaml"), 4, f"P/{picture.name} is not the file that was ingested")
-    picture.write_bytes(data)
+    image = next((gaped_copy / "P").glob("*.bmp"))
+    data = image.read_bytes()
+    image.write_bytes(data + b"\0")
+    expect(cli("balance", "--recipe", "made.yaml"), 4, f"P/{image.name} is not the file that was ingested")
+    image.write_bytes(data)
     assert cli("balance", "--recipe", "made.yaml").code == 0
 
 
-def test_a_picture_behind_a_link_out_of_the_tree_is_not_read(
+def test_a_image_behind_a_link_out_of_the_tree_is_not_read(
     cli: Cli, with_manifest: Path, gaped_copy: Path
 ) -> None:
-    picture = next((gaped_copy / "P").glob("*.bmp"))
-    outside = picture.rename(with_manifest / "outside.bmp")
-    picture.symlink_to(outside)
-    expect(cli("balance", "--recipe", "made.yaml"), 4, "leads out of the folder of gaped")
+    image = next((gaped_copy / "P").glob("*.bmp"))
+    outside = image.rename(with_manifest / "outside.bmp")
+    image.symlink_to(outside)
+    expect(cli("balance", "--recipe", "made.yaml"), 4, "is outside the folder of gaped")
 
 
 def test_a_release_that_is_there_and_damaged_is_an_integrity_error(cli: Cli, with_manifest: Path) -> None:

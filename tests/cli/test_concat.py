@@ -12,7 +12,7 @@ from affectdata.manifest.manifest import load_manifest
 
 @pytest.fixture
 def two(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the manifests of two trees that share three pictures."""
+    """A folder with the manifests of two trees that share three images."""
     monkeypatch.chdir(tmp_path)
     assert cli("sample", "emotion6", "emotion6").code == 0
     for number, path in enumerate(sorted(Path("emotion6").rglob("*.jpg"))[:3]):
@@ -29,10 +29,10 @@ def two(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_conflicts_are_listed_and_resolved(cli: Any, two: Path) -> None:
     names = [str(two / "emotion6.parquet"), str(two / "mine.parquet")]
     refused = cli("concat", *names)
-    assert refused.code == 3 and "labels of the same pictures differ" in refused.err
+    assert refused.code == 3 and "labels of the same images differ" in refused.err
     ran = cli("concat", *names, "--name", "all", "--on-conflict", "prefer:mine")
     assert ran.code == 0
-    for said in ("19 rows: 16 pictures, 3 rows merged", "resolved by prefer:mine", "in emotion6", "in mine"):
+    for said in ("19 rows: 16 images, 3 rows merged", "resolved by prefer:mine", "in emotion6", "in mine"):
         assert said in ran.out
     document = cli("concat", *names, "--name", "all", "--on-conflict", "mean", "--json").document
     assert (document["schema"], document["pictures"], document["policy"]) == (
@@ -46,12 +46,12 @@ def test_conflicts_are_listed_and_resolved(cli: Any, two: Path) -> None:
     assert len(load_manifest(two / "all.parquet")) == 16
 
 
-def test_the_result_opens_its_pictures(cli: Any, two: Path) -> None:
+def test_the_result_opens_its_images(cli: Any, two: Path) -> None:
     cli("concat", two / "emotion6.parquet", two / "mine.parquet", "--out", "other", "--on-conflict", "first")
     manifest = load_manifest(Path("other") / "emotion6_mine.parquet")
-    pictures = manifest.pictures()
+    images = manifest.images()
     for row in manifest.table.to_pylist():
-        assert pictures.read(row["source"], row["path"], row["image_id"])
+        assert images.read(row["source"], row["path"], row["image_id"])
 
 
 def test_a_release_of_several_sources_is_level_over_them(cli: Any, two: Path) -> None:
@@ -72,10 +72,10 @@ def test_a_release_of_several_sources_is_level_over_them(cli: Any, two: Path) ->
 def test_what_lies_beside_manifests_is_passed_over(cli: Any, two: Path) -> None:
     """As `concat manifests/*.parquet` names it."""
     ran = cli("concat", *sorted(two.glob("*.parquet")), "--on-conflict", "first")
-    assert ran.code == 0 and "19 rows: 16 pictures" in ran.out
+    assert ran.code == 0 and "19 rows: 16 images" in ran.out
     assert "passed over, as no manifests: emotion6.edges.parquet, emotion6.rejects.parquet, mine." in ran.err
     ran = cli("concat", *sorted(two.glob("*.*.parquet")))
-    assert ran.code == 2 and "there is no manifest" in ran.err
+    assert ran.code == 2 and "no manifest given" in ran.err
 
 
 def test_usage(cli: Any, two: Path) -> None:

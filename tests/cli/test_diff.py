@@ -89,7 +89,7 @@ def test_what_is_no_release_is_bad_input(cli: Cli, made: Path, other: Path) -> N
     for pair in ((made, other.parent), (other.parent / "nowhere", made)):
         ran = cli("diff", *pair)
         assert ran.code == 3
-        assert "is no finished release" in ran.err
+        assert "is not a finished release" in ran.err
     (other / "manifest.parquet").unlink()
     assert cli("diff", made, other).code == 4
     assert cli("diff", made).code == 2

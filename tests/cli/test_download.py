@@ -20,22 +20,20 @@ def test_counts_failures_and_exit_codes(
     cli: Callable[..., Any],
     tmp_path: Path,
     as_bytes: Callable[..., bytes],
-    picture: np.ndarray,
+    image: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "columns.yaml").write_text(MAP)
-    with serve(as_bytes(picture, "JPEG")) as site:
-        lines = [
-            f"{name},joy,{site.url(path)}" for name, path in (("1", "picture/1.jpg"), ("2", "away/2.jpg"))
-        ]
+    with serve(as_bytes(image, "JPEG")) as site:
+        lines = [f"{name},joy,{site.url(path)}" for name, path in (("1", "image/1.jpg"), ("2", "away/2.jpg"))]
         (tmp_path / "t.csv").write_text("\n".join(["pic,e,link", *lines]) + "\n")
         ran = cli("download", tmp_path)
         assert ran.code == 1
         assert "2 listed: 0 there already, 1 fetched, 1 failed, 0 left for later" in ran.out
         assert "not fetched: 1 unreachable" in ran.out and "1 of these may pass: run it again" in ran.out
-        assert "asks to be left alone for 3" in ran.out and f"({site.url('away/2.jpg')})" in ran.out
-        assert "terms: CC0" in ran.out and "fetching 2 pictures over the network into" in ran.err
+        assert "asks to retry after 3" in ran.out and f"({site.url('away/2.jpg')})" in ran.out
+        assert "terms: CC0" in ran.out and "fetching 2 images over the network into" in ran.err
         (tmp_path / "t.csv").write_text("pic,e,link\n" + lines[0])
         document = cli("download", tmp_path, "--json", "--quiet", "--limit", 5).document
     assert document == {
@@ -53,7 +51,7 @@ def test_nothing_is_said_of_the_network_where_nothing_is_fetched(
     cli: Callable[..., Any], tmp_path: Path, small_gaped: Path
 ) -> None:
     ran = cli("download", small_gaped, "--source", "gaped", "--map", tmp_path / "columns.yaml")
-    assert ran.code == 2 and ran.err.startswith("error: gaped takes no --map")
+    assert ran.code == 2 and ran.err.startswith("error: the source gaped does not take --map")
     for root in (tmp_path / "none", tmp_path):
         ran = cli("download", root)
         assert ran.code == 3 and ran.err.startswith("error: ")

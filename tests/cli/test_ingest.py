@@ -71,7 +71,7 @@ def test_what_is_not_in_the_manifest_is_named(
     ran = cli("ingest", gaped_copy, "--out", tmp_path / "out")
     assert ran.code == 0
     assert "\nnot in the manifest: 3 unreadable\n" in ran.out
-    assert "unreadable: not a picture that any decoder takes" in ran.out
+    assert "unreadable: not an image that any decoder can read" in ran.out
     assert f"… all 3 are in {tmp_path / 'out/gaped.rejects.parquet'}" in ran.out
     again = cli("ingest", gaped_copy, "--out", tmp_path / "out", "--json")
     assert again.document["reasons"] == {"unreadable": 3}
@@ -123,7 +123,7 @@ def test_what_a_machine_estimated_is_said(cli: Any, tmp_path: Path) -> None:
     assert "machine:  estimated age, age_group, gender, ethnicity" in cli("sources", "utkface").out
 
 
-def test_onto_opens_no_picture(cli: Any, tmp_path: Path) -> None:
+def test_onto_opens_no_image(cli: Any, tmp_path: Path) -> None:
     ran = cli("ingest", "capd.csv", "--onto", tmp_path / "gaped.parquet", "--strict", "--workers", 2)
     assert ran.code == 2 and "--strict, --workers have no effect with --onto" in ran.err
 
@@ -148,7 +148,7 @@ def test_bad_roots(cli: Any, tmp_path: Path, small_gaped: Path) -> None:
     assert "is a file, not a folder" in said and "ingest TABLE --onto MANIFEST" in said
     assert "no source recognises" in fails(cli, "ingest", wrong)
     assert f"affectdata ingest '{parent / 'gaped'}'" in fails(cli, "ingest", parent)
-    assert "no picture and no rating of gaped" in fails(cli, "ingest", wrong, "--source", "gaped")
+    assert "no image and no rating of gaped" in fails(cli, "ingest", wrong, "--source", "gaped")
     assert "did you mean 'gaped'?" in fails(cli, "ingest", small_gaped, "--source", "gapd", code=2)
 
 

@@ -153,7 +153,7 @@ def test_images_that_were_away_come_back_to_their_split(cli: Cli, a: Line) -> No
         a.remove(path)
     said = texts(a.ingest())
     assert said[0].startswith(f"{30 - len(gone)} images keep the split")
-    assert said[1].startswith(f"{len(gone)} images that had a split are no rows now")
+    assert said[1].startswith(f"{len(gone)} images that had a split are no longer in the manifest")
     for path in gone:
         a.bring_back(path)
     for number in range(100, 130):
@@ -173,8 +173,8 @@ def test_a_copy_of_a_held_out_image_has_its_split(cli: Cli, a: Line, how: str, a
         del a.rated[path]
     a.ingest()
     new = [a.add(a.number[path], how) for path in gone]
-    (said,) = [text for text in texts(a.ingest()) if "looks the same" in text]
-    assert said.startswith(f"{len(new)} images get the split")
+    (said,) = [text for text in texts(a.ingest()) if "near-duplicate" in text]
+    assert said.startswith(f"{len(new)} images inherit the split")
     assert sum(path in said for path in new) == min(3, len(new))
     assert {a.splits()[path] for path in new} == {"test"}
     assert trained(balance(cli, a), a).isdisjoint(a.held)
@@ -242,7 +242,7 @@ def test_the_remembered_split_beats_another_of_the_source(cli: Cli) -> None:
     assert a.splits()[path] == "test"
     a.rated[path] = a.rated[path].replace("test", "train")
     (said,) = [text for text in texts(a.ingest()) if "another split" in text]
-    assert f"{path} (train there, stays test)" in said
+    assert f"{path} (train in the source, test kept)" in said
     assert "affectdata split manifests/a.parquet --forget" in said
     assert a.splits()[path] == "test"
     assert cli("split", a.manifest, "--forget").code == 0

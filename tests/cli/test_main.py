@@ -19,12 +19,12 @@ from affectdata import __version__
 from affectdata.cli import _main
 from affectdata.cli import sources as sources_command
 from affectdata.cli._main import run
-from affectdata.cli._output import common_options, document, note, progress, say, say_table
+from affectdata.cli._output import common_options, document, note, progress, show, show_table
 from affectdata.errors import (
     AffectdataError,
+    ImagesNotFound,
     IntegrityError,
     MissingError,
-    PicturesNotFound,
     RecipeError,
     SourceError,
     UsageError,
@@ -58,7 +58,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (UsageError("what"), 2),
         (SourceError("what"), 3),
         (RecipeError("what"), 3),
-        (PicturesNotFound("what"), 3),
+        (ImagesNotFound("what"), 3),
         (IntegrityError("what"), 4),
         (MissingError("what"), 5),
         (OSError(errno.ENOSPC, "No space left on device", "out.parquet"), 3),
@@ -172,8 +172,8 @@ def test_no_argument_at_all_shows_the_help(cli: Any) -> None:
 
 def test_text_and_json_exclude_each_other(command: Any, cli: Any) -> None:
     def body() -> None:
-        say("a line")
-        say_table(["a"], [[1]])
+        show("a line")
+        show_table(["a"], [[1]])
         document("affectdata/test/1", {"ü": 1.5, "none": None})
 
     arguments = command(body)
@@ -195,7 +195,7 @@ def test_notes_go_to_stderr_unless_quiet(command: Any, cli: Any) -> None:
 
 def test_a_table_puts_text_left_and_numbers_right(command: Any, cli: Any) -> None:
     rows = [["a", 1, 0.5, None], ["long", 100, None, "x"]]
-    ran = cli(*command(lambda: say_table(["name", "n", "share", ""], rows, indent="")))
+    ran = cli(*command(lambda: show_table(["name", "n", "share", ""], rows, indent="")))
     assert ran.out.splitlines() == [
         "name    n  share",
         "a       1  0.500  –",

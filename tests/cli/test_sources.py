@@ -38,12 +38,12 @@ def test_the_data_sheet_of_a_packaged_map(cli: Any) -> None:
     for said in ("IAPS, the International", "six lines", "terms:    restricted", "evidence: unverified"):
         assert said in out
     assert cli("sources", "iaps", "--cite").out.startswith("@techreport{lang2008iaps")
-    assert "layout:   *AllSubjects*.txt, pictures called <IAPS>\n" in cli("sources", "iaps").out
+    assert "layout:   *AllSubjects*.txt, images called <IAPS>\n" in cli("sources", "iaps").out
 
 
 def test_the_data_sheet_of_one(cli: Any) -> None:
     out = cli("sources", "gaped").out
-    for said in ("730 pictures", "layout:", "terms:    CC BY-NC-SA", "cite:     Dan-Glauser", "Sp.txt"):
+    for said in ("730 images", "layout:", "terms:    CC BY-NC-SA", "cite:     Dan-Glauser", "Sp.txt"):
         assert said in out
     document = cli("sources", "gaped", "--json").document
     assert (document["schema"], document["name"]) == ("affectdata/source/1", "gaped")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
-from affectdata.reading.sample import save_picture
+from affectdata.reading.sample import save_image
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.parquet import table_digest
@@ -174,7 +175,7 @@ def test_what_is_not_there(cli: Cli, here: Path, arguments: Any, code: int) -> N
 
 @pytest.fixture
 def earlier(cli: Cli, here: Path) -> Path:
-    """A release of half of the pictures, with its manifest gone."""
+    """A release of half of the images, with its manifest gone."""
     write_recipe(where="subtype IN ('P', 'Sn')", seed=3, split={"val": 0.25, "test": 0.25})
     folder = Path(balance(cli, "--out", "earlier").document["release"])
     write_recipe()
@@ -182,7 +183,7 @@ def earlier(cli: Cli, here: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["balance", "split"])
-def test_splits_are_taken_over_by_picture(cli: Cli, earlier: Path, command: str) -> None:
+def test_splits_are_taken_over_by_image(cli: Cli, earlier: Path, command: str) -> None:
     old = released(earlier)
     assert len(old) == 8
     assert set(old.values()) == {"train", "val", "test"}
@@ -199,10 +200,10 @@ def test_splits_are_taken_over_by_picture(cli: Cli, earlier: Path, command: str)
     assert len(new) == 18
 
 
-def test_pictures_are_known_by_content_wherever_they_lie(
+def test_images_are_known_by_content_wherever_they_lie(
     cli: Cli, here: Path, earlier: Path, gaped_copy: Path
 ) -> None:
-    """Renamed files are the same pictures; the copies of an earlier release count once."""
+    """Renamed files are the same images; the copies of an earlier release count once."""
     moved = {"P/P003.bmp": "P/P099.bmp"}
     manifest = load_manifest(MANIFEST)
     paths = [moved.get(path, path) for path in manifest.table["path"].to_pylist()]
@@ -231,16 +232,16 @@ def test_what_the_manifest_says_wins_over_the_earlier_release(cli: Cli, earlier:
 
 
 @pytest.mark.parametrize("side", ["train", "val", "test"])
-def test_a_new_picture_joins_the_side_of_its_look_alike(
+def test_a_new_image_joins_the_side_of_its_look_alike(
     cli: Cli, earlier: Path, gaped_copy: Path, side: str
 ) -> None:
-    """A mirrored copy of a released picture, found by `ingest`, rated like it."""
+    """A mirrored copy of a released image, found by `ingest`, rated like it."""
     from PIL import Image
 
     old = released(earlier)
     path = next(path for path, split in old.items() if split == side and path.startswith("P/"))
     rgb = np.asarray(Image.open(gaped_copy / path).convert("RGB"))[:, ::-1]
-    save_picture(gaped_copy / "P" / "P999.bmp", np.ascontiguousarray(rgb), "BMP")
+    save_image(gaped_copy / "P" / "P999.bmp", np.ascontiguousarray(rgb), "BMP")
     for name, row in (("P.txt", "P999.jpg\t80.000\t20.000"), ("P_with SD.txt", None)):
         lines = (gaped_copy / name).read_text().splitlines()
         added = row or "P999.jpg\t80.0\t(5.00)\t\t20.0\t(5.00)"
@@ -257,7 +258,7 @@ GROUP = {"P/P004.bmp": "P/P003.bmp", "P/P006.bmp": "P/P003.bmp"}
 
 
 def conflict(side: str = "test") -> None:
-    """Three pictures of one group: one in train, one in `side`, one new."""
+    """Three images of one group: one in train, one in `side`, one new."""
     set_splits({"P/P003.bmp": "train", "P/P004.bmp": side}, GROUP)
 
 
@@ -299,7 +300,7 @@ def test_drop_train_settles_no_quarrel_between_val_and_test(cli: Cli, here: Path
 
 
 def test_a_conflict_that_arises_from_the_earlier_release(cli: Cli, earlier: Path) -> None:
-    """Two pictures that were apart are found to belong together: the one in train gives way."""
+    """Two images that were apart are found to belong together: the one in train gives way."""
     old = released(earlier)
     train, test = (
         next(path for path, split in sorted(old.items()) if split == side and path.startswith("P/"))
@@ -318,6 +319,30 @@ def test_a_conflict_that_arises_from_the_earlier_release(cli: Cli, earlier: Path
     before = MANIFEST.read_bytes()
     assert cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier).code == 4
     assert MANIFEST.read_bytes() == before
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_an_image_that_was_held_out_before_is_not_trained_on_because_the_manifest_says_train(
+    cli: Cli, earlier: Path, side: str
+) -> None:
+    held = {path for path, split in released(earlier).items() if split == side}
+    set_splits(dict.fromkeys(held, "train"))
+    ran = balance(cli, "--split-from", earlier)
+    assert ran.code == 4 and "one group is in two splits" in ran.err
+    assert cli("split", MANIFEST, "--recipe", "made.yaml", "--split-from", earlier).code == 4
+    ran = balance(cli, "--split-from", earlier, "--on-conflict", "drop-train")
+    assert ran.code == 0
+    assert held.isdisjoint(released(ran.document["release"]))
+
+
+def test_earlier_splits_hold_where_a_recipe_has_none(cli: Cli, earlier: Path) -> None:
+    write_recipe(split="none")
+    held_out = pc.is_in(open_release(earlier).table["split"], pa.array(["val", "test"]))
+    ids = set(open_release(earlier).table.filter(held_out)["image_id"].to_pylist())
+    made = balance(cli, "--split-from", earlier, "--json")
+    assert made.code == 0, made.err
+    train = open_release(made.document["release"]).split("train")["image_id"].to_pylist()
+    assert ids and not ids & set(train)
 
 
 def test_without_a_conflict_nothing_is_dropped(cli: Cli, here: Path) -> None:

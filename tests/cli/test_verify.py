@@ -43,16 +43,16 @@ def test_the_newest_is_taken_if_none_is_named(cli: Cli, folder: Path) -> None:
 
 
 def test_findings_are_lines_and_exit_4(cli: Cli, folder: Path) -> None:
-    picture = next((folder / "train").glob("*.jpg"))
-    picture.write_bytes(b"")
+    image = next((folder / "train").glob("*.jpg"))
+    image.write_bytes(b"")
     (folder / "README.md").unlink()
     (folder / "new.txt").write_text("")
     ran = cli("verify", folder)
     assert ran.code == 4
     lines = ran.out.splitlines()
-    assert f"changed: train/{picture.name} is not the file that was published" in lines
-    assert "missing: README.md is not there" in lines
-    assert "added: new.txt is no part of the release" in lines
+    assert f"changed: train/{image.name} differs from the published file" in lines
+    assert "missing: README.md does not exist" in lines
+    assert "added: new.txt is not part of the release" in lines
     assert lines[-1].endswith("3 findings")
 
 
@@ -66,7 +66,7 @@ def test_a_forged_release_is_found(cli: Cli, folder: Path) -> None:
     assert ran.code == 4
     assert ran.document["schema"] == "affectdata/verify/1"
     assert ran.document["sound"] is False
-    assert any("a copy outside train" in each["text"] for each in ran.document["findings"])
+    assert any("is a copy outside train" in each["text"] for each in ran.document["findings"])
     assert {each["kind"] for each in ran.document["findings"]} == {"lineage", "stated"}
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_release_is_bad_input(cli: Cli, folder: Path) -> None:
     for path in (folder / "train", folder.parent / "nowhere", folder / "README.md"):
         ran = cli("verify", path)
         assert ran.code == 3
-        assert "is no finished release" in ran.err
+        assert "is not a finished release" in ran.err
 
 
 def test_json_of_a_sound_release(cli: Cli, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every export promises, registered ones all alike; then each format's own."""
+"""The contract of every registered export format; then tests of single formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
 from affectdata.registry import find_plugins, load_plugin
@@ -63,7 +63,7 @@ def copied(release: Release, tmp_path: Path) -> Path:
 # --- all of them -----------------------------------------------------------------------------------------
 
 
-def test_the_shelf_is_not_empty() -> None:
+def test_there_are_export_formats() -> None:
     assert {"croissant", "folders", "webdataset"} <= set(NAMES)
 
 
@@ -75,10 +75,10 @@ def test_a_second_run_and_more_workers_give_the_same_bytes(made: Release, name: 
 def test_a_virtual_release_gives_the_bytes_of_the_materialised_one(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
-    files, virtual = (export(each, name, tmp_path / str(at)) for at, each in enumerate(pair))
-    if not plugin.HAS_PICTURES:
+    files, virtual = (export(release, name, tmp_path / str(n)) for n, release in enumerate(pair))
+    if not plugin.HAS_IMAGES:
         return
-    ids = [each.id[:16].encode() for each in pair]
+    ids = [release.id[:16].encode() for release in pair]
     assert virtual["README.md"].replace(ids[1], ids[0]) == files["README.md"]
     assert {**virtual, "README.md": b""} == {**files, "README.md": b""}
 
@@ -89,7 +89,7 @@ def test_a_forged_release_is_refused(made: Release, name: str, tmp_path: Path) -
             row for row in rows if row["split"] == "train"
         )["group_id"]
 
-    with pytest.raises(IntegrityError, match="this group is in two splits"):
+    with pytest.raises(IntegrityError, match="group is in two splits"):
         export(forge(copied(made, tmp_path), leak), name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -103,15 +103,15 @@ def test_names_that_lead_out_of_the_folder_are_refused(made: Release, name: str,
                 row["sample_id"] = sample_id(row["image_id"], row["copy"])
 
     folder = copied(made, tmp_path)
-    with pytest.raises(IntegrityError, match="its image_id is no SHA-256"):
+    with pytest.raises(IntegrityError, match="image_id is not a SHA-256"):
         export(forge(folder, escape), name, tmp_path / "out")
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_pictures_that_must_not_be_passed_on_are_refused(
+def test_images_that_must_not_be_redistributed_are_refused(
     made: Release, plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
-    if not plugin.HAS_PICTURES:
+    if not plugin.HAS_IMAGES:
         export(made, name, tmp_path / "out", may_redistribute=False)
         return
     with pytest.raises(UsageError, match=r"the terms of gaped \(CC BY-NC-SA 3.0"):
@@ -119,20 +119,20 @@ def test_pictures_that_must_not_be_passed_on_are_refused(
     assert not (tmp_path / "out").exists()
     folder = copied(made, tmp_path)
     for licenses, why in [
-        (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "go against each other .*CC BY-SA 4.0"),
-        (["CC BY-ND 4.0"], "changed pictures, as its copies are, must not"),
+        (["CC BY-SA 4.0", "CC BY-NC-SA 3.0"], "contradict each other .*CC BY-SA 4.0"),
+        (["CC BY-ND 4.0"], "modified images, such as its copies, must not"),
     ]:
         with pytest.raises(UsageError, match=why):
             export(relicense(folder, licenses), name, tmp_path / "out", may_redistribute=False)
     export(relicense(folder, ["CC BY-SA 4.0"]), name, tmp_path / "out", may_redistribute=False)
     info = json.loads((folder / INFO_FILE).read_text())
     sign(folder, {**info, "manifests": []})  # terms that nobody states allow nothing
-    with pytest.raises(IntegrityError, match=r"does not name the sources \['mine'\]"):
+    with pytest.raises(IntegrityError, match=r"lacks the sources \['mine'\]"):
         export(open_release(folder), name, tmp_path / "more", may_redistribute=False)
 
 
 def relicense(folder: Path, licenses: list[str]) -> Release:
-    """Make the images those of a user's own collection, which may be passed on, under these licences."""
+    """Make the images those of a user's own collection, which may be redistributed, under these licences."""
 
     def change(rows: list[dict[str, Any]]) -> None:
         for row in rows:
@@ -145,44 +145,44 @@ def relicense(folder: Path, licenses: list[str]) -> Release:
     return open_release(folder)
 
 
-def test_the_terms_go_with_it(made: Release, name: str, tmp_path: Path) -> None:
+def test_the_terms_are_exported(made: Release, name: str, tmp_path: Path) -> None:
     text = export(made, name, tmp_path / "out")["README.md"].decode()
     assert made.id[:16] in text and "CC BY-NC-SA 3.0" in text and "Dan-Glauser" in text
-    assert "must not be passed on" in text
+    assert "must not be redistributed" in text
 
 
-def test_a_picture_that_was_changed_stops_it_and_nothing_is_left(
+def test_a_changed_image_stops_the_export_and_nothing_is_left(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path, gaped_copy: Path
 ) -> None:
-    if not plugin.HAS_PICTURES:
+    if not plugin.HAS_IMAGES:
         return
     folder = copied(pair[0], tmp_path)
     victim = folder / str(pair[0].table["file_name"][5])
     victim.write_bytes(victim.read_bytes()[:-9])
-    with pytest.raises(IntegrityError, match="is not the file that was released"):
+    with pytest.raises(IntegrityError, match="differs from the released file"):
         export(open_release(folder), name, tmp_path / "out")
 
     def other_hash(rows: list[dict[str, Any]]) -> None:
         rows[5]["file_sha256"] = "0" * 64
 
     rounded = forge(copied(pair[1], tmp_path), other_hash)
-    with pytest.raises(IntegrityError, match="rendered anew, is not the picture that was released"):
+    with pytest.raises(IntegrityError, match="the rendered image differs from the released one"):
         export(open_release(rounded.path, {"gaped": gaped_copy}), name, tmp_path / "out")
-    with pytest.raises(PicturesNotFound):
+    with pytest.raises(ImagesNotFound):
         export(open_release(rounded.path, {"gaped": tmp_path / "nowhere"}), name, tmp_path / "out")
     left = {path.name for path in tmp_path.iterdir()} - {"gaped", pair[0].name, pair[1].name}
     assert left == set()
 
 
-def test_a_folder_that_is_taken_is_left_alone(made: Release, name: str, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_touched(made: Release, name: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export(made, name, tmp_path / "out")
     assert contents(tmp_path) == {"out/mine.txt": b"mine"}
 
 
-def test_what_a_killed_run_left_is_cleared_away(made: Release, name: str, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_removed(made: Release, name: str, tmp_path: Path) -> None:
     expected = export(made, name, tmp_path / "a")
     (tmp_path / ".b.partial" / "train").mkdir(parents=True)
     (tmp_path / ".b.partial" / "train" / "old.jpg").write_bytes(b"old")
@@ -194,7 +194,7 @@ def test_what_a_killed_run_left_is_cleared_away(made: Release, name: str, tmp_pa
 # --- folders ---------------------------------------------------------------------------------------------
 
 
-def test_folders_hold_the_released_pictures_by_split_and_class(made: Release, tmp_path: Path) -> None:
+def test_folders_hold_the_released_images_by_split_and_class(made: Release, tmp_path: Path) -> None:
     found = export(made, "folders", tmp_path / "out")
     rows = list(csv.DictReader(found.pop("labels.csv").decode().splitlines()))
     found.pop("README.md")
@@ -223,11 +223,13 @@ def test_every_class_has_a_folder_in_every_split(made: Release, tmp_path: Path) 
     [
         ("mood", "no column 'mood'"),
         ("emotion", "emotion is null in"),
-        ("arousal", "does not say where to cut it"),
-        ("url", "cannot be the name of a folder"),
+        ("arousal", "has no thresholds for it"),
+        ("url", "is not a valid folder name"),
     ],
 )
-def test_what_makes_no_classes_is_refused(made: Release, tmp_path: Path, by: str, words: str) -> None:
+def test_a_column_that_gives_no_classes_is_refused(
+    made: Release, tmp_path: Path, by: str, words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         export(made, "folders", tmp_path / "out", by=by)
     assert list(tmp_path.iterdir()) == []
@@ -255,22 +257,22 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
                 (0, 0, 0, "", "", 0o644)
             }
             assert len(members) <= 14
-            for picture, labels in zip(members[::2], members[1::2], strict=True):
-                key, dot, ending = picture.name.partition(".")
+            for image, labels in zip(members[::2], members[1::2], strict=True):
+                key, dot, ending = image.name.partition(".")
                 assert (dot, ending, labels.name) == (".", "jpg", f"{key}.json")
                 row = of[key]
-                assert tar.extractfile(picture).read() == made.read(row["file_name"])  # type: ignore[union-attr]
-                said = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
-                assert said["valence"] == row["valence"] and said["license"] == row["license"]
+                assert tar.extractfile(image).read() == made.read(row["file_name"])  # type: ignore[union-attr]
+                record = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
+                assert record["valence"] == row["valence"] and record["license"] == row["license"]
                 seen.setdefault(row["split"], []).append(key)
                 assert path.name == f"{row['split']}-{(len(seen[row['split']]) - 1) // 7:06d}.tar"
     assert {split: sorted(keys) for split, keys in seen.items()} == {
         split: sorted(made.split(split)["sample_id"].to_pylist()) for split in seen
     }
     assert sum(map(len, seen.values())) == len(of)
-    pictures = [key.partition("-")[0] for key in seen["train"]]
-    following = sum(one == other for one, other in itertools.pairwise(pictures))
-    assert following < len(pictures) / 4  # copies of one picture are apart
+    images = [key.partition("-")[0] for key in seen["train"]]
+    following = sum(one == other for one, other in itertools.pairwise(images))
+    assert following < len(images) / 4  # copies of one image are apart
 
 
 # --- croissant -------------------------------------------------------------------------------------------
@@ -288,27 +290,25 @@ def test_croissant_is_valid_and_every_record_can_be_read(made: Release, tmp_path
     rows = list(dataset.records("rows"))
     assert [row["rows/sample_id"].decode() for row in rows] == made.table["sample_id"].to_pylist()
     assert [row["rows/valence"] for row in rows] == made.table["valence"].to_pylist()
-    pictures = {
+    images = {
         row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")
     }
-    assert pictures == {
+    assert images == {
         f"{row['sample_id']}.jpg": (row["out_width_px"], row["out_height_px"])
         for row in made.table.to_pylist()
     }
 
 
-def test_croissant_of_a_virtual_release_speaks_of_no_pictures(
-    pair: tuple[Release, Release], tmp_path: Path
-) -> None:
+def test_croissant_of_a_virtual_release_has_no_images(pair: tuple[Release, Release], tmp_path: Path) -> None:
     document = json.loads(export(pair[1], "croissant", tmp_path / "out")["croissant.json"])
-    assert [each["@id"] for each in document["distribution"]] == ["manifest.parquet"]
-    assert [each["@id"] for each in document["recordSet"]] == ["rows"]
+    assert [node["@id"] for node in document["distribution"]] == ["manifest.parquet"]
+    assert [node["@id"] for node in document["recordSet"]] == ["rows"]
 
 
 # --- the command -----------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_it_wrote_and_refuses_with_the_right_code(
+def test_the_command_reports_its_output_and_has_exit_codes(
     made: Release, cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

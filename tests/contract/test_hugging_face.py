@@ -95,10 +95,10 @@ def test_a_release_gives_its_splits_and_never_mixes_them(
     for builder in ("parquet", "imagefolder", "json", "csv", "text"):
         try:
             found = load(builder, data_dir=str(folder), streaming=streaming)
-        except Exception:  # a loader that is not for these files says so, each in its own words
+        except Exception:  # a loader for other files raises its own error
             continue
         assert not any(found.values()) or labels(found) == expected, builder
-    if made.is_virtual:  # with files, `manifest.parquet` is the table of all rows, for whoever asks for it
+    if made.is_virtual:  # with files, `manifest.parquet` is the table of all rows, for explicit use
         with pytest.raises(ValueError, match="data_files are invalid"):
             load("parquet", data_files=str(folder / "*.parquet"), streaming=streaming)
 
@@ -117,7 +117,7 @@ def test_the_card_is_read_and_names_the_licence(made: Release) -> None:
     assert card.data.license == "other"
     assert card.data.license_name == "cc-by-nc-sa-3.0-research-only-must-not-be-broadcast"
     assert (card.data.pretty_name, card.data.size_categories) == ("made", ["n<1K"])
-    assert [each["split"] for each in card.data.configs[0]["data_files"]] == list(NAMES.values())
+    assert [item["split"] for item in card.data.configs[0]["data_files"]] == list(NAMES.values())
     assert card.text.lstrip().startswith("# made\n")
 
 
@@ -144,7 +144,7 @@ def test_a_split_table_of_a_virtual_release_that_differs_is_found(small_gaped: P
     write_table(table.slice(1), folder / "train" / "rows.parquet", "metadata")
     reseal(folder)
     (finding,) = check_release(open_release(folder))
-    assert finding.text == "train/rows.parquet does not say what .affectdata/manifest.parquet says"
+    assert finding.text == "train/rows.parquet differs from .affectdata/manifest.parquet"
 
 
 # --- exports ---------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def with_gaps(files: Release, tmp_path: Path) -> Release:
 
     def change(rows: list[dict[str, Any]]) -> None:
         for at, image_id in enumerate(sorted({row["image_id"] for row in rows})):
-            for row in (each for each in rows if each["image_id"] == image_id):
+            for row in (own for own in rows if own["image_id"] == image_id):
                 row["emotion"] = "joy" if row["split"] == "train" and at % 5 == 0 else None
                 row["dominance"] = 12.0 if row["split"] == "train" and at % 7 == 0 else None
                 row["age"] = 40 if row["split"] == "train" and at % 3 == 0 else None

@@ -1,6 +1,6 @@
 """Decisions that must not change unnoticed: plans as numbers, never pixels.
 
-Where a change is meant, write the files anew and look at the difference before committing it:
+For an intended change, regenerate the files and review the diff before committing:
 
     AFFECTDATA_GOLDEN=write pytest tests/golden && git diff tests/golden
 """
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def numbers(plan: Plan) -> dict[str, Any]:
-    """What a plan decides, without ids: those of generated pictures follow the versions that drew them."""
+    """What a plan decides, without ids: those of generated images follow the versions that drew them."""
     splits = (
         plan.table.cast(PLAN).group_by("split").aggregate([([], "count_all")]).sort_by("split").to_pylist()
     )
@@ -60,7 +60,7 @@ def test_valence_bins_on_the_generated_gaped(sample_gaped: Path, tmp_path: Path,
 
 
 def test_a_plan_to_the_last_seed() -> None:
-    """Made-up rows have fixed ids: which picture goes where, is copied and how it is seeded are all in here.
+    """Made-up rows have fixed ids: which image goes where, is copied and how it is seeded are all in here.
 
     Regenerate with AFFECTDATA_GOLDEN=write pytest tests/golden
     """

@@ -1,4 +1,4 @@
-"""Decoding untrusted bytes: damage is never silent, every mode comes out as upright sRGB."""
+"""Decoding untrusted bytes: damage is never silent, every mode becomes upright sRGB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, ImageOps
 from affectdata.errors import DecodeError
 from affectdata.images import decode as imaging
 from affectdata.images.decode import PIXEL_LIBRARIES, decode, encode, pixel_versions, resize
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 
 AsBytes = Callable[..., bytes]
 
@@ -34,13 +34,13 @@ def refused(data: bytes, **options: Any) -> DecodeError:
 
 
 @pytest.fixture(scope="module")
-def jpeg(picture: np.ndarray, as_bytes: AsBytes) -> bytes:
-    return as_bytes(picture, "JPEG", quality=90)
+def jpeg(image: np.ndarray, as_bytes: AsBytes) -> bytes:
+    return as_bytes(image, "JPEG", quality=90)
 
 
 def with_stray_bytes(jpeg: bytes) -> bytes:
-    at = jpeg.index(b"\xff\xdb")
-    return jpeg[:at] + b"\x11\x22" + jpeg[at:]
+    start = jpeg.index(b"\xff\xdb")
+    return jpeg[:start] + b"\x11\x22" + jpeg[start:]
 
 
 def gradient(width: int = 24, height: int = 16) -> np.ndarray:
@@ -54,14 +54,14 @@ def gradient(width: int = 24, height: int = 16) -> np.ndarray:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_cut_jpeg_is_truncated(
-    picture: np.ndarray, as_bytes: AsBytes, share: float, progressive: bool
+    image: np.ndarray, as_bytes: AsBytes, share: float, progressive: bool
 ) -> None:
-    data = as_bytes(picture, "JPEG", quality=90, progressive=progressive)
+    data = as_bytes(image, "JPEG", quality=90, progressive=progressive)
     error = refused(data[: int(len(data) * share)])
     assert error.reason == "truncated" and "end" in error.what
 
 
-def test_a_jpeg_cut_behind_a_harmless_complaint_is_truncated_all_the_same(jpeg: bytes) -> None:
+def test_a_jpeg_cut_after_a_harmless_warning_is_still_truncated(jpeg: bytes) -> None:
     stray = with_stray_bytes(jpeg)
     assert refused(stray[: len(stray) // 2]).reason == "truncated"
 
@@ -69,9 +69,9 @@ def test_a_jpeg_cut_behind_a_harmless_complaint_is_truncated_all_the_same(jpeg: 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_4_kib_hole_of_zeros_in_a_jpeg_is_never_silent(seed: int, as_bytes: AsBytes) -> None:  # trap 5
     rng = np.random.default_rng(seed)
-    data = as_bytes(draw_picture(rng, 60.0, 640, 480), "JPEG", quality=90, progressive=seed % 3 == 0)
-    at = int(rng.integers(len(data) // 4, len(data) - 5000))
-    holed = data[:at] + bytes(4096) + data[at + 4096 :]
+    data = as_bytes(draw_image(rng, 60.0, 640, 480), "JPEG", quality=90, progressive=seed % 3 == 0)
+    start = int(rng.integers(len(data) // 4, len(data) - 5000))
+    holed = data[:start] + bytes(4096) + data[start + 4096 :]
     try:
         assert decode(holed).warning
     except DecodeError as error:
@@ -79,7 +79,7 @@ def test_a_4_kib_hole_of_zeros_in_a_jpeg_is_never_silent(seed: int, as_bytes: As
 
 
 def test_stray_bytes_between_header_markers_are_a_warning_and_no_reject(
-    jpeg: bytes, picture: np.ndarray
+    jpeg: bytes, image: np.ndarray
 ) -> None:  # trap 5
     decoded = decode(with_stray_bytes(jpeg))
     assert "extraneous bytes" in (decoded.warning or "")
@@ -90,13 +90,13 @@ def test_stray_bytes_between_header_markers_are_a_warning_and_no_reject(
     ("data", "reason"),
     [
         (b"", "unreadable"),
-        (b"this is text, whatever its name says\n" * 40, "unreadable"),
+        (b"this is text, whatever its name suggests\n" * 40, "unreadable"),
         (b"\xff\xd8\xff", "unreadable"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "unreadable"),
     ],
     ids=["empty", "text", "three bytes", "EPS, which Pillow would hand to Ghostscript"],
 )
-def test_what_is_no_picture_is_unreadable(data: bytes, reason: str) -> None:
+def test_anything_but_an_image_is_unreadable(data: bytes, reason: str) -> None:
     error = refused(data)
     assert error.reason == reason
     assert error.what and not re.search("0x[0-9a-f]{6,}", error.what)  # an address differs from run to run
@@ -104,14 +104,14 @@ def test_what_is_no_picture_is_unreadable(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_a_cut_file_of_any_container_is_rejected(
-    container: str, picture: np.ndarray, as_bytes: AsBytes
+    container: str, image: np.ndarray, as_bytes: AsBytes
 ) -> None:
-    data = as_bytes(picture, container)
+    data = as_bytes(image, container)
     assert refused(data[: len(data) // 2]).reason in ("truncated", "unreadable")
 
 
-def test_a_png_whose_sums_do_not_match_is_not_silent(picture: np.ndarray, as_bytes: AsBytes) -> None:
-    data = bytearray(as_bytes(picture, "PNG"))
+def test_a_png_whose_checksums_do_not_match_is_not_silent(image: np.ndarray, as_bytes: AsBytes) -> None:
+    data = bytearray(as_bytes(image, "PNG"))
     data[-14] ^= 0x04  # in the checksum of the pixels, which Pillow's decoder does not look at
     assert "broken PNG" in (decode(bytes(data)).warning or "")
 
@@ -126,7 +126,7 @@ CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
     st.floats(0, 1),
     st.booleans(),
 )
-def test_whatever_the_bytes_only_a_decode_error_comes_out(
+def test_whatever_the_bytes_only_a_decode_error_is_raised(
     container: str, changes: list[tuple[float, int]], keep: float, cut: bool
 ) -> None:
     buffer = io.BytesIO()
@@ -146,7 +146,7 @@ def test_whatever_the_bytes_only_a_decode_error_comes_out(
             assert decoded.rgb.dtype == np.uint8 and decoded.rgb.shape[2] == 3
 
 
-# --- the bound
+# --- the limit
 
 
 def claimed_png(width: int, height: int) -> bytes:
@@ -164,9 +164,9 @@ def claimed_png(width: int, height: int) -> bytes:
     )
 
 
-def test_more_pixels_than_the_bound_are_too_large(picture: np.ndarray, as_bytes: AsBytes) -> None:
-    data = as_bytes(picture, "PNG")
-    n_pixels = picture.shape[0] * picture.shape[1]
+def test_more_pixels_than_the_limit_are_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
+    data = as_bytes(image, "PNG")
+    n_pixels = image.shape[0] * image.shape[1]
     assert decode(data, max_pixels=n_pixels).warning is None
     error = refused(data, max_pixels=n_pixels - 1)
     assert error.reason == "too_large" and "160 × 120" in error.what
@@ -182,17 +182,15 @@ def test_a_bomb_is_a_reject_and_no_warning(side: int) -> None:  # 10,000² warns
 # --- modes
 
 
-def test_the_container_is_what_was_found(picture: np.ndarray, as_bytes: AsBytes) -> None:
+def test_the_format_is_the_container_of_the_file(image: np.ndarray, as_bytes: AsBytes) -> None:
     for container in CONTAINERS:
-        assert decode(as_bytes(picture, container)).format == container.lower()
+        assert decode(as_bytes(image, container)).format == container.lower()
 
 
 @pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_containers_give_the_pixels_back(
-    container: str, picture: np.ndarray, as_bytes: AsBytes
-) -> None:
-    decoded = decode(as_bytes(picture, container))
-    assert np.array_equal(decoded.rgb, picture) and decoded.warning is None
+def test_lossless_containers_keep_the_pixels(container: str, image: np.ndarray, as_bytes: AsBytes) -> None:
+    decoded = decode(as_bytes(image, container))
+    assert np.array_equal(decoded.rgb, image) and decoded.warning is None
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 64])  # rows are filled up to four bytes
@@ -210,15 +208,15 @@ def test_pixels_of_a_24_bit_bmp_are_pillows(width: int, bottom_up: bool, as_byte
         decode(bytes(data[:-8]))
 
 
-def test_an_8_bit_palette_bmp_as_in_gaped(picture: np.ndarray, as_bytes: AsBytes) -> None:
-    few = Image.fromarray(picture).quantize(256)
+def test_an_8_bit_palette_bmp_as_in_gaped(image: np.ndarray, as_bytes: AsBytes) -> None:
+    few = Image.fromarray(image).quantize(256)
     decoded = decode(as_bytes(few, "BMP"))
     assert (decoded.format, decoded.warning) == ("bmp", None)
     assert np.array_equal(decoded.rgb, np.asarray(few.convert("RGB")))
 
 
-def test_grey_pictures_have_three_equal_channels(picture: np.ndarray, as_bytes: AsBytes) -> None:
-    grey = Image.fromarray(picture).convert("L")
+def test_grey_images_have_three_equal_channels(image: np.ndarray, as_bytes: AsBytes) -> None:
+    grey = Image.fromarray(image).convert("L")
     for container in ("PNG", "JPEG", "BMP"):
         rgb = decode(as_bytes(grey, container)).rgb
         assert (rgb == rgb[:, :, :1]).all() and np.abs(rgb[:, :, 0].astype(int) - grey).mean() < 4
@@ -277,10 +275,8 @@ def exif(turn: int) -> bytes:
 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP"])
-def test_all_eight_exif_orientations(
-    container: str, turn: int, picture: np.ndarray, as_bytes: AsBytes
-) -> None:
-    data = as_bytes(picture, container, exif=exif(turn))
+def test_all_eight_exif_orientations(container: str, turn: int, image: np.ndarray, as_bytes: AsBytes) -> None:
+    data = as_bytes(image, container, exif=exif(turn))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     decoded = decode(data)
     assert decoded.rgb.shape == expected.shape and decoded.warning is None
@@ -288,7 +284,7 @@ def test_all_eight_exif_orientations(
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "CMYK with a profile", "I;16"])
-def test_the_turn_holds_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
+def test_the_orientation_is_applied_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
     options: dict[str, Any] = {"exif": exif(6)}
     if mode == "CMYK with a profile":
         options["icc_profile"] = b"no profile at all"
@@ -301,11 +297,11 @@ def test_the_turn_holds_in_every_mode(mode: str, as_bytes: AsBytes) -> None:
     assert decode(data).rgb.shape == (24, 8, 3)
 
 
-def test_a_damaged_exif_block_is_a_warning(picture: np.ndarray, as_bytes: AsBytes) -> None:
+def test_a_damaged_exif_block_is_a_warning(image: np.ndarray, as_bytes: AsBytes) -> None:
     broken = exif(6)[:12] + b"\xff" * 10
     for container in ("JPEG", "PNG"):
-        decoded = decode(as_bytes(picture, container, exif=broken))
-        assert decoded.rgb.shape == picture.shape
+        decoded = decode(as_bytes(image, container, exif=broken))
+        assert decoded.rgb.shape == image.shape
         assert decoded.warning
 
 
@@ -318,8 +314,8 @@ def wide_gamut() -> bytes:
         b"gXYZ": (0.20528, 0.62567, 0.06087),
         b"bXYZ": (0.14919, 0.06322, 0.74457),
     }
-    for at in range(132, 132 + 12 * n_tags, 12):
-        name, offset, _ = struct.unpack(">4sII", profile[at : at + 12])
+    for start in range(132, 132 + 12 * n_tags, 12):
+        name, offset, _ = struct.unpack(">4sII", profile[start : start + 12])
         if name in primaries:
             fixed = [round(value * 65536) for value in primaries[name]]
             profile[offset + 8 : offset + 20] = struct.pack(">3i", *fixed)
@@ -339,38 +335,38 @@ def test_a_wide_gamut_profile_is_converted(container: str, as_bytes: AsBytes) ->
     assert shift[0] < -20 and abs(shift[1]) < 20  # the same numbers are a stronger green in Adobe RGB
 
 
-def test_an_srgb_profile_changes_nothing(picture: np.ndarray, as_bytes: AsBytes) -> None:
+def test_an_srgb_profile_changes_nothing(image: np.ndarray, as_bytes: AsBytes) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert np.array_equal(decode(as_bytes(picture, "PNG", icc_profile=profile)).rgb, picture)
+    assert np.array_equal(decode(as_bytes(image, "PNG", icc_profile=profile)).rgb, image)
 
 
-def test_a_profile_that_cannot_be_applied_is_a_warning(picture: np.ndarray, as_bytes: AsBytes) -> None:
-    decoded = decode(as_bytes(picture, "PNG", icc_profile=b"no profile at all"))
+def test_a_profile_that_cannot_be_applied_is_a_warning(image: np.ndarray, as_bytes: AsBytes) -> None:
+    decoded = decode(as_bytes(image, "PNG", icc_profile=b"no profile at all"))
     assert "colour profile not applied" in (decoded.warning or "")
-    assert np.array_equal(decoded.rgb, picture)
+    assert np.array_equal(decoded.rgb, image)
 
 
 @pytest.mark.parametrize("container", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
-def test_the_first_of_several_frames_is_taken_with_a_warning(
-    container: str, picture: np.ndarray, as_bytes: AsBytes
+def test_the_first_of_several_frames_is_used_with_a_warning(
+    container: str, image: np.ndarray, as_bytes: AsBytes
 ) -> None:
-    frames = {"save_all": True, "append_images": [Image.fromarray(picture[::-1].copy())]}
-    decoded = decode(as_bytes(picture, container, **frames))
+    frames = {"save_all": True, "append_images": [Image.fromarray(image[::-1].copy())]}
+    decoded = decode(as_bytes(image, container, **frames))
     assert decoded.warning == "2 frames; the first was taken"
-    assert np.abs(decoded.rgb.astype(int) - picture).mean() < 12
+    assert np.abs(decoded.rgb.astype(int) - image).mean() < 12
     assert decoded.format == ("jpeg" if container == "MPO" else container.lower())
 
 
-# --- warnings belong to their picture
+# --- warnings belong to their image
 
 
-def test_warnings_stay_with_their_picture_when_many_are_decoded_at_once(
-    picture: np.ndarray, as_bytes: AsBytes
+def test_warnings_stay_with_their_image_when_many_are_decoded_at_once(
+    image: np.ndarray, as_bytes: AsBytes
 ) -> None:
-    clean = as_bytes(picture, "PNG")
-    warned = as_bytes(picture, "TIFF", tiffinfo={270: "x"})
-    at = warned.index(struct.pack("<HHI", 270, 2, 2))
-    warned = warned[: at + 4] + struct.pack("<I", 1 << 20) + warned[at + 8 :]  # a tag longer than the file
+    clean = as_bytes(image, "PNG")
+    warned = as_bytes(image, "TIFF", tiffinfo={270: "x"})
+    tag = warned.index(struct.pack("<HHI", 270, 2, 2))
+    warned = warned[: tag + 4] + struct.pack("<I", 1 << 20) + warned[tag + 8 :]  # a tag longer than the file
     alone = decode(warned).warning
     assert alone and decode(clean).warning is None
     before = (warnings.showwarning, list(warnings.filters))
@@ -381,39 +377,39 @@ def test_warnings_stay_with_their_picture_when_many_are_decoded_at_once(
         return [decode(warned if (thread + turn) % 2 else clean).warning for turn in range(60)]
 
     with ThreadPoolExecutor(4) as pool:
-        for thread, heard in enumerate(pool.map(work, range(4))):
-            assert heard == [alone if (thread + turn) % 2 else None for turn in range(60)]
+        for thread, collected in enumerate(pool.map(work, range(4))):
+            assert collected == [alone if (thread + turn) % 2 else None for turn in range(60)]
     assert (warnings.showwarning, list(warnings.filters)) == before
 
 
 # --- encode and resize
 
 
-def test_jpeg_has_full_chroma_and_is_the_same_every_time(picture: np.ndarray) -> None:
-    data = encode(picture, "jpeg", 95)
-    assert data == encode(picture.copy(), "jpeg", 95)
+def test_jpeg_has_full_chroma_and_is_the_same_every_time(image: np.ndarray) -> None:
+    data = encode(image, "jpeg", 95)
+    assert data == encode(image.copy(), "jpeg", 95)
     assert Image.open(io.BytesIO(data)).layer[0][1:3] == (1, 1)  # 4:4:4: no channel is sampled down
-    assert np.abs(decode(data).rgb.astype(int) - picture).mean() < 3.5
+    assert np.abs(decode(data).rgb.astype(int) - image).mean() < 3.5
     assert np.array_equal(decode(data).rgb, decode(data).rgb)
 
 
-def test_png_gives_the_pixels_back(picture: np.ndarray) -> None:
-    assert np.array_equal(decode(encode(picture, "png", 95)).rgb, picture)
+def test_png_keeps_the_pixels(image: np.ndarray) -> None:
+    assert np.array_equal(decode(encode(image, "png", 95)).rgb, image)
 
 
-def test_encoding_takes_any_memory_layout(picture: np.ndarray) -> None:
+def test_encoding_takes_any_memory_layout(image: np.ndarray) -> None:
     for container in ("jpeg", "png"):
-        assert encode(picture[:, ::-1], container, 90) == encode(picture[:, ::-1].copy(), container, 90)
+        assert encode(image[:, ::-1], container, 90) == encode(image[:, ::-1].copy(), container, 90)
 
 
-def test_resize(picture: np.ndarray) -> None:
-    assert resize(picture, 160, 120) is picture
-    assert resize(picture, 80, 60).shape == (60, 80, 3)
-    halved = picture.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
-    assert np.abs(resize(picture, 80, 60) - halved).max() <= 0.75  # by area: the mean of four pixels
+def test_resize(image: np.ndarray) -> None:
+    assert resize(image, 160, 120) is image
+    assert resize(image, 80, 60).shape == (60, 80, 3)
+    halved = image.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
+    assert np.abs(resize(image, 80, 60) - halved).max() <= 0.75  # by area: the mean of four pixels
     flat = np.full((10, 10, 3), 77, np.uint8)
     assert (resize(flat, 31, 17) == 77).all()
-    mixed = resize(picture, 200, 60)  # wider and lower: linear, no hole
+    mixed = resize(image, 200, 60)  # wider and lower: linear, no hole
     assert mixed.shape == (60, 200, 3)
 
 
@@ -422,9 +418,9 @@ def test_every_library_that_decides_pixels_has_a_version() -> None:
     assert set(versions) == set(PIXEL_LIBRARIES) and all(versions.values())
 
 
-def test_generated_pictures_are_what_the_samples_promise() -> None:
+def test_generated_images_are_what_the_samples_promise() -> None:
     dark, light = (
-        np.mean([draw_picture(np.random.default_rng(seed), valence) for seed in range(8)])
+        np.mean([draw_image(np.random.default_rng(seed), valence) for seed in range(8)])
         for valence in (10, 90)
     )
     assert light > dark + 30

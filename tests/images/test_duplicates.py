@@ -1,4 +1,4 @@
-"""Near-duplicates against brute force, and groups that are the components of what hangs together."""
+"""Near-duplicates against brute force, and groups against connected components."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from affectdata.images.duplicates import (
     hash_views,
 )
 from affectdata.images.phash import VIEWS, perceptual_hashes, pixel_hash
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.schema import EDGES
 
-BACK = {"turn_90": "turn_270", "turn_270": "turn_90"}
+INVERSE = {"turn_90": "turn_270", "turn_270": "turn_90"}
 
 
 def turn(rgb: np.ndarray, view: str) -> np.ndarray:
@@ -51,39 +51,39 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def row_of(image_id: str, rgb: np.ndarray) -> dict[str, Any]:
-    first, *others = perceptual_hashes(rgb)
+    upright, *turned = perceptual_hashes(rgb)
     return {
         "image_id": image_id,
         "pixel_id": pixel_hash(rgb),
-        "phash": first,
-        "phash_views": "".join(others),
+        "phash": upright,
+        "phash_views": "".join(turned),
     }
 
 
 def hashed(image_id: str, views: Sequence[int], pixel_id: str | None = None) -> dict[str, Any]:
-    first, *others = (f"{view:016x}" for view in views)
+    upright, *turned = (f"{view:016x}" for view in views)
     pixels = pixel_id or f"pixels of {image_id}"
-    return {"image_id": image_id, "pixel_id": pixels, "phash": first, "phash_views": "".join(others)}
+    return {"image_id": image_id, "pixel_id": pixels, "phash": upright, "phash_views": "".join(turned)}
 
 
 # --- across parts
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_look_alike_in_another_part_is_found_whichever_is_turned(view: str) -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
-    others = [draw_picture(np.random.default_rng(seed), 60.0) for seed in range(20, 26)]
+def test_a_near_duplicate_in_another_part_is_found_whichever_is_rotated(view: str) -> None:
+    rgb = draw_image(np.random.default_rng(3), 60.0)
+    others = [draw_image(np.random.default_rng(seed), 60.0) for seed in range(20, 26)]
     pair = [rgb, turn(touched_up(rgb), view)]
     for first, second in (pair, pair[::-1]):
-        table = table_of([row_of(str(n), each) for n, each in enumerate([first, *others, second])])
+        table = table_of([row_of(str(n), image) for n, image in enumerate([first, *others, second])])
         parts = np.array([0, 0, 0, 0, 0, 1, 1, 1])
         assert find_across(hash_views(table), parts).tolist() == [7]
         assert find_across(hash_views(table), np.zeros(8)).tolist() == []
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_what_is_in_one_group_is_never_apart(seed: int) -> None:
-    """Groups of edges found in one order; parts by group, looked at in another order."""
+def test_images_of_one_group_are_never_in_two_parts(seed: int) -> None:
+    """Groups are formed in one order of rows and searched in another."""
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 2**63, (6, 1)) ^ (1 << rng.integers(0, 63, (6, 8)))
     views = np.concatenate([low, low ^ (1 << rng.integers(0, 63, low.shape))])
@@ -98,15 +98,15 @@ def test_what_is_in_one_group_is_never_apart(seed: int) -> None:
 
 
 def touched_up(rgb: np.ndarray) -> np.ndarray:
-    """The same picture, a little lighter and saved elsewhere: other pixels, the same look."""
+    """Return the image a little lighter: other pixels, the same appearance."""
     return np.clip(rgb.astype(np.int16) + 5, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_turned_near_duplicate_is_found_and_its_view_named(view: str, swapped: bool) -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
-    others = [row_of(f"c{seed}", draw_picture(np.random.default_rng(seed), 60.0)) for seed in range(20, 40)]
+def test_a_rotated_near_duplicate_is_found_with_its_view(view: str, swapped: bool) -> None:
+    rgb = draw_image(np.random.default_rng(3), 60.0)
+    others = [row_of(f"c{seed}", draw_image(np.random.default_rng(seed), 60.0)) for seed in range(20, 40)]
     first, second = ("b", "a") if swapped else ("a", "b")
     edges = find_edges(
         table_of([row_of(first, rgb), *others, row_of(second, turn(touched_up(rgb), view))])
@@ -115,24 +115,24 @@ def test_a_turned_near_duplicate_is_found_and_its_view_named(view: str, swapped:
     edge = edges[0]
     assert (edge["image_id_a"], edge["image_id_b"], edge["kind"]) == ("a", "b", "near_duplicate")
     assert edge["distance_bits"] <= MAX_BITS
-    # `second` is `view` of `first`; to lie on the other, it is turned back.
-    assert edge["view"] == (view if swapped else BACK.get(view, view))
+    # `second` is `view` of `first`; the inverse view maps it onto `first`.
+    assert edge["view"] == (view if swapped else INVERSE.get(view, view))
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_view_turns_the_second_picture_onto_the_first(swapped: bool) -> None:
+def test_the_view_maps_the_second_image_onto_the_first(swapped: bool) -> None:
     for view in VIEWS:
-        rgb = draw_picture(np.random.default_rng(5), 40.0)
-        pictures = {"a": rgb, "b": turn(touched_up(rgb), view)}
+        rgb = draw_image(np.random.default_rng(5), 40.0)
+        images = {"a": rgb, "b": turn(touched_up(rgb), view)}
         order = ("b", "a") if swapped else ("a", "b")
-        edge = find_edges(table_of([row_of(name, pictures[name]) for name in order])).to_pylist()[0]
-        back = turn(pictures["b"], edge["view"])
-        assert back.shape == pictures["a"].shape, view
-        assert np.abs(back.astype(int) - pictures["a"]).mean() < 6, view
+        edge = find_edges(table_of([row_of(name, images[name]) for name in order])).to_pylist()[0]
+        back = turn(images["b"], edge["view"])
+        assert back.shape == images["a"].shape, view
+        assert np.abs(back.astype(int) - images["a"]).mean() < 6, view
 
 
 def test_the_same_pixels_are_an_edge_of_their_own_kind() -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
+    rgb = draw_image(np.random.default_rng(3), 60.0)
     edges = find_edges(table_of([row_of("b", rgb), row_of("a", rgb)]))
     assert edges.schema == EDGES
     assert edges.to_pylist() == [
@@ -155,7 +155,7 @@ def test_a_cluster_of_equal_hashes_is_a_chain_and_not_all_pairs() -> None:  # tr
     assert set(assign_groups(table, edges)["group_id"].to_pylist()) == {"0000"}
 
 
-def test_no_row_no_edge() -> None:
+def test_an_empty_table_has_no_edges() -> None:
     empty = table_of([])
     edges = find_edges(empty)
     assert edges.schema == EDGES and len(edges) == 0
@@ -163,7 +163,7 @@ def test_no_row_no_edge() -> None:
 
 
 def bits_apart(a: Sequence[int], b: Sequence[int]) -> int:
-    return min((a[0] ^ other).bit_count() for other in b)
+    return min((a[0] ^ view).bit_count() for view in b)
 
 
 def brute_force(ids: Sequence[str], views: Sequence[Sequence[int]], max_bits: int) -> set[tuple[str, str]]:
@@ -176,7 +176,7 @@ def brute_force(ids: Sequence[str], views: Sequence[Sequence[int]], max_bits: in
 
 
 def components(ids: Sequence[str], pairs: set[tuple[str, str]]) -> dict[str, str]:
-    group = {each: each for each in ids}
+    group = {image_id: image_id for image_id in ids}
     for _ in ids:
         for a, b in pairs:
             group[a] = group[b] = min(group[a], group[b])
@@ -184,7 +184,7 @@ def components(ids: Sequence[str], pairs: set[tuple[str, str]]) -> dict[str, str
 
 
 def flips(low: np.ndarray) -> list[int]:
-    """Eight hashes that hang together as those of a picture do: sign patterns of an 8 × 8 block."""
+    """Return eight hashes related like those of an image: sign patterns of an 8 × 8 block."""
     odd = np.where(np.arange(8) % 2, -1.0, 1.0)
     views = [low, low * odd, low * odd[:, None], low * odd * odd[:, None]]
     views += [view.T for view in views]
@@ -192,8 +192,8 @@ def flips(low: np.ndarray) -> list[int]:
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> list[list[int]]:
-    """Hashes of up to 14 pictures, many of them turned and slightly changed ones of others."""
+def images(draw: st.DrawFn) -> list[list[int]]:
+    """Draw hashes of up to 14 images, many of them rotated or slightly changed copies of others."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     blocks = [rng.normal(size=(8, 8))]
     for _ in range(draw(st.integers(0, 13))):
@@ -204,25 +204,25 @@ def pictures(draw: st.DrawFn) -> list[list[int]]:
         if kind == "turned":
             block = block.T * np.where(np.arange(8) % 2, -1.0, 1.0)
         if kind in ("near", "turned"):
-            at = rng.choice(64, int(rng.integers(1, 5)), replace=False)
-            block.reshape(-1)[at] *= -1
+            changed = rng.choice(64, int(rng.integers(1, 5)), replace=False)
+            block.reshape(-1)[changed] *= -1
         blocks.append(block)
     return [flips(block) for block in blocks]
 
 
-@given(pictures(), st.sampled_from([0, 2, 6, 10]), st.randoms(use_true_random=False))
+@given(images(), st.sampled_from([0, 2, 6, 10]), st.randoms(use_true_random=False))
 def test_edges_and_groups_are_those_of_brute_force(
     views: list[list[int]], max_bits: int, random: Any
 ) -> None:
     ids = [f"{index:02d}" for index in range(len(views))]
     random.shuffle(ids)
-    table = table_of([hashed(name, each) for name, each in zip(ids, views, strict=True)])
+    table = table_of([hashed(name, hashes) for name, hashes in zip(ids, views, strict=True)])
     edges = find_edges(table, max_bits)
-    found = {(edge["image_id_a"], edge["image_id_b"]): edge for edge in edges.to_pylist()}
-    assert list(found) == sorted(found)
+    by_pair = {(edge["image_id_a"], edge["image_id_b"]): edge for edge in edges.to_pylist()}
+    assert list(by_pair) == sorted(by_pair)
     by_id = dict(zip(ids, views, strict=True))
     expected = brute_force(ids, views, max_bits)
-    for (a, b), edge in found.items():
+    for (a, b), edge in by_pair.items():
         assert a < b and (a, b) in expected
         distances = {
             name: (by_id[a][0] ^ view).bit_count() for name, view in zip(VIEWS, by_id[b], strict=True)
@@ -231,14 +231,14 @@ def test_edges_and_groups_are_those_of_brute_force(
     groups = assign_groups(table, edges)
     got = dict(zip(groups["image_id"].to_pylist(), groups["group_id"].to_pylist(), strict=True))
     assert got == components(ids, expected)
-    distinct = {tuple(each) for each in views}
+    distinct = {tuple(hashes) for hashes in views}
     if len(distinct) == len(views):
-        assert set(found) == expected
+        assert set(by_pair) == expected
 
 
-@given(pictures())
+@given(images())
 def test_small_blocks_find_the_same_edges(views: list[list[int]]) -> None:
-    table = table_of([hashed(f"{index:02d}", each) for index, each in enumerate(views)])
+    table = table_of([hashed(f"{index:02d}", hashes) for index, hashes in enumerate(views)])
     whole = find_edges(table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "_CELLS", 3)
@@ -246,7 +246,7 @@ def test_small_blocks_find_the_same_edges(views: list[list[int]]) -> None:
 
 
 def test_views_are_read_in_the_order_of_their_names() -> None:
-    rgb = draw_picture(np.random.default_rng(3), 60.0)
+    rgb = draw_image(np.random.default_rng(3), 60.0)
     views = hash_views(table_of([row_of("a", rgb), row_of("b", rgb)]))
     assert views.dtype == np.uint64 and views.shape == (2, 8)
     assert [f"{view:016x}" for view in views[1]] == perceptual_hashes(rgb)
@@ -269,10 +269,10 @@ def grouped(ids: str, edges: Sequence[str], columns: dict[str, list[Any]], names
     [
         ("abcd", [], {}, [], "abcd"),
         ("abcd", ["ab", "cd"], {}, [], "aacc"),
-        ("dcba", ["ab", "bc"], {}, [], "daaa"),  # transitive, named by the smallest id
+        ("dcba", ["ab", "bc"], {}, [], "daaa"),  # transitive, named after the smallest id
         ("abcd", [], {"subject_id": ["x", None, "x", None]}, [], "abad"),  # null groups with nothing
         ("abc", [], {"subject_id": ["1", "1", "1"], "source": ["s", "t", "s"]}, [], "aba"),  # by source
-        ("abcd", [], {"theme": ["t", "t", "u", None]}, [], "abcd"),  # not unless it is asked for
+        ("abcd", [], {"theme": ["t", "t", "u", None]}, [], "abcd"),  # only if requested
         ("abcd", [], {"theme": ["t", "t", "u", None]}, ["theme"], "aacd"),
         ("abcd", ["bc"], {"theme": ["t", "t", "u", None]}, ["theme"], "aaad"),
         (
@@ -301,7 +301,7 @@ def test_groups_over_chunks_are_the_same() -> None:
     assert groups["group_id"].to_pylist() == ["a"] * 4
 
 
-def test_an_older_group_column_is_replaced_in_its_place() -> None:
+def test_an_existing_group_column_is_replaced_in_place() -> None:
     table = pa.table({"image_id": ["a", "b"], "group_id": ["old", "old"], "path": ["p", "q"]})
     again = assign_groups(table, EDGES.empty_table())
     assert again.column_names == table.column_names

@@ -1,4 +1,4 @@
-"""Pairs of hashes against brute force: none is missed, none comes twice, memory stays bounded."""
+"""Pairs of hashes against brute force: none is missed or repeated, memory stays bounded."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def brute_force(a: np.ndarray, b: np.ndarray | None, max_bits: int) -> list[tupl
 
 @st.composite
 def hashes(draw: st.DrawFn) -> np.ndarray:
-    """Up to 60 hashes around a few, each some bits away; equal ones among them."""
+    """Draw up to 60 hashes, each within some bits of one of a few centres; some are equal."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     centres = rng.integers(0, 2**64, draw(st.integers(1, 4)), np.uint64)
-    found = centres[rng.integers(len(centres), size=draw(st.integers(0, 60)))]
+    drawn = centres[rng.integers(len(centres), size=draw(st.integers(0, 60)))]
     for _ in range(draw(st.integers(0, 8))):
-        found = found ^ (np.uint64(1) << rng.integers(0, 64, len(found), np.uint64))
-    return found
+        drawn = drawn ^ (np.uint64(1) << rng.integers(0, 64, len(drawn), np.uint64))
+    return drawn
 
 
 @given(
@@ -68,7 +68,7 @@ def test_more_hashes_are_keyed_on_more_bands(n: int, max_bits: int, n_bands: int
     assert sum(width for _, width in bands) == 64
 
 
-def test_a_key_that_many_share_does_not_fill_the_memory() -> None:
+def test_a_key_shared_by_many_hashes_does_not_fill_the_memory() -> None:
     rng = np.random.default_rng(0)
     n = 6000  # 18 million comparisons in one bucket of several tables
     shared = np.unique(rng.integers(0, 2**32, n, np.uint64))
@@ -83,7 +83,7 @@ def test_a_key_that_many_share_does_not_fill_the_memory() -> None:
 
 
 def views_of(blocks: np.ndarray) -> np.ndarray:
-    """The eight hashes of each picture, (n, 8), from the signs of its 8 × 8 block."""
+    """The eight hashes of each image, (n, 8), from the signs of its 8 × 8 block."""
     odd = np.where(np.arange(8) % 2, -1.0, 1.0)
     upright = [blocks, blocks * odd, blocks * odd[:, None], blocks * odd * odd[:, None]]
     views = np.stack([*upright, *(view.transpose(0, 2, 1) for view in upright)], axis=1) > 0
@@ -95,13 +95,15 @@ def test_edges_of_twenty_thousand_are_those_of_brute_force_over_all_views() -> N
     rng = np.random.default_rng(0)
     n = 20_000
     blocks = rng.normal(size=(n, 8, 8))
-    for turned, half in enumerate((slice(n // 2, 3 * n // 4), slice(3 * n // 4, n))):
+    for is_rotated, half in enumerate((slice(n // 2, 3 * n // 4), slice(3 * n // 4, n))):
         like = blocks[rng.integers(n // 2, size=n // 4)]
-        blocks[half] = like.transpose(0, 2, 1) * np.where(np.arange(8) % 2, -1.0, 1.0) if turned else like
+        blocks[half] = like.transpose(0, 2, 1) * np.where(np.arange(8) % 2, -1.0, 1.0) if is_rotated else like
     views = views_of(blocks + rng.normal(size=blocks.shape) * 0.06)
     _, once = np.unique(views[:, 0], return_index=True)  # equal hashes are chains, tested elsewhere
     views = views[np.sort(once)]
-    edges = find_edges(table_of([hashed(f"{at:05d}", each) for at, each in enumerate(views.tolist())]))
+    edges = find_edges(
+        table_of([hashed(f"{index:05d}", hashes) for index, hashes in enumerate(views.tolist())])
+    )
     expected = []
     for start in range(0, len(views), 100):
         best = np.full((len(views[start : start + 100]), len(views)), 255, np.uint8)
@@ -110,9 +112,9 @@ def test_edges_of_twenty_thousand_are_those_of_brute_force_over_all_views() -> N
             np.minimum(best, apart, out=best)
         for i, j in np.argwhere(best <= MAX_BITS).tolist():
             if start + i < j:
-                each = [(int(views[start + i, 0]) ^ int(other)).bit_count() for other in views[j]]
-                expected.append((start + i, j, min(each), VIEWS[each.index(min(each))]))
-    found = [
+                bits = [(int(views[start + i, 0]) ^ int(view)).bit_count() for view in views[j]]
+                expected.append((start + i, j, min(bits), VIEWS[bits.index(min(bits))]))
+    edges_found = [
         (int(row["image_id_a"]), int(row["image_id_b"]), row["distance_bits"], row["view"])
         for row in edges.to_pylist()
     ]
@@ -120,4 +122,4 @@ def test_edges_of_twenty_thousand_are_those_of_brute_force_over_all_views() -> N
     assert {0, 2, 4, 6} <= {bits for *_, bits, _ in expected} and {"identity", "turn_90"} <= {
         view for *_, view in expected
     }
-    assert found == expected
+    assert edges_found == expected

@@ -1,4 +1,4 @@
-"""Hashes of images: equal to what imagehash prints, one per image and per view."""
+"""Hashes of images: equal to those of imagehash, one per image and view."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image
 from affectdata.images import phash
 from affectdata.images.decode import decode
 from affectdata.images.phash import VIEWS, perceptual_hashes, pixel_hash
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 
 OASIS = Path(__file__).parents[3] / "shared/data/oasis"
 
-# The views as numpy turns an array: `turn_90` is counter-clockwise, as `np.rot90`.
+# The views as numpy rotates an array: `turn_90` is counter-clockwise, like `np.rot90`.
 TURN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": lambda a: a,
     "flip_h": lambda a: a[:, ::-1],
@@ -44,7 +44,7 @@ def test_the_size_is_part_of_a_pixel_hash() -> None:  # trap 6
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9))
-def test_pixel_hash_sees_pixels_and_no_memory_layout(seed: int, height: int, width: int) -> None:
+def test_pixel_hash_depends_on_pixels_and_not_on_memory_layout(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     assert pixel_hash(np.asfortranarray(rgb)) == pixel_hash(rgb) == pixel_hash(np.flip(np.flip(rgb).copy()))
@@ -56,7 +56,7 @@ def test_pixel_hash_sees_pixels_and_no_memory_layout(seed: int, height: int, wid
 def generated(kind: str, rng: np.random.Generator) -> np.ndarray:
     width, height = (int(side) for side in rng.integers(40, 400, 2))
     if kind == "photo":
-        return draw_picture(rng, float(rng.uniform(0, 100)), width, height)
+        return draw_image(rng, float(rng.uniform(0, 100)), width, height)
     if kind == "flat":
         return np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
     if kind == "noise":
@@ -67,20 +67,20 @@ def generated(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["photo", "flat", "noise", "across", "down"])
-def test_phash_is_what_imagehash_prints(kind: str) -> None:
+def test_phash_equals_imagehash(kind: str) -> None:
     for seed in range(25):
         rgb = generated(kind, np.random.default_rng(seed))
         assert perceptual_hashes(rgb)[0] == str(imagehash.phash(Image.fromarray(rgb))), (kind, seed)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_phash_of_a_decoded_picture_is_what_imagehash_prints(
-    mode: str, picture: np.ndarray, as_bytes: Callable[..., bytes]
+def test_phash_of_a_decoded_image_equals_imagehash(
+    mode: str, image: np.ndarray, as_bytes: Callable[..., bytes]
 ) -> None:
-    image = Image.fromarray(picture)
+    drawn = Image.fromarray(image)
     if mode in ("RGBA", "LA"):
-        image.putalpha(Image.linear_gradient("L").resize(image.size))
-    data = as_bytes(image.quantize(64) if mode == "P" else image.convert(mode), "PNG")
+        drawn.putalpha(Image.linear_gradient("L").resize(drawn.size))
+    data = as_bytes(drawn.quantize(64) if mode == "P" else drawn.convert(mode), "PNG")
     rgb = decode(data).rgb
     seen = Image.open(io.BytesIO(data))
     if mode in ("RGBA", "LA"):
@@ -89,7 +89,7 @@ def test_phash_of_a_decoded_picture_is_what_imagehash_prints(
 
 
 @pytest.mark.skipif(not OASIS.is_dir(), reason="shared/data/oasis is not beside this checkout")
-def test_phash_on_photographs_is_what_imagehash_prints() -> None:
+def test_phash_of_photographs_equals_imagehash() -> None:
     paths = sorted(OASIS.rglob("*.jpg"))[::8]
     assert len(paths) > 50
     for path in paths:
@@ -104,7 +104,7 @@ def test_phash_on_photographs_is_what_imagehash_prints() -> None:
 @example(65, 98, "black and white")  # taller than this, some versions of Pillow filter columns first
 @example(4096, 70, "noise")
 @example(5000, 70, "noise")
-def test_the_small_picture_is_pillows_to_the_bit(width: int, height: int, kind: str) -> None:
+def test_the_small_image_is_bit_identical_to_pillows(width: int, height: int, kind: str) -> None:
     rng = np.random.default_rng(width * height)
     rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     if kind == "black and white":  # overshoots on both sides
@@ -112,20 +112,20 @@ def test_the_small_picture_is_pillows_to_the_bit(width: int, height: int, kind: 
     elif kind == "soft":
         rgb = np.asarray(Image.fromarray(rgb[:5, :7]).resize((width, height)))
     elif kind == "photo":
-        rgb = draw_picture(rng, 50.0, width, height)
+        rgb = draw_image(rng, 50.0, width, height)
     expected = Image.fromarray(rgb).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
     assert np.array_equal(phash._shrink(rgb), np.asarray(expected))
 
 
 @pytest.mark.parametrize("n", [*range(65, 4096, 173), 4096])
-def test_sums_of_the_small_picture_are_exact_in_float32(n: int) -> None:
+def test_sums_of_the_small_image_are_exact_in_float32(n: int) -> None:
     for weights in phash._lanczos(n).weights:
         for part, unit in ((weights[:, ::2], 2.0**-15), (weights[:, 1::2], 2.0**-22)):
             assert np.array_equal(part, np.rint(part / unit) * unit)
             assert np.abs(part / unit).sum(axis=0, dtype=np.float64).max() * 255 < 2**24
 
 
-def test_the_views_are_the_hashes_of_the_turned_pictures() -> None:
+def test_the_views_are_the_hashes_of_the_turned_images() -> None:
     assert len(VIEWS) == 8 and set(VIEWS) == set(TURN)
     apart = []
     for seed in range(30):
@@ -137,5 +137,5 @@ def test_the_views_are_the_hashes_of_the_turned_pictures() -> None:
     assert np.mean(np.array(apart) == 0) > 0.95
 
 
-def test_a_picture_has_eight_different_views(picture: np.ndarray) -> None:
-    assert len(set(perceptual_hashes(picture))) == 8
+def test_an_image_has_eight_different_views(image: np.ndarray) -> None:
+    assert len(set(perceptual_hashes(image))) == 8

@@ -1,4 +1,4 @@
-"""Pictures that are files, and pictures that are rows of a table."""
+"""Images that are files, and images that are rows of a table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from affectdata.errors import DecodeError, IntegrityError, PicturesNotFound
+from affectdata.errors import DecodeError, ImagesNotFound, IntegrityError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode
-from affectdata.images.read import file_of, read_picture
-from affectdata.manifest.manifest import Pictures
+from affectdata.images.read import file_of, read_image
+from affectdata.manifest.manifest import Images
 
 ROWS = ["emotion,pixels,Usage", '0,"0 1 2 255",Training', "6,9 9 9 9,Training"]
 
@@ -22,60 +22,60 @@ def _table(folder: Path, *more: str) -> Path:
     return folder
 
 
-def test_a_row_is_a_grey_picture(tmp_path: Path) -> None:
-    data = read_picture(_table(tmp_path), "fer.csv#0")
+def test_a_row_is_a_grey_image(tmp_path: Path) -> None:
+    data = read_image(_table(tmp_path), "fer.csv#0")
     assert data == b"P5\n2 2\n255\n\x00\x01\x02\xff"
     rgb = decode(data).rgb
     assert np.array_equal(rgb[..., 0], [[0, 1], [2, 255]]) and np.array_equal(rgb[..., 0], rgb[..., 2])
-    assert read_picture(tmp_path, "fer.csv#1").endswith(b"\x09" * 4)
+    assert read_image(tmp_path, "fer.csv#1").endswith(b"\x09" * 4)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ("0,1 2 3,x", "3 grey values are no square"),
-        ("0,1 2 3 256,x", "no grey values of 0–255"),
-        ("0,1 2 -3 4,x", "no grey values of 0–255"),
-        ("0,1 2 three 4,x", "no grey values of 0–255"),
+        ("0,1 2 3,x", "3 grey values do not make a square"),
+        ("0,1 2 3 256,x", "not a list of grey values of 0–255"),
+        ("0,1 2 -3 4,x", "not a list of grey values of 0–255"),
+        ("0,1 2 three 4,x", "not a list of grey values of 0–255"),
         ("0,,x", "0 grey values"),
-        ("0", "no grey values of 0–255"),
-        ('0,"' + "1 " * 200_000 + '",x', "no grey values of 0–255"),
+        ("0", "not a list of grey values of 0–255"),
+        ('0,"' + "1 " * 200_000 + '",x', "not a list of grey values of 0–255"),
     ],
 )
-def test_rows_that_hold_no_picture(line: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DecodeError, match=said):
-        read_picture(_table(tmp_path, line), "fer.csv#2")
+def test_rows_that_contain_no_image(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match=message):
+        read_image(_table(tmp_path, line), "fer.csv#2")
 
 
 @pytest.mark.parametrize("path", ["fer.csv#2", "fer.csv#999999999"])
-def test_a_row_that_is_not_there(path: str, tmp_path: Path) -> None:
+def test_a_missing_row(path: str, tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="has no row"):
-        read_picture(_table(tmp_path), path)
+        read_image(_table(tmp_path), path)
 
 
-def test_a_table_that_changed_is_read_anew(tmp_path: Path) -> None:
-    first = read_picture(_table(tmp_path), "fer.csv#1")
+def test_a_changed_table_is_read_again(tmp_path: Path) -> None:
+    first = read_image(_table(tmp_path), "fer.csv#1")
     (tmp_path / "fer.csv").write_text("\n".join([ROWS[0], "a longer row,1,x", "0,7,x"]))
     os.utime(tmp_path / "fer.csv", ns=(1, 1))
-    assert read_picture(tmp_path, "fer.csv#1") == b"P5\n1 1\n255\n\x07" != first
+    assert read_image(tmp_path, "fer.csv#1") == b"P5\n1 1\n255\n\x07" != first
 
 
-def test_a_file_is_its_bytes_up_to_a_bound(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a.csv#1.jpg").write_bytes(b"12345")
     assert (file_of("a.csv#1.jpg"), file_of("a/b.CSV#1")) == ("a.csv#1.jpg", "a/b.CSV")
-    assert read_picture(tmp_path, "a.csv#1.jpg", 5) == b"12345"
+    assert read_image(tmp_path, "a.csv#1.jpg", 5) == b"12345"
     with pytest.raises(DecodeError, match="larger than"):
-        read_picture(tmp_path, "a.csv#1.jpg", 4)
+        read_image(tmp_path, "a.csv#1.jpg", 4)
 
 
-def test_pictures_check_a_row_as_they_check_a_file(tmp_path: Path) -> None:
-    pictures = Pictures({"ferplus": _table(tmp_path)})
-    expected = file_hash(read_picture(tmp_path, "fer.csv#0"))
-    assert file_hash(pictures.read("ferplus", "fer.csv#0", expected)) == expected
+def test_images_check_a_row_as_they_check_a_file(tmp_path: Path) -> None:
+    images = Images({"ferplus": _table(tmp_path)})
+    expected = file_hash(read_image(tmp_path, "fer.csv#0"))
+    assert file_hash(images.read("ferplus", "fer.csv#0", expected)) == expected
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
-        pictures.read("ferplus", "fer.csv#1", expected)
-    with pytest.raises(IntegrityError, match="leads out"):
-        pictures.read("ferplus", "../fer.csv#1", expected)
+        images.read("ferplus", "fer.csv#1", expected)
+    with pytest.raises(IntegrityError, match="is outside"):
+        images.read("ferplus", "../fer.csv#1", expected)
     (tmp_path / "fer.csv").unlink()
-    with pytest.raises(PicturesNotFound):
-        pictures.read("ferplus", "fer.csv#0", expected)
+    with pytest.raises(ImagesNotFound):
+        images.read("ferplus", "fer.csv#0", expected)

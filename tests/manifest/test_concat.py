@@ -1,4 +1,4 @@
-"""Several manifests as one: a row per picture, conflicts by a policy, groups across sources, splits stay."""
+"""Concatenated manifests: a row per image, conflicts by policy, groups across sources, splits kept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from affectdata.errors import IntegrityError, ManifestError, UsageError
-from affectdata.manifest.concat import Concat, concat
+from affectdata.manifest.concat import ConcatResult, concat
 from affectdata.manifest.ingest import ingest
-from affectdata.manifest.manifest import Manifest, load_manifest, note_root, write_manifest
+from affectdata.manifest.manifest import Manifest, load_manifest, record_root, write_manifest
 from affectdata.records import Scale
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD
@@ -25,7 +25,7 @@ SCALE = {"valence_min": 1.0, "valence_max": 9.0}
 
 
 def manifest(folder: Path, name: str, rows: list[dict[str, Any]], **metadata: Any) -> Manifest:
-    """A manifest on disk, of pictures with keys; emotions are columns."""
+    """Write a manifest of images with keys; emotions are columns."""
     emotions = sorted({key[8:] for row in rows for key in row if key.startswith("emotion_")})
     document = {
         "source": name,
@@ -45,11 +45,11 @@ def manifest(folder: Path, name: str, rows: list[dict[str, Any]], **metadata: An
     return write_manifest(table, document, folder / f"{name}.parquet")
 
 
-def by_key(result: Concat) -> dict[str, dict[str, Any]]:
+def by_key(result: ConcatResult) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in result.manifest.table.to_pylist()}
 
 
-def test_a_row_per_picture_and_what_it_lacks_from_the_others(tmp_path: Path) -> None:
+def test_a_row_per_image_with_missing_values_from_the_others(tmp_path: Path) -> None:
     a = manifest(
         tmp_path,
         "a",
@@ -64,7 +64,7 @@ def test_a_row_per_picture_and_what_it_lacks_from_the_others(tmp_path: Path) -> 
         [
             {
                 "key": "x",
-                "path": "elsewhere.png",
+                "path": "second.png",
                 "emotion": "awe",
                 "emotion_awe": 0.9,
                 "agreement": 0.9,
@@ -94,7 +94,7 @@ def test_a_row_per_picture_and_what_it_lacks_from_the_others(tmp_path: Path) -> 
 
 @pytest.fixture
 def differing(tmp_path: Path) -> list[Manifest]:
-    """Two manifests that do not agree on `x`."""
+    """Two manifests with different labels of `x`."""
     shares = {"emotion": "awe", "emotion_awe": 0.8, "emotion_fear": 0.2, "agreement": 0.8}
     others = {"emotion": "fear", "emotion_awe": 0.1, "emotion_fear": 0.9, "agreement": 0.9}
     second = {**RATED, "valence": 75.0, "valence_n": 30, "valence_raw": 75.0}
@@ -105,7 +105,7 @@ def differing(tmp_path: Path) -> list[Manifest]:
 
 
 def test_a_conflict_is_an_error_that_lists_both_values(differing: list[Manifest], tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="2 labels of the same pictures differ") as caught:
+    with pytest.raises(ManifestError, match="2 labels of the same images differ") as caught:
         concat(differing, None, tmp_path)
     assert "x.bmp: valence 25 in a, 75 in b" in caught.value.what
     assert "x.bmp: emotion emotion awe awe 0.8 fear 0.2 in a" in caught.value.what
@@ -137,28 +137,28 @@ def test_policies(
     assert (row["valence"], row["valence_raw"], row["valence_n"], row["valence_sd"]) == (valence, raw, n, sd)
     assert Scale(row["valence_min"], row["valence_max"]).to_pomp(row["valence_raw"]) == valence
     assert (row["emotion"], row["emotion_awe"]) == (emotion, share)
-    assert [(each.column, each.said.keys()) for each in result.conflicts] == [
+    assert [(conflict.column, conflict.said.keys()) for conflict in result.conflicts] == [
         ("valence", {"a", "b"}),
         ("emotion", {"a", "b"}),
     ]
     assert result.conflicts[0].said == {"a": 25.0, "b": 75.0} and result.conflicts[0].kept == valence
 
 
-def test_words_have_no_mean(tmp_path: Path) -> None:
-    words = (("a", "awe"), ("b", "joy"))
-    both = [manifest(tmp_path, name, [{"key": "x", "emotion": word}]) for name, word in words]
+def test_categories_have_no_mean(tmp_path: Path) -> None:
+    emotions = (("a", "awe"), ("b", "joy"))
+    both = [manifest(tmp_path, name, [{"key": "x", "emotion": emotion}]) for name, emotion in emotions]
     (row,) = by_key(concat(both, None, tmp_path, "mean")).values()
     assert (row["emotion"], row["agreement"]) == (None, None)
 
 
-def test_a_source_that_says_nothing_is_no_conflict(tmp_path: Path) -> None:
-    silent = manifest(tmp_path, "b", [{"key": "x", "valence": None}])
-    result = concat([silent, manifest(tmp_path, "a", [{"key": "x", **RATED, **SCALE}])], None, tmp_path)
+def test_a_source_without_a_label_is_no_conflict(tmp_path: Path) -> None:
+    unlabelled = manifest(tmp_path, "b", [{"key": "x", "valence": None}])
+    result = concat([unlabelled, manifest(tmp_path, "a", [{"key": "x", **RATED, **SCALE}])], None, tmp_path)
     (row,) = by_key(result).values()
     assert (row["source"], row["valence"], row["valence_max"]) == ("b", 25.0, 9.0)
 
 
-def test_look_alikes_across_sources_come_into_one_group(tmp_path: Path) -> None:
+def test_near_duplicates_across_sources_are_one_group(tmp_path: Path) -> None:
     a = manifest(
         tmp_path,
         "a",
@@ -175,9 +175,9 @@ def test_look_alikes_across_sources_come_into_one_group(tmp_path: Path) -> None:
             {"key": "3", "phash": "f0f0f0f0f0f0f0f1", "valence": 60.0},
             {"key": "4", "pixel_id": image_id("2")[:32], "group": "5"},
             {"key": "5", "theme": "cats"},
-            {"key": "7", "subject_id": "7"},  # somebody else than the 7 of a
+            {"key": "7", "subject_id": "7"},  # not subject 7 of a
             {"key": "6", "theme": "dogs", "subject_id": "8"},
-            {"key": "8", "subject_id": "8"},  # the same as in 6, though the manifest did not say so
+            {"key": "8", "subject_id": "8"},  # the subject of 6, although the manifest has no such group
         ],
     )
     result = concat([a, b], None, tmp_path)
@@ -192,14 +192,14 @@ def test_look_alikes_across_sources_come_into_one_group(tmp_path: Path) -> None:
     assert (tmp_path / "a_b.edges.parquet").is_file()
 
 
-def test_merged_rows_bring_their_groups_together(tmp_path: Path) -> None:
+def test_merged_rows_join_their_groups(tmp_path: Path) -> None:
     a = manifest(tmp_path, "a", [{"key": "x", "group": "y"}, {"key": "y"}, {"key": "p"}])
     b = manifest(tmp_path, "b", [{"key": "z"}, {"key": "x", "group": "z"}])
     groups = {key: row["group_id"] for key, row in by_key(concat([a, b], None, tmp_path)).items()}
     assert len({groups[image_id(key)] for key in "xyz"}) == 1 and groups[image_id("p")] == image_id("p")
 
 
-def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
+def test_adding_a_source_changes_no_split(tmp_path: Path) -> None:
     rows = [{"key": str(key), "split": ("train", "val", "test")[key % 3]} for key in range(6)]
     a = manifest(tmp_path, "a", rows, estimated=["age"])
     b = manifest(tmp_path, "b", [{"key": "new"}, {"key": "0"}])
@@ -218,18 +218,18 @@ def test_adding_a_source_moves_no_split(tmp_path: Path) -> None:
         later = concat(inputs, "all", tmp_path)
         splits = {row["image_id"]: row["split"] for row in later.manifest.table.to_pylist()}
         assert splits == {**split, image_id("new"): "test", image_id("newest"): None}
-    said = {part["source"]: part.get("estimated") for part in later.manifest.parts}
-    assert said == {"a": ["age"], "b": None, "c": None}
+    estimated = {part["source"]: part.get("estimated") for part in later.manifest.parts}
+    assert estimated == {"a": ["age"], "b": None, "c": None}
 
 
-def test_one_picture_in_two_splits(tmp_path: Path) -> None:
+def test_one_image_in_two_splits(tmp_path: Path) -> None:
     splits = (("a", "train"), ("b", "test"))
     both = [manifest(tmp_path, name, [{"key": "x", "split": split}]) for name, split in splits]
     with pytest.raises(IntegrityError, match="two values of split: train in a, test in b"):
         concat(both, None, tmp_path, "first")
 
 
-def test_folds_stay_as_splits_do(tmp_path: Path) -> None:
+def test_folds_are_kept_like_splits(tmp_path: Path) -> None:
     both = []
     for name, keys, last in (("a", "xy", 1), ("b", "xz", 2)):
         made = manifest(tmp_path, name, [{"key": key} for key in keys])
@@ -243,33 +243,33 @@ def test_folds_stay_as_splits_do(tmp_path: Path) -> None:
     assert concat([plain, both[0]], None, tmp_path).manifest.table["fold"].null_count == 1
 
 
-def test_look_alikes_in_two_splits_are_named(tmp_path: Path) -> None:
+def test_near_duplicates_in_two_splits_are_a_finding(tmp_path: Path) -> None:
     a = manifest(tmp_path, "a", [{"key": "x", "split": "train"}])
     b = manifest(tmp_path, "b", [{"key": "y", "split": "test", "pixel_id": image_id("x")[:32]}])
     (finding,) = concat([a, b], None, tmp_path).findings
     assert finding.kind == "split" and "x.bmp, y.bmp" in finding.text
 
 
-def test_what_does_not_go_together(tmp_path: Path) -> None:
+def test_invalid_inputs_are_refused(tmp_path: Path) -> None:
     a, b = (manifest(tmp_path, name, [{"key": name}]) for name in "ab")
-    for inputs, options, said in (
-        ([a], {}, "there is one manifest only"),
-        ([a, a], {}, "called the same"),
-        ([a, b], {"on_conflict": "last"}, "no policy is called 'last'"),
-        ([a, b], {"on_conflict": "prefer:c"}, "no policy is called 'prefer:c'"),
-        ([a, b], {"name": "a"}, "no result of concat"),
-        ([a, b], {"name": "a.b"}, "cannot be called"),
+    for inputs, options, message in (
+        ([a], {}, "only one manifest given"),
+        ([a, a], {}, "have the same name"),
+        ([a, b], {"on_conflict": "last"}, "unknown policy 'last'"),
+        ([a, b], {"on_conflict": "prefer:c"}, "unknown policy 'prefer:c'"),
+        ([a, b], {"name": "a"}, "not written by concat"),
+        ([a, b], {"name": "a.b"}, "invalid manifest name"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             concat(inputs, **{"name": None, "out": tmp_path, **options})
-    note_root(tmp_path, "a", tmp_path / "here")
-    note_root(tmp_path / "other", "a", tmp_path / "there")
-    again = manifest(tmp_path / "other", "c", [{"key": "c", "source": "a"}])
-    with pytest.raises(UsageError, match="lie in two folders"):
-        concat([a, again], None, tmp_path)
+    record_root(tmp_path, "a", tmp_path / "images")
+    record_root(tmp_path / "other", "a", tmp_path / "moved")
+    elsewhere = manifest(tmp_path / "other", "c", [{"key": "c", "source": "a"}])
+    with pytest.raises(UsageError, match="are in two folders"):
+        concat([a, elsewhere], None, tmp_path)
 
 
-def test_different_decoders_and_subtypes_are_noticed(tmp_path: Path) -> None:
+def test_different_decoders_and_subtypes_are_findings(tmp_path: Path) -> None:
     plain = {"sign": None}
     a = manifest(
         tmp_path, "a", [{"key": "a"}], subtypes={"A": {"name": "animals", "upright": False, **plain}}
@@ -294,6 +294,6 @@ def test_two_sources_become_one_release(tmp_path: Path) -> None:
     both = concat(made, "both", tmp_path / "out")
     release = publish_manifest(both.manifest, tmp_path, strata=[])
     assert set(release.table["source"].to_pylist()) == {"oasis", "emotion6"}
-    assert [each["source"] for each in release.info["manifests"]] == ["oasis", "emotion6"]
+    assert [entry["source"] for entry in release.info["manifests"]] == ["oasis", "emotion6"]
     card = (release.path / "README.md").read_text()
     assert "Kurdi" in card and "Peng" in card and "no commercial use" in card

@@ -1,4 +1,4 @@
-"""Ingest: everything is accounted for, equal input gives equal bytes, a kill leaves nothing half-written."""
+"""Ingest: every file is counted, equal input gives equal bytes, a kill leaves no partial file."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def edit(path: Path, key: str, column: int, cell: str) -> None:
     path.write_text("\n".join("\t".join(line) for line in lines))
 
 
-def pictures_of(root: Path, code: str) -> list[Path]:
+def images_of(root: Path, code: str) -> list[Path]:
     return sorted((root / code).glob("*.bmp"))
 
 
 @pytest.fixture
-def spoiled(gaped_copy: Path, picture: np.ndarray, as_bytes: Callable[..., bytes]) -> Path:
-    """A tree with one of everything that can go wrong with a file."""
-    n1, n2, n3 = pictures_of(gaped_copy, "N")
+def spoiled(gaped_copy: Path, image: np.ndarray, as_bytes: Callable[..., bytes]) -> Path:
+    """A tree with every kind of bad file."""
+    n1, n2, n3 = images_of(gaped_copy, "N")
     n1.write_bytes(n1.read_bytes()[:3000])
-    n2.write_bytes(b"text in a picture's clothes")
+    n2.write_bytes(b"text with the name of an image")
     n3.write_bytes(b"")
-    p1, p2, p3, p4 = pictures_of(gaped_copy, "P")
+    p1, p2, p3, p4 = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     p3.unlink()
-    p4.write_bytes(as_bytes(picture, "PNG", icc_profile=b"no profile at all"))  # kept with a warning
-    a1, a2, _ = pictures_of(gaped_copy, "A")
+    p4.write_bytes(as_bytes(image, "PNG", icc_profile=b"no profile at all"))  # kept with a warning
+    a1, a2, _ = images_of(gaped_copy, "A")
     a1.rename(a1.with_name("A999.bmp"))
     edit(gaped_copy / "A.txt", a2.stem, 1, "100.5")
-    h1, h2 = pictures_of(gaped_copy, "H")
+    h1, h2 = images_of(gaped_copy, "H")
     edit(gaped_copy / "H.txt", h1.stem, 2, "very")
     h2.rename(h2.with_suffix(".BMP"))
     (gaped_copy / "link.bmp").symlink_to(p1)
@@ -96,12 +96,12 @@ def test_a_whole_sample(small_gaped: Path, tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "gaped.parquet").digest == result.manifest.digest
 
 
-def test_everything_that_can_go_wrong_has_its_reason(spoiled: Path, tmp_path: Path) -> None:
-    found = reasons(ingest(spoiled, out=tmp_path / "out"))
-    n1, n2, n3 = (f"N/{path.name}" for path in pictures_of(spoiled, "N"))
-    assert [found.pop(path) for path in (n1, n2, n3)] == ["truncated", "unreadable", "unreadable"]
+def test_every_kind_of_bad_file_has_its_reason(spoiled: Path, tmp_path: Path) -> None:
+    rejects = reasons(ingest(spoiled, out=tmp_path / "out"))
+    n1, n2, n3 = (f"N/{path.name}" for path in images_of(spoiled, "N"))
+    assert [rejects.pop(path) for path in (n1, n2, n3)] == ["truncated", "unreadable", "unreadable"]
     by_reason: dict[str, list[str]] = {}
-    for path, reason in found.items():
+    for path, reason in rejects.items():
         by_reason.setdefault(reason, []).append(path)
     assert {reason: len(paths) for reason, paths in by_reason.items()} == {
         "exact_duplicate": 1,
@@ -116,25 +116,25 @@ def test_everything_that_can_go_wrong_has_its_reason(spoiled: Path, tmp_path: Pa
     assert by_reason["link"] == ["link.bmp"] and "notes.docx" in by_reason["junk"]
 
 
-def test_every_detail_is_for_a_person_and_the_same_tomorrow(spoiled: Path, tmp_path: Path) -> None:
+def test_every_detail_is_readable_and_reproducible(spoiled: Path, tmp_path: Path) -> None:
     result = ingest(spoiled, out=tmp_path / "out")
     for row in result.rejects.to_pylist():
         assert row["detail"] and str(tmp_path) not in row["detail"] and "0x" not in row["detail"]
 
 
-# What may happen to a tree: each changes one picture, with another one and a number at hand.
+# Changes of a tree, called with two of its images and a number.
 CHANGES: dict[str, Callable[[Path, Path, int], object]] = {
-    "delete": lambda one, other, number: one.unlink(),
-    "rename": lambda one, other, number: one.rename(one.with_name(f"{one.stem}_{number}.bmp")),
-    "cut": lambda one, other, number: one.write_bytes(one.read_bytes()[: number * 900]),
-    "empty": lambda one, other, number: one.write_bytes(b""),
-    "text": lambda one, other, number: one.write_text(f"text {number}"),
-    "overwrite": lambda one, other, number: other.exists() and one.write_bytes(other.read_bytes()),
-    "copy": lambda one, other, number: shutil.copy(one, one.parents[1] / f"copy{number}.bmp"),
-    "upper": lambda one, other, number: one.rename(one.with_suffix(".BMP")),
-    "two of a stem": lambda one, other, number: shutil.copy(one, one.with_suffix(".png")),
-    "junk": lambda one, other, number: (one.parent / f"left{number}.tmp").write_bytes(b"x"),
-    "link": lambda one, other, number: (one.parent / f"link{number}.bmp").symlink_to(other),
+    "delete": lambda image, second, number: image.unlink(),
+    "rename": lambda image, second, number: image.rename(image.with_name(f"{image.stem}_{number}.bmp")),
+    "cut": lambda image, second, number: image.write_bytes(image.read_bytes()[: number * 900]),
+    "empty": lambda image, second, number: image.write_bytes(b""),
+    "text": lambda image, second, number: image.write_text(f"text {number}"),
+    "overwrite": lambda image, second, number: second.exists() and image.write_bytes(second.read_bytes()),
+    "copy": lambda image, second, number: shutil.copy(image, image.parents[1] / f"copy{number}.bmp"),
+    "upper": lambda image, second, number: image.rename(image.with_suffix(".BMP")),
+    "two of a stem": lambda image, second, number: shutil.copy(image, image.with_suffix(".png")),
+    "junk": lambda image, second, number: (image.parent / f"left{number}.tmp").write_bytes(b"x"),
+    "link": lambda image, second, number: (image.parent / f"link{number}.bmp").symlink_to(second),
 }
 changes = st.lists(
     st.tuples(st.sampled_from(sorted(CHANGES)), st.integers(0, 17), st.integers(0, 17)), max_size=8
@@ -143,18 +143,18 @@ changes = st.lists(
 
 @settings(max_examples=40)
 @given(changes)
-def test_it_adds_up_whatever_was_done_to_the_tree(
+def test_counts_add_up_whatever_was_changed_in_the_tree(
     small_gaped: Path, tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, int, int]]
 ) -> None:
     root = Path(shutil.copytree(small_gaped, tmp_path_factory.mktemp("mangled") / "gaped"))
-    pictures = sorted(root.glob("*/*.bmp"))
-    for number, (change, one, other) in enumerate(done):
-        if pictures[one].exists():
-            CHANGES[change](pictures[one], pictures[other], number)
+    images = sorted(root.glob("*/*.bmp"))
+    for number, (change, first, second) in enumerate(done):
+        if images[first].exists():
+            CHANGES[change](images[first], images[second], number)
     files = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
     stems = Counter(path.lower().rsplit(".", 1)[0] for path in files)
-    rated = {path.relative_to(root).with_suffix("").as_posix() for path in pictures}
-    # A row of which the picture is gone, or one of two, is lost.
+    rated = {path.relative_to(root).with_suffix("").as_posix() for path in images}
+    # A rating row is rejected if its image is gone or ambiguous.
     lost = {f"{key[: key.index('/')]}.txt#{key.split('/')[1]}" for key in rated if stems[key.lower()] != 1}
 
     result = ingest(root, out=root.parent / "out", workers=2)
@@ -163,32 +163,32 @@ def test_it_adds_up_whatever_was_done_to_the_tree(
     rejected = result.rejects["path"].to_pylist()
     assert len(kept) == result.counts["kept"]
     assert len(rejected) == result.counts["merged"] + result.counts["junk"] + result.counts["rejected"]
-    named = kept + rejected
-    assert len(set(named)) == len(named)  # no file twice
-    read = (files | lost) - set(named)
+    listed = kept + rejected
+    assert len(set(listed)) == len(listed)  # no file twice
+    read = (files | lost) - set(listed)
     tables = {f"{code}{rest}.txt" for code in ("A", "H", "N", "P", "Sn", "Sp") for rest in ("", "_with SD")}
     assert read == tables | {"readme.txt"} and len(read) == result.counts["annotation"]
-    found = reasons(result)
-    rows = {path for path, reason in found.items() if reason in ("missing_image", "bad_name")}
+    by_path = reasons(result)
+    rows = {path for path, reason in by_path.items() if reason in ("missing_image", "bad_name")}
     assert rows == lost
-    assert result.counts["merged"] == sum(reason == "exact_duplicate" for reason in found.values())
+    assert result.counts["merged"] == sum(reason == "exact_duplicate" for reason in by_path.values())
 
 
 def test_the_same_bytes_twice_are_one_row_and_a_conflict_is_reported(
     gaped_copy: Path, tmp_path: Path
 ) -> None:
-    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p1, p2, *_ = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     result = ingest(gaped_copy, out=tmp_path / "out")
     assert (result.counts["kept"], result.counts["merged"]) == (17, 1)
     [detail] = [row["detail"] for row in result.rejects.to_pylist() if row["reason"] == "exact_duplicate"]
     assert f"the same bytes as P/{p1.name}, labelled differently" in detail and "valence" in detail
     [finding] = [finding for finding in result.findings if finding.kind == "conflict"]
-    assert f"P/{p2.name}" in finding.text and f"keeps those of P/{p1.name}" in finding.text
+    assert f"P/{p2.name}" in finding.text and f"keeps the labels of P/{p1.name}" in finding.text
 
 
 def test_the_same_bytes_with_the_same_labels_are_no_conflict(gaped_copy: Path, tmp_path: Path) -> None:
-    p1, p2, *_ = pictures_of(gaped_copy, "P")
+    p1, p2, *_ = images_of(gaped_copy, "P")
     p2.write_bytes(p1.read_bytes())
     for name in ("P.txt", "P_with SD.txt"):
         rows = (gaped_copy / name).read_text().splitlines()
@@ -199,10 +199,10 @@ def test_the_same_bytes_with_the_same_labels_are_no_conflict(gaped_copy: Path, t
     assert not [finding for finding in result.findings if finding.kind == "conflict"]
 
 
-def test_near_duplicates_that_are_rated_far_apart_are_named_and_grouped(
+def test_near_duplicates_with_very_different_ratings_are_a_finding_and_a_group(
     gaped_copy: Path, tmp_path: Path
 ) -> None:
-    first, second, *_ = (path.stem for path in pictures_of(gaped_copy, "Sn"))  # the sample's planted pair
+    first, second, *_ = (path.stem for path in images_of(gaped_copy, "Sn"))  # the sample's planted pair
     edit(gaped_copy / "Sn.txt", first, 1, "20.000")
     edit(gaped_copy / "Sn.txt", second, 1, "38.500")
     result = ingest(gaped_copy, out=tmp_path / "out")
@@ -215,15 +215,15 @@ def test_near_duplicates_that_are_rated_far_apart_are_named_and_grouped(
     assert len(edges) == 1 and metadata["max_bits"] == 6
 
 
-def test_a_subtype_on_the_wrong_side_of_its_valence_is_counted(gaped_copy: Path, tmp_path: Path) -> None:
-    for path in pictures_of(gaped_copy, "P"):
+def test_images_whose_valence_contradicts_their_subtype_are_counted(gaped_copy: Path, tmp_path: Path) -> None:
+    for path in images_of(gaped_copy, "P"):
         edit(gaped_copy / "P.txt", path.stem, 1, "30")
     findings = ingest(gaped_copy, out=tmp_path / "out").findings
-    [finding] = [each for each in findings if each.kind == "against_sign" and "in P" in each.text]
+    [finding] = [finding for finding in findings if finding.kind == "against_sign" and "in P" in finding.text]
     assert finding.text == "4 of 4 in P (positive) are rated on the negative side"
 
 
-def test_strict_rejects_what_a_decoder_warns_about(spoiled: Path, tmp_path: Path) -> None:
+def test_strict_rejects_images_with_a_decoder_warning(spoiled: Path, tmp_path: Path) -> None:
     lax = ingest(spoiled, out=tmp_path / "lax")
     warned = [row for row in lax.manifest.table.to_pylist() if row["decode_warning"]]
     assert len(warned) == 1 and "profile" in warned[0]["decode_warning"]
@@ -232,7 +232,7 @@ def test_strict_rejects_what_a_decoder_warns_about(spoiled: Path, tmp_path: Path
     assert strict.counts["kept"] == lax.counts["kept"] - 1 and strict.n_seen == lax.n_seen
 
 
-def test_a_tree_of_which_nothing_is_left_replaces_no_manifest(gaped_copy: Path, tmp_path: Path) -> None:
+def test_a_tree_without_a_usable_image_replaces_no_manifest(gaped_copy: Path, tmp_path: Path) -> None:
     before = ingest(gaped_copy, out=tmp_path / "out").manifest
     for path in gaped_copy.glob("*/*.bmp"):
         path.write_bytes(b"")
@@ -242,8 +242,8 @@ def test_a_tree_of_which_nothing_is_left_replaces_no_manifest(gaped_copy: Path, 
     assert load_manifest(before.path).digest == before.digest
 
 
-def test_a_picture_larger_than_the_bound_is_a_row_with_its_reason(small_gaped: Path) -> None:
-    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+def test_an_image_larger_than_the_limit_is_a_row_with_its_reason(small_gaped: Path) -> None:
+    path = images_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
     batch = pa.table({"path": [path, "A/none.bmp"]})
     rows = Probe(str(small_gaped), max_pixels=100)(batch).to_pylist()
     assert [row["reason"] for row in rows] == ["too_large", "unreadable"]
@@ -261,7 +261,7 @@ def test_few_records_are_alive_at_once(
 
     alive: set[int] = set()
     most = 0
-    path = pictures_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
+    path = images_of(small_gaped, "A")[0].relative_to(small_gaped).as_posix()
     plugin = ingest_module.load_plugin("sources", "gaped")
 
     def read(tree: object, options: object) -> Reading:
@@ -288,7 +288,7 @@ def test_few_records_are_alive_at_once(
 
 
 def test_ratings_are_in_pomp_and_raw(gaped_copy: Path, tmp_path: Path) -> None:
-    key = pictures_of(gaped_copy, "A")[0].stem
+    key = images_of(gaped_copy, "A")[0].stem
     edit(gaped_copy / "A.txt", key, 1, "12.34567891")
     rows = {
         row["source_id"]: row for row in ingest(gaped_copy, out=tmp_path / "out").manifest.table.to_pylist()
@@ -308,14 +308,14 @@ def test_ratings_are_in_pomp_and_raw(gaped_copy: Path, tmp_path: Path) -> None:
 
 def test_the_image_id_is_what_sha256sum_prints(small_gaped: Path, tmp_path: Path) -> None:
     rows = ingest(small_gaped, out=tmp_path).manifest.table.to_pylist()
-    said = subprocess.run(
+    printed = subprocess.run(
         ["sha256sum", *(row["path"] for row in rows)],
         cwd=small_gaped,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert [line.split()[0] for line in said.stdout.splitlines()] == [row["image_id"] for row in rows]
+    assert [line.split()[0] for line in printed.stdout.splitlines()] == [row["image_id"] for row in rows]
 
 
 # --- same input, same bytes
@@ -367,7 +367,7 @@ def test_equal_input_gives_equal_bytes(
         assert again(f"batches of {size}", workers=2) == first
 
 
-def test_no_cell_and_no_metadata_knows_where_it_was_made(spoiled: Path, tmp_path: Path) -> None:
+def test_no_cell_and_no_metadata_contains_the_path_or_host(spoiled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ingest(spoiled, out=out)
     for name, kind in zip(TABLES, ("manifest", "rejects", "edges"), strict=True):
@@ -379,19 +379,19 @@ def test_no_cell_and_no_metadata_knows_where_it_was_made(spoiled: Path, tmp_path
 # --- which source, where to
 
 
-def test_a_manifest_from_another_folder_is_not_replaced_without_a_word(
+def test_a_manifest_from_another_folder_is_not_replaced_by_default(
     small_gaped: Path, gaped_copy: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     ingest(small_gaped, out=out)
     before = written(out)
-    pictures_of(gaped_copy, "A")[0].unlink()
+    images_of(gaped_copy, "A")[0].unlink()
     with pytest.raises(UsageError, match="made from another folder") as caught:
         ingest(gaped_copy, out=out)
     assert "--replace" in caught.value.fix and str(gaped_copy) in caught.value.where
     assert written(out) == before
     assert ingest(gaped_copy, out=out, replace=True).counts["kept"] == 17
-    assert ingest(gaped_copy, out=out).counts["kept"] == 17  # it is the noted one now
+    assert ingest(gaped_copy, out=out).counts["kept"] == 17  # it is the recorded folder now
 
 
 def test_the_same_folder_by_another_name_is_the_same(small_gaped: Path, tmp_path: Path) -> None:
@@ -409,53 +409,53 @@ def test_a_folder_that_no_source_recognises(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_folder_above_gets_a_hint(small_gaped: Path, tmp_path: Path) -> None:
+def test_the_parent_folder_gets_a_hint(small_gaped: Path, tmp_path: Path) -> None:
     shutil.copytree(small_gaped, tmp_path / "tree/GAPED 2")
-    with pytest.raises(SourceError, match="the folder GAPED 2 in it looks like gaped") as caught:
+    with pytest.raises(SourceError, match="its folder GAPED 2 looks like gaped") as caught:
         recognise(read_tree(tmp_path / "tree"))
     assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree/GAPED 2'}'"
 
 
-def test_a_folder_of_classes_is_no_hint_where_tables_lie_beside(small_gaped: Path, tmp_path: Path) -> None:
-    """Who takes the folder alone loses what the tables say."""
+def test_a_folder_of_classes_beside_tables_gets_no_hint(small_gaped: Path, tmp_path: Path) -> None:
+    """Ingesting only the folder would lose the labels in the tables."""
     for name in ("calm", "glad"):
         (tmp_path / "tree/images" / name).mkdir(parents=True)
-        picture = next((small_gaped / "P").glob("*.bmp"))
-        shutil.copy(picture, tmp_path / "tree/images" / name)
-    with pytest.raises(SourceError, match="the folder images in it looks like image_folder"):
+        image = next((small_gaped / "P").glob("*.bmp"))
+        shutil.copy(image, tmp_path / "tree/images" / name)
+    with pytest.raises(SourceError, match="its folder images looks like image_folder"):
         recognise(read_tree(tmp_path / "tree"))
-    (tmp_path / "tree/ratings.csv").write_text("picture,valence\n")
+    (tmp_path / "tree/ratings.csv").write_text("image,valence\n")
     with pytest.raises(SourceError, match="no source recognises"):
         recognise(read_tree(tmp_path / "tree"))
 
 
-def test_a_tree_that_looks_like_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_that_matches_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [("gaped", "tables"), ("oasis", "a table")]
     monkeypatch.setattr(ingest_module, "_detect", lambda tree: both)
-    with pytest.raises(SourceError, match=r"looks like several sources: gaped .*, oasis") as caught:
+    with pytest.raises(SourceError, match=r"matches several sources: gaped .*, oasis") as caught:
         ingest(small_gaped)
     assert "--source" in caught.value.fix
 
 
-def test_a_named_source_on_a_tree_without_it_is_an_error_and_no_empty_manifest(tmp_path: Path) -> None:
+def test_a_tree_without_the_specified_source_is_an_error_and_no_empty_manifest(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/holiday.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match="no picture and no rating of gaped") as caught:
+    with pytest.raises(SourceError, match="no image and no rating of gaped") as caught:
         ingest(tmp_path / "tree", source="gaped", out=tmp_path / "out")
     assert "the layout of gaped is" in caught.value.fix
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../up", "a.b", "", "a/b", "-x"])
-def test_a_manifest_name_that_is_no_file_name(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be called"):
+def test_an_invalid_manifest_name(name: str) -> None:
+    with pytest.raises(UsageError, match="invalid manifest name"):
         ingest_module.check_name(name)
 
 
-def test_progress_is_told_from_the_first_batch_to_the_last(small_gaped: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    ingest(small_gaped, out=tmp_path, progress=lambda done, of_all: told.append((done, of_all)))
-    assert told == [(16, 18), (18, 18)]
+def test_progress_is_reported_from_the_first_batch_to_the_last(small_gaped: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    ingest(small_gaped, out=tmp_path, progress=lambda done, of_all: calls.append((done, of_all)))
+    assert calls == [(16, 18), (18, 18)]
 
 
 def test_options_reach_the_source(small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,22 +469,22 @@ def test_options_reach_the_source(small_gaped: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (ReadOptions(map_path=Path("columns.yaml")), "gaped takes no --map"),
-        (ReadOptions(name="mine"), "gaped takes no --name"),
+        (ReadOptions(map_path=Path("columns.yaml")), "gaped does not take --map"),
+        (ReadOptions(name="mine"), "gaped does not take --name"),
         (ReadOptions(variant="title"), "gaped has no variant 'title'"),
     ],
 )
-def test_an_option_that_a_source_would_not_heed_is_refused(
-    options: ReadOptions, said: str, small_gaped: Path, tmp_path: Path
+def test_an_option_that_a_source_does_not_support_is_refused(
+    options: ReadOptions, message: str, small_gaped: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         ingest(small_gaped, out=tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_once_made_stays(small_gaped: Path, tmp_path: Path) -> None:
+def test_a_split_is_kept(small_gaped: Path, tmp_path: Path) -> None:
     first = ingest(small_gaped, out=tmp_path).manifest
     groups = first.table["group_id"].to_pylist()
     sides = ["test" if group in sorted(groups)[::3] else None for group in groups]
@@ -492,7 +492,9 @@ def test_a_split_once_made_stays(small_gaped: Path, tmp_path: Path) -> None:
     write_manifest(first.table.set_column(column, "split", [sides]), first.metadata, first.path)
     again = ingest(small_gaped, out=tmp_path)
     assert again.manifest.table["split"].to_pylist() == sides
-    assert f"{sides.count('test')} images keep the split" in " ".join(each.text for each in again.findings)
+    assert f"{sides.count('test')} images keep the split" in " ".join(
+        finding.text for finding in again.findings
+    )
 
 
 # --- interrupted
@@ -512,7 +514,7 @@ def test_a_failure_in_the_middle_writes_nothing(
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(Probe, "__call__", fail)
         ingest(small_gaped, out=out)
-    assert [path.name for path in out.iterdir()] == [".gaped.memo"]  # what was seen is not lost
+    assert [path.name for path in out.iterdir()] == [".gaped.memo"]  # probed images are not lost
     ingest(small_gaped, out=out)
     before = written(out)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
@@ -527,7 +529,7 @@ def test_a_full_disk_between_two_tables_leaves_each_whole(
     out = tmp_path / "out"
     ingest(small_gaped, out=out)
     before = load_manifest(out / "gaped.parquet")
-    pictures_of(gaped_copy, "A")[0].unlink()
+    images_of(gaped_copy, "A")[0].unlink()
 
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")

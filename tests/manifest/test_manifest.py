@@ -1,4 +1,4 @@
-"""The manifest: its rows, SQL over them and nothing else, and where its pictures lie on this machine."""
+"""The manifest: its rows, SQL over them and nothing else, and where its images are on this machine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 
 import affectdata
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import (
+    Images,
     Manifest,
-    Pictures,
     choose_manifests,
     find_manifests,
     find_roots,
     load_manifest,
     load_others,
-    note_root,
     query_tables,
     read_local,
+    record_root,
 )
 from affectdata.schema import DIGITS
 from affectdata.store.parquet import write_table
@@ -38,7 +38,7 @@ from affectdata.store.parquet import write_table
 
 @pytest.fixture(scope="module")
 def made(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the manifest of the small tree. Not to be written to."""
+    """A folder with the manifest of the small tree. Read-only."""
     out = tmp_path_factory.mktemp("manifests")
     ingest(small_gaped, out=out)
     return out
@@ -51,7 +51,7 @@ def manifest(made: Path) -> Manifest:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy of the manifest in a folder that knows no roots."""
+    """A copy of the manifest in a folder without recorded roots."""
     copy = Path(shutil.copytree(made, tmp_path / "manifests"))
     (copy / ".local.json").unlink()
     return copy
@@ -60,7 +60,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 # --- rows
 
 
-def test_a_manifest_says_what_it_is(manifest: Manifest, made: Path) -> None:
+def test_a_manifest_has_name_source_digest_and_metadata(manifest: Manifest, made: Path) -> None:
     assert (len(manifest), manifest.name, manifest.sources) == (18, "gaped", ["gaped"])
     assert manifest.digest == manifest.metadata["digest"] and len(manifest.digest) == 64
     assert manifest.path == made / "gaped.parquet"
@@ -75,24 +75,22 @@ def test_the_package_loads_it_from_a_string(made: Path) -> None:
 
 @pytest.mark.parametrize("name", list(DIGITS))
 @pytest.mark.parametrize("value", ["nosplit", "", "G", "A", "0\n"])
-def test_an_id_that_is_none_is_refused_though_the_digest_is_right(
-    folder: Path, name: str, value: str
-) -> None:
+def test_a_malformed_id_is_refused_although_the_digest_is_right(folder: Path, name: str, value: str) -> None:
     manifest = load_manifest(folder / "gaped.parquet")
     values = manifest.table[name].to_pylist()
     values[3] = (values[3][: DIGITS[name] - len(value)] + value) if len(value) in (1, 2) else value
-    at = manifest.table.column_names.index(name)
-    table = manifest.table.set_column(at, manifest.table.schema.field(at), pa.array(values))
+    index = manifest.table.column_names.index(name)
+    table = manifest.table.set_column(index, manifest.table.schema.field(index), pa.array(values))
     write_table(table, folder / "gaped.parquet", "manifest", {"emotions": []})
     with pytest.raises(ManifestError, match=f"{name} of row 3 is not {DIGITS[name]} hexadecimal digits"):
         load_manifest(folder / "gaped.parquet")
 
 
-def test_a_required_column_that_may_be_null_is_no_manifest(folder: Path) -> None:
+def test_a_nullable_required_column_is_refused(folder: Path) -> None:
     table = load_manifest(folder / "gaped.parquet").table
-    at = table.column_names.index("path")
+    index = table.column_names.index("path")
     holes = table.set_column(
-        at, pa.field("path", pa.string()), pa.array([None, *table["path"].to_pylist()[1:]])
+        index, pa.field("path", pa.string()), pa.array([None, *table["path"].to_pylist()[1:]])
     )
     write_table(holes, folder / "gaped.parquet", "manifest", {"emotions": []})
     with pytest.raises(ManifestError, match="its columns are not those of a manifest"):
@@ -105,13 +103,13 @@ def test_to_pandas(manifest: Manifest) -> None:
     assert frame["valence"].tolist() == manifest.table["valence"].to_pylist()
 
 
-def test_a_table_of_other_columns_is_no_manifest(tmp_path: Path) -> None:
+def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
     write_table(pa.table({"a": [1]}), tmp_path / "a.parquet", "manifest", {"emotions": []})
     with pytest.raises(ManifestError, match="columns are not those of a manifest"):
         load_manifest(tmp_path / "a.parquet")
 
 
-def test_rejects_are_no_manifest(made: Path) -> None:
+def test_rejects_are_refused(made: Path) -> None:
     with pytest.raises(ManifestError, match="'rejects', not 'manifest'"):
         load_manifest(made / "gaped.rejects.parquet")
 
@@ -148,7 +146,7 @@ def test_sql_reaches_no_file_and_no_network(manifest: Manifest, made: Path, tmp_
         f"SET enable_external_access = true; SELECT * FROM '{parquet}'",
         f"EXPLAIN ANALYZE COPY (SELECT 1) TO '{own}'",
     ):
-        with pytest.raises(UsageError, match="no result but that of one SELECT"):
+        with pytest.raises(UsageError, match="only a single SELECT"):
             manifest.sql(query)
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
     assert own.read_bytes() == before
@@ -162,7 +160,7 @@ def test_sql_reads_what_it_needs_from_the_file(made: Path) -> None:
     assert query_tables({"manifest": manifest.table}, "SELECT * FROM manifest").equals(rows)
 
 
-def test_a_manifest_that_was_asked_can_be_sent_to_another_process(made: Path) -> None:
+def test_a_manifest_can_be_pickled_after_a_query(made: Path) -> None:
     manifest = load_manifest(made / "gaped.parquet")
     manifest.sql("SELECT 1")
     assert pickle.loads(pickle.dumps(manifest)).sql("SELECT count(*) AS n FROM manifest").to_pylist() == [
@@ -170,29 +168,29 @@ def test_a_manifest_that_was_asked_can_be_sent_to_another_process(made: Path) ->
     ]
 
 
-def test_a_manifest_is_asked_from_several_threads(manifest: Manifest) -> None:
+def test_a_manifest_is_queried_from_several_threads(manifest: Manifest) -> None:
     query = "SELECT * FROM manifest WHERE image_id = '{}'"
     ids = manifest.table["image_id"].to_pylist() * 5
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda each: manifest.sql(query.format(each)), ids))
-    assert [table["image_id"].to_pylist() for table in found] == [[each] for each in ids]
+        tables = list(pool.map(lambda image_id: manifest.sql(query.format(image_id)), ids))
+    assert [table["image_id"].to_pylist() for table in tables] == [[image_id] for image_id in ids]
 
 
-def test_a_folder_may_be_called_anything(made: Path, tmp_path: Path) -> None:
+def test_a_folder_may_have_any_name(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "it's [a] * ?"
     folder.mkdir()
     path = shutil.copy(made / "gaped.parquet", folder)
     assert len(load_manifest(path).sql("SELECT * FROM manifest")) == 18
 
 
-def test_a_file_that_has_gone_is_said(made: Path, tmp_path: Path) -> None:
+def test_a_removed_file_is_an_error(made: Path, tmp_path: Path) -> None:
     manifest = load_manifest(shutil.copy(made / "gaped.parquet", tmp_path))
     manifest.path.unlink()
     with pytest.raises(UsageError, match=r"gaped\.parquet"):
         manifest.sql("SELECT 1")
 
 
-def test_an_answer_too_large_for_the_memory_is_not_the_querys_fault(
+def test_a_result_too_large_for_the_memory_is_a_memory_error(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = duckdb.connect(config={"memory_limit": "20MB"})
@@ -214,10 +212,10 @@ def test_sql_does_not_see_the_variables_of_its_caller(manifest: Manifest) -> Non
         ("SELECT nothing FROM manifest", "nothing"),
         ("SELEKT", "syntax"),
         ("SELECT * FROM manifets", "manifets"),
-        ("", "no result"),
+        ("", "only a single SELECT"),
     ],
 )
-def test_a_query_that_duckdb_refuses(manifest: Manifest, query: str, message: str) -> None:
+def test_an_invalid_query(manifest: Manifest, query: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         manifest.sql(query)
 
@@ -231,28 +229,28 @@ def test_tables_are_queried_under_their_names(manifest: Manifest) -> None:
     assert caught.value.fix == "the tables are: a, name-with-dash"
 
 
-# --- where the pictures are
+# --- where the images are
 
 
 def read_all(manifest: Manifest) -> int:
-    pictures = manifest.pictures()
+    images = manifest.images()
     rows = manifest.table.select(["source", "path", "image_id"]).to_pylist()
-    return sum(file_hash(pictures.read(*row.values())) == row["image_id"] for row in rows)
+    return sum(file_hash(images.read(*row.values())) == row["image_id"] for row in rows)
 
 
-def test_the_noted_folder_is_found(manifest: Manifest, small_gaped: Path) -> None:
-    assert manifest.pictures().roots == {"gaped": small_gaped.resolve()}
+def test_the_recorded_folder_is_found(manifest: Manifest, small_gaped: Path) -> None:
+    assert manifest.images().roots == {"gaped": small_gaped.resolve()}
     assert read_all(manifest) == 18
 
 
-def test_given_wins_over_the_variable_and_that_over_the_note(
+def test_given_roots_precede_the_variable_and_that_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, variable, noted = (tmp_path / name for name in ("given", "variable", "noted"))
-    for place in (given, variable, noted):
-        place.mkdir()
-    note_root(tmp_path, "gaped", noted)
-    assert find_roots(["gaped"], tmp_path, {}) == {"gaped": noted}
+    given, variable, recorded = (tmp_path / name for name in ("given", "variable", "recorded"))
+    for folder in (given, variable, recorded):
+        folder.mkdir()
+    record_root(tmp_path, "gaped", recorded)
+    assert find_roots(["gaped"], tmp_path, {}) == {"gaped": recorded}
     monkeypatch.setenv("AFFECTDATA_ROOTS", f"other={given}{os.pathsep}gaped={variable}{os.pathsep}rubbish")
     assert find_roots(["gaped"], tmp_path, {}) == {"gaped": variable}
     assert find_roots(["gaped"], tmp_path, {"gaped": given}) == {"gaped": given}
@@ -263,65 +261,65 @@ def test_roots_can_be_given_when_a_manifest_is_loaded(folder: Path, small_gaped:
     assert read_all(load_manifest(folder / "gaped.parquet", roots={"gaped": str(small_gaped)})) == 18
 
 
-def three_ways_out(error: PicturesNotFound) -> bool:
+def has_three_fixes(error: ImagesNotFound) -> bool:
     return all(
         way in error.fix for way in ("--root gaped=PATH", "AFFECTDATA_ROOTS=gaped=PATH", "ingest PATH")
     )
 
 
 def test_no_folder_known(folder: Path) -> None:
-    with pytest.raises(PicturesNotFound, match="pictures of gaped were not found") as caught:
-        load_manifest(folder / "gaped.parquet").pictures()
-    assert caught.value.exit_code == 3 and three_ways_out(caught.value)
+    with pytest.raises(ImagesNotFound, match="images of gaped were not found") as caught:
+        load_manifest(folder / "gaped.parquet").images()
+    assert caught.value.exit_code == 3 and has_three_fixes(caught.value)
 
 
-def test_the_pictures_were_moved_away(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PicturesNotFound) as caught:
-        load_manifest(folder / "gaped.parquet", roots={"gaped": tmp_path / "gone"}).pictures()
-    assert three_ways_out(caught.value) and "gone (no such folder)" in caught.value.where
+def test_the_images_were_moved_away(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImagesNotFound) as caught:
+        load_manifest(folder / "gaped.parquet", roots={"gaped": tmp_path / "gone"}).images()
+    assert has_three_fixes(caught.value) and "gone (no such folder)" in caught.value.where
 
 
-def test_one_picture_is_missing(folder: Path, gaped_copy: Path) -> None:
+def test_one_image_is_missing(folder: Path, gaped_copy: Path) -> None:
     manifest = load_manifest(folder / "gaped.parquet", roots={"gaped": gaped_copy})
     row = manifest.table.slice(0, 1).to_pylist()[0]
     (gaped_copy / row["path"]).unlink()
-    with pytest.raises(PicturesNotFound, match=row["path"]) as caught:
-        manifest.pictures().read("gaped", row["path"], row["image_id"])
-    assert three_ways_out(caught.value)
+    with pytest.raises(ImagesNotFound, match=row["path"]) as caught:
+        manifest.images().read("gaped", row["path"], row["image_id"])
+    assert has_three_fixes(caught.value)
 
 
-def test_a_picture_that_was_changed(folder: Path, gaped_copy: Path) -> None:
+def test_a_changed_image(folder: Path, gaped_copy: Path) -> None:
     manifest = load_manifest(folder / "gaped.parquet", roots={"gaped": gaped_copy})
     row = manifest.table.slice(0, 1).to_pylist()[0]
     file = gaped_copy / row["path"]
     file.write_bytes(file.read_bytes()[:-1] + b"\x00\x01")
     with pytest.raises(IntegrityError, match="is not the file that was ingested") as caught:
-        manifest.pictures().read("gaped", row["path"], row["image_id"])
+        manifest.images().read("gaped", row["path"], row["image_id"])
     assert caught.value.exit_code == 4 and caught.value.where == str(file)
 
 
 @pytest.mark.parametrize(
     "make", [lambda path: "../secret.txt", lambda path: str(path), lambda path: "link.txt"]
 )
-def test_no_path_leads_out_of_the_root(tmp_path: Path, make: Callable[[Path], str]) -> None:
+def test_no_path_is_outside_the_root(tmp_path: Path, make: Callable[[Path], str]) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     root = tmp_path / "root"
     root.mkdir()
     (root / "link.txt").symlink_to(secret)
-    with pytest.raises(IntegrityError, match="leads out of the folder"):
-        Pictures({"gaped": root}).read("gaped", make(secret), file_hash(b"secret"))
+    with pytest.raises(IntegrityError, match="is outside the folder"):
+        Images({"gaped": root}).read("gaped", make(secret), file_hash(b"secret"))
 
 
-def test_notes_are_kept_per_source(tmp_path: Path) -> None:
+def test_roots_are_recorded_per_source(tmp_path: Path) -> None:
     assert read_local(tmp_path) == {}
     for name in ("a", "b", "a"):
-        note_root(tmp_path, name, tmp_path / name)
+        record_root(tmp_path, name, tmp_path / name)
     assert read_local(tmp_path) == {name: str(tmp_path / name) for name in ("a", "b")}
     assert json.loads((tmp_path / ".local.json").read_text())["roots"].keys() == {"a", "b"}
 
 
-def test_a_damaged_note_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_damaged_record_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     (tmp_path / ".local.json").write_text("{")
     with pytest.raises(ManifestError, match=r"cannot read \.local\.json"):
         read_local(tmp_path)
@@ -336,12 +334,14 @@ def test_manifests_are_found_by_name(made: Path, tmp_path: Path) -> None:
 
 
 def test_the_only_manifest_is_the_one(folder: Path) -> None:
-    assert [each.name for each in choose_manifests([], [], folder)] == ["gaped"]
-    assert [each.name for each in choose_manifests([], ["gaped"], folder)] == ["gaped"]
-    assert [each.name for each in choose_manifests([folder / "gaped.parquet"], ["no"], folder)] == ["gaped"]
+    assert [manifest.name for manifest in choose_manifests([], [], folder)] == ["gaped"]
+    assert [manifest.name for manifest in choose_manifests([], ["gaped"], folder)] == ["gaped"]
+    assert [manifest.name for manifest in choose_manifests([folder / "gaped.parquet"], ["no"], folder)] == [
+        "gaped"
+    ]
 
 
-def test_several_manifests_and_no_word(folder: Path) -> None:
+def test_several_manifests_and_none_selected(folder: Path) -> None:
     shutil.copy(folder / "gaped.parquet", folder / "other.parquet")
     with pytest.raises(UsageError, match="2 manifests") as caught:
         choose_manifests([], [], folder)
@@ -355,35 +355,35 @@ def test_no_manifest(tmp_path: Path, folder: Path) -> None:
     assert "affectdata ingest" in caught.value.fix
     with pytest.raises(ManifestError, match=r"no manifest .*oasis\.parquet") as missing:
         choose_manifests([], ["oasis"], folder)
-    assert "there are: gaped" in missing.value.fix
+    assert ": gaped" in missing.value.fix
 
 
-def test_of_the_others_those_that_cannot_be_read_are_named_and_left_out(
+def test_other_manifests_that_cannot_be_read_are_skipped_with_a_note(
     folder: Path, manifest: Manifest, small_gaped: Path
 ) -> None:
     (folder / "broken.parquet").write_bytes(b"no Parquet")
     pq.write_table(pa.table({"a": [1]}), folder / "foreign.parquet")
     shutil.copy(folder / "gaped.parquet", folder / "edited.parquet")
     edit_valence(folder / "edited.parquet")
-    other = manifest.table.slice(0, 0)
-    heard: list[str] = []
-    found, roots = load_others(other, folder, {"gaped": small_gaped}, heard.append)
-    assert ([each.name for each in found], roots) == (["gaped"], {"gaped": small_gaped})
-    assert [each.split(": ")[1] for each in heard] == [
-        f"{name} is left out" for name in ("broken", "edited", "foreign")
+    no_rows = manifest.table.slice(0, 0)
+    notes: list[str] = []
+    manifests, roots = load_others(no_rows, folder, {"gaped": small_gaped}, notes.append)
+    assert ([other.name for other in manifests], roots) == (["gaped"], {"gaped": small_gaped})
+    assert [note.split(": ")[1] for note in notes] == [
+        f"skipped {name}" for name in ("broken", "edited", "foreign")
     ]
-    assert load_others(manifest.table, folder, {}, heard.append) == ([], {})
-    assert load_others(other, folder, {"gaped": folder / "nowhere"}, heard.append) == ([], {})
-    assert heard[-1].startswith("note: gaped is left out: the pictures of gaped were not found")
+    assert load_others(manifest.table, folder, {}, notes.append) == ([], {})
+    assert load_others(no_rows, folder, {"gaped": folder / "nowhere"}, notes.append) == ([], {})
+    assert notes[-1].startswith("note: skipped gaped: the images of gaped were not found")
 
 
 def edit_valence(path: Path) -> None:
     stored = pq.read_table(path)
-    at = stored.column_names.index("valence")
-    pq.write_table(stored.set_column(at, stored.schema.field(at), [[50.0] * 18]), path)
+    index = stored.column_names.index("valence")
+    pq.write_table(stored.set_column(index, stored.schema.field(index), [[50.0] * 18]), path)
 
 
-def test_rows_that_were_edited_are_noticed(folder: Path) -> None:
+def test_edited_rows_are_refused(folder: Path) -> None:
     path = folder / "gaped.parquet"
     edit_valence(path)
     with pytest.raises(IntegrityError, match="not those that were written"):

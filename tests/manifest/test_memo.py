@@ -1,4 +1,4 @@
-"""The memo: what did not change is not opened again, and nothing else follows from it."""
+"""The memo: unchanged files are not opened again, and the result is the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MEMO = ".gaped.memo"
 
 
 @pytest.fixture(autouse=True)
-def _no_shorter_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every step of a second run too, where nothing changed (test_unchanged.py)."""
-    monkeypatch.setattr(ingest_module, "recall_ending", lambda *_: None)
+def _no_cached_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn the up-to-date check off (test_unchanged.py), so that a second run uses the memo."""
+    monkeypatch.setattr(ingest_module, "read_cached_result", lambda *_: None)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The sizes of the pictures that are decoded."""
+    """The sizes of the images that are decoded."""
     sizes: list[int] = []
 
     def counting(data: bytes, max_pixels: int) -> object:
@@ -37,7 +37,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield sizes
 
 
-def test_a_second_run_opens_nothing_and_says_the_same(
+def test_a_second_run_opens_nothing_and_returns_the_same(
     gaped_copy: Path, tmp_path: Path, opened: list[int]
 ) -> None:
     first = ingest(gaped_copy, out=tmp_path / "out")
@@ -52,15 +52,15 @@ def test_a_second_run_opens_nothing_and_says_the_same(
 def test_only_what_changed_is_opened(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
     ingest(gaped_copy, out=tmp_path / "out")
     opened.clear()
-    one, other, *_ = sorted(gaped_copy.glob("*/*.bmp"))
-    one.write_bytes(one.read_bytes()[:200])  # another size
-    os.utime(other, ns=(1, 1))  # another time
+    resized, touched, *_ = sorted(gaped_copy.glob("*/*.bmp"))
+    resized.write_bytes(resized.read_bytes()[:200])
+    os.utime(touched, ns=(1, 1))
     result = ingest(gaped_copy, out=tmp_path / "out")
     assert len(opened) == 2
-    assert result.rejects["path"].to_pylist().count(one.relative_to(gaped_copy).as_posix()) == 1
+    assert result.rejects["path"].to_pylist().count(resized.relative_to(gaped_copy).as_posix()) == 1
 
 
-def test_rehash_and_other_settings_do_not_believe_it(
+def test_rehash_and_other_settings_ignore_the_memo(
     gaped_copy: Path, tmp_path: Path, opened: list[int]
 ) -> None:
     ingest(gaped_copy, out=tmp_path / "out")
@@ -72,7 +72,7 @@ def test_rehash_and_other_settings_do_not_believe_it(
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and no more"])
-def test_a_damaged_memo_is_no_memo(
+def test_a_damaged_memo_is_ignored(
     damage: bytes, gaped_copy: Path, tmp_path: Path, opened: list[int]
 ) -> None:
     ingest(gaped_copy, out=tmp_path / "out")
@@ -82,8 +82,8 @@ def test_a_damaged_memo_is_no_memo(
     assert len(opened) == 2 * n
 
 
-def test_an_interrupted_run_is_gone_on_with(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
-    n_pictures = len(list(gaped_copy.glob("*/*.bmp")))
+def test_an_interrupted_run_is_resumed(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
+    n_images = len(list(gaped_copy.glob("*/*.bmp")))
 
     def interrupt(done: int, of_all: int) -> None:
         raise KeyboardInterrupt
@@ -92,13 +92,13 @@ def test_an_interrupted_run_is_gone_on_with(gaped_copy: Path, tmp_path: Path, op
         ingest(gaped_copy, out=tmp_path / "out", workers=1, progress=interrupt)
     assert not (tmp_path / "out" / "gaped.parquet").exists()
     n_first = len(opened)
-    assert 0 < n_first < n_pictures
+    assert 0 < n_first < n_images
     result = ingest(gaped_copy, out=tmp_path / "out", workers=1)
-    assert len(opened) == n_pictures and result.counts["kept"] == n_pictures
+    assert len(opened) == n_images and result.counts["kept"] == n_images
 
 
 @pytest.mark.parametrize("cut", [1, 200])
-def test_a_memo_that_was_cut_off_is_believed_up_to_there(
+def test_a_truncated_memo_is_used_up_to_the_damage(
     cut: int, gaped_copy: Path, tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memo_module, "_BLOCK_ROWS", 5)
@@ -110,10 +110,10 @@ def test_a_memo_that_was_cut_off_is_believed_up_to_there(
     ingest(gaped_copy, out=tmp_path / "out")
     assert 0 < len(opened) - n <= 5
     ingest(gaped_copy, out=tmp_path / "out")
-    assert len(opened) - n <= 5  # and what was opened again is noted
+    assert len(opened) - n <= 5  # the files that were opened again are in the memo
 
 
-def test_a_changed_byte_is_noticed(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
+def test_a_changed_byte_is_detected(gaped_copy: Path, tmp_path: Path, opened: list[int]) -> None:
     first = ingest(gaped_copy, out=tmp_path / "out")
     n = len(opened)
     memo = tmp_path / "out" / MEMO

@@ -1,4 +1,4 @@
-"""Labels of a table on pictures that others ship: CAP-D's columns by their titles or a map, nothing lost."""
+"""Labels of a table on images of other sources: CAP-D's columns by title or map, earlier labels kept."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from affectdata.sources import capd
 from affectdata.splits.folds import put_folds
 from tests.made import make_manifest, make_rows
 
-HEADER = "Picture ID,Database,Category,Agreement,Intensity,Arousal"
+HEADER = "Image ID,Database,Category,Agreement,Intensity,Arousal"
 MAP = """\
 name: capd
 table: capd.csv
-key: Picture ID
+key: Image ID
 file: "{Database}/{key}"
 scales: {arousal: [1, 9]}
 columns: {emotion: Category, agreement: Agreement, arousal: Arousal}
@@ -38,7 +38,7 @@ emotions: {joy: Joy, fear: Fear}
 
 @pytest.fixture
 def bases() -> list[Manifest]:
-    """Pictures of two databases; one has ratings of its own."""
+    """Manifests of two databases; one has ratings."""
     gaped = make_rows(
         [
             {
@@ -62,7 +62,7 @@ def bases() -> list[Manifest]:
 
 @pytest.fixture
 def put(tmp_path: Path, bases: list[Manifest]) -> Callable[..., IngestResult]:
-    """Write a table, and put its labels onto both databases."""
+    """Return a function that writes a table and puts its labels onto both databases."""
 
     def call(*lines: str, name: str = "capd.csv", **options: Any) -> IngestResult:
         (tmp_path / name).write_text("\n".join([options.pop("header", HEADER), *lines]))
@@ -76,11 +76,11 @@ def by_id(result: IngestResult) -> dict[str, dict[str, Any]]:
     return {row["source_id"]: row for row in result.manifest.table.to_pylist()}
 
 
-def test_labels_go_onto_pictures_of_several_databases(put: Callable[..., IngestResult]) -> None:
+def test_labels_go_onto_images_of_several_databases(put: Callable[..., IngestResult]) -> None:
     result = put("N001,GAPED,Sad,0.62,4.1,5", "2375.1,IAPS,Fear,0.5,3,7", "1050.jpg,iaps,Disgust,0.9,1,2")
     rows = by_id(result)
-    found = {key: (row["source"], row["emotion"], row["agreement"]) for key, row in rows.items()}
-    assert found == {
+    labels = {key: (row["source"], row["emotion"], row["agreement"]) for key, row in rows.items()}
+    assert labels == {
         "N001": ("gaped", "sadness", 0.62),
         "2375.1": ("iaps", "fear", 0.5),
         "1050": ("iaps", "disgust", 0.9),
@@ -98,7 +98,7 @@ def test_labels_go_onto_pictures_of_several_databases(put: Callable[..., IngestR
     assert metadata["subtypes"]["Sn"]["upright"] is False and metadata["groups"] == ["theme"]
 
 
-def test_groups_of_the_databases_hold(put: Callable[..., IngestResult]) -> None:
+def test_groups_of_the_databases_are_kept(put: Callable[..., IngestResult]) -> None:
     result = put("N001,GAPED,Sad,1,4,5", "N002,GAPED,Fear,1,3,7", "Sn001,GAPED,Fear,1,3,7")
     assert result.manifest.metadata["estimated"] == ["age"]
     rows = by_id(result)
@@ -106,7 +106,7 @@ def test_groups_of_the_databases_hold(put: Callable[..., IngestResult]) -> None:
     assert json.loads(rows["N002"]["extra"])["Internal norms"] == "3"
 
 
-def test_rows_that_name_no_picture_or_differ_are_rejects(put: Callable[..., IngestResult]) -> None:
+def test_rows_that_match_no_image_or_contradict_are_rejects(put: Callable[..., IngestResult]) -> None:
     lines = ["N001,GAPED,Sad,1,4,5", "N999,GAPED,Sad,1,4,5", "N002,NAPS,Sad,1,4,5"]
     result = put(*lines, "1050,IAPS,Sad,1,4,5", "1050,IAPS,Fear,1,4,5")
     rejects = {row["path"]: row["reason"] for row in result.rejects.to_pylist()}
@@ -123,7 +123,7 @@ def test_percentages_are_shares(put: Callable[..., IngestResult]) -> None:
     assert (rows["N001"]["agreement"], rows["N002"]["agreement"]) == (0.62, 0.005)
 
 
-def test_a_workbook_and_titles_of_other_words(tmp_path: Path, bases: list[Manifest]) -> None:
+def test_a_workbook_with_other_column_titles(tmp_path: Path, bases: list[Manifest]) -> None:
     book = openpyxl.Workbook()
     book.active.append(
         ["Image", "Original database", "Dominant category", "Agreement on category", "Agreement SD"]
@@ -135,30 +135,28 @@ def test_a_workbook_and_titles_of_other_words(tmp_path: Path, bases: list[Manife
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
-        ("Picture,Database,Agreement", "no column for the category"),
-        ("Picture,Category,Agreement", "no column for the database"),
-        ("Picture,Image file,Database,Category", "2 for the picture: Picture, Image file"),
+        ("Image,Database,Agreement", "no column for the category"),
+        ("Image,Category,Agreement", "no column for the database"),
+        ("Image,Image file,Database,Category", "2 for the image: Image, Image file"),
     ],
 )
-def test_a_title_that_is_not_clear_asks_for_a_map(
-    header: str, said: str, put: Callable[..., IngestResult]
-) -> None:
-    with pytest.raises(SourceError, match=said) as caught:
+def test_ambiguous_titles_require_a_map(header: str, message: str, put: Callable[..., IngestResult]) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
         put("N001,GAPED,Fear", header=header)
-    assert "--map" in caught.value.fix and "'Picture'" in caught.value.where
+    assert "--map" in caught.value.fix and "'Image'" in caught.value.where
 
 
 def test_one_database_needs_no_column_for_it(put: Callable[..., IngestResult], bases: list[Manifest]) -> None:
-    result = put("N001,Fear", header="Picture,Category", onto=bases[:1])
+    result = put("N001,Fear", header="Image,Category", onto=bases[:1])
     assert by_id(result)["N001"]["emotion"] == "fear"
 
 
 def test_a_map_gives_arousal_its_scale_and_shares_for_every_category(
     tmp_path: Path, put: Callable[..., IngestResult]
 ) -> None:
-    """What it replaces is kept, with all that belongs to it."""
+    """Replaced labels are kept in `extra`, with their spread."""
     (tmp_path / "columns.yaml").write_text(MAP)
     options = ReadOptions(map_path=tmp_path / "columns.yaml")
     result = put(
@@ -181,28 +179,30 @@ def test_a_map_gives_arousal_its_scale_and_shares_for_every_category(
 
 
 def map_of(tmp_path: Path, columns: str) -> dict[str, Any]:
-    """Options of a table of `gaped` pictures with some columns, and its header."""
+    """Return the options for a table of `gaped` images with these columns."""
     spec = "{name: mine, table: norms.csv, key: Key, file: 'gaped/{key}', columns: {%s}}"
     (tmp_path / "columns.yaml").write_text(spec % columns)
     options = ReadOptions(map_path=tmp_path / "columns.yaml")
     return {"name": "norms.csv", "source": "table", "options": options}
 
 
-def test_what_the_table_does_not_say_stays(put: Callable[..., IngestResult], tmp_path: Path) -> None:
-    """An emotion, its shares and the agreement are one judgement: they stay together, or go."""
+def test_labels_that_the_table_does_not_have_are_kept(
+    put: Callable[..., IngestResult], tmp_path: Path
+) -> None:
+    """An emotion, its shares and the agreement are kept or replaced together."""
     row = {"key": "N001", "emotion": "awe", "agreement": 0.7, "emotion_awe": 0.7, "split": "train"}
     base = put_folds(make_rows([row], ["awe", "fear"]), pa.array([1], FOLD.type))
     onto = [make_manifest(base, emotions=["awe", "fear"], groups=[])]
     result = put("N001,sea", header="Key,Theme", onto=onto, **map_of(tmp_path, "theme: Theme"))
-    (found,) = load_manifest(result.manifest.path).table.to_pylist()
-    kept = {name: found[name] for name in ("emotion", "agreement", "emotion_awe", "split")}
+    (row,) = load_manifest(result.manifest.path).table.to_pylist()
+    kept = {name: row[name] for name in ("emotion", "agreement", "emotion_awe", "split")}
     assert kept == {"emotion": "awe", "agreement": 0.7, "emotion_awe": 0.7, "split": "train"}
-    assert (found["theme"], found["fold"], found["extra"]) == ("sea", 1, "{}")
+    assert (row["theme"], row["fold"], row["extra"]) == ("sea", 1, "{}")
     result = put("N001,Joy", header="Key,Word", onto=onto, **map_of(tmp_path, "emotion: Word"))
-    (found,) = load_manifest(result.manifest.path).table.to_pylist()
-    assert (found["emotion"], found["agreement"], found["fold"]) == ("joy", None, 1)
+    (row,) = load_manifest(result.manifest.path).table.to_pylist()
+    assert (row["emotion"], row["agreement"], row["fold"]) == ("joy", None, 1)
     assert result.manifest.metadata["emotions"] == []
-    assert json.loads(found["extra"]) == {
+    assert json.loads(row["extra"]) == {
         "gaped emotion": "awe",
         "gaped agreement": "0.7",
         "gaped emotion_awe": "0.7",
@@ -212,15 +212,15 @@ def test_what_the_table_does_not_say_stays(put: Callable[..., IngestResult], tmp
 def test_a_fold_goes_with_the_split(put: Callable[..., IngestResult], tmp_path: Path) -> None:
     base = make_rows([{"key": "N001", "split": "train"}, {"key": "N002", "split": "train"}])
     onto = [make_manifest(put_folds(base, pa.array([1, 0], FOLD.type)), groups=[])]
-    told = map_of(tmp_path, "split: Split")
-    rows = by_id(put("N001,test", "N002,train", header="Key,Split", onto=onto, **told))
+    options = map_of(tmp_path, "split: Split")
+    rows = by_id(put("N001,test", "N002,train", header="Key,Split", onto=onto, **options))
     assert {key: (row["split"], row["fold"]) for key, row in rows.items()} == {
         "N001": ("test", None),
         "N002": ("train", 0),
     }
 
 
-def test_the_same_picture_in_two_databases_is_one_row(
+def test_the_same_image_in_two_databases_is_one_row(
     put: Callable[..., IngestResult], bases: list[Manifest]
 ) -> None:
     again = make_manifest(
@@ -231,41 +231,43 @@ def test_the_same_picture_in_two_databases_is_one_row(
     assert result.rejects["reason"].to_pylist() == ["exact_duplicate"]
 
 
-def test_nothing_to_put_on(put: Callable[..., IngestResult], tmp_path: Path, bases: list[Manifest]) -> None:
-    with pytest.raises(SourceError, match=r"no row of .* names a picture of gaped, iaps"):
+def test_a_table_without_matching_images(
+    put: Callable[..., IngestResult], tmp_path: Path, bases: list[Manifest]
+) -> None:
+    with pytest.raises(SourceError, match=r"no row of .* matches an image of gaped, iaps"):
         put("N999,GAPED,Sad,1,4,5")
-    with pytest.raises(SourceError, match="is no file"):
+    with pytest.raises(SourceError, match="is not a file"):
         overlay(tmp_path, bases)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_that_nobody_knows(put: Callable[..., IngestResult], tmp_path: Path) -> None:
+def test_an_unknown_table(put: Callable[..., IngestResult], tmp_path: Path) -> None:
     line = "N001,GAPED,Sad,1,4,5"
     with pytest.raises(SourceError, match=r"no source recognises the table norms\.txt") as caught:
         put(line, name="norms.txt")
     assert "--source capd" in caught.value.fix
     assert put(line, name="norms.txt", source="capd").counts["kept"] == 1
-    with pytest.raises(UsageError, match="capd takes no --name"):
+    with pytest.raises(UsageError, match="capd does not take --name"):
         put(line, options=ReadOptions(name="mine"))
     (tmp_path / "columns.yaml").write_text(
-        "{name: mine, table: norms.txt, key: Picture ID, file: 'gaped/{key}', columns: {emotion: Category}}"
+        "{name: mine, table: norms.txt, key: Image ID, file: 'gaped/{key}', columns: {emotion: Category}}"
     )
     options = ReadOptions(map_path=tmp_path / "columns.yaml")
     assert by_id(put(line, name="norms.txt", source="table", options=options))["N001"]["emotion"] == "sadness"
 
 
-def test_a_table_among_folders_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_table_among_folders_suggests_onto(tmp_path: Path) -> None:
     (tmp_path / "capd.csv").write_text(HEADER + "\nN001,GAPED,Sad,1,4,5")
     (tmp_path / "gaped").mkdir()
     (tmp_path / "gaped" / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="no picture of") as caught:
+    with pytest.raises(SourceError, match="no image of") as caught:
         ingest(tmp_path, source="capd", out=tmp_path / "out")
     assert "--onto" in caught.value.fix
 
 
-def test_a_table_alone_is_recognised_and_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_table_alone_is_recognised_and_suggests_onto(tmp_path: Path) -> None:
     (tmp_path / "CAPD_norms.csv").write_text(HEADER)
-    with pytest.raises(UsageError, match="no pictures of its own") as caught:
+    with pytest.raises(UsageError, match="no images of its own") as caught:
         ingest(tmp_path)
     assert "--onto" in caught.value.fix
 
@@ -283,7 +285,7 @@ def test_a_manifest_of_another_folder_is_not_replaced(
 def test_the_command_and_the_packaged_recipe_on_the_sample(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pictures are found where their own source has them, also from another folder of manifests."""
+    """The images are read from the folder of their own source, even with manifests in another folder."""
     monkeypatch.chdir(tmp_path)
     capd.write_sample(Path("c"), np.random.default_rng(0))
     assert cli("ingest", "c/gaped", "--out", "base").code == 0
@@ -293,6 +295,6 @@ def test_the_command_and_the_packaged_recipe_on_the_sample(
     manifest = load_manifest("manifests/capd.parquet")
     rows, plan = plan_release([manifest], [], read_recipe(packaged_recipes() / "capd_top6.yaml"))
     assert min(rows["agreement"].to_pylist()) > 0.5
-    assert {each.bin for each in plan.bins} <= {"disgust", "fear", "happiness", "sadness"}
+    assert {target.bin for target in plan.bins} <= {"disgust", "fear", "happiness", "sadness"}
     ran = cli("balance", "--recipe", "capd_top6", "--manifest", "manifests/capd.parquet")
     assert ran.code == 0

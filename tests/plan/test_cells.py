@@ -55,7 +55,7 @@ def test_edges_need_not_span_the_scale_but_every_row() -> None:
     assert caught.value.where == "bins.edges"
 
 
-def test_what_is_no_number_lies_in_no_bin() -> None:
+def test_nan_is_in_no_bin() -> None:
     with pytest.raises(RecipeError, match=r"1 rows have valence outside 0–100 \(e.g. nan\)"):
         cells_of([40.0, float("nan")])
 
@@ -71,12 +71,12 @@ def test_quantiles_hold_equally_many() -> None:
 
 
 def test_quantiles_over_ties_are_refused() -> None:
-    with pytest.raises(RecipeError, match="4 quantiles fall on 2 distinct bins") as caught:
+    with pytest.raises(RecipeError, match="4 quantiles give only 2 distinct bins") as caught:
         cells_of([10.0] * 50 + [20.0] * 50 + [30.0], bins={"quantiles": 4})
     assert caught.value.where == "bins.quantiles"
 
 
-def test_a_target_of_words_needs_no_bins() -> None:
+def test_a_string_target_needs_no_bins() -> None:
     cells = cells_of(["joy", "anger", "joy"], target="emotion", bins=None)
     assert cells.bin_labels == ["anger", "joy"]
     assert cells.bin.tolist() == [1, 0, 1]
@@ -91,8 +91,8 @@ def test_numbers_without_bins_are_taken_as_they_are(target: str, values: list[fl
     assert [float(cells.bin_labels[code]) for code in cells.bin] == values
 
 
-def test_words_cannot_be_cut_into_bins() -> None:
-    with pytest.raises(RecipeError, match="emotion holds words") as caught:
+def test_strings_cannot_have_bins() -> None:
+    with pytest.raises(RecipeError, match="emotion contains strings") as caught:
         cells_of(["joy"], target="emotion")
     assert caught.value.where == "bins"
 
@@ -129,7 +129,7 @@ def test_without_strata_there_is_one() -> None:
     ("recipe", "where"),
     [({"target": "mood", "bins": None}, "target"), ({"strata": ["subtype", "mood"]}, "strata")],
 )
-def test_an_unknown_column_is_named_with_those_that_are_there(recipe: dict[str, Any], where: str) -> None:
+def test_an_unknown_column_is_reported_with_the_known_ones(recipe: dict[str, Any], where: str) -> None:
     table = make_rows([{"valence": 1.0, "subtype": "A"}])
     with pytest.raises(RecipeError, match="no column 'mood' in the manifest") as caught:
         assign_cells(table, make_recipe(**recipe))
@@ -138,7 +138,7 @@ def test_an_unknown_column_is_named_with_those_that_are_there(recipe: dict[str, 
 
 
 @pytest.mark.parametrize(("column", "where"), [("valence", "target"), ("subtype", "strata")])
-def test_a_column_with_nulls_is_refused_with_the_way_out(column: str, where: str) -> None:
+def test_a_column_with_nulls_is_refused_with_a_remedy(column: str, where: str) -> None:
     rows = [{"valence": 1.0, "subtype": "A"}, {"valence": 2.0, "subtype": "A", column: None}]
     with pytest.raises(RecipeError, match=f"{column} is null in 1 of 2 rows") as caught:
         assign_cells(make_rows(rows), make_recipe())

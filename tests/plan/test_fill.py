@@ -1,4 +1,4 @@
-"""Thin bins are filled with real pictures of other sources first: into train, and none that is known."""
+"""Thin bins are filled with real images of other sources first: into train, and none that is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from affectdata.plan.cells import assign_cells
 from affectdata.plan.fill import fill_rows
 from affectdata.plan.plan import Plan
 from affectdata.plan.planner import plan_release, split_rows
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import Recipe
 from affectdata.store.parquet import table_digest
 from tests.made import image_id, make_manifest, make_recipe, make_rows
@@ -40,7 +40,7 @@ def rows_of(source: str, values: list[float | None], subtype: str = "A", **more:
 
 
 def own_rows(low: int = 2, high: int = 10) -> list[dict[str, Any]]:
-    """Pictures of the source to balance: `low` below 10, `high` above."""
+    """Images of the source to balance: `low` below 10, `high` above."""
     return rows_of("gaped", [5.0] * low + [15.0] * high, split="train")
 
 
@@ -62,7 +62,7 @@ def looks(rgb: np.ndarray) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("n_others", "n_filled", "n_copies"), [(0, 0, 8), (3, 3, 5), (8, 8, 0), (20, 8, 0)], ids=str
 )
-def test_a_thin_bin_is_filled_before_it_is_copied(n_others: int, n_filled: int, n_copies: int) -> None:
+def test_a_rare_bin_is_filled_before_copies_are_made(n_others: int, n_filled: int, n_copies: int) -> None:
     others = rows_of("oasis", [5.0] * n_others, "Person")
     rows, plan = planned(own_rows(), others)
     thin, full = plan.bins
@@ -74,7 +74,7 @@ def test_a_thin_bin_is_filled_before_it_is_copied(n_others: int, n_filled: int, 
     assert rows["image_id"].to_pylist() == sorted(rows["image_id"].to_pylist())
 
 
-def test_what_the_cap_leaves_short_is_short_after_both_fills() -> None:
+def test_the_shortfall_under_the_cap_remains_after_filling() -> None:
     balance = {**FILL, "max_copies": 2}
     _, plan = planned(own_rows(1, 10), rows_of("oasis", [5.0] * 2, "Person"), balance=balance)
     thin = plan.bins[0]
@@ -82,10 +82,10 @@ def test_what_the_cap_leaves_short_is_short_after_both_fills() -> None:
 
 
 def test_the_target_is_that_of_the_own_rows() -> None:
-    """Any number of pictures of another source makes no bin larger than the largest own one."""
+    """Any number of images of another source makes no bin larger than the largest own one."""
     _, plan = planned(own_rows(), rows_of("oasis", [5.0] * 50 + [15.0] * 50, "Person"))
-    assert [each.target for each in plan.bins] == [10, 10]
-    assert [each.n_after for each in plan.bins] == [10, 10]
+    assert [bin_.target for bin_ in plan.bins] == [10, 10]
+    assert [bin_.n_after for bin_ in plan.bins] == [10, 10]
     own = rows_of("gaped", [5.0] + [15.0] * 4 + [25.0] * 10 + [35.0] * 10, split="train")
     _, plan = planned(
         own,
@@ -93,8 +93,8 @@ def test_the_target_is_that_of_the_own_rows() -> None:
         bins={"edges": [0, 10, 20, 30, 40]},
         balance={**FILL, "level": "median"},
     )
-    assert [each.target for each in plan.bins] == [7] * 4
-    assert [each.n_after for each in plan.bins] == [7, 7, 10, 10]
+    assert [bin_.target for bin_ in plan.bins] == [7] * 4
+    assert [bin_.n_after for bin_ in plan.bins] == [7, 7, 10, 10]
 
 
 def test_the_fill_is_level_over_the_categories_of_the_other_source() -> None:
@@ -136,7 +136,7 @@ def test_the_fill_goes_to_train_and_val_and_test_stay_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("side", ["val", "test"])
-def test_what_is_held_out_elsewhere_and_what_belongs_to_it_fills_nothing(side: str) -> None:
+def test_held_out_images_and_their_groups_are_not_used_to_fill(side: str) -> None:
     others = rows_of("oasis", [5.0] * 8, "Person")
     others[0] |= {"split": side, "valence": None}  # it could not fill, and still holds its group back
     others[1] |= {"group": others[0]["key"]}
@@ -153,7 +153,7 @@ def test_what_is_held_out_elsewhere_and_what_belongs_to_it_fills_nothing(side: s
 
 
 def test_only_what_train_lacks_is_filled() -> None:
-    """Val and test pictures of a bin count neither for its size nor for the target."""
+    """Val and test images of a bin count neither for its size nor for the target."""
     own = [
         *rows_of("gaped", [5.0] * 2 + [15.0] * 6, split="train"),
         *rows_of("gaped", [5.0] * 4 + [15.0] * 9, "P", split="test"),
@@ -174,10 +174,10 @@ def test_only_what_train_lacks_is_filled() -> None:
         lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     ],
 )
-def test_what_looks_like_an_own_picture_is_not_taken(turned: Any) -> None:
-    """In any flip or turn, whatever split the own picture is in; nor is what stays together with it."""
+def test_look_alikes_of_own_images_are_not_taken(turned: Any) -> None:
+    """In any flip or turn, whatever split the own image is in; nor is what stays together with it."""
     rng = np.random.default_rng(3)
-    known, new = draw_picture(rng, 40.0), draw_picture(rng, 60.0)
+    known, new = draw_image(rng, 40.0), draw_image(rng, 60.0)
     noisy = np.clip(turned(known) + rng.normal(0, 3, turned(known).shape), 0, 255).astype(np.uint8)
     own = own_rows()
     own[0] |= {**looks(known), "split": "test"}
@@ -198,7 +198,7 @@ def test_the_same_pixels_are_not_taken_and_subjects_of_two_sources_are_two() -> 
     assert sorted(keys_taken(own, others)) == ["oasis-Person-0", "oasis-Person-2", "oasis-Person-3"]
 
 
-def test_what_the_recipe_keeps_together_is_not_taken() -> None:
+def test_images_in_a_group_with_own_images_are_not_taken() -> None:
     """A painter in the test set is not trained on by way of another collection."""
     own = own_rows()
     own[0] |= {"artist": "Monet", "split": "test"}
@@ -219,7 +219,7 @@ def test_rows_without_the_target_or_outside_the_bins_are_not_taken() -> None:
     assert sorted(keys) == ["oasis-Person-2"]
 
 
-def test_words_that_no_own_row_has_are_not_taken() -> None:
+def test_strings_that_no_own_row_has_are_not_taken() -> None:
     own = [{**row, "emotion": "awe" if at < 2 else "fear"} for at, row in enumerate(own_rows())]
     others = rows_of("oasis", [1.0] * 6, "Person")
     for row, emotion in zip(others, ["awe", "awe", "anger", None, "fear", "awe"], strict=True):
@@ -249,8 +249,8 @@ def test_edges_at_quantiles_are_those_of_the_own_rows() -> None:
     assert assign_cells(filled, recipe).edges == expected == [40.0, 45.0, 50.0, 55.0, 60.0]
     assert [value for value in filled["valence"].to_pylist() if not 40 <= value <= 60] == []
     _, plan = planned(own, others, bins={"quantiles": 4}, balance={**FILL, "level": 8})
-    assert [each.n_before for each in plan.bins] == [5, 5, 5, 6]
-    assert [each.n_filled for each in plan.bins] == [3, 0, 0, 0]
+    assert [bin_.n_before for bin_ in plan.bins] == [5, 5, 5, 6]
+    assert [bin_.n_filled for bin_ in plan.bins] == [3, 0, 0, 0]
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
@@ -274,7 +274,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 
 def test_own_groups_are_as_they_were_even_if_the_fill_shares_them() -> None:
-    """A picture of the other source that could bridge two own groups leaves both alone."""
+    """An image of the other source that could bridge two own groups leaves both alone."""
     own = own_rows()
     own[0] |= {"subject_id": "one", "split": "train"}
     own[1] |= {"pixel_id": "f" * 32, "split": "test"}
@@ -283,7 +283,7 @@ def test_own_groups_are_as_they_were_even_if_the_fill_shares_them() -> None:
     assert filled.equals(make_rows(own).sort_by("image_id"))
 
 
-def test_two_sources_fill_together_and_one_picture_in_both_counts_once() -> None:
+def test_two_sources_fill_together_and_one_image_in_both_counts_once() -> None:
     twice = {"key": "shared", "subtype": "Person", "valence": 5.0}
     others = [
         *({**twice, "source": source, "path": f"{source}.jpg"} for source in ("oasis", "naps")),
@@ -304,15 +304,15 @@ def test_two_sources_fill_together_and_one_picture_in_both_counts_once() -> None
 
 
 def test_a_source_that_is_balanced_cannot_fill_itself() -> None:
-    with pytest.raises(RecipeError, match="gaped is balanced already; it cannot fill itself") as caught:
+    with pytest.raises(RecipeError, match="gaped is the balanced source and cannot fill itself") as caught:
         keys_taken(own_rows(), rows_of("gaped", [5.0], "P"), balance={**FILL, "fill_from": ["gaped"]})
     assert caught.value.where == "balance.fill_from"
     assert caught.value.exit_code == 3
 
 
-def test_a_manifest_with_a_source_that_is_not_named_is_refused() -> None:
+def test_a_manifest_with_an_unlisted_source_is_refused() -> None:
     others = rows_of("oasis", [5.0], "Person") + rows_of("naps", [5.0], "Faces")
-    with pytest.raises(RecipeError, match="it names oasis, but holds rows of naps") as caught:
+    with pytest.raises(RecipeError, match="the manifests of oasis also contain rows of naps") as caught:
         keys_taken(own_rows(), others)
     assert caught.value.where == "balance.fill_from"
 
@@ -335,6 +335,6 @@ def test_classes_are_those_of_the_balanced_source() -> None:
         row["emotion"] = emotion
     labels = {"merge": {"up": ["joy", "awe"], "down": ["fear", "anger"]}, "top": 2}
     rows, plan = planned(own, others, target="label", bins=None, labels=labels, strata=["source"])
-    counts = {each.bin: (each.n_before, each.n_filled, each.n_after) for each in plan.bins}
+    counts = {bin_.bin: (bin_.n_before, bin_.n_filled, bin_.n_after) for bin_ in plan.bins}
     assert counts == {"up": (4, 2, 10), "down": (10, 0, 10)}
     assert set(rows["label"].to_pylist()) == {"up", "down"}

@@ -53,7 +53,7 @@ def counted(**counts: int) -> pa.Table:
 # --- the dominant emotion --------------------------------------------------------------------------------
 
 
-def test_without_more_words_the_label_is_the_emotion() -> None:
+def test_by_default_the_label_is_the_emotion() -> None:
     table = chosen(["awe", None, "fear"])
     labelled = add_labels(table, Labels())
     assert labelled["label"].to_pylist() == ["awe", None, "fear"]
@@ -94,7 +94,7 @@ def test_emotions_of_one_class_are_one_class_and_mixtures_are_their_own() -> Non
     assert labels_of(table, at_least=0.4, merge=merge) == ["Up", "Calm+Up", "Calm", None, "Up"]
 
 
-def test_what_is_dropped_leaves_the_rest_of_the_set() -> None:
+def test_dropping_a_class_keeps_the_rest_of_the_set() -> None:
     table = shared(love=[0.5, 0.5, 0.0], neutral=[0.5, 0.0, 0.9])
     assert labels_of(table, at_least=0.4, drop=["neutral"]) == ["love", "love", None]
 
@@ -102,7 +102,7 @@ def test_what_is_dropped_leaves_the_rest_of_the_set() -> None:
 # --- maps -------------------------------------------------------------------------------------------------
 
 
-def test_a_map_takes_emotions_to_classes_and_leaves_out_what_it_does_not_place() -> None:
+def test_a_map_replaces_emotions_by_classes_and_drops_unknown_ones() -> None:
     table = shared(love=[0.5, 0.5, 0.0], trust=[0.0, 0.4, 0.0], neutral=[0.5, 0.0, 0.9], surprise=[0.4, 0, 0])
     assert labels_of(table, map="mood_quadrants", at_least=0.4) == ["Euphoric", "Calm+Euphoric", None]
     assert labels_of(table, map="polarity", at_least=0.4) == ["neutral+positive", "positive", "neutral"]
@@ -130,7 +130,7 @@ def test_quadrants_of_the_ratings() -> None:
         "low",
     ]
     for more in ({"at_least": 0.4}, {"agreement_over": 0.5}):
-        with pytest.raises(ValueError, match="reads no emotion"):
+        with pytest.raises(ValueError, match="does not use emotions"):
             Labels(map="valence_arousal", **more)
 
 
@@ -174,7 +174,7 @@ def test_min_count_leaves_rare_classes_out() -> None:
 
 
 @pytest.mark.parametrize("key", ["merge", "drop"])
-def test_an_emotion_that_nobody_knows_is_refused(key: str) -> None:
+def test_an_unknown_emotion_is_refused(key: str) -> None:
     value = {"merge": {"up": ["joy", "happines"]}, "drop": ["joy", "happines"]}[key]
     for table, more in ((counted(joy=2, happiness=2), {}), (shared(joy=[0.5]), {"at_least": 0.4})):
         with pytest.raises(RecipeError, match=r"no row has the emotion happines\n") as caught:
@@ -196,9 +196,9 @@ def test_an_emotion_that_raters_could_choose_is_known_though_none_did() -> None:
 @pytest.mark.parametrize(
     "spec", [{"agreement_over": 0.95}, {"min_count": 10}, {"drop": ["awe", "fear"]}], ids=str
 )
-def test_a_rule_that_leaves_no_row_is_refused(spec: dict[str, Any]) -> None:
+def test_labels_without_any_row_are_refused(spec: dict[str, Any]) -> None:
     table = chosen(["awe", "fear"], [0.9, 0.9])
-    with pytest.raises(RecipeError, match="no row is left with a label") as caught:
+    with pytest.raises(RecipeError, match="no row has a label") as caught:
         labels_of(table, **spec)
     assert caught.value.where == "labels"
 
@@ -211,7 +211,7 @@ def test_rows_without_a_label_are_left_out_and_classes_are_levelled() -> None:
     recipe = make_recipe(target="label", bins=None, strata=[], labels={"top": 2})
     rows, plan = plan_release([make_manifest(table)], [], recipe)
     assert len(rows) == 25
-    assert [(each.bin, each.n_before, each.n_after) for each in plan.bins] == [
+    assert [(bin_.bin, bin_.n_before, bin_.n_after) for bin_ in plan.bins] == [
         ("awe", 20, 20),
         ("fear", 5, 20),
     ]

@@ -1,4 +1,4 @@
-"""A place for emotion words from a lexicon: what it is, where it is noted, and what is refused."""
+"""Coordinates of emotion words from a lexicon: values, their record in the release, and errors."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def places(table: pa.Table, lexicon: dict[str, Any], **spec: Any) -> list[tuple[
     return [None if pair == (None, None) else pair for pair in pairs]
 
 
-def test_the_place_is_that_of_the_dominant_emotion_in_pomp(lexicon: dict[str, Any]) -> None:
-    """Shares that are no distribution, such as FI's, do not count unless they are asked for."""
+def test_coordinates_are_those_of_the_dominant_emotion_in_pomp(lexicon: dict[str, Any]) -> None:
+    """Shares that are no distribution, such as FI's, do not count unless `at_least` is given."""
     table = rows("awe", "fear", "something_else", None, awe=[0.8, 0.2, None, 0.4])
     assert places(table, lexicon) == [(100, 50), (0, 100), (50, 50), None]
 
@@ -60,7 +60,7 @@ def test_shares_weigh_the_emotions_that_are_labels(lexicon: dict[str, Any]) -> N
     assert places(table, lexicon, at_least=0.01) == [(75, 62.5), (75, 62.5)]
 
 
-def test_what_is_dropped_has_no_part(lexicon: dict[str, Any]) -> None:
+def test_dropped_emotions_have_no_effect(lexicon: dict[str, Any]) -> None:
     table = rows(None, None, awe=[0.5, 0.0], fear=[0.5, 0.5], envy=[0.5, 0.5])
     assert places(table, lexicon, at_least=0.5, drop=["envy"]) == [(50, 75), (0, 100)]
     merged = {"merge": {"dark": ["fear", "envy"]}, "drop": ["dark"]}
@@ -74,7 +74,7 @@ def test_words_that_the_lexicon_lacks_are_listed(lexicon: dict[str, Any]) -> Non
     assert "drop: [envy, sadness]" in caught.value.fix
 
 
-def test_pictures_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -> None:
+def test_images_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -> None:
     """Those of `fill_from`: without a place, none is taken."""
     table = add_labels(rows("envy", "awe"), Labels.model_validate({"lexicon": lexicon}), check=False)
     assert table["lexicon_valence"].to_pylist() == [None, 100]
@@ -83,16 +83,16 @@ def test_pictures_that_fill_bins_may_have_other_words(lexicon: dict[str, Any]) -
 def test_the_recipe_holds_the_name_and_the_hash(lexicon: dict[str, Any]) -> None:
     document = recipe_document(target="lexicon_valence", labels={"lexicon": lexicon})
     recipe = parse_recipe(document)
-    noted = recipe.document()["labels"]["lexicon"]
-    assert noted == {"file": "words.tsv", "scale": [1.0, 9.0], "sha256": file_hash(WORDS.encode())}
+    recorded = recipe.document()["labels"]["lexicon"]
+    assert recorded == {"file": "words.tsv", "scale": [1.0, 9.0], "sha256": file_hash(WORDS.encode())}
     assert parse_recipe(recipe.document()).digest == recipe.digest  # no file is needed to read it again
     Path(lexicon["file"]).write_text(WORDS.replace("9\t5", "8\t5"))
     assert parse_recipe(document).digest != recipe.digest
-    with pytest.raises(RecipeError, match="not the lexicon that the recipe was written for"):
-        places(rows("awe"), {**lexicon, "sha256": noted["sha256"]})
+    with pytest.raises(RecipeError, match="differs from the lexicon that the recipe was resolved with"):
+        places(rows("awe"), {**lexicon, "sha256": recorded["sha256"]})
 
 
-def test_its_path_goes_from_the_recipe(lexicon: dict[str, Any], tmp_path: Path) -> None:
+def test_the_path_is_relative_to_the_recipe(lexicon: dict[str, Any], tmp_path: Path) -> None:
     spec = {"labels": {"lexicon": {**lexicon, "file": "../words.tsv"}}, "target": "lexicon_valence"}
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text(yaml.safe_dump(recipe_document(**spec)))
@@ -105,40 +105,40 @@ def test_its_path_goes_from_the_recipe(lexicon: dict[str, Any], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("word,valence,arousal\nawe,9.5,5\n", "9.5, 5 is outside 1–9"),
         ("word,valence,arousal\nawe,high,5\n", "awe: could not convert"),
-        ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "awe 2 times, differently"),
+        ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "2 different values for awe"),
         ("word,V.Mean,A.Mean\nawe,5,5\n", "needs the columns word, valence, arousal"),
         ("", "is empty"),
     ],
 )
-def test_a_lexicon_that_does_not_do(text: str, said: str, lexicon: dict[str, Any]) -> None:
+def test_an_invalid_lexicon_is_refused(text: str, message: str, lexicon: dict[str, Any]) -> None:
     Path(lexicon["file"]).write_text(text)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         places(rows("awe"), lexicon)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"target": "lexicon_valence"}, "no lexicon is given"),
-        ({"strata": [{"lexicon_arousal": {"width": 50}}]}, "no lexicon is given"),
+        ({"target": "lexicon_valence"}, "labels.lexicon: missing"),
+        ({"strata": [{"lexicon_arousal": {"width": 50}}]}, "labels.lexicon: missing"),
         (
             {"labels": {"lexicon": {"file": "gone.tsv", "scale": [0, 1]}}},
             r"cannot read the lexicon gone\.tsv",
         ),
-        ({"labels": {"lexicon": {"scale": [1, 0], "file": "gone.tsv"}}}, "from low to high"),
-        ({"labels": {"map": "polarity", "lexicon": "LEXICON"}}, "give one of the two"),
+        ({"labels": {"lexicon": {"scale": [1, 0], "file": "gone.tsv"}}}, r"must be \[lowest, highest\]"),
+        ({"labels": {"map": "polarity", "lexicon": "LEXICON"}}, "give one of them"),
         ({"labels": {"lexicon": "LEXICON"}, "target": "lexicon_valence", "bins": None}, "needs bins"),
     ],
 )
-def test_what_contradicts_itself(changes: dict[str, Any], said: str, lexicon: dict[str, Any]) -> None:
+def test_a_contradiction_is_refused(changes: dict[str, Any], message: str, lexicon: dict[str, Any]) -> None:
     labels = changes.get("labels")
     if labels and labels["lexicon"] == "LEXICON":
         changes = {**changes, "labels": {**labels, "lexicon": lexicon}}
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         parse_recipe(recipe_document(**changes))
 
 
@@ -151,17 +151,18 @@ def test_paintings_are_levelled_over_the_bins_of_a_lexicon(tmp_path: Path) -> No
     spec = {"at_least": 0.1, "lexicon": {"file": str(tmp_path / "vad.csv"), "scale": [0, 1]}}
     recipe = release_recipe(labels=spec)
     table, plan = plan_release([manifest], [], recipe)
-    assert {each.bin for each in plan.bins} == {"[0,50)", "[50,100]"}
-    assert max(each.shortfall for each in plan.bins) == 0
+    assert {bin_.bin for bin_ in plan.bins} == {"[0,50)", "[50,100]"}
+    assert max(bin_.shortfall for bin_ in plan.bins) == 0
     release, _ = publish_release([manifest], table, plan, recipe, tmp_path / "releases", workers=1)
     assert check_release(release) == []
     assert release.table["valence"].null_count == len(release.table)  # it is no rating
     assert release.table["lexicon_valence"].null_count == 0
-    noted = release.info["lexicon"]
-    assert (noted["file"], noted["sha256"]) == ("vad.csv", file_hash((tmp_path / "vad.csv").read_bytes()))
-    assert set(noted["words"]) <= set(words)
+    recorded = release.info["lexicon"]
+    assert recorded["file"] == "vad.csv"
+    assert recorded["sha256"] == file_hash((tmp_path / "vad.csv").read_bytes())
+    assert set(recorded["words"]) <= set(words)
     card = (release.path / "README.md").read_text()
-    assert "are no ratings" in card and noted["sha256"] in card
+    assert "are not ratings" in card and recorded["sha256"] in card
     assert (
         yaml.safe_load((release.path / "recipe.yaml").read_text())["labels"]["lexicon"]["file"] == "vad.csv"
     )

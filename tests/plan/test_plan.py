@@ -13,7 +13,7 @@ from tests.made import copy_seed, image_id, sample_id
     ("copies", "n_eff"),
     [([1, 1, 1], 3.0), ([8], 1.0), ([4, 4], 2.0), ([7, 1], 1.28), ([], 0.0), ([0, 0], 0.0), ([2, 0], 1.0)],
 )
-def test_rows_are_worth_no_more_than_their_pictures(copies: list[int], n_eff: float) -> None:
+def test_rows_are_worth_no_more_than_their_images(copies: list[int], n_eff: float) -> None:
     assert effective_size(copies) == n_eff
 
 
@@ -28,31 +28,31 @@ def test_rows_are_worth_no_more_than_their_pictures(copies: list[int], n_eff: fl
         ([0, 0], None, 1.0),
     ],
 )
-def test_how_level_bins_are(counts: list[int], ratio: float | None, even: float) -> None:
+def test_evenness_and_imbalance_ratio(counts: list[int], ratio: float | None, even: float) -> None:
     assert imbalance_ratio(counts) == ratio
     assert evenness(counts) == pytest.approx(even, abs=1e-6)
 
 
 def test_keys_and_seeds_are_those_of_every_release_so_far() -> None:
     """Releases carry them: another value here breaks every release that exists."""
-    picture = image_id("a")
-    assert sample_id(picture, 3) == "ca978112ca1bbdca-3"
-    assert copy_seed(7, picture, 0) == 5958720550172078022
-    assert copy_seed(7, picture, 3) == 2865075646194417753
+    image = image_id("a")
+    assert sample_id(image, 3) == "ca978112ca1bbdca-3"
+    assert copy_seed(7, image, 0) == 5958720550172078022
+    assert copy_seed(7, image, 3) == 2865075646194417753
 
 
-def test_seeds_differ_by_recipe_picture_and_copy() -> None:
+def test_seeds_differ_by_recipe_image_and_copy() -> None:
     seeds = {
-        copy_seed(seed, image_id(str(picture)), copy)
+        copy_seed(seed, image_id(str(image)), copy)
         for seed in range(5)
-        for picture in range(50)
+        for image in range(50)
         for copy in range(8)
     }
     assert len(seeds) == 5 * 50 * 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_an_empty_plan_says_so() -> None:
+def test_an_empty_plan_has_empty_counts() -> None:
     summary = Plan(PLAN.empty_table(), [], []).summary()
     assert summary["rows"] == 0
     assert summary["imbalance_ratio"] == {"before": None, "after": None}

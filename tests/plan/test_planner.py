@@ -1,4 +1,4 @@
-"""Plans: pure decisions on tables. No picture is made or opened here."""
+"""Plans: pure decisions on tables. No image is made or opened here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from affectdata.manifest.manifest import Manifest, load_manifest
 from affectdata.plan.plan import Plan
 from affectdata.plan.planner import choose_rows, plan_release, plan_rows, split_rows
 from affectdata.recipe.recipe import packaged_recipes, parse_recipe, read_recipe
-from affectdata.recipe.resolve import check_upright, resolve_strata, upright_of
+from affectdata.recipe.resolve import check_upright, resolve_strata, upright_subtypes
 from affectdata.schema import PLAN
 from affectdata.store.parquet import table_digest
 from tests.made import FLIP, copy_seed, image_id, make_manifest, make_recipe, make_rows
@@ -93,16 +93,16 @@ def test_numbers_of_bins_and_cells_are_those_of_the_table() -> None:
     train = plan.table.filter(pc.equal(plan.table["split"], "train"))
     cells = Counter(train["cell"].to_pylist())
     assert {cell.cell: cell.n_after for cell in plan.cells} == dict(cells)
-    for each in plan.bins:
-        inside = [cell for cell in plan.cells if cell.bin == each.bin]
-        assert sum(cell.n_after for cell in inside) == each.n_after
-        assert sum(cell.n_before for cell in inside) == each.n_before
-        assert each.shortfall == each.target - each.n_after
-        assert (each.n_after == each.target) or each.n_before * 8 < each.target
+    for bin_ in plan.bins:
+        inside = [cell for cell in plan.cells if cell.bin == bin_.bin]
+        assert sum(cell.n_after for cell in inside) == bin_.n_after
+        assert sum(cell.n_before for cell in inside) == bin_.n_before
+        assert bin_.shortfall == bin_.target - bin_.n_after
+        assert (bin_.n_after == bin_.target) or bin_.n_before * 8 < bin_.target
     assert plan.summary()["imbalance_ratio"]["after"] < plan.summary()["imbalance_ratio"]["before"]
 
 
-def test_odd_copies_go_to_the_same_pictures_whatever_the_others_are() -> None:
+def test_odd_copies_go_to_the_same_images_whatever_the_others_are() -> None:
     rows = [{"key": at, "valence": 5.0, "subtype": "A"} for at in range(3)]
     rows += [{"key": f"p{at}", "valence": 95.0, "subtype": "P"} for at in range(4)]
     table = planned(make_rows(rows), split="none").table
@@ -110,8 +110,9 @@ def test_odd_copies_go_to_the_same_pictures_whatever_the_others_are() -> None:
     assert len(more) == 1
     again = planned(make_rows(rows[::-1]), split="none").table
     assert again.filter(pc.equal(again["copy"], 1))["image_id"].to_pylist() == more
-    other = [planned(make_rows(rows), split="none", seed=seed).table for seed in range(1, 12)]
-    assert len({tuple(each.filter(pc.equal(each["copy"], 1))["image_id"].to_pylist()) for each in other}) > 1
+    tables = [planned(make_rows(rows), split="none", seed=seed).table for seed in range(1, 12)]
+    copied = [table.filter(pc.equal(table["copy"], 1))["image_id"].to_pylist() for table in tables]
+    assert len(set(map(tuple, copied))) > 1
 
 
 def test_adding_rows_changes_no_other_rows_seed() -> None:
@@ -122,7 +123,7 @@ def test_adding_rows_changes_no_other_rows_seed() -> None:
     assert all(seed == copy_seed(0, *key) for key, (seed, _) in new.items())
 
 
-def test_a_copy_is_the_same_picture_in_every_fold() -> None:
+def test_a_copy_is_the_same_image_in_every_fold() -> None:
     table = make_mixed()
     recipe = make_recipe()
     plans = []
@@ -156,7 +157,7 @@ def test_declared_columns_are_groups() -> None:
 
 
 def test_look_alikes_of_two_manifests_share_a_split() -> None:
-    """The same pixels in another container: two files, two manifests, one picture."""
+    """The same pixels in another container: two files, two manifests, one image."""
     first = make_rows([{"key": at, "valence": at + 0.5, "subtype": "A"} for at in range(60)])
     same = [{"key": f"o{at}", "valence": at + 0.5, "subtype": "A", "source": "oasis"} for at in range(60)]
     second = make_rows([{**row, "pixel_id": image_id(str(at))[:32]} for at, row in enumerate(same)])
@@ -195,7 +196,7 @@ def test_a_subject_is_one_within_its_source() -> None:
     [
         (None, ["a", "b"], ["source"]),
         (["subtype"], ["a", "b"], ["source", "subtype"]),
-        ([], ["a", "b"], []),  # the recipe says otherwise
+        ([], ["a", "b"], []),  # set in the recipe
         (["subtype", "source"], ["a", "b"], ["subtype", "source"]),
         (None, ["a", "a"], []),
     ],
@@ -211,9 +212,9 @@ def test_of_several_sources_source_is_a_stratum(
         assert resolve_strata(parse_recipe(recipe.document()), manifests).digest == recipe.digest
 
 
-def test_one_picture_in_two_manifests_is_refused() -> None:
+def test_one_image_in_two_manifests_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A"}])
-    with pytest.raises(RecipeError, match="one picture is in two of the manifests"):
+    with pytest.raises(RecipeError, match="an image is in two of the manifests"):
         choose_rows([make_manifest(table), make_manifest(table, "again")], make_recipe())
 
 
@@ -224,7 +225,7 @@ def test_a_split_that_straddles_a_group_is_refused() -> None:
         planned(table)
 
 
-def test_where_leaves_rows_out() -> None:
+def test_where_excludes_rows() -> None:
     table = make_mixed()
     chosen = choose_rows([make_manifest(table)], make_recipe(where="subtype <> 'A' AND valence >= 50"))
     assert 0 < len(chosen) < len(table)
@@ -237,8 +238,8 @@ def test_where_leaves_rows_out() -> None:
     ("where", "words"),
     [
         ("valense > 50", "valense"),
-        ("valence >", "is no condition over the manifest"),
-        ("subtype IN (SELECT * FROM read_csv('/etc/passwd'))", "is no condition over the manifest"),
+        ("valence >", "is not a valid condition over the manifest"),
+        ("subtype IN (SELECT * FROM read_csv('/etc/passwd'))", "is not a valid condition over the manifest"),
         ("valence > 100", "no row of gaped is left"),
     ],
 )
@@ -249,16 +250,16 @@ def test_a_condition_that_does_not_work_is_refused(where: str, words: str) -> No
     assert caught.value.exit_code == 3
 
 
-def test_a_subtype_that_no_picture_has_is_refused() -> None:
+def test_a_subtype_that_no_image_has_is_refused() -> None:
     recipe = make_recipe(subtypes={"default": {"pipeline": "flip"}, "Snake": {"pipeline": "flip"}})
-    with pytest.raises(RecipeError, match="no picture has the subtype 'Snake'") as caught:
+    with pytest.raises(RecipeError, match="no image has the subtype 'Snake'") as caught:
         plan_release([make_manifest(make_mixed())], [], recipe)
     assert caught.value.exit_code == 3
     assert caught.value.where == "subtypes"
-    assert caught.value.fix.startswith("did you mean 'Sn'? subtypes of the manifests: A, H, N, P, Sn, Sp")
+    assert caught.value.fix.startswith("did you mean 'Sn'? known subtypes: A, H, N, P, Sn, Sp")
 
 
-def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
+def test_a_subtype_excluded_by_the_condition_is_no_error() -> None:
     subtypes = {"default": {"pipeline": "flip"}, "Sn": {"pipeline": "flip"}}
     recipe = make_recipe(subtypes=subtypes, where="subtype <> 'Sn'", balance={"max_copies": 2})
     rows, plan = plan_release([make_manifest(make_mixed())], [], recipe)
@@ -267,16 +268,16 @@ def test_a_subtype_that_the_condition_leaves_out_is_no_slip() -> None:
 
 def test_no_row_left_to_train_on_is_refused() -> None:
     table = make_rows([{"valence": 5.0, "subtype": "A", "split": "test"}] * 1)
-    with pytest.raises(RecipeError, match="no row is left to train on") as caught:
+    with pytest.raises(RecipeError, match="no row is left for train") as caught:
         planned(table)
     assert caught.value.where == "split"
 
 
-def test_a_bin_without_pictures_stays_empty_and_says_so() -> None:
+def test_a_bin_without_images_stays_empty_with_a_shortfall() -> None:
     table = make_rows([{"key": at, "valence": 95.0, "subtype": "A"} for at in range(6)])
     plan = planned(table, split="none")
-    assert [each.n_after for each in plan.bins] == [0] * 9 + [6]
-    assert [each.shortfall for each in plan.bins] == [6] * 9 + [0]
+    assert [bin_.n_after for bin_ in plan.bins] == [0] * 9 + [6]
+    assert [bin_.shortfall for bin_ in plan.bins] == [6] * 9 + [0]
 
 
 @pytest.mark.parametrize(
@@ -286,16 +287,16 @@ def test_levels(level: Any, counts: list[int]) -> None:
     values = [5.0] * 2 + [15.0] * 4 + [25.0] * 8
     table = make_rows([{"key": at, "valence": value, "subtype": "A"} for at, value in enumerate(values)])
     plan = planned(table, split="none", bins={"edges": [0, 10, 20, 30]}, balance={"level": level})
-    assert [each.n_after for each in plan.bins] == counts
+    assert [bin_.n_after for bin_ in plan.bins] == counts
 
 
-def test_undersampling_leaves_pictures_out_but_never_of_val_and_test() -> None:
+def test_undersampling_drops_images_of_train_only() -> None:
     table = make_mixed(300)
     plan = planned(
         table, balance={"level": 5, "max_copies": 1, "undersample": True}, subtypes={}, pipelines={}
     )
     sides = Counter(plan.table["split"].to_pylist())
-    assert all(each.n_after <= 5 for each in plan.bins)
+    assert all(bin_.n_after <= 5 for bin_ in plan.bins)
     assert sides["val"] + sides["test"] == pytest.approx(120, abs=3)
     assert set(plan.table["copy"].to_pylist()) == {0}
 
@@ -306,8 +307,8 @@ def test_undersampling_below_the_number_of_strata_leaves_some_empty() -> None:
     assert [(cell.n_before, cell.n_after, cell.n_eff) for cell in plan.cells] == [(2, 1, 1.0), (2, 0, 0.0)]
 
 
-def test_what_stands_upright_is_not_turned_over() -> None:
-    upright = upright_of([make_manifest(make_mixed())])
+def test_upright_images_are_not_turned_upside_down() -> None:
+    upright = upright_subtypes([make_manifest(make_mixed())])
     assert upright == {"A": True, "H": True, "N": True, "P": True, "Sn": False, "Sp": False}
     pipelines = {"flip": FLIP, "turn": TURN, "over": [{"VerticalFlip": {"p": 0.5}}]}
 
@@ -317,20 +318,20 @@ def test_what_stands_upright_is_not_turned_over() -> None:
     check(default={"pipeline": "flip"}, Sn={"pipeline": "turn"}, Sp={"pipeline": "over"})
     with pytest.raises(RecipeError) as caught:
         check(default={"pipeline": "flip"}, A={"pipeline": "turn"}, P={"pipeline": "over"})
-    assert "A: pipeline turn turns it over (D4)" in caught.value.what
-    assert "P: pipeline over turns it over (VerticalFlip)" in caught.value.what
+    assert "A: pipeline turn turns it upside down (D4)" in caught.value.what
+    assert "P: pipeline over turns it upside down (VerticalFlip)" in caught.value.what
     assert "N:" not in caught.value.what
     assert caught.value.exit_code == 3
     check(default={"pipeline": "flip"}, A={"pipeline": "turn", "upright": False})
-    with pytest.raises(RecipeError, match="Sn: pipeline turn turns it over"):
+    with pytest.raises(RecipeError, match="Sn: pipeline turn turns it upside down"):
         check(default={"pipeline": "flip"}, Sn={"pipeline": "turn", "upright": True})
     with pytest.raises(
-        RecipeError, match="N: pipeline over turns it over"
+        RecipeError, match="N: pipeline over turns it upside down"
     ):  # by default, all that are not named
         check(default={"pipeline": "over"})
 
 
-def test_a_subtype_that_no_data_sheet_knows_counts_as_upright() -> None:
+def test_a_subtype_without_data_sheet_counts_as_upright() -> None:
     subtypes = {"default": {"pipeline": "flip"}, "Painting": {"pipeline": "turn"}}
     recipe = make_recipe(pipelines={"flip": FLIP, "turn": TURN}, subtypes=subtypes)
     with pytest.raises(RecipeError, match="Painting: pipeline turn"):
@@ -344,14 +345,16 @@ def test_a_million_copies_are_a_plan_not_a_crash() -> None:
     assert plan.bins[0].shortfall == 10**9 - 100_000
 
 
-def test_split_rows_keeps_none_as_train() -> None:
-    table = make_rows([{"valence": 5.0, "subtype": "A", "split": "test"}])
-    assert split_rows(table, make_recipe(split="none"))["split"].to_pylist() == ["train"]
+def test_split_none_assigns_train_alone_and_keeps_what_was_held_out() -> None:
+    rows = [{"key": 0, "split": "test"}, {"key": 1, "group": 0}, {"key": 2}, {"key": 3, "split": "val"}]
+    table = make_rows([{"valence": 5.0, "subtype": "A", **row} for row in rows]).sort_by("path")
+    splits = split_rows(table, make_recipe(split="none"))["split"].to_pylist()
+    assert splits == ["test", "test", "train", "val"]
 
 
 @pytest.fixture(scope="module")
 def real_gaped(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The real collection, for those who have it; its pictures are never copied or shown."""
+    """The real collection, for those who have it; its images are never copied or shown."""
     root = os.environ.get("AFFECTDATA_GAPED")
     if not root or not Path(root).is_dir():
         pytest.skip("set AFFECTDATA_GAPED to the folder of the real GAPED to run this")
@@ -363,9 +366,9 @@ def test_real_gaped_comes_out_level(real_gaped: Manifest) -> None:
     document = read_recipe(packaged_recipes() / "valence_bins.yaml").document()
     recipe = parse_recipe({**document, "split": "none"})
     plan = plan_release([real_gaped], [], recipe)[1]
-    assert [each.n_before for each in plan.bins] == [39, 95, 84, 132, 110, 123, 26, 13, 37, 71]
-    assert [each.n_after for each in plan.bins] == [132] * 7 + [104] + [132] * 2
-    assert [each.shortfall for each in plan.bins] == [0] * 7 + [28] + [0] * 2
+    assert [bin_.n_before for bin_ in plan.bins] == [39, 95, 84, 132, 110, 123, 26, 13, 37, 71]
+    assert [bin_.n_after for bin_ in plan.bins] == [132] * 7 + [104] + [132] * 2
+    assert [bin_.shortfall for bin_ in plan.bins] == [0] * 7 + [28] + [0] * 2
     after = {(cell.bin, cell.stratum): cell.n_after for cell in plan.cells}
     assert {stratum: n for (name, stratum), n in after.items() if name == "[0,10)"} == {
         "A": 62,

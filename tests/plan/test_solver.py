@@ -21,7 +21,7 @@ from affectdata.plan.solver import solve_bin
         ([], 5, 8, []),
     ],
 )
-def test_levels_one_bin(supply: list[int], target: int, cap: int, rows: list[int]) -> None:
+def test_solve_bin_examples(supply: list[int], target: int, cap: int, rows: list[int]) -> None:
     assert solve_bin(supply, target, cap) == rows
 
 

@@ -84,7 +84,7 @@ def test_smoothing_is_that_of_scipy_mirrored_at_the_ends(sigma: float, counts: l
 
 
 def test_smoothing_goes_over_empty_bins_and_keeps_all_mass() -> None:
-    """A bin between full ones is less rare than its count says; a constant density gives equal weights."""
+    """A bin between full ones is less rare than its count; a constant density gives equal weights."""
     counts = [50, 2, 50, 0, 0, 0, 2]
     bins = np.repeat(np.arange(7), counts)
     found = per_bin(row_weights(bins, bins, 7, Weights(by="smoothed", sigma=1.0, max=NO_MAX)), bins)
@@ -112,7 +112,7 @@ def planned(rows: list[dict[str, Any]], **recipe: Any) -> Plan:
 
 
 def ratings(n: int = 300) -> list[dict[str, Any]]:
-    """Decimal ratings, few of them high, two subtypes; a val and a test picture in every bin."""
+    """Decimal ratings, few of them high, two subtypes; a val and a test image in every bin."""
     rows: list[dict[str, Any]] = [
         {"key": at, "valence": round((at / n) ** 2 * 99.9, 3), "subtype": "AP"[at % 3 == 0]}
         for at in range(n)
@@ -135,7 +135,7 @@ def test_weights_of_a_plan_are_of_train_alone(by: str) -> None:
     assert set(others["weight"].to_pylist()) == {1.0}
     assert np.mean(train["weight"].to_numpy()) == pytest.approx(1)
     assert len(set(train["weight"].to_pylist())) > 5
-    more = planned(  # other pictures in test change no weight of train
+    more = planned(  # other images in test change no weight of train
         [row for row in ratings() if row.get("split") != "test"],
         balance={"max_copies": 1},
         weights={"by": by},

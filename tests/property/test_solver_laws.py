@@ -54,25 +54,25 @@ def test_the_order_of_strata_only_moves_the_leftover_row(
 
 @given(supplies, st.data(), targets, caps)
 @settings(max_examples=200)
-def test_more_pictures_never_lower_the_smallest_stratum_when_rows_may_be_cut(
+def test_more_images_never_lower_the_smallest_stratum_when_rows_may_be_cut(
     supply: list[int], data: st.DataObject, target: int, cap: int
 ) -> None:
     at = data.draw(st.integers(0, len(supply) - 1))
     more = [count + (index == at) for index, count in enumerate(supply)]
-    before, after = (solve_bin(each, target, cap, undersample=True) for each in (supply, more))
+    before, after = (solve_bin(counts, target, cap, undersample=True) for counts in (supply, more))
     assert min(after) >= min(before)
 
 
 @given(supplies, st.integers(1, 50), targets, caps)
 @example(supply=[1, 4], extra=1, target=6, cap=8)
 @settings(max_examples=200)
-def test_more_pictures_in_the_smallest_stratum_never_lower_it(
+def test_more_images_in_the_smallest_stratum_never_lower_it(
     supply: list[int], extra: int, target: int, cap: int
 ) -> None:
-    """Elsewhere they may: no picture is dropped, so a new one of a large stratum takes a copy's place."""
+    """Elsewhere they may: no image is dropped, so a new one of a large stratum takes a copy's place."""
     at = supply.index(min(supply))
     more = [count + (extra if index == at else 0) for index, count in enumerate(supply)]
-    before, after = (solve_bin(each, target, cap) for each in (supply, more))
+    before, after = (solve_bin(counts, target, cap) for counts in (supply, more))
     assert after[at] >= before[at]
     one_more = [count + (index == at) for index, count in enumerate(supply)]
     assert min(solve_bin(one_more, target, cap)) >= min(before)
@@ -88,4 +88,4 @@ def test_no_other_allocation_is_fairer(supply: list[int], target: int, cap: int,
     low, high = bounds(supply, cap, undersample)
     total = min(max(target, sum(low)), sum(high))
     every = itertools.product(*(range(least, most + 1) for least, most in zip(low, high, strict=True)))
-    assert sorted(rows) == max(sorted(each) for each in every if sum(each) == total)
+    assert sorted(rows) == max(sorted(counts) for counts in every if sum(counts) == total)

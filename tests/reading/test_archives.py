@@ -1,4 +1,4 @@
-"""Archives as downloaded: the same manifest as from the folder; hostile ones leave nothing behind."""
+"""Archives give the same manifest as the folder; hostile archives are refused and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def test_an_archive_gives_the_manifest_of_its_folder(
     result = ingest(archive, out=tmp_path / "b", workers=1)
     assert result.manifest.digest == digest and result.info.name == "oasis"
     assert result.findings[0].kind == "unpacked"
-    (folder,) = (each for each in tmp_path.iterdir() if each.name.startswith("down load-"))
+    (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("down load-"))
     row = result.manifest.table.to_pylist()[0]
-    pictures = load_manifest(tmp_path / "b" / "oasis.parquet").pictures()
-    assert pictures.read("oasis", row["path"], row["image_id"]) == files[row["path"]]
-    assert pictures.roots["oasis"] == folder / wrapped
+    images = load_manifest(tmp_path / "b" / "oasis.parquet").images()
+    assert images.read("oasis", row["path"], row["image_id"]) == files[row["path"]]
+    assert images.roots["oasis"] == folder / wrapped
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_of_every_form(form: int, tmp_path: Path) -> None:
-    """Names longer than 100 bytes, and those that are no ASCII, stand elsewhere in each."""
+def test_long_names_in_every_tar_format(form: int, tmp_path: Path) -> None:
+    """Names longer than 100 bytes or outside ASCII are stored differently in each format."""
     long = f"{'deep/' * 20}{'n' * 90}.jpg" if form == tarfile.USTAR_FORMAT else "d/" * 70 + "é" * 90 + ".jpg"
     inside = {"a.jpg": b"1", "empty.jpg": b"", long: b"2" * 513, "ü.jpg": b"3" * 512, "z/z.jpg": b"4"}
     with tarfile.open(tmp_path / "n.tar", "w", format=form) as packed:
@@ -98,8 +98,8 @@ def test_names_of_every_form(form: int, tmp_path: Path) -> None:
             packed.addfile(info, io.BytesIO(data))
     folder = unpack(tmp_path / "n.tar")
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    assert found == {"comment": b"", **inside}
+    unpacked = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    assert unpacked == {"comment": b"", **inside}
 
 
 def test_a_second_ingest_unpacks_nothing(
@@ -111,7 +111,7 @@ def test_a_second_ingest_unpacks_nothing(
     assert ingest(archive, out=tmp_path / "m", workers=1).manifest.digest == first.manifest.digest
     monkeypatch.undo()
     zip_of(archive, {**files, "more.txt": b"x"})
-    assert unpack(archive) != Path(first.manifest.pictures().roots["oasis"])
+    assert unpack(archive) != Path(first.manifest.images().roots["oasis"])
 
 
 def test_a_named_source_is_found_inside_a_folder(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def twice(path: Path) -> Path:
 
 
 def changed(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
-    """A small archive some bytes of which are others."""
+    """A small archive with some bytes replaced."""
     data = zip_of(path, {"a.jpg": b"0123456789" * 9}).read_bytes()
     assert old in data
     path.write_bytes(data.replace(old, new, count))
@@ -165,10 +165,10 @@ def cut(path: Path) -> Path:
     return path
 
 
-def headers(path: Path, *told: tuple[bytes, bytes], end: bytes = bytes(1024)) -> Path:
-    """A tar of headers, each of a kind and with its content, before one file."""
+def headers(path: Path, *extended: tuple[bytes, bytes], end: bytes = bytes(1024)) -> Path:
+    """A tar of extended headers (type and content) before one file."""
     with gzip.open(path, "wb") as packed:
-        for kind, content in (*told, (tarfile.REGTYPE, b"x")):
+        for kind, content in (*extended, (tarfile.REGTYPE, b"x")):
             info = tarfile.TarInfo("a.jpg")
             info.type, info.size = kind, len(content)
             packed.write(info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
@@ -182,21 +182,25 @@ def record(key: str, value: str) -> bytes:
 
 
 PAX, LONG = tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME
-DAMAGED = "cannot be unpacked|not so"
+DAMAGED = "cannot be unpacked|another size"
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
-    "zip leads out": ("zip", lambda p: zip_of(p, {"a/../../b.jpg": b"x"}), "would lie elsewhere"),
-    "zip leads out, Windows": ("zip", lambda p: zip_of(p, {"a\\..\\..\\b.jpg": b"x"}), "would lie elsewhere"),
-    "zip absolute": ("zip", lambda p: zip_of(p, {"/tmp/b.jpg": b"x"}), "would lie elsewhere"),
-    "zip drive": ("zip", lambda p: zip_of(p, {"C:/b.jpg": b"x"}), "would lie elsewhere"),
-    "tar leads out": ("tar", lambda p: tar_of(p, {"../b.jpg": b"x"}, "w"), "would lie elsewhere"),
-    "tar absolute": ("tgz", lambda p: tar_of(p, {"/b.jpg": b"x"}), "would lie elsewhere"),
+    "zip leads out": ("zip", lambda p: zip_of(p, {"a/../../b.jpg": b"x"}), "leads out of the archive"),
+    "zip leads out, Windows": (
+        "zip",
+        lambda p: zip_of(p, {"a\\..\\..\\b.jpg": b"x"}),
+        "leads out of the archive",
+    ),
+    "zip absolute": ("zip", lambda p: zip_of(p, {"/tmp/b.jpg": b"x"}), "leads out of the archive"),
+    "zip drive": ("zip", lambda p: zip_of(p, {"C:/b.jpg": b"x"}), "leads out of the archive"),
+    "tar leads out": ("tar", lambda p: tar_of(p, {"../b.jpg": b"x"}, "w"), "leads out of the archive"),
+    "tar absolute": ("tgz", lambda p: tar_of(p, {"/b.jpg": b"x"}), "leads out of the archive"),
     "zip link": ("zip", zip_link, "a link or a device"),
-    "tar link": ("tar", lambda p: special(p, type=tarfile.SYMTYPE, linkname="/etc"), "a link or a device"),
-    "tar hard link": ("tar", lambda p: special(p, type=tarfile.LNKTYPE, linkname="b"), "a link or a device"),
-    "tar device": ("tar", lambda p: special(p, type=tarfile.CHRTYPE), "a link or a device"),
-    "tar pipe": ("tar", lambda p: special(p, type=tarfile.FIFOTYPE), "a link or a device"),
-    "zip twice": ("zip", twice, "two files called 'a.jpg'"),
-    "tar twice": ("tar", lambda p: tar_of(p, {"a": b"1", "./a": b"2"}, "w"), "two files called 'a'"),
+    "tar link": ("tar", lambda p: special(p, type=tarfile.SYMTYPE, linkname="/etc"), "a link, a device"),
+    "tar hard link": ("tar", lambda p: special(p, type=tarfile.LNKTYPE, linkname="b"), "a link, a device"),
+    "tar device": ("tar", lambda p: special(p, type=tarfile.CHRTYPE), "a link, a device"),
+    "tar pipe": ("tar", lambda p: special(p, type=tarfile.FIFOTYPE), "a link, a device"),
+    "zip twice": ("zip", twice, "two files named 'a.jpg'"),
+    "tar twice": ("tar", lambda p: tar_of(p, {"a": b"1", "./a": b"2"}, "w"), "two files named 'a'"),
     "a file and a folder": ("tar", lambda p: tar_of(p, {"a": b"1", "a/b": b"2"}, "w"), "cannot be unpacked"),
     "zip bomb": ("zip", lambda p: zip_of(p, {"a": bytes(3 << 20)}), "unpacks to more than"),
     "tar bomb": ("tgz", lambda p: tar_of(p, {"a": b"x", "b": bytes(3 << 20)}), "unpacks to more than"),
@@ -205,12 +209,12 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda p: tar_of(p, {f"{n}": bytes(1 << 18) for n in range(9)}),
         "unpacks to more",
     ),
-    "zip lies of less": (
+    "zip declares less": (
         "zip",
         lambda p: changed(p, b"\x5a\0\0\0", b"\x09\0\0\0"),
         DAMAGED,
     ),
-    "zip lies of more": (
+    "zip declares more": (
         "zip",
         lambda p: changed(p, b"\x5a\0\0\0", b"\x5b\0\0\0"),
         DAMAGED,
@@ -231,12 +235,16 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "large name": ("tgz", lambda p: headers(p, (LONG, b"x" * (2 << 20))), "headers that are too large"),
     "many headers": ("tgz", lambda p: headers(p, *[(LONG, b"x" * 9999)] * 200), "headers that are too large"),
     "longer name": ("tgz", lambda p: headers(p, (LONG, b"x" * 300)), "cannot be unpacked"),
-    "name leads out": ("tgz", lambda p: headers(p, (LONG, b"../b.jpg")), "would lie elsewhere"),
-    "path leads out": ("tgz", lambda p: headers(p, (PAX, record("path", "/b.jpg"))), "would lie elsewhere"),
-    "holes": ("tgz", lambda p: headers(p, (tarfile.GNUTYPE_SPARSE, b"")), "a file with holes"),
-    "holes, pax": ("tgz", lambda p: headers(p, (PAX, record("GNU.sparse.major", "1"))), "with holes"),
-    "no end": ("tgz", lambda p: headers(p, end=b""), "ends early"),
-    "no beginning": ("tar", lambda p: (p.touch(), p)[1], "ends early"),
+    "name leads out": ("tgz", lambda p: headers(p, (LONG, b"../b.jpg")), "leads out of the archive"),
+    "path leads out": (
+        "tgz",
+        lambda p: headers(p, (PAX, record("path", "/b.jpg"))),
+        "leads out of the archive",
+    ),
+    "sparse": ("tgz", lambda p: headers(p, (tarfile.GNUTYPE_SPARSE, b"")), "a sparse file"),
+    "sparse, pax": ("tgz", lambda p: headers(p, (PAX, record("GNU.sparse.major", "1"))), "a sparse file"),
+    "no end": ("tgz", lambda p: headers(p, end=b""), "is truncated"),
+    "no beginning": ("tar", lambda p: (p.touch(), p)[1], "is truncated"),
     "cut": ("tgz", cut, "cannot be unpacked"),
     "no zip": ("zip", lambda p: (p.write_bytes(b"PK no zip"), p)[1], "cannot be unpacked"),
     "no tar": ("tar", lambda p: (p.write_bytes(b"x" * 2000), p)[1], "cannot be unpacked"),
@@ -250,11 +258,11 @@ def test_hostile_archives_are_refused_and_leave_nothing(
 ) -> None:
     monkeypatch.setattr(archives, "_ALWAYS_BYTES", 1 << 20)
     monkeypatch.setattr(archives, "_MAX_ENTRIES", 50)
-    suffix, make, said = HOSTILE[name]
+    suffix, make, message = HOSTILE[name]
     folder = tmp_path / "inner" / "downloads"
     folder.mkdir(parents=True)
     archive = make(folder / f"bad.{suffix}")
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         ingest(archive, out=tmp_path / "m")
     assert caught.value.where == str(archive) and "by other means" in caught.value.fix
     assert [path.name for path in tmp_path.rglob("*")] == ["inner", "downloads", archive.name]
@@ -269,7 +277,7 @@ def test_an_encrypted_zip(tmp_path: Path) -> None:
         unpack(archive)
 
 
-def test_what_is_an_archive(tmp_path: Path) -> None:
+def test_archives_are_recognised_by_their_suffix(tmp_path: Path) -> None:
     names = ["a.zip", "a.TAR.GZ", "a.tgz", "a.tar.xz", "a.rar", "zip", "a.gz", "a.xlsx"]
     assert [is_archive(Path(name)) for name in names] == [True] * 4 + [False] * 4
     (tmp_path / "a.rar").write_bytes(b"Rar!")

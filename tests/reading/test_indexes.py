@@ -1,4 +1,4 @@
-"""The published indexes, and what `ingest` says of a copy."""
+"""Published indexes, and how `ingest` compares a copy with them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_the_counts_are_the_published_ones() -> None:
     assert counts == {"gaped": 730, "oasis": 900}
 
 
-def test_a_copy_is_told_from_the_index() -> None:
+def test_a_copy_is_compared_with_the_index() -> None:
     known = [image.sha256 for image in read_index(find_index("gaped") or Path())]
     assert (
         compare_index("gaped", [pa.array(known)])[0].text == "730 of 730 files identical to the indexed copy"
     )
     (changed,) = compare_index("gaped", [pa.array(known[4:]), pa.array([NONE])])
-    assert changed.text.startswith("726 of 730 files identical to the indexed copy; not here: ")
-    assert changed.text.endswith(" and 1 more; 1 here are not in the index")
+    assert changed.text.startswith("726 of 730 files identical to the indexed copy; missing: ")
+    assert changed.text.endswith(" and 1 more; 1 images are not in the index")
 
 
 def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tmp_path: Path) -> None:
@@ -67,25 +67,25 @@ def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tm
     assert list(read_index(tmp_path / "made.csv")) == sorted(wanted, key=lambda image: image.file)
 
 
-def test_pictures_are_named_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_recognised_whatever_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
-        (tmp_path / f"{number}.jpg").write_bytes(b"picture %d" % number)
-    hashes = [file_hash(b"picture %d" % number) for number in (0, 2)]
+        (tmp_path / f"{number}.jpg").write_bytes(b"image %d" % number)
+    hashes = [file_hash(b"image %d" % number) for number in (0, 2)]
     index = tmp_path / "set.csv"
     index.write_text("# origin\nfile,sha256\n" + "".join(f"{at},{sha}\n" for at, sha in enumerate(hashes)))
     assert name_by_index(read_tree(tmp_path)) is None
     monkeypatch.setattr(indexes, "find_index", {"oasis": index}.get)
-    said = "2 of 3 pictures that were looked at are those of oasis"
-    assert name_by_index(read_tree(tmp_path)) == said
+    message = "2 of the first 3 images are identical to images of oasis"
+    assert name_by_index(read_tree(tmp_path)) == message
     with pytest.raises(SourceError, match="no source recognises") as caught:
         recognise(read_tree(tmp_path))
-    assert caught.value.where == said
+    assert caught.value.where == message
 
 
-def test_another_collection_is_called_that() -> None:
-    (other,) = compare_index("gaped", [pa.array([NONE])])
-    assert other.text == "none of the 730 indexed files: another copy, or not gaped"
+def test_another_collection_has_a_finding() -> None:
+    (finding,) = compare_index("gaped", [pa.array([NONE])])
+    assert finding.text == "none of the 730 indexed files: another copy, or not gaped"
 
 
-def test_a_source_without_an_index_says_nothing() -> None:
+def test_a_source_without_an_index_has_no_finding() -> None:
     assert find_index("table") is None and compare_index("table", [pa.array([NONE])]) == []

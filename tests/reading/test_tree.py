@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from affectdata.errors import SourceError
 from affectdata.reading import tree as tree_module
-from affectdata.reading.tree import are_junk, are_pictures, is_junk, is_picture_name, read_tree
+from affectdata.reading.tree import are_images, are_junk, is_image_name, is_junk, read_tree
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -103,7 +103,7 @@ def test_a_tree_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
         (lambda root: (root / "a/b").mkdir(parents=True), "is empty"),
     ],
 )
-def test_a_root_that_is_no_tree(tmp_path: Path, make: object, message: str) -> None:
+def test_a_root_that_is_not_a_folder(tmp_path: Path, make: object, message: str) -> None:
     root = tmp_path / "root"
     make(root)  # type: ignore[operator]
     with pytest.raises(SourceError, match=message) as caught:
@@ -134,7 +134,7 @@ def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "picture", "junk"),
+    ("path", "image", "junk"),
     [
         ("a/b.JPG", True, False),
         ("a/b.jpeg", True, False),
@@ -148,25 +148,25 @@ def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
         (".jpg", False, False),
     ],
 )
-def test_what_is_a_picture_by_its_name_and_what_is_junk(path: str, picture: bool, junk: bool) -> None:
-    assert (is_picture_name(path), is_junk(path)) == (picture, junk)
+def test_what_is_an_image_by_its_name_and_what_is_junk(path: str, image: bool, junk: bool) -> None:
+    assert (is_image_name(path), is_junk(path)) == (image, junk)
 
 
-def test_pictures_are_without_junk(tmp_path: Path) -> None:
+def test_images_are_without_junk(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "._a.jpg", "b.txt", "__MACOSX/c.jpg", "d/e.PNG")
-    assert read_tree(tmp_path).pictures() == ["a.jpg", "d/e.PNG"]
+    assert read_tree(tmp_path).images() == ["a.jpg", "d/e.PNG"]
 
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8)
 
 
 @given(st.sets(names.filter(lambda name: name not in (".", "..")), min_size=1, max_size=8))
-def test_every_name_is_listed_once(tmp_path_factory: pytest.TempPathFactory, found: set[str]) -> None:
+def test_every_name_is_listed_once(tmp_path_factory: pytest.TempPathFactory, drawn: set[str]) -> None:
     root = tmp_path_factory.mktemp("tree")
-    for name in found:
+    for name in drawn:
         (root / name).touch()
     tree = read_tree(root)
-    assert sorted(found) == list(tree.files)
+    assert sorted(drawn) == list(tree.files)
 
 
 def test_paths_are_a_sequence_of_text(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_paths_are_a_sequence_of_text(tmp_path: Path) -> None:
         False,
     ]
     assert (tree.files[1], tree.files[-1], list(tree.files[1:2])) == ("a.txt", "ü.jpg", ["a.txt"])
-    assert tree.pictures().one_per_folder() == ["b/1.jpg", "b/c/3.png", "ü.jpg"]
-    assert list(tree.pictures().inside("b/")) == ["b/1.jpg", "b/2.jpg", "b/c/3.png"]
+    assert tree.images().one_per_folder() == ["b/1.jpg", "b/c/3.png", "ü.jpg"]
+    assert list(tree.images().inside("b/")) == ["b/1.jpg", "b/2.jpg", "b/c/3.png"]
     assert list(tree.others()) == ["a.txt"]
 
 
@@ -190,7 +190,7 @@ def test_paths_are_a_sequence_of_text(tmp_path: Path) -> None:
     st.text(st.sampled_from("aJ.P/g_\nthumbs"), min_size=1, max_size=12),
     st.sampled_from(["", ".JPG", ".git/x"]),
 )
-def test_many_paths_are_told_apart_as_one_is(stem: str, end: str) -> None:
+def test_arrays_of_paths_are_classified_like_single_paths(stem: str, end: str) -> None:
     path = stem + end
-    assert are_pictures(pa.array([path])).to_pylist() == [is_picture_name(path)]
+    assert are_images(pa.array([path])).to_pylist() == [is_image_name(path)]
     assert are_junk(pa.array([path])).to_pylist() == [is_junk(path)]

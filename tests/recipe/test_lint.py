@@ -1,4 +1,4 @@
-"""What a person should look at in a recipe, found without data; and the bounds of what carries affect."""
+"""Warnings about a recipe, without data; and the bounds on transforms that influence affect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lint(*steps: Step, **changes: Any) -> list[tuple[str, str]]:
     recipe = make_recipe(
         pipelines={"pipe": list(steps)}, subtypes={"default": {"pipeline": "pipe"}}, **changes
     )
-    return [(each.kind, each.text) for each in lint_recipe(recipe)]
+    return [(finding.kind, finding.text) for finding in lint_recipe(recipe)]
 
 
 def kinds(*steps: Step) -> list[str]:
@@ -40,12 +40,12 @@ def kinds(*steps: Step) -> list[str]:
         ([{"RandomRotate90": {"p": 1.0}}], "25%"),
     ],
 )
-def test_draws_that_leave_the_picture_as_it_is_are_counted(steps: list[Step], share: str) -> None:
+def test_draws_without_effect_are_counted(steps: list[Step], share: str) -> None:
     subtypes = {"default": {"pipeline": "pipe", "upright": False}}
     recipe = make_recipe(pipelines={"pipe": steps}, subtypes=subtypes)
     (finding,) = lint_recipe(recipe)
     assert finding.kind == "identity"
-    assert finding.text.startswith(f"pipelines.pipe: {share} of the draws leave the picture as it is")
+    assert finding.text.startswith(f"pipelines.pipe: {share} of the draws leave the image unchanged")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_transform_that_always_changes_something_is_enough(steps: list[Step]) 
     assert lint(*steps) == []
 
 
-def test_the_share_of_identities_is_that_of_the_draws() -> None:
+def test_the_share_of_identities_matches_the_draws() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     for steps, share in (
         ([{"D4": {"p": 0.5}}], 0.5625),
@@ -105,22 +105,22 @@ def test_an_affine_that_moves_something_is_none(arguments: Step) -> None:
     ],
     ids=lambda step: next(iter(step)),
 )
-def test_black_margins_are_named_with_their_remedy(step: Step) -> None:
-    """Each leaves black where there was no black, and with the border mode that is named it does not."""
+def test_black_margins_are_reported_with_a_remedy(step: Step) -> None:
+    """The transform leaves black margins, and with the suggested border mode it does not."""
     name, arguments = next(iter(step.items()))
     (found,) = lint(step)
     assert found[0] == "border"
     assert f"{name} leaves black margins" in found[1]
     assert "border_mode: reflect_101" in found[1]
     assert "border" in kinds({name: {**arguments, "border_mode": "constant"}})
-    mended = {name: {**arguments, **REFLECT}}
-    assert lint(mended) == []
+    fixed = {name: {**arguments, **REFLECT}}
+    assert lint(fixed) == []
     white = np.full((64, 64, 3), 255, np.uint8)
     assert min(Pipeline([step]).apply(white, seed).min() for seed in range(10)) == 0
-    assert min(Pipeline([mended]).apply(white, seed).min() for seed in range(10)) == 255
+    assert min(Pipeline([fixed]).apply(white, seed).min() for seed in range(10)) == 255
 
 
-def test_a_perspective_that_fills_the_picture_leaves_no_margin() -> None:
+def test_a_perspective_that_fills_the_image_leaves_no_margin() -> None:
     step = {"Perspective": {"p": 1.0}}
     assert lint(step) == []
     white = np.full((64, 64, 3), 255, np.uint8)
@@ -140,36 +140,36 @@ def test_other_margins_are_not_black(mode: str) -> None:
         ({"RandomResizedCrop": {"size": [32, 32], "scale": [0.3, 1.0], "p": 1.0}}, "70%"),
     ],
 )
-def test_a_crop_that_can_lose_the_subject_is_named(step: Step, lost: str) -> None:
+def test_a_crop_that_can_lose_the_subject_is_reported(step: Step, lost: str) -> None:
     (found,) = lint(step)
     assert found[0] == "crop"
-    assert f"{next(iter(step))} can cut away {lost} of the picture" in found[1]
+    assert f"{next(iter(step))} can remove {lost} of the image" in found[1]
 
 
 @pytest.mark.parametrize(
     "step", [CROP, {"RandomResizedCrop": {"size": [32, 32], "scale": [0.5, 1.0], "p": 1.0}}], ids=str
 )
-def test_a_moderate_crop_is_not_named(step: Step) -> None:
+def test_a_moderate_crop_is_not_reported(step: Step) -> None:
     assert lint(step) == []
 
 
-def test_every_pipeline_is_looked_at_and_every_remark_is_made() -> None:
+def test_every_pipeline_is_checked_and_every_warning_given() -> None:
     pipelines = {
         "one": [{"Affine": {"rotate": 5, "p": 0.5}}],
         "two": [{"RandomResizedCrop": {"size": [9, 9], "p": 1.0}}],
         "three": FLIP,
     }
     recipe = make_recipe(pipelines=pipelines, subtypes={"default": {"pipeline": "one"}})
-    found = [(each.kind, each.text.split(":")[0]) for each in lint_recipe(recipe)]
+    found = [(finding.kind, finding.text.split(":")[0]) for finding in lint_recipe(recipe)]
     assert found == [("identity", "pipelines.one"), ("border", "pipelines.one"), ("crop", "pipelines.two")]
 
 
 @pytest.mark.parametrize("path", sorted(packaged_recipes().glob("*.yaml")), ids=lambda path: path.stem)
-def test_packaged_recipes_give_no_cause_for_remarks(path: Any) -> None:
+def test_packaged_recipes_give_no_warnings(path: Any) -> None:
     assert lint_recipe(read_recipe(path)) == []
 
 
-# --- what carries affect needs an opt-in with a bound -----------------------------------------------------
+# --- transforms that influence affect need an opt-in with a bound ----------------------------------------
 
 STRENGTHS = [
     ({"RandomBrightnessContrast": {"p": 1.0}}, "photometric", 0.2),  # albumentations' default
@@ -207,22 +207,23 @@ def test_the_bound_is_the_strength(step: Step, affect: str, strength: float) -> 
         make_recipe(pipelines={"flip": [step, *FLIP]}, allow=allow)
 
     with pytest.raises(
-        RecipeError, match=rf"{name} changes .*, which carries affect itself; `allow: \{{{affect}: "
+        RecipeError,
+        match=rf"{name} changes .*, which itself influences affect; opt in with `allow: \{{{affect}: ",
     ):
         parse()
     parse(**{affect: min(1.0, strength + 1e-6)})
     parse(**{affect: 1.0})
-    with pytest.raises(RecipeError, match=f"{name} has strength .*, over `allow.{affect}`") as caught:
+    with pytest.raises(RecipeError, match=f"{name} has strength .*, above `allow.{affect}`") as caught:
         parse(**{affect: strength * 0.99})
     assert "pipelines.flip" in str(caught.value)
 
 
 @pytest.mark.parametrize("level", [40, 128, 215])
 def test_a_bounded_change_of_brightness_stays_inside_its_bound(level: int) -> None:
-    """The strength means what it says: a share of the whole range."""
+    """The strength is a share of the whole range."""
     rgb = np.full((8, 8, 3), level, np.uint8)
     pipeline = Pipeline(
         [{"RandomBrightnessContrast": {"brightness_limit": 0.1, "contrast_limit": 0, "p": 1.0}}]
     )
-    moved = [abs(float(pipeline.apply(rgb, seed).mean()) - level) / 255 for seed in range(100)]
-    assert 0.05 < max(moved) <= 0.1 + 1 / 255
+    shifts = [abs(float(pipeline.apply(rgb, seed).mean()) - level) / 255 for seed in range(100)]
+    assert 0.05 < max(shifts) <= 0.1 + 1 / 255

@@ -27,7 +27,7 @@ def test_there_are_packaged_recipes() -> None:
 
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
-def test_a_packaged_recipe_reads_and_says_for_whom_it_is(path: Path) -> None:
+def test_a_packaged_recipe_is_valid_and_states_its_purpose(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -43,7 +43,7 @@ def test_the_resolved_recipe_is_the_same_recipe(path: Path) -> None:
     assert again.digest == recipe.digest
 
 
-def test_the_digest_follows_the_meaning_not_the_writing() -> None:
+def test_the_digest_depends_on_content_not_formatting() -> None:
     document = recipe_document()
     assert parse_recipe(dict(reversed(document.items()))).digest == make_recipe().digest
     assert make_recipe(seed=0).digest == make_recipe().digest  # a default written out
@@ -61,8 +61,8 @@ def test_every_typo_is_listed_at_once_with_its_path() -> None:
     assert "5 problems in made.yaml" in what or "6 problems in made.yaml" in what
 
 
-def test_what_is_required_is_named() -> None:
-    assert "name: required, but not there" in refused(name=None)
+def test_a_missing_key_is_reported() -> None:
+    assert "name: missing" in refused(name=None)
 
 
 @pytest.mark.parametrize(
@@ -70,27 +70,27 @@ def test_what_is_required_is_named() -> None:
     [
         ({"bins": {"width": 10, "edges": [0, 50, 100]}}, "bins: give exactly one of width, edges, quantiles"),
         ({"bins": {}}, "bins: give exactly one of"),
-        ({"bins": {"edges": [-10, 50, 100]}}, "bins.edges: -10–100 leaves the scale"),
-        ({"bins": {"edges": [0, 101]}}, "bins.edges: 0–101 leaves the scale"),
-        ({"bins": {"edges": [0, 50, 50, 100]}}, "edges must ascend"),
-        ({"bins": {"edges": [50]}}, "edges must ascend, and be two at least"),
+        ({"bins": {"edges": [-10, 50, 100]}}, "bins.edges: -10–100 is outside the POMP scale"),
+        ({"bins": {"edges": [0, 101]}}, "bins.edges: 0–101 is outside the POMP scale"),
+        ({"bins": {"edges": [0, 50, 50, 100]}}, "edges must be at least two ascending"),
+        ({"bins": {"edges": [50]}}, "edges must be at least two ascending numbers"),
         ({"bins": {"edges": [0, float("nan")]}}, "bins.edges.1"),
         ({"bins": {"width": 0}}, "bins.width"),
         ({"bins": {"width": 1e-9}}, "bins.width"),
         ({"bins": {"quantiles": 1}}, "bins.quantiles"),
-        ({"bins": None}, "the target valence is a number and needs bins"),
-        ({"split": {"val": 0.5, "test": 0.5}}, "split: val and test leave nothing to train on"),
+        ({"bins": None}, "the numeric target valence needs bins"),
+        ({"split": {"val": 0.5, "test": 0.5}}, "split: val and test must sum to less than 1"),
         ({"split": {"val": -0.1}}, "split.val: Input should be greater than or equal to 0"),
         ({"split": "some"}, "split: Input should be"),
-        ({"strata": ["subtype", "valence"]}, "strata: valence is the target already"),
+        ({"strata": ["subtype", "valence"]}, "strata: valence is already the target"),
         ({"balance": {"level": 0}}, "balance.level"),
         ({"balance": {"level": "min"}}, "balance.level: Input should be 'max' or 'median' (got 'min'); or"),
         ({"balance": {"level": 2.5}}, "balance.level: "),
         ({"balance": {"max_copies": 10**9}}, "balance.max_copies"),
-        ({"subtypes": {}}, "subtypes.default: balance.max_copies > 1 makes copies"),
+        ({"subtypes": {}}, "subtypes.default: missing; balance.max_copies > 1"),
         (
             {"subtypes": {"default": {"pipeline": "turn"}}},
-            "subtypes.default.pipeline: no pipeline is called 'turn'",
+            "subtypes.default.pipeline: no pipeline 'turn'",
         ),
         ({"image": {}}, "image: give exactly one of short_side_px, size_px"),
         ({"image": {"short_side_px": 32, "size_px": [32, 32]}}, "give exactly one of short_side_px, size_px"),
@@ -107,8 +107,8 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], words: str) -> None
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ({"HorizontalFlip": {}}, "step 0: HorizontalFlip needs its p"),
-        ({"Affine": {"rotate": [-5, 5]}}, "Affine needs its p"),
+        ({"HorizontalFlip": {}}, "step 0: HorizontalFlip needs p,"),
+        ({"Affine": {"rotate": [-5, 5]}}, "Affine needs p,"),
         ({"HorizontalFilp": {"p": 1.0}}, "step 0: no transform 'HorizontalFilp'; known: "),
         ({"HorizontalFlip": {"p": 1.0}, "VerticalFlip": {"p": 1.0}}, "step 0 must be one transform, not 2"),
         ({}, "step 0 must be one transform, not 0"),
@@ -124,7 +124,7 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], words: str) -> None
         ({"RandomResizedCrop": {"p": 1.0}}, "size"),
     ],
 )
-def test_a_step_that_would_not_do_what_it_says_is_refused(step: dict[str, Any], words: str) -> None:
+def test_an_invalid_step_is_refused(step: dict[str, Any], words: str) -> None:
     what = refused(pipelines={"flip": [step]})
     assert "pipelines.flip: step 0" in what
     assert words in what
@@ -161,16 +161,16 @@ def test_a_step_that_would_not_do_what_it_says_is_refused(step: dict[str, Any], 
         ({"ToGray": {"p": 1.0}}, "colour", 1.0),
     ],
 )
-def test_what_carries_affect_needs_an_opt_in_with_a_bound(step: Any, affect: str, strength: float) -> None:
+def test_a_transform_that_influences_affect_needs_an_opt_in(step: Any, affect: str, strength: float) -> None:
     name = next(iter(step))
     what = refused(pipelines={"flip": [step]})
-    assert f"which carries affect itself; `allow: {{{affect}: {strength:g}}}`" in what
+    assert f"which itself influences affect; opt in with `allow: {{{affect}: {strength:g}}}`" in what
     make_recipe(pipelines={"flip": [step]}, allow={affect: strength})
     if strength > 0.1:
         what = refused(pipelines={"flip": [step]}, allow={affect: strength - 0.05})
-        assert f"{name} has strength {strength:g}, over `allow.{affect}`" in what
+        assert f"{name} has strength {strength:g}, above `allow.{affect}`" in what
     other = {"photometric": "colour", "colour": "photometric"}[affect]
-    assert "opts in" in refused(pipelines={"flip": [step]}, allow={other: 1.0})
+    assert "opt in with" in refused(pipelines={"flip": [step]}, allow={other: 1.0})
 
 
 @pytest.mark.parametrize("allow", [{"contrast": 0.5}, {"colour": 0}, {"colour": 1.1}, {"colour": True}])
@@ -183,7 +183,7 @@ def test_all_steps_of_all_pipelines_are_checked() -> None:
         pipelines={"flip": [{"HorizontalFlip": {"p": 1.0}}, {"Flop": {"p": 1}}], "turn": [{"D4": {}}]}
     )
     assert "pipelines.flip: step 1: no transform 'Flop'" in what
-    assert "pipelines.turn: step 0: D4 needs its p" in what
+    assert "pipelines.turn: step 0: D4 needs p," in what
 
 
 @pytest.mark.parametrize("pipelines", [{"flip": []}, {"flip": [{"HorizontalFlip": None}]}, {"flip": "D4"}])
@@ -191,7 +191,7 @@ def test_a_pipeline_is_a_list_of_transforms_with_arguments(pipelines: dict[str, 
     assert "pipelines.flip" in refused(pipelines=pipelines)
 
 
-def test_what_makes_no_copies_needs_no_pipeline() -> None:
+def test_a_recipe_without_copies_needs_no_pipeline() -> None:
     recipe = make_recipe(balance={"max_copies": 1}, subtypes={}, pipelines={})
     assert recipe.rule_for("A") is None
 
@@ -205,7 +205,7 @@ def test_a_subtype_without_a_rule_uses_the_default() -> None:
     assert [rule.pipeline for rule in rules if rule] == ["turn", "flip", "flip"]
 
 
-def test_split_none_is_a_word_and_stays_one() -> None:
+def test_split_none_round_trips() -> None:
     recipe = make_recipe(split="none")
     assert recipe.split == "none"
     assert parse_recipe(recipe.document()) == recipe
@@ -218,7 +218,7 @@ def test_a_share_of_zero_is_a_share() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], "valence_bins", 3])
-def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
+def test_a_document_that_is_not_a_mapping_is_refused(document: Any) -> None:
     with pytest.raises(RecipeError, match=r"1 problem in made.yaml"):
         parse_recipe(document, "made.yaml")
 
@@ -239,7 +239,7 @@ def test_a_recipe_is_found_as_a_path_then_beside_then_in_the_package(
     assert find_recipe(str(tmp_path / "recipes" / "valence_bins.yaml")) == tmp_path / own
 
 
-def test_a_recipe_that_is_nowhere_says_where_it_looked_and_what_there_is(
+def test_an_unknown_recipe_lists_the_places_searched_and_the_known_recipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -249,7 +249,7 @@ def test_a_recipe_that_is_nowhere_says_where_it_looked_and_what_there_is(
     assert "valence_bins.yaml" in caught.value.fix
 
 
-def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: made\nbins: {width: 10\n")
     with pytest.raises(RecipeError, match=r"(?s)broken.yaml is not valid YAML.*line") as caught:

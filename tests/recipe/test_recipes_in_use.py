@@ -19,7 +19,7 @@ from affectdata.recipe.recipe import Recipe, packaged_recipes, read_recipe
 from affectdata.schema import PLAN, manifest_schema
 from tests.made import image_id, make_manifest, make_recipe
 
-MIKELS = {  # pictures of Flickr & Instagram on which most voters agreed (You et al. 2016)
+MIKELS = {  # images of Flickr & Instagram on which most voters agreed (You et al. 2016)
     "amusement": 4923,
     "anger": 1255,
     "awe": 3133,
@@ -29,7 +29,7 @@ MIKELS = {  # pictures of Flickr & Instagram on which most voters agreed (You et
     "fear": 1029,
     "sadness": 2902,
 }
-CAPD = [88, 76, 70, 62, 55, 48, 40, 36, 29, 22]  # 526 pictures in ten categories
+CAPD = [88, 76, 70, 62, 55, 48, 40, 36, 29, 22]  # 526 images in ten categories
 
 
 def packaged(name: str) -> Recipe:
@@ -37,15 +37,15 @@ def packaged(name: str) -> Recipe:
 
 
 def make_table(source: str, n: int, **columns: Sequence[Any]) -> pa.Table:
-    """A manifest's table by columns, each row a group of its own unless `group_id` says otherwise."""
+    """A manifest's table by columns, each row a group of its own unless `group_id` is given."""
     ids = [image_id(f"{source}-{at}") for at in range(n)]
     emotions = [name.removeprefix("emotion_") for name in columns if name.startswith("emotion_")]
     schema = manifest_schema(emotions)
     fixed: dict[str, Any] = {
         "image_id": ids,
-        "pixel_id": [each[:32] for each in ids],
-        "phash": [each[:16] for each in ids],
-        "phash_views": [each[:16] * 7 for each in ids],
+        "pixel_id": [id_[:32] for id_ in ids],
+        "phash": [id_[:16] for id_ in ids],
+        "phash_views": [id_[:16] * 7 for id_ in ids],
         "source": [source] * n,
         "source_id": [str(at) for at in range(n)],
         "path": [f"{at}.jpg" for at in range(n)],
@@ -76,8 +76,8 @@ def check_plan(rows: pa.Table, plan: Plan, recipe: Recipe) -> None:
     assert plan.table["copy"].to_numpy().max() < recipe.balance.max_copies
     groups = rows.group_by("group_id").aggregate([("split", "count_distinct")])
     assert set(groups["split_count_distinct"].to_pylist()) == {1}
-    for each in plan.bins:
-        assert each.n_after + each.shortfall >= each.target or recipe.balance.undersample
+    for bin_ in plan.bins:
+        assert bin_.n_after + bin_.shortfall >= bin_.target or recipe.balance.undersample
 
 
 def sizes(rows: pa.Table) -> dict[str, int]:
@@ -124,7 +124,7 @@ def test_capd_keeps_the_six_largest_classes_that_raters_agree_on() -> None:
         part = rows.filter(pc.equal(rows["label"], label))
         assert abs(sizes(part)["test"] - 0.2 * count) <= 1
     assert len(plan.bins) == 6
-    assert {each.n_after for each in plan.bins} == {max(each.n_before for each in plan.bins)}
+    assert {bin_.n_after for bin_ in plan.bins} == {max(bin_.n_before for bin_ in plan.bins)}
     assert plan.summary()["imbalance_ratio"]["after"] == 1
 
 
@@ -149,10 +149,10 @@ def test_fi_is_split_80_10_10_in_every_emotion_and_weighted() -> None:
     weight = {row["cell"]: row["weight"] for row in plan.table.to_pylist() if row["split"] == "train"}
     rarest, most = weight["emotion=fear"], weight["emotion=contentment"]
     assert max(weight.values()) == rarest > 4 * most
-    train = {each.bin: each.n_before for each in plan.bins}
+    train = {bin_.bin: bin_.n_before for bin_ in plan.bins}
     expected = (1 - 0.9999 ** train["contentment"]) / (1 - 0.9999 ** train["fear"])
     assert rarest / most == pytest.approx(expected)
-    assert plan.bins[0].shortfall > 0  # what weights leave undone is said
+    assert plan.bins[0].shortfall > 0  # the plan reports what weights cannot balance
 
 
 # --- UTKFace: 2,000 faces to about 12,600, level over age group, ethnicity and gender --------------------
@@ -181,7 +181,7 @@ def test_faces_come_to_12600_level_over_all_three() -> None:
     table = make_faces()
     rows, plan = planned(table, packaged("utkface_fair"))
     assert set(rows["emotion"].to_pylist()) == {"happiness", "neutral"}
-    assert [(each.bin, each.n_after, each.shortfall) for each in plan.bins] == [
+    assert [(bin_.bin, bin_.n_after, bin_.shortfall) for bin_ in plan.bins] == [
         ("happiness", 6300, 0),
         ("neutral", 6300, 0),
     ]
@@ -218,7 +218,7 @@ def test_no_person_is_in_two_splits() -> None:
     assert max(people["count_all"].to_pylist()) > 2
 
 
-# --- WikiArt: quadrants and their mixtures, seven classes of which one has 11 pictures -------------------
+# --- WikiArt: quadrants and their mixtures, seven classes of which one has 11 images -------------------
 
 CLASSES = {
     ("Calm",): 420,
@@ -258,13 +258,13 @@ def test_wikiart_has_seven_classes_and_the_smallest_keeps_its_cap() -> None:
     rows, plan = planned(make_wikiart(), recipe)
     assert Counter(rows["label"].to_pylist()) == {"+".join(key): n for key, n in CLASSES.items()}
     assert len(plan.bins) == 7
-    small = next(each for each in plan.bins if each.bin == "Aggressive+Calm+Euphoric")
+    small = next(bin_ for bin_ in plan.bins if bin_.bin == "Aggressive+Calm+Euphoric")
     assert 0 < small.n_before <= 11
     assert small.n_after == min(small.target, 8 * small.n_before)
     assert small.shortfall == small.target - small.n_after
-    assert small.target == sorted(each.n_before for each in plan.bins)[3]
-    for each in plan.bins:
-        assert each.n_after == max(each.n_before, min(each.target, 8 * each.n_before))
+    assert small.target == sorted(bin_.n_before for bin_ in plan.bins)[3]
+    for bin_ in plan.bins:
+        assert bin_.n_after == max(bin_.n_before, min(bin_.target, 8 * bin_.n_before))
     artists = rows.group_by("artist").aggregate([("split", "count_distinct"), ([], "count_all")])
     assert set(artists["split_count_distinct"].to_pylist()) == {1}
     assert max(artists["count_all"].to_pylist()) > 100
@@ -299,7 +299,7 @@ def test_oasis_levels_thirds_of_arousal_within_valence() -> None:
         cell.stratum for cell in plan.cells if cell.bin[0] == "["
     }
     assert len({cell.stratum for cell in plan.cells}) == 3
-    assert {each.shortfall for each in plan.bins} == {0}
+    assert {bin_.shortfall for bin_ in plan.bins} == {0}
     assert plan.summary()["imbalance_ratio"]["after"] == 1
     themes = rows.group_by("theme").aggregate([("split", "count_distinct")])
     assert set(themes["split_count_distinct"].to_pylist()) == {1}
@@ -327,16 +327,16 @@ def make_gaped() -> pa.Table:
 
 def test_undersampling_cuts_to_the_median_and_copies_nothing() -> None:
     rows, plan = planned(make_gaped(), packaged("undersample"))
-    train = sorted(each.n_before for each in plan.bins)
+    train = sorted(bin_.n_before for bin_ in plan.bins)
     target = int(np.median(train))
-    assert {each.target for each in plan.bins} == {target}
-    assert [each.n_after for each in plan.bins] == [min(each.n_before, target) for each in plan.bins]
+    assert {bin_.target for bin_ in plan.bins} == {target}
+    assert [bin_.n_after for bin_ in plan.bins] == [min(bin_.n_before, target) for bin_ in plan.bins]
     assert set(plan.table["copy"].to_pylist()) == {0}
     by_split = Counter(plan.table["split"].to_pylist())
     assert (by_split["val"], by_split["test"]) == (sizes(rows)["val"], sizes(rows)["test"])
 
 
-def test_weights_only_is_a_row_per_picture_and_level_by_weight() -> None:
+def test_weights_only_is_a_row_per_image_and_level_by_weight() -> None:
     rows, plan = planned(make_gaped(), packaged("weights_only"))
     assert sorted(plan.table["image_id"].to_pylist()) == sorted(rows["image_id"].to_pylist())
     assert set(plan.table["copy"].to_pylist()) == {0}
@@ -354,11 +354,11 @@ def test_oasis_fills_the_thin_bins_of_gaped_before_copies_do() -> None:
     recipe = packaged("valence_bins_oasis")
     rows, plan = planned(gaped, recipe, oasis)
     alone = planned(gaped, packaged("valence_bins"))[1]
-    assert [each.n_before for each in plan.bins] == [each.n_before for each in alone.bins]
-    assert [each.target for each in plan.bins] == [each.target for each in alone.bins]
-    filled = [each.n_filled for each in plan.bins]
+    assert [bin_.n_before for bin_ in plan.bins] == [bin_.n_before for bin_ in alone.bins]
+    assert [bin_.target for bin_ in plan.bins] == [bin_.target for bin_ in alone.bins]
+    filled = [bin_.n_filled for bin_ in plan.bins]
     supply = np.histogram(oasis["valence"].to_numpy(), np.arange(0, 101, 10))[0]
-    lacking = [each.target - each.n_before for each in plan.bins]
+    lacking = [bin_.target - bin_.n_before for bin_ in plan.bins]
     assert filled == [min(n, lack) for n, lack in zip(supply.tolist(), lacking, strict=True)]
     assert sum(filled) > 200
     new = rows.filter(pc.equal(rows["source"], "oasis"))
@@ -394,8 +394,8 @@ def test_a_plan_of_200_000_rows_in_60_cells() -> None:
     plan = plan_rows(make_large(n), make_recipe(balance={"level": 30_000, "max_copies": 3}))
     assert len(plan.cells) == 60
     assert plan.table.schema.names == PLAN.names
-    assert len(plan.table) == 60_000 + sum(each.n_after for each in plan.bins)
-    assert all(each.n_after <= 3 * each.n_before or each.n_after == each.n_before for each in plan.bins)
-    assert sum(each.n_before for each in plan.bins) == 140_000
+    assert len(plan.table) == 60_000 + sum(bin_.n_after for bin_ in plan.bins)
+    assert all(bin_.n_after <= 3 * bin_.n_before or bin_.n_after == bin_.n_before for bin_ in plan.bins)
+    assert sum(bin_.n_before for bin_ in plan.bins) == 140_000
     originals = plan.table.filter(pc.equal(plan.table["copy"], 0))
     assert len(originals) == n

@@ -1,4 +1,4 @@
-"""Pipelines: independent draws, one seed one picture, no copy that equals its parent by default of a `p`."""
+"""Pipelines: independent draws, one image per seed, no copy equal to its parent by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.recipe.transforms import (
     TRANSFORMS,
@@ -18,7 +18,7 @@ from affectdata.recipe.transforms import (
     Pipeline,
     Step,
     check_steps,
-    steps_that_overturn,
+    find_inverting_steps,
 )
 
 PACKAGED = sorted(packaged_recipes().glob("*.yaml"))
@@ -37,7 +37,7 @@ NEEDS: dict[str, dict[str, Any]] = {  # arguments without a default
 
 @pytest.fixture(scope="module")
 def rgb() -> np.ndarray:
-    return draw_picture(np.random.default_rng(3), 60.0, 64, 48)
+    return draw_image(np.random.default_rng(3), 60.0, 64, 48)
 
 
 def test_two_flips_draw_independently(rgb: np.ndarray) -> None:
@@ -50,24 +50,24 @@ def test_two_flips_draw_independently(rgb: np.ndarray) -> None:
     assert all(abs(count - 500) < 80 for count in drawn.values())  # over four standard deviations
 
 
-def test_a_flip_is_drawn_as_often_as_its_p_says(rgb: np.ndarray) -> None:
+def test_a_flip_has_the_frequency_p(rgb: np.ndarray) -> None:
     pipeline = Pipeline([{"HorizontalFlip": {"p": 0.2}}])
     flipped = sum(not np.array_equal(pipeline.apply(rgb, seed), rgb) for seed in range(1000))
     assert 150 < flipped < 250
 
 
-def test_a_seed_gives_the_same_picture_in_any_order_and_in_threads(rgb: np.ndarray) -> None:
+def test_a_seed_gives_the_same_image_in_any_order_and_in_threads(rgb: np.ndarray) -> None:
     seeds = list(range(60))
-    one = Pipeline(MIXED)
-    expected = [one.apply(rgb, seed).tobytes() for seed in seeds]
+    pipeline = Pipeline(MIXED)
+    expected = [pipeline.apply(rgb, seed).tobytes() for seed in seeds]
     assert len(set(expected)) == len(seeds)
-    assert [one.apply(rgb, seed).tobytes() for seed in reversed(seeds)] == expected[::-1]
+    assert [pipeline.apply(rgb, seed).tobytes() for seed in reversed(seeds)] == expected[::-1]
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(lambda seed: Pipeline(MIXED).apply(rgb, seed).tobytes(), seeds))
     assert threaded == expected
 
 
-def test_the_seed_may_be_as_large_as_a_plan_makes_them(rgb: np.ndarray) -> None:
+def test_the_seed_may_be_as_large_as_in_a_plan(rgb: np.ndarray) -> None:
     pipeline = Pipeline(MIXED)
     assert pipeline.apply(rgb, 2**63 - 1).tobytes() == pipeline.apply(rgb, 2**63 - 1).tobytes()
     assert pipeline.apply(rgb, 2**63 - 1).tobytes() != pipeline.apply(rgb, 2**63 - 2).tobytes()
@@ -88,11 +88,11 @@ def test_an_affine_with_p_1_always_turns(rgb: np.ndarray) -> None:
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
 def test_no_copy_of_a_packaged_recipe_equals_its_parent_or_a_sibling(path: Path) -> None:
-    """Trap 20: `Affine` has p = 0.5 by default, so that a quarter of the copies equalled their parents."""
+    """Trap 20: `Affine` has p = 0.5 by default, so a quarter of the copies equalled their parents."""
     for steps in read_recipe(path).pipelines.values():
         pipeline = Pipeline(steps)
         for number in range(12):
-            parent = draw_picture(np.random.default_rng(number), 50.0)
+            parent = draw_image(np.random.default_rng(number), 50.0)
             copies = [pipeline.apply(parent, 1000 * number + copy).tobytes() for copy in range(8)]
             assert parent.tobytes() not in copies
             assert len(set(copies)) >= 7  # at a crop of 10 % two of eight may coincide
@@ -100,7 +100,7 @@ def test_no_copy_of_a_packaged_recipe_equals_its_parent_or_a_sibling(path: Path)
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 2), (9, 300)])
-def test_packaged_pipelines_take_pictures_of_any_shape(path: Path, shape: tuple[int, int]) -> None:
+def test_packaged_pipelines_take_images_of_any_shape(path: Path, shape: tuple[int, int]) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for steps in read_recipe(path).pipelines.values():
         for seed in range(10):
@@ -110,7 +110,7 @@ def test_packaged_pipelines_take_pictures_of_any_shape(path: Path, shape: tuple[
             assert min(drawn.shape) >= 1
 
 
-def test_names_of_constants_mean_what_opencv_means(rgb: np.ndarray) -> None:
+def test_constants_are_those_of_opencv(rgb: np.ndarray) -> None:
     shift: dict[str, Any] = {
         "translate_px": {"x": [24, 24], "y": [0, 0]},
         "interpolation": "nearest",
@@ -141,7 +141,7 @@ def test_every_transform_refuses_an_argument_it_does_not_know(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("step", "overturns"),
+    ("step", "inverts"),
     [
         ({"VerticalFlip": {"p": 0.1}}, True),
         ({"D4": {"p": 1.0}}, True),
@@ -161,6 +161,6 @@ def test_every_transform_refuses_an_argument_it_does_not_know(name: str) -> None
         ({"RandomCropFromBorders": {"p": 1.0}}, False),
     ],
 )
-def test_steps_that_turn_a_picture_over_are_named(step: Step, overturns: bool) -> None:
+def test_steps_that_invert_an_image_are_found(step: Step, inverts: bool) -> None:
     name = next(iter(step))
-    assert steps_that_overturn([{"HorizontalFlip": {"p": 0.5}}, step]) == [name] * overturns
+    assert find_inverting_steps([{"HorizontalFlip": {"p": 0.5}}, step]) == [name] * inverts

@@ -1,4 +1,4 @@
-"""The data card says what release.json says, and on which terms."""
+"""The data card gives the numbers of release.json and the terms of use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     info = json.loads((folder / "release.json").read_text())
     assert "\n---\n\n# made\n" in text
-    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} pictures (18 originals" in text
+    assert f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images (18 originals" in text
     for split, count in info["rows"].items():
         assert f"| {split} | {count} |" in text
-    for each in info["balance"]["bins"]:
-        assert f"| {each['bin']} | {each['n_before']} |" in text
+    for row in info["balance"]["bins"]:
+        assert f"| {row['bin']} | {row['n_before']} |" in text
     assert "CC BY-NC-SA 3.0" in text
-    assert "must not be passed on" in text
+    assert "must not be redistributed" in text
     assert "Dan-Glauser" in text
 
 
@@ -36,11 +36,11 @@ def test_the_card_follows_from_release_json_alone(folder: Path) -> None:
     assert data_card(info) == (folder / "README.md").read_text()
 
 
-def test_a_collection_that_may_be_passed_on_is_said_to_be(folder: Path) -> None:
+def test_a_redistributable_collection_is_described_as_such(folder: Path) -> None:
     info = json.loads((folder / "release.json").read_text())
     info["manifests"][0]["redistributable"] = info["terms"]["redistributable"] = True
-    assert "may be passed on" in data_card(info)
-    assert "must not be passed on" not in data_card(info)
+    assert "may be redistributed" in data_card(info)
+    assert "must not be redistributed" not in data_card(info)
 
 
 def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
@@ -48,20 +48,20 @@ def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
     (gaped,) = info["terms"]["pictures"]
     assert info["terms"]["pictures"] == {gaped: sum(info["rows"].values())}
     text = data_card(info)
-    assert "no commercial use; share alike: what is made from it goes on under CC BY-NC-SA 3.0" in text
-    assert "| terms | pictures |" not in text
+    assert "no commercial use; share alike: derived work must be redistributed under CC BY-NC-SA 3.0" in text
+    assert "| terms | images |" not in text
     info["terms"] = combine_terms({"CC BY-ND 4.0": 3, "CC0 1.0": 2}, True)
     text = data_card(info)
-    for said in ("may be passed on; commercial use is allowed; changed pictures", "| CC BY-ND 4.0 | 3 |"):
-        assert said in text
+    for line in ("may be redistributed; commercial use is allowed; modified images", "| CC BY-ND 4.0 | 3 |"):
+        assert line in text
     assert "share alike" not in text
 
 
-def test_a_split_that_came_out_empty_is_said_to_be(small_gaped: Path, tmp_path: Path, folder: Path) -> None:
-    """A share of one in a hundred of 18 pictures is none."""
+def test_an_empty_split_is_mentioned(small_gaped: Path, tmp_path: Path, folder: Path) -> None:
+    """A share of one in a hundred of 18 images is none."""
     release = publish(small_gaped, tmp_path, split={"val": 0.01, "test": 0.3})
     assert release.info["rows"]["val"] == 0 < release.info["rows"]["test"]
     card = (release.path / "README.md").read_text()
     assert "| val | 0 |" in card
-    assert "The recipe asks for val, but no picture is in it: there are too few groups." in card
-    assert "no picture is in it" not in (folder / "README.md").read_text()
+    assert "The recipe requests val, but too few groups were available: no image was assigned to it." in card
+    assert "too few groups" not in (folder / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""release.json follows from rows, recipe and data sheets; nothing else in it is believed."""
+"""release.json is derived from rows, recipe and data sheets; any other value in it is an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from affectdata.errors import AffectdataError, IntegrityError
 from affectdata.release.derived import check_info, release_terms
-from affectdata.release.info import COVER, check_cover
-from affectdata.release.lineage import require_sound
+from affectdata.release.info import CONTENT_HASH, check_content_hash
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import INFO_FILE, newest_release, open_release
-from affectdata.release.terms import forbids_passing_on
+from affectdata.release.terms import forbids_redistribution
 from tests.made import publish, sign
 
 Info = dict[str, Any]
@@ -31,7 +31,7 @@ def made(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may modify."""
     return Path(shutil.copytree(made, tmp_path / "releases" / made.name))
 
 
@@ -43,20 +43,22 @@ def stated(folder: Path) -> Info:
     return dict(json.loads((folder / INFO_FILE).read_text()))
 
 
-def test_a_release_states_what_follows_from_its_rows(made: Path) -> None:
+def test_a_release_agrees_with_its_rows(made: Path) -> None:
     assert texts(made) == []
     assert release_terms(open_release(made)) == stated(made)["terms"]
 
 
 def test_an_edit_without_the_hash_is_found_by_the_hash(folder: Path) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**stated(folder), "cpu_features": "none"}))
-    assert texts(folder) == ["release.json: its content is not the one that was published (content_sha256)"]
+    assert texts(folder) == [
+        "release.json: the content was modified after publication (content_sha256 does not match)"
+    ]
 
 
 def test_only_the_former_form_may_lack_the_hash(made: Path) -> None:
-    info = {key: value for key, value in stated(made).items() if key != COVER}
-    assert check_cover({**info, "schema": "affectdata/release/2"}) == []
-    assert check_cover({**info, "schema": "affectdata/release/3"}) == ["content_sha256 is not there"]
+    info = {key: value for key, value in stated(made).items() if key != CONTENT_HASH}
+    assert check_content_hash({**info, "schema": "affectdata/release/2"}) == []
+    assert check_content_hash({**info, "schema": "affectdata/release/3"}) == ["content_sha256 is missing"]
 
 
 def test_the_time_alone_may_change(folder: Path) -> None:
@@ -65,12 +67,12 @@ def test_the_time_alone_may_change(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["", "soon", "1970-01-01T00:00:00", "2026-13-01T00:00:00+00:00"])
-def test_a_time_that_is_none_is_found(folder: Path, when: str) -> None:
+def test_an_invalid_time_is_reported(folder: Path, when: str) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**stated(folder), "created": when}))
-    assert texts(folder) == [f"release.json: created is no time with its zone: {when!r}"]
+    assert texts(folder) == [f"release.json: created must be a time with a time zone, not {when!r}"]
 
 
-def may_be_passed_on(info: Info) -> None:
+def redistributable(info: Info) -> None:
     info["manifests"][0]["redistributable"] = True
 
 
@@ -114,15 +116,15 @@ def level(info: Info) -> None:
 
 
 FORGED: list[tuple[Callable[[Info], Any], str]] = [
-    (may_be_passed_on, "lets the images of gaped be passed on"),
+    (redistributable, "marks gaped as redistributable"),
     (free_terms, r"terms is {'commercial_use': True, 'redistributable': True}"),
-    (free_licence, "states a licence of gaped"),
-    (other_source, r"does not name the sources \['gaped'\]"),
+    (free_licence, "none of its rows has it"),
+    (other_source, r"lacks the sources \['gaped'\]"),
     (more_rows, "rows is {'train'"),
     (fewer_copies, "copies is"),
     (more_in_a_bin, "balance.bins: n_after"),
     (worth_more, "balance.cells: n_eff"),
-    (a_bin_less, "balance.bins does not name each bin"),
+    (a_bin_less, "balance.bins must list every bin"),
     (level, "balance.entropy.before is 1.0"),
     (lambda info: info.update(name="other"), "name is 'other'"),
     (lambda info: info.update(target="arousal"), "target is 'arousal'"),
@@ -134,28 +136,35 @@ FORGED: list[tuple[Callable[[Info], Any], str]] = [
 
 @pytest.mark.parametrize(("change", "why"), FORGED)
 @pytest.mark.parametrize("form", [2, 3])
-def test_what_does_not_follow_is_refused_though_the_hash_is_right(
+def test_a_wrong_value_is_refused_though_the_hash_is_right(
     folder: Path, change: Callable[[Info], Any], why: str, form: int
 ) -> None:
     info = stated(folder)
     change(info)
-    if form == 2:  # it had no hash to make anew
+    if form == 2:  # it has no hash
         info["schema"] = "affectdata/release/2"
-        del info[COVER]
+        del info[CONTENT_HASH]
     sign(folder, info)
     with pytest.raises(IntegrityError, match=why):
-        require_sound(open_release(folder))
+        validate_release(open_release(folder))
 
 
-def test_every_command_refuses_what_does_not_follow(folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_every_command_refuses_a_wrong_value(folder: Path, tmp_path: Path, cli: Cli) -> None:
     info = stated(folder)
-    may_be_passed_on(info)
+    redistributable(info)
     free_terms(info)
     sign(folder, info)
     assert cli("verify", folder).code == 4
     for form in ("webdataset", "folders", "croissant"):
         ran = cli("export", folder, "--to", form, "--out", tmp_path / "out", "--i-may-redistribute")
         assert ran.code == 4 and "release.json: terms is" in ran.err
+
+
+def test_a_diff_refuses_an_edit_on_either_side(made: Path, folder: Path, cli: Cli) -> None:
+    (folder / INFO_FILE).write_text(json.dumps({**stated(folder), "cpu_features": "none"}))
+    for pair in ((made, folder), (folder, made)):
+        ran = cli("diff", *pair)
+        assert ran.code == 4 and "modified after publication" in ran.err
 
 
 def test_splits_are_not_taken_from_a_release_that_contradicts_itself(
@@ -175,28 +184,28 @@ JSON = [None, True, -1, 1.5, 10**30, "x", "\ud800", [], [1, {"x": None}], {}, {"
 
 
 def fields(info: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of release.json: every key of its mappings, and the first item of its lists."""
+    """Return the paths in release.json: every key of its mappings, and the first item of its lists."""
     keys = list(info) if isinstance(info, dict) else [0] if isinstance(info, list) and info else []
-    inside = [each for key in keys for each in fields(info[key], (*path, key))]
+    inside = [field for key in keys for field in fields(info[key], (*path, key))]
     return [(*path, key) for key in keys] + inside
 
 
-def test_no_value_of_another_type_in_any_field_is_a_bug_of_ours(folder: Path) -> None:
-    """Read as a program reads it: any error is one of ours, which says what is wrong."""
+def test_a_value_of_a_wrong_type_raises_an_error_of_ours(folder: Path) -> None:
+    """Every error is an AffectdataError with a message."""
     good = stated(folder)
-    for at, place in enumerate(fields({key: value for key, value in good.items() if key != "drift"})):
-        value = JSON[at % len(JSON)]
+    for index, path in enumerate(fields({key: value for key, value in good.items() if key != "drift"})):
+        value = JSON[index % len(JSON)]
         info = json.loads(json.dumps(good))
-        *before, last = place
+        *parents, last = path
         inner = info
-        for key in before:
+        for key in parents:
             inner = inner[key]
         if inner[last] == value and type(inner[last]) is type(value):
             continue
         inner[last] = value
         (folder / INFO_FILE).write_text(json.dumps(info))
         with pytest.raises(AffectdataError):
-            require_sound(open_release(folder))
+            validate_release(open_release(folder))
 
 
 @pytest.mark.parametrize(
@@ -209,13 +218,13 @@ def test_commands_end_with_their_own_code(folder: Path, tmp_path: Path, cli: Cli
         (folder / INFO_FILE).write_text(json.dumps({**stated(folder), key: value}))
         assert cli("verify", folder).code in (3, 4)
         assert cli("verify", "--releases", folder.parent).code in (3, 4)
-        assert cli("diff", folder, folder).code in (0, 3, 4)
+        assert cli("diff", folder, folder).code in (3, 4)
         out = tmp_path / "out"
         assert cli("export", folder, "--to", "croissant", "--out", out).code in (3, 4)
 
 
 @pytest.mark.parametrize("text", ["NaN", "[" * 100_000, '{"created": 1e999}', '{"x": Infinity}'])
-def test_what_is_no_json_is_refused_in_words(folder: Path, text: str) -> None:
+def test_invalid_json_is_refused_with_a_message(folder: Path, text: str) -> None:
     (folder / INFO_FILE).write_text(text)
     for opening in (lambda: open_release(folder), lambda: newest_release(folder.parent)):
         with pytest.raises(AffectdataError):
@@ -235,5 +244,5 @@ def test_what_is_no_json_is_refused_in_words(folder: Path, text: str) -> None:
         ("not stated", False),
     ],
 )
-def test_a_licence_forbids_passing_on_in_words(license_: str, forbids: bool) -> None:
-    assert forbids_passing_on(license_) is forbids
+def test_a_licence_forbids_redistribution_in_words(license_: str, forbids: bool) -> None:
+    assert forbids_redistribution(license_) is forbids

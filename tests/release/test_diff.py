@@ -54,7 +54,7 @@ def test_the_order_of_rows_is_no_difference(release: Release) -> None:
     assert diff_of(release, lambda rows: rows.reverse())[1] == {}
 
 
-def test_a_picture_less_is_major_and_one_more_minor(release: Release) -> None:
+def test_an_image_less_is_major_and_one_more_minor(release: Release) -> None:
     gone = row_of(release.table.to_pylist(), "test")["sample_id"]
     fewer = changed(release, lambda rows: rows.remove(row_of(rows, "test")))
     found = diff_releases(release, fewer)
@@ -135,7 +135,7 @@ def test_labels_that_only_some_releases_have_count(release: Release, column: str
     assert diff_releases(release, replace(release, rows=empty)).step == "none"
 
 
-def test_another_file_from_the_same_picture_is_major(release: Release) -> None:
+def test_another_file_from_the_same_image_is_major(release: Release) -> None:
     sample = row_of(release.table.to_pylist(), copy=1)["sample_id"]
     found, what = diff_of(release, lambda rows: row_of(rows, copy=1).update(file_sha256="0" * 64))
     assert what == {"redrawn": [sample]}
@@ -155,14 +155,16 @@ def test_another_file_from_the_same_picture_is_major(release: Release) -> None:
     ],
     ids=str,
 )
-def test_other_words_about_the_same_data_are_a_patch(release: Release, description: dict[str, Any]) -> None:
+def test_changed_descriptions_of_the_same_data_are_a_patch(
+    release: Release, description: dict[str, Any]
+) -> None:
     sample = row_of(release.table.to_pylist(), "val")["sample_id"]
     found, what = diff_of(release, lambda rows: row_of(rows, "val").update(description))
     assert what == {"described": [sample]}
     assert found.step == "patch"
 
 
-def test_what_is_relabelled_is_not_said_to_be_described_too(release: Release) -> None:
+def test_relabelled_samples_are_not_listed_as_described(release: Release) -> None:
     def both(rows: Rows) -> None:
         row_of(rows, "val").update(valence=1.25, license="CC BY 4.0")
         row_of(rows, "test").update(license="CC BY 4.0")
@@ -212,7 +214,7 @@ def test_the_document_is_plain_data(release: Release) -> None:
     assert before == after + 1
 
 
-def test_another_recipe_of_the_same_pictures(release: Release, small_gaped: Path, tmp_path: Path) -> None:
+def test_another_recipe_of_the_same_images(release: Release, small_gaped: Path, tmp_path: Path) -> None:
     """Another size redraws all; a lower cap takes copies away; the same plan without files is the same."""
     larger = publish(small_gaped, tmp_path, image={"short_side_px": 40})
     found = diff_releases(release, larger)

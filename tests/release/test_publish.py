@@ -1,4 +1,4 @@
-"""Publishing: the same bytes however it ran, whole or not at all, and the same command goes on."""
+"""Publishing: the same bytes regardless of workers and interruptions, atomic, resumed by the same command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from affectdata.errors import InputError, IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
 from affectdata.release import journal as journaling
 from affectdata.release import publish as publishing
 from affectdata.release.journal import WriteSamples
@@ -28,7 +28,7 @@ from tests.made import contents, publish, reseal
 
 
 class Killed(Exception):
-    """Stands for a kill between two batches."""
+    """Simulates a kill between two batches."""
 
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, n_batches: int) -> list[int]:
@@ -49,8 +49,8 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, n_batches: int) -> list[int]:
 
 
 def partial_of(out: Path) -> Path:
-    (found,) = (out / "releases").glob(".*.partial")
-    return found
+    (path,) = (out / "releases").glob(".*.partial")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def whole(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return release.path
 
 
-def test_a_release_holds_what_it_says(whole: Path) -> None:
+def test_a_release_contains_the_files_it_lists(whole: Path) -> None:
     release = open_release(whole)
     assert release.name == f"made-{release.id[:8]}"
     assert release.info["copies"] > 5
@@ -100,7 +100,7 @@ def test_another_recipe_is_another_release(
 
 @pytest.mark.parametrize("n_batches", [0, 1, 4])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_was_interrupted_goes_on(
+def test_an_interrupted_run_is_resumed(
     small_gaped: Path, tmp_path: Path, whole: Path, n_batches: int, workers: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +140,7 @@ def test_a_run_may_be_interrupted_again_and_again(small_gaped: Path, tmp_path: P
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
-def test_damage_to_what_an_interrupted_run_left_is_mended(
+def test_damaged_files_of_an_interrupted_run_are_repaired(
     small_gaped: Path, tmp_path: Path, whole: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -151,7 +151,7 @@ def test_damage_to_what_an_interrupted_run_left_is_mended(
     cut, gone, swapped, *_ = sorted(partial.glob("*/*.jpg"))
     cut.write_bytes(cut.read_bytes()[:100])
     gone.unlink()
-    swapped.write_bytes(b"another picture")
+    swapped.write_bytes(b"another image")
     (partial / "train" / ".0123.jpg.tmp").write_bytes(b"half")
     (partial / "train" / "stranger.jpg").write_bytes(b"no part of it")
     release = publish(small_gaped, tmp_path)
@@ -160,7 +160,7 @@ def test_damage_to_what_an_interrupted_run_left_is_mended(
 
 
 @pytest.mark.parametrize("damage", ["cut", "other table"])
-def test_a_damaged_journal_costs_no_more_than_its_pictures(
+def test_a_damaged_journal_costs_no_more_than_its_images(
     small_gaped: Path, tmp_path: Path, whole: Path, damage: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -186,7 +186,7 @@ def test_a_kill_between_the_last_file_and_the_name_is_no_loss(
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
-def test_a_process_that_was_killed_goes_on(
+def test_a_killed_process_is_resumed(
     small_gaped: Path, tmp_path: Path, whole: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """SIGKILL in the middle, by the process itself, so that it hits between two files."""
@@ -210,13 +210,13 @@ def test_a_process_that_was_killed_goes_on(
     assert killed.returncode == -signal.SIGKILL
     assert len(list(partial_of(tmp_path).glob("*/*.jpg"))) == 9
     again = start(*command, cwd=tmp_path)
-    _, said = again.communicate(timeout=60)
-    assert again.returncode == 0, said
+    _, stderr = again.communicate(timeout=60)
+    assert again.returncode == 0, stderr
     assert contents(tmp_path / "releases" / whole.name) == contents(whole)
     assert [path.name for path in (tmp_path / "releases").iterdir()] == [whole.name]
 
 
-def test_a_release_that_is_there_is_verified_and_not_written(small_gaped: Path, tmp_path: Path) -> None:
+def test_an_existing_release_is_verified_and_not_written(small_gaped: Path, tmp_path: Path) -> None:
     first = publish(small_gaped, tmp_path)
     times = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
     with pytest.MonkeyPatch.context() as patch:
@@ -238,7 +238,7 @@ def test_a_release_that_is_there_is_verified_and_not_written(small_gaped: Path, 
     ],
 )
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_a_release_that_is_there_and_damaged_is_an_integrity_error(
+def test_a_damaged_existing_release_is_an_integrity_error(
     whole: Path, small_gaped: Path, tmp_path: Path, name: str, damage: str
 ) -> None:
     target = tmp_path / "releases" / whole.name
@@ -255,7 +255,7 @@ def test_a_release_that_is_there_and_damaged_is_an_integrity_error(
     assert "balance" in caught.value.fix or "same command" in caught.value.fix
 
 
-def test_another_run_at_the_same_time_is_told_to_wait(small_gaped: Path, tmp_path: Path, whole: Path) -> None:
+def test_a_concurrent_run_is_refused(small_gaped: Path, tmp_path: Path, whole: Path) -> None:
     partial = tmp_path / "releases" / f".{whole.name}.partial"
     partial.mkdir(parents=True)
     handle = os.open(partial, os.O_RDONLY)
@@ -268,26 +268,26 @@ def test_another_run_at_the_same_time_is_told_to_wait(small_gaped: Path, tmp_pat
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
-def test_a_picture_that_changed_after_ingest_stops_the_run(
+def test_an_image_that_changed_after_ingest_stops_the_run(
     gaped_copy: Path, tmp_path: Path, whole: Path
 ) -> None:
     publish(gaped_copy, tmp_path)
     shutil.rmtree(tmp_path / "releases")
-    picture = next(gaped_copy.glob("P/*.bmp"))
-    good = picture.read_bytes()
+    image = next(gaped_copy.glob("P/*.bmp"))
+    good = image.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        spoil_after_ingest(patch, lambda: picture.write_bytes(good[:-1] + b"\x01"))
-        with pytest.raises(IntegrityError, match=f"P/{picture.name} is not the file that was ingested"):
+        spoil_after_ingest(patch, lambda: image.write_bytes(good[:-1] + b"\x01"))
+        with pytest.raises(IntegrityError, match=f"P/{image.name} is not the file that was ingested"):
             publish(gaped_copy, tmp_path)
     assert not (tmp_path / "releases" / whole.name).exists()
-    picture.write_bytes(good)
+    image.write_bytes(good)
     assert contents(publish(gaped_copy, tmp_path).path) == contents(whole)
 
 
-def test_pictures_that_were_moved_after_ingest_are_named(gaped_copy: Path, tmp_path: Path) -> None:
+def test_images_that_were_moved_after_ingest_are_named(gaped_copy: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         spoil_after_ingest(patch, lambda: gaped_copy.rename(tmp_path / "moved"))
-        with pytest.raises(PicturesNotFound, match="the pictures of gaped were not found"):
+        with pytest.raises(ImagesNotFound, match="the images of gaped were not found"):
             publish(gaped_copy, tmp_path)
 
 
@@ -324,15 +324,15 @@ def test_nothing_of_this_machine_is_in_a_release(whole: Path, small_gaped: Path)
     for name, data in contents(whole).items():
         if name.endswith(".jpg"):
             continue
-        said = data.decode(errors="replace")
+        text = data.decode(errors="replace")
         if name.endswith(".parquet"):  # compressed bytes may spell anything
             table = pq.read_table(whole / name, partitioning=None)
-            said = f"{table.to_pylist()} {table.schema.metadata}"
-        assert str(small_gaped.parent) not in said
-        assert not host.search(said) or name == "release.json"
+            text = f"{table.to_pylist()} {table.schema.metadata}"
+        assert str(small_gaped.parent) not in text
+        assert not host.search(text) or name == "release.json"
 
 
-def test_release_json_says_how_and_of_what_it_was_made(whole: Path) -> None:
+def test_release_json_records_recipe_sources_and_versions(whole: Path) -> None:
     info = json.loads((whole / "release.json").read_text())
     assert info["schema"] == "affectdata/release/3"
     assert info["versions"]["albumentations"] == "2.0.8"

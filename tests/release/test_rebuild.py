@@ -1,4 +1,4 @@
-"""Released pictures rebuilt from their source: equal, or found; also where another CPU rounds otherwise."""
+"""Released images rebuilt from their source: equal, or found; also where another CPU rounds otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from affectdata.errors import IntegrityError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode, encode
 from affectdata.release.rebuild import GREY_LEVELS, pick_rows, rebuild
@@ -105,7 +105,7 @@ def test_samples_are_picked_by_name(made: Path) -> None:
     sample = a_copy(release)
     assert pick_rows(release, 0, [sample])["sample_id"].to_pylist() == [sample]
     three = pick_rows(release, 3)["sample_id"].to_pylist()
-    more = next(each for each in release.table["sample_id"].to_pylist() if each not in three)
+    more = next(key for key in release.table["sample_id"].to_pylist() if key not in three)
     assert pick_rows(release, 3, [more, three[0]])["sample_id"].to_pylist() == sorted([*three, more])
     with pytest.raises(UsageError, match="no sample 0-1, 0-2 in the release"):
         pick_rows(release, 0, ["0-2", sample, "0-1"])
@@ -114,7 +114,7 @@ def test_samples_are_picked_by_name(made: Path) -> None:
 # --- equal, or found -------------------------------------------------------------------------------------
 
 
-def test_every_picture_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, here: Path) -> None:
+def test_every_image_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, here: Path) -> None:
     release = open_release(made)
     found = rebuild(release, release.table, here / "manifests")
     assert (found.n_rows, found.exact) == (len(release.table), True)
@@ -122,18 +122,18 @@ def test_every_picture_of_a_sound_release_is_rebuilt_to_the_byte(made: Path, her
 
 
 @pytest.mark.parametrize("levels", [1, 100])
-def test_a_picture_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
+def test_an_image_that_was_repainted_is_found_though_every_hash_is_right(folder: Path, levels: int) -> None:
     sample = repaint(folder, brighter(levels))
     release = open_release(folder)
     assert check_release(release) == []
     (finding,) = rebuild(release, release.table, Path("manifests")).findings
     assert finding.kind == "rebuilt"
     assert (
-        finding.text == f"train/{sample}.png: its rebuilt bytes differ (pixels by up to {levels} grey levels)"
+        finding.text == f"train/{sample}.png: the rebuilt bytes differ (pixels by up to {levels} grey levels)"
     )
 
 
-def test_a_picture_of_another_size_is_found(folder: Path) -> None:
+def test_an_image_of_another_size_is_found(folder: Path) -> None:
     sample = repaint(folder, lambda rgb: rgb[:, :-1])
     release = open_release(folder)
     (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
@@ -154,7 +154,7 @@ def test_the_same_pixels_in_other_bytes_are_found(folder: Path, as_bytes: Callab
     release = forge(folder, swap)
     assert check_release(release) == []
     (finding,) = rebuild(release, pick_rows(release, 0, [sample]), Path("manifests")).findings
-    assert "its rebuilt bytes differ (pixels by up to 0 grey levels)" in finding.text
+    assert "the rebuilt bytes differ (pixels by up to 0 grey levels)" in finding.text
     assert rebuild(other_cpu(release), release.table, Path("manifests")).findings == []
 
 
@@ -165,10 +165,10 @@ def test_a_seed_that_was_edited_is_found_by_the_lineage_and_by_the_pixels(folder
     release = forge(folder, reseed)
     assert any("seed does not follow" in finding.text for finding in check_release(release))
     (finding,) = rebuild(release, release.table, Path("manifests")).findings
-    assert "its rebuilt bytes differ" in finding.text
+    assert "the rebuilt bytes differ" in finding.text
 
 
-def test_a_picture_taken_for_another_is_found(folder: Path) -> None:
+def test_an_image_taken_for_another_is_found(folder: Path) -> None:
     """Two originals whose files were swapped, rows and hashes with them."""
 
     def swap(rows: list[dict[str, Any]]) -> None:
@@ -202,7 +202,7 @@ def test_where_the_canary_differs_pixels_may_by_three_levels(
     assert len(found.findings) == n_findings
     if n_findings:
         assert (
-            found.findings[0].text == f"train/{sample}.png: its rebuilt pixels differ by {levels} grey levels"
+            found.findings[0].text == f"train/{sample}.png: the rebuilt pixels differ by {levels} grey levels"
         )
 
 
@@ -212,7 +212,7 @@ def test_one_canary_of_several_is_enough(made: Path, here: Path) -> None:
     assert not rebuild(replace(release, info=info), pick_rows(release, 1), here / "manifests").exact
 
 
-def test_other_versions_are_noted(made: Path, here: Path) -> None:
+def test_other_versions_are_reported(made: Path, here: Path) -> None:
     release = open_release(made)
     versions = {**release.info["versions"], "pillow": "1.0", "gone": "2.0"}
     found = rebuild(
@@ -221,21 +221,21 @@ def test_other_versions_are_noted(made: Path, here: Path) -> None:
         here / "manifests",
     )
     pillow, gone = sorted(found.notes, reverse=True)
-    assert pillow.startswith("made with pillow 1.0, here is ")
-    assert gone == "made with gone 2.0, here is None"
+    assert pillow.startswith("released with pillow 1.0, installed is ")
+    assert gone == "released with gone 2.0, installed is None"
     assert found.findings == []
 
 
-# --- source pictures -------------------------------------------------------------------------------------
+# --- source images -------------------------------------------------------------------------------------
 
 
-def test_source_pictures_that_are_not_there_or_changed(made: Path, here: Path, gaped_copy: Path) -> None:
+def test_missing_or_changed_source_images(made: Path, here: Path, gaped_copy: Path) -> None:
     release = open_release(made)
-    with pytest.raises(PicturesNotFound, match="the pictures of gaped were not found") as caught:
+    with pytest.raises(ImagesNotFound, match="the images of gaped were not found") as caught:
         rebuild(release, release.table, here / "nowhere")
     assert caught.value.exit_code == 3
-    for picture in gaped_copy.glob("*/*.bmp"):
-        picture.write_bytes(picture.read_bytes()[:-1] + b"\x01")
+    for image in gaped_copy.glob("*/*.bmp"):
+        image.write_bytes(image.read_bytes()[:-1] + b"\x01")
     moved = open_release(made, roots={"gaped": gaped_copy})
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
         rebuild(moved, moved.table, here / "nowhere")
@@ -244,10 +244,10 @@ def test_source_pictures_that_are_not_there_or_changed(made: Path, here: Path, g
 # --- the command -----------------------------------------------------------------------------------------
 
 
-def test_verify_rebuilds_and_says_so(cli: Cli, folder: Path) -> None:
+def test_verify_rebuilds_and_reports(cli: Cli, folder: Path) -> None:
     ran = cli("verify", "--rebuild", "4")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[-1] == "4 rebuilt from their source pictures: the same"
+    assert ran.out.splitlines()[-1] == "4 rebuilt from their source images: the same"
     document = cli("verify", "--rebuild", "4", "--json").document
     assert (document["sound"], document["rebuilt"]) == (True, 4)
     sample = a_copy(open_release(folder))
@@ -258,18 +258,18 @@ def test_verify_rebuilds_and_says_so(cli: Cli, folder: Path) -> None:
     assert cli("verify", "--json").document["rebuilt"] == 0
 
 
-def test_verify_finds_a_picture_that_was_repainted(cli: Cli, folder: Path) -> None:
+def test_verify_finds_an_image_that_was_repainted(cli: Cli, folder: Path) -> None:
     sample = repaint(folder, brighter(2))
     assert cli("verify").code == 0
     ran = cli("verify", "--sample", sample)
     assert ran.code == 4
-    assert f"rebuilt: train/{sample}.png: its rebuilt bytes differ" in ran.out
+    assert f"rebuilt: train/{sample}.png: the rebuilt bytes differ" in ran.out
     n = len(open_release(folder).table)
     document = cli("verify", "--rebuild", n, "--json").document
-    assert [each["kind"] for each in document["findings"]] == ["rebuilt"]
+    assert [finding["kind"] for finding in document["findings"]] == ["rebuilt"]
 
 
-def test_verify_says_that_this_machine_rounds_differently(cli: Cli, folder: Path) -> None:
+def test_verify_reports_that_this_machine_rounds_differently(cli: Cli, folder: Path) -> None:
     sign(folder, {**open_release(folder).info, "canaries": {"": "0", "flip": "1"}})
     ran = cli("verify", "--rebuild", "3")
     assert ran.code == 0
@@ -282,24 +282,24 @@ def test_verify_does_not_rebuild_what_is_damaged_already(cli: Cli, folder: Path)
     ran = cli("verify", "--rebuild", "3", "--json")
     assert ran.code == 4
     assert ran.document["rebuilt"] == 0
-    assert [each["kind"] for each in ran.document["findings"]] == ["missing"]
+    assert [finding["kind"] for finding in ran.document["findings"]] == ["missing"]
 
 
-def test_verify_of_a_sample_that_is_not_there(cli: Cli, folder: Path) -> None:
+def test_verify_of_an_unknown_sample(cli: Cli, folder: Path) -> None:
     ran = cli("verify", "--sample", "0123456789abcdef-9")
     assert ran.code == 2
     assert "no sample 0123456789abcdef-9 in the release" in ran.err
     assert cli("verify", "--rebuild", "0").code == 2
 
 
-def test_verify_of_pictures_that_were_moved(cli: Cli, folder: Path, gaped_copy: Path) -> None:
+def test_verify_of_images_that_were_moved(cli: Cli, folder: Path, gaped_copy: Path) -> None:
     (folder.parent.parent / "manifests" / ".local.json").unlink()
     ran = cli("verify", "--rebuild", "3")
     assert ran.code == 3
     for way_out in ("--root gaped=PATH", "AFFECTDATA_ROOTS=gaped=PATH", "affectdata ingest PATH"):
         assert way_out in ran.err
     assert cli("verify", "--rebuild", "3", "--root", f"gaped={gaped_copy}").code == 0
-    assert cli("verify").code == 0  # needs no source pictures
+    assert cli("verify").code == 0  # needs no source images
     shutil.rmtree(gaped_copy / "P")
     ran = cli("verify", "--rebuild", "1000", "--root", f"gaped={gaped_copy}")
     assert ran.code == 3
@@ -333,7 +333,7 @@ def test_why_shows_group_edges_split_cell_and_copies(cli: Cli, folder: Path) -> 
         assert edge["kind"] in ran.out
 
 
-def test_why_of_a_picture_with_copies(cli: Cli, folder: Path) -> None:
+def test_why_of_an_image_with_copies(cli: Cli, folder: Path) -> None:
     release = open_release(folder)
     most = max(release.table.to_pylist(), key=lambda row: row["copy"])
     found = cli("verify", "--why", most["image_id"], "--json").document
@@ -350,14 +350,14 @@ def test_why_without_edge_tables_shows_the_rest(cli: Cli, folder: Path) -> None:
     assert (ran.code, ran.document["edges"]) == (0, [])
 
 
-def test_why_of_a_beginning_that_is_not_one_pictures(cli: Cli, folder: Path) -> None:
+def test_why_of_an_ambiguous_prefix(cli: Cli, folder: Path) -> None:
     ids = sorted(set(open_release(folder).table["image_id"].to_pylist()))
     firsts = [image[0] for image in ids]
     ambiguous = max(firsts, key=firsts.count)
     ran = cli("verify", "--why", ambiguous)
     assert ran.code == 2
     assert f"{firsts.count(ambiguous)} images begin with '{ambiguous}'" in ran.err
-    assert "give more of its image_id" in ran.err
+    assert "give more digits of the image_id" in ran.err
     ran = cli("verify", "--why", "xyz")
     assert ran.code == 2
     assert "no image begins with 'xyz'" in ran.err

@@ -1,4 +1,4 @@
-"""Releases: opening, checking every file, and finding forged lineage though every hash was made anew."""
+"""Releases: opening, checking every file, and finding forged lineage though every hash was recomputed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 import affectdata
-from affectdata.errors import IntegrityError, ManifestError, PicturesNotFound, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.images.phash import VIEWS
-from affectdata.release.lineage import check_lineage, require_sound
+from affectdata.release.lineage import check_lineage, validate_release
 from affectdata.release.release import KIND, TABLE_FILE, newest_release, open_release
 from affectdata.release.verify import check_files, check_release
 from affectdata.schema import METADATA_KEY, PLAN, manifest_schema, release_schema
@@ -60,35 +60,35 @@ def test_a_release_opens_as_it_was_written(made: Path) -> None:
     sizes = [len(release.split(name)) for name in ("train", "val", "test")]
     assert sum(sizes) == len(release.table)
     assert release.read(release.table["file_name"][0].as_py())[:2] == b"\xff\xd8"
-    with pytest.raises(IntegrityError, match=r"train/none\.jpg is not there"):
+    with pytest.raises(IntegrityError, match=r"train/none\.jpg is missing"):
         release.read("train/none.jpg")
 
 
 def test_a_folder_that_is_not_finished_is_no_release(folder: Path, tmp_path: Path) -> None:
     (folder / "release.json").unlink()
     for path in (folder, tmp_path / "nowhere"):
-        with pytest.raises(ManifestError, match="is no finished release") as caught:
+        with pytest.raises(ManifestError, match="is not a finished release") as caught:
             open_release(path)
         assert "balance" in caught.value.fix
 
 
 @pytest.mark.parametrize("info", ["[]", '{"schema": "affectdata/release/4"}', '{"schema": [3]}', "no json"])
-def test_a_release_json_of_another_form_is_refused(folder: Path, info: str) -> None:
+def test_a_release_json_of_an_unknown_form_is_refused(folder: Path, info: str) -> None:
     (folder / "release.json").write_text(info)
     with pytest.raises(ManifestError, match=r"release\.json"):
         open_release(folder)
 
 
-def test_a_release_knows_where_its_source_pictures_are(made: Path, small_gaped: Path, tmp_path: Path) -> None:
+def test_a_release_knows_where_its_source_images_are(made: Path, small_gaped: Path, tmp_path: Path) -> None:
     release = open_release(made)
     notes = made.parent.parent / "manifests"
     row = release.table.slice(0, 1).to_pylist()[0]
-    data = release.pictures(notes).read("gaped", row["path"], row["image_id"])
+    data = release.images(notes).read("gaped", row["path"], row["image_id"])
     assert data == (small_gaped / row["path"]).read_bytes()
-    with pytest.raises(PicturesNotFound):
-        release.pictures(tmp_path)
+    with pytest.raises(ImagesNotFound):
+        release.images(tmp_path)
     given = open_release(made, roots={"gaped": small_gaped})
-    assert given.pictures(tmp_path).roots == {"gaped": small_gaped}
+    assert given.images(tmp_path).roots == {"gaped": small_gaped}
 
 
 def test_the_newest_release_is_the_one_that_was_made_last(folder: Path, tmp_path: Path) -> None:
@@ -137,42 +137,42 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     file = file_of(folder, name)
     file.unlink()
     findings = kinds(folder)
-    assert ("missing", f"{file.relative_to(folder).as_posix()} is not there") in findings
+    assert ("missing", f"{file.relative_to(folder).as_posix()} does not exist") in findings
 
 
-def test_a_picture_that_became_one_of_a_billion_pixels_is_named(folder: Path) -> None:
+def test_an_image_that_became_one_of_a_billion_pixels_is_named(folder: Path) -> None:
     file = file_of(folder, "picture")
     header = b"\x00\x00\x00\rIHDR" + (50_000).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00"
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + zlib.crc32(header[4:]).to_bytes(4))
     name = file.relative_to(folder).as_posix()
-    assert kinds(folder) == {("changed", f"{name} is not the file that was published")}
+    assert kinds(folder) == {("changed", f"{name} differs from the published file")}
 
 
 def test_a_link_to_a_folder_is_an_added_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (folder / "train" / "more").symlink_to(tmp_path / "elsewhere")
-    assert kinds(folder) == {("added", "train/more is no part of the release")}
+    assert kinds(folder) == {("added", "train/more is not part of the release")}
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "train/0123-0.jpg", ".hidden", "train/deep/er/x.jpg"])
 def test_an_added_file_is_named(folder: Path, name: str) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"no part of it")
-    assert kinds(folder) == {("added", f"{name} is no part of the release")}
+    assert kinds(folder) == {("added", f"{name} is not part of the release")}
 
 
-def test_a_picture_without_a_row_is_named_though_every_hash_is_right(folder: Path) -> None:
+def test_an_image_without_a_row_is_named_though_every_hash_is_right(folder: Path) -> None:
     shutil.copy(file_of(folder, "picture"), folder / "val" / "more.jpg")
     reseal(folder)
     assert kinds(folder) == {("added", "val/more.jpg is in no row of manifest.parquet")}
 
 
-def test_swapped_pictures_are_both_named(folder: Path) -> None:
+def test_swapped_images_are_both_named(folder: Path) -> None:
     first, second, *_ = sorted((folder / "train").glob("*.jpg"))
     a, b = first.read_bytes(), second.read_bytes()
     first.write_bytes(b)
     second.write_bytes(a)
-    changed = {f"train/{file.name} is not the file that was published" for file in (first, second)}
+    changed = {f"train/{file.name} differs from the published file" for file in (first, second)}
     assert kinds(folder) == {("changed", text) for text in changed}
 
 
@@ -190,14 +190,14 @@ def test_an_edited_table_does_not_open(folder: Path) -> None:
 def test_a_table_of_another_release_does_not_open(folder: Path) -> None:
     table, _ = read_table(folder / TABLE_FILE, KIND)
     write_table(table, folder / TABLE_FILE, KIND, {"release": "0" * 64})
-    with pytest.raises(IntegrityError, match="is of another release"):
+    with pytest.raises(IntegrityError, match="belongs to another release"):
         open_release(folder)
 
 
 def test_a_table_without_its_columns_does_not_open(folder: Path) -> None:
     table, metadata = read_table(folder / TABLE_FILE, KIND)
     write_table(table.drop_columns(["seed", "group_id"]), folder / TABLE_FILE, KIND, metadata)
-    with pytest.raises(IntegrityError, match="lacks group_id, seed"):
+    with pytest.raises(IntegrityError, match="lacks the columns group_id, seed"):
         open_release(folder)
 
 
@@ -206,12 +206,12 @@ def test_a_table_of_other_types_does_not_open(folder: Path) -> None:
     at = table.column_names.index("copy")
     other = table.set_column(at, "copy", table["copy"].cast(pa.string()))
     write_table(other, folder / TABLE_FILE, KIND, metadata)
-    with pytest.raises(IntegrityError, match="holds copy in another type"):
+    with pytest.raises(IntegrityError, match="has columns of a wrong type: copy"):
         open_release(folder)
 
 
 @pytest.mark.parametrize("name", ["copy", "split", "image_id", "sample_id", "seed"])
-def test_a_null_where_none_may_be_is_found(folder: Path, name: str) -> None:
+def test_a_null_in_a_required_column_is_found(folder: Path, name: str) -> None:
     table, metadata = read_table(folder / TABLE_FILE, KIND)
     rows = table.to_pylist()
     rows[1][name] = None
@@ -239,7 +239,7 @@ def test_labels_edited_for_hugging_face_alone_are_found(folder: Path) -> None:
     at = table.column_names.index("valence")
     write_table(table.set_column(at, "valence", pa.array([50.0] * len(table))), path, "metadata")
     reseal(folder)
-    assert kinds(folder) == {("changed", "train/metadata.parquet does not say what manifest.parquet says")}
+    assert kinds(folder) == {("changed", "train/metadata.parquet differs from manifest.parquet")}
 
 
 # --- forged lineage --------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def a_copy(rows: Rows) -> dict[str, Any]:
 
 
 def original_of(rows: Rows, row: dict[str, Any]) -> dict[str, Any]:
-    return next(each for each in rows if each["copy"] == 0 and each["image_id"] == row["image_id"])
+    return next(own for own in rows if own["copy"] == 0 and own["image_id"] == row["image_id"])
 
 
 def move(row: dict[str, Any], split: str) -> None:
@@ -302,6 +302,15 @@ def other_label(rows: Rows) -> None:
     a_copy(rows)["valence"] = 99.0
 
 
+def ratings_inverted(rows: Rows) -> None:
+    for row in rows:
+        row["valence"] = 100 - row["valence"]
+
+
+def weight_infinite(rows: Rows) -> None:
+    rows[0]["weight"] = float("inf")
+
+
 def label_taken_away(rows: Rows) -> None:
     a_copy(rows)["subtype"] = None
 
@@ -348,27 +357,29 @@ def no_image_id(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "promise"),
     [
-        (out_of_order, "is not in the order of pictures"),
+        (out_of_order, "is not in the order of images"),
         (copies_out_of_order, "is not in the order of copies"),
-        (copies_out_of_order, "its original is not in the same split"),
-        (copy_below_zero, "its copy is below 0"),
-        (copy_beyond_all, "sample_id does not follow from picture and copy"),
-        (no_image_id, "its image_id is no SHA-256"),
-        (copy_in_val, "a copy outside train"),
-        (copy_in_val, "its original is not in the same split"),
-        (original_in_test, "its original is not in the same split"),
-        (family_in_test, "a copy outside train"),
-        (original_gone, "its original is not in the same split"),
-        (copy_as_original, "is there twice"),
-        (group_over_two, "this group is in two splits"),
-        (other_seed, "seed does not follow from picture and copy"),
-        (other_key, "sample_id does not follow from picture and copy"),
-        (other_label, "its copies do not carry its labels"),
-        (label_taken_away, "its copies do not carry its labels"),
-        (other_source_row, "its copies do not carry its labels"),
-        (other_folder, "lies in another split's folder"),
-        (unknown_pipeline, "its pipeline is not in the recipe"),
-        (no_pipeline, "a copy without pipeline"),
+        (copies_out_of_order, "the original is not in the same split"),
+        (copy_below_zero, "copy is negative"),
+        (copy_beyond_all, "sample_id does not follow from image and copy"),
+        (no_image_id, "image_id is not a SHA-256"),
+        (copy_in_val, "is a copy outside train"),
+        (copy_in_val, "the original is not in the same split"),
+        (original_in_test, "the original is not in the same split"),
+        (family_in_test, "is a copy outside train"),
+        (original_gone, "the original is not in the same split"),
+        (copy_as_original, "is a duplicate row"),
+        (group_over_two, "group is in two splits"),
+        (other_seed, "seed does not follow from image and copy"),
+        (other_key, "sample_id does not follow from image and copy"),
+        (other_label, "copies have other labels than the original"),
+        (label_taken_away, "copies have other labels than the original"),
+        (other_source_row, "copies have other labels than the original"),
+        (other_folder, "is in the folder of another split"),
+        (unknown_pipeline, "pipeline is not in the recipe"),
+        (no_pipeline, "is a copy without pipeline"),
+        (ratings_inverted, "valence does not follow from valence_raw and its scale"),
+        (weight_infinite, "weight is not a finite number >= 0"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -377,12 +388,12 @@ def test_a_forged_release_is_found_though_every_hash_is_right(
 ) -> None:
     release = forge(folder, change)
     monkeypatch.setattr(parquet, "STREAM_ROWS", held)
-    if change not in (original_gone, copy_as_original):  # these leave a picture without a row
+    if change not in (original_gone, copy_as_original):  # these leave an image without a row
         assert check_files(release) == []
     texts = [finding.text for finding in check_lineage(release)]
     assert any(promise in text for text in texts), texts
     with pytest.raises(IntegrityError) as caught:
-        require_sound(release)
+        validate_release(release)
     assert promise in caught.value.what
     assert caught.value.exit_code == 4
 
@@ -432,15 +443,15 @@ def leads_out(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (same_file, "its file is in two splits"),
-        (same_file_in_a_copy, "its file is in two splits"),
-        (same_pixels, "its pixels are in two splits"),
+        (same_file, "equal files are in two splits"),
+        (same_file_in_a_copy, "equal files are in two splits"),
+        (same_pixels, "equal pixels are in two splits"),
         (look_alike, "looks like an image of another split"),
-        (no_phash, "its phash is none"),
-        (leads_out, "its file_name does not follow from its sample_id"),
+        (no_phash, "phash is not valid"),
+        (leads_out, "file_name does not follow from sample_id"),
     ],
 )
-def test_nothing_is_in_two_splits_whatever_the_ids_say(
+def test_duplicates_in_two_splits_are_found_whatever_the_ids(
     folder: Path, change: Callable[[Rows], None], why: str
 ) -> None:
     assert any(why in finding.text for finding in check_lineage(forge(folder, change)))
@@ -452,7 +463,7 @@ def test_a_seed_edited_in_the_recipe_is_found(folder: Path) -> None:
     reseal(folder)
     recipe, seed = check_release(open_release(folder))
     assert "recipe_sha256 is" in recipe.text
-    assert "seed does not follow from picture and copy" in seed.text
+    assert "seed does not follow from image and copy" in seed.text
 
 
 def test_a_finding_names_the_first_and_counts_the_others(folder: Path) -> None:
@@ -468,7 +479,7 @@ def test_a_finding_names_the_first_and_counts_the_others(folder: Path) -> None:
 
 
 def test_a_sound_release_passes(made: Path) -> None:
-    require_sound(open_release(made))
+    validate_release(open_release(made))
 
 
 # --- other tools -----------------------------------------------------------------------------------------
@@ -515,8 +526,8 @@ def test_hugging_face_loads_real_splits_with_their_labels(
             assert part["sample_id"] == rows["sample_id"].to_pylist()
             assert part["valence"] == rows["valence"].to_pylist()
             assert part["subtype"] == rows["subtype"].to_pylist()
-            picture = part[0]["image"]
-            assert picture.size == (rows["out_width_px"][0].as_py(), rows["out_height_px"][0].as_py())
+            image = part[0]["image"]
+            assert image.size == (rows["out_width_px"][0].as_py(), rows["out_height_px"][0].as_py())
 
 
 def test_a_release_has_the_plans_columns_first(made: Path) -> None:

@@ -1,4 +1,4 @@
-"""Terms together: the strictest wins, share-alike goes on, what is not allowed in words is not allowed."""
+"""Combined terms: the strictest wins, share-alike is kept, a permission not granted is denied."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ def test_the_strictest_wins(
         ("CC BY-NC-SA 3.0", "CC BY-NC-SA 4.0", False),
     ],
 )
-def test_two_share_alike_licences_that_differ_bar_passing_on(first: str, second: str, together: bool) -> None:
+def test_different_share_alike_licences_forbid_redistribution(
+    first: str, second: str, together: bool
+) -> None:
     assert combine_terms({first: 1, second: 1}, True)["redistributable"] is together
     assert not combine_terms({first: 1}, False)["redistributable"]
 
 
-def test_no_collection_is_read_as_free_for_commerce() -> None:
+def test_no_collection_is_parsed_as_allowing_commercial_use() -> None:
     licenses = {load_plugin("sources", name).INFO.license for name in find_plugins("sources")}
-    free = [each for each in licenses if combine_terms({each: 1}, True)["commercial_use"]]
+    free = [name for name in licenses if combine_terms({name: 1}, True)["commercial_use"]]
     assert free == []

@@ -1,4 +1,4 @@
-"""Virtual releases: no picture on disk, and the same pictures as the materialised release when read."""
+"""Virtual releases: no image on disk, and the same images as the materialised release when read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from affectdata.errors import IntegrityError, PicturesNotFound, RecipeError, UsageError
+from affectdata.errors import ImagesNotFound, IntegrityError, RecipeError, UsageError
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.release import journal as journaling
 from affectdata.release.images import released_reader
 from affectdata.release.journal import WriteSamples
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.rebuild import rebuild
 from affectdata.release.release import Release, open_release
 from affectdata.release.verify import check_release
@@ -70,12 +70,12 @@ def test_there_are_no_images(pair: tuple[Path, Path]) -> None:
     assert set(contents(pair[1])) == FILES
     sums = (pair[1] / "SHA256SUMS").read_text().splitlines()
     assert {line[66:] for line in sums} == FILES - {"SHA256SUMS", "release.json"}
-    assert "holds no pictures" in (pair[1] / "README.md").read_text()
-    assert "holds no pictures" not in (pair[0] / "README.md").read_text()
+    assert "contains no images" in (pair[1] / "README.md").read_text()
+    assert "contains no images" not in (pair[0] / "README.md").read_text()
     assert len(list(pair[0].rglob("*.jpg"))) > 20
 
 
-def test_but_for_the_pictures_it_is_the_same_release(both: tuple[Release, Release]) -> None:
+def test_but_for_the_images_it_is_the_same_release(both: tuple[Release, Release]) -> None:
     files, virtual = both
     assert virtual.is_virtual
     assert not files.is_virtual
@@ -86,23 +86,23 @@ def test_but_for_the_pictures_it_is_the_same_release(both: tuple[Release, Releas
     assert virtual.info["drift"]["copies"] == virtual.info["copies"] > 5
 
 
-def test_it_verifies_without_its_source_pictures(both: tuple[Release, Release], pair: Any) -> None:
+def test_it_verifies_without_its_source_images(both: tuple[Release, Release], pair: Any) -> None:
     assert check_release(both[1]) == []
     assert check_release(open_release(pair[1])) == []
-    require_sound(both[1])
+    validate_release(both[1])
 
 
 @pytest.mark.parametrize("name", sorted(FILES - {"release.json", "SHA256SUMS", TABLE}))
 def test_a_changed_file_is_found(folder: Path, name: str) -> None:
     (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
     texts = [finding.text for finding in check_release(open_release(folder))]
-    assert f"{name} is not the file that was published" in texts
+    assert f"{name} differs from the published file" in texts
 
 
-def test_an_added_picture_is_found(folder: Path) -> None:
+def test_an_added_image_is_found(folder: Path) -> None:
     (folder / "train" / "more.jpg").write_bytes(b"")
     (finding,) = check_release(open_release(folder))
-    assert finding.text == "train/more.jpg is no part of the release"
+    assert finding.text == "train/more.jpg is not part of the release"
 
 
 def test_forged_rows_are_found(folder: Path) -> None:
@@ -112,9 +112,9 @@ def test_forged_rows_are_found(folder: Path) -> None:
 
     release = forge(folder, copy_in_val)
     texts = [finding.text for finding in check_release(release)]
-    assert any("a copy outside train" in text for text in texts)
-    with pytest.raises(IntegrityError, match="a copy outside train"):
-        require_sound(release)
+    assert any("is a copy outside train" in text for text in texts)
+    with pytest.raises(IntegrityError, match="is a copy outside train"):
+        validate_release(release)
 
 
 def test_the_dataset_gives_the_same_tensors(both: tuple[Release, Release]) -> None:
@@ -130,29 +130,29 @@ def test_the_dataset_gives_the_same_tensors(both: tuple[Release, Release]) -> No
     assert torch.equal(again[0]["image"], virtual[0]["image"])
 
 
-def test_the_dataset_needs_the_source_pictures(
+def test_the_dataset_needs_the_source_images(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PicturesNotFound, match="the pictures of gaped were not found"):
+    with pytest.raises(ImagesNotFound, match="the images of gaped were not found"):
         open_release(pair[1]).dataset("train")
     shutil.copytree(pair[1].parent.parent / "manifests", tmp_path / "manifests")
     assert open_release(pair[1]).dataset("train")[0]["image"].shape[0] == 3
 
 
-def test_a_source_picture_that_changed_is_not_rendered(pair: tuple[Path, Path], gaped_copy: Path) -> None:
+def test_a_source_image_that_changed_is_not_rendered(pair: tuple[Path, Path], gaped_copy: Path) -> None:
     pytest.importorskip("torch")
-    for picture in gaped_copy.glob("*/*.bmp"):
-        picture.write_bytes(picture.read_bytes()[:-1] + b"\x01")
+    for image in gaped_copy.glob("*/*.bmp"):
+        image.write_bytes(image.read_bytes()[:-1] + b"\x01")
     with pytest.raises(IntegrityError, match="is not the file that was ingested"):
         open_release(pair[1], roots={"gaped": gaped_copy}).dataset("train")[0]
 
 
-def test_a_picture_that_comes_out_otherwise_is_not_read(
+def test_an_image_that_renders_differently_is_not_read(
     both: tuple[Release, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on another CPU or with another library; nothing but the recorded hash can tell."""
+    """As on another CPU or with another library; only the recorded hash shows it."""
     recipe = parse_recipe(both[1].recipe_document)
     read = released_reader(both[1].path, recipe, both[1].sources_to_render())
     assert read(both[1].table.slice(0, 2)) == [
@@ -160,11 +160,11 @@ def test_a_picture_that_comes_out_otherwise_is_not_read(
     ]
     encode = RenderSamples.encode
     monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
-    with pytest.raises(IntegrityError, match="rendered anew, is not the picture that was released"):
+    with pytest.raises(IntegrityError, match="the rendered image differs from the released one"):
         read(both[1].table.slice(0, 2))
 
 
-def test_every_picture_is_rebuilt_to_the_recorded_hash(both: tuple[Release, Release], tmp_path: Path) -> None:
+def test_every_image_is_rebuilt_to_the_recorded_hash(both: tuple[Release, Release], tmp_path: Path) -> None:
     found = rebuild(both[1], both[1].table, tmp_path)
     assert (found.n_rows, found.exact, found.findings) == (len(both[1].table), True, [])
 
@@ -176,7 +176,7 @@ def test_a_hash_that_was_edited_is_found(folder: Path, small_gaped: Path, tmp_pa
     release = forge(folder, edit)
     release = open_release(folder, roots={"gaped": small_gaped})
     (finding,) = rebuild(release, release.table, tmp_path).findings
-    assert "its rebuilt bytes are not those that were recorded" in finding.text
+    assert "the rebuilt bytes do not match the recorded hash" in finding.text
 
 
 def test_where_the_canary_differs_nothing_can_be_compared(
@@ -191,7 +191,7 @@ def test_where_the_canary_differs_nothing_can_be_compared(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_was_interrupted_goes_on(
+def test_an_interrupted_run_is_resumed(
     small_gaped: Path, tmp_path: Path, pair: tuple[Path, Path], workers: int
 ) -> None:
     original, left = WriteSamples.__call__, [3]
@@ -235,7 +235,7 @@ def test_a_damaged_journal_costs_no_more_than_its_rows(
     assert contents(release.path) == contents(pair[1])
 
 
-def test_a_second_run_finds_it_there(small_gaped: Path, pair: tuple[Path, Path]) -> None:
+def test_a_second_run_finds_the_release(small_gaped: Path, pair: tuple[Path, Path]) -> None:
     before = contents(pair[1])
     release = publish(small_gaped, pair[1].parent.parent, pipelines=PIPELINES, mode="virtual")
     assert release.path == pair[1]
@@ -264,7 +264,7 @@ def test_it_has_no_other_modes() -> None:
         make_recipe(mode="cloud")
 
 
-def test_a_split_that_is_not_there(both: tuple[Release, Release]) -> None:
+def test_an_unknown_split(both: tuple[Release, Release]) -> None:
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="has no split 'dev'"):
         both[1].dataset("dev")

@@ -21,7 +21,7 @@ from tests.made import image_id, make_manifest, make_recipe, make_rows
 
 
 def stored(folder: Path, source: str, n: int, emotions: list[str], first: int = 0) -> Manifest:
-    """A manifest in a file: n pictures, some with emotions."""
+    """A manifest in a file: n images, some with emotions."""
     rows: list[dict[str, Any]] = [
         {
             "key": f"{first + at}",
@@ -42,9 +42,9 @@ def stored(folder: Path, source: str, n: int, emotions: list[str], first: int = 
 
 
 def rendered(plan: Plan) -> pa.Table:
-    """What rendering would say, made up."""
+    """Invented results of rendering."""
     n = len(plan.table)
-    names = [f"train/{each}.jpg" for each in plan.table["sample_id"].to_pylist()]
+    names = [f"train/{key}.jpg" for key in plan.table["sample_id"].to_pylist()]
     columns = [plan.table["sample_id"], names, ["0" * 64] * n, range(n), [8] * n, [9] * n]
     return pa.table(columns, schema=RENDERED)
 
@@ -55,17 +55,19 @@ def test_a_release_has_every_column_of_its_source_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, where: str | None
 ) -> None:
     manifests = [stored(tmp_path, "gaped", 40, ["joy"]), stored(tmp_path, "other", 30, ["awe"], first=40)]
-    filling = stored(tmp_path, "spare", 60, [], first=30)  # shares pictures with both
+    filling = stored(tmp_path, "spare", 60, [], first=30)  # shares images with both
     recipe = make_recipe(where=where, balance={"level": 30, "max_copies": 3, "fill_from": ["spare"]})
     rows, plan = plan_release(manifests, [filling], recipe)
     every = [*manifests, filling]
     monkeypatch.setattr(parquet, "STREAM_ROWS", held)
     schema = writing._schema(every, rows, plan)
     files = read_parts(rendered(plan))
-    parts = list(writing._released(every, rows, plan, files, schema))
+    parts = list(writing._iter_rows(every, rows, plan, files, schema))
     assert max(map(len, parts)) == min(held, len(plan.table))
     found = pa.concat_tables(part.cast(schema) for part in parts).to_pylist()
-    source = {(row["image_id"], row["source"]): row for each in every for row in each.table.to_pylist()}
+    source = {
+        (row["image_id"], row["source"]): row for manifest in every for row in manifest.table.to_pylist()
+    }
     assert len({row["source"] for row in found}) == 3
     assert max(row["copy"] for row in found) == 2
     for row, planned in zip(found, plan.table.to_pylist(), strict=True):
@@ -76,8 +78,8 @@ def test_a_release_has_every_column_of_its_source_rows(
         assert row.get("emotion_joy") == own.get("emotion_joy")
 
 
-def test_a_batch_never_ends_between_two_copies_of_a_picture() -> None:
-    """So each picture is decoded once; nothing is lost, and batches stay small."""
+def test_a_batch_never_splits_the_rows_of_an_image() -> None:
+    """So each image is decoded once; nothing is lost, and batches stay small."""
     ids = [image_id(str(at)) for at in range(60) for _ in range(at % 8 + 1)]
     for column in (pa.array(ids), pa.array(ids).dictionary_encode()):
         table = pa.table({"image_id": column, "row": range(len(ids))})

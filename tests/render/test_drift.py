@@ -1,4 +1,4 @@
-"""What copies look like against their parents: the features, the drift, near-copies, and the probe."""
+"""Copies compared with their parents: features, drift, near-copies, and the probe."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pyarrow as pa
 import pytest
 
 from affectdata.errors import RecipeError
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import FEATURES
 from affectdata.release.release import open_release
-from affectdata.render.drift import LOOKS, look_of, measure_drift, over_bound, probe_auc
+from affectdata.render.drift import LOOKS, find_excess_drift, measure_drift, measure_look, probe_auc
 from tests.made import FLIP, image_id, make_recipe, publish
 
 BLUR = {"GaussianBlur": {"blur_limit": [9, 9], "p": 1.0}}
 
 
 def look(rgb: np.ndarray) -> dict[str, float]:
-    return dict(zip(FEATURES, look_of(rgb), strict=False))
+    return dict(zip(FEATURES, measure_look(rgb), strict=False))
 
 
 def plain(*rgb: int, shape: tuple[int, int] = (80, 90)) -> np.ndarray:
@@ -42,7 +42,7 @@ def blurred(rgb: np.ndarray, sigma: float = 2.0) -> np.ndarray:
 # --- features --------------------------------------------------------------------------------------------
 
 
-def test_a_plain_grey_picture_has_luminance_and_nothing_else() -> None:
+def test_a_plain_grey_image_has_luminance_and_nothing_else() -> None:
     for level in (0, 51, 255):
         found = look(plain(level, level, level))
         assert found.pop("luminance") == pytest.approx(level / 2.55)
@@ -59,7 +59,7 @@ def test_a_plain_grey_picture_has_luminance_and_nothing_else() -> None:
         ((0, 200, 200), 100, 180),
         ((102, 51, 51), 50, 0),
         ((255, 255, 255), 0, np.nan),
-        ((101, 100, 98), 3, np.nan),  # all but grey
+        ((101, 100, 98), 3, np.nan),  # nearly grey
     ],
 )
 def test_colours(rgb: tuple[int, int, int], saturation: float, hue: float) -> None:
@@ -69,7 +69,7 @@ def test_colours(rgb: tuple[int, int, int], saturation: float, hue: float) -> No
     assert found["contrast"] == found["entropy"] == 0
 
 
-def test_luminance_is_that_of_the_eye() -> None:
+def test_luminance_weights_channels_as_the_eye_does() -> None:
     """Rec. 601: green is brighter than red, red than blue."""
     green, red, blue = (look(plain(*rgb))["luminance"] for rgb in ((0, 255, 0), (255, 0, 0), (0, 0, 255)))
     assert [green, red, blue] == pytest.approx([58.7, 29.9, 11.4], abs=0.3)
@@ -91,7 +91,7 @@ def test_every_grey_level_alike_is_eight_bits() -> None:
 
 
 def test_blur_takes_sharpness_and_edges_and_leaves_colour() -> None:
-    rgb = draw_picture(np.random.default_rng(0), 50.0)
+    rgb = draw_image(np.random.default_rng(0), 50.0)
     before, after = look(rgb), look(blurred(rgb, 3))
     assert after["sharpness"] < before["sharpness"] - 1  # a tenth of the variance, and less
     assert after["edges"] < before["edges"] * 0.8
@@ -106,15 +106,15 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
     assert look(rgb)["sharpness"] == pytest.approx(expected)
 
 
-def test_a_large_picture_has_the_look_of_a_small_one() -> None:
-    rgb = blurred(draw_picture(np.random.default_rng(2), 50.0), 2)
+def test_a_large_image_has_the_look_of_a_small_one() -> None:
+    rgb = blurred(draw_image(np.random.default_rng(2), 50.0), 2)
     large = cv2.resize(rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     small, big = look(rgb), look(large)
     for name in ("luminance", "contrast", "saturation", "hue"):
         assert big[name] == pytest.approx(small[name], abs=1)
 
 
-def test_a_picture_of_one_pixel_has_a_look() -> None:
+def test_an_image_of_one_pixel_has_a_look() -> None:
     assert all(np.isfinite(list(look(plain(90, 9, 9, shape=(1, 1))).values())))
 
 
@@ -122,7 +122,7 @@ def test_a_picture_of_one_pixel_has_a_look() -> None:
 
 
 class Released:
-    """Rows of a release as `measure_drift` takes them, with a look each."""
+    """Rows of a release and their features, as input of `measure_drift`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -132,21 +132,21 @@ class Released:
         pipeline = "pipe" if copy else ""
         row = {"image_id": image_id(str(key)), "copy": copy, "split": "train", "subtype": "A"}
         self.rows.append({**row, "pipeline": pipeline, **more})
-        self.looks.append(look_of(rgb))
+        self.looks.append(measure_look(rgb))
 
     def measure(self) -> dict[str, Any]:
         columns = [list(column) for column in zip(*self.looks, strict=True)]
         return measure_drift(pa.Table.from_pylist(self.rows), [pa.table(columns, schema=LOOKS)])
 
 
-def pictures(n: int, seed: int = 0) -> list[np.ndarray]:
+def images(n: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return [draw_picture(rng, rng.uniform(0, 100), 96, 72) for _ in range(n)]
+    return [draw_image(rng, rng.uniform(0, 100), 96, 72) for _ in range(n)]
 
 
 def test_identical_copies_have_not_drifted_and_are_near_copies() -> None:
     made = Released()
-    for key, rgb in enumerate(pictures(12)):
+    for key, rgb in enumerate(images(12)):
         for copy in range(3):
             made.add(key, rgb, copy)
     drift = made.measure()
@@ -178,13 +178,13 @@ def test_drift_is_signed_by_pipeline_and_by_subtype() -> None:
 
 
 def of_hue(degrees: float) -> np.ndarray:
-    """A plain picture of one HSV hue."""
+    """A plain image of one HSV hue."""
     hsv = np.full((8, 8, 3), (degrees / 2, 200, 180), np.uint8)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def turned(rgb: np.ndarray, degrees: int) -> np.ndarray:
-    """A picture with every pixel's HSV hue turned."""
+    """An image with every pixel's HSV hue turned."""
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(int)
     hsv[..., 0] = (hsv[..., 0] + degrees // 2) % 180
     return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
@@ -202,14 +202,14 @@ def hue_drift(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]
 @pytest.mark.parametrize(
     ("before", "after", "moved"), [(350, 10, 20), (10, 350, -20), (100, 130, 30), (0, 170, 170)]
 )
-def test_hue_goes_the_shorter_way_round(before: int, after: int, moved: int) -> None:
+def test_hue_changes_along_the_shorter_arc(before: int, after: int, moved: int) -> None:
     mean, mean_abs = hue_drift([(of_hue(before), of_hue(after))])
     assert (mean, mean_abs) == (pytest.approx(moved, abs=0.5), pytest.approx(abs(moved), abs=0.5))
 
 
 @pytest.mark.parametrize("degrees", [30, 90, -60])
-def test_a_turn_of_every_pixels_hue_is_measured_on_pictures_of_many_hues(degrees: int) -> None:
-    some = [rgb for rgb in pictures(30, seed=3) if np.isfinite(look(rgb)["hue"])]
+def test_a_turn_of_every_pixels_hue_is_measured_on_images_of_many_hues(degrees: int) -> None:
+    some = [rgb for rgb in images(30, seed=3) if np.isfinite(look(rgb)["hue"])]
     assert len(some) > 15
     assert hue_drift([(rgb, turned(rgb, degrees)) for rgb in some])[0] == pytest.approx(degrees, abs=4)
 
@@ -223,7 +223,7 @@ def test_grey_has_no_hue_to_move() -> None:
 def test_a_bound_on_hue_names_the_transform_that_turns_it(small_gaped: Path, tmp_path: Path) -> None:
     shift = {"hue_shift_limit": [30, 30], "sat_shift_limit": [0, 0], "val_shift_limit": [0, 0], "p": 1.0}
     steps = [*FLIP, {"HueSaturationValue": shift}]
-    with pytest.raises(RecipeError, match=r"moves hue by .* most of it by HueSaturationValue"):
+    with pytest.raises(RecipeError, match=r"changes hue by .* mostly because of HueSaturationValue"):
         publish(
             small_gaped, tmp_path, max_drift={"hue": 10.0}, allow={"colour": 1.0}, pipelines={"flip": steps}
         )
@@ -231,42 +231,42 @@ def test_a_bound_on_hue_names_the_transform_that_turns_it(small_gaped: Path, tmp
 
 def test_originals_of_val_and_test_do_not_count() -> None:
     made = Released()
-    for key, rgb in enumerate(pictures(4)):
+    for key, rgb in enumerate(images(4)):
         made.add(key, rgb, split="train" if key < 2 else ("val", "test")[key % 2])
         if not key:
             made.add(key, rgb, 1)
     drift = made.measure()
     assert (drift["copies"], drift["near_copies"]) == (1, 1)
     without = Released()
-    without.add(0, pictures(1)[0])
+    without.add(0, images(1)[0])
     assert without.measure() == {"copies": 0}
 
 
 def test_near_copies_are_counted_against_parent_and_siblings() -> None:
-    """Two of one picture count once, of two pictures not at all."""
+    """Two of one image count once, of two images not at all."""
     made = Released()
-    one, other = pictures(2)
-    made.add("a", one)
-    made.add("a", one[:, ::-1].copy(), 1)  # new
-    made.add("a", one[:, ::-1].copy(), 2)  # as its sibling
-    made.add("a", one, 3)  # as its parent
-    made.add("a", one[::-1].copy(), 4)  # new
-    made.add("b", other)
-    made.add("b", one, 1)  # the look of another picture, not of its own
+    left, right = images(2)
+    made.add("a", left)
+    made.add("a", left[:, ::-1].copy(), 1)  # new
+    made.add("a", left[:, ::-1].copy(), 2)  # as its sibling
+    made.add("a", left, 3)  # as its parent
+    made.add("a", left[::-1].copy(), 4)  # new
+    made.add("b", right)
+    made.add("b", left, 1)  # the look of another image, not of its own
     assert made.measure()["near_copies"] == 2
 
 
-def test_over_bound_names_pipeline_feature_and_both_numbers() -> None:
+def test_excess_drift_gives_pipeline_feature_and_both_numbers() -> None:
     made = Released()
     made.add(0, plain(100, 100, 100))
     made.add(0, plain(110, 110, 110), 1, pipeline="up")
     drift = made.measure()
-    (found,) = over_bound(drift, {"luminance": 3.9, "contrast": 0.1})
+    (found,) = find_excess_drift(drift, {"luminance": 3.9, "contrast": 0.1})
     assert (found.pipeline, found.feature) == ("up", "luminance")
-    assert found.text == "up moves luminance by 3.9216 on average (bound 3.9)"
-    assert look_of(plain(110, 110, 110))[found.feature_index] == pytest.approx(110 / 2.55)
-    assert over_bound(drift, {"luminance": 3.93}) == []
-    assert over_bound({"copies": 0}, {"luminance": 0.1}) == []
+    assert found.text == "up changes luminance by 3.9216 on average (bound 3.9)"
+    assert measure_look(plain(110, 110, 110))[found.feature_index] == pytest.approx(110 / 2.55)
+    assert find_excess_drift(drift, {"luminance": 3.93}) == []
+    assert find_excess_drift({"copies": 0}, {"luminance": 0.1}) == []
 
 
 # --- the probe -------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_over_bound_names_pipeline_feature_and_both_numbers() -> None:
 
 def probe_of(change: Any, n: int = 80, n_copies: int = 1) -> dict[str, float]:
     made = Released()
-    for key, rgb in enumerate(pictures(n, 5)):
+    for key, rgb in enumerate(images(n, 5)):
         made.add(key, rgb)
         for copy in range(1, n_copies + 1):
             made.add(key, np.ascontiguousarray(change(rgb)), copy)
@@ -283,7 +283,7 @@ def probe_of(change: Any, n: int = 80, n_copies: int = 1) -> dict[str, float]:
     return found
 
 
-def test_flips_are_not_to_be_told_from_their_parents() -> None:
+def test_flips_cannot_be_separated_from_their_parents() -> None:
     found = probe_of(lambda rgb: rgb[:, ::-1], n_copies=2)
     assert found["auc"] == pytest.approx(0.5, abs=0.08)
     assert found["low"] < 0.55
@@ -305,15 +305,15 @@ def test_a_planted_shortcut_is_found(change: Any) -> None:
 
 
 def families(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Twelve families: in each the copies look alike and so do the originals, in every one differently."""
+    """Twelve families: within one, copies look alike, and originals look alike, differently in every one."""
     rng = np.random.default_rng(seed)
     kind = np.repeat(np.arange(24), 5)
     values = rng.normal(size=(24, len(FEATURES)))[kind] + rng.normal(0, 1e-3, (120, len(FEATURES)))
     return values, kind % 2 == 1, kind // 2
 
 
-def test_a_probe_that_saw_the_parent_would_be_too_good() -> None:
-    """Where families are cut by folds, it knows each by heart; kept together, there is nothing to learn."""
+def test_a_probe_trained_on_the_parent_would_be_too_good() -> None:
+    """If folds divide families, it memorises them; if they are kept together, there is nothing to learn."""
     grouped, rowwise = [], []
     for seed in range(20):
         values, is_copy, group = families(seed)
@@ -358,16 +358,16 @@ def test_a_release_keeps_its_numbers(small_gaped: Path, tmp_path: Path) -> None:
     assert drift["near_copies"] > 0  # the second flip is the first one again
 
 
-def test_over_the_bound_a_release_is_refused_and_nothing_is_left(small_gaped: Path, tmp_path: Path) -> None:
-    """The transform that does it is named, not its neighbours in the pipeline."""
+def test_a_release_over_the_bound_is_refused_and_removed(small_gaped: Path, tmp_path: Path) -> None:
+    """The message gives the transform with the largest effect, not the others of the pipeline."""
     pipelines = {"soft": [*FLIP, BLUR, {"RandomCropFromBorders": {"p": 0.1}}]}
     changes: dict[str, Any] = {"pipelines": pipelines, "subtypes": {"default": {"pipeline": "soft"}}}
     with pytest.raises(RecipeError, match="copies changed more than the recipe allows") as caught:
         publish(small_gaped, tmp_path, max_drift={"sharpness": 0.05, "saturation": 50.0}, **changes)
     assert caught.value.where == "max_drift"
     assert caught.value.exit_code == 3
-    assert "soft moves sharpness by " in caught.value.what
-    assert "(bound 0.05), most of it by GaussianBlur" in caught.value.what
+    assert "soft changes sharpness by " in caught.value.what
+    assert "(bound 0.05), mostly because of GaussianBlur" in caught.value.what
     assert "saturation" not in caught.value.what
     assert list((tmp_path / "releases").iterdir()) == []
     release = publish(small_gaped, tmp_path, max_drift={"sharpness": 5.0}, **changes)

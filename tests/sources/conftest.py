@@ -1,4 +1,4 @@
-"""Trees built by the test, and what became of them."""
+"""Trees built by the test, and the result of ingesting them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from affectdata.manifest.ingest import IngestResult, ingest
 from affectdata.reading.protocol import ReadOptions
-from affectdata.reading.sample import draw_picture
+from affectdata.reading.sample import draw_image
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def findings(self) -> list[str]:
-        """What the source noticed; that a generated tree is not the indexed copy is none of it."""
+        """The kinds of findings, without the comparison with the index."""
         return [finding.kind for finding in self.result.findings if finding.kind != "index"]
 
 
@@ -56,11 +56,11 @@ def take(tmp_path: Path) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def image() -> Callable[..., bytes]:
-    """Draw a picture file; every number is another picture."""
+    """Draw an image file; every number is another image."""
 
     def call(number: int = 0, container: str = "JPEG", **options: Any) -> bytes:
         buffer = io.BytesIO()
-        pixels = draw_picture(np.random.default_rng(number), 50.0, 64, 48)
+        pixels = draw_image(np.random.default_rng(number), 50.0, 64, 48)
         Image.fromarray(pixels).save(buffer, container, **options)
         return buffer.getvalue()
 
@@ -85,13 +85,13 @@ def plant(tmp_path: Path) -> Callable[[Mapping[str, bytes | str]], Path]:
 def shared_oasis() -> Path:
     """The 497 photographs that lie beside the checkout."""
     if not (SHARED / "oasis" / "OASIS.csv").exists():
-        pytest.skip(f"no real OASIS pictures at {SHARED / 'oasis'}")
+        pytest.skip(f"no real OASIS images at {SHARED / 'oasis'}")
     return SHARED / "oasis"
 
 
 @pytest.fixture(scope="session")
 def damaged(image: Callable[..., bytes]) -> dict[str, tuple[bytes, str]]:
-    """What is no picture though it is called one: content and the reason expected."""
+    """What is no image though it is called one: content and the reason expected."""
     return {
         "cut": (image(90, quality=95)[:900], "truncated"),
         "text": (b"<html>404 not found</html>", "unreadable"),

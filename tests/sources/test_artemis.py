@@ -27,11 +27,11 @@ def test_annotations_are_shares_of_a_work(
         "Baroque,b_tied,fear,y,2\n"
         "Baroque,c_gone,fear,y,1\n"
     )
-    pictures = {
+    images = {
         f"wikiart/Baroque/{name}.jpg": image(len(name))
         for name in ("a-painter_night(1)", "b_tied", "unrated")
     }
-    outcome = take(plant({TABLE: HEADER + lines, **pictures}))
+    outcome = take(plant({TABLE: HEADER + lines, **images}))
     row, tied = (outcome.rows[f"wikiart/Baroque/{name}.jpg"] for name in ("a-painter_night(1)", "b_tied"))
     assert (row["emotion"], row["agreement"]) == ("awe", 0.5)
     assert (row["emotion_fear"], row["emotion_something_else"]) == (0.25, 0.25)
@@ -54,12 +54,12 @@ def test_letters_that_were_lost_on_disk(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     lines = "Art_Nouveau,eugã¨ne-grasset_l'été-1900,awe,x,1\nRococo,eugène-grasset_l'été-1900,fear,x,1\n"
-    pictures = {
+    images = {
         'Art_Nouveau/euga"ne-grasset_lt-1900.jpg': image(1),
         "Art_Nouveau/eugne-grasset_lt-1900.jpg": image(2),
         "Rococo/eugne-grasset_l-t-1900.jpg": image(3),
     }
-    outcome = take(plant({TABLE: HEADER + lines, **pictures}))
+    outcome = take(plant({TABLE: HEADER + lines, **images}))
     assert outcome.rows.keys() == {"Art_Nouveau/eugne-grasset_lt-1900.jpg"}
     assert outcome.reasons[f"{TABLE}#Rococo/eugène-grasset_l'été-1900"] == "missing_image"
 

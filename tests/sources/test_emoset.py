@@ -17,7 +17,7 @@ LONG = ["sad", "sad_00002", "image/sad/sad_00002.jpg", "annotation/sad/sad_00002
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant two pictures with annotations and lists; `files` replace or add to them."""
+    """Plant two images with annotations and lists; `files` replace or add to them."""
 
     def call(files: dict[str, Any]) -> Path:
         documents = {
@@ -29,11 +29,11 @@ def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..
             **files,
         }
         names = ("awe/awe_00001", "sad/sad_00002", "awe/x")
-        pictures = {f"image/{name}.jpg": image(at) for at, name in enumerate(names)}
+        images = {f"image/{name}.jpg": image(at) for at, name in enumerate(names)}
         texts = {
             path: value if isinstance(value, str) else json.dumps(value) for path, value in documents.items()
         }
-        return plant({**pictures, **texts})
+        return plant({**images, **texts})
 
     return call
 
@@ -59,7 +59,7 @@ def test_both_forms_of_a_list(grow: Callable[..., Path], take: Callable[..., Any
         ({"train.json": [[*SHORT[:2], "annotation/awe/gone.json"]]}, "missing_rating"),
     ],
 )
-def test_what_makes_a_picture_no_row(
+def test_what_makes_an_image_no_row(
     files: dict[str, Any], reason: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(files))
@@ -80,6 +80,6 @@ def test_broken_json(grow: Callable[..., Path], take: Callable[..., Any]) -> Non
         take(grow({"train.json": "[" * 100_000}))
 
 
-def test_a_listed_picture_that_is_not_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_listed_image_that_is_not_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(grow({"train.json": [SHORT, ["awe", "image/../../../etc/x.jpg", SHORT[2]]]}))
     assert outcome.reasons["train.json#x"] == "missing_image"

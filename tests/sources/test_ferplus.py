@@ -1,4 +1,4 @@
-"""FER+: votes and pixels joined by row, whatever the names say."""
+"""FER+: votes and pixels joined by row, whatever the image names."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_tables_that_do_not_belong_together(plant: Callable[..., Path], take: Ca
     root = grow(plant, LINES)
     text = (root / "fer2013new.csv").read_text().replace("PublicTest,", "PrivateTest,")
     (root / "fer2013new.csv").write_text(text)
-    with pytest.raises(SourceError, match="row 1 is PublicTest"):
+    with pytest.raises(SourceError, match="row 1 has Usage PublicTest"):
         take(root)
     (root / "fer2013new.csv").unlink()
     with pytest.raises(SourceError, match="no table of votes"):
         take(root, "ferplus")
 
 
-def test_a_second_ingest_reads_no_pixels_again(
+def test_a_second_ingest_decodes_no_pixels(
     take: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from affectdata.manifest import ingest as module
@@ -79,5 +79,5 @@ def test_a_second_ingest_reads_no_pixels_again(
     monkeypatch.setattr("affectdata.images.probe.decode", lambda *_: pytest.fail("a row was decoded again"))
     module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
     row = first.manifest.table.to_pylist()[0]
-    pictures = load_manifest(tmp_path / "m" / "ferplus.parquet").pictures()
-    assert pictures.read("ferplus", row["path"], row["image_id"]).startswith(b"P5\n48 48\n255\n")
+    images = load_manifest(tmp_path / "m" / "ferplus.parquet").images()
+    assert images.read("ferplus", row["path"], row["image_id"]).startswith(b"P5\n48 48\n255\n")

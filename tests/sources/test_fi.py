@@ -1,4 +1,4 @@
-"""FI: folders of emotions, votes for and against one emotion each, notices in place of photographs."""
+"""FI: folders of emotions, votes for and against one emotion each, placeholders instead of photographs."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def votes(*rows: tuple[str, int, int]) -> str:
     return "".join(f"x,{SITE}/{name}?size=m,{against},{agree}\n" for name, against, agree in rows)
 
 
-def test_a_picture_is_of_an_emotion_if_more_voted_for_than_against(
+def test_an_image_has_an_emotion_if_more_voted_for_than_against(
     plant: Plant, take: Take, image: Image
 ) -> None:
     files = {f"emotion_dataset/awe/{number}.jpg": image(number) for number in range(4)}
     table = votes(("0.jpg", 1, 4), ("1.jpg", 4, 1), ("2.JPG", 2, 2))
     outcome = take(plant({**files, "agg/awe_1.csv": table}), source="fi")
-    found = [outcome.rows[path] for path in files]
-    assert [row["emotion"] for row in found] == ["awe", None, None, "awe"]
-    assert [row["emotion_awe"] for row in found] == [0.8, 0.2, 0.5, None]
-    assert [row["agreement"] for row in found] == [0.8, None, None, None]
-    assert found[0]["url"] == f"{SITE}/0.jpg?size=m"
-    assert json.loads(found[0]["extra"])["awe first field"] == "x"
+    rows = [outcome.rows[path] for path in files]
+    assert [row["emotion"] for row in rows] == ["awe", None, None, "awe"]
+    assert [row["emotion_awe"] for row in rows] == [0.8, 0.2, 0.5, None]
+    assert [row["agreement"] for row in rows] == [0.8, None, None, None]
+    assert rows[0]["url"] == f"{SITE}/0.jpg?size=m"
+    assert json.loads(rows[0]["extra"])["awe first field"] == "x"
     assert outcome.findings == ["partial", "undecided"]
 
 
 def test_a_photograph_under_several_words_has_the_clearest(plant: Plant, take: Take, image: Image) -> None:
-    """In one folder for all, a name is all that there is."""
+    """With one folder for all images, only names identify them."""
     files = {f"images/{number}.jpg": image(number) for number in range(3)}
     tables = {
         "agg/awe_a.csv": votes(("0.jpg", 1, 4), ("1.jpg", 1, 4)),
@@ -70,13 +70,15 @@ def test_votes_count_for_the_folder_of_their_emotion_only(plant: Plant, take: Ta
 
 
 @pytest.mark.parametrize("bad", [("0.jpg", -1, 4), ("0.jpg", 0, 0)])
-def test_no_votes_are_no_label(bad: tuple[str, int, int], plant: Plant, take: Take, image: Image) -> None:
+def test_invalid_votes_give_no_label(
+    bad: tuple[str, int, int], plant: Plant, take: Take, image: Image
+) -> None:
     files = {"emotion_dataset/awe/0.jpg": image(0), "emotion_dataset/awe/1.jpg": image(1)}
     outcome = take(plant({**files, "agg/awe_a.csv": votes(bad)}))
     assert outcome.reasons == {"emotion_dataset/awe/0.jpg": "bad_rating"}
 
 
-def test_votes_that_differ_reject_the_picture_once(plant: Plant, take: Take, image: Image) -> None:
+def test_votes_that_differ_reject_the_image_once(plant: Plant, take: Take, image: Image) -> None:
     files = {"images/0.jpg": image(0), "images/1.jpg": image(1)}
     twice = votes(("0.jpg", 1, 4), ("0.jpg", 0, 5), ("1.jpg", 1, 4), ("1.jpg", 1, 4))
     outcome = take(plant({**files, "agg/awe_a.csv": twice, "agg/fear_a.csv": twice}))
@@ -84,10 +86,10 @@ def test_votes_that_differ_reject_the_picture_once(plant: Plant, take: Take, ima
     assert outcome.findings == ["repeated_row", "repeated_row", "undecided"]
 
 
-def test_a_picture_of_three_names_is_a_placeholder_and_one_of_two_is_not(
+def test_an_image_with_three_names_is_a_placeholder_and_one_with_two_is_not(
     plant: Plant, take: Take, image: Image
 ) -> None:
-    """The same name in two folders is one photograph that two words found."""
+    """The same name in two folders is one photograph found by two words."""
     notice, shared = image(8), image(9)
     files = {
         f"emotion_dataset/{emotion}/{at}.jpg": notice for at, emotion in enumerate(("awe", "fear", "fear"))
@@ -95,28 +97,30 @@ def test_a_picture_of_three_names_is_a_placeholder_and_one_of_two_is_not(
     again = {"emotion_dataset/awe/a.jpg": shared, "emotion_dataset/fear/a.jpg": shared}
     outcome = take(plant({**files, **again, "emotion_dataset/fear/b.jpg": shared}), source="fi")
     assert Counter(outcome.reasons.values()) == {"placeholder": 3, "exact_duplicate": 2}
-    assert "3 names" in outcome.details["emotion_dataset/awe/0.jpg"]
+    assert "3 file names" in outcome.details["emotion_dataset/awe/0.jpg"]
     assert outcome.result.counts["merged"] == 2
 
 
-def test_other_sources_keep_what_bears_many_names(plant: Plant, take: Take, image: Image) -> None:
+def test_other_sources_keep_images_with_many_names(plant: Plant, take: Take, image: Image) -> None:
     files = {f"{emotion}/{at}.jpg": image(8) for emotion in ("awe", "fear") for at in range(3)}
     outcome = take(plant({**files, "awe/x.jpg": image(1)}))
     assert set(outcome.reasons.values()) == {"exact_duplicate"}
 
 
-def test_folders_without_votes_are_told_apart(plant: Plant, take: Take, image: Image) -> None:
+def test_images_in_folders_without_votes_are_counted(plant: Plant, take: Take, image: Image) -> None:
     outcome = take(plant({"awe/0.jpg": image(0), "fear/1.jpg": image(1)}), source="fi")
     assert [row["emotion"] for row in outcome.rows.values()] == ["awe", "fear"]
     assert "no votes" in outcome.result.findings[0].text
 
 
-def test_lists_of_names_or_addresses_label_what_has_no_votes(plant: Plant, take: Take, image: Image) -> None:
+def test_lists_of_names_or_addresses_label_images_without_votes(
+    plant: Plant, take: Take, image: Image
+) -> None:
     files = {f"images/{number}.jpg": image(number) for number in range(4)}
     lists = {
         "awe.txt": f"./FI/awe/0.jpg\r\n{SITE}/1.jpg\r\nawe\\2.jpg\r\nawe/3.jpg\r\n\r\nawe/gone.jpg",
         "fear.txt": "fear/1.jpg\nfear/3.jpg\n",
-        "sadness.txt": "a list of words\n",  # no picture: not of FI
+        "sadness.txt": "a list of words\n",  # no image: not of FI
     }
     outcome = take(plant({**files, **lists, "agg/awe_a.csv": votes(("3.jpg", 1, 4))}), source="fi")
     rows = outcome.rows
@@ -138,7 +142,7 @@ def test_lists_alone_are_recognised_and_give_addresses(plant: Plant, image: Imag
     lists = {"awe.txt": f"{SITE}/1.jpg\n{SITE}/2.jpg?size=m\n", "fear.txt": f"{SITE}/3.jpg\nfear/4.jpg\n"}
     root = plant({**lists, "amusement/1.jpg": image(1)})
     tree = read_tree(root)
-    assert recognise(tree) == ("fi", "names of pictures in awe.txt")
+    assert recognise(tree) == ("fi", "image names in awe.txt")
     assert [(link.path, link.url.rpartition("/")[2]) for link in fi.find_links(tree, fi.ReadOptions())] == [
         ("amusement/1.jpg", "1.jpg"),
         ("images/2.jpg", "2.jpg?size=m"),
@@ -154,7 +158,7 @@ def test_eight_folders_are_fi_only_under_their_name(plant: Plant, image: Image) 
     inner = plant(files, "emotion_dataset")
     assert recognise(read_tree(inner))[0] == "fi"
     assert recognise(read_tree(plant(files, "elsewhere")))[0] == "image_folder"
-    with pytest.raises(SourceError, match="no folder of pictures is called by an emotion"):
+    with pytest.raises(SourceError, match="no image folders named after emotions"):
         fi.read(read_tree(plant({"a/1.jpg": image(1)}, "other")), fi.ReadOptions())
 
 
@@ -165,4 +169,4 @@ def test_the_packaged_recipe_plans_the_sample(tmp_path: Path, take: Take) -> Non
     assert outcome.result.info.evidence == "unverified"
     manifest = load_manifest(outcome.result.manifest.path)
     rows, plan = plan_release([manifest], [], read_recipe(packaged_recipes() / "fi_mikels8.yaml"))
-    assert len(rows) == 34 and {each.bin for each in plan.bins} == set(VOCABULARIES["mikels8"].emotions)
+    assert len(rows) == 34 and {row.bin for row in plan.bins} == set(VOCABULARIES["mikels8"].emotions)

@@ -26,7 +26,7 @@ ROW = "A001.jpg\t12.500\t60.250\t10.123456\t20.234567"
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
     """Plant a GAPED tree of one kind; `rows` follow the header, `files` are added.
 
-    With `spare` there is one more picture, so that something is kept whatever becomes of the rest.
+    With `spare` there is one more image, so that at least one row is kept.
     """
 
     def call(*rows: str, spare: bool = False, **files: Any) -> Path:
@@ -57,33 +57,33 @@ def test_means_and_spreads_come_from_their_tables(
 
 
 def test_palette_bitmap_is_read(plant: Callable[..., Path], take: Callable[..., Any], tmp_path: Path) -> None:
-    gaped.save_picture(tmp_path / "p.bmp", np.full((6, 8, 3), 200, np.uint8), "BMP", palette=True)
+    gaped.save_image(tmp_path / "p.bmp", np.full((6, 8, 3), 200, np.uint8), "BMP", palette=True)
     tree = {"N.txt": "\tValence\tArousal\nN001.jpg\t50\t20", "N/N001.bmp": (tmp_path / "p.bmp").read_bytes()}
     assert take(plant(tree)).rows["N/N001.bmp"]["format"] == "bmp"
 
 
-def test_pictures_in_one_folder_or_under_other_names(
+def test_images_in_one_folder_or_under_other_names(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     spiders = "\tValence\tArousal\nSp001.jpg\t5\t9\n"
     snakes = spiders.replace("Sp", "Sn")
     files = {"all/a001.bmp": image(1, "BMP"), "Spiders/Sp001.jpg": image(2), "all/Sn001.png": image(3, "PNG")}
     outcome = take(plant({**files, "A.txt": MEANS + ROW, "Sn.txt": snakes, "Sp.txt": spiders}))
-    found = {path: (row["subtype"], row["valence"]) for path, row in outcome.rows.items()}
-    assert found == {
+    rows = {path: (row["subtype"], row["valence"]) for path, row in outcome.rows.items()}
+    assert rows == {
         "all/a001.bmp": ("A", 12.5),
         "Spiders/Sp001.jpg": ("Sp", 5.0),
         "all/Sn001.png": ("Sn", 5.0),
     }
 
 
-def test_words_in_a_table_called_as_gapeds_are_not_gaped(
+def test_text_in_a_table_named_like_gapeds_is_not_gaped(
     plant: Callable[..., Path], image: Callable[..., bytes]
 ) -> None:
     assert gaped.detect(read_tree(plant({"A.txt": "a\tb\n", "A001.bmp": image(1, "BMP")}))) is None
 
 
-def test_numbers_with_gaps_are_no_missing_files(
+def test_gaps_in_the_numbering_are_not_missing_files(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     root = grow(ROW, "A009.jpg\t20\t30\t1\t1", files={"A/A009.bmp": image(9, "BMP")})
@@ -92,13 +92,13 @@ def test_numbers_with_gaps_are_no_missing_files(
     assert not outcome.reasons
 
 
-def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_each_row_without_image_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(grow(ROW, "A002.jpg\t1\t2\t3\t4", "A003.jpg\t1\t2\t3\t4"))
     assert outcome.reasons == {"A.txt#A002": "missing_image", "A.txt#A003": "missing_image"}
 
 
 @pytest.mark.parametrize(
-    ("row", "reason", "said"),
+    ("row", "reason", "detail"),
     [
         ("A001.jpg\tn/a\t60\t1\t1", "bad_rating", "Valence"),
         ("A001.jpg\t50\tinf\t1\t1", "bad_rating", "Arousal"),
@@ -106,22 +106,22 @@ def test_each_row_without_picture_is_named(grow: Callable[..., Path], take: Call
         ("A001.jpg\t100.5\t60\t1\t1", "rating_out_of_range", "100.5"),
     ],
 )
-def test_bad_rating_rejects_the_picture(
-    row: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+def test_bad_rating_rejects_the_image(
+    row: str, reason: str, detail: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(row, spare=True))
     assert outcome.reasons == {"A/A001.bmp": reason}
-    assert said in outcome.details["A/A001.bmp"]
+    assert detail in outcome.details["A/A001.bmp"]
 
 
-def test_unrated_picture_is_rejected(
+def test_unrated_image_is_rejected(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     outcome = take(grow(ROW, files={"A/A777.bmp": image(7, "BMP")}))
     assert outcome.reasons == {"A/A777.bmp": "missing_rating"}
 
 
-def test_damaged_pictures_are_rejected(
+def test_damaged_images_are_rejected(
     grow: Callable[..., Path], take: Callable[..., Any], damaged: dict[str, tuple[bytes, str]]
 ) -> None:
     rows = [f"{name}.jpg\t50\t50\t1\t1" for name in damaged]
@@ -138,7 +138,7 @@ def test_two_files_of_one_name(
     assert outcome.reasons == {"A.txt#A001": "bad_name", **unrated}
 
 
-def test_equal_rows_count_once_and_others_are_refused(
+def test_equal_rows_count_once_and_different_ones_are_rejected(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     assert list(take(grow(ROW, ROW)).rows) == ["A/A001.bmp"]
@@ -146,14 +146,16 @@ def test_equal_rows_count_once_and_others_are_refused(
     assert outcome.reasons == {"A/A001.bmp": "conflicting_rating"}
 
 
-def test_missing_column_says_what_is_there(plant: Callable[..., Path], image: Callable[..., bytes]) -> None:
+def test_a_missing_column_is_reported_with_the_header(
+    plant: Callable[..., Path], image: Callable[..., bytes]
+) -> None:
     root = plant({"A.txt": "\tValence\tExcitement\nA001.jpg\t1\t2", "A/A001.bmp": image(1, "BMP")})
     with pytest.raises(SourceError, match="lacks the column 'Arousal'") as caught:
         list(gaped.read(read_tree(root), gaped.ReadOptions()).items)
     assert "'Excitement'" in caught.value.where
 
 
-def test_pictures_without_their_table(
+def test_images_without_their_table(
     grow: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
     root = grow(ROW, files={"Sn/Sn001.bmp": image(3, "BMP")})

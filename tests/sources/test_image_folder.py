@@ -1,4 +1,4 @@
-"""Folders that label their own pictures, by class or by metadata; and trees that are none."""
+"""Folders that label their own images, by class or by metadata; and trees that are none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from affectdata.sources import image_folder
 
 
 @pytest.fixture
-def pictures(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant a different picture at each path, and the files given."""
+def images(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
+    """Plant a different image at each path, and the files given."""
 
     def call(*paths: str, **files: bytes | str) -> Path:
         return plant({**{path: image(at) for at, path in enumerate(paths)}, **files.get("files", {})})
@@ -27,8 +27,8 @@ def pictures(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callabl
     return call
 
 
-def test_class_folders(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    outcome = take(pictures("sad/1.jpg", "Something else/1.jpg", "Joy/x.PNG", files={"README.md": "hello"}))
+def test_class_folders(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(images("sad/1.jpg", "Something else/1.jpg", "Joy/x.PNG", files={"README.md": "hello"}))
     rows = outcome.rows
     assert {path: row["emotion"] for path, row in rows.items()} == {
         "sad/1.jpg": "sadness",
@@ -45,28 +45,28 @@ def test_class_folders(pictures: Callable[..., Path], take: Callable[..., Any]) 
     [("train", "train"), ("valid", "val"), ("Validation", "val"), ("val", "val"), ("TEST", "test")],
 )
 def test_split_folders(
-    folder: str, split: str, pictures: Callable[..., Path], take: Callable[..., Any]
+    folder: str, split: str, images: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
-    rows = take(pictures(f"{folder}/sad/1.jpg", f"{folder}/joy/1.jpg")).rows
+    rows = take(images(f"{folder}/sad/1.jpg", f"{folder}/joy/1.jpg")).rows
     assert {(row["split"], row["emotion"]) for row in rows.values()} == {(split, "sadness"), (split, "joy")}
 
 
-def test_name_is_slugged(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    root = pictures("sad/1.jpg", "joy/1.jpg")
+def test_name_is_slugged(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    root = images("sad/1.jpg", "joy/1.jpg")
     assert take(root, name="Fér 2013!").result.manifest.path.name == "fer_2013.parquet"
     moved = root.rename(root.with_name("日本"))
     assert take(moved).result.info.name == "image_folder"
 
 
-def test_pictures_outside_of_classes(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    outcome = take(pictures("top.jpg", "train/flat.jpg", "joy/a/b/deep.jpg"), "image_folder")
+def test_images_outside_of_classes(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(images("top.jpg", "train/flat.jpg", "joy/a/b/deep.jpg"), "image_folder")
     assert outcome.reasons == {"top.jpg": "missing_rating", "train/flat.jpg": "missing_rating"}
     assert outcome.rows["joy/a/b/deep.jpg"]["emotion"] == "joy"
 
 
-def test_no_class_folder_at_all(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="no picture lies in a class folder"):
-        take(pictures("a.jpg", "b.jpg"), "image_folder")
+def test_no_class_folder_at_all(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    with pytest.raises(SourceError, match="no image is in a class folder"):
+        take(images("a.jpg", "b.jpg"), "image_folder")
 
 
 def test_same_bytes_in_two_classes(
@@ -78,11 +78,11 @@ def test_same_bytes_in_two_classes(
     assert outcome.result.counts["merged"] == 1
 
 
-def test_damaged_pictures_and_junk(
-    pictures: Callable[..., Path], take: Callable[..., Any], damaged: dict[str, tuple[bytes, str]]
+def test_damaged_images_and_junk(
+    images: Callable[..., Path], take: Callable[..., Any], damaged: dict[str, tuple[bytes, str]]
 ) -> None:
     files = {f"sad/{name}.jpg": data for name, (data, _) in damaged.items()}
-    outcome = take(pictures("sad/1.jpg", "joy/1.jpg", files={**files, "sad/Thumbs.db": b"x"}))
+    outcome = take(images("sad/1.jpg", "joy/1.jpg", files={**files, "sad/Thumbs.db": b"x"}))
     assert outcome.reasons == {
         "sad/Thumbs.db": "junk",
         **{f"sad/{name}.jpg": reason for name, (_, reason) in damaged.items()},
@@ -92,7 +92,7 @@ def test_damaged_pictures_and_junk(
 @pytest.mark.parametrize(
     "paths",
     [
-        ("images/a.jpg", "images/b.jpg"),  # one folder: pictures of a table
+        ("images/a.jpg", "images/b.jpg"),  # one folder: images of a table
         ("A/A001.bmp", "Sn/Sn001.bmp"),  # codes
         ("part1/a.jpg", "part2/b.jpg"),  # parts of an archive
         ("train/a.jpg", "test/b.jpg"),  # splits without classes
@@ -101,15 +101,15 @@ def test_damaged_pictures_and_junk(
         ("sad/a.jpg", "joy/deep/b.jpg"),
     ],
 )
-def test_trees_that_are_none(paths: tuple[str, ...], pictures: Callable[..., Path]) -> None:
-    assert image_folder.detect(read_tree(pictures(*paths))) is None
+def test_trees_that_are_not_recognised(paths: tuple[str, ...], images: Callable[..., Path]) -> None:
+    assert image_folder.detect(read_tree(images(*paths))) is None
 
 
 @pytest.mark.parametrize("table", ["ratings.csv", "sad.txt", "joy/votes.xlsx", "columns.yaml", "labels.json"])
-def test_another_file_speaks_against_it(table: str, pictures: Callable[..., Path]) -> None:
+def test_another_file_prevents_recognition(table: str, images: Callable[..., Path]) -> None:
     paths = ("sad/a.jpg", "joy/b.jpg")
-    assert image_folder.detect(read_tree(pictures(*paths)))
-    assert image_folder.detect(read_tree(pictures(*paths, files={table: b"x"}))) is None
+    assert image_folder.detect(read_tree(images(*paths)))
+    assert image_folder.detect(read_tree(images(*paths, files={table: b"x"}))) is None
 
 
 def test_shared_oasis_is_not_claimed(shared_oasis: Path) -> None:
@@ -147,9 +147,9 @@ def _bytes(frame: pd.DataFrame, suffix: str) -> bytes:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("folder", ["", "train/"])
-def test_metadata(folder: str, suffix: str, pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_metadata(folder: str, suffix: str, images: Callable[..., Path], take: Callable[..., Any]) -> None:
     name = f"{folder}metadata.{suffix}"
-    root = pictures(f"{folder}a.jpg", f"{folder}sub/b.jpg", "c.jpg", files={name: _bytes(FRAME, suffix)})
+    root = images(f"{folder}a.jpg", f"{folder}sub/b.jpg", "c.jpg", files={name: _bytes(FRAME, suffix)})
     assert image_folder.detect(read_tree(root)) == f"file names in {name}"
     outcome = take(root)
     a, b = outcome.rows[f"{folder}a.jpg"], outcome.rows[f"{folder}sub/b.jpg"]
@@ -161,50 +161,52 @@ def test_metadata(folder: str, suffix: str, pictures: Callable[..., Path], take:
     assert outcome.reasons == {"c.jpg": "missing_rating"}
 
 
-def test_metadata_names_what_is_not_there(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    outcome = take(pictures("a.jpg", files={"metadata.csv": "file_name,emotion\na.jpg,joy\nno.jpg,joy\n"}))
+def test_metadata_rows_without_an_image(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    outcome = take(images("a.jpg", files={"metadata.csv": "file_name,emotion\na.jpg,joy\nno.jpg,joy\n"}))
     assert outcome.reasons == {"metadata.csv#no.jpg": "missing_image"}
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
-        ("file_name,valence\na.jpg,3", "no value under valence_min"),
-        ("file_name,valence,valence_min\na.jpg,3,1", "no value under valence_max"),
+        ("file_name,valence\na.jpg,3", "no value in column valence_min"),
+        ("file_name,valence,valence_min\na.jpg,3,1", "no value in column valence_max"),
         ("file_name,valence,valence_min,valence_max\na.jpg,3,1,5\nb.jpg,3,1,7", "2 different values"),
     ],
 )
 def test_rating_needs_its_scale(
-    table: str, said: str, pictures: Callable[..., Path], take: Callable[..., Any]
+    table: str, message: str, images: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
-    with pytest.raises(SourceError, match=said) as caught:
-        take(pictures("a.jpg", files={"metadata.csv": table}))
+    with pytest.raises(SourceError, match=message) as caught:
+        take(images("a.jpg", files={"metadata.csv": table}))
     assert "valence_min and valence_max" in caught.value.fix and "--map" in caught.value.fix
 
 
 @pytest.mark.parametrize("ends", ["5,1", "x,5"])
-def test_scale_that_is_none(ends: str, pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_an_invalid_scale(ends: str, images: Callable[..., Path], take: Callable[..., Any]) -> None:
     table = f"file_name,valence,valence_min,valence_max\na.jpg,3,{ends}"
-    with pytest.raises((SourceError, RecipeError), match=r"low to high|scale of valence is not known"):
-        take(pictures("a.jpg", files={"metadata.csv": table}))
+    with pytest.raises((SourceError, RecipeError), match=r"must be lower|scale of valence is unknown"):
+        take(images("a.jpg", files={"metadata.csv": table}))
 
 
-def test_table_of_our_own_is_on_0_to_100(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_table_of_this_package_is_on_0_to_100(
+    images: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     table = "file_name,valence,valence_raw,valence_min,valence_max\na.jpg,90,8.2,1,9"
-    row = take(pictures("a.jpg", files={"metadata.csv": table})).rows["a.jpg"]
+    row = take(images("a.jpg", files={"metadata.csv": table})).rows["a.jpg"]
     assert (row["valence"], row["valence_min"], row["valence_max"]) == (90.0, 0.0, 100.0)
     assert json.loads(row["extra"])["valence_raw"] == "8.2"
 
 
-def test_metadata_on_two_scales(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_metadata_on_two_scales(images: Callable[..., Path], take: Callable[..., Any]) -> None:
     head = "file_name,valence,valence_min,valence_max\n"
     files = {"train/metadata.csv": head + "a.jpg,3,1,5", "test/metadata.csv": head + "b.jpg,3,1,7"}
     with pytest.raises(SourceError, match="another scale"):
-        take(pictures("train/a.jpg", "test/b.jpg", files=files))
+        take(images("train/a.jpg", "test/b.jpg", files=files))
 
 
-def test_metadata_without_file_names(pictures: Callable[..., Path], take: Callable[..., Any]) -> None:
-    root = pictures("sad/a.jpg", "joy/b.jpg", files={"metadata.csv": "id,emotion\n1,joy"})
+def test_metadata_without_file_names(images: Callable[..., Path], take: Callable[..., Any]) -> None:
+    root = images("sad/a.jpg", "joy/b.jpg", files={"metadata.csv": "id,emotion\n1,joy"})
     assert image_folder.detect(read_tree(root)) is None
     with pytest.raises(SourceError, match="lacks the column 'file_name'"):
         take(root, "image_folder")

@@ -22,7 +22,7 @@ MAPS = sorted(path.stem for path in (Path(packaged.__file__).parents[1] / "sourc
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_map_is_called_as_its_file_and_its_sample_names_its_evidence(name: str) -> None:
+def test_a_map_is_named_as_its_file_and_its_sample_has_its_evidence(name: str) -> None:
     source = load_plugin("sources", name)
     assert source.spec.name == name and name in find_plugins("sources")
     assert source.spec.sample is not None and source.INFO.evidence == source.spec.evidence
@@ -45,7 +45,7 @@ NAPS_HEADER = ["ID", "Category", *["M", "SD"] * 9]
 
 
 @pytest.mark.parametrize("pack", [_old_workbook, _workbook])
-def test_naps_takes_all_raters_wherever_the_pictures_are(
+def test_naps_takes_all_raters_wherever_the_images_are(
     pack: Callable[[list[list[str]]], bytes],
     plant: Plant,
     take: Callable[..., Any],
@@ -76,12 +76,12 @@ IAPS_ROWS = [
 
 
 @pytest.mark.parametrize("preamble", ["", "IAPS\n\nAll\tSubjects\n\n\n1-20\n"])
-def test_iaps_ids_dots_and_pictures_rated_twice(
+def test_iaps_ids_dots_and_images_rated_twice(
     preamble: str, plant: Plant, take: Callable[..., Any], image: Image
 ) -> None:
     text = preamble + "\n".join([IAPS_HEADER, *IAPS_ROWS])
-    pictures = {"Images/1050.jpg": image(1), "Images/2375.1.JPG": image(2), "Images/1300.jpg": image(3)}
-    outcome = take(plant({"Tech Report/AllSubjects_1-20.txt": text, **pictures}))
+    images = {"Images/1050.jpg": image(1), "Images/2375.1.JPG": image(2), "Images/1300.jpg": image(3)}
+    outcome = take(plant({"Tech Report/AllSubjects_1-20.txt": text, **images}))
     rows = {row["source_id"]: row for row in outcome.rows.values()}
     assert outcome.result.info.name == "iaps" and not outcome.reasons
     assert rows["1050"]["dominance_raw"] == 3.08
@@ -103,12 +103,12 @@ def test_emotion6_the_folder_is_not_the_label(plant: Plant, take: Callable[..., 
         "fear/1.jpg\t4\t4\t0\t0\t0\t0\t0\t0\t1",
     ]
     names = ("disgust", "joy", "fear")
-    pictures = {f"images/{name}/1.jpg": image(number) for number, name in enumerate(names)}
-    rows = take(plant({"ground_truth.txt": "\n".join(lines), **pictures})).rows
-    first, tied, other = (rows[f"images/{name}/1.jpg"] for name in names)
+    images = {f"images/{name}/1.jpg": image(number) for number, name in enumerate(names)}
+    rows = take(plant({"ground_truth.txt": "\n".join(lines), **images})).rows
+    first, tied, neutral = (rows[f"images/{name}/1.jpg"] for name in names)
     assert (first["emotion"], first["agreement"], first["emotion_anger"]) == ("disgust", 0.7, 0.133333)
     assert (first["valence"], first["arousal"]) == (18.75, 35.0)
-    assert (tied["emotion"], other["emotion"]) == (None, "neutral")
+    assert (tied["emotion"], neutral["emotion"]) == (None, "neutral")
 
 
 def test_artphoto_the_name_is_the_label(plant: Plant, take: Callable[..., Any], image: Image) -> None:
@@ -118,18 +118,18 @@ def test_artphoto_the_name_is_the_label(plant: Plant, take: Callable[..., Any], 
         {**files, "testImages_artphoto/ReadMe.rtf": "{\\rtf1}", "testImages_artphoto/.DS_Store": b"\0"}
     )
     outcome = take(root)
-    found = {row["source_id"]: row["emotion"] for row in outcome.rows.values()}
-    assert found == {"amusement_0001": "amusement", "sad_0002": "sadness", "awe_0001": "awe"}
+    emotions = {row["source_id"]: row["emotion"] for row in outcome.rows.values()}
+    assert emotions == {"amusement_0001": "amusement", "sad_0002": "sadness", "awe_0001": "awe"}
     assert outcome.result.counts == {"kept": 3, "merged": 0, "annotation": 1, "junk": 1, "rejected": 0}
     files = {"p/joyful_0001.jpg": image(8), "p/nonsense.jpg": image(9), **files}
     outcome = take(plant(files, "with_others"), "artphoto")
     assert outcome.reasons == {"p/joyful_0001.jpg": "bad_rating", "p/nonsense.jpg": "bad_name"}
-    assert "'joyful' is none of amusement" in outcome.details["p/joyful_0001.jpg"]
+    assert "'joyful' is not one of amusement" in outcome.details["p/joyful_0001.jpg"]
 
 
-@pytest.mark.parametrize("other", ["notes.csv", "train.json", "elsewhere/anger_0002.jpg"])
-def test_words_in_names_alone_are_not_artphoto(other: str, plant: Plant, image: Image) -> None:
-    root = plant({"p/anger_0001.jpg": image(1), "p/sad_0001.jpg": image(2), other: image(3)})
+@pytest.mark.parametrize("extra_file", ["notes.csv", "train.json", "elsewhere/anger_0002.jpg"])
+def test_words_in_names_alone_are_not_artphoto(extra_file: str, plant: Plant, image: Image) -> None:
+    root = plant({"p/anger_0001.jpg": image(1), "p/sad_0001.jpg": image(2), extra_file: image(3)})
     assert load_plugin("sources", "artphoto").detect(read_tree(root)) is None
 
 
@@ -140,16 +140,16 @@ def test_findingemo_joins_on_the_last_two_parts(plant: Plant, take: Callable[...
         "1,u2,/Run_1/Sad seniors/kids.jpg,Keep,x,Adults,-3,6,Grief,x\n"
         "2,u3,/Run_1/Sad seniors/dead link.jpg,Keep,x,Adults,0,3,Fear,x\n"
     )
-    pictures = {"Loving toddlers sports/kids.jpg": image(1), "Run_1/Sad seniors/kids.jpg": image(2)}
-    outcome = take(plant({"data/annotations_single.ann": table, **pictures}))
-    first, second = (outcome.rows[path] for path in pictures)
+    images = {"Loving toddlers sports/kids.jpg": image(1), "Run_1/Sad seniors/kids.jpg": image(2)}
+    outcome = take(plant({"data/annotations_single.ann": table, **images}))
+    first, second = (outcome.rows[path] for path in images)
     assert (first["valence"], first["arousal"], first["emotion"]) == (100.0, 0.0, "joy")
     assert (second["valence"], second["arousal"], second["emotion"]) == (0.0, 100.0, "grief")
     assert json.loads(first["extra"])["age"] == "Children, Toddlers"
     assert list(outcome.reasons.values()) == ["missing_image"]
 
 
-def test_affectnet_minus_two_is_nothing_and_one_table_has_no_header(
+def test_affectnet_minus_two_is_missing_and_one_table_has_no_header(
     plant: Plant, take: Callable[..., Any], image: Image
 ) -> None:
     header = ",".join(load_plugin("sources", "affectnet").spec.header)
@@ -181,28 +181,28 @@ def test_rows_that_differ_in_words_are_not_averaged(
     )
     lines = ["pic,V,N,E,note", "a,1,3,joy,x", "a,,,joy,x", "a,3,5,joy,y", "b,1,1,joy,x", "b,1,1,fear,x"]
     table = "\n".join([*lines, "c,1,1,joy,x", "c,one,1,joy,x"])
-    pictures = {f"{name}.jpg": image(ord(name)) for name in "abc"}
-    outcome = take(plant({"columns.yaml": column_map, "n.csv": table, **pictures}))
+    images = {f"{name}.jpg": image(ord(name)) for name in "abc"}
+    outcome = take(plant({"columns.yaml": column_map, "n.csv": table, **images}))
     row = outcome.rows["a.jpg"]
     assert (row["valence_raw"], row["valence_n"], json.loads(row["extra"])) == (2.0, 8, {"note": "x | y"})
     assert outcome.reasons == {"b.jpg": "conflicting_rating", "c.jpg": "conflicting_rating"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{name: n}", "give `table` and `key`, or a `file`"),
-        ("{name: n, table: n.csv}", "`key` says which column"),
+        ("{name: n, table: n.csv}", "give `key`: the column"),
         ("{name: n, table: n.csv, key: k, values: {emotion: {a: b}}}", "emotion is not among `columns`"),
         (
             "{name: n, table: n.csv, key: k, scales: {valence: [1, 9]}, columns: {valence: V}, "
             "values: {valence: {a: b}}}",
-            "valence takes no words",
+            "valence does not take text values",
         ),
     ],
 )
 def test_maps_that_do_not_fit_together(
-    text: str, said: str, plant: Plant, take: Callable[..., Any], image: Image
+    text: str, message: str, plant: Plant, take: Callable[..., Any], image: Image
 ) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         take(plant({"columns.yaml": text, "n.csv": "k,V\na,1", "a.jpg": image(1)}))

@@ -35,18 +35,18 @@ def _csv(*rows: list[str], end: str = "\r", quoting: Any = csv.QUOTE_MINIMAL) ->
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant two pictures and a table; `files` are added."""
+    """Plant two images and a table; `files` are added."""
 
     def call(table: str, **files: Any) -> Path:
-        pictures = {"images/Acorns 1.jpg": image(1), "images/War 2.jpg": image(2)}
-        return plant({"OASIS.csv": table, **pictures, **files.get("files", {})})
+        images = {"images/Acorns 1.jpg": image(1), "images/War 2.jpg": image(2)}
+        return plant({"OASIS.csv": table, **images, **files.get("files", {})})
 
     return call
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
-def test_every_shape_of_the_table_says_the_same(
+def test_every_form_of_the_table_gives_the_same_rows(
     end: str, quoting: Any, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(_csv(HEADER, ACORNS, WAR, end=end, quoting=quoting)))
@@ -63,9 +63,9 @@ def test_every_shape_of_the_table_says_the_same(
 def test_renamed_files_are_found(
     name: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    outcome = take(plant({"ratings.csv": _csv(HEADER, ACORNS), f"pictures/{name}": image(1)}))
-    assert list(outcome.rows) == [f"pictures/{name}"]
-    assert outcome.rows[f"pictures/{name}"]["theme"] == "Acorns"
+    outcome = take(plant({"ratings.csv": _csv(HEADER, ACORNS), f"images/{name}": image(1)}))
+    assert list(outcome.rows) == [f"images/{name}"]
+    assert outcome.rows[f"images/{name}"]["theme"] == "Acorns"
 
 
 def test_exact_name_wins_over_a_renamed_twin(
@@ -76,11 +76,11 @@ def test_exact_name_wins_over_a_renamed_twin(
     assert outcome.reasons == {"images/Acorns_1.jpg": "missing_rating"}
 
 
-def test_two_renamed_twins_leave_it_open(
+def test_two_renamed_twins_are_ambiguous(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    other = ["I2", "Beach 1", *ACORNS[2:]]
-    tree = {"OASIS.csv": _csv(HEADER, ACORNS, other), "Acorns_1.jpg": image(1), "Acorns1.jpg": image(2)}
+    second = ["I2", "Beach 1", *ACORNS[2:]]
+    tree = {"OASIS.csv": _csv(HEADER, ACORNS, second), "Acorns_1.jpg": image(1), "Acorns1.jpg": image(2)}
     outcome = take(plant({**tree, "Beach 1.jpg": image(3)}))
     assert outcome.reasons == {
         "OASIS.csv#I1": "bad_name",
@@ -135,7 +135,9 @@ SEVERAL = st.lists(st.floats(1, 7), min_size=2, max_size=30)
 
 @given(SEVERAL, SEVERAL)
 def test_pooling_equals_rating_all_at_once(men: list[float], women: list[float]) -> None:
-    groups = [Rating(float(np.mean(each)), float(np.std(each, ddof=1)), len(each)) for each in (men, women)]
+    groups = [
+        Rating(float(np.mean(group)), float(np.std(group, ddof=1)), len(group)) for group in (men, women)
+    ]
     pooled = oasis.pool_ratings(*groups)
     everyone = men + women
     assert pooled.n == len(everyone)
@@ -144,7 +146,7 @@ def test_pooling_equals_rating_all_at_once(men: list[float], women: list[float])
 
 
 @pytest.mark.parametrize(
-    ("column", "cell", "reason", "said"),
+    ("column", "cell", "reason", "detail"),
     [
         ("Valence_mean", "", "bad_rating", "OASIS.csv#I1, Valence"),
         ("Arousal_mean", "high", "bad_rating", "'high'"),
@@ -154,13 +156,13 @@ def test_pooling_equals_rating_all_at_once(men: list[float], women: list[float])
         ("Arousal_mean", "0.99", "rating_out_of_range", "0.99"),
     ],
 )
-def test_bad_cell_rejects_the_picture(
-    column: str, cell: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+def test_bad_cell_rejects_the_image(
+    column: str, cell: str, reason: str, detail: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     row = [cell if name == column else was for name, was in zip(HEADER, ACORNS, strict=True)]
     outcome = take(grow(_csv(HEADER, row, WAR)))
     assert outcome.reasons == {"images/Acorns 1.jpg": reason}
-    assert said in outcome.details["images/Acorns 1.jpg"]
+    assert detail in outcome.details["images/Acorns 1.jpg"]
     assert list(outcome.rows) == ["images/War 2.jpg"]
 
 
@@ -173,12 +175,12 @@ def test_missing_spread_is_null(grow: Callable[..., Path], take: Callable[..., A
 def test_repeated_rows(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(grow(_csv(HEADER, ACORNS, ACORNS, WAR)))
     assert len(outcome.rows) == 2 and outcome.findings == ["repeated_row"]
-    other = [*ACORNS[:4], "4.6", *ACORNS[5:]]
-    outcome = take(grow(_csv(HEADER, ACORNS, other, WAR)))
+    different = [*ACORNS[:4], "4.6", *ACORNS[5:]]
+    outcome = take(grow(_csv(HEADER, ACORNS, different, WAR)))
     assert outcome.reasons == {"images/Acorns 1.jpg": "conflicting_rating"}
 
 
-def test_rows_without_pictures_are_named_one_by_one(
+def test_rows_without_images_are_named_one_by_one(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     rows = [[f"I{at}", f"Yarn {at}", *ACORNS[2:]] for at in (20, 21)]
@@ -187,7 +189,7 @@ def test_rows_without_pictures_are_named_one_by_one(
     assert outcome.result.n_seen == 3 + 2
 
 
-def test_damaged_and_unrated_pictures(
+def test_damaged_and_unrated_images(
     grow: Callable[..., Path],
     take: Callable[..., Any],
     image: Callable[..., bytes],
@@ -214,7 +216,7 @@ def test_missing_column_and_missing_table(
 
 
 def test_unknown_category(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="'5' is no category"):
+    with pytest.raises(SourceError, match="'5' is not a category"):
         take(grow(_csv(HEADER, [*ACORNS[:2], "5", *ACORNS[3:]])))
 
 
@@ -228,14 +230,14 @@ def test_sample_holds_the_quirks(tmp_path: Path, take: Callable[..., Any]) -> No
     assert "images/Marsh 3.jpg" in outcome.rows
 
 
-def test_real_pictures(shared_oasis: Path, take: Callable[..., Any]) -> None:
+def test_real_images(shared_oasis: Path, take: Callable[..., Any]) -> None:
     outcome = take(shared_oasis)
     assert outcome.result.counts == {"kept": 497, "merged": 0, "annotation": 1, "junk": 0, "rejected": 403}
     assert set(outcome.reasons.values()) == {"missing_image"}
     text = (shared_oasis / "OASIS.csv").read_bytes().decode("ascii").replace("\r", "\n")
-    there = {path.stem for path in (shared_oasis / "images").iterdir()}
+    stems = {path.stem for path in (shared_oasis / "images").iterdir()}
     table = list(csv.DictReader(io.StringIO(text)))
-    missing = {f"OASIS.csv#{row['']}" for row in table if row["Theme"].strip() not in there}
+    missing = {f"OASIS.csv#{row['']}" for row in table if row["Theme"].strip() not in stems}
     assert set(outcome.reasons) == missing
     for row in table:
         read = outcome.rows.get(f"images/{row['Theme'].strip()}.jpg")
@@ -252,9 +254,9 @@ def test_real_table_with_quotes_and_line_feeds(
     rows = [line for line in csv.reader(io.StringIO(text)) if "War" in line[1] or "Acorns" in line[1]]
     (tmp_path / "t").mkdir()
     for row in rows:
-        picture = shared_oasis / "images" / f"{row[1].strip()}.jpg"
-        if picture.exists():
-            shutil.copy(picture, tmp_path / "t")
+        image = shared_oasis / "images" / f"{row[1].strip()}.jpg"
+        if image.exists():
+            shutil.copy(image, tmp_path / "t")
     table = _csv(HEADER, *rows, end="\n", quoting=csv.QUOTE_ALL)
     (tmp_path / "t" / "OASIS B.csv").write_text(table, newline="")
     quoted, plain = take(tmp_path / "t").rows, take(shared_oasis, "oasis").rows

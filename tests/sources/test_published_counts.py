@@ -46,26 +46,26 @@ EMOTIONS = (
 FER_SPLITS = {"Training": 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
 
 
-def read(source: str, root: Path, pictures: Iterable[str] = (), **options: Any) -> list[Item]:
-    """What a source says of the tables under a root, and of pictures that are there by name only."""
+def read(source: str, root: Path, images: Iterable[str] = (), **options: Any) -> list[Item]:
+    """Return the items of a source for the tables under a root, and images that exist by name only."""
     files = read_tree(root).files if root.is_dir() else ()
     plugin = load_plugin("sources", source)
-    tree = Tree(root, tuple(sorted([*files, *pictures])))
+    tree = Tree(root, tuple(sorted([*files, *images])))
     assert plugin.detect(tree)
     return list(plugin.read(tree, ReadOptions(**options)).items)
 
 
 def records(items: list[Item]) -> list[Record]:
-    return [each for each in items if isinstance(each, Record)]
+    return [item for item in items if isinstance(item, Record)]
 
 
 def test_artphoto_806(tmp_path: Path) -> None:
     words = {**ARTPHOTO, "sad": ARTPHOTO["sadness"]}
     del words["sadness"]
     names = [f"a/{word}_{number:04d}.jpg" for word, n in words.items() for number in range(n)]
-    found = records(read("artphoto", tmp_path / "none", names))
-    assert len(found) == 806
-    assert Counter(each.emotion for each in found) == ARTPHOTO
+    kept = records(read("artphoto", tmp_path / "none", names))
+    assert len(kept) == 806
+    assert Counter(record.emotion for record in kept) == ARTPHOTO
 
 
 def test_abstract_229_untied_of_280(plant: Plant) -> None:
@@ -79,8 +79,8 @@ def test_abstract_229_untied_of_280(plant: Plant) -> None:
     names = [f"abstract_{number:04d}.jpg" for number in range(280)]
     lines = [header, *([name, *row] for name, row in zip(names, votes, strict=True))]
     table = "\n".join(",".join(f"'{cell}'" for cell in line) for line in lines)
-    found = records(read("abstract", plant({"ABSTRACT_groundTruth.csv": table}), names))
-    counts = Counter(each.emotion for each in found)
+    kept = records(read("abstract", plant({"ABSTRACT_groundTruth.csv": table}), names))
+    counts = Counter(record.emotion for record in kept)
     assert counts.pop(None) == 51 and counts.total() == 229
     assert counts == ABSTRACT
 
@@ -97,12 +97,12 @@ def test_ferplus_35887_of_which_173_have_no_name(plant: Plant) -> None:
     pixels = ["emotion,pixels,Usage", *(f"4,0 1 2,{use}" for use in uses)]
     root = plant({"fer2013.csv": "\n".join(pixels), "fer2013new.csv": "\n".join(votes)})
     items = read("ferplus", root)
-    rejects = [each for each in items if isinstance(each, Reject)]
-    found = records(items)
-    assert (len(found) + len(rejects), len(rejects)) == (35_887, 173 + 3)
-    assert {each.emotion for each in found} == {"neutral"}
-    assert [each.agreement for each in found if each.source_id == "10435"] == [round(4 / 9, 9)]
-    assert Counter(each.split for each in found).keys() == {"train", "val", "test"}
+    rejects = [item for item in items if isinstance(item, Reject)]
+    kept = records(items)
+    assert (len(kept) + len(rejects), len(rejects)) == (35_887, 173 + 3)
+    assert {record.emotion for record in kept} == {"neutral"}
+    assert [record.agreement for record in kept if record.source_id == "10435"] == [round(4 / 9, 9)]
+    assert Counter(record.split for record in kept).keys() == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(("variant", "unlabelled"), [("art", 823), ("image", 929), ("title", 1332)])
@@ -116,7 +116,7 @@ def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelle
         "Artist",
         "Title",
         "Year",
-        *(each + word for each in prefixes for word in EMOTIONS),
+        *(prefix + word for prefix in prefixes for word in EMOTIONS),
     ]
     lines = []
     for number, work in enumerate(ids[:4105]):
@@ -131,10 +131,10 @@ def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelle
         }
     )
     items = read("wikiart_emotions", root, [f"{work}.jpg" for work in ids[:4105]], variant=variant)
-    found = records(items)
-    assert len(found) == 4105
-    assert [each.text for each in items if getattr(each, "kind", "") == "unrated"] == [
-        "14 works of WikiArt-info.tsv were not rated"
+    kept = records(items)
+    assert len(kept) == 4105
+    assert [item.text for item in items if getattr(item, "kind", "") == "unrated"] == [
+        "14 works in WikiArt-info.tsv are not rated"
     ]
-    table = pa.table({f"emotion_{word}": [each.emotions[word] for each in found] for word in EMOTIONS})
+    table = pa.table({f"emotion_{word}": [record.emotions[word] for record in kept] for word in EMOTIONS})
     assert add_labels(table, Labels(at_least=0.4))["label"].null_count == unlabelled

@@ -37,13 +37,13 @@ MAP: dict[str, Any] = {
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant pictures a, b and 2000, a table and a map that `changes` differs in."""
+    """Plant images a, b and 2000, a table and a map that `changes` differs in."""
 
     def call(text: str | bytes, files: dict[str, bytes | str] | None = None, **changes: Any) -> Path:
         column_map = {**MAP, **changes}
-        pictures = {"images/a.jpg": image(1), "images/b.PNG": image(2, "PNG"), "images/2000.jpg": image(3)}
+        images = {"images/a.jpg": image(1), "images/b.PNG": image(2, "PNG"), "images/2000.jpg": image(3)}
         texts = {column_map["table"]: text, "columns.yaml": yaml.safe_dump(column_map, sort_keys=False)}
-        return plant({**pictures, **texts, **(files or {})})
+        return plant({**images, **texts, **(files or {})})
 
     return call
 
@@ -79,7 +79,7 @@ def test_without_a_map(grow: Callable[..., Path], take: Callable[..., Any]) -> N
     assert "--map" in caught.value.fix and "scales: {valence: [1, 9]}" in caught.value.fix
 
 
-def test_every_mistake_in_a_map_is_named(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_every_mistake_in_a_map_is_reported(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     root = grow(
         "pic,V\na,5",
         name="No Good",
@@ -93,22 +93,22 @@ def test_every_mistake_in_a_map_is_named(grow: Callable[..., Path], take: Callab
     with pytest.raises(RecipeError) as caught:
         take(root)
     message = str(caught.value)
-    for said in (
-        *("name:", "skip_rows:", "colour: unknown key", "encoding: no such encoding", "columns.yaml"),
-        *("valence does not go from low to high", "joy is no rating", "arousal_sd without arousal"),
+    for text in (
+        *("name:", "skip_rows:", "colour: unknown key", "encoding: unknown encoding", "columns.yaml"),
+        *("valence: the first value must be lower", "joy is not a rating", "arousal_sd without arousal"),
         *("mood is unknown", "write Sad as sadness"),
     ):
-        assert said in message
+        assert text in message
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [({"scales": {}}, "valence needs its scale"), ({"groups": ["theme"]}, "theme is not among `columns`")],
 )
 def test_parts_of_a_map_must_fit_together(
-    changes: dict[str, Any], said: str, grow: Callable[..., Path], take: Callable[..., Any]
+    changes: dict[str, Any], message: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         take(grow("pic,V,SD,N\na,5,,", **changes))
 
 
@@ -148,7 +148,7 @@ CELLS: list[list[Any]] = [["pic", "V", "SD", "N"], [2000.0, 6.5, 1.0, 20], [2375
         ("n.jsonl", "\n".join(json.dumps(dict(zip(CELLS[0], row, strict=True))) for row in CELLS[1:]), {}),
     ],
 )
-def test_every_container_says_the_same(
+def test_every_file_format_gives_the_same_rows(
     name: str,
     content: str | bytes,
     changes: dict[str, Any],
@@ -165,17 +165,17 @@ def test_every_container_says_the_same(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "changes", "said"),
+    ("name", "content", "changes", "message"),
     [
         ("n.xlsx", b"PK no workbook", {}, "cannot be read as a workbook"),
         ("n.xlsx", _workbook(CELLS), {"sheet": "Noten"}, "no sheet 'Noten'"),
         ("n.parquet", b"PAR1 no parquet", {}, "cannot be read as Parquet"),
         ("n.jsonl", b'{"pic": "a"}\nnot json', {}, "not one JSON object per line"),
-        ("n.sav", b"$FL2", {}, r"\.sav files are not read"),
+        ("n.sav", b"$FL2", {}, r"\.sav files are not supported"),
         ("n.csv", b"\xff\xfe\xfa", {"encoding": "utf-8"}, "is not utf-8"),
         ("n.csv", b"", {}, "n.csv is empty"),
         ("n.csv", b",,\n1,2,3", {}, "has no header"),
-        ("n.csv", b"pic,V,SD,N\na,5,1,2,3", {}, "5 cells under a header of 4"),
+        ("n.csv", b"pic,V,SD,N\na,5,1,2,3", {}, "5 cells, but its header has 4"),
         ("n.csv", b"pic,Val,SD,N\na,5,1,2", {}, "lacks the column 'V'"),
     ],
 )
@@ -183,21 +183,25 @@ def test_tables_that_cannot_be_read(
     name: str,
     content: bytes,
     changes: dict[str, Any],
-    said: str,
+    message: str,
     grow: Callable[..., Path],
     take: Callable[..., Any],
 ) -> None:
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         take(grow(content, table=name, **changes))
 
 
-def test_missing_column_says_what_is_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_missing_column_is_reported_with_the_header(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     with pytest.raises(SourceError, match="lacks the columns 'SD', 'N'") as caught:
         take(grow("pic,V,Other\na,5,1"))
     assert "'Other'" in caught.value.where and "column map" in caught.value.fix
 
 
-def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_missing_table_is_reported_with_the_others(
+    grow: Callable[..., Path], take: Callable[..., Any]
+) -> None:
     root = grow("pic,V,SD,N\na,5,,", {"other.tsv": "x"})
     (root / "norms.csv").unlink()
     with pytest.raises(SourceError, match=r"no table 'norms\.csv'") as caught:
@@ -206,11 +210,11 @@ def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Cal
 
 
 @pytest.mark.parametrize(
-    ("cells", "reason", "said"),
+    ("cells", "reason", "detail"),
     [
         ("five,1,2", "bad_rating", "norms.csv#a, V"),
-        ("nan,1,2", "missing_rating", "nothing under V"),
-        (",1,2", "missing_rating", "nothing under V"),
+        ("nan,1,2", "missing_rating", "no value in V"),
+        (",1,2", "missing_rating", "no value in V"),
         ("5,-1,2", "bad_rating", "norms.csv#a, SD"),
         ("5,1,2.5", "bad_rating", "norms.csv#a, N"),
         ("5,1,99999999999", "bad_rating", "norms.csv#a, N"),
@@ -218,14 +222,14 @@ def test_no_such_table_says_which_there_are(grow: Callable[..., Path], take: Cal
     ],
 )
 def test_bad_cells(
-    cells: str, reason: str, said: str, grow: Callable[..., Path], take: Callable[..., Any]
+    cells: str, reason: str, detail: str, grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     outcome = take(grow(f"pic,V,SD,N\na,{cells}\nb,5,,\n2000,5,,"))
     assert outcome.reasons == {"images/a.jpg": reason}
-    assert said in outcome.details["images/a.jpg"]
+    assert detail in outcome.details["images/a.jpg"]
 
 
-def test_rows_and_pictures_that_find_no_partner(
+def test_rows_without_an_image_and_images_without_a_row(
     grow: Callable[..., Path],
     take: Callable[..., Any],
     image: Callable[..., bytes],
@@ -281,7 +285,7 @@ def test_percentages_are_shares(basis_points: int) -> None:
 
 
 @pytest.mark.parametrize("cell", ["1.5", "-0.1", "101 %", "%", "nan", "0_1", "0.1_5 %"])
-def test_no_share(cell: str) -> None:
+def test_a_cell_that_is_not_a_share(cell: str) -> None:
     with pytest.raises(ValueError):
         parse_share(cell)
 
@@ -289,7 +293,7 @@ def test_no_share(cell: str) -> None:
 @pytest.mark.parametrize(
     "cell", ["3_5", "(3_5)", "1_000", "inf", "-Infinity", "nan", "1e999", "0x10", "", "5,5"]
 )
-def test_no_number(cell: str) -> None:
+def test_a_cell_that_is_not_a_number(cell: str) -> None:
     for parse in (parse_number, parse_count, parse_spread):
         with pytest.raises(ValueError):
             parse(cell)
@@ -321,19 +325,19 @@ def test_every_other_field(grow: Callable[..., Path], take: Callable[..., Any]) 
             license="CC BY 4.0",
         )
     )
-    row, other = outcome.rows["images/a.jpg"], outcome.rows["images/2000.jpg"]
+    first, second = outcome.rows["images/a.jpg"], outcome.rows["images/2000.jpg"]
     expected = {"subtype": "X", "subject_id": "p1", "age": 34, "gender": "f", "split": "train"}
     expected |= {"emotion": "sadness", "agreement": 0.9, "theme": "lake", "license": "CC0", "url": "http://a"}
-    assert {name: row[name] for name in expected} == expected
-    assert row["content_tags"] == "snakes" and other["content_tags"] is None
-    assert (other["split"], other["age"], other["license"]) == ("val", None, "CC BY 4.0")
-    assert row["group_id"] == other["group_id"]
+    assert {name: first[name] for name in expected} == expected
+    assert first["content_tags"] == "snakes" and second["content_tags"] is None
+    assert (second["split"], second["age"], second["license"]) == ("val", None, "CC BY 4.0")
+    assert first["group_id"] == second["group_id"]
     assert outcome.reasons == {"images/b.PNG": "bad_rating"}
     assert outcome.result.info.subtypes["X"].upright is False
 
 
 def test_unknown_split(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="'fold1' is no split"):
+    with pytest.raises(SourceError, match="'fold1' is not a split"):
         take(grow("pic,part\na,fold1", scales={}, columns={"split": "part"}))
 
 
@@ -351,7 +355,7 @@ def test_several_tables_and_a_pattern_of_columns(
     assert {path: row["valence"] for path, row in rows.items()} == {"images/a.jpg": 50, "art/wide/x.jpg": 75}
 
 
-def test_rows_of_two_tables_for_one_picture(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_rows_of_two_tables_for_one_image(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     tables = {"r1.csv": "pic,V,SD,N\na,5,,\nb,5,,", "r2.csv": "pic,V,SD,N\na,5,,\nb,6,,\n2000,5,,"}
     root = grow("", tables, table="r?.csv")
     (root / "r?.csv").unlink()
@@ -378,7 +382,7 @@ def test_cells_as_text(plant: Callable[..., Path]) -> None:
     assert list(rows) == [["3", "True", "[1, 2]"], ["2.5", "False", "[]"]]
 
 
-def test_a_stray_cell_far_away_costs_nothing(plant: Callable[..., Path]) -> None:
+def test_a_stray_cell_far_away_takes_no_memory(plant: Callable[..., Path]) -> None:
     book, buffer = openpyxl.Workbook(), io.BytesIO()
     book.active.append(["a", "b"])
     book.active.append([1, 2])
@@ -396,7 +400,7 @@ def test_a_stray_cell_far_away_costs_nothing(plant: Callable[..., Path]) -> None
     assert {len(row) for row in rows} == {16384}
 
 
-def test_empty_cells_beside_and_below_a_table_are_none_of_it(plant: Callable[..., Path]) -> None:
+def test_empty_cells_beside_and_below_a_table_are_ignored(plant: Callable[..., Path]) -> None:
     book, buffer = openpyxl.Workbook(), io.BytesIO()
     for row in (["a", "b"], [1], [None, 2]):
         book.active.append(row)
@@ -424,33 +428,33 @@ _FAR = '<row r="1"><c><v>1</v></c></row><row r="1999999999"><c><v>1</v></c></row
 
 
 @pytest.mark.parametrize(
-    ("sheet", "bounds", "said"),
+    ("sheet", "bounds", "message"),
     [
         ("<row/>", {"_MAX_WORKBOOK_BYTES": 1000}, "unpacks to"),
         ("<row><c/></row>" * (1 << 21), {}, "unpacks to 30 MiB"),
-        (_FAR, {"_MAX_ROWS": 1000}, "cells as far as row 1001 and column 1"),
+        (_FAR, {"_MAX_ROWS": 1000}, "cells up to row 1001, column 1"),
         (
             "<row>" + "<c><v>1</v></c>" * 4 + "</row><row/><row><c><v>1</v></c></row>",
             {"_MAX_CELLS": 7},
-            "cells as far as row 3 and column 4",
+            "cells up to row 3, column 4",
         ),
     ],
 )
-def test_workbooks_of_too_much(
+def test_workbooks_that_are_too_large(
     sheet: str,
     bounds: dict[str, int],
-    said: str,
+    message: str,
     plant: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = plant({"x.xlsx": _with_sheet(_SHEET % sheet)})
     for name, value in bounds.items():
         monkeypatch.setattr(f"affectdata.reading.tables.{name}", value)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         read_table(read_tree(root), "x.xlsx")
 
 
-def test_header_names_that_are_there_twice(plant: Callable[..., Path]) -> None:
+def test_repeated_header_names(plant: Callable[..., Path]) -> None:
     root = plant({"n.csv": "id,M,SD,,M,SD,M\n1,2,3,,4,5,6\n,,,,,,\n"})
     header, rows = read_table(read_tree(root), "n.csv")
     assert header == ["id", "M", "SD", "#4", "M#2", "SD#2", "M#3"]
@@ -466,19 +470,19 @@ def test_header_names_become_unique(header: list[str]) -> None:
     assert all(name.startswith(title) for name, title in zip(names, header, strict=True))
 
 
-def test_rows_of_one_picture_may_stand_anywhere() -> None:
-    pictures = [f"{number}.jpg" for number in range(40)]
+def test_rows_of_one_image_may_be_far_apart() -> None:
+    images = [f"{number}.jpg" for number in range(40)]
     rows = [Row("t.csv", str(at), str(at % 40), {"v": str(at % 40 == 7 and at)}) for at in range(80)]
     items = [*rows[:50], Reject("x", Reason.JUNK, ""), *rows[50:], Row("t.csv", "k", "gone", {})]
-    found = list(join_rows(items, pictures, lambda path: path.removesuffix(".jpg")))
-    assert found[0] == items[50]  # no row: handed on at once
-    pairs = [each for each in found if isinstance(each, tuple)]
+    joined = list(join_rows(items, images, lambda path: path.removesuffix(".jpg")))
+    assert joined[0] == items[50]  # not a row: passed through at once
+    pairs = [item for item in joined if isinstance(item, tuple)]
     assert [path for _, path in pairs] == [f"{number}.jpg" for number in range(40) if number != 7]
     assert [row.key for row, _ in pairs[:3]] == ["0", "1", "2"]
-    rejects = [each for each in found[1:] if isinstance(each, Reject)]
-    assert [(each.path, each.reason) for each in rejects] == [
+    rejects = [item for item in joined[1:] if isinstance(item, Reject)]
+    assert [(reject.path, reject.reason) for reject in rejects] == [
         ("7.jpg", Reason.CONFLICTING_RATING),
         ("t.csv#k", Reason.MISSING_IMAGE),
     ]
     assert "t.csv#7, t.csv#47" in rejects[0].detail
-    assert sum(isinstance(each, Finding) for each in found) == 39
+    assert sum(isinstance(item, Finding) for item in joined) == 39

@@ -1,4 +1,4 @@
-"""UTKFace: what a file's name says, names that say too little, folders of emotions on top."""
+"""UTKFace: labels in file names, incomplete names, and additional folders of emotions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KNOWN_BAD = [  # five of the aligned faces, four in the wild
 
 
 @pytest.mark.parametrize("time", ["2017011022340900", "201701161846515488"])
-def test_a_time_of_another_length_spoils_no_label(time: str, plant: Plant, take: Take, image: Image) -> None:
+def test_a_time_of_another_length_is_accepted(time: str, plant: Plant, take: Take, image: Image) -> None:
     """Three of the aligned faces have one."""
     (row,) = take(plant({f"38_0_1_{time}.jpg.chip.jpg": image(1)})).rows.values()
     assert (row["age"], row["gender"], row["ethnicity"]) == (38, "male", "Black")
@@ -52,7 +52,7 @@ def test_as_many_faces_as_published() -> None:
     tree = Tree(Path("UTKFace"), tuple(sorted([*names, *KNOWN_BAD[:5]])))
     assert utkface.detect(tree)
     items = list(utkface.read(tree, ReadOptions()).items)
-    faces = [each for each in items if isinstance(each, Record)]
+    faces = [item for item in items if isinstance(item, Record)]
     assert (len(tree.files), len(items), len(faces)) == (23_708, 23_708, 23_703)
     assert Counter(face.gender for face in faces) == {"male": 12_389, "female": 11_314}
     assert Counter(face.ethnicity for face in faces)["White"] == 10_077
@@ -65,12 +65,12 @@ def test_that_a_machine_estimated_reaches_release_and_card(tmp_path: Path) -> No
     (source,) = release.info["manifests"]
     assert source["estimated"] == ["age", "age_group", "gender", "ethnicity"]
     card = (release.path / "README.md").read_text()
-    assert "A machine estimated these columns: age, age_group, gender, ethnicity." in card
+    assert "These columns were estimated automatically: age, age_group, gender, ethnicity." in card
     assert [estimated_in(release.info, name) for name in ("gender", "emotion")] == [["utkface"], []]
 
 
 @pytest.mark.parametrize("bad", [*KNOWN_BAD, "117_0_0_20170116184028385.jpg", "26_2_0_20170116184028385.jpg"])
-def test_a_name_that_says_too_little_is_rejected_not_repaired(
+def test_an_incomplete_name_is_rejected_not_repaired(
     bad: str, plant: Plant, take: Take, image: Image
 ) -> None:
     outcome = take(plant({f"part1/{bad}": image(1), f"part1/{NAME}": image(2)}), source="utkface")
@@ -78,7 +78,7 @@ def test_a_name_that_says_too_little_is_rejected_not_repaired(
     assert list(outcome.rows) == [f"part1/{NAME}"]
 
 
-def test_the_name_says_age_gender_and_ethnicity(plant: Plant, take: Take, image: Image) -> None:
+def test_the_name_gives_age_gender_and_ethnicity(plant: Plant, take: Take, image: Image) -> None:
     row = take(plant({NAME: image(1)})).rows[NAME]
     assert (row["age"], row["age_group"], row["gender"], row["ethnicity"]) == (
         26,
@@ -139,15 +139,15 @@ def test_a_copy_in_a_folder_of_emotions_labels_the_face_wherever_it_lies(
 
 
 def test_a_face_under_two_emotions_is_rejected(plant: Plant, take: Take, image: Image) -> None:
-    other = NAME.replace("26", "27")
+    second = NAME.replace("26", "27")
     outcome = take(
-        plant({f"happy/{NAME}": image(1), f"neutral/{NAME}": image(2), f"happy/{other}": image(3)})
+        plant({f"happy/{NAME}": image(1), f"neutral/{NAME}": image(2), f"happy/{second}": image(3)})
     )
     assert set(outcome.reasons.values()) == {"conflicting_rating"} and len(outcome.reasons) == 2
     assert "happiness and neutral" in outcome.details[f"happy/{NAME}"]
 
 
-def test_landmarks_are_said_to_be_unread(plant: Plant, take: Take, image: Image) -> None:
+def test_unread_landmarks_are_reported(plant: Plant, take: Take, image: Image) -> None:
     outcome = take(plant({f"part1/{NAME}": image(1), "landmark_list_part1.txt": "1 2 3\n"}))
     assert outcome.findings == ["unread_table"]
     assert outcome.result.counts["annotation"] == 1
@@ -167,6 +167,4 @@ def test_the_packaged_recipe_plans_the_sample(tmp_path: Path, take: Take) -> Non
     assert Counter(rows["emotion"].to_pylist()) == {"happiness": 15, "neutral": 15}
     kept = {row["path"] for row in rows.to_pylist() if row["split"] == "test"}
     assert {path for path in outcome.rows if path.startswith("test/")} <= kept
-    assert [each.n_after for each in plan.bins] == [
-        20 * each.n_before for each in plan.bins
-    ]  # far from 6,300
+    assert [row.n_after for row in plan.bins] == [20 * row.n_before for row in plan.bins]  # far from 6,300

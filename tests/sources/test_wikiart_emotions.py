@@ -1,4 +1,4 @@
-"""WikiArt Emotions: shares under three questions, titles that a spreadsheet spoilt, pictures named by id."""
+"""WikiArt Emotions: shares under three questions, titles that a spreadsheet spoilt, images named by id."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def info(**cells: str) -> str:
 
 @pytest.fixture
 def grow(plant: Callable[..., Path], image: Callable[..., bytes]) -> Callable[..., Path]:
-    """Plant the picture of one work and the tables given."""
+    """Plant the image of one work and the tables given."""
 
     def call(files: Mapping[str, bytes | str]) -> Path:
         return plant({f"images/{ID}.jpg": image(1), **files})
@@ -101,11 +101,11 @@ def test_each_question_has_shares_of_its_own(
     row, question = only(outcome), QUESTIONS[("art", "image", "title").index(variant)]
     assert row["emotion"] == emotion
     left = {name for name in json.loads(row["extra"]) if name.startswith(QUESTIONS)}
-    assert left == {each + name for each in QUESTIONS if each != question for name in EMOTIONS}
+    assert left == {prefix + name for prefix in QUESTIONS if prefix != question for name in EMOTIONS}
     assert question[:-2] in outcome.result.manifest.metadata["title"]
 
 
-def test_a_variant_that_is_none(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_an_unknown_variant(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="no variant 'sound'") as caught:
         take(grow({ALL: table(work())}), variant="sound")
     assert "art, image, title" in caught.value.fix
@@ -130,7 +130,7 @@ def test_urls_of_an_older_release_and_letters_that_no_url_has(
     assert outcome.findings == []
 
 
-def test_without_the_info_table_it_is_said(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
+def test_a_missing_info_table_is_reported(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
     outcome = take(grow({ALL: table(work())}))
     assert outcome.findings == ["partial"]
     assert only(outcome)["url"] == wikiart_emotions.INFO.url
@@ -145,12 +145,12 @@ def test_equal_shares_have_no_dominant_emotion_and_are_counted(
 
 
 @pytest.mark.parametrize("cell", ["1.2", "-0.1", "many", ""])
-def test_a_share_that_is_none_rejects_the_picture(
+def test_an_invalid_share_rejects_the_image(
     cell: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:
-    other = "0" * 24
-    rows = table(work(**{"Art (image+title): love": cell}), work(ID=other))
-    outcome = take(plant({ALL: rows, f"{ID}.jpg": image(1), f"{other}.jpg": image(2)}))
+    second = "0" * 24
+    rows = table(work(**{"Art (image+title): love": cell}), work(ID=second))
+    outcome = take(plant({ALL: rows, f"{ID}.jpg": image(1), f"{second}.jpg": image(2)}))
     assert outcome.reasons == {f"{ID}.jpg": "bad_rating"}
     assert ALL in outcome.details[f"{ID}.jpg"]
 
@@ -164,12 +164,12 @@ def test_tables_in_a_folder_of_their_own(grow: Callable[..., Path], take: Callab
 
 
 def test_shares_are_in_no_other_table(grow: Callable[..., Path], take: Callable[..., Any]) -> None:
-    with pytest.raises(SourceError, match="only it has the shares") as caught:
+    with pytest.raises(SourceError, match="only this table has the shares") as caught:
         take(grow({AG4: table(work())}))
     assert AG4 in caught.value.where
 
 
-def test_a_table_that_was_emptied_is_not_called_absent(
+def test_an_empty_table_is_not_reported_as_missing(
     grow: Callable[..., Path], take: Callable[..., Any]
 ) -> None:
     with pytest.raises(SourceError, match=f"{ALL} has no column"):
@@ -201,4 +201,4 @@ def test_the_packaged_recipe_plans_the_sample(sample: Path, take: Callable[..., 
     assert Counter(rows["label"].to_pylist()) == labels
     assert {"Calm", "Euphoric", "Calm+Euphoric"} <= labels.keys() and "Melancholy" not in labels
     assert set(rows["split"].to_pylist()) == {"train", "val", "test"}
-    assert {each.bin for each in plan.bins} == labels.keys()
+    assert {row.bin for row in plan.bins} == labels.keys()

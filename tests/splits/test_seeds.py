@@ -1,4 +1,4 @@
-"""Ranks and seeds: those of the published generator, whatever the other rows are."""
+"""Ranks and seeds: those of the published generator, independent of other rows."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def splitmix64(state: int) -> int:
 
 
 def ids(n: int) -> pa.Array:
-    return pa.array([image_id(str(at)) for at in range(n)])
+    return pa.array([image_id(str(index)) for index in range(n)])
 
 
-def test_an_id_stands_for_its_first_64_bits_however_the_column_is_cut() -> None:
+def test_the_key_of_an_id_is_its_first_64_bits_however_the_column_is_chunked() -> None:
     column = ids(20)
-    expected = [int(each[:16], 16) for each in column.to_pylist()]
+    expected = [int(image[:16], 16) for image in column.to_pylist()]
     cut = pa.chunked_array([column.slice(0, 7), column.slice(7, 0), column.slice(7)])
     assert id_keys(id_heads(column)).tolist() == id_keys(id_heads(cut)).tolist() == expected
     assert id_keys(id_heads(column.slice(3, 5))).tolist() == expected[3:8]
@@ -42,19 +42,19 @@ def test_state_0_gives_the_published_first_output() -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10**6), st.integers(0, 999))
-def test_copies_take_successive_outputs(seed: int, picture: int, copy: int) -> None:
-    start = int(image_id(str(picture))[:16], 16) + splitmix64(seed - _STEP & _ALL)
-    assert copy_seed(seed, image_id(str(picture)), copy) == splitmix64(start + copy * _STEP) >> 1
+def test_copies_take_successive_outputs(seed: int, image: int, copy: int) -> None:
+    start = int(image_id(str(image))[:16], 16) + splitmix64(seed - _STEP & _ALL)
+    assert copy_seed(seed, image_id(str(image)), copy) == splitmix64(start + copy * _STEP) >> 1
 
 
 def test_ranks_are_an_even_order_that_the_seed_changes_and_other_rows_do_not() -> None:
     keys = id_keys(id_heads(ids(20_000)))
-    one, other = id_ranks(1, keys), id_ranks(2, keys)
-    assert id_ranks(1, keys[5:9]).tolist() == one[5:9].tolist()
-    assert len(np.unique(one)) == len(keys)
-    counts = np.bincount((one >> np.uint64(60)).astype(int), minlength=16)
+    ranks, reseeded = id_ranks(1, keys), id_ranks(2, keys)
+    assert id_ranks(1, keys[5:9]).tolist() == ranks[5:9].tolist()
+    assert len(np.unique(ranks)) == len(keys)
+    counts = np.bincount((ranks >> np.uint64(60)).astype(int), minlength=16)
     assert abs(counts - 1250).max() < 150  # four standard deviations
-    for first, second in ((one, other), (one, keys)):
+    for first, second in ((ranks, reseeded), (ranks, keys)):
         order = np.argsort(np.argsort(first)), np.argsort(np.argsort(second))
         assert abs(np.corrcoef(*order)[0, 1]) < 0.03
 
@@ -71,7 +71,7 @@ def test_seeds_of_successive_copies_are_unrelated() -> None:
 )
 def test_keys_of_samples_in_columns_are_those_of_one(rows: list[tuple[int, int]]) -> None:
     heads = id_heads(ids(31))[np.array([row for row, _ in rows], int)]
-    found = sample_ids(heads, np.array([copy for _, copy in rows], np.int32))
-    assert found.type == pa.string()
-    found.validate(full=True)
-    assert found.to_pylist() == [sample_id(image_id(str(row)), copy) for row, copy in rows]
+    keys = sample_ids(heads, np.array([copy for _, copy in rows], np.int32))
+    assert keys.type == pa.string()
+    keys.validate(full=True)
+    assert keys.to_pylist() == [sample_id(image_id(str(row)), copy) for row, copy in rows]

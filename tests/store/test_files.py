@@ -1,4 +1,4 @@
-"""Only regular files are read: a FIFO, a device or a folder in place of one ends a command, at once."""
+"""Only regular files are read: a FIFO, a device or a folder in place of a file ends a command at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from affectdata.errors import AffectdataError
-from affectdata.release.lineage import require_sound
+from affectdata.release.lineage import validate_release
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.files import check_regular, hash_file, kind_of, open_regular, open_text, read_regular
@@ -28,7 +28,7 @@ def _never_waits() -> Iterator[None]:
     """Interrupt a test that hangs."""
 
     def give_up(*_: object) -> None:
-        raise TimeoutError("it waits")
+        raise TimeoutError("the test hangs")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(_PATIENCE_S)
@@ -52,11 +52,11 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-STRANGE = [fifo, device, folder]
+IRREGULAR = [fifo, device, folder]
 
 
-@pytest.mark.parametrize("make", STRANGE)
-def test_what_is_no_regular_file_is_an_os_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", IRREGULAR)
+def test_anything_but_a_regular_file_raises_os_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "x"
     make(path)
     for read in (open_regular, open_text, read_regular, check_regular, hash_file):
@@ -96,18 +96,18 @@ def made(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def work(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy to spoil."""
-    found = Path(shutil.copytree(made, tmp_path / "work"))
-    monkeypatch.chdir(found)
-    monkeypatch.setenv("AFFECTDATA_ROOTS", f"gaped={found / 'gaped'}")
-    return found
+    copy = Path(shutil.copytree(made, tmp_path / "work"))
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("AFFECTDATA_ROOTS", f"gaped={copy / 'gaped'}")
+    return copy
 
 
 def release_in(work: Path) -> Path:
-    (found,) = (work / "releases").iterdir()
-    return found
+    (release,) = (work / "releases").iterdir()
+    return release
 
 
-@pytest.mark.parametrize("make", STRANGE)
+@pytest.mark.parametrize("make", IRREGULAR)
 @pytest.mark.parametrize("name", ["image", "SHA256SUMS", "manifest.parquet", "recipe.yaml", "release.json"])
 def test_nothing_in_a_release_makes_a_command_wait(
     work: Path, name: str, make: Callable[[Path], None], cli: Cli
@@ -121,7 +121,7 @@ def test_nothing_in_a_release_makes_a_command_wait(
             out = work / form
             assert cli("export", release, "--to", form, "--out", out, "--i-may-redistribute").code in (3, 4)
         with pytest.raises(AffectdataError):  # as `train-check` does first
-            require_sound(open_release(release))
+            validate_release(open_release(release))
 
 
 def test_a_link_in_place_of_an_image_is_a_finding(work: Path, tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_a_link_in_place_of_an_image_is_a_finding(work: Path, tmp_path: Path) ->
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     texts = [finding.text for finding in check_release(release)]
-    assert texts == [f"{path.relative_to(release.path)} is no regular file (a link)"]
+    assert texts == [f"{path.relative_to(release.path)} is not a regular file (a link)"]
 
 
-@pytest.mark.parametrize("make", STRANGE)
+@pytest.mark.parametrize("make", IRREGULAR)
 def test_nothing_in_a_source_makes_a_command_wait(work: Path, make: Callable[[Path], None], cli: Cli) -> None:
     image = next((work / "gaped" / "A").glob("*.bmp"))
     make(image)
@@ -150,7 +150,7 @@ def test_nothing_in_a_source_makes_a_command_wait(work: Path, make: Callable[[Pa
     assert cli("ingest", work / "gaped", "--replace").code in (0, 3)
 
 
-@pytest.mark.parametrize("make", STRANGE)
+@pytest.mark.parametrize("make", IRREGULAR)
 def test_no_path_on_the_command_line_makes_it_wait(
     work: Path, make: Callable[[Path], None], cli: Cli
 ) -> None:

@@ -1,4 +1,4 @@
-"""Tables appear whole or not at all, are checked when read, and have a digest of their logical rows."""
+"""Tables are written atomically, checked when read, and have a digest of their logical rows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def cut(table: pa.Table, cuts: list[int]) -> Iterator[pa.Table]:
 
 
 @given(rows_of, cuts_of, st.sampled_from([1, 3, 5]))
-def test_a_table_in_parts_is_written_as_the_whole_is(
+def test_a_table_in_parts_is_written_like_the_whole(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], cuts: list[int], n: int
 ) -> None:
     table, folder = as_table(rows), tmp_path_factory.mktemp("parts")
@@ -88,7 +88,7 @@ def test_a_table_in_parts_is_written_as_the_whole_is(
     assert read_table(path, "made")[0].equals(table)
 
 
-def test_many_rows_lie_in_larger_row_groups(
+def test_many_rows_are_written_in_larger_row_groups(
     tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("_ROW_GROUP", 2), ("_LARGER", 3), ("_MANY", 8)):
@@ -96,8 +96,8 @@ def test_many_rows_lie_in_larger_row_groups(
     ten = pa.concat_tables([table, table])
     for n, groups in ((8, [2, 2, 2, 2]), (9, [2, 2, 2, 2, 1]), (15, [2, 2, 2, 2, 6, 1])):
         write_batches(cut(ten.slice(0, n), [1]), SCHEMA, tmp_path / "t.parquet", "made")
-        found = pq.read_metadata(tmp_path / "t.parquet")
-        assert [found.row_group(at).num_rows for at in range(found.num_row_groups)] == groups
+        written = pq.read_metadata(tmp_path / "t.parquet")
+        assert [written.row_group(index).num_rows for index in range(written.num_row_groups)] == groups
 
 
 @given(rows_of, rows_of, cuts_of)
@@ -147,8 +147,8 @@ def test_other_rows_do_not_open(tmp_path: Path, table: pa.Table, change: str) ->
         open_table(path, "made")
 
 
-def test_what_is_read_is_what_is_asked_for(tmp_path: Path, table: pa.Table) -> None:
-    """An opened table holds no rows; a column that nobody asks for is never decoded twice."""
+def test_only_requested_columns_are_read(tmp_path: Path, table: pa.Table) -> None:
+    """An opened table holds no rows in memory."""
     write_table(table, tmp_path / "t.parquet", "made")
     before = pa.total_allocated_bytes()
     stored = open_table(tmp_path / "t.parquet", "made")
@@ -164,17 +164,17 @@ def test_what_is_read_is_what_is_asked_for(tmp_path: Path, table: pa.Table) -> N
 # --- writing
 
 
-def test_a_file_that_is_not_finished_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old\n")
     with pytest.raises(RuntimeError, match="power cut"), replace_file(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("power cut")
     assert path.read_text() == "old\n"
-    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_table_whose_writing_fails_leaves_the_old_one(
+def test_a_table_that_cannot_be_written_keeps_the_old_one(
     tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.parquet"
@@ -188,18 +188,18 @@ def test_a_table_whose_writing_fails_leaves_the_old_one(
     monkeypatch.setattr(parquet.pq, "ParquetWriter", fail)
     with pytest.raises(OSError, match="No space left"):
         write_table(table.slice(1), path, "manifest")
-    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
 
 
-def test_the_file_is_synced_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
-    there: list[bool] = []
-    monkeypatch.setattr(parquet.os, "fsync", lambda handle: there.append(path.exists()))
+    existed: list[bool] = []
+    monkeypatch.setattr(parquet.os, "fsync", lambda handle: existed.append(path.exists()))
     write_text(path, "text")
-    assert there == [False] and path.exists()
+    assert existed == [False] and path.exists()
 
 
-def test_folders_are_made_and_the_umask_is_kept(tmp_path: Path) -> None:
+def test_folders_are_created_and_the_umask_is_kept(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a/b/c.txt", "text")
@@ -227,7 +227,7 @@ def hash_of(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def test_the_file_has_one_key_of_ours(tmp_path: Path, table: pa.Table) -> None:
+def test_the_file_has_one_metadata_key(tmp_path: Path, table: pa.Table) -> None:
     digest = write_table(table, tmp_path / "a.parquet", "manifest", {"source": "gaped"})
     metadata = pq.read_schema(tmp_path / "a.parquet").metadata
     assert list(metadata) == [METADATA_KEY]
@@ -256,7 +256,7 @@ def test_what_is_written_is_read(
     assert table.schema == SCHEMA and table.to_pylist() == rows and metadata["k"] == 1
 
 
-def test_reading_what_is_not_there_or_no_parquet(tmp_path: Path) -> None:
+def test_reading_a_missing_file_or_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("text")
     (tmp_path / "empty.parquet").touch()
     for name in ("absent.parquet", "text.parquet", "empty.parquet", "."):
@@ -285,7 +285,7 @@ def test_a_round_trip_through_pandas_drops_the_metadata_and_is_refused(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "metadata",
     [
         b"",
         b"{}",
@@ -296,8 +296,8 @@ def test_a_round_trip_through_pandas_drops_the_metadata_and_is_refused(
         b'{"kind": "manifest", "schema_version": 1}',
     ],
 )
-def test_metadata_that_is_not_ours_is_refused(told: bytes, tmp_path: Path, table: pa.Table) -> None:
-    pq.write_table(table.replace_schema_metadata({METADATA_KEY: told}), tmp_path / "t.parquet")
+def test_foreign_metadata_is_refused(metadata: bytes, tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: metadata}), tmp_path / "t.parquet")
     with pytest.raises(ManifestError, match="no affectdata metadata"):
         read_table(tmp_path / "t.parquet", "manifest")
 
@@ -317,7 +317,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path, table: pa.Table, monkeypatch:
     assert "upgrade" in caught.value.fix
 
 
-def test_edited_rows_are_noticed(tmp_path: Path, table: pa.Table) -> None:
+def test_edited_rows_are_refused(tmp_path: Path, table: pa.Table) -> None:
     path = tmp_path / "a.parquet"
     write_table(table, path, "manifest")
     stored = pq.read_table(path)
@@ -330,7 +330,7 @@ def test_edited_rows_are_noticed(tmp_path: Path, table: pa.Table) -> None:
         read_table(path, "manifest")
 
 
-def test_edited_metadata_is_noticed(tmp_path: Path, table: pa.Table) -> None:
+def test_edited_metadata_is_refused(tmp_path: Path, table: pa.Table) -> None:
     path = tmp_path / "a.parquet"
     write_table(table, path, "manifest", {"license": "research only"})
     stored = pq.read_table(path)
@@ -369,7 +369,9 @@ def test_the_digest_of_these_rows_never_changes(table: pa.Table) -> None:
 
 
 @given(rows_of, st.lists(st.integers(0, 12), max_size=4))
-def test_the_digest_does_not_see_chunks_or_dictionaries(rows: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_the_digest_is_independent_of_chunks_and_dictionaries(
+    rows: list[dict[str, Any]], cuts: list[int]
+) -> None:
     table = as_table(rows)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     parts = [table.slice(a, b - a) for a, b in itertools.pairwise(edges)]
@@ -379,7 +381,7 @@ def test_the_digest_does_not_see_chunks_or_dictionaries(rows: list[dict[str, Any
     assert table_digest(coded) == table_digest(table)
 
 
-def test_the_digest_of_many_blocks_does_not_see_chunks(
+def test_the_digest_of_many_blocks_is_independent_of_chunks(
     table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "_DIGEST_ROWS", 7)
@@ -392,12 +394,12 @@ def test_the_digest_of_many_blocks_does_not_see_chunks(
 @given(rows_of, st.data())
 def test_any_changed_cell_changes_the_digest(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     assume(rows)
-    at = data.draw(st.integers(0, len(rows) - 1))
+    index = data.draw(st.integers(0, len(rows) - 1))
     column = data.draw(st.sampled_from(SCHEMA.names))
-    other = data.draw(cells)[column]
-    assume(other != rows[at][column])
+    value = data.draw(cells)[column]
+    assume(value != rows[index][column])
     changed = [dict(row) for row in rows]
-    changed[at][column] = other
+    changed[index][column] = value
     assert table_digest(as_table(changed)) != table_digest(as_table(rows))
 
 
@@ -420,7 +422,7 @@ def test_the_order_of_rows_and_columns_is_part_of_the_digest(rows: list[dict[str
         (pa.array([True, False]), pa.array([True, None])),
     ],
 )
-def test_what_the_digest_tells_apart(a: pa.Array, b: pa.Array) -> None:
+def test_values_that_the_digest_distinguishes(a: pa.Array, b: pa.Array) -> None:
     assert table_digest(pa.table({"c": a})) != table_digest(pa.table({"c": b}))
 
 
@@ -433,12 +435,12 @@ def test_minus_zero_is_zero() -> None:
     assert table_digest(minus) == table_digest(plus)
 
 
-def test_columns_that_are_not_flat_have_no_digest() -> None:
+def test_nested_columns_have_no_digest() -> None:
     with pytest.raises(TypeError, match="not flat"):
         table_digest(pa.table({"lists": [[1], [2, 3]]}))
 
 
-def test_parts_are_written_as_one_table_is(tmp_path: Path) -> None:
+def test_parts_are_written_like_one_table(tmp_path: Path) -> None:
     n = 2 * parquet._DIGEST_ROWS + 5
     rng = np.random.default_rng(0)
     table = pa.table(
@@ -451,7 +453,7 @@ def test_parts_are_written_as_one_table_is(tmp_path: Path) -> None:
         }
     )
     digest = write_table(table, tmp_path / "whole.parquet", "manifest", {"name": "x"})
-    parts = [table.slice(at, 3 * parquet._ROW_GROUP) for at in range(0, n, 3 * parquet._ROW_GROUP)]
+    parts = [table.slice(start, 3 * parquet._ROW_GROUP) for start in range(0, n, 3 * parquet._ROW_GROUP)]
     path = tmp_path / "parts.parquet"
     assert write_batches(parts, table.schema, path, "manifest", {"name": "x"}) == digest
     assert path.read_bytes() == (tmp_path / "whole.parquet").read_bytes()

@@ -1,4 +1,4 @@
-"""Rows on disk come back as they went, or by rank, in tables of bounded size."""
+"""Spilled rows are read in insertion order or by rank, in tables of bounded size."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectdata.store import parquet, spill
-from affectdata.store.spill import Spill, in_order
+from affectdata.store.spill import Spill, iter_by_rank
 
 SCHEMA = pa.schema([("name", pa.string()), ("shares", pa.map_(pa.string(), pa.float64()))])
 
 
-def test_rows_and_tables_come_back_as_they_went() -> None:
+def test_rows_and_tables_are_read_in_insertion_order() -> None:
     rows = Spill(SCHEMA)
     assert list(rows.read()) == [] and len(rows) == 0 and rows.column("name").to_pylist() == []
     rows.add({"name": "a", "shares": [("joy", 0.5)]})
     rows.append(pa.table([["b"], [[]]], schema=SCHEMA))
     rows.add({"name": "c", "unknown": 1})
-    for _ in range(2):  # as often as it is asked for
+    for _ in range(2):  # as often as needed
         assert [part["name"].to_pylist() for part in rows.read()] == [["a"], ["b"], ["c"]]
     assert next(rows.read())["shares"].to_pylist() == [[("joy", 0.5)]]  # left in the middle
     rows.add({"name": "d"})
@@ -43,7 +43,7 @@ def test_few_rows_are_held_as_objects() -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=8), st.integers(0, 2**32))
-def test_rows_come_by_rank_whatever_the_parts(sizes: list[int], seed: int) -> None:
+def test_rows_are_sorted_by_rank_whatever_the_parts(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     ranks = rng.permutation(sum(sizes))
     left_out = rng.random(len(ranks)) < 0.2
@@ -56,6 +56,6 @@ def test_rows_come_by_rank_whatever_the_parts(sizes: list[int], seed: int) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "_PART", 8)
         patch.setattr(spill, "_MOST_FILES", 3)
-        found = list(in_order(parts, schema, n))
-    assert [value for part in found for value in part["rank_was"].to_pylist()] == list(range(n))
-    assert len(found) <= 3 and all(len(part) % 8 == 0 for part in found[:-1])
+        tables = list(iter_by_rank(parts, schema, n))
+    assert [value for part in tables for value in part["rank_was"].to_pylist()] == list(range(n))
+    assert len(tables) <= 3 and all(len(part) % 8 == 0 for part in tables[:-1])

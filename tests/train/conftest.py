@@ -1,4 +1,4 @@
-"""The fixtures that the tests of check and train share."""
+"""Fixtures shared by the tests of check and train."""
 
 from tests.fixtures import (  # noqa: F401
     _one_thread,

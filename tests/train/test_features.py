@@ -1,4 +1,4 @@
-"""train.features and train.data: computed once, found again by content, gone on with after a stop."""
+"""train.features, train.images, release.dataset: computed once, cached by content, resumed after a stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from affectdata.check.image_pool import fill_bank, find_originals, plan_bank
+from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
 from affectdata.errors import IntegrityError, UsageError
 from affectdata.images.decode import decode, encode
 from affectdata.recipe.recipe import Recipe, parse_recipe
@@ -23,12 +23,12 @@ from affectdata.render.render import RenderSamples
 from affectdata.schema import PLAN
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features, render_keys
-from affectdata.train.pictures import Readable, fit_square, store_pictures
+from affectdata.train.images import Readable, crop_square, store_images
 
 
 @dataclass(frozen=True)
 class FromNumbers:
-    """Read pictures that are drawn from their number; `stop_at` raises instead, as a stopped run does."""
+    """Read images generated from their number; at `stop_at` raise, like an interrupted run."""
 
     stop_at: int = -1
 
@@ -57,7 +57,7 @@ def compute(backbone: Backbone, tmp_path: Path) -> Callable[..., tuple[np.ndarra
     return call
 
 
-def test_each_picture_once_and_in_the_order_asked_for(
+def test_each_image_is_computed_once_and_returned_in_order(
     compute: Callable[..., tuple[np.ndarray, int]],
 ) -> None:
     features, n_new = compute([3, 1, 3, 2])
@@ -68,11 +68,11 @@ def test_each_picture_once_and_in_the_order_asked_for(
     assert (again[:3] == features[[3, 0, 1]]).all()
 
 
-def test_a_stopped_run_keeps_what_was_written(
+def test_an_interrupted_run_keeps_what_was_written(
     compute: Callable[..., tuple[np.ndarray, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("affectdata.train.features._BATCH", 2)
-    monkeypatch.setattr("affectdata.train.features._PART", 2)
+    monkeypatch.setattr("affectdata.train.features._FILE_BATCHES", 2)
     with pytest.raises(KeyboardInterrupt):
         compute(list(range(20)), stop_at=17)
     _, n_new = compute(list(range(20)))
@@ -91,7 +91,7 @@ def test_a_damaged_file_of_the_cache_is_computed_again(
     assert (before == after).all()
 
 
-def test_nothing_is_left_but_the_parts(
+def test_only_cache_files_are_left(
     compute: Callable[..., tuple[np.ndarray, int]], tmp_path: Path, backbone: Backbone
 ) -> None:
     compute([1, 2])
@@ -99,11 +99,11 @@ def test_nothing_is_left_but_the_parts(
     assert [path.name for path in tmp_path.iterdir()] == [backbone.key]
 
 
-def test_the_middle_is_cut_out_and_nothing_stretched() -> None:
+def test_the_centre_is_cropped_without_stretching() -> None:
     wide = np.zeros((50, 150, 3), np.uint8)
     wide[:, 50:100] = 200
-    assert (fit_square(wide, 50) == 200).all()
-    assert fit_square(wide.transpose(1, 0, 2), 25).shape == (25, 25, 3)
+    assert (crop_square(wide, 50) == 200).all()
+    assert crop_square(wide.transpose(1, 0, 2), 25).shape == (25, 25, 3)
 
 
 def _plan(**changes: object) -> pa.Table:
@@ -111,23 +111,23 @@ def _plan(**changes: object) -> pa.Table:
     return pa.Table.from_pylist([{**row, "seed": 7, "weight": 1.0, **changes}], schema=PLAN)
 
 
-def test_a_render_key_is_what_decides_the_picture(recipe_of: Callable[..., Recipe]) -> None:
+def test_a_render_key_depends_on_what_determines_the_image(recipe_of: Callable[..., Recipe]) -> None:
     recipe = recipe_of()
     (key,) = render_keys(_plan(), recipe)
     assert render_keys(_plan(weight=2.0, cell="d", split="test"), recipe) == [key]
-    others = [
+    changed = [
         render_keys(_plan(seed=8), recipe),
         render_keys(_plan(image_id="b"), recipe),
         render_keys(_plan(pipeline=""), recipe),
         render_keys(_plan(), recipe_of(image={"short_side_px": 65})),
         render_keys(_plan(), recipe_of(pipelines={"flip": [{"HorizontalFlip": {"p": 0.5}}]})),
     ]
-    assert len({key, *(each for (each,) in others)}) == 6
-    # An original draws nothing: its seed and the pipelines do not matter.
+    assert len({key, *(changed_key for (changed_key,) in changed)}) == 6
+    # An original has no random transform: its seed and the pipelines have no effect.
     assert render_keys(_plan(pipeline="", seed=1), recipe) == render_keys(_plan(pipeline="", seed=2), recipe)
 
 
-def test_a_dataset_gives_pictures_and_labels(release: Release) -> None:
+def test_a_dataset_gives_images_and_labels(release: Release) -> None:
     dataset = release.dataset("test")
     assert isinstance(dataset, ReleaseDataset)
     assert len(dataset) == len(release.split("test"))
@@ -157,7 +157,7 @@ def test_a_data_loader_makes_batches(release: Release) -> None:
 
 
 def test_a_split_that_is_not_there(release: Release) -> None:
-    with pytest.raises(UsageError, match="its splits: "):
+    with pytest.raises(UsageError, match="available splits: "):
         release.dataset("validation")
 
 
@@ -166,44 +166,44 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
     dataset = release.dataset("test")
     file = release.path / release.split("test")["file_name"].to_pylist()[0]
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(IntegrityError, match="not the file that was released"):
+    with pytest.raises(IntegrityError, match="differs from the released file"):
         dataset[0]
 
 
-def test_features_of_a_picture_that_comes_out_otherwise_are_not_kept(
+def test_features_of_an_image_that_renders_differently_are_not_cached(
     publish: Callable[..., Release], backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = publish(mode="virtual")
     recipe = parse_recipe(release.recipe_document)
     plan = release.split("test").select(PLAN.names)
-    bank = plan_bank(release, find_originals(release, recipe), [plan], recipe, release.pictures())
+    image_pool = plan_image_pool(release, find_originals(release, recipe), [plan], recipe, release.images())
     encode = RenderSamples.encode
     monkeypatch.setattr(RenderSamples, "encode", lambda self, rgb: encode(self, 255 - rgb))
-    with pytest.raises(IntegrityError, match="rendered anew"):
-        fill_bank(bank, backbone, FeatureCache(tmp_path, backbone), 1, lambda _done, _of: None)
+    with pytest.raises(IntegrityError, match="the rendered image differs"):
+        fill_image_pool(image_pool, backbone, FeatureCache(tmp_path, backbone), 1, lambda _done, _of: None)
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
 def _store(folder: Path, *parts: Readable, size_px: int = 12) -> np.ndarray:
-    return store_pictures(parts, size_px, folder, 2)
+    return store_images(parts, size_px, folder, 2)
 
 
-def test_squares_lie_where_the_bank_says(tmp_path: Path) -> None:
+def test_squares_are_stored_at_their_indices(tmp_path: Path) -> None:
     first, second = _readable([3, 1], at=[2, 0]), _readable(list(range(4, 44)), at=[1, *range(3, 42)])
     store = _store(tmp_path, first, second)
     assert isinstance(store, np.memmap)
     assert (store.shape, store.dtype) == ((42, 12, 12, 3), np.uint8)
     for part in (first, second):
-        for at, data in zip(part.at, part.read(part.table), strict=True):
-            assert (store[at] == fit_square(decode(data).rgb, 12)).all()
+        for index, data in zip(part.at, part.read(part.table), strict=True):
+            assert (store[index] == crop_square(decode(data).rgb, 12)).all()
 
 
-def test_squares_are_there_whole_or_not_at_all_and_used_again(tmp_path: Path) -> None:
+def test_squares_are_written_atomically_and_reused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _store(tmp_path, _readable(list(range(40)), stop_at=39))
     assert list(tmp_path.iterdir()) == []
     store = _store(tmp_path, _readable(list(range(40)))).tobytes()
-    unread = _readable(list(range(40)), stop_at=0)  # what reads it again is stopped
+    unread = _readable(list(range(40)), stop_at=0)  # reading it again raises
     assert _store(tmp_path, unread).tobytes() == store
     with pytest.raises(KeyboardInterrupt):
         _store(tmp_path, unread, size_px=13)

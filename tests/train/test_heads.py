@@ -1,4 +1,4 @@
-"""train.heads and evaluate: folds keep groups whole, copies are never scored, nothing leaks."""
+"""train.heads and check.evaluate: folds keep groups whole, copies are never scored, nothing leaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from affectdata.check import metrics
-from affectdata.check.evaluate import TellSplit, find_classes, most_similar
+from affectdata.check.evaluate import EvaluateSplit, find_classes, most_similar
 from affectdata.check.prepare import Split
 from affectdata.labels import cut_values
 from affectdata.train.heads import (
@@ -51,27 +51,27 @@ def test_inner_folds_score_originals_only_and_split_no_group(planted: Callable[.
 
 
 @pytest.mark.parametrize("head", ["svr", "ridge"])
-def test_a_head_is_plain_scikit_learn(planted: Callable[..., Rows], head: str) -> None:
+def test_a_head_equals_scikit_learns_grid_search(planted: Callable[..., Rows], head: str) -> None:
     rows, test = planted(copies=2), planted(seed=1)
-    dim = rows.x.shape[1]
+    dim = rows.features.shape[1]
     plain, grid = {
         "svr": (
             make_pipeline(StandardScaler(), SVR(epsilon=3)),
-            {"svr__C": GRIDS["svr"]["C"], "svr__gamma": [each / dim for each in GRIDS["svr"]["gamma"]]},
+            {"svr__C": GRIDS["svr"]["C"], "svr__gamma": [gamma / dim for gamma in GRIDS["svr"]["gamma"]]},
         ),
         "ridge": (make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": GRIDS["ridge"]["alpha"]}),
     }[head]
     search = GridSearchCV(
         plain, grid, cv=inner_folds(rows, rows.stratum, 0), scoring="neg_mean_squared_error"
     )
-    expected = search.fit(rows.x, rows.y).predict(test.x)
-    found = fit_regressor(rows, head, 0).model.predict(test.x)
-    assert np.abs(found - expected).max() < 1e-6
-    assert metrics.r2(test.y, found) == pytest.approx(r2_score(test.y, expected), abs=1e-6)
+    expected = search.fit(rows.features, rows.target).predict(test.features)
+    predictions = fit_regressor(rows, head, 0).model.predict(test.features)
+    assert np.abs(predictions - expected).max() < 1e-6
+    assert metrics.r2(test.target, predictions) == pytest.approx(r2_score(test.target, expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.5, 8.0, 40.0])
-def test_the_climb_ends_where_a_search_of_the_whole_grid_does(
+def test_the_local_search_finds_the_optimum_of_the_full_grid(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, noise: float
 ) -> None:
     """The best C is far from the middle, on either side of it."""
@@ -79,56 +79,56 @@ def test_the_climb_ends_where_a_search_of_the_whole_grid_does(
     monkeypatch.setitem(GRIDS, "svr", grid)
     rows = planted(copies=2, noise=noise)
     plain = Pipeline([("scale", StandardScaler()), ("svr", SVR(epsilon=3))])
-    gammas = [each / rows.x.shape[1] for each in grid["gamma"]]
+    gammas = [gamma / rows.features.shape[1] for gamma in grid["gamma"]]
     search = GridSearchCV(
         plain,
         {"svr__C": grid["C"], "svr__gamma": gammas},
         cv=inner_folds(rows, rows.stratum, 0),
         scoring="neg_mean_squared_error",
-    ).fit(rows.x, rows.y)
-    found = fit_regressor(rows, "svr", 0)
-    assert found.chosen == {name.removeprefix("svr__"): each for name, each in search.best_params_.items()}
+    ).fit(rows.features, rows.target)
+    fitted = fit_regressor(rows, "svr", 0)
+    assert fitted.chosen == {name.removeprefix("svr__"): value for name, value in search.best_params_.items()}
 
 
-def test_what_lies_on_the_edge_of_the_grid_is_named(planted: Callable[..., Rows]) -> None:
+def test_settings_on_the_edge_of_the_grid_are_named(planted: Callable[..., Rows]) -> None:
     noise = planted(noise=0.0)
     fitted = fit_regressor(noise, "ridge", 0)  # without noise the smallest penalty is the best
     assert fitted.on_edge == ["alpha"]
     assert fitted.report()["alpha"] == GRIDS["ridge"]["alpha"][0]
 
 
-def test_weights_do_what_copies_do(planted: Callable[..., Rows]) -> None:
+def test_weights_have_the_effect_of_copies(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=1)
-    twice = np.repeat(np.arange(len(rows)), np.where(rows.y > 60, 2, 1))
-    weighted = replace(rows, weight=np.where(rows.y > 60, 2.0, 1.0))
+    twice = np.repeat(np.arange(len(rows)), np.where(rows.target > 60, 2, 1))
+    weighted = replace(rows, weight=np.where(rows.target > 60, 2.0, 1.0))
     heavy = fit_regressor(weighted, "ridge", 0)
     copied = fit_regressor(replace(rows.take(twice), copy=np.zeros(len(twice))), "ridge", 0)
     plain = fit_regressor(rows, "ridge", 0)
-    test = planted(seed=1).x
+    test = planted(seed=1).features
     to_copied = np.abs(heavy.model.predict(test) - copied.model.predict(test)).max()
     assert to_copied < np.abs(heavy.model.predict(test) - plain.model.predict(test)).max()
 
 
 def test_outputs_for_the_second_stage_have_not_seen_their_labels(planted: Callable[..., Rows]) -> None:
-    """Plant labels that are pure noise, on features that can hold them by heart."""
+    """The labels are pure noise, which the features are able to memorise."""
     n_groups = 60
     rows = planted(n=2 * n_groups, copies=2, dim=300)
     noise = np.random.default_rng(3).uniform(0, 100, n_groups)
-    rows = replace(rows, y=np.repeat(noise, 4))
+    rows = replace(rows, target=np.repeat(noise, 4))
     fitted = fit_regressor(rows, "svr", 0)
-    chance = 1 / np.sqrt(n_groups)  # standard error of a correlation of nothing with nothing
-    assert metrics.pearson_r(rows.y, fitted.model.predict(rows.x)) > 6 * chance
-    assert metrics.pearson_r(rows.y, out_of_fold(fitted, rows, 0)) < 3 * chance
+    chance = 1 / np.sqrt(n_groups)  # standard error of the correlation of unrelated values
+    assert metrics.pearson_r(rows.target, fitted.model.predict(rows.features)) > 6 * chance
+    assert metrics.pearson_r(rows.target, out_of_fold(fitted, rows, 0)) < 3 * chance
 
 
-def test_copies_of_a_picture_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
+def test_copies_of_an_image_get_outputs_from_one_model(planted: Callable[..., Rows]) -> None:
     rows = planted(copies=2)
-    equal = replace(rows, x=np.repeat(rows.x[::2], 2, axis=0))
+    equal = replace(rows, features=np.repeat(rows.features[::2], 2, axis=0))
     outputs = out_of_fold(fit_regressor(equal, "ridge", 0), equal, 0)
     assert (outputs[::2] == outputs[1::2]).all()
 
 
-def test_the_classifier_trains_on_what_out_of_fold_gave(
+def test_the_classifier_is_trained_on_out_of_fold_outputs(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, recipe_of: Callable[..., object]
 ) -> None:
     train, test = planted(), planted(seed=1)
@@ -142,19 +142,19 @@ def test_the_classifier_trains_on_what_out_of_fold_gave(
 
     monkeypatch.setattr("affectdata.train.heads.fit_classifier", spy)
     classes = find_classes(recipe_of(), None, ["down", "up"])  # type: ignore[arg-type]
-    TellSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
-    # The release's arm only, for two sets of classes: without an output, and with it.
+    EvaluateSplit(classes, True, FrozenHeads(0))(Split({"release": train, "originals": train}, test))
+    # The release arm only, for two sets of classes: without the output, and with it.
     assert [output is None for output in seen] == [True, False] * 2
     assert all((output == marks).all() for output in seen if output is not None)
 
 
 def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[..., Rows]) -> None:
     rows = planted(n=40)
-    labels = np.where(rows.y > 50, "high", "low")
+    labels = np.where(rows.target > 50, "high", "low")
     before = list(warnings.filters)
 
     def fit(seed: int) -> None:
-        fit_classifier(rows, labels, rows.y, seed)
+        fit_classifier(rows, labels, rows.target, seed)
         fit_regressor(rows, "ridge", seed)
 
     with quiet_threads():
@@ -163,21 +163,21 @@ def test_searches_on_threads_leave_the_warning_filters_alone(planted: Callable[.
 
 
 def test_the_output_is_a_column_of_its_own(planted: Callable[..., Rows]) -> None:
-    x = planted().x
+    x = planted().features
     assert with_output(x, None) is x
     assert with_output(x, np.full(len(x), 60.0))[:, -1].tolist() == [5.0] * len(x)
 
 
 def test_a_useful_output_helps_the_classifier(planted: Callable[..., Rows]) -> None:
     rows = planted(n=120, dim=200)
-    labels = np.where(rows.y > 50, "high", "low")
+    labels = np.where(rows.target > 50, "high", "low")
     unseen = planted(n=120, dim=200, seed=1)
-    truth = np.where(unseen.y > 50, "high", "low")
-    alone = fit_classifier(rows, labels, None, 0).model.predict(unseen.x)
-    output = 50 + 15 * rows.x[:, 0]
+    truth = np.where(unseen.target > 50, "high", "low")
+    alone = fit_classifier(rows, labels, None, 0).model.predict(unseen.features)
+    output = 50 + 15 * rows.features[:, 0]
     both = fit_classifier(rows, labels, output, 0)
-    told = both.model.predict(with_output(unseen.x, 50 + 15 * unseen.x[:, 0]))
-    assert metrics.accuracy(truth, told) > metrics.accuracy(truth, alone)
+    with_help = both.model.predict(with_output(unseen.features, 50 + 15 * unseen.features[:, 0]))
+    assert metrics.accuracy(truth, with_help) > metrics.accuracy(truth, alone)
 
 
 def test_two_groups_are_enough_and_one_takes_the_middle(planted: Callable[..., Rows]) -> None:
@@ -191,12 +191,12 @@ def test_two_groups_are_enough_and_one_takes_the_middle(planted: Callable[..., R
 def test_one_class_is_the_answer_to_everything(
     planted: Callable[..., Rows], recipe_of: Callable[..., object]
 ) -> None:
-    train = replace(planted(), part=np.repeat("same", 60))
+    train = replace(planted(), subtype=np.repeat("same", 60))
     classes = find_classes(recipe_of(check={"classes": {}}), None, ["other", "same"])  # type: ignore[arg-type]
-    told = TellSplit(classes, True, FrozenHeads(0))(
+    result = EvaluateSplit(classes, True, FrozenHeads(0))(
         Split({"release": train, "originals": train}, planted(seed=1))
     )
-    assert set(told.arms["release"].labels["subtype"]["both"]) == {"same"}
+    assert set(result.arms["release"].labels["subtype"]["both"]) == {"same"}
 
 
 def test_thresholds_belong_to_neutral() -> None:
@@ -215,41 +215,41 @@ def test_thresholds_belong_to_neutral() -> None:
 
 def test_logistic_paths_choose_what_a_plain_search_chooses(planted: Callable[..., Rows]) -> None:
     rows, test = planted(n=90, copies=2, dim=40), planted(n=90, dim=40, seed=1)
-    labels = np.digitize(rows.y, [40, 60]).astype(str)
+    labels = np.digitize(rows.target, [40, 60]).astype(str)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
         {"logisticregression__C": GRIDS["logistic"]["C"]},
         cv=inner_folds(rows, labels, 0),
         scoring="neg_log_loss",
-    ).fit(rows.x, labels)
-    found = fit_classifier(rows, labels, None, 0)
-    assert found.chosen["C"] == search.best_params_["logisticregression__C"]
-    expected = search.best_estimator_.predict_proba(test.x)
-    assert np.abs(found.model.predict_proba(test.x) - expected).max() < 1e-3
+    ).fit(rows.features, labels)
+    fitted = fit_classifier(rows, labels, None, 0)
+    assert fitted.chosen["C"] == search.best_params_["logisticregression__C"]
+    expected = search.best_estimator_.predict_proba(test.features)
+    assert np.abs(fitted.model.predict_proba(test.features) - expected).max() < 1e-3
 
 
 def test_the_same_row_twice_is_a_row_of_weight_2(planted: Callable[..., Rows]) -> None:
     rows, test = planted(), planted(seed=1)
-    weight = np.where(rows.y > 60, 2.0, 1.0)
+    weight = np.where(rows.target > 60, 2.0, 1.0)
     twice = rows.take(np.repeat(np.arange(len(rows)), weight.astype(int)))
     for head in ("svr", "ridge"):
-        heavy, copied = (fit_regressor(each, head, 0).model for each in (rows.weighted(weight), twice))
-        assert np.abs(heavy.predict(test.x) - copied.predict(test.x)).max() < 0.05
+        heavy, copied = (fit_regressor(some, head, 0).model for some in (rows.weighted(weight), twice))
+        assert np.abs(heavy.predict(test.features) - copied.predict(test.features)).max() < 0.05
 
 
 def test_the_most_similar_row_is_that_of_the_largest_cosine() -> None:
     x = np.array([[1.0, 0.0], [0.0, 2.0]])
-    at, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
-    assert at.tolist() == [1, 0]
+    index, cosine = most_similar(x, np.array([[0.0, 5.0], [3.0, 0.1], [1.0, 1.0]]))
+    assert index.tolist() == [1, 0]
     assert cosine == pytest.approx([3 / np.hypot(3, 0.1), 1.0])
 
 
 def test_arms_of_the_same_rows_and_weights_are_trained_once(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the release of a recipe of weights without copies, and the arm of weights."""
+    """For example the release of a recipe with weights and no copies, and the arm `weights`."""
     train, test = planted(), planted(seed=1)
-    weighted = train.weighted(np.where(train.y > 60, 2.0, 1.0))
+    weighted = train.weighted(np.where(train.target > 60, 2.0, 1.0))
     seen: list[str] = []
 
     def spy(rows: Rows, head: str, seed: int) -> object:
@@ -258,20 +258,24 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
 
     monkeypatch.setattr("affectdata.train.heads.fit_regressor", spy)
     arms = {"release": weighted, "originals": train, "weights": weighted.weighted(weighted.weight)}
-    told = TellSplit([], True, FrozenHeads(0))(Split(arms, test))
+    result = EvaluateSplit([], True, FrozenHeads(0))(Split(arms, test))
     assert sorted(seen) == ["regressor", "regressor", "ridge", "ridge"]
-    assert (told.arms["weights"].values["regressor"] == told.arms["release"].values["regressor"]).all()
-    assert (told.arms["weights"].values["regressor"] != told.arms["originals"].values["regressor"]).any()
+    assert (result.arms["weights"].values["regressor"] == result.arms["release"].values["regressor"]).all()
+    assert (result.arms["weights"].values["regressor"] != result.arms["originals"].values["regressor"]).any()
 
 
-def test_labels_are_shuffled_by_picture_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
+def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
-    test = replace(test, image_id=np.array([f"other{each}" for each in range(120)]))
-    found = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, test)).shuffled
-    assert found is not None
-    assert sorted([*found[0]]) != sorted(test.y) and set(found[0]) <= {*train.y, *test.y}
-    assert metrics.r2(*found) < 0.1
-    # A picture that is on both sides keeps its label, and is recognised.
-    seen = TellSplit([], True, FrozenHeads(0))(Split({"release": train, "originals": train}, train)).shuffled
+    test = replace(test, image_id=np.array([f"other{number}" for number in range(120)]))
+    unseen = EvaluateSplit([], True, FrozenHeads(0))(
+        Split({"release": train, "originals": train}, test)
+    ).shuffled
+    assert unseen is not None
+    assert sorted([*unseen[0]]) != sorted(test.target) and set(unseen[0]) <= {*train.target, *test.target}
+    assert metrics.r2(*unseen) < 0.1
+    # An image on both sides has the same label on both, and is recognised.
+    seen = EvaluateSplit([], True, FrozenHeads(0))(
+        Split({"release": train, "originals": train}, train)
+    ).shuffled
     assert seen is not None
-    assert metrics.pearson_r(*seen) > metrics.pearson_r(*found) + 0.2
+    assert metrics.pearson_r(*seen) > metrics.pearson_r(*unseen) + 0.2

@@ -1,4 +1,4 @@
-"""train.plain_heads, kept, predict: a kept model says what the fitted one said; only its own files load."""
+"""train.kept: a kept model predicts what the fitted one did; only files of its own form load."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from affectdata.train.heads import fit_classifier, fit_regressor, with_output
 from affectdata.train.kept import KeptModel, keep_model, load_model, make_model, plain_head
 from affectdata.train.rows import Rows
 
-SIZE = 128  # what the backbone of these tests takes
+SIZE = 128  # input size of the backbone of these tests
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     rng = np.random.default_rng(3)
     light = rng.uniform(40, 200, (24, 1, 1, 3))
     return np.clip(rng.normal(light, 30, (24, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def rows(pictures: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
-    y = pictures.mean((1, 2, 3)) / 2.55
-    x = backbone.features(pictures).astype(np.float64)
-    return replace(planted(len(x)), x=x, y=y, stratum=(y > 50).astype(int))
+def rows(images: np.ndarray, backbone: Backbone, planted: Callable[..., Rows]) -> Rows:
+    y = images.mean((1, 2, 3)) / 2.55
+    x = backbone.features(images).astype(np.float64)
+    return replace(planted(len(x)), features=x, target=y, stratum=(y > 50).astype(int))
 
 
 def labels_of(rows: Rows, n: int) -> np.ndarray:
     words = np.array(["negative", "neutral", "positive"][:n])
-    return words[np.searchsorted(np.quantile(rows.y, np.linspace(0, 1, n + 1)[1:-1]), rows.y)]
+    return words[np.searchsorted(np.quantile(rows.target, np.linspace(0, 1, n + 1)[1:-1]), rows.target)]
 
 
 @pytest.fixture(scope="module")
 def fitted(rows: Rows) -> tuple[Any, Any]:
     """A regressor, and a classifier that takes its output."""
     regressor = fit_regressor(rows, "svr", 0).model
-    classifier = fit_classifier(rows, labels_of(rows, 3), regressor.predict(rows.x), 0).model
+    classifier = fit_classifier(rows, labels_of(rows, 3), regressor.predict(rows.features), 0).model
     return regressor, classifier
 
 
@@ -64,110 +64,112 @@ def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> KeptModel:
 # Heads as arrays.
 
 
-def test_a_regressor_says_what_scikit_learns_says(planted: Callable[..., Rows]) -> None:
+def test_a_regressor_predicts_what_scikit_learns_does(planted: Callable[..., Rows]) -> None:
     rows = planted()
     model = fit_regressor(rows, "svr", 0).model
-    values = plain_head(model)(torch.from_numpy(rows.x))
+    values = plain_head(model)(torch.from_numpy(rows.features))
     assert values.shape == (len(rows), 1)
-    assert values[:, 0].numpy() == pytest.approx(model.predict(rows.x), abs=1e-9)
+    assert values[:, 0].numpy() == pytest.approx(model.predict(rows.features), abs=1e-9)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("takes_output", [True, False])
-def test_a_classifier_says_what_scikit_learns_says(
+def test_a_classifier_predicts_what_scikit_learns_does(
     n_classes: int, takes_output: bool, planted: Callable[..., Rows]
 ) -> None:
     rows = planted()
     output = np.random.default_rng(0).uniform(0, 100, len(rows)) if takes_output else None
     model = fit_classifier(rows, labels_of(rows, n_classes), output, 0).model
     logits = plain_head(model)(
-        torch.from_numpy(rows.x), torch.from_numpy(rows.y if output is None else output)
+        torch.from_numpy(rows.features), torch.from_numpy(rows.target if output is None else output)
     )
-    expected = model.predict_proba(with_output(rows.x, output))
+    expected = model.predict_proba(with_output(rows.features, output))
     assert logits.softmax(1).numpy() == pytest.approx(expected, abs=1e-9)
 
 
-def test_what_cannot_be_kept() -> None:
+def test_other_models_cannot_be_saved() -> None:
     x, y = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9.0)
     for model in (Lasso(), SVR(kernel="poly")):
-        with pytest.raises(InputError, match="cannot be kept"):
+        with pytest.raises(InputError, match="cannot be saved"):
             plain_head(make_pipeline(StandardScaler(), model).fit(x, y))
 
 
-def test_a_head_that_misses_the_output_is_an_error(fitted: tuple[Any, Any], rows: Rows) -> None:
-    with pytest.raises(InputError, match="columns for a head of"):
-        plain_head(fitted[1])(torch.from_numpy(rows.x))
+def test_a_head_without_its_output_column_is_an_error(fitted: tuple[Any, Any], rows: Rows) -> None:
+    with pytest.raises(InputError, match=r"takes \d+ columns, got"):
+        plain_head(fitted[1])(torch.from_numpy(rows.features))
 
 
-# Kept and read again.
+# Saving and loading.
 
 
 def test_a_frozen_model_comes_back(
-    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, pictures: np.ndarray, tmp_path: Path
+    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, images: np.ndarray, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
-    said = affectdata.predict(tmp_path / "model.safetensors", list(pictures))
-    valence = fitted[0].predict(rows.x)
-    shares = fitted[1].predict_proba(with_output(rows.x, valence))
-    assert list(said) == ["image", "valence", "class", "p_negative", "p_neutral", "p_positive"]
-    assert said["image"].tolist() == list(range(len(pictures)))
-    assert said["valence"].to_numpy() == pytest.approx(valence, abs=1e-3)  # features are float32
-    assert said[["p_negative", "p_neutral", "p_positive"]].to_numpy() == pytest.approx(shares, abs=1e-3)
-    assert said["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
+    predictions = affectdata.predict(tmp_path / "model.safetensors", list(images))
+    valence = fitted[0].predict(rows.features)
+    shares = fitted[1].predict_proba(with_output(rows.features, valence))
+    assert list(predictions) == ["image", "valence", "class", "p_negative", "p_neutral", "p_positive"]
+    assert predictions["image"].tolist() == list(range(len(images)))
+    assert predictions["valence"].to_numpy() == pytest.approx(valence, abs=1e-3)  # features are float32
+    assert predictions[["p_negative", "p_neutral", "p_positive"]].to_numpy() == pytest.approx(
+        shares, abs=1e-3
+    )
+    assert predictions["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
 
 
-def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], pictures: np.ndarray) -> None:
+def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], images: np.ndarray) -> None:
     only = make_model(frozen.backbone, fitted[0])
-    assert list(affectdata.predict(only, pictures[:1])) == ["image", "valence"]
+    assert list(affectdata.predict(only, images[:1])) == ["image", "valence"]
     assert len(affectdata.predict(frozen, [])) == 0
-    assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, pictures[:1]))
+    assert list(affectdata.predict(frozen, [])) == list(affectdata.predict(frozen, images[:1]))
 
 
-def test_files_are_cut_to_the_square_of_the_training(
-    frozen: KeptModel, pictures: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
+def test_files_are_cropped_as_in_training(
+    frozen: KeptModel, images: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
 ) -> None:
-    wide = np.pad(pictures[0], ((0, 0), (40, 40), (0, 0)))
+    wide = np.pad(images[0], ((0, 0), (40, 40), (0, 0)))
     (tmp_path / "wide.png").write_bytes(as_bytes(wide, "PNG"))
-    said = affectdata.predict(frozen, tmp_path / "wide.png")
-    assert said["image"].tolist() == [str(tmp_path / "wide.png")]
-    assert said["valence"][0] == pytest.approx(affectdata.predict(frozen, [pictures[0]])["valence"][0])
+    predictions = affectdata.predict(frozen, tmp_path / "wide.png")
+    assert predictions["image"].tolist() == [str(tmp_path / "wide.png")]
+    assert predictions["valence"][0] == pytest.approx(affectdata.predict(frozen, [images[0]])["valence"][0])
 
 
-# What is refused.
+# Errors.
 
 
-def test_a_picture_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_an_image_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "absent.jpg"):
         with pytest.raises(InputError, match=name):
             affectdata.predict(frozen, [tmp_path / name])
     for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)):
-        with pytest.raises(InputError, match="a picture is uint8"):
+        with pytest.raises(InputError, match="an image array must be uint8"):
             affectdata.predict(frozen, [wrong])
 
 
-def test_a_pickle_is_no_model_and_is_not_run(tmp_path: Path) -> None:
+def test_a_pickle_is_rejected_without_running_it(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "was_run",)
 
     path = tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match="no kept model"):
+    with pytest.raises(InputError, match="not a kept model"):
         load_model(path)
     torch.save({"a": Evil()}, path)
-    with pytest.raises(InputError, match="no kept model"):
+    with pytest.raises(InputError, match="not a kept model"):
         load_model(path)
     assert not (tmp_path / "was_run").exists()
 
 
 def test_files_of_another_form(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    with pytest.raises(InputError, match="no kept model"):
+    with pytest.raises(InputError, match="not a kept model"):
         load_model(path)
     for metadata in (None, {"affectdata": "[1"}, {"affectdata": '{"form": "affectdata/model/9"}'}):
         save_file({"a": torch.zeros(1)}, path, metadata)
-        with pytest.raises(InputError, match=r"no kept model|not of the form affectdata/model/1"):
+        with pytest.raises(InputError, match=r"not a kept model|does not have the form affectdata/model/1"):
             load_model(path)
 
 
@@ -183,14 +185,14 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda header, tensors: tensors.pop("regressor.gamma"), "no such arrays"),
-        (lambda header, tensors: tensors.update({"regressor.mean": torch.zeros(3)}), "do not fit each other"),
-        (lambda header, tensors: header["heads"].update(regressor="tree"), "the kind 'tree'"),
+        (lambda header, tensors: tensors.pop("regressor.gamma"), "do not belong to a head of kind 'svr'"),
+        (lambda header, tensors: tensors.update({"regressor.mean": torch.zeros(3)}), "inconsistent shapes"),
+        (lambda header, tensors: header["heads"].update(regressor="tree"), "head of kind 'tree'"),
         (lambda header, tensors: header.update(more=1), "more: unknown key"),
-        (lambda header, tensors: header.pop("labels"), "labels: required"),
+        (lambda header, tensors: header.pop("labels"), "labels: missing"),
     ],
 )
-def test_a_changed_file_is_refused(
+def test_a_changed_file_is_rejected(
     change: Callable[..., Any], words: str, frozen: KeptModel, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
@@ -199,13 +201,13 @@ def test_a_changed_file_is_refused(
         load_model(tmp_path / "model.safetensors", device="cpu")
 
 
-def test_another_backbone_than_the_models(frozen: KeptModel, tmp_path: Path) -> None:
+def test_a_backbone_with_other_weights(frozen: KeptModel, tmp_path: Path) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     state = frozen.backbone.module.state_dict()
     save_file({key: value + 1 for key, value in state.items()}, tmp_path / "other.safetensors")
-    with pytest.raises(IntegrityError, match="the backbone small_cnn is not the one"):
+    with pytest.raises(IntegrityError, match="the backbone small_cnn differs from the one"):
         load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "other.safetensors"), device="cpu")
-    with pytest.raises(MissingError, match="no weights at"):
+    with pytest.raises(MissingError, match="weights file not found"):
         load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "absent.pt"), device="cpu")
 
 
@@ -232,13 +234,13 @@ def test_a_model_runs_no_code_that_its_header_names(frozen: KeptModel, tmp_path:
         with pytest.raises(InputError, match=r"is a class.*evil\.py:Evil.*runs no code"):
             read(model)
     assert not (tmp_path / "was_run").exists()
-    with pytest.raises(UsageError, match=r"no torch\.nn\.Module called 'Evil'"):
+    with pytest.raises(UsageError, match=r"no torch\.nn\.Module named 'Evil'"):
         load_model(model, backbone=f"{tmp_path / 'evil.py'}:Evil", device="cpu")
-    assert (tmp_path / "was_run").exists()  # the caller's word is enough
+    assert (tmp_path / "was_run").exists()  # allowed by the caller
 
 
-def test_a_model_of_nothing_and_a_file_of_another_name(frozen: KeptModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no model to keep"):
+def test_a_model_without_heads_and_a_wrong_file_name(frozen: KeptModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model to save"):
         make_model(frozen.backbone)
     with pytest.raises(UsageError, match=r"model\.pt"):
         keep_model(frozen, tmp_path / "model.pt")

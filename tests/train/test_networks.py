@@ -1,4 +1,4 @@
-"""train.networks, bodies: every kind of network gets a last layer of its own, and nothing is guessed."""
+"""train.networks, trunks: every kind of network gets a new output layer, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.train.backbones import load_backbone
 from affectdata.train.networks import build_network
 
-OWN = Path(__file__).parents[2] / "examples" / "networks.py"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "networks.py"
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def test_the_last_layer_is_replaced(name: str, size_px: int, n_features: int) ->
         assert network.module.eval()(torch.zeros(2, 3, size_px, size_px)).shape == (2, 3)
 
 
-def test_the_body_has_the_weights_of_the_backbone(tmp_path: Path) -> None:
+def test_the_trunk_has_the_weights_of_the_backbone(tmp_path: Path) -> None:
     state = load_backbone("resnet18", "none", "cpu").module.state_dict()
     state = {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
     torch.save(
         {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "w.pt"
     )
     network = build_network("resnet18", 1, str(tmp_path / "w.pt"), size_px=32, device="cpu")
-    body = network.module.body.state_dict()
-    assert all((body[key] == value).all() for key, value in state.items())
+    trunk = network.module.body.state_dict()
+    assert all((trunk[key] == value).all() for key, value in state.items())
 
 
-def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="missing: bn1"):
         build_network("resnet18", 1, str(tmp_path / "w.pt"), device="cpu")
@@ -54,10 +54,13 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 def test_groups_hold_every_parameter_once() -> None:
     network = build_network("googlenet", 5, "none", size_px=64, device="cpu")
     groups = network.groups()
-    ids = [id(each) for group in groups.values() for each in group]
-    assert sorted(ids) == sorted(id(each) for each in network.module.parameters())
-    # The head's layer and those of the two auxiliary heads, weight and bias.
-    assert [tuple(each.shape) for each in groups["head"]] == [(5, 1024), (5,)] + [(5, 1024), (5,)] * 2
+    ids = [id(parameter) for group in groups.values() for parameter in group]
+    assert sorted(ids) == sorted(id(parameter) for parameter in network.module.parameters())
+    # Weight and bias of the head and of the two auxiliary heads.
+    assert [tuple(parameter.shape) for parameter in groups["head"]] == [(5, 1024), (5,)] + [
+        (5, 1024),
+        (5,),
+    ] * 2
 
 
 @pytest.mark.slow
@@ -78,13 +81,13 @@ def test_the_regressors_output_joins_the_features() -> None:
         module.head.weight.zero_()
         module.head.bias.zero_()
         module.head.weight[0, -1] = 1.0
-        told = module(torch.zeros(2, 3, 32, 32), torch.tensor([50.0, 70.0]))
-    assert told.tolist() == [[0, 0], [2, 0]]  # ten POMP units are one
-    with pytest.raises(ValueError, match="was given none"):
+        outputs = module(torch.zeros(2, 3, 32, 32), torch.tensor([50.0, 70.0]))
+    assert outputs.tolist() == [[0, 0], [2, 0]]  # scaled by ten POMP units
+    with pytest.raises(ValueError, match="but got None"):
         module(torch.zeros(2, 3, 32, 32))
 
 
-def test_the_seed_decides_what_is_random_and_the_callers_generator_is_left_alone() -> None:
+def test_random_weights_depend_on_the_seed_and_leave_the_callers_generator_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -114,7 +117,7 @@ def test_what_cannot_be_built(name: str, size_px: int, error: type[Exception]) -
         build_network(name, 1, "none", size_px=size_px, device="cpu")
 
 
-def test_no_output_is_no_network() -> None:
+def test_a_network_needs_an_output() -> None:
     with pytest.raises(UsageError, match="n_outputs is 0"):
         build_network("small_cnn", 0, "none")
 
@@ -128,27 +131,27 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         build_network("timm:legacy_xception", 1, "none")
 
 
-def test_timm_by_name(tmp_path: Path) -> None:
+def test_a_timm_network_by_name(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     network = build_network("timm:resnet10t", 2, "none", size_px=32, device="cpu")
     assert network.module.head.in_features == 512
     own = {**network.module.body.state_dict(), "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
     torch.save(own, tmp_path / "w.pt")
     again = build_network("timm:resnet10t", 2, str(tmp_path / "w.pt"), size_px=32, seed=1, device="cpu")
-    body = again.module.body.state_dict()
-    assert all((body[key] == value).all() for key, value in network.module.body.state_dict().items())
+    trunk = again.module.body.state_dict()
+    assert all((trunk[key] == value).all() for key, value in network.module.body.state_dict().items())
     with pytest.raises(UsageError, match="timm:resnet10t"):
         build_network("timm:resnet10x", 2, "none")
 
 
 @pytest.mark.filterwarnings("ignore:A test tried to use socket")
-def test_timms_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    said: list[str] = []
-    with pytest.raises(MissingError, match="could not be fetched"):
-        build_network("timm:resnet10t", 1, say=said.append)
-    assert "licence" in said[0]
+    messages: list[str] = []
+    with pytest.raises(MissingError, match="could not download"):
+        build_network("timm:resnet10t", 1, say=messages.append)
+    assert "licence" in messages[0]
 
 
 @pytest.mark.parametrize(
@@ -163,10 +166,10 @@ def test_timms_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_the_networks_of_the_examples(name: str, size_px: int, n_features: int) -> None:
-    network = build_network(f"{OWN}:{name}", 4, "none", device="cpu")
+    network = build_network(f"{EXAMPLES}:{name}", 4, "none", device="cpu")
     assert (network.normalisation.size_px, network.module.head.in_features) == (size_px, n_features)
-    dense = [each for each in network.module.body.modules() if isinstance(each, nn.Linear)]
+    dense = [layer for layer in network.module.body.modules() if isinstance(layer, nn.Linear)]
     if name == "EmbeddingMlp":  # the embedding is frozen: only the dense layers are trained
-        assert {id(each) for each in network.groups()["body"]} == {
+        assert {id(parameter) for parameter in network.groups()["body"]} == {
             id(parameter) for layer in dense for parameter in layer.parameters()
         }

@@ -1,4 +1,4 @@
-"""train.saliency: the map lies where the model looks, in red where it raises valence."""
+"""train.saliency: the map highlights the region that the model uses, red where it raises valence."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Flat(nn.Module):
 
 
 def head(n_outputs: int, sign: float = 1.0) -> PlainHead:
-    """A linear head on one feature: each output adds it, the first one most."""
+    """A linear head on one feature; its coefficients decrease from the first output to the last."""
     coef = sign * torch.arange(n_outputs, 0, -1)[:, None]
     scaling = {"mean": torch.zeros(1), "scale": torch.ones(1)}
     return PlainHead("logistic", {**scaling, "coef": coef, "intercept": torch.zeros(n_outputs)})
@@ -60,7 +60,7 @@ def head(n_outputs: int, sign: float = 1.0) -> PlainHead:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
-    """Build a model that adds up light and answers with its `sign`; with a classifier if asked for."""
+    """Build a model that predicts `sign` times the brightness; `both` adds a classifier."""
     (tmp_path / "mine.py").write_text(CODE)
 
     def call(name: str, sign: float = 1.0, *, both: bool = False) -> KeptModel:
@@ -73,28 +73,27 @@ def build(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def lit() -> np.ndarray:
-    """A dark picture with a light in its upper left quarter."""
-    picture = np.full((32, 32, 3), 10, np.uint8)
-    picture[4:12, 4:12] = 250
-    return picture
+    """A dark image with a bright square in its upper left quarter."""
+    image = np.full((32, 32, 3), 10, np.uint8)
+    image[4:12, 4:12] = 250
+    return image
 
 
 @pytest.mark.parametrize(("sign", "channel"), [(1.0, 0), (-1.0, 2)])
-def test_the_map_lies_on_what_moves_valence(
+def test_the_map_highlights_what_changes_valence(
     sign: float, channel: int, lit: np.ndarray, build: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("captum")
     (path,) = save_maps(build("Edge", sign), [lit], tmp_path / "maps")
     assert path.name == "0000_valence.png"
     drawn = read_rgb(path).astype(int)
-    colour = (
-        drawn[..., channel] - drawn[..., 2 - channel]
-    )  # red over blue where it raises, else the other way
+    # Red minus blue where the region raises valence, blue minus red where it lowers it.
+    colour = drawn[..., channel] - drawn[..., 2 - channel]
     assert np.unravel_index(colour.argmax(), colour.shape)[0] in range(4, 12)
     assert colour[4:12, 4:12].mean() > 10 * max(colour[20:, 20:].mean(), 1)
 
 
-def test_a_file_per_stage_named_after_the_picture_and_what_was_asked(
+def test_one_file_per_stage_named_after_the_image_and_the_target(
     lit: np.ndarray, build: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("captum")
@@ -111,17 +110,17 @@ def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray,
     pytest.importorskip("captum")
     backbone = load_backbone(name, "none", "cpu")
     rng, size = np.random.default_rng(0), backbone.normalisation.size_px
-    pictures = rng.integers(0, 256, (12, size, size, 3), np.uint8)
+    images = rng.integers(0, 256, (12, size, size, 3), np.uint8)
     regressor = make_pipeline(StandardScaler(), SVR())
-    regressor.fit(backbone.features(pictures), rng.uniform(0, 100, 12))
+    regressor.fit(backbone.features(images), rng.uniform(0, 100, 12))
     (path,) = save_maps(make_model(backbone, regressor), [lit], tmp_path)
     assert read_rgb(path).shape == (size, size, 3)
 
 
-def test_networks_without_places(lit: np.ndarray, build: Any, tmp_path: Path) -> None:
+def test_networks_without_spatial_positions(lit: np.ndarray, build: Any, tmp_path: Path) -> None:
     pytest.importorskip("captum")
     for model in (build("Flat"), build("Attends")):
-        with pytest.raises(InputError, match="no map to draw"):
+        with pytest.raises(InputError, match="no layer to draw a map of"):
             save_maps(model, [lit], tmp_path)
 
 
@@ -138,7 +137,7 @@ def test_without_captum_the_extra_is_named(
         save_maps(model, [lit], tmp_path)
 
 
-def test_a_map_is_drawn_over_grey() -> None:
+def test_a_map_is_drawn_over_the_grey_image() -> None:
     square = np.full((2, 4, 3), 100, np.uint8)
     drawn = draw_map(square, np.array([[1.0, 0.0, -0.5, 0.0]]).repeat(2, 0))
     assert drawn[0].tolist() == [[193, 40, 40], [100, 100, 100], [70, 70, 147], [100, 100, 100]]
