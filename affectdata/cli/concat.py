@@ -25,10 +25,10 @@ _FIRST_CONFLICTS = 10
 )
 @common_options
 def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
-    """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are passed over.
+    """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are skipped.
 
-    Rows of the same bytes become one, look-alikes across sources come into one group, and no row changes its
-    split. A source is added by naming the earlier result too: concat all.parquet fi.parquet --name all.
+    Rows with the same bytes become one, look-alikes across sources are put into one group, and existing splits
+    are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
     """
     from affectdata import api
     from affectdata.manifest.concat import describe_conflict
@@ -36,7 +36,7 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
 
     besides = [path for path in manifests if is_beside_manifest(path)]
     if besides:  # manifests/*.parquet names them too
-        note(f"note: passed over, as no manifests: {', '.join(path.name for path in besides)}")
+        note(f"note: skipped, because they are not manifests: {', '.join(path.name for path in besides)}")
     named = [path for path in manifests if path not in besides]
     result = api.concat(named, name=name, out=out, on_conflict=on_conflict)
     across, path = result.n_across, result.manifest.path
@@ -52,7 +52,7 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
         if len(result.conflicts) > _FIRST_CONFLICTS:
             show(f"  … and {len(result.conflicts) - _FIRST_CONFLICTS} more (--json lists all)")
     if result.findings:
-        show("\nnoticed")
+        show("\nfindings")
         for finding in result.findings:
             show(f"  {finding.text}")
     show(f"\nwrote {path}")

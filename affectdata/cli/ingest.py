@@ -123,7 +123,7 @@ def _print(result: IngestResult) -> None:
         ]
         show_table(["valence", "images", ""], rows)
     if result.findings:
-        show("\nnoticed")
+        show("\nfindings")
         for finding in result.findings:
             show(f"  {finding.text}")
     reasons = _print_rejects(result)

@@ -77,12 +77,12 @@ def test_what_is_not_in_the_manifest_is_named(
     assert again.document["reasons"] == {"unreadable": 3}
 
 
-def test_what_was_noticed_is_said(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:
+def test_findings_are_printed(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:
     p1, p2, *_ = sorted(gaped_copy.glob("P/*.bmp"))
     p2.write_bytes(p1.read_bytes())
     ran = cli("ingest", gaped_copy, "--out", tmp_path / "out")
-    noticed = ran.out.split("\nnoticed\n")[1]
-    assert f"P/{p2.name}: the same bytes as P/{p1.name}, labelled differently" in noticed
+    findings = ran.out.split("\nfindings\n")[1]
+    assert f"P/{p2.name}: the same bytes as P/{p1.name}, labelled differently" in findings
     kinds = [
         each["kind"]
         for each in cli("ingest", gaped_copy, "--out", tmp_path / "out", "--json").document["findings"]
