@@ -39,8 +39,8 @@ def common_options(command: F) -> F:
     """Add --json, --quiet and -v to a command; their values lie in the context's `Settings`."""
     options: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         ("--json", "as_json", "Print one JSON document.", {"is_flag": True}),
-        ("--quiet", "quiet", "No progress, no notes.", {"is_flag": True}),
-        ("-v", "verbose", "Say more; -vv adds tracebacks.", {"count": True}),
+        ("--quiet", "quiet", "Print no progress and no notes.", {"is_flag": True}),
+        ("-v", "verbose", "Print more; -vv adds tracebacks.", {"count": True}),
     )
     for flag, name, text, kind in options:
         command = click.option(flag, expose_value=False, callback=_keep(name), help=text, **kind)(command)
@@ -50,7 +50,7 @@ def common_options(command: F) -> F:
 def workers_option(command: F) -> F:
     """Add --workers."""
     return click.option(
-        "--workers", type=click.IntRange(1), help="Threads. [default: the cores of this machine]"
+        "--workers", type=click.IntRange(1), help="Number of threads. [default: the cores of this machine]"
     )(command)
 
 
@@ -164,7 +164,7 @@ def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:
 
 def roots_option(command: F) -> F:
     """Add --root, repeatable."""
-    text = "Where a source's images are, if they were moved; repeatable."
+    text = "Folder of a source's images, if they were moved; repeatable."
     return click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", help=text)(command)
 
 
@@ -189,6 +189,6 @@ def split_from_option(command: F) -> F:
 
 def on_conflict_option(command: F) -> F:
     """Add --on-conflict."""
-    text = "What to do when images that must stay together have two splits already."
+    text = "What to do if images that must stay together already have different splits."
     choice = click.Choice(["error", DROP_TRAIN])
     return click.option("--on-conflict", type=choice, default="error", show_default=True, help=text)(command)

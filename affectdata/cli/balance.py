@@ -47,7 +47,7 @@ _MOST_STRATA = 12  # that fit beside each other
 @folder_option("--out", "releases", "Folder for the release.")
 @split_from_option
 @on_conflict_option
-@click.option("--dry-run", is_flag=True, help="Print what would be made; touch no image.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; open no image.")
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only list what looks unwise in the recipe; needs no data."
 )
@@ -65,7 +65,7 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Split, level and render the images of a manifest as a recipe says.
+    """Split, balance and render the images of a manifest according to a recipe.
 
     The release is a folder that never changes: OUT/<recipe>-<id>. The same inputs give the same release.
     """

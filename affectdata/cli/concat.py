@@ -14,21 +14,21 @@ _FIRST_CONFLICTS = 10
 
 @click.command("concat")
 @click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the new manifest. [default: the names of all, joined by _]")
+@click.option("--name", help="Name of the new manifest. [default: all names, joined by _]")
 @folder_option("--out", "manifests", "Folder to write to.")
 @click.option(
     "--on-conflict",
     metavar="POLICY",
     default="error",
     show_default=True,
-    help="When labels of one image differ: error, first, mean, or prefer:NAME.",
+    help="If labels of one image differ: error, first, mean, or prefer:NAME.",
 )
 @common_options
 def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
     """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are skipped.
 
-    Rows with the same bytes become one, look-alikes across sources are put into one group, and existing splits
-    are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
+    Rows with the same bytes become one, look-alikes across sources are put into one group, and splits that
+    exist are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
     """
     from affectdata import api
     from affectdata.manifest.concat import describe_conflict

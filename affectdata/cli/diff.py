@@ -16,7 +16,7 @@ _SHOWN = 3
 @click.argument("new", type=click.Path(path_type=Path))
 @common_options
 def command(old: Path, new: Path) -> int:
-    """Say what changed from release OLD to NEW, and the version step that follows; exit 1 if anything did."""
+    """Show what changed from release OLD to NEW, and the version step; exit 1 if anything changed."""
     from affectdata import api
 
     found = api.diff(old, new)

@@ -14,24 +14,28 @@ _FIRST_FAILURES = 10
 
 @click.command("download")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
+@click.option("--source", metavar="NAME", help="Source of the images. [default: recognised from the files]")
 @click.option(
     "--map", "map_path", type=click.Path(path_type=Path), help="Column map (YAML) for --source table."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to. [default: ROOT]")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Ask for N images at most.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Request at most N images.")
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections, two per host."
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Number of connections, at most two per host.",
 )
 @common_options
 def command(
     root: Path, source: str | None, map_path: Path | None, out: Path | None, limit: int | None, workers: int
 ) -> int:
-    """Fetch over the network the images whose addresses the tables in ROOT have; then `ingest` ROOT.
+    """Download the images whose URLs are in the tables of ROOT; then run `ingest` on ROOT.
 
-    Each outcome is noted in download.parquet. The same command goes on where it stopped: it asks for what is
-    missing or failed in a way that may pass, and exits 1 while there is such a failure. Without
-    download.parquet it asks again for all that is not there.
+    Each outcome is recorded in download.parquet. The same command resumes: it requests what is missing or
+    failed temporarily, and exits with 1 while such failures remain. Without download.parquet it requests
+    every missing image again.
     """
     from affectdata import api
 

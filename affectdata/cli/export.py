@@ -20,18 +20,20 @@ from affectdata.registry import find_plugins
 
 @click.command("export")
 @click.argument("release", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(find_plugins("exports")), help="The form wanted.")
+@click.option("--to", required=True, type=click.Choice(find_plugins("exports")), help="Output format.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to make. [default: exports/<release>-<form>]",
+    help="Output folder. [default: exports/<release>-<format>]",
 )
-@click.option("--by", metavar="COLUMN", help="Classes of `folders`. [default: those of the recipe's target]")
+@click.option(
+    "--by", metavar="COLUMN", help="Column of the classes of `folders`. [default: the recipe's target]"
+)
 @click.option(
     "--i-may-redistribute",
     "may_redistribute",
     is_flag=True,
-    help="Export images though their terms forbid to pass them on: you may, or you keep them.",
+    help="Export images whose terms forbid redistribution: you have permission, or keep them private.",
 )
 @roots_option
 @workers_option
@@ -45,7 +47,7 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Write RELEASE in another form, with its terms: a folder per class, tar shards, or Croissant metadata.
+    """Write RELEASE in another format, with its terms: a folder per class, tar shards, or Croissant metadata.
 
     The images are those of the release, byte for byte; those of a virtual release are rendered.
     """

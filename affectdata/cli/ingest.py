@@ -27,23 +27,21 @@ _FIRST_REJECTS = 10
 
 @click.command("ingest")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="Which source it is. [default: recognised from the tree]")
+@click.option("--source", metavar="NAME", help="Source of the images. [default: recognised from the files]")
 @click.option(
     "--map",
     "map_path",
     type=click.Path(path_type=Path),
     help="Column map (YAML) for --source table, or capd.",
 )
-@click.option(
-    "--name", help="Name of the manifest, for sources that have none of their own (table, image_folder)."
-)
+@click.option("--name", help="Name of the manifest, for sources without a fixed name (table, image_folder).")
 @click.option(
     "--onto",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="ROOT is a table of labels for the images of this manifest; may be repeated.",
+    help="Treat ROOT as a table of labels for the images of this manifest; repeatable.",
 )
-@click.option("--variant", help="Which reading of a source that has several (`affectdata sources NAME`).")
+@click.option("--variant", help="Variant of the source's labels (`affectdata sources NAME` lists them).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -53,7 +51,7 @@ _FIRST_REJECTS = 10
 )
 @click.option("--strict", is_flag=True, help="Reject images that a decoder warns about.")
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
-@click.option("--rehash", is_flag=True, help="Open every image again, also those that did not change.")
+@click.option("--rehash", is_flag=True, help="Open every image again, even if it did not change.")
 @workers_option
 @common_options
 def command(
@@ -71,8 +69,8 @@ def command(
 ) -> int:
     """Turn the folder ROOT of a source, or its .zip or .tar, into a manifest; with --onto, a table of labels.
 
-    Writes NAME.parquet, NAME.rejects.parquet (what is no row, and why) and NAME.edges.parquet
-    (near-duplicates), and prints what went where.
+    Writes NAME.parquet, NAME.rejects.parquet (everything that is not a row, with a reason) and
+    NAME.edges.parquet (look-alikes), and prints how many files went where.
     """
     from affectdata import api
 

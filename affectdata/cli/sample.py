@@ -17,7 +17,7 @@ from affectdata.cli._output import common_options, document, show
 )
 @common_options
 def command(name: str, folder: Path, seed: int) -> int:
-    """Write a small fake tree of source NAME to FOLDER, to try the other commands on."""
+    """Write a small generated sample in the layout of source NAME to FOLDER, to try the other commands."""
     from affectdata import api
 
     api.sample(name, folder, seed=seed)

@@ -23,7 +23,7 @@ _EVIDENCE = {
 @click.option("--cite", is_flag=True, help="Print only the BibTeX entry of NAME.")
 @common_options
 def command(name: str | None, cite: bool) -> int:
-    """List the known sources with terms, origin and layout, or show the data sheet of NAME."""
+    """List the known sources with terms, URL and layout, or show the data sheet of NAME."""
     if cite:
         return _cite(name)
     if name:

@@ -12,17 +12,17 @@ from affectdata.errors import UsageError
 
 @click.command("split")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--recipe", "recipe_name", metavar="R", help="The recipe whose split is wanted.")
+@click.option("--recipe", "recipe_name", metavar="R", help="Recipe that defines the split.")
 @split_from_option
 @click.option(
-    "--forget", is_flag=True, help="Remove every split from MANIFEST and from its ledger; takes no --recipe."
+    "--forget", is_flag=True, help="Remove all splits from MANIFEST and its ledger; without --recipe."
 )
 @common_options
 def command(manifest: Path, recipe_name: str | None, split_from: Path | None, forget: bool) -> int:
-    """Fill the column `split` of MANIFEST as a recipe says; splits that are there or were there stay.
+    """Fill the column `split` of MANIFEST according to a recipe; existing and remembered splits are kept.
 
-    Every later `balance` keeps them, and shares out only what has none yet. NAME.ledger.parquet beside the
-    manifest remembers the split of every image, also of one that is gone for a while.
+    Later runs of `balance` keep them and assign only images without a split. NAME.ledger.parquet beside the
+    manifest remembers the split of every image, even while the image is missing.
     """
     from affectdata import api
 

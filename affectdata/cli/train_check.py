@@ -37,14 +37,14 @@ _OF_A_CHECK = {  # options that --study does not take
     default="mobilenet_v3_large",
     show_default=True,
     metavar="NAME",
-    help="A classification model of torchvision, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class.",
+    help="torchvision model, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class.",
 )
 @click.option(
     "--weights",
     default="DEFAULT",
     show_default=True,
     metavar="FILE|none|DEFAULT",
-    help="A .safetensors or .pt file; none: random ones; DEFAULT: torchvision's, fetched if need be.",
+    help="A .safetensors or .pt file; none: random weights; DEFAULT: torchvision's, downloaded if needed.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @click.option(
@@ -52,7 +52,7 @@ _OF_A_CHECK = {  # options that --study does not take
     type=click.Choice(["frozen", FINETUNE]),
     default="frozen",
     show_default=True,
-    help="Heads on frozen features, or the whole network fine-tuned, for every arm (wants a GPU).",
+    help="Heads on frozen features, or whole networks fine-tuned, for every arm (needs a GPU).",
 )
 @click.option(
     "--steps", type=click.IntRange(1), metavar="N", help="Training steps per network. [default: 600]"
@@ -78,23 +78,25 @@ _OF_A_CHECK = {  # options that --study does not take
     "bounds",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A YAML file of bounds in place of the recipe's `check:`; see --rules.",
+    help="YAML file of bounds that replaces the recipe's `check:`; see --rules.",
 )
-@click.option("--no-crossfit", is_flag=True, help="Score the held-out test only; rules that need more fail.")
+@click.option(
+    "--no-crossfit", is_flag=True, help="Score the held-out test split only; rules that need more fail."
+)
 @click.option(
     "--keep-model",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the model of the release's train rows, for affectdata.predict; ends in .safetensors.",
+    help="Save the model trained on the release for affectdata.predict; a .safetensors file.",
 )
 @click.option(
     "--maps",
     type=click.IntRange(1),
     metavar="N",
-    help="Draw where the model looked, for the N clearest and the N worst predictions on test.",
+    help="Draw saliency maps of the N clearest and the N worst predictions on test.",
 )
-@click.option("--rules", is_flag=True, help="List the rules of the gate with their defaults, and stop.")
-@folder_option("--out", "checks", "Folder for the result, and for the features that are kept.")
+@click.option("--rules", is_flag=True, help="List the rules with their default bounds, and exit.")
+@folder_option("--out", "checks", "Folder for results and cached features.")
 @roots_option
 @workers_option
 @common_options
@@ -117,7 +119,7 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Train on a release, score on untouched originals, compare with what else could be done with them.
+    """Train on a release, score untouched originals, and compare with the alternatives to balancing.
 
     RELEASE is a folder. [default: the newest in ./releases] A regressor (SVR on frozen features) and a
     classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,

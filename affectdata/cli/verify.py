@@ -28,12 +28,20 @@ _MANIFESTS = Path("manifests")
 
 @click.command("verify")
 @click.argument("release", required=False, type=click.Path(path_type=Path))
-@folder_option("--releases", "releases", "Folder in which the newest is taken if none is named.")
+@folder_option("--releases", "releases", "Folder of releases; the newest is used if none is given.")
 @click.option(
-    "--rebuild", "n_rebuild", type=click.IntRange(1), metavar="N", help="Also rebuild N images and compare."
+    "--rebuild",
+    "n_rebuild",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Also render N images again and compare.",
 )
 @click.option(
-    "--sample", "samples", multiple=True, metavar="SAMPLE_ID", help="Also rebuild this image; repeatable."
+    "--sample",
+    "samples",
+    multiple=True,
+    metavar="SAMPLE_ID",
+    help="Also render this image again; repeatable.",
 )
 @click.option("--why", metavar="IMAGE_ID", help="Only show an image's group, split, cell and copies.")
 @roots_option
@@ -46,7 +54,7 @@ def command(
     why: str | None,
     roots: tuple[str, ...],
 ) -> int:
-    """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 if anything is off."""
+    """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 on findings."""
     from affectdata import api
     from affectdata.release.release import explain_image, newest_release, open_release
 

@@ -73,7 +73,10 @@ def test_what_lies_beside_manifests_is_passed_over(cli: Any, two: Path) -> None:
     """As `concat manifests/*.parquet` names it."""
     ran = cli("concat", *sorted(two.glob("*.parquet")), "--on-conflict", "first")
     assert ran.code == 0 and "19 rows: 16 images" in ran.out
-    assert "passed over, as no manifests: emotion6.edges.parquet, emotion6.rejects.parquet, mine." in ran.err
+    assert (
+        "skipped, because they are not manifests: emotion6.edges.parquet, emotion6.rejects.parquet, mine."
+        in ran.err
+    )
     ran = cli("concat", *sorted(two.glob("*.*.parquet")))
     assert ran.code == 2 and "no manifest given" in ran.err
 
