@@ -36,6 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stages: dict[str, tuple[int, int]] = {}
 

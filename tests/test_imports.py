@@ -98,6 +98,7 @@ def test_public_names_are_listed_for_completion() -> None:
     assert dir(affectdata) == sorted([*affectdata.__all__, "__version__"])
 
 
+@pytest.mark.slow
 def test_no_submodule_takes_the_place_of_a_public_name() -> None:
     """`import affectdata.x` sets the attribute `x` of the package: no function may share a folder's name."""
     code = """
@@ -273,6 +274,7 @@ def test_every_folder_says_what_goes_in_and_out() -> None:
     ] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "names"),
     [

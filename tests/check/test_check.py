@@ -221,7 +221,7 @@ def test_thin_bins_and_a_single_class_are_reported(
     prepared = prepare_check(release, backbone, release.images(), checks)
     document = run_check(prepared, workers=2).document
     text = " ".join(document["verdict"]["sentences"])
-    assert "every image scored is 'positive'" in text
+    assert "every scored image is 'positive'" in text
     assert "Fewer than 5 scored images in [0,50) (0)" in text
     assert "There are no two subtypes" in text
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None

@@ -230,6 +230,7 @@ def test_sample_holds_the_quirks(tmp_path: Path, take: Callable[..., Any]) -> No
     assert "images/Marsh 3.jpg" in outcome.rows
 
 
+@pytest.mark.slow
 def test_real_images(shared_oasis: Path, take: Callable[..., Any]) -> None:
     outcome = take(shared_oasis)
     assert outcome.result.counts == {"kept": 497, "merged": 0, "annotation": 1, "junk": 0, "rejected": 403}
@@ -247,6 +248,7 @@ def test_real_images(shared_oasis: Path, take: Callable[..., Any]) -> None:
             assert (read["source_id"], read["subtype"]) == (row[""], row["Category"])
 
 
+@pytest.mark.slow
 def test_real_table_with_quotes_and_line_feeds(
     shared_oasis: Path, tmp_path: Path, take: Callable[..., Any]
 ) -> None:
