@@ -373,7 +373,7 @@ def test_the_rules_are_listed_with_their_defaults(cli: Callable[..., Any]) -> No
 
 def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
     found = " ".join(cli("train-check", "--help").out.split())
-    assert f"model of torchvision, {trunks._OTHERS}." in found
+    assert f"torchvision model, {trunks._OTHERS}." in found
 
 
 @pytest.mark.slow
