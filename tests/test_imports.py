@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -138,9 +139,10 @@ def statements(module: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, ast.
     yield from visit(ast.parse(module.read_text(encoding="utf-8")), None)
 
 
-def imports(module: Path) -> Iterator[tuple[str, ast.AST | None]]:
-    """Yield every import of a module at run time with the function that it stands in."""
-    yield from ((name, function) for node, function in statements(module) for name in names_of(node))
+@cache
+def imports(module: Path) -> list[tuple[str, ast.AST | None]]:
+    """Return every import of a module at run time with the function that it stands in."""
+    return [(name, function) for node, function in statements(module) for name in names_of(node)]
 
 
 def place(module: Path) -> str:

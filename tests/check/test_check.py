@@ -43,6 +43,8 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.heads import GRIDS, inner_folds
 from affectdata.train.rows import Rows
 
+pytestmark = pytest.mark.slow  # most of the time is for what the tests share
+
 ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"}
 
 
@@ -75,7 +77,6 @@ def test_the_r2_of_the_release_is_plausible(document: dict[str, Any]) -> None:
     assert abs(document["arms"]["mean"]["regressor"]["crossfit"]["r2"]["pooled"]) < 0.05
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("head", ["regressor", "ridge"])
 def test_the_same_features_and_splits_in_plain_scikit_learn(
     prepared: CheckInput, checked: CheckOutput, head: str
@@ -163,7 +164,6 @@ def test_a_rendered_image_has_the_features_of_the_released_one(
     assert np.abs(image_pool.rows(wanted).features - prepared.image_pool.rows(wanted).features).max() < 1e-4
 
 
-@pytest.mark.slow
 def test_a_second_run_computes_no_features_and_gives_the_same_result(
     release: Release, backbone: Backbone, checks: Path, checked: CheckOutput
 ) -> None:
@@ -187,7 +187,6 @@ def test_the_written_files(checked: CheckOutput, tmp_path: Path, release: Releas
     assert table["heldout.release.regressor"].null_count == len(table) - len(release.split("test"))
 
 
-@pytest.mark.slow
 def test_without_the_source_images_only_the_held_out_score(
     release: Release, backbone: Backbone, checks: Path
 ) -> None:
@@ -209,7 +208,6 @@ def test_nothing_to_score(publish: Callable[..., Release], backbone: Backbone, c
     assert prepared.heldout is None and len(prepared.crossfit) == 10
 
 
-@pytest.mark.slow
 def test_thin_bins_and_a_single_class_are_reported(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
@@ -227,7 +225,6 @@ def test_thin_bins_and_a_single_class_are_reported(
     assert document["arms"]["release"]["regressor"]["crossfit"]["mae_per_bin"][0] is None
 
 
-@pytest.mark.slow
 def test_a_categorical_target_has_a_classifier_only(
     publish: Callable[..., Release], backbone: Backbone, checks: Path
 ) -> None:
@@ -245,7 +242,6 @@ def test_a_categorical_target_has_a_classifier_only(
     assert_one_value(document, "subtype")
 
 
-@pytest.mark.slow
 def test_a_number_has_one_value_wherever_it_is_printed(document: dict[str, Any]) -> None:
     assert_one_value(document, "valence_class")
     assert_one_value(document, "subtype")
@@ -310,7 +306,6 @@ def test_a_copy_in_the_test_split_is_an_integrity_error(
         prepare_check(replace(release, rows=moved), backbone, release.images(), checks)
 
 
-@pytest.mark.slow
 def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path) -> None:
     options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
     ran = cli("train-check", release.path, *options, "--root", f"gaped={sample_gaped}", "--json")
@@ -326,7 +321,6 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
     assert text.err == ""
 
 
-@pytest.mark.slow
 def test_the_command_exits_with_1_if_the_gate_fails(
     cli: Callable[..., Any], publish: Callable[..., Release], tmp_path: Path
 ) -> None:
@@ -376,7 +370,6 @@ def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
     assert f"torchvision model, {trunks._OTHERS}." in found
 
 
-@pytest.mark.slow
 def test_bounds_may_come_from_a_file(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
     bounds = tmp_path / "bounds.yaml"
     bounds.write_text("min_r2: 0.999\n")
@@ -389,7 +382,6 @@ def test_bounds_may_come_from_a_file(cli: Callable[..., Any], release: Release, 
     assert "min_rr: unknown key" in cli("train-check", release.path, *options, "--check", bounds).err
 
 
-@pytest.mark.slow
 def test_a_release_that_was_filled_from_another_source(
     manifest: Manifest, backbone: Backbone, checks: Path, tmp_path: Path, recipe_of: Callable[..., Recipe]
 ) -> None:

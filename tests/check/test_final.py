@@ -19,8 +19,9 @@ from affectdata.errors import InputError
 from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_kept_model_predicts_test_images_as_the_check_did(
     cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
 ) -> None:

@@ -102,6 +102,7 @@ def _exchanged(rows: Rows, share: float) -> Rows:
     return replace(rows, target=rows.target[order], stratum=rows.stratum[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numeric", [True, False])
 @pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.7, "fail"), (1.0, "fail")])
 def test_exchanged_labels_fail_and_true_ones_pass(

@@ -31,6 +31,8 @@ from affectdata.store.parquet import read_json
 from affectdata.train.finetune import finetune
 from affectdata.train.trunks import SmallCnn
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = {  # by the name of the file: source, recipe, and changes to it
     "gaped_networks": ("gaped", "valence_bins", {}),
@@ -264,7 +266,6 @@ def test_every_study_names_its_purpose_and_existing_networks() -> None:
             assert known or run["backbone"] in torchvision.models.list_models()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_on_a_release_of_its_recipe(
     name: str, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,8 @@ from affectdata.train.networks import build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
 
+pytestmark = pytest.mark.slow
+
 SIZE, STEPS = 32, 2
 ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"}
 
@@ -134,7 +136,6 @@ def test_the_classifier_is_trained_on_outputs_out_of_fold(
     assert shares.shape == (5, len(set(train.subtype))) and shares.sum(1) == pytest.approx(1)
 
 
-@pytest.mark.slow
 def test_valence_is_learnt_and_weights_have_an_effect(planted: Callable[..., Rows], tmp_path: Path) -> None:
     rows = planted(n=80)
     noise = np.random.default_rng(1).normal(0, 15, (80, 24, 24, 3))
@@ -179,7 +180,6 @@ def test_missing_settings_follow_from_the_weights(tmp_path: Path) -> None:
         choose_settings(random, 100, steps=0)
 
 
-@pytest.mark.slow
 def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
     options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
     few = ("--mode", "finetune", "--steps", STEPS, "--size", SIZE, "--no-crossfit")

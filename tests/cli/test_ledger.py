@@ -21,6 +21,8 @@ from PIL import Image
 from affectdata.manifest.manifest import load_manifest
 from affectdata.release.release import open_release
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 REST: dict[str, Any] = {
     "target": "valence",

@@ -22,6 +22,8 @@ from affectdata.release.derived import release_terms
 from affectdata.release.release import INFO_FILE, Release, open_release
 from tests.made import contents, forge, publish, sample_id, sign
 
+pytestmark = pytest.mark.slow
+
 NAMES = find_plugins("exports")
 PIPELINES = {"flip": [{"HorizontalFlip": {"p": 0.5}}, {"Affine": {"rotate": [-9, 9], "p": 1.0}}]}
 

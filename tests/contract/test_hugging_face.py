@@ -20,6 +20,8 @@ from affectdata.release.verify import check_release
 from affectdata.store.parquet import read_table, write_table
 from tests.made import contents, forge, publish, reseal
 
+pytestmark = pytest.mark.slow  # most of the time is for what the tests share
+
 NAMES = {"train": "train", "val": "validation", "test": "test"}
 Splits = dict[str, list[dict[str, Any]]]
 Load = Callable[..., Splits]

@@ -253,6 +253,7 @@ def test_a_file_with_the_name_of_a_moved_image_does_not_get_its_labels(
         assert data or detail.endswith(f"which is {holder}")
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.integers(NO_FILE, FOREIGN), min_size=N_IMAGES, max_size=N_IMAGES))
 def test_whatever_the_files_contain(

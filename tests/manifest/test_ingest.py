@@ -141,6 +141,7 @@ changes = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(changes)
 def test_counts_add_up_whatever_was_changed_in_the_tree(
@@ -553,6 +554,7 @@ Probe._probe = slow
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_killed_in_the_middle_and_started_again(

@@ -105,6 +105,7 @@ CHANGES: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", sorted(CHANGES))
 def test_every_change_is_detected(change: str, mixed: Path, tmp_path: Path, runs: list[int]) -> None:
     out = tmp_path / "out"

@@ -186,6 +186,7 @@ def test_a_kill_between_the_last_file_and_the_name_is_no_loss(
     assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed(
     small_gaped: Path, tmp_path: Path, whole: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:

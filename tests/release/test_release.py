@@ -353,6 +353,7 @@ def no_image_id(rows: Rows) -> None:
     a_copy(rows)["image_id"] = "../" * 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [3, 8192])
 @pytest.mark.parametrize(
     ("change", "promise"),

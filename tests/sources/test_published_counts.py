@@ -17,6 +17,8 @@ from affectdata.recipe.recipe import Labels
 from affectdata.records import Record, Reject
 from affectdata.registry import load_plugin
 
+pytestmark = pytest.mark.slow
+
 Plant = Callable[..., Path]
 ARTPHOTO = {
     "amusement": 101,

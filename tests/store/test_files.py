@@ -107,6 +107,7 @@ def release_in(work: Path) -> Path:
     return release
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", IRREGULAR)
 @pytest.mark.parametrize("name", ["image", "SHA256SUMS", "manifest.parquet", "recipe.yaml", "release.json"])
 def test_nothing_in_a_release_makes_a_command_wait(
