@@ -64,11 +64,14 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-def test_results_say_in_one_line_what_they_are(small_gaped: Path, here: Path) -> None:
+def test_results_have_a_repr_of_one_line_and_tables_for_notebooks(small_gaped: Path, here: Path) -> None:
     api.ingest(small_gaped)
     plan = api.plan_balance("made.yaml")
-    for result in (plan, api.balance(plan)):
-        assert "\n" not in repr(result) and "made" in repr(result)
+    made = api.balance(plan)
+    for result in (plan, made, made.release, plan.manifests[0]):
+        assert "\n" not in repr(result) and repr(result).startswith("<")
+    for result in (made.release, plan.manifests[0]):
+        assert "<table" in result._repr_html_() and "&lt;" in result._repr_html_()
 
 
 OF_COMMANDS = {"--json", "--quiet", "-v", "--rules", "--dry-run", "--lint", "--why", "--study", "--forget"}

@@ -30,6 +30,7 @@ from affectdata.store.parquet import (
     open_table,
     read_json,
     read_parts,
+    rows_to_html,
     write_json,
     write_table,
 )
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
 _TABLE = "manifest"  # name of the table in SQL
+_IN_NOTEBOOKS = ("path", "subtype", "valence", "arousal", "emotion", "split")
 _SOURCE_KEYS = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
 )
@@ -64,6 +66,12 @@ class Manifest:
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
+
+    def __repr__(self) -> str:
+        return f"<Manifest {self.name}: {len(self)} images, digest {self.digest[:8]}, {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return rows_to_html(repr(self), self.rows, _IN_NOTEBOOKS)
 
     @cached_property
     def table(self) -> pa.Table:

@@ -43,6 +43,7 @@ from affectdata.store.parquet import (
     read_json,
     read_parts,
     read_table,
+    rows_to_html,
 )
 from affectdata.store.text_set import StringHashSet
 
@@ -53,6 +54,7 @@ TABLE_FILE = "manifest.parquet"
 HIDDEN_TABLE_FILE = ".affectdata/manifest.parquet"  # in a virtual release: a loader would mix the splits
 SUMS_FILE, CARD_FILE = "SHA256SUMS", "README.md"
 METADATA_FILE, ROWS_FILE = "metadata.parquet", "rows.parquet"  # of a split: with images, in a virtual release
+_IN_NOTEBOOKS = ("sample_id", "split", "cell", "copy", "pipeline", "path")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Release:
     rows: Rows = field(repr=False)
     info: dict[str, Any] = field(repr=False)
     roots: Mapping[str, Path] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{split} {n}" for split, n in self.info["rows"].items())
+        return f"<Release {self.name}: {rows}; {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return rows_to_html(repr(self), self.rows, _IN_NOTEBOOKS)
 
     @cached_property
     def table(self) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import html
 import json
 import os
 import secrets
@@ -241,6 +242,14 @@ def are_digits(column: pa.Array | pa.ChunkedArray, n: int) -> np.ndarray:
             return np.ones(len(array), bool)
     fits = pc.fill_null(pc.match_substring_regex(array, rf"^[0-9a-f]{{{n}}}$"), False)
     return np.asarray(fits.to_numpy(zero_copy_only=False))
+
+
+def rows_to_html(title: str, rows: Rows, columns: Sequence[str], n: int = 5) -> str:
+    """Return HTML for a notebook: a title, and some columns of the first rows."""
+    names = [name for name in columns if name in rows.column_names]
+    first = next(read_parts(rows, names), None)
+    table = "" if first is None else first.slice(0, n).to_pandas().to_html(index=False, na_rep="")
+    return f"<p>{html.escape(title)}</p>{table}"
 
 
 def distinct(rows: Rows, column: str) -> list[Any]:
