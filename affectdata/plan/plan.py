@@ -98,8 +98,12 @@ def imbalance_ratio(counts: list[int]) -> float | None:
 def effective_size(copies: Sequence[int] | np.ndarray) -> float:
     """Return (Σc)² / Σc² over the number of copies of each image; 0 if there is none."""
     counts = np.asarray(copies, np.int64)
-    squares = int((counts**2).sum())
-    return round(int(counts.sum()) ** 2 / squares, 6) if squares else 0.0
+    return effective_size_of_sums(int(counts.sum()), int((counts**2).sum()))
+
+
+def effective_size_of_sums(total: int, squares: int) -> float:
+    """Return the effective size from Σc and Σc²."""
+    return round(total**2 / squares, 6) if squares else 0.0
 
 
 def sample_ids(heads: np.ndarray, copies: np.ndarray) -> pa.Array:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, UsageError
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.plan.plan import evenness, imbalance_ratio
+from affectdata.plan.plan import effective_size_of_sums, evenness, imbalance_ratio
 from affectdata.records import Finding
 from affectdata.registry import load_plugin
 from affectdata.release.info import check_content_hash
@@ -165,7 +165,7 @@ def _check_cells(release: Release, counts: _Counts) -> Iterator[str]:
         count = counts.cells.get(name, _CellCounts())
         if cell["n_before"] != count.n_images and (exact or cell["n_before"] < count.n_images):
             yield from _compare(f"balance.cells: n_before of {name}", cell["n_before"], count.n_images)
-        n_eff = round(count.n_rows**2 / count.n_squares, 6) if count.n_squares else 0.0
+        n_eff = effective_size_of_sums(count.n_rows, count.n_squares)
         yield from _compare(f"balance.cells: n_eff of {name}", cell["n_eff"], n_eff)
     yield from _check_bins(release.info["balance"], bins, cells)
 
@@ -238,7 +238,6 @@ def _is_redistributable(entry: dict[str, Any], licenses: Counter[str]) -> bool:
 
 def _data_sheet(source: str) -> Any:
     """Return the data sheet of a collection that has a module in this package; None for any other source."""
-
     try:
         info = load_plugin("sources", source).INFO
     except (UsageError, AttributeError):
