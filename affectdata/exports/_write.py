@@ -49,8 +49,9 @@ def export_release(
         raise UsageError(f"--to {to} does not sort by classes", fix="remove --by")
     validate_release(release)
     check_names(release.rows, SPLITS)
+    terms = release_terms(release)
     if plugin.HAS_IMAGES and not may_redistribute:
-        _check_terms(release)
+        _check_terms(release, terms)
     recipe = parse_recipe(release.recipe_document, str(release.path))
     read = None
     if plugin.HAS_IMAGES:
@@ -64,7 +65,7 @@ def export_release(
         try:
             _empty(partial)  # remove files of a killed run
             plugin.export(job, partial)
-            write_text(partial / TERMS_FILE, _readme(job, to, plugin))
+            write_text(partial / TERMS_FILE, _readme(job, to, plugin, terms))
             os.sync()  # flush the files to disk before the rename
             partial.replace(out)
         finally:
@@ -84,14 +85,13 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _check_terms(release: Release) -> None:
+def _check_terms(release: Release, terms: dict[str, Any]) -> None:
     """Validate that the images may be redistributed, by the terms of each source and of all together.
 
     Raises:
         UsageError: lists the sources and their terms.
     """
     sources = {entry["source"]: entry for entry in release.info["manifests"]}
-    terms = release_terms(release)
     used = distinct(release.rows, "source")
     forbidden = [name for name in used if not sources.get(name, {}).get("redistributable")]
     licenses = [sources[name]["license"] if name in sources else "terms unknown" for name in forbidden]
@@ -121,7 +121,7 @@ def _hugging_face(job: Job, plugin: Exporter) -> list[str]:
     return front_matter(job.release.info, patterns, more)
 
 
-def _readme(job: Job, to: str, plugin: Exporter) -> str:
+def _readme(job: Job, to: str, plugin: Exporter, terms: dict[str, Any]) -> str:
     release = job.release
     lines = [
         *_hugging_face(job, plugin),
@@ -135,6 +135,6 @@ def _readme(job: Job, to: str, plugin: Exporter) -> str:
         "",
         "## Sources and terms of use",
         "",
-        *sources_and_terms({**release.info, "terms": release_terms(release)}),
+        *sources_and_terms({**release.info, "terms": terms}),
     ]
     return "\n".join(lines)
