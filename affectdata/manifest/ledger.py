@@ -153,6 +153,10 @@ class Memory:
     rows: pa.Table
     declared: frozenset[str] = frozenset()
 
+    def merge(self, other: Memory) -> Memory:
+        """Return both; of an image that both remember, the stricter split."""
+        return Memory(merge_splits([self.rows, other.rows]), self.declared | other.declared)
+
 
 NO_MEMORY = Memory(LEDGER.empty_table())
 
@@ -165,11 +169,15 @@ def read_memory(manifests: Iterable[Manifest], earlier: pa.Table | None = None) 
         declared.update(manifest.metadata.get("groups", ()))
         ledger = read_ledger(manifest.path)
         if len(ledger):
-            rows = manifest.rows.select(["image_id", "split"])
-            index = pc.index_in(ledger["image_id"], as_one_array(rows["image_id"]))
-            same = pc.equal(ledger["split"], rows["split"].take(index))
-            tables.append(ledger.filter(pc.invert(pc.fill_null(same, False))))
+            tables.append(_beyond(ledger, manifest.rows.select(["image_id", "split"])))
     return Memory(merge_splits(tables), frozenset(declared))
+
+
+def _beyond(ledger: pa.Table, table: pa.Table) -> pa.Table:
+    """Return the ledger rows whose image is not in the table, or has another split there or none."""
+    index = pc.index_in(ledger["image_id"], as_one_array(table["image_id"]))
+    same = pc.equal(ledger["split"], table["split"].take(index))
+    return ledger.filter(pc.invert(pc.fill_null(same, False)))
 
 
 def copy_splits(table: pa.Table, splits: pa.Table, *, replace: bool = False) -> pa.Table:
@@ -266,9 +274,7 @@ class RelatedImages:
 
     def __init__(self, table: pa.Table, memory: Memory, columns: Iterable[str] = ()) -> None:
         self.table, self._memory, self._columns = table, memory, columns
-        index = pc.index_in(memory.rows["image_id"], as_one_array(table["image_id"]))
-        same = pc.equal(memory.rows["split"], table["split"].take(index))
-        self.beyond = memory.rows.filter(pc.invert(pc.fill_null(same, False)))
+        self.beyond = _beyond(memory.rows, table)
 
     @cached_property
     def _component(self) -> np.ndarray:

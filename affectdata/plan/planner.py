@@ -56,7 +56,8 @@ def plan_release(
     """
     check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_subtypes([*manifests, *others]))
-    memory, whole = read_memory(manifests, earlier), read_memory([*manifests, *others], earlier)
+    memory = read_memory(manifests, earlier)
+    whole = memory.merge(read_memory(others)) if others else memory
     rows = choose_rows(manifests, recipe, whole)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
