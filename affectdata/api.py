@@ -143,7 +143,7 @@ def ingest(
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
     if onto:
         idle = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
-        _refuse_idle([name for name, given in idle.items() if given], "--onto: it opens no image")
+        refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
         return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
     return ingest_tree(
@@ -515,10 +515,15 @@ def _check_mode(mode: str, **given: object) -> None:
     if mode not in takes:
         raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
     idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]
-    _refuse_idle([f"--{name.replace('_', '-')}" for name in idle], f"--mode {mode}")
+    refuse_options([f"--{name.replace('_', '-')}" for name in idle], f"--mode {mode}")
 
 
-def _refuse_idle(options: Sequence[str], where: str) -> None:
+def refuse_options(options: Sequence[str], where: str) -> None:
+    """Refuse options that have no effect, if there are any.
+
+    Raises:
+        UsageError: naming them.
+    """
     if options:
         verb = "has" if len(options) == 1 else "have"
         raise UsageError(f"{', '.join(options)} {verb} no effect with {where}", fix="leave it out")

@@ -1,16 +1,43 @@
-"""Print the result of `affectdata train-check --study`: a table of all runs, and the best."""
+"""Run a study and print its result, a table of all runs and the best: `study`, and `train-check --study`."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from affectdata.cli._output import document, show, show_table
+import click
+
+from affectdata import api
+from affectdata.cli._output import document, progress, show, show_table
 
 
-def print_study(study: dict[str, Any], folder: Path) -> int:
+def run_study(
+    study: Path,
+    release: Path | None,
+    device: str | None,
+    out: Path,
+    roots: dict[str, str | Path],
+    workers: int | None,
+) -> int:
+    """Run a study with the options of the command and print its result; return the exit code."""
+    with progress() as move:
+        result = api.study(
+            study,
+            release,
+            device=device,
+            out=out,
+            roots=roots,
+            workers=workers,
+            note=partial(click.echo, err=True),  # what goes to the network is printed even with --quiet
+            progress=move,
+        )
+    return _print_study(result.document, result.folder)
+
+
+def _print_study(study: dict[str, Any], folder: Path) -> int:
     """Print every run of a study and the best; return the exit code."""
     with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)

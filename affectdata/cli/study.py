@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -11,11 +10,10 @@ from affectdata.cli._output import (
     common_options,
     folder_option,
     parse_roots,
-    progress,
     roots_option,
     workers_option,
 )
-from affectdata.cli._study import print_study
+from affectdata.cli._study import run_study
 
 
 @click.command("study")
@@ -39,17 +37,4 @@ def command(
     RELEASE is a folder. [default: the newest in ./releases] Each run is scored on val and test;
     OUT/<release>/studies/<study>/ holds results.csv and study.json. Finished runs are not repeated.
     """
-    from affectdata import api
-
-    with progress() as move:
-        result = api.study(
-            study,
-            release_path,
-            device=device,
-            out=out,
-            roots=parse_roots(roots),
-            workers=workers,
-            note=partial(click.echo, err=True),  # what goes to the network is printed even with --quiet
-            progress=move,
-        )
-    return print_study(result.document, result.folder)
+    return run_study(study, release_path, device, out, parse_roots(roots), workers)

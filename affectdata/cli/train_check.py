@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from affectdata.api import FINETUNE
 from affectdata.cli._checked import print_check, print_rules
 from affectdata.cli._output import (
     common_options,
@@ -20,10 +21,8 @@ from affectdata.cli._output import (
     show,
     workers_option,
 )
-from affectdata.cli._study import print_study
-from affectdata.errors import UsageError
+from affectdata.cli._study import run_study
 
-FINETUNE = "finetune"
 _OF_A_CHECK = {  # options that --study does not take
     *("--steps", "--size", "--splits", "--keep-model", "--maps", "--mode", "--backbone", "--weights"),
     *("--no-crossfit", "--check"),
@@ -140,19 +139,8 @@ def command(
     aloud = partial(click.echo, err=True)  # what goes to the network is printed even with --quiet
     if study:
         note("note: `affectdata study STUDY.yaml` is a command of its own now; --study does the same")
-        _refuse_idle()
-        with progress() as move:
-            studied = api.study(
-                study,
-                release_path,
-                device=device,
-                out=out,
-                roots=parse_roots(roots),
-                workers=workers,
-                note=aloud,
-                progress=move,
-            )
-        return print_study(studied.document, studied.folder)
+        api.refuse_options(_given_of_a_check(), "--study")
+        return run_study(study, release_path, device, out, parse_roots(roots), workers)
     with progress() as move:
         result = api.train_check(
             release_path,
@@ -183,17 +171,12 @@ def command(
     return 1 if result.outcome == "failed" else 0
 
 
-def _refuse_idle() -> None:
-    """Refuse options that have no effect with --study.
-
-    Raises:
-        UsageError: naming them.
-    """
+def _given_of_a_check() -> list[str]:
+    """Return the options on the command line that --study does not take, sorted."""
     context = click.get_current_context()
     given = {
         option.opts[0]
         for option in context.command.params
         if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
     }
-    if idle := ", ".join(sorted(given & _OF_A_CHECK)):
-        raise UsageError(f"{idle} has no effect with --study", fix="leave it out")
+    return sorted(given & _OF_A_CHECK)
