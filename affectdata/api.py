@@ -424,7 +424,7 @@ def train_check(
     from affectdata.check.tuned import prepare_networks
     from affectdata.config import parse_model, read_yaml
     from affectdata.manifest.manifest import load_others
-    from affectdata.recipe.recipe import Check
+    from affectdata.recipe.bounds import Check
     from affectdata.train.backbones import load_backbone
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model

@@ -56,7 +56,7 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert api.diff(made.release, again.release.path).step == "none"
     assert api.export(made.release, "croissant", progress=progress).is_dir()
     checked = api.train_check(backbone="small_cnn", weights="none", workers=1, progress=progress)
-    assert checked.path.is_file() and checked.passed == checked.document["verdict"]["passed"]
+    assert checked.path.is_file() and checked.passed == checked.document.verdict.passed
     assert set(checked.rules["outcome"]) <= {"pass", "fail", "undecided"}
     assert len(checked.to_pandas()) == ingested.counts["kept"]
     assert stages.keys() == {"ingest", "render", "verify", "features", "train"}

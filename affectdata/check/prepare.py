@@ -27,7 +27,8 @@ from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import read_memory
 from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.fill import fill_rows
-from affectdata.recipe.recipe import Check, Recipe, parse_recipe
+from affectdata.recipe.bounds import Check
+from affectdata.recipe.recipe import Recipe, parse_recipe
 from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.schema import EDGES, PLAN

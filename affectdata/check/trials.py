@@ -177,8 +177,8 @@ class _Trials:
         index = self.originals.find(rows.image_id)
         for column in SUBGROUPS:
             subgroups = score_subgroups(self.originals.column(column)[index], true, predicted)
-            if len(subgroups["groups"]) > 1:
-                scores[f"{column}_gap"] = subgroups["gap"]
-            if too_few := small_groups_text(subgroups["too_few"]):
+            if len(subgroups.groups) > 1 and subgroups.gap is not None:
+                scores[f"{column}_gap"] = subgroups.gap
+            if too_few := small_groups_text(subgroups.too_few):
                 self.say(f"{split}, by {column.replace('_', ' ')}: {too_few}")
         return scores

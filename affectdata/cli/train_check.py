@@ -132,7 +132,7 @@ def command(
     if rules:
         from affectdata.check.gate import RULES
         from affectdata.check.words import LEAST_ORIGINALS
-        from affectdata.recipe.recipe import Check
+        from affectdata.recipe.bounds import Check
 
         listed = [(rule.name, rule.what) for rule in RULES]
         return print_rules(listed, Check().model_dump(mode="json"), LEAST_ORIGINALS)
@@ -167,7 +167,7 @@ def command(
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
             show(f"wrote {written}")
-    document(result.document["schema"], result.to_dict())
+    document(result.document.form, result.to_dict())
     return 1 if result.outcome == "failed" else 0
 
 
