@@ -39,6 +39,7 @@ from affectdata.results import (
     StudyResult,
     VerifyResult,
 )
+from affectdata.train.packaged import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -388,7 +389,7 @@ def export(
 def train_check(
     release: PathLike | Release | None = None,
     *,
-    backbone: str = "mobilenet_v3_large",
+    backbone: str = DEFAULT_BACKBONE,
     weights: str = "DEFAULT",
     device: str | None = None,
     mode: Literal["frozen", "finetune"] = "frozen",

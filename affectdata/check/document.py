@@ -32,7 +32,10 @@ from affectdata.check.scores import (
 )
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 
-_VERSIONS = ("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "torch", "torchvision")
+_VERSIONS = (
+    *("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "timm", "torch"),
+    "torchvision",
+)
 _PAIRS = (
     *((RELEASE, other) for other in (ORIGINALS, EVEN, STRETCHED, DUPLICATES, WEIGHTS)),
     (WEIGHTS, ORIGINALS),

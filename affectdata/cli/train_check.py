@@ -22,6 +22,7 @@ from affectdata.cli._output import (
     workers_option,
 )
 from affectdata.cli._study import run_study
+from affectdata.train.packaged import DEFAULT_BACKBONE
 
 _OF_A_CHECK = {  # options that --study does not take
     *("--steps", "--size", "--splits", "--keep-model", "--maps", "--mode", "--backbone", "--weights"),
@@ -33,17 +34,19 @@ _OF_A_CHECK = {  # options that --study does not take
 @click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--backbone",
-    default="mobilenet_v3_large",
+    default=DEFAULT_BACKBONE,
     show_default=True,
     metavar="NAME",
-    help="torchvision model, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class.",
+    help="torchvision model, efficientnet_lite0, efficientnet_lite2, timm:NAME, mobilenet_v1, small_cnn, "
+    "or path.py:Class.",
 )
 @click.option(
     "--weights",
     default="DEFAULT",
     show_default=True,
     metavar="FILE|none|DEFAULT",
-    help="A .safetensors or .pt file; none: random weights; DEFAULT: torchvision's, downloaded if needed.",
+    help="A .safetensors or .pt file; none: random weights; DEFAULT: the published ones, which only "
+    "networks of torchvision and timm download.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @click.option(

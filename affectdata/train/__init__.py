@@ -7,6 +7,7 @@ Read in this order:
 
 images     square images of one size, in one file
 weights    network weights: download, read, load strictly
+packaged   network weights that come in a Python package
 trunks     network trunks (feature extractors) by name
 backbones  a frozen trunk that turns images into features
 features   features of many images, computed once

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from affectdata.errors import InputError, MissingError
 from affectdata.hashing import file_hash
+from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.trunks import Normalisation, Note, build_trunk, pool, run_trunk
 from affectdata.train.weights import DEFAULT, state_hash
 
-DEFAULT_BACKBONE = "mobilenet_v3_large"
 PREPROCESSING = 1  # part of every key; increment when the same image would reach a network as other numbers
 
 

@@ -40,6 +40,7 @@ from affectdata.train import trunks
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache
 from affectdata.train.heads import GRIDS, inner_folds
+from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.rows import Rows
 
 pytestmark = pytest.mark.slow  # most of the time is for what the tests share
@@ -336,11 +337,11 @@ def test_the_command_without_weights(
     cli: Callable[..., Any], release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    ran = cli("train-check", release.path, "--out", tmp_path / "checks")
+    ran = cli("train-check", release.path, "--backbone", "mobilenet_v3_large", "--out", tmp_path / "checks")
     assert ran.code == 5
     assert ran.out == ""
     assert "fetching the weights of mobilenet_v3_large: 21 MB from https://" in ran.err
-    assert "--weights FILE" in ran.err and "--backbone small_cnn --weights none" in ran.err
+    assert "--weights FILE" in ran.err and "the default of --backbone" in ran.err
     assert not (tmp_path / "checks").exists()
 
 
@@ -368,6 +369,7 @@ def test_the_rules_are_listed_with_their_defaults(cli: Callable[..., Any]) -> No
 def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
     found = " ".join(cli("train-check", "--help").out.split())
     assert f"torchvision model, {trunks._OTHERS}." in found
+    assert f"[default: {DEFAULT_BACKBONE}]" in found
 
 
 def test_bounds_may_come_from_a_file(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
