@@ -16,6 +16,7 @@ from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.trunks import Normalisation, Note, build_trunk, pool, run_trunk
 from affectdata.train.weights import DEFAULT, state_hash
 
+_CPU_BATCH = 4  # images per pass; the feature maps of 32 leave the CPU's cache: twice the time
 PREPROCESSING = 1  # part of every key; increment when the same image would reach a network as other numbers
 
 
@@ -44,12 +45,14 @@ class Backbone:
         Raises:
             InputError: the network cannot process the images, or its features are not finite.
         """
+        size = _CPU_BATCH if self.device.type == "cpu" else max(1, len(images))
+        parts = [images[start : start + size] for start in range(0, len(images), size)] or [images]
         with torch.inference_mode():
-            output = torch.as_tensor(run_trunk(self.name, self.module, self.normalise(images)))
-            features = np.asarray(pool(output).float().cpu().numpy())
+            outputs = [run_trunk(self.name, self.module, self.normalise(part)) for part in parts]
+            features = torch.cat([pool(torch.as_tensor(output)).float().cpu() for output in outputs]).numpy()
         if not np.isfinite(features).all():
             raise InputError(f"{self.name} returns features that are not finite", where=self.weights)
-        return features
+        return np.asarray(features)
 
 
 def load_backbone(
@@ -69,7 +72,8 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):  # random weights are the same in every run
         torch.manual_seed(0)
         trunk = build_trunk(name, weights, say)
-    module = trunk.module.requires_grad_(False).eval().to(torch_device)
+    module = trunk.module.requires_grad_(False).eval()
+    module = module.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights_hash = state_hash(module)
     parts = f"{PREPROCESSING} {name} {trunk.normalisation} {trunk.code} {torch_device.type} {weights_hash}"
     content = f"{PREPROCESSING} {trunk.normalisation} {trunk.code} {weights_hash}"
