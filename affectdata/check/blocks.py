@@ -243,7 +243,7 @@ class Arm(OpenBlock):
     """
 
     __pydantic_extra__: dict[str, Head] = Field(init=False)
-    n_train: ByScoring[Number] = Field(description="rows trained on, mean over the splits")
+    n_train: ByScoring[float] = Field(description="rows trained on, mean over the splits")
     classifier: dict[str, ByScoring[ClassScores]] = Field(
         {},
         description="by classes: `<target>_class` (check.classes of the recipe), the target, `subtype`",

@@ -24,7 +24,7 @@ from affectdata.check.words import (
     scores,
     too_few_text,
 )
-from affectdata.images.duplicates import MAX_BITS
+from affectdata.images.hamming import MAX_BITS
 from affectdata.recipe.bounds import Check
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.images.decode import pixel_versions
-from affectdata.images.duplicates import MAX_BITS
+from affectdata.images.hamming import MAX_BITS
 from affectdata.images.probe import Probe
 from affectdata.manifest.content import join_by_content
 from affectdata.manifest.findings import find_against_sign, find_far_apart, find_undecided

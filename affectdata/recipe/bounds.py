@@ -12,28 +12,33 @@ from affectdata.config import StrictModel
 class NotWorse(StrictModel):
     """Tolerances: by how much a release may score below the arm that it is compared with."""
 
-    r2: Annotated[float, Field(ge=0)] = 0.02
-    ccc: Annotated[float, Field(ge=0)] = 0.02
-    balanced_accuracy: Annotated[float, Field(ge=0)] = 0.03
+    r2: float = Field(default=0.02, ge=0, description="difference in R²")
+    ccc: float = Field(default=0.02, ge=0, description="difference in CCC")
+    balanced_accuracy: float = Field(default=0.03, ge=0, description="difference in balanced accuracy")
 
 
 class Check(StrictModel):
     """The bounds of `train-check`; `train-check --rules` explains each of them."""
 
-    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {
-        "valence": [40.0, 60.0]
-    }  # thresholds of the target for negative, neutral, positive
-    undecided: Literal["pass", "fail"] = "pass"
-    min_r2: float = 0.0
-    min_r2_low: Annotated[float, Field(ge=0, lt=1)] = 0.1  # for the lower end of the interval of R²
-    not_worse: NotWorse = NotWorse()
-    min_sd_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    max_r2: Annotated[float, Field(gt=0)] = 0.65
-    max_nearest: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_shuffled: Annotated[float, Field(ge=0)] = 0.05
-    max_cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
-    max_excess_shift: Annotated[float, Field(gt=0)] = 1.0  # POMP units
-    max_transform: Annotated[float, Field(gt=0)] = 4.0  # as a multiple of a flip
-    max_affect_shift: Annotated[float, Field(gt=0)] = 5.0  # POMP units
-    max_second_stage: Annotated[float, Field(gt=0)] = 0.2  # R²
-    max_pictures: Annotated[int, Field(ge=20)] = 5000  # sample this many if there are more
+    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
+        default={"valence": [40.0, 60.0]},
+        description="thresholds of the target for negative, neutral, positive",
+    )
+    undecided: Literal["pass", "fail"] = Field(
+        default="pass", description="what a rule counts as whose interval contains its bound"
+    )
+    min_r2: float = Field(default=0.0, description="of the release")
+    min_r2_low: float = Field(default=0.1, ge=0, lt=1, description="for the lower end of the interval of R²")
+    not_worse: NotWorse = Field(default=NotWorse(), description="than the originals, and than even copies")
+    min_sd_ratio: float = Field(default=0.25, ge=0, lt=1, description="SD of predictions / SD of targets")
+    max_r2: float = Field(default=0.65, gt=0, description="of the originals; more looks like a leak")
+    max_nearest: float = Field(
+        default=0.5, gt=0, le=1, description="score of copying the label of the most similar training image"
+    )
+    max_shuffled: float = Field(default=0.05, ge=0, description="R² after training on shuffled labels")
+    max_cosine: float = Field(default=0.98, gt=0, le=1, description="of features; pairs above it are listed")
+    max_excess_shift: float = Field(default=1.0, gt=0, description="POMP units")
+    max_transform: float = Field(default=4.0, gt=0, description="as a multiple of a flip")
+    max_affect_shift: float = Field(default=5.0, gt=0, description="POMP units")
+    max_second_stage: float = Field(default=0.2, gt=0, description="R²")
+    max_pictures: int = Field(default=5000, ge=20, description="sample this many if there are more")

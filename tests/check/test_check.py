@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
@@ -20,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from affectdata.check.blocks import read_document
+from affectdata.check.blocks import CheckDocument, read_document
 from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.gate import RULES
 from affectdata.check.image_pool import fill_image_pool, plan_image_pool
@@ -63,6 +64,17 @@ def test_the_document_is_strict_json(document: dict[str, Any]) -> None:
                 assert set(found[head][scored_on]["r2"]) == {"mean", "low", "high", "splits", "pooled"}
         assert ("ridge" in found) == (arm in ("release", "originals"))
         assert ("classifier" in found) == (arm == "release")
+
+
+def test_documents_are_as_their_schema_says(
+    document: dict[str, Any], publish: Callable[..., Release], backbone: Backbone, checks: Path
+) -> None:
+    validator = Draft202012Validator(CheckDocument.model_json_schema())
+    release = publish(target="subtype", bins=None, strata=[])
+    classes = run_check(prepare_check(release, backbone, None, checks), workers=2).document.to_dict()
+    for each in (document, classes):
+        assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(each)] == []
+    assert list(validator.iter_errors({**document, "unknown": 1}))
 
 
 def test_the_r2_of_the_release_is_plausible(document: dict[str, Any]) -> None:
