@@ -389,8 +389,8 @@ def export(
 def train_check(
     release: PathLike | Release | None = None,
     *,
-    backbone: str = DEFAULT_BACKBONE,
-    weights: str = "DEFAULT",
+    backbone: str | Sequence[str] = DEFAULT_BACKBONE,
+    weights: str | Sequence[str] = "DEFAULT",
     device: str | None = None,
     mode: Literal["frozen", "finetune"] = "frozen",
     steps: int | None = None,
@@ -411,10 +411,11 @@ def train_check(
 ) -> CheckResult:
     """Train on a release [default: the newest], score on untouched originals, and judge by the rules.
 
-    `announce` is called before weights are downloaded [default: `note`].
+    Features of several networks (`backbone`, with `weights` for each in order) are used together. `announce`
+    is called before weights are downloaded [default: `note`].
 
     Raises:
-        UsageError: an option has no effect in this mode.
+        UsageError: an option has no effect in this mode, or takes one network only.
         IntegrityError: the release breaks its promises.
         InputError: there is nothing to train on or to score.
         MissingError: the extra `train`, weights or the device are not there.
@@ -426,7 +427,7 @@ def train_check(
     from affectdata.config import parse_model, read_yaml
     from affectdata.manifest.manifest import load_others
     from affectdata.recipe.bounds import Check
-    from affectdata.train.backbones import load_backbone
+    from affectdata.train.backbones import load_backbones
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model
     from affectdata.workers import default_workers
@@ -437,7 +438,9 @@ def train_check(
         check_name(model_path)
     opened = _release(release, releases, roots)
     bounds = parse_model(Check, read_yaml(Path(check)), str(check)) if check else None
-    network = load_backbone(backbone, weights, device, say=announce or note)
+    network, *more = load_backbones(backbone, weights, device, say=announce or note)
+    if more:
+        _refuse_with_several(mode, keep_model=keep_model, maps=maps)
     if maps:
         check_maps(opened, network)
     n_workers = workers or default_workers()
@@ -451,6 +454,7 @@ def train_check(
         network,
         images,
         out,
+        more_backbones=more,
         others=others,
         check=bounds,
         why_none=why_none,
@@ -517,6 +521,20 @@ def _check_mode(mode: str, **given: object) -> None:
         raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
     idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]
     refuse_options([f"--{name.replace('_', '-')}" for name in idle], f"--mode {mode}")
+
+
+def _refuse_with_several(mode: str, **given: object) -> None:
+    """Refuse what takes one network only.
+
+    Raises:
+        UsageError: naming it.
+    """
+    idle = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    idle += [f"--mode {FINETUNE}"] if mode == FINETUNE else []
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} cannot be used with several networks", fix="give --backbone once"
+        )
 
 
 def refuse_options(options: Sequence[str], where: str) -> None:

@@ -114,12 +114,14 @@ def describe(results: Results) -> CheckFigures:
 
 
 def _settings(results: Results) -> blocks.CheckSettings:
-    prepared, backbone = results.prepared, results.prepared.backbone
+    prepared = results.prepared
+    networks = [prepared.backbone, *prepared.more_backbones]
     return blocks.CheckSettings(
-        backbone=backbone.name,
-        weights=Path(backbone.weights).name,
-        backbone_key=backbone.key,
-        device=backbone.device.type,
+        backbone=" + ".join(network.name for network in networks),
+        weights=" + ".join(Path(network.weights).name for network in networks),
+        backbone_key=" + ".join(network.key for network in networks),
+        weights_sha256=[network.weights_sha256 for network in networks],
+        device=prepared.backbone.device.type,
         seed=prepared.recipe.seed,
         n_splits=len(prepared.crossfit),
         n_deals=len(prepared.fold_assignments),

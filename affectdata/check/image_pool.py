@@ -140,7 +140,8 @@ def replan(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
 class ImagePool:
     """Every image of some plans once (`wanted`: plan rows), with labels; `parts` are the readers.
 
-    `features` are (n, dim), with dim 0 before they are computed; `n_new` of them were not in the cache.
+    `features` are (n, dim), with dim 0 before they are computed; `widths` has the number of every network's
+    features, side by side. Of `n_new` images not all features were in the cache.
     """
 
     originals: Originals
@@ -148,6 +149,7 @@ class ImagePool:
     parts: list[Readable]
     features: np.ndarray
     n_new: int = 0
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.wanted)
@@ -176,6 +178,7 @@ class ImagePool:
             stratum=self.originals.bin[parent],
             weight=plan["weight"].to_numpy(),
             pool_index=pool_index,
+            widths=self.widths,
         )
 
 
@@ -216,13 +219,18 @@ def plan_image_pool(
 def fill_image_pool(
     image_pool: ImagePool, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
 ) -> ImagePool:
-    """Compute the features of all images of a pool, or read them from the cache."""
+    """Compute the features of all images of a pool, or read them from the cache; add them to those it has."""
     computed = [compute_features(part, backbone, cache, workers, progress) for part in image_pool.parts]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
     features = np.empty((len(image_pool), computed[0][0].shape[1]))
     for part, (part_features, _) in zip(image_pool.parts, computed, strict=True):
         features[part.at] = part_features
-    return replace(image_pool, features=features, n_new=sum(n_new for _, n_new in computed))
+    return replace(
+        image_pool,
+        features=np.hstack([image_pool.features, features]),
+        n_new=max(image_pool.n_new, sum(n_new for _, n_new in computed)),
+        widths=(*image_pool.widths, features.shape[1]),
+    )
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:

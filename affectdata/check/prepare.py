@@ -64,7 +64,8 @@ class CheckInput:
     `fold_assignments` are arrays with the fold of each original (-1: never scored), one per assignment;
     `crossfit` are their splits, in that order; `train` are the release's own train rows. `regrouped`
     has, by undeclared column, splits in which equal values of it are kept together too. `not_offered` has the
-    manifests that could not be tried for the thin bins, and the reason.
+    manifests that could not be tried for the thin bins, and the reason. `more_backbones` are networks whose
+    features stand beside those of `backbone`.
     """
 
     release: Release
@@ -79,6 +80,7 @@ class CheckInput:
     crossfit_missing: str | None
     regrouped: dict[str, list[Split]]
     not_offered: dict[str, str]
+    more_backbones: Sequence[Backbone] = ()
 
     @property
     def numeric(self) -> bool:
@@ -97,6 +99,7 @@ def prepare_check(
     images: Images | None,
     checks: Path,
     *,
+    more_backbones: Sequence[Backbone] = (),
     others: Sequence[Manifest] = (),
     check: Check | None = None,
     why_none: str = "the source images are not available",
@@ -106,8 +109,8 @@ def prepare_check(
     """Plan every split and compute the features of all images that any of them needs.
 
     Without `images` there is only the held-out score, and `why_none` is the reason given. `others` are
-    manifests whose images are tried for the thin bins; `check` replaces the recipe's. Features are cached in
-    `checks/.features`.
+    manifests whose images are tried for the thin bins; `check` replaces the recipe's. Features, those of
+    `more_backbones` beside those of `backbone`, are cached in `checks/.features`.
 
     Raises:
         IntegrityError: the lineage of the release is broken, or an image differs from the recorded one.
@@ -144,8 +147,9 @@ def prepare_check(
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.probes.values())]
     plans.append(released_rows(release, originals, "train"))
     image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
-    cache = FeatureCache(checks / CACHE, backbone)
-    image_pool = fill_image_pool(image_pool, backbone, cache, workers, progress or (lambda _done, _of: None))
+    for network in (backbone, *more_backbones):
+        cache = FeatureCache(checks / CACHE, network)
+        image_pool = fill_image_pool(image_pool, network, cache, workers, progress or (lambda *_: None))
     return CheckInput(
         release,
         recipe,
@@ -159,6 +163,7 @@ def prepare_check(
         None if images else why_none,
         {name: [split.read(image_pool) for split in splits] for name, splits in regrouped.items()},
         not_offered,
+        more_backbones,
     )
 
 

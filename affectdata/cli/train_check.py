@@ -34,19 +34,21 @@ _OF_A_CHECK = {  # options that --study does not take
 @click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--backbone",
-    default=DEFAULT_BACKBONE,
+    multiple=True,
+    default=[DEFAULT_BACKBONE],
     show_default=True,
     metavar="NAME",
     help="torchvision model, efficientnet_lite0, efficientnet_lite2, timm:NAME, mobilenet_v1, small_cnn, "
-    "or path.py:Class.",
+    "or path.py:Class. Several are used together.",
 )
 @click.option(
     "--weights",
-    default="DEFAULT",
+    multiple=True,
+    default=["DEFAULT"],
     show_default=True,
     metavar="FILE|none|DEFAULT",
     help="A .safetensors or .pt file; none: random weights; DEFAULT: the published ones, which only "
-    "networks of torchvision and timm download.",
+    "networks of torchvision and timm download. For each --backbone, in order.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @click.option(
@@ -104,8 +106,8 @@ _OF_A_CHECK = {  # options that --study does not take
 @common_options
 def command(
     release_path: Path | None,
-    backbone: str,
-    weights: str,
+    backbone: tuple[str, ...],
+    weights: tuple[str, ...],
     device: str | None,
     mode: str,
     steps: int | None,

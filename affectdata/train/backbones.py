@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affectdata.errors import InputError, MissingError
+from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.trunks import Normalisation, Note, build_trunk, pool, run_trunk
@@ -24,7 +25,7 @@ PREPROCESSING = 1  # part of every key; increment when the same image would reac
 class Backbone:
     """A frozen network. `key` hashes everything that determines its features: weights, preprocessing, device.
 
-    `content` is the same hash without the device.
+    `content` is the same hash without the device, `weights_sha256` the hash of the weights alone.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Backbone:
     device: torch.device
     key: str
     content: str
+    weights_sha256: str
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Return images as the input tensor of the network, on its device."""
@@ -86,7 +88,33 @@ def load_backbone(
         torch_device,
         f"{stem}-{file_hash(parts.encode())[:16]}",
         file_hash(content.encode()),
+        weights_hash,
     )
+
+
+def load_backbones(
+    names: str | Sequence[str],
+    weights: str | Sequence[str] = DEFAULT,
+    device: str | None = None,
+    say: Note = lambda _: None,
+) -> list[Backbone]:
+    """Build several backbones; `weights` are given for each of them in order, or DEFAULT for all.
+
+    Raises:
+        UsageError: a name occurs twice, or there are not as many weights as names; else as `load_backbone`.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    given = [weights] if isinstance(weights, str) else list(weights)
+    if given == [DEFAULT]:
+        given *= len(names)
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"--backbone must name different networks: {', '.join(names)}")
+    if len(given) != len(names):
+        raise UsageError(
+            f"{len(names)} of --backbone, but {len(given)} of --weights",
+            fix="give --weights once for every --backbone, in the same order; DEFAULT for published weights",
+        )
+    return [load_backbone(name, each, device, say) for name, each in zip(names, given, strict=True)]
 
 
 def choose_device(name: str | None = None) -> torch.device:

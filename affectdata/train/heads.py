@@ -2,7 +2,8 @@
 
 The inner folds keep groups whole and are scored on originals only: with folds by row, and copies on both
 sides, ridge loses a third of its R² (measured on GAPED). Regression: standardised features, SVR (RBF) or
-ridge. Classes: standardised features, multinomial logistic regression. `FrozenHeads` is their learner.
+ridge. Classes: standardised features, multinomial logistic regression. `FrozenHeads` is their learner, and
+`NetworkScaler` weights the features of several networks.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
         chosen, on_edge = _choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
         chosen["gamma"] /= rows.features.shape[1]
         model = SVR(epsilon=_SVR_EPSILON, **chosen)
-    pipeline = Pipeline([("scale", StandardScaler()), ("head", model)])
+    pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
     return Fitted(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
 
 
@@ -148,7 +149,8 @@ def _scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Return the features of both sides of a fold, standardised by the train side, and the train weights."""
     train, test = fold
     weight = rows.weight[train]
-    scale = StandardScaler().fit(rows.features[train], sample_weight=weight if rows.is_weighted else None)
+    scale = NetworkScaler(rows.widths)
+    scale.fit(rows.features[train], sample_weight=weight if rows.is_weighted else None)
     return scale.transform(rows.features[train]), scale.transform(rows.features[test]), weight
 
 
@@ -212,7 +214,7 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     must have at least two values.
     """
     folds = [fold for fold in inner_folds(rows, labels, seed) if len(np.unique(labels[fold[0]])) > 1]
-    x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1])
+    x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1], rows.widths)
     chosen, on_edge = _choose(
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
@@ -244,6 +246,27 @@ def _logistic_errors(
     return losses
 
 
+class NetworkScaler(StandardScaler):  # type: ignore[misc]
+    """Standardise features; those of several networks (`widths`) get an equal share of every distance.
+
+    Squared distances are then the number of features × the mean over the networks of (squared distance by the
+    network's features / how many of these vary): the kernel of this mean is a kernel of these features. With
+    one network this is scikit-learn's StandardScaler.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.widths = widths
+
+    def fit(self, x: np.ndarray, y: object = None, sample_weight: np.ndarray | None = None) -> NetworkScaler:
+        super().fit(x, y, sample_weight)
+        ends = np.cumsum(self.widths)
+        for end, width in zip(ends, self.widths, strict=True) if len(ends) > 1 else ():
+            n_live = max(1, int(np.count_nonzero(self.var_[end - width : end])))
+            self.scale_[end - width : end] *= np.sqrt(len(ends) * n_live / x.shape[1])
+        return self
+
+
 class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Standardise the first `n_features` columns and leave the others unchanged.
 
@@ -251,11 +274,11 @@ class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     jobs overwrite each other's warning filters.
     """
 
-    def __init__(self, n_features: int) -> None:
-        self.n_features = n_features
+    def __init__(self, n_features: int, widths: tuple[int, ...] = ()) -> None:
+        self.n_features, self.widths = n_features, widths
 
     def fit(self, x: np.ndarray, y: object = None, sample_weight: np.ndarray | None = None) -> ScaleFeatures:
-        self.scaler_ = StandardScaler().fit(x[:, : self.n_features], sample_weight=sample_weight)
+        self.scaler_ = NetworkScaler(self.widths).fit(x[:, : self.n_features], sample_weight=sample_weight)
         return self
 
     def transform(self, x: np.ndarray) -> np.ndarray:

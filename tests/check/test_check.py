@@ -357,6 +357,34 @@ def test_the_command_without_weights(
     assert not (tmp_path / "checks").exists()
 
 
+def test_several_networks_and_what_takes_one(
+    cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Mine(nn.Conv2d):\n"
+        "    size_px = 16\n"
+        "    def __init__(self):\n"
+        "        super().__init__(3, 5, 3)\n"
+    )
+    mine = f"{tmp_path / 'mine.py'}:Mine"
+    both = ("--backbone", "small_cnn", "--weights", "none", "--backbone", mine, "--weights", "none")
+    options = ("--device", "cpu", "--out", tmp_path, "--no-crossfit")
+    settings = cli("train-check", release.path, *both, *options, "--json").document["settings"]
+    assert settings["backbone"] == f"small_cnn + {mine}"
+    assert len(set(settings["weights_sha256"])) == 2
+    one = cli("train-check", release.path, *both[:4], *options, "--json").document["settings"]
+    assert one["weights_sha256"] == settings["weights_sha256"][:1]
+    for extra, words in {
+        ("--keep-model", tmp_path / "m.safetensors"): "--keep-model cannot be used with several networks",
+        ("--mode", "finetune"): "--mode finetune cannot be used with several networks",
+        ("--weights", "none"): "2 of --backbone, but 3 of --weights",
+        ("--backbone", "small_cnn", "--weights", "none"): "must name different networks",
+    }.items():
+        ran = cli("train-check", release.path, *both, *options, *extra)
+        assert (ran.code, words in ran.err) == (2, True), ran.err
+
+
 def test_the_newest_release_and_none(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
