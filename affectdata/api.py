@@ -124,6 +124,7 @@ def ingest(
     strict: bool = False,
     replace: bool = False,
     rehash: bool = False,
+    trust_names: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
@@ -143,7 +144,8 @@ def ingest(
     source = source or ("table" if column_map else None)
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
     if onto:
-        idle = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        idle = {"--strict": strict, "--rehash": rehash, "--trust-names": trust_names}
+        idle |= {"--workers": workers is not None}
         refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
         return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
@@ -156,6 +158,7 @@ def ingest(
         strict=strict,
         replace=replace,
         rehash=rehash,
+        trust_names=trust_names,
         progress=_stage(progress, "ingest"),
     )
 

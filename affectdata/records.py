@@ -27,6 +27,9 @@ class Reason(StrEnum):
     BAD_NAME = "bad_name"  # a file name that the layout does not allow
     LINK = "link"  # a link, or no plain file; never followed
     EXACT_DUPLICATE = "exact_duplicate"  # the same bytes as a row; counted as merged
+    LOOK_ALIKE = "look_alike"  # the same indexed image as a row, re-encoded; counted as merged
+    AMBIGUOUS_CONTENT = "ambiguous_content"  # it looks like several indexed images, none of its name
+    CONTENT_MISMATCH = "content_mismatch"  # the indexed image of its name looks different
     PLACEHOLDER = "placeholder"  # "photo unavailable" and the like
     JUNK = "junk"  # Thumbs.db and other leavings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +11,15 @@ import pyarrow.compute as pc
 
 from affectdata.records import RATINGS, Finding, SourceInfo
 
+_SHOWN = 3  # examples in a finding
 _EDGES = 1 << 10  # as Python objects in memory
 _FAR_APART = 10.0  # POMP points between the ratings of near-duplicates
+
+
+def list_examples(texts: Sequence[str]) -> str:
+    """Return the number of texts and the first three."""
+    more = len(texts) - _SHOWN
+    return f"{len(texts)}: {'; '.join(texts[:_SHOWN])}" + (f"; and {more} more" if more > 0 else "")
 
 
 def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:

@@ -37,7 +37,7 @@ from affectdata.manifest.manifest import (
 from affectdata.manifest.memo import Memo
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_roots_in, is_archive, unpack
-from affectdata.reading.indexes import compare_index, images_of, name_by_index
+from affectdata.reading.indexes import load_index, name_by_index
 from affectdata.reading.protocol import (
     Link,
     ReadOptions,
@@ -131,6 +131,7 @@ def ingest(
     strict: bool = False,
     replace: bool = False,
     rehash: bool = False,
+    trust_names: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
     """Turn a source tree into a manifest under `out`; an archive is first unpacked beside itself.
@@ -138,7 +139,7 @@ def ingest(
     `progress` is called with the number of images done and of all images. `strict` rejects images with a
     decoder warning. Files that did not change since an earlier run, finished or interrupted, are not opened
     again, unless `rehash` is set. Images in the index of their source are labelled by content, others by
-    name.
+    name; with `trust_names`, also those that look different from the indexed image of that name.
 
     Raises:
         SourceError: the folder does not exist, no source recognises it, or its tables break the layout.
@@ -149,7 +150,7 @@ def ingest(
     root = unpacked or root
     tree = read_tree(root, leave_out=out)
     options = options or ReadOptions()
-    state = fingerprint(tree, options, [source, strict, str(unpacked)])
+    state = fingerprint(tree, options, [source, strict, str(unpacked), trust_names])
     cached = None if rehash else _read_cached(tree, options, out, state)
     if cached:
         return cached
@@ -167,7 +168,9 @@ def ingest(
             f"{root} contains no image and no rating of {name}", fix=_expected_layout(plugin.INFO)
         )
     add_unnamed_files(tree, items)
-    index = images_of(name)
+    index = load_index(name)
+    if trust_names and not index:
+        raise UsageError(f"--trust-names has no effect: there is no index of {name}", fix="remove it")
     paths, index_of = order_by_path(items, tree.images().array if index else None)
     indexed = tree if index else None
     del tree  # frees its paths; `paths` has nearly all of them
@@ -175,8 +178,8 @@ def ingest(
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
-        if indexed:
-            items = join_by_content(plugin, indexed, options, items, memo, index)
+        if index and indexed:
+            items = join_by_content(plugin, indexed, options, items, memo, index, trust_names)
             index_of = find_indices(items, paths)
         if unpacked:
             items.findings.append(Finding("unpacked", f"keep {root}: the images are read from there"))
@@ -324,7 +327,6 @@ def write_tables(
 
 def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
     """Find valid but suspicious rows of a manifest."""
-    yield from compare_index(items.info.name, (part["image_id"] for part in read_parts(rows, ["image_id"])))
     yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
     yield from find_against_sign(read_parts(rows, ["subtype", "valence"]), items.info)
     shares = [f"emotion_{name}" for name in items.emotions]

@@ -76,9 +76,9 @@ class Items:
         """Add a reject."""
         self.rejects.add({"path": reject.path, "reason": str(reject.reason), "detail": reject.detail})
 
-    def merge(self, path: str, detail: str) -> None:
+    def merge(self, path: str, detail: str, reason: Reason = Reason.EXACT_DUPLICATE) -> None:
         """Add the reject of an image that is a row already."""
-        self.reject(Reject(path, Reason.EXACT_DUPLICATE, detail))
+        self.reject(Reject(path, reason, detail))
         self.n_merged += 1
 
     def count(self, n_kept: int) -> dict[str, int]:
