@@ -108,6 +108,10 @@ def test_sources_are_those_of_the_registry() -> None:
         (lambda: api.train_check(steps=10), "--steps has no effect with --mode frozen"),
         (lambda: api.train_check(mode="finetune", maps=2), "--maps has no effect with --mode finetune"),
         (lambda: api.ingest("x.csv", onto=["a.parquet"], strict=True), "--strict has no effect with --onto"),
+        (
+            lambda: api.ingest("x.csv", onto=["a.parquet"], trust_names=True),
+            "--trust-names has no effect with --onto",
+        ),
     ],
 )
 def test_an_option_without_effect_is_refused(call: Callable[[], Any], option: str) -> None:

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from affectdata.errors import UsageError
 from affectdata.manifest import unchanged
 from affectdata.manifest.ingest import IngestResult, ingest
 from affectdata.reading import indexes
 from affectdata.reading.indexes import write_index
+from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.sources import gaped
 
@@ -381,6 +383,11 @@ def test_whatever_the_files_contain(
         missing_image=N_IMAGES - len(known | own),
         content_mismatch=contents.count(FOREIGN) - len(own),
     )
+
+
+def test_trust_names_needs_an_index(small_gaped: Path, run: Callable[..., IngestResult]) -> None:
+    with pytest.raises(UsageError, match="--trust-names has no effect: there is no index of image_folder"):
+        run(small_gaped, source="image_folder", options=ReadOptions(name="x"), trust_names=True)
 
 
 # --- cost
