@@ -147,7 +147,9 @@ class _Contents:
             self._undecided.append(image)
             self._claim(path, name, _LOOK)
         elif look.alike:
-            detail = f"it looks like {list_examples(look.alike)} in the index, and its name is none of these"
+            detail = (
+                f"it looks like several indexed images and has the name of none: {list_examples(look.alike)}"
+            )
             self.rejects[path] = Reject(path, Reason.AMBIGUOUS_CONTENT, detail)
         elif look.apart is not None and not trust_names:
             detail = f"{name} in the index looks different ({look.apart} of 64 bits); --trust-names keeps it"
@@ -202,7 +204,7 @@ class _Contents:
         """Say which indexed image an image is, or why it is rejected; "" if it has its name in the index."""
         name = self.index_name.get(path) or self.left_out.get(path)
         if not name:
-            return f"{path} is {self.rejects[path].reason}" if path in self.rejects else ""
+            return f"{path} is rejected: {self.rejects[path].reason}" if path in self.rejects else ""
         by_look = any(claim.path == path and claim.by_look for claim in self._claims[name])
         if by_look:
             return f"{path} looks like {name} in the index"
@@ -230,7 +232,7 @@ class _Contents:
         texts += [f"{counts[by]} with {_BY[by]}" for by in (1, 2) if counts[by]]
         missing = sorted({image.file for image in index.images} - self._first.keys())
         if missing:
-            texts.append(f"missing: {list_examples(missing)}")
+            texts.append(f"missing {list_examples(missing)}")
         n_others = self.n_images - sum(map(len, self._claims.values()))
         if n_others:
             texts.append(f"{n_others} images are not in the index")

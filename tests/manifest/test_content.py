@@ -235,7 +235,7 @@ def test_an_image_that_looks_different_is_rejected_unless_names_are_trusted(
         reason, detail = rejects.pop(name)
         assert reason == "content_mismatch" and detail.startswith(f"{name} in the index looks different (")
         reason, detail = rejects.pop(f"{name[0]}.txt#{indexed.ids[name]}")
-        assert reason == "missing_image" and detail.endswith(f"; {name} is content_mismatch")
+        assert reason == "missing_image" and detail.endswith(f"; {name} is rejected: content_mismatch")
     assert not rejects
     trusting = run(gaped_copy, trust_names=True)
     assert indexed.check(trusting) == indexed.ids and not reasons(trusting)
@@ -308,7 +308,7 @@ def test_an_image_that_looks_like_two_indexed_ones_needs_one_of_their_names(
     assert set(indexed.check(result)) == set(indexed.names) - {a, b}
     assert reasons(result)["Sn/holiday.jpg"] == (
         "ambiguous_content",
-        f"it looks like 2: {a}; {b} in the index, and its name is none of these",
+        f"it looks like several indexed images and has the name of none: 2: {a}; {b}",
     )
     assert result.counts["rejected"] == 3  # and two rows without an image
 
