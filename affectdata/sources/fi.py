@@ -163,12 +163,10 @@ def _read_items(tree: Tree) -> Iterator[Item]:
 
 
 def _candidates(images: Iterable[str], emotion: str) -> list[str]:
-    """Return the images that rows of an emotion may name: in folders of others, only if no other has the name."""
-    nearest, elsewhere = [], []
-    for path in images:
-        (nearest if _folder_emotion(path) in (emotion, None) else elsewhere).append(path)
-    names = set(map(_file_name, nearest))
-    return nearest + [path for path in elsewhere if _file_name(path) not in names]
+    """Return the images that rows of an emotion may name; one in the folder of another emotion comes last."""
+    is_near = {path: _folder_emotion(path) in (emotion, None) for path in images}
+    names = {_file_name(path) for path, near in is_near.items() if near}
+    return [path for path, near in is_near.items() if near or _file_name(path) not in names]
 
 
 def _word(pattern: re.Pattern[str], path: str) -> str | None:

@@ -69,9 +69,7 @@ def test_votes_count_for_the_folder_of_their_emotion_only(plant: Plant, take: Ta
     assert rows["emotion_dataset/fear/0.jpg"]["agreement"] is None
 
 
-def test_votes_find_an_image_in_the_folder_of_another_emotion(
-    plant: Plant, take: Take, image: Image
-) -> None:
+def test_votes_find_an_image_in_the_folder_of_another_emotion(plant: Plant, take: Take, image: Image) -> None:
     """The archive has a photograph once, and the votes have it under every word that found it."""
     files = {f"emotion_dataset/fear/{number}.jpg": image(number) for number in range(4)}
     tables = {
