@@ -16,6 +16,7 @@ class Reason(StrEnum):
     """Why something under a source's root is not a row of the manifest."""
 
     UNREADABLE = "unreadable"  # no decoder takes it
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image, but of a format that is not read, such as HEIF
     TRUNCATED = "truncated"  # it ends before its image does
     TOO_LARGE = "too_large"  # more pixels than the bound
     DECODE_WARNING = "decode_warning"  # only under --strict

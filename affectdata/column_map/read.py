@@ -88,7 +88,7 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
     yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
     rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool):
+    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool, tree.others()):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
 
 

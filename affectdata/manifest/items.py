@@ -16,7 +16,7 @@ from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.images.probe import PROBED
 from affectdata.reading.protocol import Item
-from affectdata.reading.tree import DOWNLOADED, Tree, are_images, are_junk
+from affectdata.reading.tree import DOWNLOADED, Tree, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import Spill
@@ -166,7 +166,7 @@ def add_unnamed_files(tree: Tree, items: Items) -> None:
     notes = pc.equal(rest, DOWNLOADED)
     items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
     rest = rest.filter(pc.invert(notes))
-    junk, images = are_junk(rest), are_images(rest)
+    junk, images = are_junk(rest), pc.is_in(rest, tree.images().array)
     for wanted, reason, detail in (
         (junk, Reason.JUNK, "left behind by an operating system or an archiver"),
         (pc.and_not(images, junk), Reason.MISSING_RATING, "an image that no rating row names"),

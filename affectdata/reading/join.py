@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from operator import itemgetter
@@ -49,6 +49,7 @@ def join_rows(
     images: Iterable[str],
     fold: Callable[[str], str],
     pool: Pool | None = None,
+    others: Container[str] = (),
 ) -> Iterator[tuple[Row, str] | NonRow]:
     """Yield each row with the path of its image; other items are passed through.
 
@@ -71,7 +72,15 @@ def join_rows(
             candidates = [paths[target]]
         else:
             candidates = _narrow(same_image[0], several.get(fold(same_image[0].image), []))
-        yield from _pair(candidates, same_image, pool)
+        for item in _pair(candidates, same_image, pool):
+            if (
+                isinstance(item, Reject)
+                and item.reason == Reason.MISSING_IMAGE
+                and same_image[0].image in others
+            ):
+                detail = f"{same_image[0].image!r} exists, but is no image by its suffix or content"
+                item = Reject(item.path, Reason.UNREADABLE, detail)
+            yield item
 
 
 def _find_targets(

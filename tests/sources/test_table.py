@@ -486,3 +486,32 @@ def test_rows_of_one_image_may_be_far_apart() -> None:
     ]
     assert "t.csv#7, t.csv#47" in rejects[0].detail
     assert sum(isinstance(item, Finding) for item in joined) == 39
+
+
+def test_what_a_row_names_is_never_missing_if_it_exists(
+    plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    files: dict[str, bytes | str] = {
+        "a.avif": image(1, "AVIF"),
+        "b.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
+        "c.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "d.jp2": image(2, "JPEG2000"),
+        "e.jpeg_large": image(3),
+        "f.docx": "text",
+        "g.svg": "<svg></svg>",
+    }
+    names = [*files, "h.jpg"]
+    table = "\n".join(["file,v", *(f"{name},5" for name in names)])
+    spec = "{name: t, table: r.csv, key: file, scales: {valence: [1, 9]}, columns: {valence: v}}"
+    outcome = take(plant({**files, "r.csv": table, "columns.yaml": spec}))
+    formats = {path: row["format"] for path, row in outcome.rows.items()}
+    assert formats == {"a.avif": "avif", "d.jp2": "jpeg2000", "e.jpeg_large": "jpeg"}
+    assert outcome.reasons == {
+        "b.heic": "unsupported_format",
+        "c.eps": "unsupported_format",
+        "g.svg": "unsupported_format",
+        "r.csv#f.docx": "unreadable",
+        "f.docx": "junk",
+        "r.csv#h.jpg": "missing_image",
+    }
+    assert outcome.details["b.heic"] == "images in the format HEIF are not read: convert it to PNG or JPEG"
