@@ -199,13 +199,8 @@ def test_arrays_of_paths_are_classified_like_single_paths(stem: str, end: str) -
 
 def test_a_file_with_an_unknown_suffix_is_an_image_by_its_first_bytes(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
-    for name, container in [
-        ("a", "PNG"),
-        ("b.jpg_large", "JPEG"),
-        ("c.img", "BMP"),
-        ("d.x", "AVIF"),
-        ("e.y", "JPEG2000"),
-    ]:
+    containers = {"a": "PNG", "b.jpg_large": "JPEG", "c.img": "BMP", "d.x": "AVIF", "e.y": "JPEG2000"}
+    for name, container in containers.items():
         image.save(tmp_path / name, container)
     image.save(tmp_path / "table.dat", "PNG")  # a suffix of tables: not opened
     image.save(tmp_path / "camera.nef", "TIFF")  # camera raw: its TIFF is a preview
