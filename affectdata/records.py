@@ -129,7 +129,8 @@ class Record:
     """One image as its source describes it; `path` is POSIX, relative to the source's root.
 
     `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
-    unless it is given. `extra` holds every other column of the source's table, verbatim.
+    unless it is given. `extra` holds every other column of the source's table, verbatim. Images with equal
+    `together` must stay in one split; it is no column of the manifest.
     """
 
     path: str
@@ -152,6 +153,7 @@ class Record:
     url: str | None = None
     content_tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    together: str | None = None
 
     def __post_init__(self) -> None:
         if self.agreement is None and self.emotion is not None:

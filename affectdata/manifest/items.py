@@ -23,14 +23,17 @@ from affectdata.store.spill import Spill
 
 _COPIED = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
-    *("gender", "ethnicity", "split", "attribution"),
+    *("gender", "ethnicity", "split", "attribution", "together"),
 )
 _NOT_LABELS = {*PROBED.names, "group_id"} - {"path"}
 _EMOTIONS = pa.field(
     "emotions", pa.map_(pa.string(), pa.float64())
 )  # the set of emotions is known at the end
+_TOGETHER = pa.field("together", pa.string())  # not in the manifest: what it says is in `group_id`
 # The labels of an image: the columns of a manifest that are not read from the image itself.
-LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _EMOTIONS])
+LABELS = pa.schema(
+    [*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _TOGETHER, _EMOTIONS]
+)
 
 
 class Items:

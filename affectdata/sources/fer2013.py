@@ -10,9 +10,9 @@ One table, in either of its public forms, anywhere under the root:
     icml_face_data.csv    emotion, Usage, pixels; the same rows, with blanks in the header
 
 The codes are 0 anger, 1 disgust, 2 fear, 3 happiness, 4 sadness, 5 surprise, 6 neutral. The official split
-is kept: Training is train, PublicTest is val, PrivateTest is test. A table without `Usage`, as the `train.csv`
-of the contest, has no split. There are no image files: the path of an image is `fer2013.csv#N`, N the row
-from 0.
+is kept: Training is train, PublicTest is val, PrivateTest is test. A table without `Usage`, such as the
+`train.csv` of the contest, has no split. There are no image files: the path of an image is `fer2013.csv#N`, N
+the row from 0.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ file `columns.yaml` at the root, and a tree with this file is recognised by it. 
 age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
 that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
-rating is rejected, and so are different rows for one image. Without `table`, labels are parsed from file
+rating is rejected, and so are different rows for one image. A Parquet table or a webdataset shard may contain
+its images; `key` is then of no use, but needed. Without `table`, labels are parsed from file
 names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
 """
 
@@ -43,6 +44,7 @@ from pathlib import Path
 import numpy as np
 
 from affectdata.column_map.columns import MAP_FILE, ColumnMap
+from affectdata.column_map.embedded import read_embedded
 from affectdata.column_map.read import find_mapped_links, find_tables, read_mapped
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import UsageError
@@ -51,6 +53,8 @@ from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, SourceInfo
+from affectdata.sources.parquet_images import find_image_tables, open_image_table
+from affectdata.sources.webdataset import find_shards, open_shard
 
 _STATED = "as the column map states"
 INFO = SourceInfo(
@@ -118,7 +122,13 @@ def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) 
     if map_path.resolve().is_relative_to(tree.root.resolve()):
         documents.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
     yield from (Annotation(name) for name in sorted(documents))
-    yield from read_mapped(tree, tables, spec)
+    open_as = dict.fromkeys(find_image_tables(tree), open_image_table)
+    open_as |= dict.fromkeys(find_shards(tree), open_shard)
+    embedded = [path for path in tables if path in open_as]
+    for path in embedded:
+        yield from read_embedded(open_as[path](tree, path), spec, strict=True)
+    if not embedded or len(embedded) < len(tables):
+        yield from read_mapped(tree, [path for path in tables if path not in open_as], spec)
 
 
 _SAMPLE_MAP = """\
