@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from affectdata.images.duplicates import MAX_BITS
+from affectdata.images.hamming import MAX_BITS
 from affectdata.reading.indexes import IndexedImage
 
 _MARGIN = 4  # an image that is so many bits farther than the nearest is clearly another
