@@ -5,6 +5,7 @@
     plan_balance, balance              manifests and a recipe become a release
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
+    report                             all of it as one HTML page
 
 Parameters are named like the options. The exceptions:
 
@@ -35,6 +36,7 @@ from affectdata.results import (
     BalancePlan,
     BalanceResult,
     CheckResult,
+    ReportResult,
     SplitResult,
     StudyResult,
     VerifyResult,
@@ -338,6 +340,45 @@ def verify(
         rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), Path(manifests))
         findings, n_rebuilt, notes = rebuilt.findings, rebuilt.n_rows, rebuilt.notes
     return VerifyResult(opened, findings, n_rebuilt, notes)
+
+
+def report(
+    subject: PathLike | Manifest | Release | None = None,
+    *,
+    images: bool = False,
+    figures: PathLike | None = None,
+    out: PathLike = "checks",
+    releases: PathLike = "releases",
+    manifests: PathLike = "manifests",
+    roots: Roots | None = None,
+) -> ReportResult:
+    """Write one self-contained HTML page about a release [default: the newest] and its check, or a manifest.
+
+    The page is `out/<release>/report.html`, or `out/<name>.report.html` about a manifest. Images whose terms
+    forbid passing them on are left out; `images` adds them, and the name then ends in `-private.html`.
+    `figures` is a folder for the charts as SVG and PDF.
+
+    Raises:
+        ManifestError: neither a release nor a manifest.
+        MissingError: the extra `report` is not installed.
+    """
+    from affectdata.manifest.manifest import Manifest
+    from affectdata.reporting.page import make_page, write_page
+    from affectdata.reporting.subject import describe_manifest, describe_release
+
+    folders = {name: Path(path) for name, path in (roots or {}).items()}
+    if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
+        manifest = _manifest(cast("PathLike | Manifest", subject))
+        described, target = describe_manifest(manifest), Path(out) / f"{manifest.name}.report.html"
+    else:
+        release = _release(cast("PathLike | Release | None", subject), releases, folders)
+        described = describe_release(release, Path(out), Path(manifests))
+        target = Path(out) / release.name / "report.html"
+    page = make_page(described, with_images=images, manifests=Path(manifests), roots=folders)
+    if page.is_private:
+        target = target.with_name(f"{target.stem}-private.html")
+    _, *drawn = write_page(page, target, _path(figures))
+    return ReportResult(target, drawn, page.is_private)
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:

@@ -189,3 +189,20 @@ class StudyResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the document, with its path."""
         return {**self.document, "path": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that was written, the charts beside it, and whether it holds images not to be passed on."""
+
+    path: Path
+    figures: list[Path] = field(repr=False)
+    is_private: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the paths as plain data."""
+        return {
+            "path": str(self.path),
+            "figures": [str(path) for path in self.figures],
+            "private": self.is_private,
+        }

@@ -21,6 +21,7 @@ from affectdata.cli._output import (
     show,
     workers_option,
 )
+from affectdata.cli._report import no_report_option, write_report
 from affectdata.cli._study import run_study
 from affectdata.train.packaged import DEFAULT_BACKBONE
 
@@ -101,6 +102,7 @@ _OF_A_CHECK = {  # options that --study does not take
 )
 @click.option("--rules", is_flag=True, help="List the rules with their default bounds, and exit.")
 @folder_option("--out", "checks", "Folder for results and cached features.")
+@no_report_option
 @roots_option
 @workers_option
 @common_options
@@ -120,6 +122,7 @@ def command(
     maps: int | None,
     rules: bool,
     out: Path,
+    no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
@@ -172,6 +175,7 @@ def command(
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
             show(f"wrote {written}")
+    write_report(release_path, out, parse_roots(roots), no_report)
     document(result.document.form, result.to_dict())
     return 1 if result.outcome == "failed" else 0
 
