@@ -14,11 +14,12 @@ MOST_TEXT = 300  # characters of a caption or cell; what is longer is cut, with 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, or preformatted lines."""
+    """A paragraph; or its lines as a list, or as they are (`is_code`)."""
 
     kind: ClassVar[str] = "text"
     text: str
     is_code: bool = False
+    is_list: bool = False
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def intervals(data: pd.DataFrame, label: str, reference: float | None) -> Chart:
         y=alt.Y(f"{label}:N", sort=None, title=None, axis=alt.Axis(labelLimit=200))
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
-    layers = bars + base.mark_point(filled=True, size=45).encode(x="mean:Q")
+    layers = bars + base.mark_point(filled=True, size=60, opacity=1, color=_SCHEME[1]).encode(x="mean:Q")
     if reference is None:
         return layers
     zero = alt.Chart(pd.DataFrame({"low": [reference]})).mark_rule(color="#999999", strokeDash=[4, 3])

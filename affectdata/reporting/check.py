@@ -12,6 +12,7 @@ import pandas as pd
 from affectdata.check.words import NAMES, number_text, scored_on, scores
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
+from affectdata.reporting.overview import N_FIRST
 from affectdata.reporting.subject import Subject
 
 RELEASE, ORIGINALS, MEAN = "release", "originals", "mean"
@@ -48,10 +49,9 @@ def _sentences(document: dict[str, Any]) -> Iterator[Block]:
         f"Outcome: {document['verdict']['outcome']}. Network: {settings['backbone']} "
         f"(weights {settings['weights']}), {settings['mode']}."
     )
-    for sentence in document["verdict"]["sentences"][4:]:
-        yield Text(sentence)
-    for sentence in document["verdict"]["advice"]:
-        yield Text(f"What would help: {sentence}")
+    rest = document["verdict"]["sentences"][N_FIRST:]
+    advice = [f"What would help: {sentence}" for sentence in document["verdict"]["advice"]]
+    yield Text("\n".join([*rest, *advice]), is_list=True)
 
 
 def _comparison(document: dict[str, Any]) -> Iterator[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -52,6 +52,21 @@ def make_page(subject: Subject, *, with_images: bool, manifests: Path, roots: Ma
         keys = [card.key for card in _cards(sections) if card.key][:_MOST_IMAGES]
         thumbnails = make_thumbnails(subject, set(keys), manifests, roots)
     private = with_images and not subject.may_redistribute
+    kind = "release" if subject.release else "manifest"
+    html = render(
+        subject.source.name, f"Report on a {kind}", sections, thumbnails if has_images else None, private
+    )
+    return Page(html, sections, private)
+
+
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    thumbnails: Mapping[str, Thumbnail] | None,
+    is_private: bool = False,
+) -> str:
+    """Return sections as HTML; without `thumbnails` the images are left out, and the page says so."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("affectdata.reporting", ""),
         autoescape=True,
@@ -59,13 +74,13 @@ def make_page(subject: Subject, *, with_images: bool, manifests: Path, roots: Ma
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    html = environment.get_template("page.html.jinja").render(
-        title=subject.source.name,
-        kind="release" if subject.release else "manifest",
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
         sections=sections,
-        has_images=has_images,
-        is_private=private,
-        thumbnails=thumbnails,
+        has_images=thumbnails is not None,
+        is_private=is_private,
+        thumbnails=thumbnails or {},
         shorten=shorten,
         map_uri=lambda card: map_uri(Path(card.map_file)),
         svg_uri=_svg_uri,
@@ -73,7 +88,6 @@ def make_page(subject: Subject, *, with_images: bool, manifests: Path, roots: Ma
         version=version("affectdata"),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    return Page(html, sections, private)
 
 
 def write_page(page: Page, path: Path, figures: Path | None = None) -> list[Path]:

@@ -81,11 +81,16 @@ def _reader(subject: Subject, manifests: Path, roots: Mapping[str, Path]) -> Rea
 def _thumbnail(read: Read, row: pa.Table, is_sensitive: bool) -> Thumbnail:
     try:
         (data,) = read(row)
-        rgb = _fit(decode(data).rgb, SIZE)
+        return make_thumbnail(decode(data).rgb, is_sensitive)
     except (ImagesNotFound, IntegrityError, DecodeError) as error:
-        return Thumbnail("", problem=getattr(error, "what", str(error)))
-    blurred = jpeg_uri(_fit(rgb, _BLUR), QUALITY) if is_sensitive else ""
-    return Thumbnail(jpeg_uri(rgb, QUALITY), blurred)
+        return Thumbnail("", problem=error.what)
+
+
+def make_thumbnail(rgb: np.ndarray, is_sensitive: bool = False) -> Thumbnail:
+    """Return a thumbnail of an image, uint8 RGB (height, width, 3)."""
+    small = _fit(rgb, SIZE)
+    blurred = jpeg_uri(_fit(small, _BLUR), QUALITY) if is_sensitive else ""
+    return Thumbnail(jpeg_uri(small, QUALITY), blurred)
 
 
 def _fit(rgb: np.ndarray, size: int) -> np.ndarray:
