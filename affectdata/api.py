@@ -371,7 +371,7 @@ def report(
         manifest = _manifest(cast("PathLike | Manifest", subject))
         described, target = describe_manifest(manifest), Path(out) / f"{manifest.name}.report.html"
     else:
-        release = _release(cast("PathLike | Release | None", subject), releases, folders)
+        release = _release(subject, releases, folders)
         described = describe_release(release, Path(out), Path(manifests))
         target = Path(out) / release.name / "report.html"
     page = make_page(described, with_images=images, manifests=Path(manifests), roots=folders)

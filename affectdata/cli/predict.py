@@ -36,8 +36,8 @@ def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | No
     if as_csv:
         echo(predicted.to_csv(index=False).rstrip("\n"))
     else:
-        shown = predicted[[name for name in predicted if not name.startswith("p_")]]
-        show_table(list(shown), shown.to_numpy().tolist(), indent="")
+        names = [name for name in map(str, predicted.columns) if not name.startswith("p_")]
+        show_table(names, predicted[names].to_numpy().tolist(), indent="")
     if html:
         from affectdata.reporting.predictions import predictions_page
 

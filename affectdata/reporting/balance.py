@@ -69,8 +69,8 @@ def _bin(values: pd.Series, is_numeric: bool) -> tuple[pd.Series, list[str]]:
         return values.fillna("none"), list(values.fillna("none").value_counts().index)
     edges = np.linspace(0, 100, _BINS + 1)
     labels = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)]
-    cut = pd.cut(values, edges, labels=labels, include_lowest=True, right=False)
-    return cut.astype(object).where(values < 100, labels[-1]).where(values.notna(), "none"), labels
+    index = np.clip(np.digitize(values.fillna(0), edges) - 1, 0, _BINS - 1)
+    return pd.Series(np.array(labels, object)[index], values.index).where(values.notna(), "none"), labels
 
 
 def _heat_map(subject: Subject, cells: list[dict[str, Any]], order: list[str]) -> Figure:

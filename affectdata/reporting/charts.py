@@ -69,14 +69,14 @@ def heat_map(
     return cells + labels
 
 
-def scatter(
-    data: pd.DataFrame, x: alt.X, y: alt.Y, color: str | None = None, lines: Chart = None
-) -> Chart:
+def scatter(data: pd.DataFrame, x: alt.X, y: alt.Y, color: str | None = None, lines: Chart = None) -> Chart:
     """Return a point per row, over `lines` (reference lines) if given."""
     encoded: dict[str, Any] = {"x": x, "y": y}
     if color:
         encoded["color"] = alt.Color(f"{color}:N", title=color)
-    points: Chart = alt.Chart(data, width=WIDTH, height=WIDTH).mark_circle(size=14, opacity=0.55).encode(**encoded)
+    points: Chart = (
+        alt.Chart(data, width=WIDTH, height=WIDTH).mark_circle(size=14, opacity=0.55).encode(**encoded)
+    )
     return points if lines is None else lines + points
 
 

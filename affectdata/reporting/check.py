@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from affectdata.check.blocks import CheckDocument, ClassScores
 from affectdata.check.words import NAMES, number_text, scored_on, scores
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
@@ -38,28 +38,25 @@ def check(subject: Subject) -> Section:
         *_subgroups(document),
         *_curves(document),
         _rules(document),
-        *_suspicious(document),
     ]
     return Section("check", "Did it help", blocks)
 
 
-def _sentences(document: dict[str, Any]) -> Iterator[Block]:
-    settings = document["settings"]
-    yield Text(
-        f"Outcome: {document['verdict']['outcome']}. Network: {settings['backbone']} "
-        f"(weights {settings['weights']}), {settings['mode']}."
-    )
-    rest = document["verdict"]["sentences"][N_FIRST:]
-    advice = [f"What would help: {sentence}" for sentence in document["verdict"]["advice"]]
+def _sentences(document: CheckDocument) -> Iterator[Block]:
+    settings, verdict = document.settings, document.verdict
+    network = f"{settings.backbone} (weights {settings.weights}), {settings.mode}"
+    yield Text(f"Outcome: {verdict.outcome}. Network: {network}.")
+    rest = verdict.sentences[N_FIRST:]
+    advice = [f"What would help: {sentence}" for sentence in verdict.advice]
     yield Text("\n".join([*rest, *advice]), is_list=True)
 
 
-def _comparison(document: dict[str, Any]) -> Iterator[Block]:
+def _comparison(document: CheckDocument) -> Iterator[Block]:
     rows = [
-        {"arms": pair.replace(" - ", " − "), "measure": NAMES.get(measure, measure), **figure}
-        for pair, measures in document["comparison"].items()
+        {"arms": pair.replace(" - ", " − "), "measure": NAMES.get(measure, measure), **figure.to_dict()}
+        for pair, measures in document.comparison.items()
         for measure, figure in measures.items()
-        if figure["low"] is not None
+        if figure.low is not None
     ]
     if not rows:
         return
@@ -75,25 +72,20 @@ def _comparison(document: dict[str, Any]) -> Iterator[Block]:
     yield Figure("comparison", "Differences between arms", text, chart, frame)
 
 
-def _arms(document: dict[str, Any]) -> Iterator[Block]:
+def _arms(document: CheckDocument) -> Iterator[Block]:
     where = scored_on(document)
     rows = [
-        [
-            arm,
-            part[head]["head"],
-            round(part["n_train"][where]),
-            *(scored[name]["mean"] for name in _MEASURES),
-        ]
-        for arm, part in document["arms"].items()
-        for head in ("regressor", "ridge")
-        if (scored := part.get(head, {}).get(where))
+        [arm, head.head, round(part.n_train.on(where) or 0), *(scored[name].mean for name in _MEASURES)]
+        for arm, part in document.arms.items()
+        for head in part.heads.values()
+        if (scored := head.on(where))
     ]
     if rows:
         header = ["arm", "head", "trained on", *(NAMES.get(name, name) for name in _MEASURES)]
         yield Table(f"Scores by arm ({where})", header, rows, "Means over the splits.")
 
 
-def _predicted(subject: Subject, document: dict[str, Any]) -> Iterator[Block]:
+def _predicted(subject: Subject, document: CheckDocument) -> Iterator[Block]:
     frame = predictions(subject)
     if frame is None or not subject.is_numeric:
         return
@@ -131,18 +123,18 @@ def predictions(subject: Subject) -> pd.DataFrame | None:
     return scored
 
 
-def _per_bin(document: dict[str, Any]) -> Iterator[Block]:
-    labels = document["bins"]["labels"]
+def _per_bin(document: CheckDocument) -> Iterator[Block]:
+    labels = document.bins.labels
     rows = [
         {"bin": label, "MAE": value, "arm": arm}
         for arm in (RELEASE, ORIGINALS, MEAN)
         if (scored := scores(document, arm))
-        for label, value in zip(labels, scored["mae_per_bin"], strict=False)
+        for label, value in zip(labels, scored.mae_per_bin, strict=False)
     ]
     if rows:
         frame = pd.DataFrame(rows)
         axis = alt.X("bin:N", sort=labels, axis=alt.Axis(labelAngle=-45))
-        counts = dict(zip(labels, document["bins"]["n"][scored_on(document)], strict=True))
+        counts = dict(zip(labels, document.bins.n.on(scored_on(document)) or [], strict=True))
         few = [f"{label} ({n})" for label, n in counts.items() if n < 20]
         text = "Mean absolute error per bin. Balancing should lower the ends without raising the middle."
         text += f" Few images in {', '.join(few)}." if few else ""
@@ -151,19 +143,18 @@ def _per_bin(document: dict[str, Any]) -> Iterator[Block]:
         )
 
 
-def _classes(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, scorings in document["arms"].get(RELEASE, {}).get("classifier", {}).items():
-        scored = scorings.get(scored_on(document))
+def _classes(document: CheckDocument) -> Iterator[tuple[str, ClassScores]]:
+    for name, scorings in document.arms[RELEASE].classifier.items():
+        scored = scorings.on(scored_on(document))
         if scored:
             yield name, scored
 
 
-def _confusions(document: dict[str, Any]) -> Iterator[Block]:
+def _confusions(document: CheckDocument) -> Iterator[Block]:
     for name, scored in _classes(document):
-        best = scored["both" if "both" in scored else "image"]
-        labels = scored["labels"]
+        best, labels = next(iter(scored.inputs.values())), scored.labels
         for kind, key in (("counts", "confusion"), ("share of the true class", "confusion_normalised")):
-            values = np.asarray(best[key], float)
+            values = np.asarray(getattr(best, key), float)
             frame = pd.DataFrame(
                 [
                     {"true": true, "predicted": predicted, "value": values[row, column]}
@@ -177,7 +168,7 @@ def _confusions(document: dict[str, Any]) -> Iterator[Block]:
             yield Figure(f"{key}_{name}", f"Confusion, {name}", text, chart, frame.drop(columns="label"))
 
 
-def _class_table(document: dict[str, Any]) -> Iterator[Block]:
+def _class_table(document: CheckDocument) -> Iterator[Block]:
     inputs = {
         "both": "image and regressor",
         "image": "image",
@@ -186,51 +177,43 @@ def _class_table(document: dict[str, Any]) -> Iterator[Block]:
     }
     for name, scored in _classes(document):
         rows = [
-            [text, *(scored[key].get(measure) for measure in _LABEL_MEASURES)]
-            for key, text in {**inputs, "chance": "chance"}.items()
-            if key in scored
+            [inputs[key], *(found[measure] for measure in _LABEL_MEASURES)]
+            for key, found in scored.inputs.items()
         ]
+        rows.append(["chance", *(scored.chance.get(measure) for measure in _LABEL_MEASURES)])
         header = ["input", *(NAMES[measure] for measure in _LABEL_MEASURES)]
         yield Table(f"Classifier, {name}", header, rows)
 
 
-def _subgroups(document: dict[str, Any]) -> Iterator[Block]:
-    for column, scored in document["subgroups"].items():
-        measure, title = scored["measure"], column.replace("_", " ")
-        rows = [[name, group["n"], group[measure]] for name, group in scored["groups"].items()]
-        rows += [[name, n, "too few to report"] for name, n in scored["too_few"].items()]
-        gap = scored["gap"]
-        text = f"Largest gap {number_text(gap)}." if gap is not None else ""
-        if scored.get("estimated"):
-            text += f" Filled in by a machine in {', '.join(scored['estimated'])}."
+def _subgroups(document: CheckDocument) -> Iterator[Block]:
+    for column, scored in document.subgroups.items():
+        measure, title = scored.measure, column.replace("_", " ")
+        rows: list[list[object]] = [
+            [name, group.n, getattr(group, measure)] for name, group in scored.groups.items()
+        ]
+        rows += [[name, n, "too few to report"] for name, n in scored.too_few.items()]
+        text = f"Largest gap {number_text(scored.gap)}." if scored.gap is not None else ""
+        if scored.estimated:
+            text += f" Filled in by a machine in {', '.join(scored.estimated)}."
         yield Table(f"{NAMES[measure]} by {title}", (title, "images", NAMES[measure]), rows, text)
 
 
-def _curves(document: dict[str, Any]) -> Iterator[Block]:
+def _curves(document: CheckDocument) -> Iterator[Block]:
     points = [
-        {"step": point["step"], "loss": point["loss"], "phase": point["phase"], "arm": curve["arm"]}
-        for curve in document["curves"]
-        for point in curve["points"]
+        {"step": point.step, "loss": point.loss, "phase": point.phase, "arm": curve.arm}
+        for curve in document.curves
+        for point in curve.points
     ]
     if not points:
         return
-    frame = pd.DataFrame(points).groupby(["arm", "phase", "step"], as_index=False)["loss"].mean()
+    frame = pd.DataFrame(points).groupby(["arm", "phase", "step"])[["loss"]].mean().reset_index()
     frame["curve"] = frame["arm"] + ", " + frame["phase"].astype(str)
     chart = charts.lines(frame, alt.X("step:Q"), alt.Y("loss:Q"), "curve")
     yield Figure("curves", "Learning curves", "Loss by training step, mean over the splits.", chart, frame)
 
 
-def _rules(document: dict[str, Any]) -> Block:
+def _rules(document: CheckDocument) -> Block:
     order = {"fail": 0, "undecided": 1, "pass": 2}
-    gate = sorted(document["verdict"]["gate"], key=lambda rule: order.get(rule["outcome"], 0))
-    rows = [[rule["outcome"], rule["rule"], rule["text"]] for rule in gate]
+    gate = sorted(document.verdict.gate, key=lambda rule: order[rule.outcome])
+    rows = [[rule.outcome, rule.rule, rule.text] for rule in gate]
     return Table(f"Rules ({len(rows)})", ("outcome", "rule", "finding"), rows, is_open=False)
-
-
-def _suspicious(document: dict[str, Any]) -> Iterator[Block]:
-    """List ratings that disagree with both the model and their subtype, where the check has such a list."""
-    listed = document.get("suspicious_ratings") or []
-    if listed:
-        header = list(listed[0])
-        rows = [[row[name] for name in header] for row in listed[:50]]
-        yield Table("Ratings worth a second look", header, rows, "A list to review, not a verdict.")

@@ -103,11 +103,11 @@ def _look_alikes(subject: Subject) -> Iterator[Block]:
     if not len(pairs):
         return
     cards = []
-    for number, pair in pairs.head(_PAIRS).iterrows():
+    for number, (_, pair) in enumerate(pairs.head(_PAIRS).iterrows(), 1):
         for side in "ab":
             value = pair[f"value_{side}"]
             text = f"{subject.target} {value:.1f}" if subject.is_numeric else str(value)
-            cards.append(Card(pair[f"key_{side}"], [f"pair {int(number) + 1}", pair[f"path_{side}"], text]))
+            cards.append(Card(pair[f"key_{side}"], [f"pair {number}", pair[f"path_{side}"], text]))
     yield Images(
         "Look-alikes", f"{len(pairs)} pairs; they stay in one split. Their ratings should agree.", cards
     )
@@ -117,6 +117,6 @@ def _rejects(subject: Subject) -> Iterator[Block]:
     if subject.rejects is None or not len(subject.rejects):
         return
     counts = subject.rejects["reason"].value_counts()
-    first = subject.rejects.groupby("reason")["path"].first()
-    rows = [(reason, int(n), first[reason]) for reason, n in counts.items()]
+    first = subject.rejects.drop_duplicates("reason").set_index("reason")["path"].to_dict()
+    rows = [(str(reason), n, first[reason]) for reason, n in counts.items()]
     yield Table("Rejected by ingest", ("reason", "files or rows", "such as"), rows)

@@ -60,7 +60,7 @@ def _numbers(subject: Subject) -> Iterator[tuple[str, str]]:
 def _verdict(subject: Subject) -> list[Block]:
     if subject.check is None:
         return []
-    return [Text("\n".join(subject.check["verdict"]["sentences"][:N_FIRST]), is_list=True)]
+    return [Text("\n".join(subject.check.verdict.sentences[:N_FIRST]), is_list=True)]
 
 
 def _short_bins(subject: Subject) -> Iterator[str]:
@@ -92,10 +92,10 @@ def _pairs(subject: Subject) -> Iterator[str]:
 
 
 def _rules(subject: Subject) -> Iterator[str]:
-    for rule in subject.check["verdict"]["gate"] if subject.check else []:
-        if rule["outcome"] != "pass":
-            word = "failed" if rule["outcome"] == "fail" else "is undecided"
-            yield f"The rule {rule['rule']} {word}: {rule['text']}"
+    for rule in subject.check.verdict.gate if subject.check else []:
+        if rule.outcome != "pass":
+            word = "failed" if rule.outcome == "fail" else "is undecided"
+            yield f"The rule {rule.rule} {word}: {rule.text}"
 
 
 def _terms(subject: Subject) -> Iterator[Block]:

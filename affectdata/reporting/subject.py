@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from affectdata.check.blocks import CheckDocument, read_document
+from affectdata.errors import InputError
 from affectdata.manifest.manifest import Manifest
 from affectdata.records import SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.release import Release
 from affectdata.release.terms import forbids_redistribution
-from affectdata.store.parquet import Rows, distinct, read_json, read_table
+from affectdata.store.parquet import Rows, distinct, read_table
 
 CHECK_FILE, PREDICTIONS_FILE, MAPS = "train-check.json", "predictions.parquet", "maps"
 SENSITIVE = "sensitive"  # column: whether an image is hidden until the reader opens it
@@ -37,7 +39,7 @@ class Subject:
     rows: pd.DataFrame
     target: str
     sheets: dict[str, SourceInfo]
-    check: dict[str, Any] | None = None
+    check: CheckDocument | None = None
     predictions: pd.DataFrame | None = None
     edges: pd.DataFrame | None = None
     rejects: pd.DataFrame | None = None
@@ -108,11 +110,11 @@ def describe_release(release: Release, checks: Path, manifests: Path) -> Subject
     frozen = checks / release.name
     folder = next((each for each in (frozen, frozen / "finetune") if (each / CHECK_FILE).is_file()), frozen)
     missing: list[str] = []
-    check, predictions = None, None
+    check: CheckDocument | None = None
+    predictions: pd.DataFrame | None = None
     if (folder / CHECK_FILE).is_file():
-        check = read_json(folder / CHECK_FILE)
-        missing += _check_problems(check, release)
-        check = None if missing else check
+        check, problem = _read_check(folder / CHECK_FILE, release)
+        missing += [problem] if problem else []
     else:
         missing.append(f"No check: `affectdata train-check {release.path}` has not been run.")
     if check is not None and (folder / PREDICTIONS_FILE).is_file():
@@ -132,14 +134,16 @@ def describe_release(release: Release, checks: Path, manifests: Path) -> Subject
     )
 
 
-def _check_problems(check: Any, release: Release) -> list[str]:
-    """Return why a check cannot be shown beside a release, in sentences."""
-    schema = check.get("schema") if isinstance(check, dict) else None
-    if schema != "affectdata/train-check/3":
-        return [f"The check is of an older form ({schema}): run `affectdata train-check` again."]
-    if check["release"]["id"] != release.id:
-        return ["The check is of another release of the same name: run `affectdata train-check` again."]
-    return []
+def _read_check(path: Path, release: Release) -> tuple[CheckDocument | None, str]:
+    """Return the check of a release, or why it cannot be shown."""
+    again = f"run `affectdata train-check {release.path}` again."
+    try:
+        check = read_document(path)
+    except InputError as error:
+        return None, f"The check cannot be read: {error.what}; {again}"
+    if check.release.id != release.id:
+        return None, f"The check is of another release of the same name: {again}"
+    return check, ""
 
 
 def _read_rows(rows: Rows, target: str = "valence") -> pd.DataFrame:
