@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from affectdata.reporting import charts
-from affectdata.reporting.blocks import Block, Card, Figure, Images, Section, Table
+from affectdata.reporting.blocks import MOST_LABEL, Block, Card, Figure, Images, Section, Table, clean
 from affectdata.reporting.subject import Subject
 
 _PER_CELL, _MOST_CELLS = 4, 60
@@ -34,9 +35,9 @@ def _of_manifest(subject: Subject) -> Iterator[Block]:
 
 
 def _of_release(subject: Subject, info: dict[str, Any]) -> Iterator[Block]:
-    order = [each["bin"] for each in info["bins"]]
+    order = [clean(each["bin"], MOST_LABEL) for each in info["bins"]]
     train = subject.rows[subject.rows["split"] == "train"]
-    train = train.assign(bin=train["cell"].str.extract(r"^[^=]*=([^|]*)")[0])
+    train = train.assign(bin=_bins_of(train))
     before, after = _counts(subject, train[train["copy"] == 0]), _counts(subject, train)
     target = subject.target
     text = "Before balancing: the originals of train. Look for bins that only some subtypes fill."
@@ -73,8 +74,15 @@ def _bin(values: pd.Series, is_numeric: bool) -> tuple[pd.Series, list[str]]:
     return pd.Series(np.array(labels, object)[index], values.index).where(values.notna(), "none"), labels
 
 
+def _bins_of(rows: pd.DataFrame) -> pd.Series:
+    """Return the bin of each row of a release, which its cell begins with: `TARGET=BIN|…`."""
+    bins = rows["cell"].str.extract(r"^[^=]*=([^|]*)", flags=re.DOTALL)[0]
+    return bins.map(lambda each: clean(each, MOST_LABEL), na_action="ignore").rename("bin")
+
+
 def _heat_map(subject: Subject, cells: list[dict[str, Any]], order: list[str]) -> Figure:
     frame = pd.DataFrame(cells)[["bin", "stratum", "n_before", "n_after", "n_eff"]]
+    frame["bin"] = frame["bin"].map(lambda each: clean(each, MOST_LABEL))
     frame["subtype"] = frame["stratum"].map(subject.subtype_name)
     frame["label"] = [
         str(before) if before == after else f"{before}→{after}"
@@ -121,8 +129,7 @@ def _copies(train: pd.DataFrame) -> Figure:
 
 
 def _splits(rows: pd.DataFrame, order: list[str]) -> Figure:
-    labels = rows["cell"].str.extract(r"^[^=]*=([^|]*)")[0]
-    frame = pd.crosstab(labels, rows["split"], normalize="columns").rename_axis("bin").reset_index()
+    frame = pd.crosstab(_bins_of(rows), rows["split"], normalize="columns").reset_index()
     frame = frame.melt("bin", var_name="split", value_name="share")
     chart = charts.lines(
         frame, alt.X("bin:N", sort=order, axis=alt.Axis(labelAngle=-45)), alt.Y("share:Q"), "split"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -9,6 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 if TYPE_CHECKING:
     import pandas as pd
 
+# Control and surrogate characters, and those that change the direction of text.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+MOST_LABEL = 40  # characters of a class or subtype in a chart; longer ones crash or fill it
 MOST_TEXT = 300  # characters of a caption or cell; what is longer is cut, with an ellipsis
 
 
@@ -96,8 +102,22 @@ class Section:
 
 
 def shorten(value: Any) -> str:
-    """Format a value for a cell or caption: numbers with three significant decimals, long text cut."""
+    """Format a value for a cell or caption: numbers with three decimals, text by `clean`."""
     if value is None or value != value:  # NaN
         return "–"
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
+    return clean(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+def clean(text: str, most: int = MOST_TEXT) -> str:
+    """Return text without characters that control the output or its direction, cut to `most` characters.
+
+    >>> clean("a" + chr(27) + "[31m" + "b" * 9, 8)
+    'a�[31mbb…'
+    """
+    printable = without_controls(text)
+    return printable if len(printable) <= most else f"{printable[:most]}…"
+
+
+def without_controls(text: str) -> str:
+    """Return text with a replacement character for each one that controls the output or its direction."""
+    return _CONTROLS.sub("\ufffd", text)

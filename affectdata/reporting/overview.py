@@ -107,7 +107,7 @@ def _terms(subject: Subject) -> Iterator[Block]:
         rebuild = f"affectdata balance --recipe {folder}/recipe.yaml\naffectdata verify {folder}"
         digest = f"release {subject.source.id}"
     else:
-        rows = [(sheet.title, sheet.license, sheet.citation) for sheet in subject.sheets.values()]
+        rows = [(each["title"], each["license"], each["citation"]) for each in subject.source.parts]
         rebuild, digest = "affectdata ingest FOLDER", f"manifest digest {subject.source.digest}"
     yield Table("Sources, terms and citations", ("source", "terms", "cite"), rows)
     yield Text(f"To rebuild it:\n{rebuild}\n# {digest}", is_code=True)

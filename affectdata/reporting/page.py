@@ -17,7 +17,7 @@ import pandas as pd
 
 from affectdata.reporting import charts
 from affectdata.reporting.balance import balance
-from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten
+from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
 from affectdata.reporting.check import check
 from affectdata.reporting.images import images
 from affectdata.reporting.overview import overview
@@ -73,6 +73,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: without_controls(value) if type(value) is str else value,
     )
     return environment.get_template("page.html.jinja").render(
         title=title,

@@ -16,6 +16,7 @@ from affectdata.records import SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.release import Release
 from affectdata.release.terms import forbids_redistribution
+from affectdata.reporting.blocks import MOST_LABEL, clean
 from affectdata.store.parquet import Rows, distinct, read_table
 
 CHECK_FILE, PREDICTIONS_FILE, MAPS = "train-check.json", "predictions.parquet", "maps"
@@ -74,10 +75,10 @@ class Subject:
     @cached_property
     def may_redistribute(self) -> bool:
         """Whether the terms of every image allow passing it on."""
-        if self.release is not None:
-            return bool(self.release.info.get("terms", {}).get("redistributable"))
+        if isinstance(self.source, Release):
+            return bool(self.source.info.get("terms", {}).get("redistributable"))
         licenses = distinct(self.source.rows, "license")
-        return all(sheet.redistributable for sheet in self.sheets.values()) and not any(
+        return all(part.get("redistributable") for part in self.source.parts) and not any(
             forbids_redistribution(text or "") for text in licenses
         )
 
@@ -86,7 +87,7 @@ class Subject:
         for sheet in self.sheets.values():
             if subtype in sheet.subtypes:
                 return sheet.subtypes[subtype].name
-        return "none" if pd.isna(subtype) else str(subtype)
+        return "none" if pd.isna(subtype) else clean(str(subtype), MOST_LABEL)
 
 
 def describe_manifest(manifest: Manifest) -> Subject:
@@ -149,6 +150,8 @@ def _read_check(path: Path, release: Release) -> tuple[CheckDocument | None, str
 def _read_rows(rows: Rows, target: str = "valence") -> pd.DataFrame:
     names = [name for name in dict.fromkeys([*_COLUMNS, target]) if name in rows.column_names]
     frame: pd.DataFrame = rows.select(names).to_pandas()
+    if frame[target].dtype == object:
+        frame[target] = frame[target].map(lambda each: clean(each, MOST_LABEL), na_action="ignore")
     frame[SENSITIVE] = frame.pop("content_tags").fillna("") != ""
     return frame
 

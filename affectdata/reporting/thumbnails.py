@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from affectdata.errors import DecodeError, ImagesNotFound, IntegrityError
 from affectdata.images.decode import decode, encode, resize
-from affectdata.manifest.manifest import Images, find_roots
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
@@ -70,7 +69,7 @@ def _reader(subject: Subject, manifests: Path, roots: Mapping[str, Path]) -> Rea
     if isinstance(release, Release):
         source_images = release.images(manifests) if release.is_virtual else None
         return released_reader(release.path, parse_recipe(release.recipe_document), source_images)
-    images = Images(find_roots(release.sources, manifests, {**release.roots, **roots}))
+    images = replace(release, roots={**release.roots, **roots}).images()
 
     def read(batch: pa.Table) -> list[bytes]:
         return [images.read(row["source"], row["path"], row["image_id"]) for row in batch.to_pylist()]
