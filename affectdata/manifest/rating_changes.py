@@ -21,7 +21,8 @@ from affectdata.reading.rating_digests import (
     Series,
     by_subtype,
     digest_rows,
-    digest_series,
+    digest_values,
+    mean_of,
     read_series,
 )
 from affectdata.reading.tree import Tree
@@ -105,18 +106,19 @@ def _explain(
         == digest.rows
     ):
         return "reversed", ""
+    for other in known.values():
+        n = min(digest.n, other.n)
+        if 1 < n <= len(part) and other.heads.get(n) == digest_values(part[:n]):
+            if other.column == digest.column:
+                return f"the values of {other.subtype}", ""
+            if other.subtype == digest.subtype:
+                return f"the values of {other.column}", ""
     if not part or len(part) != digest.n:
         return "in the number of rows", f" {len(part)} instead of {digest.n}"
-    own = digest_series(digest.column, part)
-    for (subtype, column), other in known.items():
-        if other.values == own.values and other.n > 1:
-            if (subtype, column) == (digest.subtype, digest.column):
-                return "the same values on other rows", ""
-            if column == digest.column:
-                return f"the values of {subtype}", ""
-            if subtype == digest.subtype:
-                return f"the values of {column}", ""
-    return "other values", _compare_means(digest, own, known)
+    if digest_values(sorted(part, key=lambda row: row.value)) == digest.values:
+        return "the same values on other rows", ""
+    mean = f" with the mean {mean_of(part):g} instead of {digest.mean:g}"
+    return "other values", mean if digest.column.endswith("_raw") else ""
 
 
 def _is_shifted(digest: RatingDigest, rows: Series, by: int) -> bool:
@@ -132,14 +134,3 @@ def _is_shifted(digest: RatingDigest, rows: Series, by: int) -> bool:
     ]
     inner = (moved[start : len(moved) - end] for start in (0, 1) for end in (0, 1))
     return digest.n > 2 and any(digest_rows(part) == digest.inner for part in inner)
-
-
-def _compare_means(
-    digest: RatingDigest, own: RatingDigest, known: Mapping[tuple[str, str], RatingDigest]
-) -> str:
-    if own.mean == digest.mean:
-        return " with the same mean"
-    text = f" with the mean {own.mean:g} instead of {digest.mean:g}"
-    same_column = (other for other in known.values() if other.column == digest.column)
-    nearest = min(same_column, key=lambda other: abs(other.mean - own.mean))
-    return text if nearest == digest else f"{text}, nearest to {nearest.subtype} with {nearest.mean:g}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -39,7 +39,8 @@ class RatingDigest:
     """The values of one column in one subtype, in the natural order of their keys (`I2` before `I10`).
 
     `rows` is a digest of keys and values, `inner` the same without the first and the last row, so that it can
-    be found in a shifted table; `values` is a digest of the sorted values alone.
+    be found in a shifted table; `values` is a digest of the sorted values. `heads` are digests of the first
+    values, as many as another subtype has rows, so that they can be found there; by number.
     """
 
     subtype: str
@@ -49,6 +50,7 @@ class RatingDigest:
     rows: str
     inner: str
     values: str
+    heads: Mapping[int, str]
 
 
 def read_series(rows: pa.Table) -> dict[str, Series]:
@@ -74,24 +76,36 @@ def by_subtype(series: Series) -> dict[str, Series]:
 
 def digest_ratings(rows: pa.Table) -> list[RatingDigest]:
     """Return the digests of all columns with values, by subtype."""
-    digests = (
-        digest_series(column, part)
-        for column, series in read_series(rows).items()
-        for part in by_subtype(series).values()
-    )
+    digests = []
+    for column, series in read_series(rows).items():
+        parts = by_subtype(series)
+        sizes = sorted({len(part) for part in parts.values()})
+        digests += [_digest_part(column, part, sizes) for part in parts.values()]
     return sorted(digests, key=lambda digest: (digest.subtype, RATED.index(digest.column)))
 
 
-def digest_series(column: str, part: Series) -> RatingDigest:
-    """Return the digests of the values of one subtype."""
-    mean = round(sum(value.value for value in part) / len(part), 2)
-    inner, values = digest_rows(part[1:-1]), _digest(sorted(_spell(value.value) for value in part))
-    return RatingDigest(part[0].subtype, column, len(part), mean, digest_rows(part), inner, values)
+def _digest_part(column: str, part: Series, sizes: list[int]) -> RatingDigest:
+    heads = {n: digest_values(part[:n]) for n in sizes if n <= len(part)}
+    values = digest_values(sorted(part, key=lambda row: row.value))
+    inner = digest_rows(part[1:-1])
+    return RatingDigest(
+        part[0].subtype, column, len(part), mean_of(part), digest_rows(part), inner, values, heads
+    )
+
+
+def mean_of(part: Series) -> float:
+    """Return the mean of values, rounded to two decimals."""
+    return round(sum(row.value for row in part) / len(part), 2)
 
 
 def digest_rows(part: Series) -> str:
     """Return the digest of keys and values."""
-    return _digest(f"{value.key}\t{_spell(value.value)}" for value in part)
+    return _digest(f"{row.key}\t{_spell(row.value)}" for row in part)
+
+
+def digest_values(part: Series) -> str:
+    """Return the digest of the values alone, in their order."""
+    return _digest(_spell(row.value) for row in part)
 
 
 def read_digests(path: Path) -> list[RatingDigest]:
@@ -104,6 +118,7 @@ def read_digests(path: Path) -> list[RatingDigest]:
             RatingDigest(
                 *(row["subtype"], row["column"], int(row["n"]), float(row["mean"])),
                 *(row["rows"], row["inner"], row["values"]),
+                {int(n): digest for n, digest in (head.split(":") for head in row["heads"].split())},
             )
             for row in rows
         ]
@@ -115,7 +130,9 @@ def write_digests(digests: Iterable[RatingDigest], origin: str, path: Path) -> N
         file.write(f"# {origin}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(RatingDigest))
-        writer.writerows(map(astuple, digests))
+        for digest in digests:
+            *cells, heads = (getattr(digest, field.name) for field in fields(digest))
+            writer.writerow([*cells, " ".join(f"{n}:{head}" for n, head in heads.items())])
 
 
 def _natural(key: str) -> list[str | int]:

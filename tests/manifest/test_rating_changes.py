@@ -104,22 +104,23 @@ def test_all_tables_shifted_and_images_missing(run: Callable[[], str], gaped_cop
     assert run() == f"{same(2)}\n{changed}"
 
 
-def test_two_subtypes_exchanged(run: Callable[[], str], gaped_copy: Path) -> None:
-    """A and N have equally many rows."""
-    values: dict[str, Lines] = {}
-    for subtype in ("A", "N"):
-        edit(gaped_copy, f"{subtype}.txt", lambda lines, s=subtype: values.update({s: [*lines]}))  # type: ignore[misc]
+@pytest.mark.parametrize(("a", "b"), [("A", "N"), ("H", "P")], ids=["equal size", "2 and 4 rows"])
+def test_two_subtypes_exchanged(a: str, b: str, run: Callable[[], str], gaped_copy: Path) -> None:
+    tables = {
+        name: [line.split("\t")[1:3] for line in (gaped_copy / f"{name}.txt").read_text().splitlines()[1:]]
+        for name in (a, b)
+    }
 
-    def take(other: str) -> Callable[[Lines], None]:
+    def take(values: Lines) -> Callable[[Lines], None]:
         def change(lines: Lines) -> None:
-            for line, cells in zip(lines, values[other], strict=True):
-                line[1:3] = cells[1:3]
+            for line, cells in zip(lines, values, strict=False):
+                line[1:3] = cells
 
         return change
 
-    edit(gaped_copy, "A.txt", take("N"))
-    edit(gaped_copy, "N.txt", take("A"))
-    changed = [differ(f"the values of {b}", f"{a} ({MEANS})") for a, b in (("A", "N"), ("N", "A"))]
+    edit(gaped_copy, f"{a}.txt", take(tables[b]))
+    edit(gaped_copy, f"{b}.txt", take(tables[a]))
+    changed = [differ(f"the values of {other}", f"{own} ({MEANS})") for own, other in ((a, b), (b, a))]
     assert run() == "\n".join([same(4), *changed])
 
 

@@ -58,7 +58,11 @@ def test_digests_of_ratings_have_no_rating(path: Path) -> None:
     assert {digest.column for digest in index.ratings} >= {"valence_raw", "valence_sd", "arousal_raw"}
     for digest in index.ratings:
         assert digest.n > 80 and digest.mean == round(digest.mean, 2)
-        assert all(re.fullmatch("[0-9a-f]{16}", each) for each in (digest.rows, digest.inner, digest.values))
+        assert all(
+            re.fullmatch("[0-9a-f]{16}", each)
+            for each in (digest.rows, digest.inner, digest.values, *digest.heads.values())
+        )
+        assert min(digest.heads) > 80
 
 
 def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tmp_path: Path) -> None:
