@@ -48,6 +48,7 @@ from affectdata.reading.protocol import (
     read_source,
 )
 from affectdata.reading.tree import Tree, is_junk, read_tree
+from affectdata.reading.unread import name_unread_layout
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import manifest_schema
@@ -215,7 +216,17 @@ def _read_cached(tree: Tree, options: ReadOptions, out: Path, state: str) -> Ing
 
 
 def _unpack(archive: Path, source: str | None) -> Path:
-    """Unpack an archive and return the folder of the source in it."""
+    """Unpack an archive and return the folder of the source in it.
+
+    Raises:
+        SourceError: it is a webdataset shard, which is read in place.
+    """
+    shards = cast(Source, load_plugin("sources", "webdataset"))
+    if why := detect_source(shards, Tree(archive.parent, [archive.name])):
+        raise SourceError(
+            f"{archive} is a webdataset shard, not an archive of a source ({why})",
+            fix=f"pass the folder with all shards: affectdata ingest '{archive.parent}'",
+        )
     roots = find_roots_in(unpack(archive))
     names = [source] if source else find_plugins("sources")
     plugins = [cast(Source, load_plugin("sources", name)) for name in names]
@@ -248,6 +259,9 @@ def recognise(tree: Tree) -> tuple[str, str]:
                 f"{tree.root} is not a source, but its folder {folder} looks like {inside[0][0]}",
                 fix=f"affectdata ingest '{tree.root / folder}'",
             )
+    unread = name_unread_layout(tree)
+    if unread:
+        raise SourceError(f"{tree.root} has {unread[0]}", where=str(tree.root), fix=unread[1])
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
         where=name_by_index(tree) or "",

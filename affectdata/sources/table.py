@@ -1,4 +1,4 @@
-"""Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON lines.
+"""Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON.
 
 A column map is a YAML file; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map, it is the
 file `columns.yaml` at the root, and a tree with this file is recognised by it. All keys:
@@ -31,9 +31,12 @@ file `columns.yaml` at the root, and a tree with this file is recognised by it. 
 age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
 that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
-rating is rejected, and so are different rows for one image. A Parquet table or a webdataset shard may contain
-its images; `key` is then of no use, but needed. Without `table`, labels are parsed from file
-names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
+rating is rejected, and so are different rows for one image.
+
+JSON may be a list of objects, an object per line, an object whose keys are file names (the column that `key`
+names), an object of columns, or COCO (`key: file_name`; the categories are the column `category`). A Parquet
+table or a webdataset shard may contain its images; `key` is then needed and not used. Without `table`, labels
+are parsed from file names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
 """
 
 from __future__ import annotations

@@ -85,9 +85,12 @@ class _Sample:
 
 
 def detect(tree: Tree) -> str | None:
-    """Recognise a tree by a tar in which an image and another file, or two images, have keys."""
-    shards = [] if MAP_FILE in tree.files else find_shards(tree)
-    return f"images in the shard {shards[0]}" if shards else None
+    """Recognise a tree by a tar in which an image has a file of labels with the same key."""
+    for path in _tars(tree) if MAP_FILE not in tree.files else ():
+        samples = _samples(tree, path, strict=False)
+        if any(sample.image and sample.files.keys() & {*_TEXTS, "json"} for sample in samples):
+            return f"images and labels in the shard {path}"
+    return None
 
 
 def read(tree: Tree, options: ReadOptions) -> Reading:

@@ -515,3 +515,32 @@ def test_what_a_row_names_is_never_missing_if_it_exists(
         "r.csv#h.jpg": "missing_image",
     }
     assert outcome.details["b.heic"] == "images in the format HEIF are not read: convert it to PNG or JPEG"
+
+
+@pytest.mark.parametrize(
+    ("table", "spec"),
+    [
+        ({"a.jpg": {"v": 3}, "b.jpg": {"v": 9}}, "key: image, columns: {valence: v}"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "x/b.jpg"}],
+                "categories": [{"id": 7, "name": "3"}, {"id": 8, "name": "9"}],
+                "annotations": [{"image_id": 1, "category_id": 7}, {"image_id": 2, "category_id": 8}],
+            },
+            "key: file_name, match_parts: 1, columns: {valence: category}",
+        ),
+    ],
+    ids=["keyed by file name", "COCO"],
+)
+def test_labels_in_json(
+    table: Any, spec: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    column_map = f"{{name: t, table: labels.json, scales: {{valence: [1, 9]}}, {spec}}}"
+    files = {
+        "a.jpg": image(1),
+        "b.jpg": image(2),
+        "labels.json": json.dumps(table),
+        "columns.yaml": column_map,
+    }
+    outcome = take(plant(files))
+    assert {path: row["valence"] for path, row in outcome.rows.items()} == {"a.jpg": 25.0, "b.jpg": 100.0}

@@ -118,6 +118,20 @@ def test_damage_is_a_reject_or_an_error(plant: Plant, take: Take, image: Image) 
     assert "gunzip" in caught.value.fix
 
 
+def test_an_archive_of_images_is_no_shard_and_a_shard_no_archive(
+    plant: Plant, take: Take, image: Image
+) -> None:
+    archive = plant({"a.tar": shard({"joy/1.jpg": image(1), "fear/1.jpg": image(2)})})
+    with pytest.raises(SourceError, match="no source recognises"):
+        take(archive)
+    assert len(take(archive / "a.tar").rows) == 2
+    assert len(take(archive, "webdataset").rows) == 2  # without labels, as specified
+    root = plant({"train.tar": shard({"1.jpg": image(1), "1.cls": "joy"})}, "shards")
+    with pytest.raises(SourceError, match="is a webdataset shard") as caught:
+        take(root / "train.tar")
+    assert caught.value.fix.endswith(f"affectdata ingest '{root}'")
+
+
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     place = tmp_path_factory.mktemp("release")
