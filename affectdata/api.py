@@ -443,6 +443,7 @@ def train_check(
     check: PathLike | None = None,
     crossfit: bool = True,
     keep_model: PathLike | None = None,
+    head: str | None = None,
     maps: int | None = None,
     out: PathLike = "checks",
     releases: PathLike = "releases",
@@ -456,16 +457,17 @@ def train_check(
     """Train on a release [default: the newest], score on untouched originals, and judge by the rules.
 
     Features of several networks (`backbone`, with `weights` for each in order) are used together. `announce`
-    is called before weights are downloaded [default: `note`].
+    is called before weights are downloaded [default: `note`]; `head` is that of the kept model: plain,
+    subtype_aware, calibrated, or stacked:NAME with another manifest [default: plain].
 
     Raises:
-        UsageError: an option has no effect in this mode, or takes one network only.
+        UsageError: an option has no effect in this mode, or takes one network only; or no head has this name.
         IntegrityError: the release breaks its promises.
         InputError: there is nothing to train on or to score.
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import check_maps, draw_maps, fit_final
+    from affectdata.check.final import PLAIN, check_head, check_maps, draw_maps, fit_final
     from affectdata.check.prepare import prepare_check
     from affectdata.check.tuned import prepare_networks
     from affectdata.config import parse_model, read_yaml
@@ -477,7 +479,9 @@ def train_check(
     from affectdata.workers import default_workers
 
     note, out, model_path = note or _ignore, Path(out), _path(keep_model)
-    _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, maps=maps)
+    _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, head=head, maps=maps)
+    if head and not keep_model and not maps:
+        refuse_options(["--head"], "a check that keeps no model")
     if model_path:
         check_name(model_path)
     opened = _release(release, releases, roots)
@@ -506,6 +510,7 @@ def train_check(
         progress=_stage(progress, "features"),
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
+    check_head(prepared, head or PLAIN)
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
@@ -513,7 +518,7 @@ def train_check(
     else:
         checked = run_check(prepared, workers=n_workers, progress=_stage(progress, "train"))
     path = checked.write(out)
-    model = fit_final(prepared) if model_path or maps else None
+    model = fit_final(prepared, head or PLAIN) if model_path or maps else None
     if model and model_path:
         write_model(model, model_path)
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
@@ -560,7 +565,7 @@ def _check_mode(mode: str, **given: object) -> None:
     Raises:
         UsageError: naming them, or an unknown mode.
     """
-    takes = {"frozen": ("keep_model", "maps"), FINETUNE: ("steps", "size", "splits")}
+    takes = {"frozen": ("keep_model", "head", "maps"), FINETUNE: ("steps", "size", "splits")}
     if mode not in takes:
         raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
     idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]

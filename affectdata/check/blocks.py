@@ -370,6 +370,43 @@ class CurvePoint(Block):
     val_loss: float | None = None
 
 
+class HeadTransfer(Block):
+    """Scores of a head on another source; intervals over its groups of images."""
+
+    r2: Interval
+    pearson_r: Interval
+
+
+class Transfer(Block):
+    """Heads trained on all originals, scored on another source."""
+
+    n: int = Field(description="images of the other source")
+    plain: HeadTransfer
+    subtype_aware: HeadTransfer | None = Field(default=None, description="if there are subtypes")
+
+
+class AdviceRow(Block):
+    """An option, compared with the originals; the figures are null if it was not run."""
+
+    option: str
+    arm: str
+    measure: str = Field(description="that decides, fixed in advance")
+    change: Interval | None = Field(description="difference in the measure to the originals")
+    control: str = Field(description="arm of the control")
+    over_control: Interval | None = Field(description="difference in the measure to the control")
+    outcome: Literal["helps", "harms", "undecided", "no more than its control", "not run"]
+    enable: str = Field(description="the option, or line of the recipe, that enables it")
+    reason: str | None = Field(default=None, description="why it was not run")
+
+
+class Advice(Block):
+    """What would help: options in a fixed order, with intervals that hold for all of them together."""
+
+    level: float = Field(description="of the intervals")
+    quantile: Number = Field(description="of the largest |t| of all rows")
+    rows: list[AdviceRow]
+
+
 class Curve(Block):
     """The training curve of a network."""
 
@@ -449,6 +486,10 @@ class CheckFigures(Block):
     )
     not_offered: dict[str, str] = Field(
         description="manifests that could not be tried for the thin bins, and the reason"
+    )
+    transfer: dict[str, Transfer] = Field(default={}, description="by other source (frozen)")
+    advice: Advice | None = Field(
+        default=None, description="what would help; null in finetune, and for a target of classes"
     )
     curves: list[Curve] = Field(description="of networks")
 

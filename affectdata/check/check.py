@@ -20,8 +20,10 @@ from affectdata.check.blocks import CheckDocument, ScoringName, Verdict
 from affectdata.check.document import Results, describe
 from affectdata.check.evaluate import EvaluateSplit, Learner, SplitEvaluation, find_classes
 from affectdata.check.gate import evaluate_rules, find_outcome
+from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
+from affectdata.check.transfer import score_transfer
 from affectdata.check.verdict import advise, make_sentences
 from affectdata.store.parquet import write_json, write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
@@ -79,13 +81,21 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
     classes = classes[:1] if learner.is_costly else classes
     heldout = [prepared.heldout] if prepared.heldout else []
+    sources, transfer = {}, {}
+    if prepared.numeric and not learner.is_costly and prepared.others:
+        with quiet_threads():
+            sources = fit_sources(prepared.others, recipe.seed)
+            every = prepared.image_pool.rows(originals.plain(originals.own))
+            transfer = score_transfer(every, {name: prepared.others[name] for name in sources}, recipe.seed)
     by_name = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
     # The subtype classifier is scored on every original once, so it is trained on the first splits only.
     n_all = {"crossfit": n_first, "heldout": 1}
     tasks = [
         (
             split,
-            EvaluateSplit(classes if number < n_all.get(name, 0) else classes[:1], prepared.numeric, learner),
+            EvaluateSplit(
+                classes if number < n_all.get(name, 0) else classes[:1], prepared.numeric, learner, sources
+            ),
         )
         for name, splits in by_name.items()
         for number, split in enumerate(splits)
@@ -101,7 +111,7 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
         scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
-    return Results(prepared, learner, classes, scored, scorings)
+    return Results(prepared, learner, classes, scored, scorings, transfer)
 
 
 def _evaluate(

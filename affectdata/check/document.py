@@ -13,7 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.check import blocks, metrics
-from affectdata.check.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
+from affectdata.check.advice import list_options, make_advice
+from affectdata.check.arms import (
+    CALIBRATED,
+    DUPLICATES,
+    EVEN,
+    ORIGINALS,
+    RELEASE,
+    STACKED,
+    STRETCHED,
+    SUBTYPE_AWARE,
+    WEIGHTS,
+    WITH,
+)
 from affectdata.check.blocks import ByScoring, CheckFigures, ScoringName, Value
 from affectdata.check.evaluate import Classes, Learner
 from affectdata.check.leak import check_structure, describe_leak
@@ -40,6 +52,8 @@ _PAIRS = (
     *((RELEASE, other) for other in (ORIGINALS, EVEN, STRETCHED, DUPLICATES, WEIGHTS)),
     (WEIGHTS, ORIGINALS),
     (EVEN, ORIGINALS),
+    (SUBTYPE_AWARE, ORIGINALS),
+    (CALIBRATED, ORIGINALS),
 )
 _ON_EDGE = 0.25  # share of the splits
 
@@ -53,6 +67,7 @@ class Results:
     classes: list[Classes]
     scorings: dict[ScoringName, Scoring | None]
     regrouped: dict[str, Scoring]
+    transfer: dict[str, blocks.Transfer]
 
     @property
     def best(self) -> Scoring:
@@ -109,8 +124,16 @@ def describe(results: Results) -> CheckFigures:
             if numeric
         },
         not_offered=prepared.not_offered,
+        transfer=results.transfer,
+        advice=_advice(results) if numeric and not results.learner.is_costly else None,
         curves=list(_curves(results)),
     )
+
+
+def _advice(results: Results) -> blocks.Advice:
+    prepared = results.prepared
+    absent = [] if (prepared.train.copy > 0).any() else [RELEASE]
+    return make_advice(results.best, list(list_options(list(prepared.others))), absent)
 
 
 def _settings(results: Results) -> blocks.CheckSettings:
@@ -125,7 +148,7 @@ def _settings(results: Results) -> blocks.CheckSettings:
         seed=prepared.recipe.seed,
         n_splits=len(prepared.crossfit),
         n_deals=len(prepared.fold_assignments),
-        n_pictures=int((prepared.originals.kind != "offered").sum()),
+        n_pictures=int(prepared.originals.released.sum()),
         n_pictures_of=len({*prepared.release.table["image_id"].to_pylist()}),
         check=prepared.recipe.check,
         **results.learner.describe(),
@@ -200,7 +223,10 @@ def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
             return best.figure(measure, arm)
         return best.label_figure(measure, arm, results.classes[0], "image")
 
-    pairs = [*_PAIRS, *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith(WITH))]
+    pairs = [
+        *_PAIRS,
+        *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith((WITH, STACKED))),
+    ]
     return {
         f"{left} - {right}": {
             name: best.interval(_difference(figure(name, left), figure(name, right)))

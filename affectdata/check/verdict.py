@@ -1,7 +1,6 @@
 """The verdict: a check's document as sentences, and advice.
 
-The advice names what would help more than this release does, measured where possible, in the order in which
-it helped on GAPED: images from another source, weights in place of copies, and undeclared groups, which do
+The advice names thin bins, the options of the table in `advice` that help, and undeclared groups, which do
 not help but make the scores honest.
 """
 
@@ -10,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, WEIGHTS, WITH
+from affectdata.check.advice import HELPS
+from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_AWARE, SUBTYPE_MEAN
 from affectdata.check.blocks import CheckFigures
 from affectdata.check.words import (
     ARM_NAMES,
@@ -40,6 +40,7 @@ def make_sentences(document: CheckFigures, recipe: Recipe) -> list[str]:
     return [
         *_score_sentences(document),
         *_subtype_sentences(document),
+        *_subtype_aware_sentences(document),
         *_source_sentences(document),
         *_collapse_sentences(document),
         *_balance_sentences(document, recipe),
@@ -92,6 +93,25 @@ def _subtype_sentences(document: CheckFigures) -> Iterator[str]:
     else:
         finding = f"predicts only the subtype, not {target}"
     yield f"The model {finding}: {figures}."
+
+
+def _subtype_aware_sentences(document: CheckFigures) -> Iterator[str]:
+    """Say what the subtype-aware head gains, and that it is not finer knowledge of the target."""
+    plain, aware = scores(document, ORIGINALS), scores(document, SUBTYPE_AWARE)
+    change = document.comparison.get(f"{SUBTYPE_AWARE} - {ORIGINALS}")
+    if not plain or not aware or not change:
+        return
+    before, after, target = plain["r_within"].mean, aware["r_within"].mean, document.release.target
+    within = f"r within subtypes is {number_text(after)}, {number_text(before)} with the plain head"
+    if before is not None and after is not None and after <= before:
+        within = (
+            f"r within subtypes falls from {number_text(before)} to {number_text(after)}: it uses the "
+            f"subtype better, and knows no more of {target} within one"
+        )
+    yield (
+        f"A subtype-aware head on the originals (arm {SUBTYPE_AWARE}) has R² {interval_text(aware['r2'])}, "
+        f"{interval_text(change['r2'], 3, '+')} compared with the plain head; {within}."
+    )
 
 
 def _source_sentences(document: CheckFigures) -> Iterator[str]:
@@ -226,8 +246,8 @@ def advise(document: CheckFigures, info: Mapping[str, Any]) -> list[str]:
     """Return sentences on what to do next; `info` is release.json."""
     return [
         *_thin_bins(info),
-        *_other_sources(document),
-        *_weights(document),
+        *_what_helps(document),
+        *_not_offered(document),
         *_groups(document),
     ]
 
@@ -244,35 +264,18 @@ def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _other_sources(document: CheckFigures) -> Iterator[str]:
-    n_train = {arm: part.n_train.crossfit or 0 for arm, part in document.arms.items()}
-    for pair, differences in document.comparison.items():
-        if not pair.startswith(WITH):
-            continue
-        arm = pair.removesuffix(f" - {ORIGINALS}")
-        effect = "have no clear effect"
-        if clear_change("tail_mae", differences["tail_mae"]) > 0:
-            effect = "help the thin bins"
-        elif clear_change("r2", differences["r2"]) < 0:
-            effect = "do harm"
-        yield (
-            f"{n_train[arm] - n_train[ORIGINALS]:.0f} images of {arm.removeprefix(WITH)} that fall into "
-            f"the thin bins would {effect}: {change_text('tail_mae', differences['tail_mae'])}, "
-            f"{change_text('r2', differences['r2'])} compared with the originals alone."
-        )
+def _what_helps(document: CheckFigures) -> Iterator[str]:
+    for row in document.advice.rows if document.advice else ():
+        if row.outcome == HELPS and row.change and row.over_control:
+            yield (
+                f"Of the options tried, {row.option} helps: {change_text(row.measure, row.change)}, over its "
+                f"control {change_text(row.measure, row.over_control)}; {row.enable}."
+            )
+
+
+def _not_offered(document: CheckFigures) -> Iterator[str]:
     for name, reason in document.not_offered.items():
         yield f"{name} could not be tried for the thin bins: {reason}."
-
-
-def _weights(document: CheckFigures) -> Iterator[str]:
-    differences = document.comparison.get(f"{RELEASE} - {WEIGHTS}")
-    measure = "macro_mae" if document.numeric else "balanced_accuracy"
-    if differences and document.copies and clear_change(measure, differences[measure]) < 1:
-        yield (
-            f"Copies are not clearly better than weights ({NAMES[measure]} "
-            f"{interval_text(differences[measure], 3, '+')}): `weights: {{by: inverse}}` with "
-            "`balance: {max_copies: 1}` (recipe weights_only) renders no copies."
-        )
 
 
 def _groups(document: CheckFigures) -> Iterator[str]:

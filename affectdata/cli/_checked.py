@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from affectdata.cli._output import document, settings, show, show_table
 
 if TYPE_CHECKING:
-    from affectdata.check.blocks import CheckDocument, ScoringName
+    from affectdata.check.blocks import Advice, CheckDocument, ScoringName
 
 _MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
 _OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
     "tail_mae: MAE over the thin bins; sd_ratio: SD of predictions / SD of targets; r_within: r within "
-    "subtypes; even, duplicates, weights, stretched: controls without balanced copies"
+    "subtypes; even, duplicates, weights, stretched: controls without balanced copies; subtype_aware and "
+    "below: other heads on the originals, with their controls"
 )
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS: dict[ScoringName, str] = {
@@ -46,8 +47,10 @@ def print_check(result: CheckDocument) -> None:
     show(f"{result.release.name}: {result.release.target}, {options.backbone}\n")
     for sentence in verdict.sentences:
         show(f"  {sentence}")
+    if result.advice:
+        _print_advice(result.advice)
     if verdict.advice:
-        show("\nwhat would help")
+        show("\nadvice")
     for sentence in verdict.advice:
         show(f"  {sentence}")
     show("\nrules")
@@ -62,6 +65,22 @@ def print_check(result: CheckDocument) -> None:
             splits = f"{options.n_splits} " if scored_on == "crossfit" else ""
             show(f"\n{splits}{text}, {sum(n)} images")
             _print_scores(result, scored_on)
+
+
+def _print_advice(advice: Advice) -> None:
+    from affectdata.check.words import NAMES, interval_text
+
+    show(
+        "\nwhat would help here, compared with the originals (95 % intervals that hold for all rows together)"
+    )
+    rows = []
+    for row in advice.rows:
+        figures = ["", "", f"{row.outcome}: {row.reason}"]
+        if row.change and row.over_control:
+            changes = (interval_text(each, 3, "+") for each in (row.change, row.over_control))
+            figures = [*changes, row.outcome]
+        rows.append([row.option, NAMES[row.measure], *figures, row.enable])
+    show_table(["option", "measure", "change", "over its control", "outcome", "by"], rows)
 
 
 def _print_scores(result: CheckDocument, scored_on: ScoringName) -> None:

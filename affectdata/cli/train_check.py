@@ -26,7 +26,17 @@ from affectdata.cli._study import run_study
 from affectdata.train.packaged import DEFAULT_BACKBONE
 
 _OF_A_CHECK = {  # options that --study does not take
-    *("--steps", "--size", "--splits", "--keep-model", "--maps", "--mode", "--backbone", "--weights"),
+    *(
+        "--steps",
+        "--size",
+        "--splits",
+        "--keep-model",
+        "--head",
+        "--maps",
+        "--mode",
+        "--backbone",
+        "--weights",
+    ),
     *("--no-crossfit", "--check"),
 }
 
@@ -95,6 +105,11 @@ _OF_A_CHECK = {  # options that --study does not take
     help="Save the model trained on the release for affectdata.predict; a .safetensors file.",
 )
 @click.option(
+    "--head",
+    metavar="NAME",
+    help="Of the kept model: plain, subtype_aware, calibrated, or stacked:SOURCE. [default: plain]",
+)
+@click.option(
     "--maps",
     type=click.IntRange(1),
     metavar="N",
@@ -119,6 +134,7 @@ def command(
     bounds: Path | None,
     no_crossfit: bool,
     keep_model: Path | None,
+    head: str | None,
     maps: int | None,
     rules: bool,
     out: Path,
@@ -162,6 +178,7 @@ def command(
             check=bounds,
             crossfit=not no_crossfit,
             keep_model=keep_model,
+            head=head,
             maps=maps,
             out=out,
             roots=parse_roots(roots),

@@ -104,10 +104,10 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
     """Fit `svr` or `ridge` on the target; choose the settings by mean squared error on originals."""
     folds = inner_folds(rows, rows.stratum, seed)
     if head == "ridge":
-        chosen, on_edge = _choose(GRIDS["ridge"], folds, partial(_ridge_errors, rows))
+        chosen, on_edge = choose(GRIDS["ridge"], folds, partial(ridge_errors, rows))
         model: Any = Ridge(**chosen)
     else:
-        chosen, on_edge = _choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
+        chosen, on_edge = choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
         chosen["gamma"] /= rows.features.shape[1]
         model = SVR(epsilon=_SVR_EPSILON, **chosen)
     pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
@@ -120,7 +120,7 @@ def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
     return clone(fitted.model).fit(rows.features, y, **_weights(rows.weight))
 
 
-def _choose(
+def choose(
     grid: Mapping[str, Sequence[float]], folds: Folds, errors: Callable[[Fold, list[Setting]], list[float]]
 ) -> tuple[dict[str, float], list[str]]:
     """Choose the settings of lowest mean error over the folds; return them and those on the grid's edge.
@@ -145,7 +145,7 @@ def _choose(
     return {name: axis[i] for name, axis, i in chosen}, on_edge
 
 
-def _scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the features of both sides of a fold, standardised by the train side, and the train weights."""
     train, test = fold
     weight = rows.weight[train]
@@ -154,14 +154,14 @@ def _scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return scale.transform(rows.features[train]), scale.transform(rows.features[test]), weight
 
 
-def _ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]:
+def ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]:
     """Return the mean squared error on the test side for each penalty, fitted on the train side.
 
     The normal equations, of the rows or of the columns, whichever are fewer, are computed once for all
     penalties.
     """
     train, test = fold
-    a, b, weight = _scaled(rows, fold)
+    a, b, weight = scaled(rows, fold)
     mean = np.average(rows.target[train], weights=weight)
     a, z = a * np.sqrt(weight)[:, None], (rows.target[train] - mean) * np.sqrt(weight)
     by_rows = len(a) < a.shape[1]
@@ -184,8 +184,8 @@ def _svr_errors(
     larger C gives the same model.
     """
     train, test = fold
-    a, b, weight = _scaled(rows, fold)
-    within, across = _squared_distances(a, a), _squared_distances(b, a)
+    a, b, weight = scaled(rows, fold)
+    within, across = squared_distances(a, a), squared_distances(b, a)
     errors: dict[Setting, float] = {}
     for gamma in sorted({gamma for _, gamma in settings}):
         inside, outside = (np.exp(-gamma / rows.features.shape[1] * squares) for squares in (within, across))
@@ -202,7 +202,7 @@ def _svr_errors(
     return [errors[setting] for setting in settings]
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.asarray(np.maximum(squares, 0.0))
 
@@ -215,7 +215,7 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     """
     folds = [fold for fold in inner_folds(rows, labels, seed) if len(np.unique(labels[fold[0]])) > 1]
     x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1], rows.widths)
-    chosen, on_edge = _choose(
+    chosen, on_edge = choose(
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
     model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=_MAX_ITER, **chosen))])

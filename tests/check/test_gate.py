@@ -329,17 +329,24 @@ def test_a_collapse_and_subgroups_are_named(
 
 def test_advice_is_measured(document: dict[str, Any]) -> None:
     info = {"balance": {"bins": [{"bin": "[70,80)", "n_before": 9, "shortfall": 22}]}}
-    document["comparison"]["with:oasis - originals"] = {
-        "tail_mae": _over(-4.0, -2.5, -1.0),
-        "r2": _over(-0.01, 0.0, 0.01),
+    row = {
+        "option": "oasis: images for the thin bins",
+        "arm": "with:oasis",
+        "measure": "tail_mae",
+        "change": _over(-4.0, -2.5, -1.0),
+        "control": "widened",
+        "over_control": _over(-3.0, -1.5, -0.5),
+        "outcome": "helps",
+        "enable": "recipe: balance: {fill_from: [oasis]}",
     }
-    document["arms"]["with:oasis"] = {"n_train": {"crossfit": 300.0, "heldout": None}}
-    document["arms"]["originals"]["n_train"]["crossfit"] = 100.0
+    undecided = {**row, "option": "weights", "outcome": "undecided"}
+    document["advice"] = {"level": 0.95, "quantile": 3.4, "rows": [row, undecided]}
     r2 = document["arms"]["originals"]["regressor"]["crossfit"]["r2"]["mean"]
     document["regrouped"] = {"theme": _over(r2 - 0.2, r2 - 0.15, r2 - 0.1), "artist": _over(r2, r2, r2)}
     text = " ".join(advise(_read(document), info))
     assert "train has few in [70,80) (9)" in text
-    assert "200 images of oasis that fall into the thin bins would help the thin bins" in text
+    assert "oasis: images for the thin bins helps: tail MAE -2.50 (-4.00 to -1.00), over its control" in text
+    assert "fill_from: [oasis]" in text and "weights" not in text
     assert "Declare `split: {groups: [theme]}`" in text
     assert "Groups by artist were not declared" in text
 
