@@ -7,8 +7,8 @@ The intervals hold for all rows together: means over the paired differences of t
 corrected for overlapping training sets as in `scores`, and the quantile of the largest |t| of all rows
 (max-t) when the signs of the splits' deviations are flipped, for all rows alike, which keeps the correlations
 between rows. Westfall and Young (1993), Resampling-based multiple testing; Romano and Wolf (2005), Stepwise
-multiple testing as formalized data snooping, Econometrica 73. With ten splits and 12 rows, independent
-or correlated, they cover all rows in 95 % of simulations; a multivariate t with estimated correlations in 93 %.
+multiple testing as formalized data snooping, Econometrica 73. With ten splits and 12 rows, independent or
+correlated, they cover all rows in 95 % of simulations; a multivariate t with estimated correlations in 93 %.
 """
 
 from __future__ import annotations
