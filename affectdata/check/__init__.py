@@ -7,9 +7,11 @@ Read in this order:
 blocks                      the models of every block of train-check.json
 image_pool, arms, probes    every image once; the training sets to compare; images to measure prediction shift
 prepare                     folds, and the plan of every training set per fold
+subtype_aware, networks, outputs   arms of another head, other features or another output
 evaluate, final, tuned      models fitted and evaluated per split; the model to keep; fine-tuned networks
 metrics, scores             measures; scores with intervals
 leak, shift                 tests for leaks; how copies shift predictions
+advice, transfer            what would help, with intervals for all options; heads on other sources
 document                    all results as blocks
 words, gate, verdict        figures as text; rules over the document; findings and advice as sentences
 check                       the whole check

@@ -1,7 +1,8 @@
 """What would help here: each option compared with the plain originals, with intervals for all rows at once.
 
-Every row has one measure, fixed in advance, and a control that has whatever the option has but its point. It
-helps if its interval excludes zero on the good side, and so does that of its difference to the control.
+A second backbone is compared with the first one alone. Every row has one measure, fixed in advance, and a
+control that has whatever the option has but its point. It helps if its interval excludes zero on the good
+side, and so does that of its difference to the control.
 
 The intervals hold for all rows together: means over the paired differences of the splits, with the variance
 corrected for overlapping training sets as in `scores`, and the quantile of the largest |t| of all rows
@@ -24,8 +25,10 @@ from scipy import stats
 from affectdata.check.arms import (
     CALIBRATED,
     EVEN,
+    FIRST_NETWORK,
     ORIGINALS,
     RELEASE,
+    SHUFFLED_NETWORK,
     STACKED,
     SUBTYPE_AWARE,
     SUBTYPE_SHUFFLED,
@@ -47,7 +50,7 @@ HELPS: Outcome = "helps"
 class Option:
     """An option: its arm and control, the measure that it is judged by, and what enables it.
 
-    `missing` is the reason if the arm was not run.
+    `missing` is the reason if the arm was not run; `base` is what it is compared with.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Option:
     measure: str
     enable: str
     missing: str
+    base: str = ORIGINALS
 
 
 def list_options(sources: Sequence[str]) -> Iterator[Option]:
@@ -70,7 +74,13 @@ def list_options(sources: Sequence[str]) -> Iterator[Option]:
         "the images have no subtypes, or too few groups",
     )
     yield Option(
-        "second backbone", "", "", "r2", "--backbone NAME --backbone NAME", "the check has one backbone"
+        "second backbone",
+        ORIGINALS,
+        SHUFFLED_NETWORK,
+        "r2",
+        "--backbone NAME --backbone NAME",
+        "the check has one backbone",
+        FIRST_NETWORK,
     )
     yield Option(
         "weights",
@@ -124,12 +134,12 @@ def make_advice(scoring: Scoring, options: Sequence[Option], absent: Sequence[st
     run = [
         option
         for option in options
-        if option.arm not in absent and all(map(scoring.has, (option.arm, option.control)))
+        if option.arm not in absent and all(map(scoring.has, (option.arm, option.control, option.base)))
     ]
     differences = []
     for option in run:
         plain, own, control = (
-            _by_split(scoring, option.measure, arm) for arm in (ORIGINALS, option.arm, option.control)
+            _by_split(scoring, option.measure, arm) for arm in (option.base, option.arm, option.control)
         )
         differences += [own - plain, own - control]
     intervals, quantile = simultaneous_intervals(

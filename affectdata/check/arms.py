@@ -10,7 +10,8 @@ with:NAME   the originals, and images of another manifest that fill the thin bin
 `stretched` is not trained: the predictions of `originals`, scaled around their mean to the SD of those of
 `release`. It shows what a larger spread alone gains.
 
-Arms of another head or output, on the originals, are in `subtype_aware` and `outputs`.
+Arms of another head or output, on the originals, are in `subtype_aware` and `outputs`, those of other
+features in `networks`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ STRETCHED, WITH = "stretched", "with:"
 MEAN, SUBTYPE_MEAN = "mean", "subtype_mean"
 SUBTYPE_AWARE, SUBTYPE_SHUFFLED, SUBTYPE_CLUSTERS = "subtype_aware", "subtype_shuffled", "subtype_clusters"
 SUBTYPE_ALONE, SUBTYPE_ORACLE = "subtype_alone", "subtype_oracle"
+FIRST_NETWORK, SHUFFLED_NETWORK = "first_network", "shuffled_network"
 CALIBRATED, WIDENED, STACKED, UNSTACKED = "calibrated", "widened", "stacked:", "unstacked:"
 Arms = dict[str, pa.Table]
 

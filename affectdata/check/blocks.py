@@ -391,7 +391,9 @@ class AdviceRow(Block):
     option: str
     arm: str
     measure: str = Field(description="that decides, fixed in advance")
-    change: Interval | None = Field(description="difference in the measure to the originals")
+    change: Interval | None = Field(
+        description="difference in the measure to the originals (second backbone: to the first alone)"
+    )
     control: str = Field(description="arm of the control")
     over_control: Interval | None = Field(description="difference in the measure to the control")
     outcome: Literal["helps", "harms", "undecided", "no more than its control", "not run"]

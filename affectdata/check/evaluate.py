@@ -15,6 +15,7 @@ import numpy as np
 
 from affectdata.check import metrics
 from affectdata.check.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
+from affectdata.check.networks import predict_network_arms
 from affectdata.check.outputs import predict_output_arms
 from affectdata.check.prepare import Split
 from affectdata.check.subtype_aware import predict_subtype_arms
@@ -170,6 +171,7 @@ class EvaluateSplit:
         out_of_fold = self.learner.out_of_fold(regressor, train)
         predicted = {
             **predict_subtype_arms(train, test, seed),
+            **predict_network_arms(train, test, seed),
             **predict_output_arms(regressor, out_of_fold, train, test, self.sources, seed),
         }
         return {

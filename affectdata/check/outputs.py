@@ -9,11 +9,11 @@ unstacked:NAME   the same with that output shuffled: what the additional step al
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from affectdata.check.arms import CALIBRATED, STACKED, UNSTACKED, WIDENED
+from affectdata.check.subtype_aware import Predicted
 from affectdata.train.heads import Fitted, fit_regressor
 from affectdata.train.outputs import fit_calibrated, fit_stacked
 from affectdata.train.rows import Rows
@@ -35,14 +35,14 @@ def predict_output_arms(
     test: Rows,
     sources: Mapping[str, Fitted],
     seed: int,
-) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+) -> Predicted:
     """Return the values and chosen settings of each arm for `test`.
 
     `regressor` is that of `train`, `out_of_fold` its predictions for these rows; `sources` are regressors of
     other manifests by name.
     """
     plain = regressor.predict(test)
-    arms: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    arms: Predicted = {
         CALIBRATED: (fit_calibrated(regressor, out_of_fold, train).predict(test), {}),
         WIDENED: (plain.mean() + _STRETCH * (plain - plain.mean()), {}),
     }

@@ -13,12 +13,14 @@ backbones  a frozen trunk that turns images into features
 features   features of many images, computed once
 rows       what heads are fitted on
 heads      regressors and classifiers on features
+subtype_aware, outputs   a regressor that estimates the subtype too; calibrated and stacked ones
 networks   a trunk with a new output layer
 task       examples and settings of a training run
 losses     losses by name
 feed       batches, moved to the device
 loop       the training loop and its checkpoints
 finetune   the entry point: train a network on examples
+plain_heads   all of these as arrays
 kept       a model in one file, and its predictions
 saliency   maps of the image regions that a prediction depends on
 """

@@ -46,7 +46,10 @@ from affectdata.train.rows import Rows
 
 pytestmark = pytest.mark.slow  # most of the time is for what the tests share
 
-ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"}
+ARMS = {"release", "originals", "even", "duplicates", "weights", "stretched", "mean", "subtype_mean"} | {
+    *("subtype_aware", "subtype_shuffled", "subtype_clusters", "subtype_alone", "subtype_oracle"),
+    *("calibrated", "widened"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +78,24 @@ def test_documents_are_as_their_schema_says(
     for each in (document, classes):
         assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(each)] == []
     assert list(validator.iter_errors({**document, "unknown": 1}))
+
+
+def test_the_advice_has_a_row_per_option_and_the_first_sentence_is_of_the_plain_head(
+    document: dict[str, Any],
+) -> None:
+    rows = {row["option"]: row for row in document["advice"]["rows"]}
+    assert next(iter(rows)) == "subtype-aware head"
+    not_run = {name for name, row in rows.items() if row["outcome"] == "not run"}
+    assert not_run == {"second backbone", *(name for name in rows if name.startswith("another source"))}
+    aware, plain = (
+        document["arms"][arm]["regressor"]["crossfit"]["r2"] for arm in ("subtype_aware", "originals")
+    )
+    gain = rows["subtype-aware head"]["change"]
+    assert gain["mean"] == pytest.approx(aware["mean"] - plain["mean"])
+    compared = document["comparison"]["subtype_aware - originals"]["r2"]
+    assert gain["low"] < compared["low"] and gain["high"] > compared["high"]  # for all rows together
+    first = document["verdict"]["sentences"][0]
+    assert f"R² {document['arms']['release']['regressor']['crossfit']['r2']['mean']:.3f} (" in first
 
 
 def test_the_r2_of_the_release_is_plausible(document: dict[str, Any]) -> None:

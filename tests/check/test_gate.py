@@ -327,6 +327,13 @@ def test_a_collapse_and_subgroups_are_named(
     assert few in _sentences(document, recipe_of())
 
 
+def test_alarms_are_for_the_plain_head(document: dict[str, Any]) -> None:
+    before = _results(document)
+    _set(document, "arms/subtype_aware/regressor/crossfit/r2", _over(0.7, 0.8, 0.9))
+    assert _results(document) == before
+    assert _outcome(document, "leak.too_good") == "pass"
+
+
 def test_advice_is_measured(document: dict[str, Any]) -> None:
     info = {"balance": {"bins": [{"bin": "[70,80)", "n_before": 9, "shortfall": 22}]}}
     row = {
