@@ -7,12 +7,15 @@ after their keys: an interrupted run loses at most one file of work, and concurr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import pixel_versions
@@ -80,7 +83,7 @@ def compute_features(
 ) -> tuple[np.ndarray, int]:
     """Return the features of every image of `wanted`, in order, and how many of them were computed now.
 
-    Images are read and decoded on `workers` threads while the network runs.
+    Images are read, decoded and passed through the network on `workers` threads.
     """
     keys = wanted.table["key"].to_pylist()
     cached = cache.read(keys)
@@ -102,11 +105,35 @@ def _compute_parts(
     keys: list[str] = []
     features: list[np.ndarray] = []
     n_done = 0
-    for batch, images in zip(batches, map_ordered(load, batches, workers), strict=True):
-        keys += batch["key"].to_pylist()
-        features.append(backbone.features(images))
-        n_done += len(images)
-        progress(n_done, len(todo))
-        if len(features) == _FILE_BATCHES or n_done == len(todo):
-            yield keys, np.concatenate(features)
-            keys, features = [], []
+    with _one_thread_per_worker():
+        results = map_ordered(_Features(load, backbone), batches, workers)
+        for batch, result in zip(batches, results, strict=True):
+            keys += batch["key"].to_pylist()
+            features.append(result)
+            n_done += len(batch)
+            progress(n_done, len(todo))
+            if len(features) == _FILE_BATCHES or n_done == len(todo):
+                yield keys, np.concatenate(features)
+                keys, features = [], []
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Turn a batch into the features of its images."""
+
+    load: LoadImages
+    backbone: Backbone
+
+    def __call__(self, batch: pa.Table) -> np.ndarray:
+        return self.backbone.features(self.load(batch))
+
+
+@contextmanager
+def _one_thread_per_worker() -> Iterator[None]:
+    """Let torch use one thread in each worker; more would wait for each other on the same cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
