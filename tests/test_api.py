@@ -75,6 +75,7 @@ def test_results_have_a_repr_of_one_line_and_tables_for_notebooks(small_gaped: P
 
 
 OF_COMMANDS = {"--json", "--quiet", "-v", "--rules", "--dry-run", "--lint", "--why", "--study", "--forget"}
+OF_COMMANDS |= {"--no-report", "--format"}
 RENAMED = {"map": "column_map", "root": "roots", "no_crossfit": "crossfit"}
 
 

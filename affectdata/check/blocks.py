@@ -439,6 +439,7 @@ class Verdict(Block):
         "originals are scored"
     )
     passed: bool = Field(description="whether the outcome is `passed`")
+    summary: list[str] = Field(default=[], description="at most five lines, for a reader who is new to this")
     gate: list[RuleOutcome]
     sentences: list[str]
     advice: list[str]

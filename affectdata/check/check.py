@@ -23,6 +23,7 @@ from affectdata.check.gate import evaluate_rules, find_outcome
 from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
+from affectdata.check.summary import summarize
 from affectdata.check.transfer import score_transfer
 from affectdata.check.verdict import advise, make_sentences
 from affectdata.store.parquet import write_json, write_table
@@ -64,12 +65,14 @@ def run_check(
     figures = describe(results)
     gate = evaluate_rules(figures, recipe.check)
     outcome = find_outcome(figures, gate, recipe.check)
+    advice = advise(figures, prepared.release.info)
     verdict = Verdict(
         outcome=outcome,
         passed=outcome == "passed",
+        summary=summarize(figures, gate, advice),
         gate=gate,
         sentences=make_sentences(figures, recipe),
-        advice=advise(figures, prepared.release.info),
+        advice=advice,
     )
     return CheckOutput(CheckDocument(**dict(figures), verdict=verdict), _predictions(results))
 

@@ -7,6 +7,7 @@ not help but make the scores honest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from affectdata.check.advice import HELPS
@@ -74,25 +75,31 @@ def _subtype_sentences(document: CheckFigures) -> Iterator[str]:
     scored, baseline = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
     if scored is None or baseline is None:
         return
-    target, r2 = document.release.target, scored["r2"].mean
+    target = document.release.target
     if len(baseline.mae_per_subtype) < 2:
         yield f"There are no two subtypes, so {target} cannot be compared within them."
         return
-    within = scored["r_within"].mean
     figures = (
         f"predicting each subtype's mean gives R² {number_text(baseline['r2'].mean)}; "
-        f"within subtypes the model's r is {number_text(within)} "
+        f"within subtypes the model's r is {number_text(scored['r_within'].mean)} "
         f"(R² {number_text(scored['r2_within'].mean)})"
     )
+    yield f"The model {find_knowledge(document)}: {figures}."
+
+
+def find_knowledge(document: CheckFigures) -> str | None:
+    """Return whether the release's model predicts the target or only the subtype; None without subtypes."""
+    scored, baseline = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
+    if scored is None or baseline is None or len(baseline.mae_per_subtype) < 2:
+        return None
+    target, r2, within = document.release.target, scored["r2"].mean, scored["r_within"].mean
     if r2 is None or r2 <= 0:
-        finding = f"predicts neither {target} nor the subtype"
-    elif within is not None and within >= _WITHIN:
-        finding = f"predicts {target}, not only the subtype"
-    elif within is not None and within >= _WITHIN_LITTLE:
-        finding = f"mostly predicts the subtype, and little of {target} within one"
-    else:
-        finding = f"predicts only the subtype, not {target}"
-    yield f"The model {finding}: {figures}."
+        return f"predicts neither {target} nor the subtype"
+    if within is not None and within >= _WITHIN:
+        return f"predicts {target}, not only the subtype"
+    if within is not None and within >= _WITHIN_LITTLE:
+        return f"mostly predicts the subtype, and little of {target} within one"
+    return f"predicts only the subtype, not {target}"
 
 
 def _subtype_aware_sentences(document: CheckFigures) -> Iterator[str]:
@@ -138,32 +145,56 @@ def _collapse_sentences(document: CheckFigures) -> Iterator[str]:
                 )
 
 
-def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
-    """Balancing helps if the release beats the originals, as many even copies, and stretched originals."""
+@dataclass(frozen=True)
+class BalanceFinding:
+    """The measures that balancing improves by more than its controls, and those that it worsens."""
+
+    helped: list[str]
+    lost: list[str]
+    controls: list[str]  # arms
+    is_on_edge: bool  # in too many splits the best setting is on the edge of its grid: no verdict
+
+
+def find_balance(document: CheckFigures) -> BalanceFinding | None:
+    """Balancing helps if the release beats the originals, as many even copies, and stretched originals.
+
+    None if the release trains on the unchanged originals, or they were not trained on.
+    """
     compared = document.comparison
     arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
     if not arms:
-        return
+        return None
     against = {arm: compared[f"{RELEASE} - {arm}"] for arm in arms}
     changes = against[ORIGINALS]
     if not document.copies and all(change.low == change.high == 0 for change in changes.values()):
-        yield "The release trains on the unchanged originals: there is nothing to compare them with."
-        return
+        return None
     helped = [
         measure
         for measure in changes
         if all(clear_change(measure, differences[measure]) > 0 for differences in against.values())
     ]
     lost = [measure for measure in changes if clear_change(measure, changes[measure]) < 0]
-    gains, losses = (", ".join(NAMES[measure] for measure in measures) for measures in (helped, lost))
-    controls = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
-    if document.on_edge:
+    return BalanceFinding(helped, lost, arms[1:], bool(document.on_edge))
+
+
+def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
+    changes, found = document.comparison.get(f"{RELEASE} - {ORIGINALS}"), find_balance(document)
+    if changes is None:
+        return
+    if found is None:
+        yield "The release trains on the unchanged originals: there is nothing to compare them with."
+        return
+    gains, losses = (
+        ", ".join(NAMES[measure] for measure in measures) for measures in (found.helped, found.lost)
+    )
+    controls = " and ".join(ARM_NAMES[arm] for arm in found.controls) or "the originals"
+    if found.is_on_edge:
         finding = "No verdict on balancing: in too many splits the best setting is on the edge of its grid"
-    elif helped and lost:
+    elif gains and losses:
         finding = f"Balancing is a trade-off: it improves {gains} and worsens {losses}"
-    elif helped:
+    elif gains:
         finding = f"Balancing improves {gains}, by more than {controls} would"
-    elif lost:
+    elif losses:
         finding = f"Balancing worsens {losses}"
     else:
         finding = (

@@ -1,4 +1,4 @@
-"""Print the rules of `affectdata train-check`, or the result: verdict first, then the figures behind it."""
+"""Print the rules of `affectdata train-check`, or the result: a summary first, then what did not pass."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from affectdata.cli._output import document, settings, show, show_table
+from affectdata.check.words import NAMES, interval_text
+from affectdata.cli._output import document, echo, settings, show, show_table, wrap
 
 if TYPE_CHECKING:
-    from affectdata.check.blocks import Advice, CheckDocument, ScoringName
+    from affectdata.check.blocks import CheckDocument, RuleOutcome, ScoringName
 
-_MEASURES = ("r2", "ccc", "pearson_r", "mae", "macro_mae", "tail_mae", "sd_ratio", "r_within")
-_OUTCOMES = {"pass": "pass", "fail": "FAIL", "undecided": "could not be decided"}
+_SHORT = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")  # fits 80 columns
+_MEASURES = (*_SHORT[:2], "pearson_r", *_SHORT[2:5], "sd_ratio", "r_within")
+_TITLES = {**NAMES, "r_within": "r within", "pearson_r": "r", "sd_ratio": "SD ratio"}
+_OUTCOMES = {"pass": "passed", "fail": "FAILED", "undecided": "could not be decided"}
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
-    "tail_mae: MAE over the thin bins; sd_ratio: SD of predictions / SD of targets; r_within: r within "
-    "subtypes; even, duplicates, weights, stretched: controls without balanced copies; subtype_aware and "
-    "below: other heads on the originals, with their controls"
+    "tail MAE: over the thin bins; r within: over images of one subtype; SD ratio: of predictions and "
+    "targets; even, duplicates, weights, stretched: controls without balanced copies"
 )
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 _SCORINGS: dict[ScoringName, str] = {
@@ -42,62 +44,108 @@ def print_rules(rules: list[tuple[str, str]], defaults: dict[str, Any], least_or
 
 
 def print_check(result: CheckDocument) -> None:
-    """Print the document of a check; with -v, the tables of the classifiers too."""
-    verdict, options = result.verdict, result.settings
-    show(f"{result.release.name}: {result.release.target}, {options.backbone}\n")
-    for sentence in verdict.sentences:
-        show(f"  {sentence}")
-    if result.advice:
-        _print_advice(result.advice)
-    if verdict.advice:
-        show("\nadvice")
-    for sentence in verdict.advice:
-        show(f"  {sentence}")
+    """Print the document of a check; with -v, all sentences, rules, advice, arms and classifiers."""
+    show(f"{result.release.name}: {result.release.target}, {result.settings.backbone}\n")
+    for line in result.verdict.summary:
+        show(wrap(line, "  "))
+    if settings().verbose:
+        _print_details(result)
     show("\nrules")
-    for rule in verdict.gate:
-        show(f"  {rule.outcome:<9}  {rule.rule}: {rule.text}")
-    outcomes = [rule.outcome for rule in verdict.gate]
+    for rule in result.verdict.gate:
+        if rule.outcome != "pass" or settings().verbose:
+            show(wrap(f"{rule.outcome:<9}  {rule.rule}: {rule.text}", "  ", 11))
+    show(f"  {_count_rules(result)}")
+    if settings().verbose:
+        for scored_on in _SCORINGS:
+            _print_scores(result, scored_on, _MEASURES)
+    else:
+        _print_scores(result, "heldout" if result.crossfit_missing else "crossfit", _SHORT)
+
+
+def _count_rules(result: CheckDocument) -> str:
+    outcomes = [rule.outcome for rule in result.verdict.gate]
     counts = [f"{outcomes.count(name)} {text}" for name, text in _OUTCOMES.items() if name in outcomes]
-    show(f"  the check {_VERDICTS[verdict.outcome]}: of {len(outcomes)} rules {', '.join(counts)}")
-    for scored_on, text in _SCORINGS.items():
-        n = result.bins.n.on(scored_on)
-        if n is not None:
-            splits = f"{options.n_splits} " if scored_on == "crossfit" else ""
-            show(f"\n{splits}{text}, {sum(n)} images")
-            _print_scores(result, scored_on)
+    verdict = f"the check {_VERDICTS[result.verdict.outcome]}: of {len(outcomes)} rules {', '.join(counts)}"
+    return verdict if settings().verbose else f"{verdict} (-v lists them)"
 
 
-def _print_advice(advice: Advice) -> None:
-    from affectdata.check.words import NAMES, interval_text
+def print_markdown(result: CheckDocument) -> None:
+    """Print summary, rules that did not pass, and scores as Markdown, for the summary of a CI job."""
+    echo(f"### {_escape(result.release.name)}: the check {_VERDICTS[result.verdict.outcome]}\n")
+    for line in result.verdict.summary:
+        echo(f"- {_escape(line)}")
+    rules = [rule for rule in result.verdict.gate if rule.outcome != "pass"]
+    _print_markdown_table(["rule", "outcome", "finding"], [_rule_cells(rule) for rule in rules])
+    scored_on: ScoringName = "heldout" if result.crossfit_missing else "crossfit"
+    header = ["arm", "head", "trained on", *(_TITLES[name] for name in _SHORT)]
+    _print_markdown_table(header, list(_head_rows(result, scored_on, _SHORT)))
 
+
+def _rule_cells(rule: RuleOutcome) -> list[str]:
+    return [rule.rule, rule.outcome, rule.text]
+
+
+def _print_markdown_table(header: list[str], rows: list[list[Any]]) -> None:
+    if rows:
+        lines = [header, ["---"] * len(header), *rows]
+        echo("\n" + "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines))
+
+
+def _escape(value: Any) -> str:
+    """Return a cell of a Markdown table; what its text could format or break is escaped."""
+    text = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "".join(f"\\{each}" if each in "\\|`*_<>[]" else each for each in " ".join(text.split()))
+
+
+def _print_details(result: CheckDocument) -> None:
+    show()
+    for sentence in result.verdict.sentences:
+        show(wrap(sentence, "  "))
+    if result.advice:
+        _print_advice(result)
+    for sentence in result.verdict.advice:
+        show(wrap(sentence, "  "))
+
+
+def _print_advice(result: CheckDocument) -> None:
     show(
         "\nwhat would help here, compared with the originals (95 % intervals that hold for all rows together)"
     )
     rows = []
-    for row in advice.rows:
+    for row in result.advice.rows if result.advice else ():
         figures = ["", "", f"{row.outcome}: {row.reason}"]
         if row.change and row.over_control:
             changes = (interval_text(each, 3, "+") for each in (row.change, row.over_control))
             figures = [*changes, row.outcome]
         rows.append([row.option, NAMES[row.measure], *figures, row.enable])
     show_table(["option", "measure", "change", "over its control", "outcome", "by"], rows)
+    show()
 
 
-def _print_scores(result: CheckDocument, scored_on: ScoringName) -> None:
-    rows = list(_head_rows(result, scored_on))
+def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple[str, ...]) -> None:
+    n = result.bins.n.on(scored_on)
+    if n is None:
+        return
+    splits = f"{result.settings.n_splits} " if scored_on == "crossfit" else ""
+    show(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
+    rows = list(_head_rows(result, scored_on, measures))
     if rows:
-        show_table(["arm", "head", "trained on", *_MEASURES], rows)
-        show(f"  {_LEGEND}")
-    for name in result.arms["release"].classifier if settings().verbose else ():
+        show_table(["arm", "head", "rows", *(_TITLES[name] for name in measures)], rows)
+    if not settings().verbose:
+        return
+    show(wrap(_LEGEND, "  "))
+    for name in result.arms["release"].classifier:
         show_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
 
 
-def _head_rows(result: CheckDocument, scored_on: ScoringName) -> Iterator[list[Any]]:
+def _head_rows(
+    result: CheckDocument, scored_on: ScoringName, measures: tuple[str, ...]
+) -> Iterator[list[Any]]:
     for name, arm in result.arms.items():
         for head in arm.heads.values():
             scores = head.on(scored_on)
             if scores:
-                means = [scores[measure].mean for measure in _MEASURES]
+                means = [scores[measure].mean for measure in measures]
                 yield [name, head.head, round(arm.n_train.on(scored_on) or 0), *means]
 
 

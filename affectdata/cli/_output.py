@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -95,6 +97,16 @@ def document(schema: str, content: dict[str, Any]) -> None:
     """Print the one document of --json; `schema` names its form, e.g. ``affectdata/ingest/1``."""
     if settings().as_json:
         echo(json.dumps({"schema": schema, **content}, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def wrap(text: str, indent: str = "", hanging: int = 0) -> str:
+    """Return indented text, wrapped on a terminal; later lines are indented by `hanging` more."""
+    if not sys.stdout.isatty():
+        return indent + text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent + " " * hanging, break_on_hyphens=False
+    )
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str = "  ") -> None:

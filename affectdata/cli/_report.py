@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from affectdata.cli._output import show
+
+if TYPE_CHECKING:
+    from affectdata.results import ReportResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NEEDS = ("altair", "vl_convert", "jinja2")
@@ -25,9 +28,13 @@ def no_report_option(command: F) -> F:
     )(command)
 
 
-def write_report(release: Path | None, out: Path, roots: Mapping[str, str | Path], no_report: bool) -> None:
+def write_report(
+    report: Callable[..., ReportResult],
+    release: Path | None,
+    out: Path,
+    roots: Mapping[str, str | Path],
+    no_report: bool,
+) -> None:
     """Write the page about a release (None: the newest) if the extra `report` is installed."""
-    from affectdata import api
-
     if not no_report and all(find_spec(name) for name in _NEEDS):
-        show(f"wrote {api.report(release, out=out, roots=roots).path}")
+        show(f"wrote {report(release, out=out, roots=roots).path}")

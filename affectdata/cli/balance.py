@@ -97,7 +97,7 @@ def command(
         result = api.balance(planned, out=out, workers=workers, progress=move)
     _print_drift(result.release.info["drift"])
     show(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
-    write_report(result.release.path, Path("checks"), parse_roots(roots), no_report)
+    write_report(api.report, result.release.path, Path("checks"), parse_roots(roots), no_report)
     document("affectdata/balance/1", result.to_dict())
     return 0
 

@@ -9,7 +9,6 @@ import click
 from click.core import ParameterSource
 
 from affectdata.api import FINETUNE
-from affectdata.cli._checked import print_check, print_rules
 from affectdata.cli._output import (
     common_options,
     document,
@@ -18,6 +17,7 @@ from affectdata.cli._output import (
     parse_roots,
     progress,
     roots_option,
+    settings,
     show,
     workers_option,
 )
@@ -115,6 +115,14 @@ _OF_A_CHECK = {  # options that --study does not take
     metavar="N",
     help="Draw saliency maps of the N clearest and the N worst predictions on test.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown"]),
+    default="text",
+    show_default=True,
+    help="markdown: for the summary of a CI job.",
+)
 @click.option("--rules", is_flag=True, help="List the rules with their default bounds, and exit.")
 @folder_option("--out", "checks", "Folder for results and cached features.")
 @no_report_option
@@ -136,6 +144,7 @@ def command(
     keep_model: Path | None,
     head: str | None,
     maps: int | None,
+    form: str,
     rules: bool,
     out: Path,
     no_report: bool,
@@ -152,6 +161,7 @@ def command(
     splits; the result is OUT/<release>/finetune/train-check.json.
     """
     from affectdata import api
+    from affectdata.cli._checked import print_check, print_markdown, print_rules
 
     if rules:
         from affectdata.check.gate import RULES
@@ -187,12 +197,15 @@ def command(
             announce=aloud,
             progress=move,
         )
+    if form == "markdown" and not settings().as_json:
+        print_markdown(result.document)
+        return 1 if result.outcome == "failed" else 0
     print_check(result.document)
     show(f"\nwrote {result.path}")
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
             show(f"wrote {written}")
-    write_report(release_path, out, parse_roots(roots), no_report)
+    write_report(api.report, release_path, out, parse_roots(roots), no_report)
     document(result.document.form, result.to_dict())
     return 1 if result.outcome == "failed" else 0
 

@@ -12,7 +12,6 @@ from affectdata.check.blocks import CheckDocument, ClassScores
 from affectdata.check.words import NAMES, number_text, scored_on, scores
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
-from affectdata.reporting.overview import N_FIRST
 from affectdata.reporting.subject import Subject
 
 RELEASE, ORIGINALS, MEAN = "release", "originals", "mean"
@@ -46,7 +45,7 @@ def _sentences(document: CheckDocument) -> Iterator[Block]:
     settings, verdict = document.settings, document.verdict
     network = f"{settings.backbone} (weights {settings.weights}), {settings.mode}"
     yield Text(f"Outcome: {verdict.outcome}. Network: {network}.")
-    rest = verdict.sentences[N_FIRST:]
+    rest = verdict.sentences
     advice = [f"What would help: {sentence}" for sentence in verdict.advice]
     yield Text("\n".join([*rest, *advice]), is_list=True)
 

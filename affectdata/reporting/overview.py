@@ -13,7 +13,6 @@ from affectdata.reporting.subject import Subject
 
 _FAR_APART = 15.0  # points of 100 between two images that look the same
 _WORTH_ONE = 1.5  # effective number of originals in a cell
-N_FIRST = 4  # sentences of the verdict that stand at the top
 _MOST = 8  # alerts of one kind that are listed
 
 
@@ -60,7 +59,9 @@ def _numbers(subject: Subject) -> Iterator[tuple[str, str]]:
 def _verdict(subject: Subject) -> list[Block]:
     if subject.check is None:
         return []
-    return [Text("\n".join(subject.check.verdict.sentences[:N_FIRST]), is_list=True)]
+    return [
+        Text("\n".join(subject.check.verdict.summary or subject.check.verdict.sentences[:4]), is_list=True)
+    ]
 
 
 def _short_bins(subject: Subject) -> Iterator[str]:
