@@ -104,7 +104,9 @@ class CheckSettings(Block):
     backbone: str = Field(description="the names of several networks are joined by ` + `, as in the next two")
     weights: str = Field(description="name of the file, `none`, or the published weights")
     backbone_key: str = Field(description="name and beginning of the hash of the network's code and weights")
-    weights_sha256: list[str] = Field(description="per network; checks that differ in it are not comparable")
+    weights_sha256: list[str] = Field(
+        default=[], description="per network; checks that differ in it are not comparable"
+    )
     device: str
     seed: int
     n_splits: int = Field(description="of crossfit")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SHORT = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")  # fits 80 columns
 _MEASURES = (*_SHORT[:2], "pearson_r", *_SHORT[2:5], "sd_ratio", "r_within")
+_HEADLINES = ("release", "originals", "even", "weights", "subtype_aware", "subtype_mean", "mean")
 _TITLES = {**NAMES, "r_within": "r within", "pearson_r": "r", "sd_ratio": "SD ratio"}
 _OUTCOMES = {"pass": "passed", "fail": "FAILED", "undecided": "could not be decided"}
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
@@ -77,8 +78,7 @@ def print_markdown(result: CheckDocument) -> None:
     rules = [rule for rule in result.verdict.gate if rule.outcome != "pass"]
     _print_markdown_table(["rule", "outcome", "finding"], [_rule_cells(rule) for rule in rules])
     scored_on: ScoringName = "heldout" if result.crossfit_missing else "crossfit"
-    header = ["arm", "head", "trained on", *(_TITLES[name] for name in _SHORT)]
-    _print_markdown_table(header, list(_head_rows(result, scored_on, _SHORT)))
+    _print_markdown_table(*_headline_table(result, scored_on))
 
 
 def _rule_cells(rule: RuleOutcome) -> list[str]:
@@ -128,14 +128,29 @@ def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple
         return
     splits = f"{result.settings.n_splits} " if scored_on == "crossfit" else ""
     show(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
+    if not settings().verbose:
+        header, rows = _headline_table(result, scored_on)
+        show_table(header, rows)
+        return
     rows = list(_head_rows(result, scored_on, measures))
     if rows:
-        show_table(["arm", "head", "rows", *(_TITLES[name] for name in measures)], rows)
-    if not settings().verbose:
-        return
+        show_table(["arm", "head", "trained on", *(_TITLES[name] for name in measures)], rows)
     show(wrap(_LEGEND, "  "))
     for name in result.arms["release"].classifier:
         show_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
+
+
+def _headline_table(result: CheckDocument, scored_on: ScoringName) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of the arms that the summary compares: their regressor, or their classifier."""
+    if result.numeric:
+        rows = [
+            [arm, n, *figures]
+            for arm, head, n, *figures in _head_rows(result, scored_on, _SHORT)
+            if arm in _HEADLINES and head != "ridge"
+        ]
+        rows.sort(key=lambda row: _HEADLINES.index(row[0]))
+        return ["arm", "rows", *(_TITLES[name] for name in _SHORT)], rows
+    return ["arm", "given", *_LABEL_MEASURES], list(_class_rows(result, result.release.target, scored_on))
 
 
 def _head_rows(
