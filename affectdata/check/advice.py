@@ -71,7 +71,7 @@ def list_options(sources: Sequence[str]) -> Iterator[Option]:
         SUBTYPE_SHUFFLED,
         "r2",
         f"{keep} subtype_aware",
-        "the images have no subtypes, or too few groups",
+        "it needs 2 to 50 subtypes, and four groups of train images",
     )
     yield Option(
         "second backbone",

@@ -97,7 +97,7 @@ def check_head(prepared: CheckInput, head: str) -> None:
         )
     if head == SUBTYPE_AWARE and not can_fit(_own_originals(prepared)):
         raise InputError(
-            f"the head {head} needs at least two subtypes among the train images, and four groups",
+            f"the head {head} needs 2 to 50 subtypes and four groups of train images",
             where=where,
             fix="leave out --head",
         )

@@ -119,6 +119,13 @@ def _subtype_aware_sentences(document: CheckFigures) -> Iterator[str]:
         f"A subtype-aware head on the originals (arm {SUBTYPE_AWARE}) has R² {interval_text(aware['r2'])}, "
         f"{interval_text(change['r2'], 3, '+')} compared with the plain head; {within}."
     )
+    for name, scored in document.transfer.items():
+        if scored.subtype_aware:
+            yield (
+                f"Trained on these originals, the subtype-aware head has R² "
+                f"{interval_text(scored.subtype_aware.r2)} on {scored.n} images of {name}, the plain head "
+                f"{interval_text(scored.plain.r2)}."
+            )
 
 
 def _source_sentences(document: CheckFigures) -> Iterator[str]:

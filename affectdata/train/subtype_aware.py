@@ -40,7 +40,7 @@ from affectdata.train.rows import Rows
 KERNEL_GRID = {"alpha": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "gamma": (0.05, 0.1, 0.2, 0.5, 1.0)}
 TEMPERATURES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3)
 STACK_ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-_LEAST_GROUPS = 4
+_MOST_SUBTYPES, _LEAST_GROUPS = 50, 4
 _MANY = 2000  # rows; with more, the settings of step 1 are chosen on two folds of five, for time
 _STACK_SEED = 3  # added to the seed, so that the folds of step 3 differ from those of step 1
 
@@ -209,8 +209,9 @@ def _solve(kernel: np.ndarray, alpha: float, targets: np.ndarray) -> tuple[np.nd
 
 
 def can_fit(rows: Rows) -> bool:
-    """Return whether there are two subtypes, and groups enough for folds within folds."""
-    return len(np.unique(rows.subtype)) > 1 and len(np.unique(rows.group)) >= _LEAST_GROUPS
+    """Return whether there are 2 to 50 subtypes, and groups enough for folds within folds."""
+    n_subtypes = len(np.unique(rows.subtype))
+    return 1 < n_subtypes <= _MOST_SUBTYPES and len(np.unique(rows.group)) >= _LEAST_GROUPS
 
 
 def fit_subtype_aware(rows: Rows, seed: int) -> SubtypeAware:
