@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from affectdata.check.blocks import CheckFigures, ClassScores, HeadScores, Interval, ScoringName
+from affectdata.check.blocks import Advice, CheckFigures, ClassScores, HeadScores, Interval, ScoringName
 
 NAMES = {
     "r2": "R²",
@@ -23,6 +23,9 @@ ARM_NAMES = {
     "even": "as many copies spread evenly",
     "stretched": "the originals' predictions stretched",
 }
+ADVICE_TITLE = "What would help here, compared with the originals"
+ADVICE_NOTE = "95 % intervals that hold for all rows together"
+ADVICE_COLUMNS = ["option", "measure", "change", "over its control", "outcome", "by"]
 LEAST_ORIGINALS = 200  # scored originals; with fewer, a check is inconclusive
 _LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae")
 
@@ -92,6 +95,18 @@ def interval_text(figure: Interval, digits: int = 3, sign: str = "") -> str:
 def change_text(measure: str, difference: Interval) -> str:
     """Format a difference in a measure with its interval."""
     return f"{NAMES[measure]} {interval_text(difference, 2 if measure in _LOWER_IS_BETTER else 3, '+')}"
+
+
+def advice_rows(advice: Advice) -> list[list[str]]:
+    """Return the advice as a table, `ADVICE_COLUMNS`."""
+    rows = []
+    for row in advice.rows:
+        figures = ["", "", f"{row.outcome}: {row.reason}"]
+        if row.change and row.over_control:
+            changes = (interval_text(each, 3, "+") for each in (row.change, row.over_control))
+            figures = [*changes, row.outcome]
+        rows.append([row.option, NAMES[row.measure], *figures, row.enable])
+    return rows
 
 
 def without_nan(value: Any) -> Any:

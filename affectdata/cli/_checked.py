@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from affectdata.check.words import NAMES, interval_text
+from affectdata.check.words import ADVICE_COLUMNS, ADVICE_NOTE, ADVICE_TITLE, NAMES, advice_rows
 from affectdata.cli._output import document, echo, settings, show, show_table, wrap
 
 if TYPE_CHECKING:
-    from affectdata.check.blocks import CheckDocument, RuleOutcome, ScoringName
+    from affectdata.check.blocks import Advice, CheckDocument, RuleOutcome, ScoringName
 
 _SHORT = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")  # fits 80 columns
 _MEASURES = (*_SHORT[:2], "pearson_r", *_SHORT[2:5], "sd_ratio", "r_within")
@@ -102,23 +102,14 @@ def _print_details(result: CheckDocument) -> None:
     for sentence in result.verdict.sentences:
         show(wrap(sentence, "  "))
     if result.advice:
-        _print_advice(result)
+        _print_advice(result.advice)
     for sentence in result.verdict.advice:
         show(wrap(sentence, "  "))
 
 
-def _print_advice(result: CheckDocument) -> None:
-    show(
-        "\nwhat would help here, compared with the originals (95 % intervals that hold for all rows together)"
-    )
-    rows = []
-    for row in result.advice.rows if result.advice else ():
-        figures = ["", "", f"{row.outcome}: {row.reason}"]
-        if row.change and row.over_control:
-            changes = (interval_text(each, 3, "+") for each in (row.change, row.over_control))
-            figures = [*changes, row.outcome]
-        rows.append([row.option, NAMES[row.measure], *figures, row.enable])
-    show_table(["option", "measure", "change", "over its control", "outcome", "by"], rows)
+def _print_advice(advice: Advice) -> None:
+    show(f"\n{ADVICE_TITLE} ({ADVICE_NOTE})")
+    show_table(ADVICE_COLUMNS, advice_rows(advice))
     show()
 
 

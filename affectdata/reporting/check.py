@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from affectdata.check.blocks import CheckDocument, ClassScores
-from affectdata.check.words import NAMES, number_text, scored_on, scores
+from affectdata.check.words import (
+    ADVICE_COLUMNS,
+    ADVICE_NOTE,
+    ADVICE_TITLE,
+    NAMES,
+    advice_rows,
+    number_text,
+    scored_on,
+    scores,
+)
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
 from affectdata.reporting.subject import Subject
@@ -28,6 +37,7 @@ def check(subject: Subject) -> Section:
         return Section("check", "Did it help", [Text("There is no check of this release yet.")])
     blocks: list[Block] = [
         *_sentences(document),
+        *_advice(document),
         *_comparison(document),
         *_arms(document),
         *_predicted(subject, document),
@@ -48,6 +58,11 @@ def _sentences(document: CheckDocument) -> Iterator[Block]:
     rest = verdict.sentences
     advice = [f"What would help: {sentence}" for sentence in verdict.advice]
     yield Text("\n".join([*rest, *advice]), is_list=True)
+
+
+def _advice(document: CheckDocument) -> Iterator[Block]:
+    if document.advice:
+        yield Table(ADVICE_TITLE, ADVICE_COLUMNS, advice_rows(document.advice), f"{ADVICE_NOTE}.")
 
 
 def _comparison(document: CheckDocument) -> Iterator[Block]:

@@ -17,6 +17,7 @@ from affectdata.check.arms import ORIGINALS
 from affectdata.check.evaluate import ArmResult, SplitEvaluation
 from affectdata.check.prepare import Split
 from affectdata.check.scores import Scoring, corrected_interval
+from affectdata.check.words import ADVICE_COLUMNS, advice_rows, interval_text
 from affectdata.train.rows import Rows
 
 
@@ -95,6 +96,16 @@ def test_an_option_helps_only_beyond_its_control(scoring: Scoring) -> None:
     assert [row.option for row in table.rows] == ["one", "two", "three", "four", "five", "six"]
     (left_out,) = make_advice(scoring, options[:1], absent=["good"]).rows
     assert left_out.outcome == "not run"
+
+
+def test_the_table_shows_intervals_or_the_reason(scoring: Scoring) -> None:
+    table = make_advice(scoring, [option("one", "good", "same"), option("two", "absent", "same")])
+    run, missing = advice_rows(table)
+    change = table.rows[0].change
+    assert change is not None
+    assert run == ["one", "R²", interval_text(change, 3, "+"), run[3], "helps", "--how"]
+    assert missing == ["two", "R²", "", "", "not run: why", "--how"]
+    assert len(run) == len(missing) == len(ADVICE_COLUMNS)
 
 
 def test_more_rows_widen_the_intervals(scoring: Scoring) -> None:
