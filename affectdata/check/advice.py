@@ -2,14 +2,14 @@
 
 A second backbone is compared with the first one alone. Every row has one measure, fixed in advance, and a
 control that has whatever the option has but its point. It helps if its interval excludes zero on the good
-side, and so does that of its difference to the control.
+side, and so does that of its difference to the control; either kind of interval holds for all rows together.
 
-The intervals hold for all rows together: means over the paired differences of the splits, with the variance
-corrected for overlapping training sets as in `scores`, and the quantile of the largest |t| of all rows
-(max-t) when the signs of the splits' deviations are flipped, for all rows alike, which keeps the correlations
-between rows. Westfall and Young (1993), Resampling-based multiple testing; Romano and Wolf (2005), Stepwise
-multiple testing as formalized data snooping, Econometrica 73. With ten splits and 12 rows, independent or
-correlated, they cover all rows in 95 % of simulations; a multivariate t with estimated correlations in 93 %.
+The intervals are means over the paired differences of the splits, with the variance corrected for overlapping
+training sets as in `scores`, and the quantile of the largest |t| of all rows (max-t) when the signs of the
+splits' deviations are flipped, for all rows alike, which keeps the correlations between rows. Westfall and
+Young (1993), Resampling-based multiple testing; Romano and Wolf (2005), Stepwise multiple testing as
+formalized data snooping, Econometrica 73. With ten splits and 12 rows, independent or correlated, they cover
+all rows in 95 % of simulations; a multivariate t with estimated correlations in 93 %.
 """
 
 from __future__ import annotations
@@ -136,20 +136,18 @@ def make_advice(scoring: Scoring, options: Sequence[Option], absent: Sequence[st
         for option in options
         if option.arm not in absent and all(map(scoring.has, (option.arm, option.control, option.base)))
     ]
-    differences = []
+    changes, over_controls = [], []
     for option in run:
-        plain, own, control = (
+        base, own, control = (
             _by_split(scoring, option.measure, arm) for arm in (option.base, option.arm, option.control)
         )
-        differences += [own - plain, own - control]
-    intervals, quantile = simultaneous_intervals(
-        np.column_stack(differences) if differences else np.empty((len(scoring.splits), 0)),
-        float(np.mean([len(split.test) / len(split.arms[ORIGINALS]) for split in scoring.splits])),
-        scoring.seed,
-    )
+        changes.append(own - base)
+        over_controls.append(own - control)
+    ratio = float(np.mean([len(split.test) / len(split.arms[ORIGINALS]) for split in scoring.splits]))
+    intervals, quantile = simultaneous_intervals(changes, ratio, scoring.seed)
+    over_control, _ = simultaneous_intervals(over_controls, ratio, scoring.seed)
     measured = {
-        option.name: _row(option, *pair)
-        for option, *pair in zip(run, intervals[::2], intervals[1::2], strict=True)
+        option.name: _row(option, *pair) for option, *pair in zip(run, intervals, over_control, strict=True)
     }
     rows = [measured.get(option.name) or _missing(option) for option in options]
     return Advice(level=LEVEL, quantile=quantile, rows=rows)
@@ -163,12 +161,15 @@ def _by_split(scoring: Scoring, measure: str, arm: str) -> np.ndarray:
 
 
 def simultaneous_intervals(
-    differences: np.ndarray, n_test_over_train: float, seed: int
-) -> tuple[list[Interval], float]:
-    """Return mean, low and high of each column of `differences` (splits, columns), and the quantile.
+    rows: Sequence[np.ndarray], n_test_over_train: float, seed: int
+) -> tuple[list[Interval], float | None]:
+    """Return the interval of each row's differences (one per split), and the quantile.
 
-    A column with an undefined difference has an undefined interval; with one split all are undefined.
+    A row with an undefined difference has an undefined interval; with one split all are undefined.
     """
+    if not rows:
+        return [], None
+    differences = np.column_stack(rows)
     n = len(differences)
     mean = differences.mean(0)
     sd = differences.std(0, ddof=1) if n > 1 else np.full(differences.shape[1], np.nan)

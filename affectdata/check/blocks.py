@@ -407,7 +407,7 @@ class Advice(Block):
     """What would help: options in a fixed order, with intervals that hold for all of them together."""
 
     level: float = Field(description="of the intervals")
-    quantile: Number = Field(description="of the largest |t| of all rows")
+    quantile: Number = Field(description="of the largest |t| of the changes of all rows")
     rows: list[AdviceRow]
 
 

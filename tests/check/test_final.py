@@ -57,7 +57,7 @@ def test_another_head_is_kept_and_predicts_as_its_arm_did(
 
 
 def test_a_head_that_cannot_be_fitted_is_refused(prepared: CheckInput) -> None:
-    with pytest.raises(UsageError, match=r"unknown head 'best'.*plain, subtype_aware, calibrated"):
+    with pytest.raises(UsageError, match=r"(?s)unknown head 'best'.*plain, subtype_aware, calibrated"):
         fit_final(prepared, "best")
     with pytest.raises(InputError, match="no images of 'oasis'"):
         fit_final(prepared, "stacked:oasis")
