@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint bench bench-quick bench-gpu clean
+.PHONY: env demo test check lint bench bench-quick bench-gpu check-power clean
 
 env: $(VENV)/.installed
 
@@ -41,6 +41,11 @@ test: lint
 # Runs on the CPU too, where it says that its figure is none of a GPU.
 bench-gpu: env
 	$(BIN)/python benchmarks/bench_gpu.py
+
+# False alarms and power of the rules of train-check on real images, noted in docs/check.md:
+# make check-power AFFECTDATA_GAPED_ROOT=PATH AFFECTDATA_OASIS_ROOT=PATH
+check-power: env
+	$(BIN)/python benchmarks/check_power.py
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
 # A tree of real images, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH

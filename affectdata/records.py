@@ -80,13 +80,15 @@ class Subtype:
     """A content category of a source.
 
     `sign` is the side of the scale that the category is meant to lie on (-1, 0, 1; None: no claim);
-    `upright` says whether its images have an up that a turn would spoil.
+    `upright` says whether its images have an up that a turn would spoil. `counts` are the published numbers
+    of images per interval of 5 POMP units, [0, 5) … [95, 100], by measure, to compare ratings with.
     """
 
     name: str
     sign: int | None = None
     upright: bool = True
     tags: tuple[str, ...] = ()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,12 @@ prepare                     folds, and the plan of every training set per fold
 subtype_aware, networks, outputs   arms of another head, other features or another output
 evaluate, final, tuned      models fitted and evaluated per split; the model to keep; fine-tuned networks
 metrics, scores             measures; scores with intervals
+influence, paired           intervals of scores and of differences between arms on the same images
+label_model, label_rules    figures on whether the ratings belong to the images
 leak, shift                 tests for leaks; how copies shift predictions
 advice, transfer            what would help, with intervals for all options; heads on other sources
 document                    all results as blocks
+rule_result, label_gate     what a rule returns; the rules labels.*
 words, gate, verdict        figures as text; rules over the document; findings and advice as sentences
 check                       the whole check
 study, trials               grids of settings for networks

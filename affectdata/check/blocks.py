@@ -454,6 +454,46 @@ class Verdict(Block):
         return data
 
 
+class PublishedDistance(Block):
+    """How far the ratings of a subtype are from the published ones."""
+
+    distance: float = Field(description="largest distance of the two cumulative distributions")
+    missing: float = Field(description="share of images that one of the two lacks")
+    n: int
+
+
+class Anchor(Interval):
+    """R of the ratings with the predictions of a model that was trained on another source."""
+
+    n: int = Field(description="images that the model was trained on")
+
+
+class SuspiciousRating(Block):
+    """An image whose rating is unusual for its subtype and its look."""
+
+    path: str
+    rating: float
+    score: float = Field(description="geometric mean of two deviations, in robust standard deviations")
+
+
+class LabelFigures(Block):
+    """Whether the ratings of a source belong to its images; `affectdata.check.label_rules` explains them."""
+
+    n: int
+    r2: Interval = Field(description="of a kernel ridge, out of fold")
+    r_within: Number
+    null_sd: Number = Field(description="SD of r_within with ratings permuted inside the subtypes")
+    z: Number = Field(description="r_within / null_sd")
+    r_within_by_offset: dict[str, Number] = Field(description="with the ratings moved by so many rows")
+    best_offset: int
+    margin: Number = Field(description="(r_within of the best offset - r_within) / null_sd")
+    expected_r2: float | None = Field(description="of these images and this network, if it is known")
+    wrong_side: dict[str, float] = Field(description="share of images, by subtype with a published side")
+    published: dict[str, PublishedDistance] = Field(description="by subtype")
+    anchor: dict[str, Anchor] = Field(description="by other source")
+    suspicious: list[SuspiciousRating] = Field(description="worst first, at most 50")
+
+
 class CheckFigures(Block):
     """Everything that was measured: the document without its verdict."""
 
@@ -469,8 +509,16 @@ class CheckFigures(Block):
         description="exact checks; a release with a broken lineage is refused before training"
     )
     arms: dict[str, Arm] = Field(description="`affectdata.check.arms` explains them")
+    labels: dict[str, LabelFigures] = Field(
+        default={}, description="by source; empty if the target is not numeric"
+    )
     comparison: dict[str, dict[str, Interval]] = Field(
         description='"<arm> - <arm>": difference in each measure on the same images'
+    )
+    pooled_differences: bool = Field(
+        default=False,
+        description="whether intervals of `comparison` are pooled over an assignment to folds (heads, "
+        "numeric target); otherwise they are corrected for shared training images",
     )
     on_edge: list[str] = Field(
         description="arms whose setting is on the edge of its grid in more than a quarter of the splits"

@@ -20,6 +20,7 @@ from affectdata.check.blocks import CheckDocument, ScoringName, Verdict
 from affectdata.check.document import Results, describe
 from affectdata.check.evaluate import EvaluateSplit, Learner, SplitEvaluation, find_classes
 from affectdata.check.gate import evaluate_rules, find_outcome
+from affectdata.check.label_rules import find_label_figures
 from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
@@ -79,6 +80,7 @@ def run_check(
 
 def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progress | None) -> Results:
     """Train all arms of all splits, and collect their predictions by scoring."""
+    labels = find_label_figures(prepared)
     originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
@@ -114,7 +116,7 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
         scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
-    return Results(prepared, learner, classes, scored, scorings, transfer)
+    return Results(prepared, learner, classes, scored, scorings, transfer, labels)
 
 
 def _evaluate(

@@ -29,6 +29,7 @@ from affectdata.check.arms import (
 from affectdata.check.blocks import ByScoring, CheckFigures, ScoringName, Value
 from affectdata.check.evaluate import Classes, Learner
 from affectdata.check.leak import check_structure, describe_leak
+from affectdata.check.paired import pooled_difference
 from affectdata.check.prepare import CheckInput
 from affectdata.check.scores import (
     COMPARED,
@@ -68,6 +69,7 @@ class Results:
     scorings: dict[ScoringName, Scoring | None]
     regrouped: dict[str, Scoring]
     transfer: dict[str, blocks.Transfer]
+    labels: dict[str, blocks.LabelFigures]  # by source
 
     @property
     def best(self) -> Scoring:
@@ -76,6 +78,12 @@ class Results:
         if scoring is None:
             raise ValueError("nothing was scored")
         return scoring
+
+    @property
+    def pools_differences(self) -> bool:
+        """Whether differences have pooled intervals: calibrated for heads on two assignments to folds."""
+        is_crossfit = self.scorings["crossfit"] is not None
+        return self.prepared.numeric and is_crossfit and not self.learner.is_costly
 
     def by_scoring(self, arm: str, compute: Callable[[Scoring], Value]) -> ByScoring[Value]:
         """Compute something for each scoring; None if the arm was not scored in it."""
@@ -107,7 +115,9 @@ def describe(results: Results) -> CheckFigures:
         crossfit_missing=prepared.crossfit_missing,
         structure=check_structure(splits),
         arms={arm: _arm(results, arm) for arm in best.evaluations[0].arms},
+        labels=results.labels,
         comparison=_compare(results),
+        pooled_differences=results.pools_differences,
         on_edge=_on_edge(results),
         cascade=_cascade(results) if numeric else None,
         leak=describe_leak(best, prepared.originals, classes, recipe.check.max_cosine),
@@ -217,11 +227,7 @@ def _curves(results: Results) -> Iterator[blocks.Curve]:
 def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
     """Return the differences between arms on the same images, measure by measure."""
     best, numeric = results.best, results.prepared.numeric
-
-    def figure(measure: str, arm: str) -> Figure:
-        if numeric:
-            return best.figure(measure, arm)
-        return best.label_figure(measure, arm, results.classes[0], "image")
+    compare = partial(pooled_difference, best) if results.pools_differences else _compare_splits(results)
 
     pairs = [
         *_PAIRS,
@@ -229,12 +235,25 @@ def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
     ]
     return {
         f"{left} - {right}": {
-            name: best.interval(_difference(figure(name, left), figure(name, right)))
-            for name in (COMPARED if numeric else LABEL_MEASURES)
+            name: compare(name, left, right) for name in (COMPARED if numeric else LABEL_MEASURES)
         }
         for left, right in pairs
         if best.has(left) and best.has(right)
     }
+
+
+def _compare_splits(results: Results) -> Callable[[str, str, str], blocks.Interval]:
+    """Return the difference of two arms in a measure with an interval over the splits."""
+    best, numeric = results.best, results.prepared.numeric
+
+    def figure(measure: str, arm: str) -> Figure:
+        if numeric:
+            return best.figure(measure, arm)
+        return best.label_figure(measure, arm, results.classes[0], "image")
+
+    return lambda measure, left, right: best.interval(
+        _difference(figure(measure, left), figure(measure, right))
+    )
 
 
 def _difference(first: Figure, second: Figure) -> Figure:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from math import inf
 from typing import Literal
 
+from affectdata.check import label_gate
 from affectdata.check.arms import EVEN, ORIGINALS, RELEASE
 from affectdata.check.blocks import CheckFigures, Interval, RuleOutcome
+from affectdata.check.rule_result import Outcome, RuleResult, check_bounds
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
@@ -29,42 +29,8 @@ from affectdata.recipe.bounds import Check
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
+_BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
 _NOT_APPLICABLE = {"copies": "the release has no copies", "numeric": "the target is not numeric"}
-
-
-class Outcome(StrEnum):
-    """The outcome of a rule."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNDECIDED = "undecided"
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    """A rule's outcome, with its figure, 95 % interval and bound, and one sentence."""
-
-    outcome: Outcome
-    text: str
-    figure: float | None = None
-    low: float | None = None
-    high: float | None = None
-    bound: float | None = None
-
-
-def check_bounds(figure: Interval, text: str, at_least: float = -inf, at_most: float = inf) -> RuleResult:
-    """Compare the interval of a figure with a lower bound, an upper bound, or both."""
-    low, high = (figure.mean if end is None else end for end in (figure.low, figure.high))
-    outcome = Outcome.UNDECIDED
-    if low is None or high is None:
-        pass
-    elif at_least <= low and high <= at_most:
-        outcome = Outcome.PASS
-    elif high < at_least or low > at_most:
-        outcome = Outcome.FAIL
-    bound = at_least if at_most == inf else at_most
-    return RuleResult(outcome, text, figure.mean, figure.low, figure.high, bound)
-
 
 NamedResults = Iterator[tuple[str, RuleResult]]
 EvaluateRule = Callable[[CheckFigures, Check], NamedResults]
@@ -141,6 +107,10 @@ def _structure(document: CheckFigures, check: Check) -> NamedResults:
     for name, part in document.structure.items():
         text = "; ".join(part.problems[:3]) or part.text
         yield name, RuleResult(Outcome.FAIL if part.problems else Outcome.PASS, text)
+
+
+for _name, _evaluate in label_gate.RULES.items():
+    _rule(_name, "numeric")(_evaluate)
 
 
 @_rule("leak.looks")
@@ -327,8 +297,8 @@ def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
 
 @_rule("training.not_worse")
 def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
-    """At most `not_worse` below the originals, and below as many copies spread evenly."""
-    for baseline in (ORIGINALS, EVEN):
+    """The interval is at most `not_worse` below the originals, and 1.25 times that below even copies."""
+    for baseline, factor in ((ORIGINALS, 1.0), (EVEN, _BETWEEN_COPIES)):
         compared = document.comparison.get(f"{RELEASE} - {baseline}")
         if compared is None:
             reason = document.crossfit_missing if document.copies else None
@@ -337,15 +307,17 @@ def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
             continue
         for measure, margin in check.not_worse.model_dump().items():
             if measure in compared:
-                result = _one_not_worse(document, measure, compared[measure], baseline, margin)
+                result = _one_not_worse(document, measure, compared[measure], baseline, factor * margin)
                 yield f"{baseline}.{measure}", result
 
 
 def _one_not_worse(
     document: CheckFigures, measure: str, difference: Interval, baseline: str, margin: float
 ) -> RuleResult:
+    """Compare a difference with its tolerance. A pooled interval is narrow: one that contains it fails."""
     text = (
-        f"{NAMES[measure]} {interval_text(difference, 3, '+')} compared with {ARM_NAMES[baseline]}; "
+        f"{NAMES[measure]} {interval_text(difference, 3, '+')} compared with {ARM_NAMES[baseline]}"
+        f"{' for the images of this data set' if document.pooled_differences else ''}; "
         f"must be at most {margin:g} worse"
     )
     result = check_bounds(difference, text, -margin)
@@ -353,6 +325,9 @@ def _one_not_worse(
     if document.on_edge and result.outcome is not Outcome.UNDECIDED and not same:
         text += "; no verdict, because the best setting is on the edge of its grid"
         return replace(result, outcome=Outcome.UNDECIDED, text=text)
+    is_strict = document.pooled_differences and not document.on_edge and not too_few_text(document)
+    if is_strict and result.outcome is Outcome.UNDECIDED and difference.mean is not None:
+        return replace(result, outcome=Outcome.FAIL, text=f"{text}, and the interval leaves that open")
     return result
 
 

@@ -35,6 +35,33 @@ from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
 
+# Published numbers of images per interval of 5 POMP units, [0, 5) … [95, 100]: no rating of an image.
+_COUNTS = {
+    "A": {
+        "valence": (8, 10, 31, 18, 14, 13, 11, 5, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        "arousal": (0, 0, 0, 0, 0, 1, 1, 3, 9, 12, 15, 15, 21, 18, 17, 5, 6, 1, 0, 0),
+    },
+    "H": {
+        "valence": (10, 10, 8, 14, 11, 6, 8, 7, 7, 10, 7, 6, 1, 0, 0, 0, 0, 0, 0, 0),
+        "arousal": (0, 0, 0, 0, 0, 0, 2, 12, 10, 9, 14, 10, 8, 12, 10, 8, 7, 1, 2, 0),
+    },
+    "N": {
+        "valence": (0, 0, 0, 0, 0, 0, 0, 0, 3, 11, 30, 22, 16, 7, 0, 0, 0, 0, 0, 0),
+        "arousal": (0, 0, 9, 14, 25, 22, 9, 4, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    },
+    "P": {
+        "valence": (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 10, 11, 26, 47, 24),
+        "arousal": (0, 11, 26, 24, 19, 23, 7, 6, 1, 0, 1, 2, 0, 1, 0, 0, 0, 0, 0, 0),
+    },
+    "Sn": {
+        "valence": (0, 0, 0, 8, 4, 10, 12, 21, 22, 17, 28, 9, 2, 0, 0, 0, 0, 0, 0, 0),
+        "arousal": (0, 0, 0, 0, 0, 0, 6, 12, 16, 14, 21, 22, 18, 20, 4, 0, 0, 0, 0, 0),
+    },
+    "Sp": {
+        "valence": (0, 1, 10, 6, 15, 11, 33, 35, 18, 8, 16, 5, 0, 0, 0, 0, 0, 0, 0, 0),
+        "arousal": (0, 0, 0, 0, 0, 0, 0, 6, 17, 12, 28, 24, 23, 29, 15, 4, 0, 0, 0, 0),
+    },
+}
 INFO = SourceInfo(
     name="gaped",
     title="Geneva Affective PicturE Database",
@@ -60,12 +87,12 @@ INFO = SourceInfo(
     url="https://www.unige.ch/cisa/research/materials-and-online-research/research-material/",
     layout="{A,H,N,P,Sn,Sp}/*.bmp, {A,H,N,P,Sn,Sp}.txt, '{A,H,N,P,Sn,Sp}_with SD.txt'",
     subtypes={
-        "A": Subtype("animal mistreatment", -1, upright=True, tags=("animal_cruelty",)),
-        "H": Subtype("human rights", -1, upright=True, tags=("violence",)),
-        "N": Subtype("neutral", 0, upright=True),
-        "P": Subtype("positive", 1, upright=True),
-        "Sn": Subtype("snakes", -1, upright=False, tags=("snakes",)),
-        "Sp": Subtype("spiders", -1, upright=False, tags=("spiders",)),
+        "A": Subtype("animal mistreatment", -1, upright=True, tags=("animal_cruelty",), counts=_COUNTS["A"]),
+        "H": Subtype("human rights", -1, upright=True, tags=("violence",), counts=_COUNTS["H"]),
+        "N": Subtype("neutral", 0, upright=True, counts=_COUNTS["N"]),
+        "P": Subtype("positive", 1, upright=True, counts=_COUNTS["P"]),
+        "Sn": Subtype("snakes", -1, upright=False, tags=("snakes",), counts=_COUNTS["Sn"]),
+        "Sp": Subtype("spiders", -1, upright=False, tags=("spiders",), counts=_COUNTS["Sp"]),
     },
 )
 _MEASURES = {"valence": "Valence", "arousal": "Arousal"}

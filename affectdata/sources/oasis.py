@@ -48,6 +48,25 @@ from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Finding, Rating, Reason, Record, Reject, Scale, SourceInfo, Subtype
 
 _CATEGORIES = {"1": "Animal", "2": "Object", "3": "Person", "4": "Scenery"}
+# Published numbers of images per interval of 5 POMP units, [0, 5) … [95, 100]: no rating of an image.
+_COUNTS = {
+    "Animal": {
+        "valence": (1, 0, 2, 2, 6, 4, 11, 5, 9, 9, 4, 11, 11, 10, 18, 11, 14, 5, 1, 0),
+        "arousal": (0, 0, 0, 0, 2, 3, 3, 8, 21, 23, 29, 28, 14, 3, 0, 0, 0, 0, 0, 0),
+    },
+    "Object": {
+        "valence": (1, 0, 1, 7, 2, 9, 11, 7, 2, 15, 52, 30, 15, 10, 17, 16, 5, 0, 0, 0),
+        "arousal": (0, 0, 18, 38, 36, 13, 21, 16, 18, 20, 14, 5, 0, 0, 1, 0, 0, 0, 0, 0),
+    },
+    "Person": {
+        "valence": (4, 5, 3, 4, 8, 17, 22, 15, 23, 23, 16, 24, 36, 41, 37, 39, 24, 5, 0, 0),
+        "arousal": (0, 0, 0, 2, 3, 9, 20, 51, 66, 52, 56, 36, 20, 17, 12, 2, 0, 0, 0, 0),
+    },
+    "Scenery": {
+        "valence": (0, 1, 11, 17, 13, 12, 6, 6, 6, 7, 13, 24, 20, 15, 14, 18, 17, 19, 1, 0),
+        "arousal": (0, 0, 0, 5, 13, 8, 8, 21, 30, 29, 30, 35, 26, 11, 4, 0, 0, 0, 0, 0),
+    },
+}
 INFO = SourceInfo(
     name="oasis",
     title="Open Affective Standardized Image Set",
@@ -70,7 +89,7 @@ INFO = SourceInfo(
 }""",
     url="https://osf.io/6pnd7/",
     layout="OASIS.csv, 'images/<Theme>.jpg'",
-    subtypes={name: Subtype(name.lower()) for name in _CATEGORIES.values()},
+    subtypes={name: Subtype(name.lower(), counts=_COUNTS[name]) for name in _CATEGORIES.values()},
     groups=("theme",),
 )
 _MEASURES = {"valence": "Valence", "arousal": "Arousal"}

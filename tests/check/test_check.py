@@ -43,6 +43,7 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.heads import GRIDS, inner_folds
 from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.rows import Rows
+from tests.made import forge
 
 pytestmark = pytest.mark.slow  # most of the time is for what the tests share
 
@@ -338,6 +339,24 @@ def test_a_copy_in_the_test_split_is_an_integrity_error(
     moved = table.set_column(table.column_names.index("split"), table.schema.field("split"), pa.array(split))
     with pytest.raises(IntegrityError):
         prepare_check(replace(release, rows=moved), backbone, release.images(), checks)
+
+
+@pytest.mark.parametrize("change", ["raised", "exchanged"])
+def test_changed_labels_of_copies_exit_with_4_also_when_signed_anew(
+    cli: Callable[..., Any], publish: Callable[..., Release], tmp_path: Path, change: str
+) -> None:
+    def change_labels(rows: list[dict[str, Any]]) -> None:
+        copies = [row for row in rows if row["copy"] > 0]
+        values = [row["valence"] for row in copies]
+        new = [min(100.0, value + 5) for value in values] if change == "raised" else values[::-1]
+        for row, value in zip(copies, new, strict=True):
+            row["valence"] = row["valence_raw"] = value
+
+    release = forge(publish().path, change_labels)
+    ran = cli("train-check", release.path, "--backbone", "small_cnn", "--weights", "none", "--out", tmp_path)
+    assert ran.code == 4
+    assert "copies have other labels than the original" in ran.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path) -> None:

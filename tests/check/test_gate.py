@@ -265,6 +265,42 @@ def test_the_text_of_a_rule_ends_with_its_bound(document: dict[str, Any]) -> Non
     assert texts["leak.nearest"].endswith("must be at most 0.5")
 
 
+@pytest.mark.parametrize(
+    ("low", "n", "pooled", "outcome"),
+    [
+        (-0.019, 200, True, "pass"),
+        (-0.021, 200, True, "fail"),  # open: the release may be worse
+        (-0.021, 200, False, "undecided"),  # networks: the interval is too wide to fail
+        (-0.021, 199, True, "undecided"),
+    ],
+)
+def test_a_pooled_interval_that_contains_the_tolerance_fails(
+    document: dict[str, Any], low: float, n: int, pooled: bool, outcome: str
+) -> None:
+    document["bins"]["n"]["crossfit"] = [n - 100, 50, 50]
+    document["on_edge"], document["pooled_differences"] = [], pooled
+    _set(document, f"{NOT_WORSE}/r2", _over(low, 0.0, 0.02))
+    result = _results(document)["training.not_worse.originals.r2"]
+    assert result["outcome"] == outcome
+    assert ("for the images of this data set" in result["text"]) is pooled
+
+
+def test_between_copies_the_tolerance_is_a_quarter_wider(document: dict[str, Any]) -> None:
+    document["on_edge"] = []
+    for low, outcome in ((-0.024, "pass"), (-0.026, "undecided")):
+        _set(document, "comparison/release - even/r2", _over(low, 0.0, 0.02))
+        assert _outcome(document, "training.not_worse.even.r2") == outcome
+
+
+def test_ratings_moved_by_a_row_fail_the_gate(document: dict[str, Any]) -> None:
+    (labels,) = document["labels"].values()
+    labels |= {"n": 300, "z": 5.0, "margin": -2.0, "r2": _over(0.2, 0.3, 0.4)}
+    assert {_outcome(document, f"labels.{name}") for name in ("order", "within", "r2")} == {"pass"}
+    labels |= {"margin": 2.1, "best_offset": -1}
+    result = _results(document)["labels.order"]
+    assert result["outcome"] == "fail" and result["text"].endswith("they are likely +1 rows off")
+
+
 def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:

@@ -1,0 +1,262 @@
+"""False alarms and power of the rules of train-check, measured on real images: the tables of docs/check.md.
+
+    make check-power AFFECTDATA_GAPED_ROOT=GAPED AFFECTDATA_OASIS_ROOT=oasis [AFFECTDATA_POWER_WEIGHTS=FILE]
+
+Features and the figures of every run are kept in benchmarks/.power (AFFECTDATA_POWER_FOLDER): what was run is
+not run again. Faults are planted in memory, and no image is changed. `labels` measures the rules labels.*,
+`pairs` the rule training.not_worse; both by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from _power import (
+    LABEL_FAULTS,
+    PAIR_FAULTS,
+    KeptFeatures,
+    compare_arms,
+    keep_features,
+    plant_in_copies,
+    plant_in_labels,
+)
+from threadpoolctl import threadpool_limits
+
+from affectdata.check import label_gate
+from affectdata.check.blocks import LabelFigures
+from affectdata.check.label_model import predict_out_of_fold
+from affectdata.check.label_rules import (
+    EXPECTED_R2,
+    describe_fit,
+    label_columns,
+    predict_by,
+)
+from affectdata.recipe.bounds import Check
+from affectdata.registry import load_plugin
+from affectdata.train.packaged import DEFAULT_BACKBONE
+
+Record = dict[str, Any]
+Case = tuple[str, Record]
+Tasks = dict[str, Callable[[], Iterator[Case]]]
+DOCUMENT = Path(__file__).parents[1] / "docs" / "check.md"
+CLEAN, _HALF = "clean", "50 % shuffled"
+_WITHOUT_SHEET = ("labels.order", "labels.r2", "labels.within")  # rules that need no data sheet
+_TOLERANCES = {"originals": 0.02, "even": 0.025}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["labels", "pairs"], help="labels, pairs")
+    parser.add_argument("--seeds", type=int, default=100, help="dealings, subsets and recipe seeds")
+    parser.add_argument("--faults", type=int, default=20, help="seeds per planted fault")
+    options = parser.parse_args()
+    kept = list(_kept())
+    with threadpool_limits(1):
+        for name, measure in (("labels", _label_tables), ("pairs", _pair_tables)):
+            if name in options.parts:
+                _note(name, [line for one in kept for line in measure(one, kept, options)])
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("AFFECTDATA_POWER_FOLDER", Path(__file__).parent / ".power"))
+
+
+def _kept() -> Iterator[KeptFeatures]:
+    """Yield the features of the data sets that were given."""
+    backbone = os.environ.get("AFFECTDATA_POWER_BACKBONE", DEFAULT_BACKBONE)
+    weights = os.environ.get("AFFECTDATA_POWER_WEIGHTS", "DEFAULT")
+    roots = {name: os.environ.get(f"AFFECTDATA_{name.upper()}_ROOT") for name in ("gaped", "oasis")}
+    if not any(roots.values()):
+        sys.exit("give a folder of real images: AFFECTDATA_GAPED_ROOT=PATH, AFFECTDATA_OASIS_ROOT=PATH")
+    for name, root in roots.items():
+        if root:
+            yield keep_features(name, Path(root), _folder(), backbone, weights)
+
+
+def _run(kept: KeptFeatures, part: str, tasks: Tasks) -> dict[str, list[Record]]:
+    """Run what was not run before, keep every record as a line of a file, and return them by case."""
+    path = _folder() / "runs" / f"{kept.name}-{part}-{kept.backbone.content[:12]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = [json.loads(line) for line in lines]
+    done = {record["task"] for record in records}
+    with path.open("a", encoding="utf-8") as file:
+        for name, task in tasks.items():
+            if name in done:
+                continue
+            new = [{"task": name, "case": case, **figures} for case, figures in task()]
+            file.write("".join(f"{json.dumps(record)}\n" for record in new))
+            file.flush()
+            records += new
+    by_case: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_case[record["case"]].append(record)
+    return by_case
+
+
+def _label_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure the rules labels.*: clean dealings and subsets, then each fault on dealings of its own."""
+    rows, counts = kept.plain, _counts(kept)
+    others = [other for other in every if other is not kept]
+    predictions = {other.name: predict_by(other.plain, rows) for other in others}
+
+    def measure(name: str, part: np.ndarray, targets: dict[str, np.ndarray], seed: int) -> Iterator[Case]:
+        some, paths = rows.take(part), kept.path[part]
+        columns = [label_columns(target, some.subtype, paths, seed) for target in targets.values()]
+        predicted = np.split(predict_out_of_fold(some, np.hstack(columns), seed), len(targets), axis=1)
+        anchors = {key: (values[part], 0) for key, values in predictions.items()}
+        for (fault, target), own, fitted in zip(targets.items(), columns, predicted, strict=True):
+            faulty = replace(some, target=target)
+            found = describe_fit(own, fitted, faulty, paths, anchors, counts, None)
+            yield name + fault, {"labels": found.to_dict()}
+
+    def clean(seed: int) -> Iterator[Case]:
+        yield from measure("", np.arange(len(rows)), {CLEAN: rows.target}, seed)
+        rng = np.random.default_rng([1, seed])
+        for name, n in (("subsets of 4/5, ", round(0.8 * len(rows))), ("subsets of 250, ", 250)):
+            part = np.sort(rng.permutation(len(rows))[:n])
+            halved = plant_in_labels(_HALF, rows.take(part), kept.path[part], rng)
+            yield from measure(name, part, {CLEAN: rows.target[part], _HALF: halved}, seed)
+
+    def faults(seed: int) -> Iterator[Case]:
+        rng = np.random.default_rng([2, seed])
+        planted = {fault: plant_in_labels(fault, rows, kept.path, rng) for fault in LABEL_FAULTS}
+        yield from measure("", np.arange(len(rows)), planted, 1000 + seed)
+
+    tasks: Tasks = {f"clean {seed}": partial(clean, seed) for seed in range(options.seeds)}
+    tasks |= {f"faults {seed}": partial(faults, seed) for seed in range(options.faults)}
+    yield from _label_table(kept, _run(kept, "labels", tasks))
+
+
+def _label_table(kept: KeptFeatures, by_case: dict[str, list[Record]]) -> Iterator[str]:
+    figures = {case: [_figures(kept, run) for run in runs] for case, runs in by_case.items()}
+    outcomes = {case: [_worst(run) for run in runs] for case, runs in figures.items()}
+    rules = list(outcomes[CLEAN][0])
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}:\n"
+    yield "| | runs | " + " | ".join(f"`{rule}`" for rule in rules) + " | any | any without a data sheet |"
+    yield "|---|---|" + "---|" * (len(rules) + 2)
+    for name, runs in outcomes.items():
+        shares = [np.mean([run[rule] == "fail" for run in runs]) for rule in rules]
+        shares.append(np.mean(["fail" in run.values() for run in runs]))
+        shares.append(np.mean(["fail" in {run[rule] for rule in _WITHOUT_SHEET} for run in runs]))
+        yield f"| {name} | {len(runs)} | " + " | ".join(_share(share) for share in shares) + " |"
+    yield "\n| | R² | lower end | r within | z | margin | anchor's r | listed |\n|" + "---|" * 8
+    for name, runs in figures.items():
+        anchors = [figure.mean or 0.0 for run in runs for figure in run.anchor.values()]
+        columns = [
+            [run.r2.mean or 0.0 for run in runs],
+            [run.r2.low or 0.0 for run in runs],
+            [run.r_within or 0.0 for run in runs],
+            [run.z or 0.0 for run in runs],
+            [run.margin or 0.0 for run in runs],
+            anchors,
+            [float(len(run.suspicious)) for run in runs],
+        ]
+        yield f"| {name} | " + " | ".join(_range(values) for values in columns) + " |"
+
+
+def _worst(labels: LabelFigures) -> dict[str, str]:
+    """Return the worst outcome by rule; `labels.r2.expected` stands for itself."""
+    order, worst = ["pass", "undecided", "fail"], dict[str, str]()
+    document: Any = SimpleNamespace(labels={"": labels})
+    for rule, evaluate in label_gate.RULES.items():
+        for name, result in evaluate(document, Check()):
+            key = f"{rule}.expected" if name.endswith("expected") else rule
+            worst[key] = max(worst.get(key, "pass"), str(result.outcome), key=order.index)
+    worst.setdefault("labels.r2.expected", "pass")
+    del worst["labels.suspicious"]
+    return dict(sorted(worst.items()))
+
+
+def _counts(kept: KeptFeatures) -> dict[str, np.ndarray]:
+    subtypes = load_plugin("sources", kept.name).INFO.subtypes
+    return {name: np.array(subtype.counts["valence"]) for name, subtype in subtypes.items()}
+
+
+def _expected(kept: KeptFeatures) -> float | None:
+    return EXPECTED_R2.get((kept.name, "valence", kept.backbone.content[:12]))
+
+
+def _figures(kept: KeptFeatures, record: Record) -> LabelFigures:
+    """Return the figures of a run, with the expected R² of the whole data set."""
+    found = LabelFigures.model_validate(record["labels"])
+    is_whole = found.n == len(kept.plain)
+    return found.model_copy(update={"expected_r2": _expected(kept) if is_whole else None})
+
+
+def _pair_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure training.not_worse: clean recipe seeds, then faults in the copies."""
+
+    def compare(case: str, seed: int) -> Iterator[Case]:
+        plant = None if case == CLEAN else partial(plant_in_copies, case)
+        found = compare_arms(kept, seed, plant)
+        yield case, {" ".join(key): interval.to_dict() for key, interval in found.items()}
+
+    tasks: Tasks = {f"{CLEAN} {seed}": partial(compare, CLEAN, seed) for seed in range(options.seeds)}
+    for seed in range(options.faults):
+        tasks |= {f"{fault} {seed}": partial(compare, fault, 1000 + seed) for fault in PAIR_FAULTS}
+    yield from _pair_table(kept, _run(kept, "pairs", tasks))
+
+
+def _pair_table(kept: KeptFeatures, runs: dict[str, list[Record]]) -> Iterator[str]:
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}, SVR with C 100 and gamma .5:\n"
+    yield (
+        "| | runs | R² to originals | half-width | lowest end | below -.02 | R² to even | half-width | "
+        "lowest end | below -.025 | CCC to originals | below -.02 | any |\n|" + "---|" * 13
+    )
+    for name, results in runs.items():
+        cells, failed = [], np.zeros(len(results), bool)
+        for baseline, measure in (("originals", "r2"), ("even", "r2"), ("originals", "ccc"), ("even", "ccc")):
+            figures = [result[f"{baseline} {measure}"] for result in results]
+            mean, low = (np.array([figure[key] for figure in figures]) for key in ("mean", "low"))
+            below = low < -_TOLERANCES[baseline]
+            failed |= below
+            if measure == "r2":
+                cells += [
+                    _spread(mean),
+                    f"{np.mean(mean - low):.4f}",
+                    f"{low.min():+.4f}",
+                    _share(below.mean()),
+                ]
+            elif baseline == "originals":
+                cells += [_spread(mean), _share(below.mean())]
+        yield f"| {name} | {len(results)} | " + " | ".join([*cells, _share(failed.mean())]) + " |"
+
+
+def _share(value: float) -> str:
+    return f"{value:.2f}".lstrip("0") if 0 < value < 1 else f"{value:.0f}"
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{np.mean(values):.3g} ({np.min(values):.3g} to {np.max(values):.3g})"
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.mean():+.4f} (SD {values.std():.4f})"
+
+
+def _note(name: str, lines: list[str]) -> None:
+    """Replace the part of the document between its two marks."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, rest = text.split(start)
+    body = "\n".join(lines).strip("\n")
+    DOCUMENT.write_text(f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    print(body)
+
+
+if __name__ == "__main__":
+    main()
