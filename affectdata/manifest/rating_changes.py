@@ -67,21 +67,21 @@ def find_changes(
     """Report how many subtypes have the known ratings, and what differs in the others."""
     changes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     subtypes, changed = {subtype or "" for subtype in rows["subtype"].unique().to_pylist()}, set()
-    for column, series in read_series(rows).items():
-        parts = by_subtype(series)
-        for digest in (digest for digest in known.values() if digest.column == column):
-            part = parts.get(digest.subtype, [])
-            if digest.subtype in subtypes and digest_rows(part) != digest.rows:
-                change, details = _explain(digest, part, series, known, scales)
-                changes[change][digest.subtype].append(column + details)
-                changed.add(digest.subtype)
+    columns = read_series(rows)
+    parts = {column: by_subtype(series) for column, series in columns.items()}
+    for (subtype, column), digest in known.items():
+        part = parts.get(column, {}).get(subtype, [])
+        if subtype in subtypes and digest_rows(part) != digest.rows:
+            change, details = _explain(digest, part, columns.get(column, []), known, scales)
+            changes[change][subtype].append(column + details)
+            changed.add(subtype)
     same = sorted(subtypes & {subtype for subtype, _ in known} - changed)
     n_known = len({subtype for subtype, _ in known})
     if same:
         text = f"ratings identical to the indexed ones in {len(same)} of {n_known} subtypes"
         yield Finding("ratings", text)
-    for change, columns in changes.items():
-        texts = [f"{subtype or 'all'} ({', '.join(names)})" for subtype, names in sorted(columns.items())]
+    for change, differing in changes.items():
+        texts = [f"{subtype or 'all'} ({', '.join(names)})" for subtype, names in sorted(differing.items())]
         yield Finding(
             "ratings_differ",
             f"subtypes with ratings that differ from the indexed ones, {change}: {list_examples(texts)}",

@@ -54,15 +54,18 @@ class RatingDigest:
 
 
 def read_series(rows: pa.Table) -> dict[str, Series]:
-    """Return the values of each rating column, in the natural order of their keys; nulls are left out."""
-    ordered = sorted(rows.to_pylist(), key=lambda row: _natural(row["source_id"]))
+    """Return the values of each rating column that has any, in the natural order of their keys."""
+    keys = rows["source_id"].to_pylist()
+    rows = rows.take(sorted(range(len(keys)), key=lambda row: _natural(keys[row])))
+    keys, subtypes = rows["source_id"].to_pylist(), rows["subtype"].fill_null("").to_pylist()
     return {
         column: [
-            Value(row["source_id"], row["subtype"] or "", row[column])
-            for row in ordered
-            if row[column] is not None
+            Value(*row)
+            for row in zip(keys, subtypes, rows[column].to_pylist(), strict=True)
+            if row[2] is not None
         ]
         for column in RATED
+        if rows[column].null_count < len(rows)
     }
 
 

@@ -186,6 +186,16 @@ def test_a_missing_table_and_missing_columns(run: Callable[[], str], gaped_copy:
     assert run() == f"{same(4)}\n{differ('in the number of rows', absent)}"
 
 
+def test_columns_that_no_subtype_has(run: Callable[[], str], gaped_copy: Path) -> None:
+    for subtype in ALL:
+        (gaped_copy / f"{subtype}_with SD.txt").unlink()
+    sizes = {"A": 3, "H": 2, "N": 3, "P": 4, "Sn": 4, "Sp": 2}
+    texts = (
+        f"{code} (valence_sd 0 instead of {n}, arousal_sd 0 instead of {n})" for code, n in sizes.items()
+    )
+    assert run() == differ("in the number of rows", *texts)
+
+
 def test_another_collection_is_not_compared(run: Callable[[], str], gaped_copy: Path) -> None:
     for number, path in enumerate(sorted(gaped_copy.glob("*/*.bmp"))):
         save_image(path, draw_image(np.random.default_rng(number), 50.0), "BMP")
