@@ -53,7 +53,9 @@ _IMAGE = [
     _column("phash_views", _S, "the same of its seven other flips and turns, 7 × 16 digits", required=True),
     _column("source", _S, "registered source", required=True),
     _column("source_id", _S, "the source's own key", required=True),
-    _column("path", _S, "POSIX path relative to the source's root; row N of a table: TABLE#N", required=True),
+    _column(
+        "path", _S, "POSIX path relative to the source's root; image N inside a file: FILE#N", required=True
+    ),
     _column("format", _S, "container as decoded, not as named: jpeg, png, bmp, …", required=True),
     _column("bytes", _I64, "size of the file", unit="bytes", required=True),
     _column("width_px", _I32, "after the EXIF turn", unit=_PX, required=True),
