@@ -67,8 +67,10 @@ def read_embedded(table: EmbeddedTable, spec: ColumnMap, strict: bool = False) -
             yield row
             continue
         path = f"{table.path}#{row.number}"
-        item = read_row(spec, Row(table.path, row.key, path, {KEY: row.key, **row.cells}), path)
-        yield replace(item, split=split) if isinstance(item, Record) and item.split is None else item
+        item = read_row(spec, Row(table.path, str(row.number), path, {KEY: row.key, **row.cells}), path)
+        if isinstance(item, Record):
+            item = replace(item, source_id=row.key, split=item.split or split)
+        yield item
 
 
 def split_of(path: str) -> str | None:

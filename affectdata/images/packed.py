@@ -20,7 +20,9 @@ _MAX_GROUP_BYTES = 2 << 30  # images of a row group, which is read as a whole
 _MAX_HEADERS = 256 << 20  # bytes of extended headers of a tar
 _MAX_MEMBERS = 2_000_000
 _NAMES = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "bytes")
-_LOCK = threading.Lock()  # else every worker would read the same row group
+_CACHE_BYTES = 512 << 20  # of row groups: `balance` reads images in another order than that of the table
+_CACHE: dict[tuple[Path, int, int, int], pa.ChunkedArray] = {}  # by file, size, mtime and number
+_LOCK = threading.Lock()  # guards the cache; else every worker would read the same row group
 
 
 class Member(NamedTuple):
@@ -68,7 +70,7 @@ def read_parquet_image(file: Path, row: int) -> bytes:
             group = next((at for at, end in enumerate(starts[1:]) if row < end), None)
             if leaf is None or group is None:
                 raise DecodeError("unreadable", f"{file.name} has no row {row} with an image")
-            value = _read_group(*key, leaf, group)[row - starts[group]].as_py()
+            value = _group(*key, leaf, group)[row - starts[group]].as_py()
     except pa.ArrowException as error:
         raise DecodeError("unreadable", f"{file.name} cannot be read as Parquet: {error}") from error
     if value is None:
@@ -90,8 +92,19 @@ def _layout(file: Path, size: int, mtime_ns: int) -> tuple[str | None, list[int]
         return leaf, list(accumulate(groups, initial=0))
 
 
-@lru_cache(maxsize=2)
-def _read_group(file: Path, size: int, mtime_ns: int, leaf: str, group: int) -> pa.ChunkedArray:
+def _group(file: Path, size: int, mtime_ns: int, leaf: str, group: int) -> pa.ChunkedArray:
+    """Return the images of a row group; those used last are kept, as far as they fit into the cache."""
+    key = (file, size, mtime_ns, group)
+    images = _CACHE.pop(key, None)
+    if images is None:
+        images = _read_group(file, leaf, group)
+    _CACHE[key] = images
+    while len(_CACHE) > 1 and sum(kept.nbytes for kept in _CACHE.values()) > _CACHE_BYTES:
+        del _CACHE[next(iter(_CACHE))]
+    return images
+
+
+def _read_group(file: Path, leaf: str, group: int) -> pa.ChunkedArray:
     with open_regular(file) as opened:
         table = pq.ParquetFile(opened, read_dictionary=[leaf])  # repeated images are kept once
         columns = table.metadata.row_group(group)

@@ -124,7 +124,25 @@ def test_a_row_group_with_too_many_bytes_is_refused(tmp_path: Path, monkeypatch:
     rows = [{"bytes": bytes(1 << 20)}] * 3  # the same image, kept once
     pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
     assert len(read_image(tmp_path, "a.parquet#2")) == 1 << 20
-    packed._read_group.cache_clear()
+    monkeypatch.setattr(packed, "_CACHE", {})
     monkeypatch.setattr(packed, "_MAX_GROUP_BYTES", 1 << 19)
     with pytest.raises(DecodeError, match="MiB of images: write smaller ones"):
         read_image(tmp_path, "a.parquet#0")
+
+
+def test_row_groups_are_kept_as_far_as_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"bytes": bytes([number]) * 1000} for number in range(3)]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet", row_group_size=1)
+    monkeypatch.setattr(packed, "_CACHE", {})
+    monkeypatch.setattr(packed, "_CACHE_BYTES", 2500)
+    read: list[int] = []
+    original = packed._read_group
+
+    def counted(file: Path, leaf: str, group: int) -> Any:
+        read.append(group)
+        return original(file, leaf, group)
+
+    monkeypatch.setattr(packed, "_read_group", counted)
+    for number in (0, 1, 0, 2, 0, 1):
+        assert read_image(tmp_path, f"a.parquet#{number}") == bytes([number]) * 1000
+    assert read == [0, 1, 2, 1]  # 1 was used least when 2 came
