@@ -38,10 +38,14 @@ class EmbeddedRow:
 
 @dataclass(frozen=True)
 class EmbeddedTable:
-    """A table that contains its images; `rows` reads it anew at every call."""
+    """A table that contains its images; `rows` reads it anew at every call.
+
+    `classes` are the columns that the table itself declares to be classes.
+    """
 
     path: str
     rows: Callable[[], Iterator[EmbeddedRow | Reject | Finding]]
+    classes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -90,15 +94,15 @@ def split_of(path: str) -> str | None:
 def map_columns(tables: Sequence[EmbeddedTable], name: str) -> tuple[ColumnMap, list[Finding]]:
     """Return a column map by the names of the columns, and what a user should know about it.
 
-    Columns with the names of those of a manifest are used; the class is the first of CLASS_COLUMNS. A rating
-    without its scale stays in `extra`.
+    Columns with the names of those of a manifest are used; the class is the first of CLASS_COLUMNS, else a
+    declared one, else a text that is always one word. A rating without its scale stays in `extra`.
     """
     columns = _read_columns(tables)
     scales = {rating: _scale(columns, rating) for rating in RATINGS if rating in columns}
     unscaled = [rating for rating, scale in scales.items() if scale is None]
     absent = tuple(rating for rating in RATINGS if rating not in scales or rating in unscaled)
     mapped = {column: column for column in MAPPED if column in columns and not column.startswith(absent)}
-    label = _class_column(columns)
+    label = _class_column(columns, [name for table in tables for name in table.classes])
     if label:
         mapped["emotion"] = label
     shares = [column for column in columns if column.startswith("emotion_")]
@@ -124,14 +128,13 @@ def _read_columns(tables: Iterable[EmbeddedTable]) -> dict[str, _Column]:
     return columns
 
 
-def _class_column(columns: dict[str, _Column]) -> str | None:
-    filled = (name for name in CLASS_COLUMNS if name in columns and columns[name].values)
-    words = (
-        name
-        for name in _TEXTS
-        if name in columns and columns[name].values and all(map(_WORD.fullmatch, columns[name].values))
-    )
-    return next(filled, None) or next(words, None)
+def _class_column(columns: dict[str, _Column], declared: Sequence[str]) -> str | None:
+    filled = {name.lower(): name for name, column in columns.items() if column.values}
+    words = [
+        name for name in _TEXTS if name in filled and all(map(_WORD.fullmatch, columns[filled[name]].values))
+    ]
+    likely = [*CLASS_COLUMNS, *(name.lower() for name in declared), *words]
+    return next((filled[name] for name in likely if name in filled), None)
 
 
 def _scale(columns: dict[str, _Column], rating: str) -> list[float] | None:

@@ -12,10 +12,10 @@ of its folder. Names of classes are those of the feature `ClassLabel`, in the me
 
 Columns with the names of manifest columns (valence, arousal, dominance with _sd and _n; emotion,
 emotion_<name>, subtype, subject_id, …) are used, the others go into `extra`. The class is the first of
-emotion, label, labels, class, category and expression. A rating needs the columns `valence_min` and
-`valence_max` with a single value each; else it stays in `extra`, and a column map can give its scale:
-`--source table --map COLUMNS.yaml` with `table: data/*.parquet`. The manifest is named by --name, by default
-after the folder.
+emotion, label, labels, class, category and expression, else a `ClassLabel`. A rating needs the columns
+`valence_min` and `valence_max` with a single value each; else it stays in `extra`, and a column map can give
+its scale: `--source table --map COLUMNS.yaml` with `table: data/*.parquet`. The manifest is named by --name,
+by default after the folder.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def open_image_table(tree: Tree, path: str) -> EmbeddedTable:
     Raises:
         SourceError: it cannot be read; so while its rows are read.
     """
-    return EmbeddedTable(path, lambda: _read_rows(tree, path))
+    schema = _read_schema(tree, path)
+    classes = list(_class_names(tree, schema)) if schema else []
+    return EmbeddedTable(path, lambda: _read_rows(tree, path), classes)
 
 
 def _read_rows(tree: Tree, path: str) -> Iterator[EmbeddedRow | Reject | Finding]:

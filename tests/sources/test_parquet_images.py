@@ -76,6 +76,15 @@ def test_names_of_classes_in_the_readme(as_list: bool, plant: Plant, take: Take,
     assert outcome.findings == []
 
 
+@pytest.mark.parametrize("column", ["Emotion", "face"])
+def test_a_class_under_another_name(column: str, plant: Plant, take: Take, image: Image) -> None:
+    """In capitals, or declared by the table."""
+    rows = [{"image": image(at), column: at, "id": at} for at in range(2)]
+    features = {column: {"names": ["joy", "awe"], "_type": "ClassLabel"}}
+    outcome = take(plant({"a.parquet": parquet(rows, features)}))
+    assert [row["emotion"] for _, row in sorted(outcome.rows.items())] == ["joy", "awe"]
+
+
 def test_classes_without_names_are_numbers_and_a_finding(plant: Plant, take: Take, image: Image) -> None:
     outcome = take(plant({"train.parquet": parquet(rows_of(image, [2, 10]))}))
     assert [row["emotion"] for _, row in sorted(outcome.rows.items())] == ["2", "10"]
