@@ -160,6 +160,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise DecodeError("too_large", _first_line(error, "too many pixels")) from error
     except Exception as error:
         raise DecodeError("unreadable", _first_line(error, "damaged")) from error
+    # As the container states, before anything is decoded. A code stream of another size is refused in JPEG
+    # 2000; libavif scales that of an AVIF to the stated size, and refuses more than 2^28 pixels.
     if image.width * image.height > max_pixels:
         raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the limit is {max_pixels}")
     return image

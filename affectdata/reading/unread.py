@@ -33,7 +33,8 @@ def _find_json(tree: Tree) -> Iterator[tuple[str, str]]:
             head = tree.read_bytes(path, _HEAD)
         except SourceError:
             continue
-        if b'"file_name"' in head and re.match(rb'\s*\{.*"(images|annotations|categories)"\s*:', head, re.S):
+        is_coco = b'"file_name"' in head or (b'"image_id"' in head and b'"category_id"' in head)
+        if is_coco and re.match(rb'\s*\{.*"(images|annotations|categories)"\s*:', head, re.S):
             fix = (
                 f"{{name: …, table: {path}, key: file_name, match_parts: 1, columns: {{emotion: category}}}}"
             )

@@ -204,6 +204,14 @@ def test_a_jpeg_2000_with_more_pixels_than_its_header_states_is_unreadable(as_by
     assert refused(bytes(data), max_pixels=1000).reason == "unreadable"
 
 
+def test_an_avif_is_never_larger_than_its_header_states(as_bytes: AsBytes) -> None:
+    data = bytearray(as_bytes(np.zeros((300, 400, 3), np.uint8), "AVIF"))
+    size = data.index(b"ispe") + 8
+    assert struct.unpack_from(">II", data, size) == (400, 300)
+    struct.pack_into(">II", data, size, 10, 10)
+    assert decode(bytes(data), max_pixels=1000).rgb.shape == (10, 10, 3)
+
+
 def test_avif_and_jpeg_2000_are_close_to_the_original(image: np.ndarray, as_bytes: AsBytes) -> None:
     assert np.array_equal(decode(as_bytes(image, "JPEG2000")).rgb, image)
     lossy = decode(as_bytes(image, "AVIF", quality=95)).rgb
