@@ -11,19 +11,40 @@ from affectdata.reading.tree import Tree
 
 _HEAD = 1 << 16  # bytes of a file that are searched
 _MOST_FILES = 20
-_SEQUENCE = re.compile(r"(.*/)?\w+_emotion\.txt")
 _MAP = "--source table --map COLUMNS.yaml"
+
+
+_FILES = (  # what paths look like, what that is, and what to do
+    (
+        re.compile(r"(.*/)?\w+_emotion\.txt"),
+        "label files per sequence, as in CK+",
+        "write a table with a row for each frame that you want (the label is that of the last frame of a "
+        f"sequence), with the person as subject_id, and use a column map: {_MAP}",
+    ),
+    (
+        re.compile(r".*\.arrow"),
+        "tables that `datasets` saved with save_to_disk",
+        "write each split as Parquet: datasets.load_from_disk(FOLDER)['train'].to_parquet('train.parquet')",
+    ),
+    (
+        re.compile(r".*[-_]\d{2,}\.(tgz|tar\.(gz|bz2|xz|zst))"),
+        "compressed shards, which cannot be read from the middle",
+        "decompress them, such as with gunzip; an archive of one source: `affectdata ingest ARCHIVE`",
+    ),
+    (
+        re.compile(r".*\.tfrecords?(-\d+-of-\d+)?(\.gz)?"),
+        "TFRecord files, which are not read",
+        "write images in a folder per class, or Parquet tables with the images",
+    ),
+)
 
 
 def name_unread_layout(tree: Tree) -> tuple[str, str] | None:
     """Return what a tree looks like that no source recognises, and what to do; None if nothing is known."""
-    sequences = [path for path in tree.others() if _SEQUENCE.fullmatch(path)]
-    if sequences:
-        return (
-            f"{len(sequences)} label files per sequence, as in CK+, such as {sequences[0]}",
-            "write a table with a row for each frame that you want (the label is that of the last frame of a "
-            f"sequence), with the person as subject_id, and use a column map: {_MAP}",
-        )
+    others = list(tree.others())
+    for pattern, what, fix in _FILES:
+        if found := [path for path in others if pattern.fullmatch(path)]:
+            return f"{what} ({len(found)}, such as {found[0]})", fix
     return next(_find_json(tree), None)
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from affectdata.errors import SourceError
-from affectdata.manifest.ingest import recognise
 from affectdata.reading.json_tables import read_records
-from affectdata.reading.tree import Tree, read_tree
 
 ROWS = [{"file": "a.jpg", "v": 3}, {"file": "b.jpg", "v": 5}]
 NEEDED = ["file", "v"]
@@ -93,29 +90,3 @@ def test_label_studio_is_refused_with_the_way_out() -> None:
     with pytest.raises(SourceError, match="export of Label Studio") as caught:
         read_records(json.dumps(TASKS), "t.json", NEEDED)
     assert "JSON-MIN or CSV" in caught.value.fix
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message", "fix"),
-    [
-        ("labels.json", coco(), "COCO annotations in labels.json", "columns: {emotion: category}"),
-        ("export.json", json.dumps(TASKS, indent=1), "an export of Label Studio in export.json", "JSON-MIN"),
-        (
-            "S005/001/S005_001_00000011_emotion.txt",
-            "   3.0e+00\n",
-            "1 label files per sequence",
-            "subject_id",
-        ),
-    ],
-)
-def test_a_tree_of_a_known_form_is_named(
-    name: str, text: str, message: str, fix: str, tmp_path: Path
-) -> None:
-    for path, content in ((name, text), ("images/0.jpg", "x"), ("other.json", "{}")):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(content)
-    with pytest.raises(SourceError, match=message) as caught:
-        recognise(read_tree(tmp_path))
-    assert fix in caught.value.fix
-    with pytest.raises(SourceError, match="no source recognises"):
-        recognise(Tree(tmp_path, ["other.json", "gone.json"]))

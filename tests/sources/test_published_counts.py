@@ -140,3 +140,19 @@ def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelle
     ]
     table = pa.table({f"emotion_{word}": [record.emotions[word] for record in kept] for word in EMOTIONS})
     assert add_labels(table, Labels(at_least=0.4))["label"].null_count == unlabelled
+
+
+def test_findingemo_25869_rows_of_two_runs(plant: Plant) -> None:
+    """Two names occur in both runs."""
+    names = [
+        f"Run_{1 + number % 2}/Happy adults park {number // 50}/{number}.jpg" for number in range(25_867)
+    ]
+    names += [name.replace("Run_1", "Run_2") for name in names[:4:2]]
+    header = "index,user,image_path,tags,age,valence,arousal,emotion,dec_factors,ambiguity,datetime"
+    lines = [f"{at},u,/{name},x,Adults,{at % 7 - 3},{at % 7},Joy,x,0,x" for at, name in enumerate(names[:-2])]
+    lines += [f"9,u,/{names[-2]},x,Adults,-3,6,Grief,x,0,x", f"9,u,/{names[-1]},x,Adults,-3,6,Grief,x,0,x"]
+    root = plant({"data/annotations_single.ann": "\n".join([header, *lines])})
+    found = read("findingemo", root, [f"images/{name}" for name in names])
+    kept = {record.path: record.emotion for record in records(found)}
+    assert len(names) == len(kept) == 25_869 and not any(isinstance(item, Reject) for item in found)
+    assert [path for path, word in kept.items() if word == "grief"] == [f"images/{n}" for n in names[-2:]]
