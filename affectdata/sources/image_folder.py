@@ -42,6 +42,8 @@ from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.sources.parquet_images import find_image_tables
+from affectdata.sources.webdataset import find_shards
 
 INFO = SourceInfo(
     name="image_folder",
@@ -87,6 +89,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
         SourceError: there is neither, or a rating has no scale.
     """
     name = slug(options.name or tree.root.resolve().name) or INFO.name
+    _check_images(tree)
     metadata = _find_metadata(tree)
     if not metadata:
         return Reading(replace(INFO, name=name, title=name), _read_folders(tree))
@@ -102,6 +105,17 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     info = specs[metadata[0]].model_copy(update={"scales": scales}).to_info(name)
     info = replace(info, license=INFO.license, citation=INFO.citation, url=INFO.url, layout=INFO.layout)
     return Reading(info, _read_metadata(tree, specs))
+
+
+def _check_images(tree: Tree) -> None:
+    """Refuse a tree whose images are inside tables or shards, which other sources read."""
+    for source, paths in (("parquet_images", find_image_tables(tree)), ("webdataset", find_shards(tree))):
+        if paths and not tree.images():
+            raise SourceError(
+                f"the images are inside {paths[0]}, not in folders",
+                where=str(tree.root),
+                fix=f"--source {source}, or no --source",
+            )
 
 
 def _find_metadata(tree: Tree) -> list[str]:
