@@ -174,7 +174,7 @@ LATE = {
     "images/phash.py": {"scipy"},
     "manifest/manifest.py": {"duckdb"},
     "reading/sample.py": {"cv2"},
-    "reading/tables.py": {"openpyxl", "xlrd"},
+    "reading/workbooks.py": {"openpyxl", "xlrd"},
     "recipe/recipe.py": {"affectdata"},  # transforms import albumentations, which only pipelines need
     "sources/emotic.py": {"scipy"},
     "sources/ferplus.py": {"cv2"},

@@ -1,4 +1,4 @@
-"""Read delimited text: any line end, with or without BOM, UTF-8 or cp1252; and parse numbers in cells."""
+"""Read delimited text of any line end and usual encoding; and parse numbers in cells."""
 
 from __future__ import annotations
 
@@ -6,38 +6,103 @@ import codecs
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from affectdata.errors import SourceError
 
 _BLOCK = 1 << 20  # bytes decoded at once
+_SHOWN = 80  # characters of a line in an error
+_BLANKS = " \u00a0\u2009\u202f"  # between groups of three digits
+_BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+}  # before those of UTF-16, the beginning
+_BOMS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# Zero-width characters and marks of direction, which copying from web pages and documents leaves in cells.
+_INVISIBLE = dict.fromkeys(
+    [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), 0xFEFF]
+)
 
 
-def decode_text(data: bytes) -> str:
-    """Decode UTF-8 (with or without BOM), else cp1252; normalise line ends to LF."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def find_encoding(data: bytes, encoding: str | None = None, name: str = "the text") -> str:
+    """Return the encoding of a text: as given, by its byte-order mark, UTF-8, or else cp1252.
+
+    Raises:
+        SourceError: the text is not in the encoding given, or is UTF-16 without a byte-order mark.
+    """
+    if encoding is not None:
+        try:
+            data.decode(encoding)
+        except UnicodeError as error:
+            fix = "correct `encoding`"
+            raise SourceError(f"{name} is not {encoding}: {error}", where=name, fix=fix) from error
+        return encoding
+    head = data[:_BLOCK]
+    if not _by_mark(data) and head.count(0) * 4 > len(head):
+        likely = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+        raise SourceError(
+            f"{name} looks like UTF-16 without a byte-order mark: it is full of zero bytes",
+            where=name,
+            fix=f"save it as UTF-8, or state its encoding in the column map: `encoding: {likely}`",
+        )
+    return _guess_encoding(data)
+
+
+def _by_mark(data: bytes) -> str | None:
+    return next((encoding for mark, encoding in _BOMS.items() if data.startswith(mark)), None)
+
+
+def _guess_encoding(data: bytes) -> str:
+    return _by_mark(data) or ("utf-8-sig" if _is_utf8(data) else "cp1252")
+
+
+def decode_text(data: bytes, name: str = "the text") -> str:
+    """Decode a text; normalise line ends to LF.
+
+    Raises:
+        SourceError: as for `find_encoding`.
+    """
+    return _normalise(data.decode(find_encoding(data, None, name), "replace"))
+
+
+def decode_head(data: bytes, encoding: str | None = None) -> str:
+    """Decode the beginning of a file, text or not; it may end within a line, so the last one is left out."""
+    head = data[: max(data.rfind(b"\n"), data.rfind(b"\r")) + 1] or data
+    return _normalise(head.decode(encoding or _guess_encoding(head), "replace"))
+
+
+def _normalise(text: str) -> str:
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def clean_cell(text: str) -> str:
+    """Return a cell without surrounding blanks and without zero-width characters."""
+    return text.strip() if text.isascii() else text.translate(_INVISIBLE).strip()
 
 
 class Lines(Iterable[list[str]]):
-    """The rows of a table, read again on every iteration, so that none are kept in memory."""
+    """The rows of a table, read again on every iteration, so that none are kept in memory.
 
-    def __init__(self, read: Callable[[], Iterable[list[str]]]) -> None:
+    `notes` are what a user should know about the table.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[list[str]]], notes: Sequence[str] = ()) -> None:
         self._read = read
+        self.notes = tuple(notes)
 
     def __iter__(self) -> Iterator[list[str]]:
         return iter(self._read())
 
 
 def open_text(data: bytes, encoding: str | None = None) -> Iterator[str]:
-    """Yield the lines of a text, decoded and normalised like `decode_text`."""
-    if encoding is None:
-        encoding = "utf-8-sig" if _is_utf8(data) else "cp1252"
-    with io.TextIOWrapper(io.BytesIO(data), encoding, "replace") as lines:
+    """Yield the lines of a text, decoded and normalised like `decode_text`.
+
+    Raises:
+        SourceError: as for `find_encoding`.
+    """
+    with io.TextIOWrapper(io.BytesIO(data), encoding or find_encoding(data), "replace") as lines:
         for number, line in enumerate(lines):
             yield line if number else line.removeprefix("\ufeff")
 
@@ -69,24 +134,35 @@ def parse_lines(lines: Callable[[], Iterable[str]], delimiter: str, name: str) -
     if not any(header):
         what = "has no header" if any(line.strip() for line in lines()) else "is empty"
         raise SourceError(f"{name} {what}", where=f"{name}, line 1", fix="restore the original file")
-    return header, Lines(lambda: _iter_rows(_iter_cells(lines(), delimiter, name), len(header), name))
+    return header, Lines(lambda: _iter_rows(lines(), delimiter, len(header), name))
+
+
+def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Yield the cells of every line; a blank as `delimiter` is one or more.
+
+    Raises:
+        csv.Error: a cell is longer than the limit of `csv`.
+    """
+    for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " "):
+        yield [clean_cell(cell) for cell in row]
 
 
 def _iter_cells(lines: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     try:
-        for row in csv.reader(lines, delimiter=delimiter):
-            yield [cell.strip() for cell in row]
+        yield from split_lines(lines, delimiter)
     except csv.Error as error:
         raise SourceError(f"{name} cannot be read as delimited text: {error}", where=name) from error
 
 
-def _iter_rows(rows: Iterator[list[str]], width: int, name: str) -> Iterator[list[str]]:
+def _iter_rows(lines: Iterable[str], delimiter: str, width: int, name: str) -> Iterator[list[str]]:
     """Yield the rows after the header, padded to `width` cells."""
+    rows = _iter_cells(lines, delimiter, name)
     for number, row in enumerate(islice(rows, 1, None), 2):
         if len(row) > width and any(row[width:]):
             raise SourceError(
                 f"{name} has a row of {len(row)} cells, but its header has {width}",
-                where=f"{name}, line {number}",
+                where=f"{name}, line {number}: {delimiter.join(row)[:_SHOWN]}",
+                fix="put cells with the delimiter in them, such as decimal commas, into quotes",
             )
         if any(row):
             yield row[:width] + [""] * (width - len(row))
@@ -112,17 +188,52 @@ def require_columns(
         )
 
 
+def to_plain(cell: str, decimal: str = ".", thousands: str | None = None) -> str:
+    """Rewrite a number with this decimal mark and thousands separator as Python writes it; keep other text.
+
+    Separators must be between groups of three digits: with the separator ".", `3.5` is not 35 but no number.
+
+    >>> to_plain("1.234,5", ",", "."), to_plain("55,5 %", ",")
+    ('1234.5', '55.5 %')
+    """
+    mark, separator = re.escape(decimal), rf"[{_BLANKS}]" if thousands == " " else re.escape(thousands or "")
+    groups = rf"\d{{1,3}}(?:{separator}\d{{3}})+(?!\d)|" if thousands else ""
+    match = re.fullmatch(rf"(\(?[+-]?)({groups}\d*)(?:{mark}(\d*))?((?:[eE][+-]?\d+)?\)?\s*%?)", cell)
+    if match is None:
+        if thousands == "." and re.fullmatch(r"[+-]?\d*\.\d+", cell):
+            raise ValueError(f"{cell!r} has no thousands separator '.' in its place")
+        return cell
+    sign, whole, fraction, rest = match.groups()
+    whole = re.sub(r"\D", "", whole)
+    return f"{sign}{whole}.{fraction}{rest}" if fraction is not None else f"{sign}{whole}{rest}"
+
+
+def find_number_format(cell: str) -> str:
+    """Return the keys of a column map that make a number of a cell, for error messages; empty if none do."""
+    if re.fullmatch(rf"[+-]?\d{{1,3}}(?:[{_BLANKS}]\d{{3}})+(?:,\d+)?\s*%?", cell):
+        return '`thousands: " "`' + (' and `decimal: ","`' if "," in cell else "")
+    if re.fullmatch(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+\s*%?", cell):
+        return '`decimal: ","` and `thousands: "."`'
+    if re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})*,\d{3}(?:\.\d+)?\s*%?", cell):
+        return '`thousands: ","`' + ("" if "." in cell else ' or, if it is less than 1000, `decimal: ","`')
+    if re.fullmatch(r"[+-]?\d*,\d+\s*%?", cell):
+        return '`decimal: ","`'
+    return ""
+
+
 def parse_number(cell: str) -> float:
     """Read a finite number, also `(5.43)` in parentheses.
 
     Raises:
         ValueError: the cell is not one.
     """
-    if "_" in cell:  # Python would read 3_5 as 35
-        raise ValueError(f"could not convert {cell!r} to a number")
-    value = float(cell.removeprefix("(").removesuffix(")"))
+    plain = cell.removeprefix("(").removesuffix(")").replace("\N{MINUS SIGN}", "-")
+    try:
+        value = math.nan if "_" in cell else float(plain)  # Python would read 3_5 as 35
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{cell!r} is not a finite number")
+        raise ValueError(f"{cell!r} is not a number")
     return value
 
 
@@ -161,5 +272,5 @@ def parse_share(cell: str, percent: bool = False) -> float:
     if percent or number != cell:
         share = round(share / 100, 9)
     if not 0 <= share <= 1:
-        raise ValueError(f"{cell!r} is not a share from 0 to 1 (for percentages: `percent: true`)")
+        raise ValueError(f"{cell!r} is not a share from 0 to 1")
     return share

@@ -5,16 +5,11 @@ Out: a header of unique names, and rows of as many cells; missing values are emp
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import json
-import math
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,21 +18,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from affectdata.errors import SourceError
-from affectdata.reading.delimited import Lines, decode_text, open_text, parse_lines
+from affectdata.reading.delimited import (
+    Lines,
+    decode_head,
+    decode_text,
+    find_encoding,
+    open_text,
+    parse_lines,
+    split_lines,
+)
 from affectdata.reading.json_tables import read_records
 from affectdata.reading.tree import Tree
+from affectdata.reading.workbooks import HEAD_ROWS, WORKBOOK_SUFFIXES, SheetText, cell_text, read_sheet
 
 _HEAD_BYTES = 1 << 16
 _PARQUET_ROWS = 1 << 12  # as Python objects at a time
-_HEAD_ROWS = 40  # the header is searched in these
-_MAX_WORKBOOK_BYTES = 1 << 29  # unpacked
-_MAX_WORKBOOK_RATIO = 100  # unpacked to packed bytes; sheets shrink to a tenth
-_ALWAYS_WORKBOOK_BYTES = 1 << 24  # unpacked, allowed whatever the ratio
-_MAX_ROWS = 1 << 20  # of a sheet in Excel
-_MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
-_BOOKS = {".xlsx", ".xlsm", ".xls"}
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
-TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".json", ".jsonl", *_BOOKS, *_NOT_READ}
+_TEXTS = {".csv", ".tsv", ".tab", ".txt", ".dat"}
+TABLE_SUFFIXES = {*_TEXTS, ".parquet", ".json", ".jsonl", *WORKBOOK_SUFFIXES, *_NOT_READ}
+_BLANKS = " "  # as a delimiter: one blank or more
+_WIDE = "  "  # two blanks or more, where names of columns have single ones
+_DELIMITERS = ("\t", ";", ",", "|", _BLANKS, _WIDE)
 
 
 def read_head(tree: Tree, path: str) -> str:
@@ -46,7 +47,7 @@ def read_head(tree: Tree, path: str) -> str:
     Raises:
         SourceError: the file cannot be read.
     """
-    return decode_text(tree.read_bytes(path, _HEAD_BYTES)).partition("\n")[0]
+    return decode_head(tree.read_bytes(path, _HEAD_BYTES)).partition("\n")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Shape:
     """Where the table is in a file, and how its text is encoded.
 
     `needed` are columns of the header: it is the first row with all of them, or the row after `skip_rows` if
-    no row has them. `names` is the header of a table without one.
+    no row has them. `names` is the header of a table without one. A blank as `delimiter` is one or more.
     """
 
     sheet: str | None = None
@@ -69,29 +70,26 @@ def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
     """Return whether a table has a header with the needed columns; of a text file only the start is read."""
     suffix = PurePosixPath(path).suffix.lower()
     try:
-        if suffix in _BOOKS:
-            head = _read_rows(tree.read_bytes(path), path, shape.sheet, _HEAD_ROWS)
-        else:
-            data = tree.read_bytes(path, _HEAD_BYTES)
-            decoder = codecs.getincrementaldecoder(shape.encoding or "utf-8")(
-                "replace"
-            )  # may end mid-character
-            head = [_cells(line, shape.delimiter) for line in decoder.decode(data).splitlines()[:_HEAD_ROWS]]
+        if suffix in WORKBOOK_SUFFIXES:
+            return _find_header(_read_sheet(tree, path, shape).rows[:HEAD_ROWS], shape.needed) is not None
+        text = decode_head(tree.read_bytes(path, _HEAD_BYTES), shape.encoding)
     except SourceError:
         return False
-    return _find_header(head, shape.needed) is not None
+    return _find_text_header(text.split("\n")[:HEAD_ROWS], shape) is not None
 
 
 def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[str], Lines]:
     """Read one table; cells are stripped text, whole floats without `.0`; empty rows are skipped.
 
-    A repeated column name becomes `M`, `M#2`; a column without a name is called by its position, `#1`.
+    A repeated column name becomes `M`, `M#2`; a column without a name is called by its position, `#1`. The
+    `notes` of the rows are what a user should know about the table.
 
     Raises:
         SourceError: the content does not match the suffix, or the format is not supported.
     """
     shape = shape or Shape()
-    data, suffix = tree.read_bytes(path), PurePosixPath(path).suffix.lower()
+    suffix = PurePosixPath(path).suffix.lower()
+    data = tree.read_bytes(path)
     if not data:
         raise SourceError(f"{path} is empty", where=path, fix="restore the original file")
     if suffix in _NOT_READ:
@@ -99,37 +97,102 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
             f"{suffix} files are not supported", where=path, fix="save the table as .xlsx, .csv or .parquet"
         )
     rows: Iterable[list[str]]
-    if suffix in _BOOKS:
-        header, rows = _split_header(_from_header(_read_rows(data, path, shape.sheet), shape), path)
+    notes: Sequence[str] = ()
+    if suffix in WORKBOOK_SUFFIXES:
+        sheet = _read_sheet(tree, path, shape)
+        header, rows = _split_header(_from_header(sheet.rows, shape), path)
+        notes = [*sheet.notes, *_check_formulas(sheet, header, shape, path)]
     elif suffix == ".parquet":
         header, rows = _read_parquet(data, path)
     elif suffix in (".json", ".jsonl"):
         header, rows = _read_json(data, path, shape.needed)
     else:
         header, rows = _read_text(data, path, shape)
-    return unique_names(header), Lines(lambda: (row for row in rows if any(row)))
+    return unique_names(header), Lines(lambda: (row for row in rows if any(row)), notes)
+
+
+def _read_sheet(tree: Tree, path: str, shape: Shape) -> SheetText:
+    def fits(rows: list[list[str]]) -> bool:
+        return _find_header(rows, shape.needed) is not None
+
+    return read_sheet(tree.read_bytes(path), path, shape.sheet, fits)
+
+
+def _check_formulas(sheet: SheetText, header: list[str], shape: Shape, path: str) -> list[str]:
+    """Return a note about formulas without a value.
+
+    Raises:
+        SourceError: one is in a needed column.
+    """
+    if not sheet.formulas:
+        return []
+    shown = ", ".join(sheet.formulas[:3]) + (", …" if len(sheet.formulas) > 3 else "")
+    what = f"{len(sheet.formulas)} formulas were saved without a value: {shown}"
+    columns = {re.sub(r"\d", "", cell) for cell in sheet.formulas}
+    names = {name: _letters(index) for index, name in enumerate(unique_names(header))}
+    if any(names.get(name) in columns for name in shape.needed):
+        raise SourceError(
+            f"{path}: {what}",
+            where=f"sheet {sheet.name!r}",
+            fix="open the workbook in a spreadsheet program, which computes them, and save it again",
+        )
+    return [what]
+
+
+def _letters(index: int) -> str:
+    """Return the name of a column of a sheet: A, B, …, Z, AA."""
+    letters = ""
+    index += 1
+    while index:
+        index, digit = divmod(index - 1, 26)
+        letters = chr(ord("A") + digit) + letters
+    return letters
 
 
 def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
-    _check_encoding(data, shape.encoding, path)
+    encoding = find_encoding(data, shape.encoding, path)
+    found = _find_text_header(
+        [line.rstrip("\n") for line in islice(open_text(data, encoding), HEAD_ROWS)], shape
+    )
+    skipped, delimiter = found or (shape.skip_rows, "")
+    if not found:
+        first = next(islice(open_text(data, encoding), skipped, None), "")
+        delimiter = shape.delimiter or _guess_delimiter(first)
+    names = [delimiter.join(map(_quote, shape.names)) + "\n"] if not found and shape.names else []
 
     def lines() -> Iterator[str]:
-        return open_text(data, shape.encoding)
+        return chain(names, islice(open_text(data, encoding), skipped, None))
 
-    head = [line.rstrip("\n") for line in islice(lines(), _HEAD_ROWS)]
-    index = _find_header([_cells(line, shape.delimiter) for line in head], shape.needed)
-    skipped = shape.skip_rows if index is None else index
-    delimiter = shape.delimiter or _guess_delimiter(next(islice(lines(), skipped, None), ""))
-    names = [delimiter.join(shape.names) + "\n"] if index is None and shape.names else []
-    return parse_lines(lambda: chain(names, islice(lines(), skipped, None)), delimiter, path)
+    if delimiter == _WIDE:
+        return parse_lines(lambda: map(_mark_wide, lines()), "\t", path)
+    return parse_lines(lines, delimiter, path)
 
 
-def _cells(line: str, delimiter: str | None) -> list[str]:
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _mark_wide(line: str) -> str:
+    return re.sub(" {2,}", "\t", line.strip(" "))
+
+
+def _find_text_header(head: Sequence[str], shape: Shape) -> tuple[int, str] | None:
+    """Return the index of the header and the delimiter with which it has all needed columns."""
+    for index, line in enumerate(head if shape.needed else ()):
+        likely = [shape.delimiter] if shape.delimiter else [_guess_delimiter(line), *_DELIMITERS]
+        for delimiter in likely:
+            if set(unique_names(_cells(line, delimiter))).issuperset(shape.needed):
+                return index, delimiter
+    return None
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    if delimiter == _WIDE:
+        line, delimiter = _mark_wide(line), "\t"
     try:
-        row = next(csv.reader([line], delimiter=delimiter or _guess_delimiter(line)), [])
+        return next(split_lines([line], delimiter), [])
     except csv.Error:  # longer than any cell of a header
         return []
-    return [cell.strip() for cell in row]
 
 
 def _find_header(head: Sequence[Sequence[str]], needed: Sequence[str]) -> int | None:
@@ -139,83 +202,19 @@ def _find_header(head: Sequence[Sequence[str]], needed: Sequence[str]) -> int | 
 
 
 def _from_header(rows: list[list[str]], shape: Shape) -> list[list[str]]:
-    index = _find_header(rows[:_HEAD_ROWS], shape.needed)
+    index = _find_header(rows[:HEAD_ROWS], shape.needed)
     if index is None and shape.names:
         width = max(map(len, rows), default=0)
         return [list(shape.names) + [""] * (width - len(shape.names)), *rows]
     return rows[shape.skip_rows if index is None else index :]
 
 
-def _check_encoding(data: bytes, encoding: str | None, path: str) -> None:
-    if encoding is None:
-        return
-    try:
-        data.decode(encoding)
-    except UnicodeError as error:
-        raise SourceError(
-            f"{path} is not {encoding}: {error}", where=path, fix="correct `encoding`"
-        ) from error
-
-
-def _guess_delimiter(text: str) -> str:
-    head = text.partition("\n")[0]
-    if "\t" in head:
+def _guess_delimiter(line: str) -> str:
+    if "\t" in line:
         return "\t"
-    return ";" if head.count(";") > head.count(",") else ","
-
-
-def _read_rows(data: bytes, path: str, sheet: str | None, n_rows: int | None = None) -> list[list[str]]:
-    """Read the cells of one sheet of a workbook as text; of its first `n_rows` rows, if given."""
-    try:
-        is_old = PurePosixPath(path).suffix.lower() == ".xls"
-        sheets = _read_old_workbook(data) if is_old else _read_workbook(data)
-        chosen = next(iter(sheets), "") if sheet is None else sheet
-        if chosen in sheets:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about dates and extensions
-                return _align(islice(sheets[chosen](), n_rows))
-    except Exception as error:  # a reader on hostile bytes may raise anything
-        raise SourceError(f"{path} cannot be read as a workbook: {error}", where=path) from error
-    raise SourceError(f"{path} has no sheet {chosen!r}", where=f"its sheets: {', '.join(sheets)}")
-
-
-def _align(sheet: Iterable[Sequence[Any]]) -> list[list[str]]:
-    """Return rows padded to the last column with content; rows without content are empty."""
-    rows: list[list[str]] = []
-    n_filled = width = 0
-    for cells in sheet:
-        row = [_cell_text(cell) for cell in cells]
-        while row and not row[-1]:
-            row.pop()
-        rows.append(row)
-        n_filled, width = n_filled + bool(row), max(width, len(row))
-        if len(rows) > _MAX_ROWS or n_filled * width > _MAX_CELLS:
-            raise ValueError(
-                f"it has cells up to row {len(rows)}, column {width}; delete those outside the table"
-            )
-    return [row and row + [""] * (width - len(row)) for row in rows]
-
-
-def _read_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
-    unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    limit = max(_ALWAYS_WORKBOOK_BYTES, _MAX_WORKBOOK_RATIO * len(data))
-    if unpacked > min(limit, _MAX_WORKBOOK_BYTES):
-        raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about styles and validations, which no cell depends on
-        import openpyxl
-
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    for cells in book.worksheets:
-        cells.reset_dimensions()  # the declared size of a sheet would pad every row to it
-    return {cells.title: partial(cells.iter_rows, values_only=True) for cells in book.worksheets}
-
-
-def _read_old_workbook(data: bytes) -> dict[str, Callable[[], Iterable[Sequence[Any]]]]:
-    import xlrd
-
-    book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True)
-    return {cells.name: partial(map, cells.row_values, range(cells.nrows)) for cells in book.sheets()}
+    if ";" not in line and "," not in line and " " in line.strip():
+        return _BLANKS
+    return ";" if line.count(";") > line.count(",") else ","
 
 
 def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
@@ -233,21 +232,15 @@ def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
 
 
 def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    records = read_records(decode_text(data), path, needed)
+    records = read_records(decode_text(data, path), path, needed)
     header = list(dict.fromkeys(name for record in records for name in record))
     return header, [[_cell_text(record.get(name)) for name in header] for record in records]
 
 
 def _cell_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return str(value).strip()
+    return cell_text(value)
 
 
 def _split_header(rows: list[list[str]], path: str) -> tuple[list[str], list[list[str]]]:

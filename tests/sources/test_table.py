@@ -430,7 +430,7 @@ _FAR = '<row r="1"><c><v>1</v></c></row><row r="1999999999"><c><v>1</v></c></row
 @pytest.mark.parametrize(
     ("sheet", "bounds", "message"),
     [
-        ("<row/>", {"_MAX_WORKBOOK_BYTES": 1000}, "unpacks to"),
+        ("<row/>", {"_MAX_BYTES": 1000}, "unpacks to"),
         ("<row><c/></row>" * (1 << 21), {}, "unpacks to 30 MiB"),
         (_FAR, {"_MAX_ROWS": 1000}, "cells up to row 1001, column 1"),
         (
@@ -449,7 +449,7 @@ def test_workbooks_that_are_too_large(
 ) -> None:
     root = plant({"x.xlsx": _with_sheet(_SHEET % sheet)})
     for name, value in bounds.items():
-        monkeypatch.setattr(f"affectdata.reading.tables.{name}", value)
+        monkeypatch.setattr(f"affectdata.reading.workbooks.{name}", value)
     with pytest.raises(SourceError, match=message):
         read_table(read_tree(root), "x.xlsx")
 
