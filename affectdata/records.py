@@ -131,8 +131,10 @@ class Record:
     """One image as its source describes it; `path` is POSIX, relative to the source's root.
 
     `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
-    unless it is given. `extra` holds every other column of the source's table, verbatim. Images with equal
-    `together` must stay in one split; it is no column of the manifest.
+    unless it is given, and `agreement_n` the number of votes behind both. `intensities` maps an emotion to
+    its mean intensity, on the source's scale `intensity_<emotion>`. `extra` holds every other column of the
+    source's table, verbatim. Images with equal `together` must stay in one split; it is no column of the
+    manifest.
     """
 
     path: str
@@ -142,6 +144,8 @@ class Record:
     emotion: str | None = None
     emotions: Mapping[str, float] = field(default_factory=dict)
     agreement: float | None = None
+    agreement_n: int | None = None
+    intensities: Mapping[str, float] = field(default_factory=dict)
     subject_id: str | None = None
     artist: str | None = None
     theme: str | None = None

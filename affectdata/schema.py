@@ -95,14 +95,33 @@ _LABELS_AFTER_EMOTIONS = [
 FOLD = _column("fold", _I32, "fold of train, from 0; null in val and test")
 
 
-def manifest_schema(emotions: Iterable[str] = (), folds: bool = False) -> pa.Schema:
+# After `agreement`, if any image has it.
+AGREEMENT_N = _column("agreement_n", _I32, "votes behind the agreement and the shares")
+INTENSITY = "intensity_"
+
+
+def vote_columns(names: Iterable[str]) -> list[str]:
+    """Return the names of optional columns: `agreement_n`, and the columns of intensities."""
+    return sorted(name for name in names if name == AGREEMENT_N.name or name.startswith(INTENSITY))
+
+
+def manifest_schema(
+    emotions: Iterable[str] = (), folds: bool = False, votes: Iterable[str] = ()
+) -> pa.Schema:
     """Return the columns of a manifest, one row per image, sorted by `image_id`.
 
     `emotions` are the source's emotions; each has a column `emotion_<name>`: share of raters, 0–1. With
-    `folds` there is a column `fold`.
+    `folds` there is a column `fold`. `votes` are optional columns: `agreement_n`, and `intensity_<name>`, the
+    mean intensity of an emotion from 0 to 100 (POMP: the source's scale, which is in the metadata).
     """
     shares = [_column(f"emotion_{name}", _F, "raters who chose it", unit=_SHARE) for name in sorted(emotions)]
-    schema = pa.schema(_IMAGE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
+    shares += [
+        _column(name, _F, "mean intensity, the source's scale as 0–100", unit=_POMP)
+        for name in sorted(votes)
+        if name != AGREEMENT_N.name
+    ]
+    after = [*_LABELS_AFTER_EMOTIONS[:1], *([AGREEMENT_N] if AGREEMENT_N.name in votes else [])]
+    schema = pa.schema(_IMAGE + _LABELS_BEFORE_EMOTIONS + shares + after + _LABELS_AFTER_EMOTIONS[1:])
     return schema.insert(schema.get_field_index("split") + 1, FOLD) if folds else schema
 
 

@@ -49,7 +49,9 @@ _FIRST_REJECTS = 10
     show_default=True,
     help="Folder to write to.",
 )
-@click.option("--strict", is_flag=True, help="Reject images that a decoder warns about.")
+@click.option(
+    "--strict", is_flag=True, help="Reject images that a decoder warns about, and refuse unusable votes."
+)
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
 @click.option("--rehash", is_flag=True, help="Open every image again, even if it did not change.")
 @click.option(

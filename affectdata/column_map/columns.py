@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from affectdata.config import StrictModel
 from affectdata.labels import spell_emotion
 from affectdata.records import RATINGS, Scale, SourceInfo, Subtype
+from affectdata.schema import INTENSITY
 
 TEXTS = (
     *("subtype", "subject_id", "artist", "theme", "age_group", "gender", "ethnicity"),
@@ -64,15 +66,27 @@ class ColumnMap(StrictModel):
     header: list[str] = []  # of a table without one
     encoding: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    na: list[str] = ["NA", "N/A", "nan", "NaN", "null", "None"]  # beside empty cells
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[".", ",", " ", "'"] | None = None
+    na: list[str] = ["NA", "N/A", "#N/A", "nan", "NaN", "null", "None"]  # beside empty cells
     placeholder: dict[str, str] = {}  # column, and the word in it for rows without an image
+    rows: Literal["image", "rater", "person"] = "image"  # what a row is about: an image, a rater's answers, …
+    rater: str | None = None  # column that names the rater, of whom one row per image counts
     repeated: Literal["reject", "mean"] = "reject"  # what to do with different rows for one image
     split_by_table: bool = False  # the tables are named train, val, test
     scales: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = {}
     columns: dict[str, str] = {}
-    values: dict[str, dict[str, str | None]] = {}  # meaning of the codes in a mapped column; null: missing
-    emotions: dict[str, str] = {}
-    percent: bool = False
+    raters: dict[
+        str, str | list[str]
+    ] = {}  # ratings or `emotion`: columns with the answers of one rater each
+    values: dict[
+        str, dict[str, str | float | None]
+    ] = {}  # meaning of codes in a mapped column; null: missing
+    separator: Annotated[str, Field(min_length=1)] | None = None  # of several labels in a cell of `emotion`
+    emotions: dict[str, str] = {}  # columns of shares, or …
+    percent: bool = False  # … percentages …
+    counts: bool = False  # … numbers of votes
+    intensities: dict[str, str] = {}  # columns of graded emotions, on `scales: {intensity: …}`
     subtypes: dict[str, SubtypeMap] = {}
     groups: list[str] = []
     estimated: list[str] = []  # columns with values estimated by a machine
@@ -93,8 +107,26 @@ class ColumnMap(StrictModel):
     def needed(self) -> list[str]:
         """The columns that a table must have."""
         in_file = [name for name in PLACEHOLDER.findall(self.file) if name != "key"]
-        mapped = [*self.columns.values(), *self.emotions.values(), *self.placeholder]
-        return list(dict.fromkeys([self.key, *in_file, *mapped]))
+        listed = [column for names in self.raters.values() if isinstance(names, list) for column in names]
+        mapped = [*self.columns.values(), *self.emotions.values(), *self.intensities.values(), *listed]
+        rater = [self.rater] if self.rater else []
+        return list(dict.fromkeys([self.key, *in_file, *rater, *mapped, *self.placeholder]))
+
+    def rater_columns(self, name: str, header: Iterable[str]) -> list[str]:
+        """The columns with a rater's answers each, for a rating or `emotion`."""
+        names = self.raters.get(name, [])
+        if isinstance(names, list):
+            return names
+        return [column for column in header if column == names or fnmatchcase(column, names)]
+
+    def scale_of(self, name: str) -> list[float]:
+        """The scale of a rating, or of an intensity, `intensity_<emotion>`."""
+        return self.scales.get(name) or self.scales["intensity"]
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether labels are computed from raw votes."""
+        return self.counts or bool(self.raters) or self.rows != "image"
 
     @field_validator("encoding")
     @classmethod
@@ -108,9 +140,10 @@ class ColumnMap(StrictModel):
     @field_validator("scales")
     @classmethod
     def _usable_scales(cls, scales: dict[str, list[float]]) -> dict[str, list[float]]:
-        known = ", ".join(RATINGS)
+        known = ", ".join([*RATINGS, "intensity", "intensity_<emotion>"])
+        others = [name for name in scales if name not in RATINGS and not (name + "_").startswith(INTENSITY)]
         _refuse(
-            [f"{name} is not a rating; the ratings are: {known}" for name in scales if name not in RATINGS]
+            [f"{name} is not a rating; the ratings are: {known}" for name in others]
             + [
                 f"{name}: the first value must be lower than the second"
                 for name, (low, high) in scales.items()
@@ -134,19 +167,70 @@ class ColumnMap(StrictModel):
     @field_validator("values", "groups", "estimated")
     @classmethod
     def _of_columns(cls, names: Mapping[str, object] | list[str], info: ValidationInfo) -> object:
-        columns = info.data.get("columns", names)
-        usable = ("emotion", *TEXTS) if info.field_name == "values" else MAPPED
+        columns = {**info.data.get("columns", dict.fromkeys(names)), **info.data.get("raters", {})}
+        usable = ("emotion", *RATINGS, *TEXTS) if info.field_name == "values" else MAPPED
         _refuse([f"{name} is not among `columns`" for name in names if name not in columns])
         _refuse([f"{name} does not take text values" for name in names if name not in usable])
         return names
 
-    @field_validator("emotions")
+    @field_validator("values")
+    @classmethod
+    def _meanings(cls, values: dict[str, dict[str, str | float | None]]) -> object:
+        _refuse(
+            [
+                f"{name}: {meaning!r} is not a {'number' if name in RATINGS else 'text'}"
+                for name, codes in values.items()
+                for meaning in codes.values()
+                if meaning is not None and isinstance(meaning, str) == (name in RATINGS)
+            ]
+        )
+        return values
+
+    @field_validator("raters")
+    @classmethod
+    def _known_raters(cls, raters: dict[str, str | list[str]], info: ValidationInfo) -> object:
+        scales, columns = info.data.get("scales", RATINGS), info.data.get("columns", {})
+        _refuse(
+            [f"{name} is no rating and not emotion" for name in raters if name not in (*RATINGS, "emotion")]
+            + [f"{name} needs its scale under `scales`" for name in RATINGS if name in raters.keys() - scales]
+            + [f"{name} is among `columns` too" for name in raters if name in columns]
+        )
+        return raters
+
+    @field_validator("intensities")
+    @classmethod
+    def _scaled(cls, intensities: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        scales = info.data.get("scales", {"intensity": []})
+        lacking = [name for name in intensities if not {"intensity", INTENSITY + name} & scales.keys()]
+        _refuse([f"{name} needs `scales: {{intensity: [lowest, highest]}}`" for name in lacking])
+        return intensities
+
+    @field_validator("emotions", "intensities")
     @classmethod
     def _spelt_emotions(cls, emotions: dict[str, str]) -> dict[str, str]:
         _refuse(
             [f"write {name} as {spell_emotion(name)}" for name in emotions if spell_emotion(name) != name]
         )
         return emotions
+
+    @model_validator(mode="after")
+    def _agrees(self) -> ColumnMap:
+        computed = {*SPREADS, "agreement"} & self.columns.keys() if self.rows == "rater" else set()
+        _refuse(
+            [f"{name}: with `rows: rater` it is computed; leave it out" for name in sorted(computed)]
+            + ["`counts` and `percent` exclude each other"] * (self.counts and self.percent)
+            + ["`rater` needs `rows: rater`"] * (self.rater is not None and self.rows != "rater")
+            + ["`rows: rater` and `raters` exclude each other"] * (self.rows == "rater" and bool(self.raters))
+            + ["`repeated` has no effect with `rows`"] * (self.rows != "image" and self.repeated != "reject")
+            + ["`decimal` and `thousands` are the same"] * (self.decimal == self.thousands)
+            + ["`emotion` and `emotions` exclude each other where votes are counted"]
+            * (bool(self.emotions) and self._counts_words)
+        )
+        return self
+
+    @property
+    def _counts_words(self) -> bool:
+        return "emotion" in self.raters or ("emotion" in self.columns and self.rows == "rater")
 
     @model_validator(mode="after")
     def _locates_images(self) -> ColumnMap:
@@ -161,7 +245,10 @@ class ColumnMap(StrictModel):
         return SourceInfo(
             name=name,
             title=self.title or name,
-            scales={rating: Scale(low, high) for rating, (low, high) in self.scales.items()},
+            scales={
+                **{name: Scale(*self.scales[name]) for name in RATINGS if name in self.scales},
+                **{INTENSITY + name: Scale(*self.scale_of(INTENSITY + name)) for name in self.intensities},
+            },
             license=self.license,
             citation=self.citation,
             url=self.url,

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from affectdata.column_map.columns import MAPPED, ColumnMap
-from affectdata.column_map.read import read_row
+from affectdata.column_map.rows import RowReader
 from affectdata.config import parse_model
+from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import parse_number, require_columns
 from affectdata.reading.join import Row
@@ -61,20 +62,27 @@ def read_embedded(table: EmbeddedTable, spec: ColumnMap, strict: bool = False) -
     Raises:
         SourceError: with `strict`, the table lacks a column that the map names, beside the key.
     """
+    if spec.rows != "image":
+        raise SourceError(
+            f"{table.path} contains its images, so a row is an image, not a {spec.rows}",
+            where=table.path,
+            fix="remove `rows` from the column map",
+        )
     if strict:
         needed = [column for column in spec.needed if column != spec.key]
         require_columns(list(_read_columns([table])), needed, table.path, fix="correct the column map")
     yield Annotation(table.path)
-    split = split_of(table.path)
+    split, reader = split_of(table.path), RowReader(spec)
     for row in table.rows():
         if not isinstance(row, EmbeddedRow):
             yield row
             continue
         path = f"{table.path}#{row.number}"
-        item = read_row(spec, Row(table.path, str(row.number), path, {KEY: row.key, **row.cells}), path)
+        item = reader.read_row(Row(table.path, str(row.number), path, {KEY: row.key, **row.cells}), path)
         if isinstance(item, Record):
             item = replace(item, source_id=row.key, split=item.split or split)
         yield item
+    yield from reader.tally.findings()
 
 
 def split_of(path: str) -> str | None:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TypeVar
 from urllib.parse import urlsplit
 
-from affectdata.column_map.columns import PLACEHOLDER, TEXTS, ColumnMap
+from affectdata.column_map.columns import PLACEHOLDER, ColumnMap
+from affectdata.column_map.rows import RowReader, average_rows
 from affectdata.errors import SourceError
-from affectdata.labels import dominant_emotion, spell_emotion
-from affectdata.reading.delimited import parse_count, parse_number, parse_share, parse_spread, require_columns
-from affectdata.reading.join import Row, common_ending, join_rows
-from affectdata.reading.names import fold_path, is_readme, spell_split
+from affectdata.reading.delimited import require_columns
+from affectdata.reading.join import Row, common_ending, join_groups, join_rows
+from affectdata.reading.names import fold_path, is_readme
 from affectdata.reading.protocol import Item, Link
 from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
 from affectdata.reading.tree import Tree, is_image_name
-from affectdata.records import RATINGS, Annotation, Rating, Reason, Record, Reject
-
-_OLDEST = 150
-Parsed = TypeVar("Parsed")
+from affectdata.records import Annotation, Finding, Reason, Reject
 
 
 def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
@@ -73,23 +68,55 @@ def _shape(spec: ColumnMap) -> Shape:
     return Shape(spec.sheet, spec.skip_rows, spec.encoding, spec.delimiter, spec.needed, spec.header)
 
 
-def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "") -> Iterator[Item]:
+def read_mapped(
+    tree: Tree, tables: list[str], spec: ColumnMap, folder: str = "", strict: bool = False
+) -> Iterator[Item]:
     """Yield the tables as annotations, and every row as a record or a reject.
 
     `spec.file` is relative to `folder`, which is empty or ends in a slash. Without tables every image is a
-    row whose cells are the parts of its name.
+    row whose cells are the parts of its name. Votes that cannot be used are left out and counted.
 
     Raises:
-        SourceError: a table cannot be read or lacks a column that the map names.
+        SourceError: a table cannot be read or lacks a column that the map names; or it has votes that cannot
+            be used, and `strict` is set.
     """
+    reader = RowReader(spec)
     if not spec.patterns:
-        yield from _read_names(tree, spec)
+        yield from _read_names(tree, spec, reader)
+    else:
+        yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
+        yield from _read_tables(tree, tables, spec, folder, reader)
+    if strict:
+        reader.tally.refuse_dropped()
+    yield from reader.tally.findings()
+
+
+def _read_tables(
+    tree: Tree, tables: list[str], spec: ColumnMap, folder: str, reader: RowReader
+) -> Iterator[Item]:
+    rows = (reader.note(row) for table in tables for row in _read_rows(tree, table, spec, folder))
+    images, fold = tree.images().inside(folder), partial(_fold, spec)
+    if spec.rows != "image":
+        for group in join_groups(rows, images, fold, tree.others(), any_zeros=True):
+            yield reader.read_group(*group) if isinstance(group, tuple) else group
         return
-    yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
-    rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
-    pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool, tree.others()):
-        yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
+    pool = partial(average_rows, spec) if spec.repeated == "mean" else None
+    for pair in join_rows(rows, images, fold, pool, tree.others(), any_zeros=True):
+        if isinstance(pair, tuple):
+            yield reader.read_row(*pair)
+        else:
+            yield from _explain(pair, reader)
+
+
+def _explain(item: Item, reader: RowReader) -> Iterator[Item]:
+    """Count findings about several rows for an image; to a reject because of them, add what combines them."""
+    if isinstance(item, Finding) and item.kind in ("averaged", "repeated_row"):
+        reader.tally.add(item.kind, item.text)
+    elif isinstance(item, Reject) and item.reason == Reason.CONFLICTING_RATING:
+        hint = "if a row is one rater: `rows: rater`; if it is one person in the image: `rows: person`"
+        yield Reject(item.path, item.reason, f"{item.detail}; {hint}")
+    else:
+        yield item
 
 
 def _fold(spec: ColumnMap, path: str) -> str:
@@ -147,13 +174,13 @@ def _suffix(url: str) -> str:
     return PurePosixPath(path).suffix if is_image_name(path) else ".jpg"
 
 
-def _read_names(tree: Tree, spec: ColumnMap) -> Iterator[Item]:
+def _read_names(tree: Tree, spec: ColumnMap, reader: RowReader) -> Iterator[Item]:
     for path in tree.images():
         cells = _read_name(path, spec)
         if cells is None:
             yield Reject(path, Reason.BAD_NAME, f"the name does not match {spec.file}")
         else:
-            yield read_row(spec, Row(path, PurePosixPath(path).stem, path, cells), path)
+            yield reader.read_row(Row(path, PurePosixPath(path).stem, path, cells), path)
 
 
 def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
@@ -165,9 +192,17 @@ def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
     return match and match.groupdict()
 
 
-def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject]:
+def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject | Finding]:
     header, lines = read_table(tree, table, _shape(spec))
-    require_columns(header, spec.needed, table, fix="correct the column names in the column map")
+    notes = [*lines.notes, *_find_repeated(spec, header)]
+    yield from (Finding("table", f"{table}: {note}") for note in notes)
+    unmatched = [name for name in spec.raters if not spec.rater_columns(name, header)]
+    wanted = [*spec.needed, *(str(spec.raters[name]) for name in unmatched)]
+    hints = [
+        "correct the column names in the column map",
+        *(note for note in lines.notes if "`sheet" in note),
+    ]
+    require_columns(header, wanted, table, fix="; ".join(hints))
     for number, line in enumerate(lines, 1):
         row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
         if row is None:
@@ -183,6 +218,14 @@ def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator
             yield row
 
 
+def _find_repeated(spec: ColumnMap, header: list[str]) -> Iterator[str]:
+    """Note columns of the map whose title the header repeats, unless the map uses another of them too."""
+    for name in spec.needed:
+        others = [title for title in header if re.fullmatch(re.escape(name) + r"#\d+", title)]
+        if others and not set(others) & set(spec.needed):
+            yield f"{len(others) + 1} columns are called {name!r}; the first is used (next: {others[0]!r})"
+
+
 def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) -> Row | None:
     """Return the cells of a table row with the name of its image; None if the key is missing."""
     key = re.sub(r"^(\d+)\.0+$", r"\1", cells[spec.key])  # a spreadsheet's 2000.0, but not 2375.1
@@ -193,140 +236,3 @@ def _named_row(table: str, cells: dict[str, str], spec: ColumnMap, folder: str) 
         stem = stem.rpartition(".")[0]
     image = PLACEHOLDER.sub(lambda match: stem if match[1] == "key" else cells[match[1]], spec.file)
     return Row(table, key, folder + image, cells)
-
-
-def _average(spec: ColumnMap, rows: list[Row]) -> Row | None:
-    """Merge the rows of one image: mean ratings; None if labels other than ratings differ.
-
-    SDs are pooled as for equal numbers of raters; other different cells are joined with " | ".
-    """
-    rated = {column: name for name, column in spec.columns.items() if name.startswith(RATINGS)}
-    fixed = {*spec.columns.values(), *spec.emotions.values()} - rated.keys()
-    cells = {}
-    for column, first in rows[0].cells.items():
-        distinct = list(dict.fromkeys(row.cells[column] for row in rows))
-        if len(distinct) == 1 or column == spec.key:
-            cells[column] = first
-        elif column in fixed:
-            return None
-        elif column not in rated:
-            cells[column] = " | ".join(distinct)
-        else:
-            values = [
-                row.cells[column] for row in rows if row.cells[column] and row.cells[column] not in spec.na
-            ]
-            try:
-                cells[column] = _pool(rated[column], [parse_number(cell) for cell in values])
-            except ValueError:
-                return None
-    return Row(rows[0].table, rows[0].key, rows[0].image, cells)
-
-
-def _pool(name: str, numbers: list[float]) -> str:
-    if name.endswith("_n"):
-        return f"{sum(numbers):g}"
-    if name.endswith("_sd"):
-        return f"{statistics.fmean(number**2 for number in numbers) ** 0.5:.9g}"
-    return f"{statistics.fmean(numbers):.9g}"
-
-
-def read_row(spec: ColumnMap, row: Row, path: str) -> Record | Reject:
-    """Return the record of a row, or the reject with the reason why it has none."""
-    cells = {column: cell for column, cell in row.cells.items() if cell and cell not in spec.na}
-    try:
-        record = _to_record(spec, row, path, cells)
-    except ValueError as error:
-        return Reject(path, Reason.BAD_RATING, f"{row.where}, {error}")
-    labels = [spec.columns[name] for name in (*RATINGS, "emotion") if name in spec.columns]
-    labels += spec.emotions.values()
-    if labels and not (record.ratings or record.emotion or record.emotions):
-        return Reject(path, Reason.MISSING_RATING, f"{row.where} has no value in {', '.join(labels)}")
-    return record
-
-
-def _to_record(spec: ColumnMap, row: Row, path: str, cells: Mapping[str, str]) -> Record:
-    used = {spec.key, *spec.columns.values(), *spec.emotions.values()}
-    texts = {name: _word(spec, cells, name) for name in TEXTS if name in spec.columns}
-    shares, emotion, agreement = _emotions(spec, cells)
-    subtype = spec.subtypes.get(texts.get("subtype") or "")
-    return Record(
-        path=path,
-        source_id=row.key,
-        ratings=_ratings(spec, cells),
-        emotion=emotion,
-        emotions=shares,
-        agreement=agreement,
-        age=_parse(cells, spec.columns.get("age"), lambda cell: parse_count(cell, _OLDEST)),
-        split=_split(spec, row, cells),
-        content_tags=tuple(subtype.tags) if subtype else (),
-        extra={column: cell for column, cell in row.cells.items() if column not in used},
-        **texts,
-    )
-
-
-def _parse(cells: Mapping[str, str], column: str | None, parse: Callable[[str], Parsed]) -> Parsed | None:
-    """Parse one cell; None if the column is not mapped or the cell is NA; an error names the column."""
-    if column is None or column not in cells:
-        return None
-    try:
-        return parse(cells[column])
-    except ValueError as error:
-        raise ValueError(f"{column}: {error}") from None
-
-
-def _word(spec: ColumnMap, cells: Mapping[str, str], name: str) -> str | None:
-    """Return the text of a cell, translated by `values` of the map."""
-    known = spec.values.get(name)
-
-    def read(cell: str) -> str | None:
-        if known is not None and cell not in known:
-            raise ValueError(f"{cell!r} is not one of {', '.join(known)}")
-        return known[cell] if known else cell
-
-    return _parse(cells, spec.columns[name], read)
-
-
-def _ratings(spec: ColumnMap, cells: Mapping[str, str]) -> dict[str, Rating]:
-    ratings = {}
-    for name in RATINGS:
-        mean = _parse(cells, spec.columns.get(name), parse_number)
-        sd = _parse(cells, spec.columns.get(f"{name}_sd"), parse_spread)
-        n = _parse(cells, spec.columns.get(f"{name}_n"), parse_count)
-        if mean is not None:
-            ratings[name] = Rating(mean, sd, n)
-    return ratings
-
-
-def _emotions(spec: ColumnMap, cells: Mapping[str, str]) -> tuple[dict[str, float], str | None, float | None]:
-    """Return shares, dominant emotion and agreement; without an emotion column, that with the largest share.
-
-    A tie for the largest share has no dominant emotion.
-    """
-
-    def parse(cell: str) -> float:
-        return parse_share(cell, spec.percent)
-
-    parsed = {name: _parse(cells, column, parse) for name, column in spec.emotions.items()}
-    shares = {name: share for name, share in parsed.items() if share is not None}
-    if "emotion" in spec.columns:
-        emotion = spell_emotion(_word(spec, cells, "emotion") or "") or None
-    else:
-        emotion = dominant_emotion(shares)
-    agreement = _parse(cells, spec.columns.get("agreement"), parse)
-    return shares, emotion, shares.get(emotion or "") if agreement is None else agreement
-
-
-def _split(spec: ColumnMap, row: Row, cells: Mapping[str, str]) -> str | None:
-    if spec.split_by_table:
-        return spell_split(PurePosixPath(row.table).stem)
-    word = cells.get(spec.columns.get("split", ""))
-    if word is None:
-        return None
-    split = spell_split(word)
-    if split is None:
-        raise SourceError(
-            f"{word!r} is not a split; use train, val or test",
-            where=f"{row.where}, {spec.columns['split']}",
-            fix="correct the cell, or remove the column from the map",
-        )
-    return split

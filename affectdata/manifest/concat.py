@@ -45,7 +45,7 @@ from affectdata.manifest.manifest import (
     write_manifest,
 )
 from affectdata.records import RATINGS, Finding, Scale
-from affectdata.schema import FOLD, manifest_schema
+from affectdata.schema import AGREEMENT_N, FOLD, INTENSITY, manifest_schema, vote_columns
 from affectdata.store.parquet import write_table
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
@@ -87,9 +87,8 @@ def concat(
     _check_earlier(path)
     roots = _roots(manifests)
     emotions = sorted({emotion for manifest in manifests for emotion in manifest.metadata["emotions"]})
-    schema = manifest_schema(
-        emotions, folds=any(FOLD.name in manifest.table.column_names for manifest in manifests)
-    )
+    names = {name for manifest in manifests for name in manifest.table.column_names}
+    schema = manifest_schema(emotions, FOLD.name in names, vote_columns(names))
     rows = pa.concat_tables([_add_columns(manifest, schema) for manifest in manifests])
     table, conflicts = merge_rows(rows, emotions, on_conflict)
     if conflicts and on_conflict == "error":
@@ -97,7 +96,7 @@ def concat(
     edges = find_edges(table)
     table = _regroup(rows, edges, table)
     table, ledger, inherited = _with_splits(table, path, manifests)
-    schema = manifest_schema(emotions, folds=FOLD.name in table.column_names)
+    schema = manifest_schema(emotions, FOLD.name in table.column_names, vote_columns(names))
     table = table.select(schema.names).cast(schema).sort_by("image_id")
     write_ledger([ledger], path)
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
@@ -310,6 +309,12 @@ class _Merge:
             merged |= self._labels(same, rating, [f"{rating}{part}" for part in _RATING_PARTS], _mean_rating)
         shares = [f"emotion_{emotion}" for emotion in self.emotions]
         merged |= self._labels(same, "emotion", ["emotion", *shares, "agreement"], _mean_emotions)
+        for name in merged:
+            if name.startswith(INTENSITY):
+                merged |= self._labels(same, name, [name], _mean_value)
+        if AGREEMENT_N.name in merged:  # that of the shares which are kept; of a mean it is unknown
+            alike = (row for row in same if all(row[share] == merged[share] for share in shares))
+            merged[AGREEMENT_N.name] = _first(row[AGREEMENT_N.name] for row in alike)
         terms = {name: _join((row[name] for row in same), "; ") for name in ("license", "attribution")}
         tags = _join((tag for row in same for tag in (row["content_tags"] or "").split(",")), ",")
         own = {"extra": _merge_extras(same), "content_tags": tags}
@@ -321,7 +326,7 @@ class _Merge:
     ) -> dict[str, Any]:
         """Return columns that belong together, filled from all rows; a policy resolves conflicts."""
         labelled = [row for row in same if any(row[column] is not None for column in columns)]
-        compared = columns[:1] if name in RATINGS else columns[:-1]
+        compared = columns[:-1] if name == "emotion" else columns[:1]
         if not any(_differ([row[column] for row in labelled]) for column in compared):
             return {column: _first(row[column] for row in labelled) for column in columns}
         preferred = [row for row in labelled if f"prefer:{row[FROM]}" == self.policy]
@@ -364,6 +369,10 @@ def _mean_rating(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, An
         low: scale.low,
         high: scale.high,
     }
+
+
+def _mean_value(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
+    return {name: round(statistics.fmean(row[name] for row in rows), 6) for name in columns}
 
 
 def _mean_emotions(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -138,9 +139,10 @@ def ingest(
     """Turn a source tree into a manifest under `out`; an archive is first unpacked beside itself.
 
     `progress` is called with the number of images done and of all images. `strict` rejects images with a
-    decoder warning. Files that did not change since an earlier run, finished or interrupted, are not opened
-    again, unless `rehash` is set. Images in the index of their source are labelled by content, others by
-    name; with `trust_names`, also those that look different from the indexed image of that name.
+    decoder warning, and refuses tables with votes that cannot be used. Files that did not change since an
+    earlier run, finished or interrupted, are not opened again, unless `rehash` is set. Images in the index of
+    their source are labelled by content, others by name; with `trust_names`, also those that look different
+    from the indexed image of that name.
 
     Raises:
         SourceError: the folder does not exist, no source recognises it, or its tables break the layout.
@@ -150,7 +152,7 @@ def ingest(
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
     tree = read_tree(root, leave_out=out)
-    options = options or ReadOptions()
+    options = replaced(options or ReadOptions(), strict=strict)
     state = fingerprint(tree, options, [source, strict, str(unpacked), trust_names])
     cached = None if rehash else _read_cached(tree, options, out, state)
     if cached:
@@ -190,7 +192,7 @@ def ingest(
                 items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options)
             )
         edges = joined.find_edges()
-        metadata = describe_source(reading.info, items.emotions)
+        metadata = describe_source(reading.info, items.emotions, items.votes)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
         items.findings += _find_warnings(rows, edges, items)
     record_root(out, reading.info.name, root)
@@ -327,14 +329,15 @@ def write_tables(
     inherited from the existing manifest of that name, its ledger, and other `ledgers`.
     """
     path = out / f"{items.info.name}.parquet"
-    schema = manifest_schema(metadata["emotions"], folds)
+    votes = metadata.get("votes", [])
+    schema = manifest_schema(metadata["emotions"], folds, votes)
     own = read_own_splits(path, items.findings)
     memory = Memory(merge_splits([own, *ledgers]), frozenset(metadata["groups"]))
     write_table(items.rejects_table(), path.with_suffix(".rejects.parquet"), "rejects")
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
     if len(memory.rows) or items.has_splits:
         rows, any_fold = inherit_and_record_splits(rows, schema, own, memory, path, items.findings)
-        schema = manifest_schema(metadata["emotions"], folds or any_fold)
+        schema = manifest_schema(metadata["emotions"], folds or any_fold, votes)
     write_batches(rows, schema, path, KIND, metadata)
     return open_table(path, KIND)
 
@@ -347,8 +350,8 @@ def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator
     yield from find_undecided(read_parts(rows, ["emotion", *shares]), items.emotions)
 
 
-def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
-    """Return the metadata of a manifest about its source."""
+def describe_source(info: SourceInfo, emotions: list[str], votes: list[str]) -> dict[str, Any]:
+    """Return the metadata of a manifest about its source; `votes` are its optional columns."""
     return {
         "source": info.name,
         "title": info.title,
@@ -365,5 +368,6 @@ def describe_source(info: SourceInfo, emotions: list[str]) -> dict[str, Any]:
         },
         "groups": list(info.groups),
         "emotions": emotions,
+        **({"votes": votes} if votes else {}),
         "decoders": pixel_versions(),
     }

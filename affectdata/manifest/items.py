@@ -18,21 +18,28 @@ from affectdata.images.probe import PROBED
 from affectdata.reading.protocol import Item
 from affectdata.reading.tree import DOWNLOADED, Tree, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
-from affectdata.schema import REJECTS, manifest_schema
+from affectdata.schema import AGREEMENT_N, INTENSITY, REJECTS, manifest_schema, vote_columns
 from affectdata.store.spill import Spill
 
 _COPIED = (
-    *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
-    *("gender", "ethnicity", "split", "attribution", "together"),
+    *("source_id", "subtype", "emotion", "agreement", "agreement_n", "subject_id", "artist", "theme", "age"),
+    *("age_group", "gender", "ethnicity", "split", "attribution", "together"),
 )
 _NOT_LABELS = {*PROBED.names, "group_id"} - {"path"}
 _EMOTIONS = pa.field(
     "emotions", pa.map_(pa.string(), pa.float64())
 )  # the set of emotions is known at the end
+_INTENSITIES = pa.field("intensities", _EMOTIONS.type)
 _TOGETHER = pa.field("together", pa.string())  # not in the manifest: what it says is in `group_id`
 # The labels of an image: the columns of a manifest that are not read from the image itself.
 LABELS = pa.schema(
-    [*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _TOGETHER, _EMOTIONS]
+    [
+        *(field for field in manifest_schema() if field.name not in _NOT_LABELS),
+        AGREEMENT_N,
+        _TOGETHER,
+        _EMOTIONS,
+        _INTENSITIES,
+    ]
 )
 
 
@@ -48,11 +55,17 @@ class Items:
         self.n_merged = 0
         self.has_splits = False  # whether any record has one
         self._emotions: set[str] = set()
+        self._votes: set[str] = set()
 
     @property
     def emotions(self) -> list[str]:
         """The emotions that any record has a share of."""
         return sorted(self._emotions)
+
+    @property
+    def votes(self) -> list[str]:
+        """The optional columns (`schema.vote_columns`) that any record has a value of."""
+        return sorted(self._votes)
 
     def add(self, item: Item) -> None:
         """Add an item."""
@@ -72,8 +85,11 @@ class Items:
             return
         self._emotions.update(record.emotions)
         self.has_splits |= record.split is not None
-        shares = list(record.emotions.items())
-        self.labels.add({"path": record.path, "emotions": shares, **columns_of(record, self.info)})
+        row = {"path": record.path, **columns_of(record, self.info)}
+        self._votes.update(vote_columns(name for name, value in row.items() if value is not None))
+        row["emotions"] = list(record.emotions.items())
+        row["intensities"] = [(name, row[INTENSITY + name]) for name in record.intensities]
+        self.labels.add(row)
 
     def reject(self, reject: Reject) -> None:
         """Add a reject."""
@@ -103,10 +119,12 @@ class Items:
 
 def out_of_range(record: Record, info: SourceInfo) -> Reject | None:
     """Return the reject of a record with a rating outside its scale, else None."""
-    for name, rating in record.ratings.items():
+    values = {name: rating.mean for name, rating in record.ratings.items()}
+    values |= {INTENSITY + name: value for name, value in record.intensities.items()}
+    for name, value in values.items():
         scale = info.scales[name]
-        if rating.mean not in scale:
-            detail = f"{name} {rating.mean:g} of {record.source_id} is outside {scale.low:g}–{scale.high:g}"
+        if value not in scale:
+            detail = f"{name} {value:g} of {record.source_id} is outside {scale.low:g}–{scale.high:g}"
             return Reject(record.path, Reason.RATING_OUT_OF_RANGE, detail)
     return None
 
@@ -122,6 +140,8 @@ def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
         "extra": canonical_json(dict(record.extra)),
     }
     row |= {f"emotion_{emotion}": share for emotion, share in record.emotions.items()}
+    for emotion, value in record.intensities.items():
+        row[INTENSITY + emotion] = info.scales[INTENSITY + emotion].to_pomp(value)
     for name in RATINGS:
         rating = record.ratings.get(name)
         if rating is not None:
@@ -137,13 +157,18 @@ def columns_of(record: Record, info: SourceInfo) -> dict[str, Any]:
     return row
 
 
-def expand_emotions(table: pa.Table, emotions: list[str]) -> pa.Table:
-    """Replace the column `emotions` by a column `emotion_<name>` per emotion."""
-    by_name = table["emotions"].combine_chunks()
-    for name in emotions:
-        shares = pc.map_lookup(by_name, query_key=name, occurrence="first")
-        table = table.append_column(f"emotion_{name}", shares)
-    return table.drop_columns(["emotions"])
+def expand_emotions(table: pa.Table, emotions: list[str], votes: list[str]) -> pa.Table:
+    """Replace the maps `emotions` and `intensities` by columns `emotion_<name>` and `intensity_<name>`."""
+    intensities = [name.removeprefix(INTENSITY) for name in votes if name.startswith(INTENSITY)]
+    for column, prefix, names in (
+        (_EMOTIONS.name, "emotion_", emotions),
+        (_INTENSITIES.name, INTENSITY, intensities),
+    ):
+        by_name = table[column].combine_chunks()
+        for name in names:
+            values = pc.map_lookup(by_name, query_key=name, occurrence="first")
+            table = table.append_column(f"{prefix}{name}", values)
+    return table.drop_columns([_EMOTIONS.name, _INTENSITIES.name])
 
 
 def _check_once(named: pa.Array, root: Path) -> None:

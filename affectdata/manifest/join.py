@@ -191,10 +191,12 @@ class RecordJoin:
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the manifest, by image_id."""
-        emotions = self._items.emotions
-        schema = manifest_schema(emotions)
+        emotions, votes = self._items.emotions, self._items.votes
+        schema = manifest_schema(emotions, votes=votes)
         groups = self._first_of_groups()
-        labels = ((expand_emotions(part, emotions), self._rank[index]) for part, index in self._labels())
+        labels = (
+            (expand_emotions(part, emotions, votes), self._rank[index]) for part, index in self._labels()
+        )
         images = (
             (
                 part.select(_IMAGE).append_column(_GROUP, pa.array(groups[self._rank[index]])),
@@ -210,7 +212,7 @@ class RecordJoin:
 
         return map(
             join,
-            iter_by_rank(labels, expand_emotions(LABELS.empty_table(), emotions).schema, len(self)),
+            iter_by_rank(labels, expand_emotions(LABELS.empty_table(), emotions, votes).schema, len(self)),
             iter_by_rank(images, _IMAGE_SCHEMA, len(self)),
         )
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
-from affectdata.schema import DIGITS, FOLD, manifest_schema
+from affectdata.schema import DIGITS, FOLD, manifest_schema, vote_columns
 from affectdata.store.parquet import (
     Rows,
     StoredTable,
@@ -187,7 +187,9 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         IntegrityError: its rows are not those that were written.
     """
     rows = open_table(Path(path), KIND)
-    expected = manifest_schema(rows.metadata.get("emotions", []), folds=FOLD.name in rows.column_names)
+    expected = manifest_schema(
+        rows.metadata.get("emotions", []), FOLD.name in rows.column_names, vote_columns(rows.column_names)
+    )
     if not rows.schema.equals(expected):
         raise ManifestError("its columns are not those of a manifest", where=str(path), fix="re-run ingest")
     _check_ids(rows)

@@ -25,7 +25,7 @@ from affectdata.reading.protocol import ReadOptions, Source, check_options, read
 from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Record, SourceInfo
 from affectdata.registry import load_plugin
-from affectdata.schema import FOLD, manifest_schema
+from affectdata.schema import FOLD, manifest_schema, vote_columns
 
 _OF_THE_IMAGE = (
     "source",
@@ -86,7 +86,7 @@ def overlay(
     emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
     edges = find_edges(table)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
-    metadata = _describe(describe_source(reading.info, emotions), onto)
+    metadata = _describe(describe_source(reading.info, emotions, vote_columns(table.column_names)), onto)
     items.has_splits = table["split"].null_count < len(table)
     folds, ledgers = FOLD.name in table.column_names, [read_ledger(base.path) for base in onto]
     written = write_tables([table], edges, items, metadata, out, folds, ledgers)
@@ -128,7 +128,7 @@ def _build(records: list[Record], items: Items, images: dict[str, dict[str, Any]
             items.merge(record.path, f"the same bytes as {reference}, which the table labels too")
     used = {name for row in rows.values() for name, value in row.items() if value is not None}
     emotions = {name.removeprefix(_SHARE) for name in used if name.startswith(_SHARE)}
-    schema = manifest_schema(emotions, folds=FOLD.name in used)
+    schema = manifest_schema(emotions, folds=FOLD.name in used, votes=vote_columns(used))
     return pa.Table.from_pylist(list(rows.values()), schema=schema)
 
 

@@ -36,6 +36,7 @@ class Row:
         return f"{self.table}#{self.key}"
 
 
+_SHOWN = 3  # examples in a finding
 NonRow: TypeAlias = Reject | Annotation | Finding
 Pool: TypeAlias = Callable[[list[Row]], Row | None]
 _NAMED = pa.schema(
@@ -50,13 +51,33 @@ def join_rows(
     fold: Callable[[str], str],
     pool: Pool | None = None,
     others: Container[str] = (),
+    any_zeros: bool = False,
 ) -> Iterator[tuple[Row, str] | NonRow]:
-    """Yield each row with the path of its image; other items are passed through.
+    """Yield each row with the path of its image, like `join_groups`.
+
+    Equal rows for one image count once, with a finding; different rows for one image are merged by `pool`,
+    and without a merged row the image is rejected.
+    """
+    for group in join_groups(rows, images, fold, others, any_zeros):
+        if isinstance(group, tuple):
+            yield from _merge(*group, pool)
+        else:
+            yield group
+
+
+def join_groups(
+    rows: Iterable[Row | NonRow],
+    images: Iterable[str],
+    fold: Callable[[str], str],
+    others: Container[str] = (),
+    any_zeros: bool = False,
+) -> Iterator[tuple[list[Row], str] | NonRow]:
+    """Yield the rows of each image with its path; other items are passed through.
 
     Names are compared after `fold`; of several images with the same folded name, or rows with names that fold
-    to the same image, those whose paths have the longest common ending belong together. Equal rows for one
-    image count once, with a finding; different rows for one image are merged by `pool`, and without a merged
-    row the image is rejected. Rows are spilled to disk, as those for one image may be far apart.
+    to the same image, those whose paths have the longest common ending belong together. With `any_zeros`, a
+    name that matches no image is then compared without leading zeros of its numbers, and joined if it and the
+    image are the only ones alike. Rows are spilled to disk, as those for one image may be far apart.
     """
     spilled = Spill(_NAMED)
     for row in rows:
@@ -65,28 +86,31 @@ def join_rows(
         else:
             yield row
     paths = Paths(images)
-    targets, several = _find_targets(spilled, paths, fold)
+    targets, several, without_zeros = _find_targets(spilled, paths, fold, any_zeros)
+    if without_zeros:
+        shown = ", ".join(f"{name!r} with {path!r}" for name, path in without_zeros[:_SHOWN])
+        more = ", …" if len(without_zeros) > _SHOWN else ""
+        text = f"{len(without_zeros)} names are joined in spite of leading zeros: {shown}{more}"
+        yield Finding("leading_zeros", text)
     for target, group in groupby(_by_target(spilled, targets), itemgetter(0)):
         same_image = [row for _, row in group]
         if target < len(paths):
             candidates = [paths[target]]
         else:
             candidates = _narrow(same_image[0], several.get(fold(same_image[0].image), []))
-        for item in _pair(candidates, same_image, pool):
-            if (
-                isinstance(item, Reject)
-                and item.reason == Reason.MISSING_IMAGE
-                and same_image[0].image in others
-            ):
-                detail = f"{same_image[0].image!r} exists, but is no image by its suffix or content"
-                item = Reject(item.path, Reason.UNREADABLE, detail)
-            yield item
+        if len(candidates) == 1:
+            nearest, farther = _nearest(same_image, candidates[0])
+            yield nearest, candidates[0]
+            yield from (_without_image(row, [], others) for row in farther)
+        else:
+            yield _without_image(same_image[0], candidates, others)
 
 
 def _find_targets(
-    spilled: Spill, paths: Paths, fold: Callable[[str], str]
-) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Return a target per row, equal for rows of one image, and the images that share a folded name.
+    spilled: Spill, paths: Paths, fold: Callable[[str], str], any_zeros: bool
+) -> tuple[np.ndarray, dict[str, list[str]], list[tuple[str, str]]]:
+    """Return a target per row, equal for rows of one image, the images that share a folded name, and names
+    with their images that differ in leading zeros.
 
     The target is the image's index in `paths`; rows without exactly one image have targets >= len(paths).
     """
@@ -106,11 +130,41 @@ def _find_targets(
             candidates = _narrow(row, several[names[index].as_py()])
             targets[index] = bisect_left(paths, candidates[0]) if len(candidates) == 1 else -1
         start += len(part)
+    without_zeros = _match_without_zeros(names, folded, targets) if any_zeros else {}
+    for name, index in without_zeros.items():
+        targets[pc.equal(names, name).to_numpy(zero_copy_only=False)] = index
     missing = targets < 0
     if missing.any():
         where = spilled.column("where").filter(pa.array(missing))
         targets[missing] = len(paths) + where.dictionary_encode().indices.to_numpy()
-    return targets, several
+    return targets, several, [(name, paths[index]) for name, index in without_zeros.items()]
+
+
+def _match_without_zeros(names: pa.Array, folded: pa.Array, targets: np.ndarray) -> dict[str, int]:
+    """Return images by names without one, where exactly one of each is equal but for leading zeros."""
+    missing = pc.unique(names.filter(pa.array(targets < 0)))
+    missing = missing.filter(pc.invert(pc.is_in(missing, folded)))
+    alike = pc.index_in(_without_zeros(missing), pc.unique(_without_zeros(folded)))
+    missing = missing.filter(pc.is_valid(alike))
+    if not len(missing):
+        return {}
+    by_image: dict[str, list[int]] = {}
+    stripped = _without_zeros(missing)
+    for index in np.flatnonzero(pc.is_in(_without_zeros(folded), stripped)).tolist():
+        by_image.setdefault(_without_zeros(folded[index : index + 1])[0].as_py(), []).append(index)
+    by_name: dict[str, list[str]] = {}
+    for name, plain in zip(missing.to_pylist(), stripped.to_pylist(), strict=True):
+        by_name.setdefault(plain, []).append(name)
+    taken = set(targets.tolist())
+    return {
+        named[0]: by_image[plain][0]
+        for plain, named in by_name.items()
+        if len(named) == 1 == len(by_image[plain]) and by_image[plain][0] not in taken
+    }
+
+
+def _without_zeros(names: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(names, "(^|[^0-9.])0+([0-9])", r"\1\2")
 
 
 def _texts(texts: Iterable[str]) -> pa.Array:
@@ -169,31 +223,35 @@ def common_ending(name: str, path: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
-def _pair(candidates: list[str], rows: list[Row], pool: Pool | None) -> Iterator[tuple[Row, str] | NonRow]:
-    if len(candidates) == 1 and any(row.image != rows[0].image for row in rows):
-        endings = [common_ending(row.image, candidates[0]) for row in rows]
-        farther = [row for row, ending in zip(rows, endings, strict=True) if ending < max(endings)]
-        yield from (_missing(row) for row in farther)
-        rows = [row for row in rows if row not in farther]
-    first = rows[0]
-    if not candidates:
-        yield _missing(first)
-    elif len(candidates) > 1:
+def _nearest(rows: list[Row], path: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows whose names have the longest common ending with the path, and one row of each other."""
+    endings = {row.image: common_ending(row.image, path) for row in rows}
+    longest = max(endings.values())
+    nearest = [row for row in rows if endings[row.image] == longest]
+    return nearest, list({row.where: row for row in rows if endings[row.image] < longest}.values())
+
+
+def _without_image(row: Row, candidates: list[str], others: Container[str]) -> Reject:
+    if candidates:
         detail = f"several images match: {', '.join(sorted(candidates))}"
-        yield Reject(first.where, Reason.BAD_NAME, detail)
-    elif any(row.cells != first.cells for row in rows):
+        return Reject(row.where, Reason.BAD_NAME, detail)
+    if row.image in others:
+        detail = f"{row.image!r} exists, but is no image by its suffix or content"
+        return Reject(row.where, Reason.UNREADABLE, detail)
+    return Reject(row.where, Reason.MISSING_IMAGE, f"rated, but there is no image {row.image!r}")
+
+
+def _merge(rows: list[Row], path: str, pool: Pool | None) -> Iterator[tuple[Row, str] | NonRow]:
+    first = rows[0]
+    if any(row.cells != first.cells for row in rows):
         pooled = pool(rows) if pool else None
         detail = f"{len(rows)} different rows for it: {', '.join(row.where for row in rows)}"
         if pooled is None:
-            yield Reject(candidates[0], Reason.CONFLICTING_RATING, detail)
+            yield Reject(path, Reason.CONFLICTING_RATING, detail)
         else:
-            yield Finding("averaged", f"{candidates[0]}: {detail}; the means are used")
-            yield pooled, candidates[0]
+            yield Finding("averaged", f"{path}: {detail}")
+            yield pooled, path
     else:
         if len(rows) > 1:
             yield Finding("repeated_row", f"{first.where} has {len(rows)} identical rows")
-        yield first, candidates[0]
-
-
-def _missing(row: Row) -> Reject:
-    return Reject(row.where, Reason.MISSING_IMAGE, f"rated, but there is no image {row.image!r}")
+        yield first, path

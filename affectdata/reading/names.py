@@ -6,6 +6,7 @@ import re
 import unicodedata
 from posixpath import basename
 
+from affectdata.reading.delimited import clean_cell
 from affectdata.reading.tree import Tree, is_image_name
 
 _WORDS = {
@@ -37,13 +38,13 @@ def slug(text: str) -> str:
 
 
 def fold_path(path: str) -> str:
-    """Return a path for comparison: without the suffix of an image, NFC, case-folded.
+    """Return a path for comparison: without an image's suffix or zero-width characters, NFC, case-folded.
 
     >>> fold_path("images/2375.1.JPG"), fold_path("images/2375.1")
     ('images/2375.1', 'images/2375.1')
     """
     stem = path.rpartition(".")[0] if is_image_name(path) else path
-    return unicodedata.normalize("NFC", stem).casefold()
+    return unicodedata.normalize("NFC", clean_cell(stem)).casefold()
 
 
 def fold_stem(path: str) -> str:

@@ -34,12 +34,14 @@ Item: TypeAlias = Record | Reject | Annotation | Finding
 class ReadOptions:
     """Options for reading a tree: `map_path` a column map for `table`, `name` for sources without one.
 
-    `variant` is one of the source's `variants`; None is the first.
+    `variant` is one of the source's `variants`; None is the first. `strict`: refuse a table with votes that
+    cannot be used, instead of leaving them out.
     """
 
     map_path: Path | None = None
     name: str | None = None
     variant: str | None = None
+    strict: bool = False
 
 
 def check_options(info: SourceInfo, options: ReadOptions) -> None:

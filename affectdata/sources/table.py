@@ -96,7 +96,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     path = _find_map(tree, options)
     spec = _read_map(path)
     info = spec.to_info(slug(options.name or "") or spec.name)
-    return Reading(info, _read_items(tree, spec, find_tables(tree, spec), path))
+    return Reading(info, _read_items(tree, spec, find_tables(tree, spec), path, options.strict))
 
 
 def find_links(tree: Tree, options: ReadOptions) -> Iterator[Link]:
@@ -120,7 +120,9 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
     return options.map_path
 
 
-def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) -> Iterator[Item]:
+def _read_items(
+    tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path, strict: bool
+) -> Iterator[Item]:
     documents = {name for name in find_readmes(tree) if name not in tables}
     if map_path.resolve().is_relative_to(tree.root.resolve()):
         documents.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
@@ -131,7 +133,7 @@ def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) 
     for path in embedded:
         yield from read_embedded(open_as[path](tree, path), spec, strict=True)
     if not embedded or len(embedded) < len(tables):
-        yield from read_mapped(tree, [path for path in tables if path not in open_as], spec)
+        yield from read_mapped(tree, [path for path in tables if path not in open_as], spec, strict=strict)
 
 
 _SAMPLE_MAP = """\

@@ -246,7 +246,7 @@ def test_rows_that_differ_in_words_are_not_averaged(
         (
             "{name: n, table: n.csv, key: k, scales: {valence: [1, 9]}, columns: {valence: V}, "
             "values: {valence: {a: b}}}",
-            "valence does not take text values",
+            "valence: 'b' is not a number",
         ),
     ],
 )

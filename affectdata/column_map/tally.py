@@ -1,0 +1,60 @@
+"""Count what is worth a finding while a table is read: one finding per kind, with the first examples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from affectdata.errors import SourceError
+from affectdata.records import Finding
+
+_SHOWN = 3  # examples in a finding
+_DROPPED = {
+    "bad_vote": "votes are left out, because they are no usable number or label",
+    "off_scale": "votes are left out, because they are outside the scale",
+    "repeated_rater": "votes are left out, because the rater has an earlier one for the image",
+}
+_TEXTS = {
+    **_DROPPED,
+    "averaged": "images have several rows, whose means are used (if a row is one rater, `rows: rater` also "
+    "gives SDs and numbers of raters)",
+    "repeated_row": "images have several identical rows",
+    "share_sum": "images have shares that do not add up to 1",
+}
+
+
+class Tally:
+    """Examples and counts by kind; kinds are those of `_TEXTS`."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = defaultdict(int)
+        self._examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, example: str) -> None:
+        """Count an example."""
+        self._counts[kind] += 1
+        if self._counts[kind] <= _SHOWN:
+            self._examples[kind].append(example)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield a finding per kind."""
+        for kind in self._counts:
+            yield Finding(kind, self._describe(kind))
+
+    def refuse_dropped(self) -> None:
+        """Refuse votes that were left out.
+
+        Raises:
+            SourceError: there are some.
+        """
+        dropped = [self._describe(kind) for kind in _DROPPED if kind in self._counts]
+        if dropped:
+            raise SourceError(
+                "some votes cannot be used (--strict)",
+                where="\n         ".join(dropped),
+                fix="correct the table, or leave them out: without --strict they are only counted",
+            )
+
+    def _describe(self, kind: str) -> str:
+        more = "; …" if self._counts[kind] > _SHOWN else ""
+        return f"{self._counts[kind]} {_TEXTS[kind]}: {'; '.join(self._examples[kind])}{more}"
