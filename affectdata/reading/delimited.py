@@ -143,7 +143,9 @@ def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     Raises:
         csv.Error: a cell is longer than the limit of `csv`.
     """
-    for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " "):
+    blanks = delimiter == " "
+    trimmed = (line.strip() for line in lines) if blanks else lines
+    for row in csv.reader(trimmed, delimiter=delimiter, skipinitialspace=blanks):
         yield [clean_cell(cell) for cell in row]
 
 

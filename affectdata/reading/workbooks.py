@@ -187,7 +187,7 @@ def _merged_ranges(data: bytes, part: str) -> list[Range]:
     from openpyxl.utils import range_boundaries
 
     bounds = map(range_boundaries, _search(data, part, _MERGED))
-    return [(top - 1, bottom, left - 1, right) for left, top, right, bottom in bounds]
+    return sorted((top - 1, bottom, left - 1, right) for left, top, right, bottom in bounds)
 
 
 def _search(data: bytes, part: str, pattern: re.Pattern[bytes]) -> list[str]:
