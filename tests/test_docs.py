@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from affectdata.cli._main import run
+from affectdata.column_map.columns import MAPPED, ColumnMap
 from affectdata.manifest.manifest import load_manifest
 from affectdata.registry import find_plugins
 from affectdata.release.release import open_release
@@ -99,3 +100,26 @@ def test_the_column_map_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.
     table = load_manifest("manifests/my_pictures.parquet").table
     assert sorted(table["valence"].to_pylist()) == [12.5, 25.0, 37.5]
     assert table["subtype"].to_pylist() == ["beach"] * 3
+
+
+def test_the_page_on_column_maps_has_every_key() -> None:
+    page = (REPOSITORY / "docs" / "column_map.md").read_text(encoding="utf-8")
+    missing = [key for key in ColumnMap.model_fields if not re.search(rf"`{key}[`:]", page)]
+    assert missing == []
+    known = [name for name in MAPPED if not re.search(rf"\b{name}\b", page)]
+    assert known == [f"{name}_{part}" for name in ("arousal", "dominance") for part in ("sd", "n")]
+
+
+def test_the_column_map_of_a_survey_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["sample", "image_folder", str(tmp_path / "pictures")]) == 0
+    root = tmp_path / "survey"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(next((tmp_path / "pictures").rglob("*.jpg")).read_bytes())
+    page = (REPOSITORY / "docs" / "column_map.md").read_text(encoding="utf-8")
+    (root / "columns.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    answers = "file,user,valence,word\na,u1,3,joy\na,u2,7,joy\na,u3,5,awe"
+    (root / "answers.csv").write_text(answers, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert run(["ingest", "survey"]) == 0
+    (row,) = load_manifest("manifests/my_survey.parquet").table.to_pylist()
+    assert (row["valence"], row["valence_sd"], row["valence_n"], row["emotion"]) == (50, 25, 3, "joy")

@@ -1,26 +1,34 @@
 """Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON.
 
 A column map is a YAML file; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map, it is the
-file `columns.yaml` at the root, and a tree with this file is recognised by it. All keys:
+file `columns.yaml` at the root, and a tree with this file is recognised by it. docs/column_map.md explains
+every key:
 
     name: my_norms                    # of the manifest; --name overrides it
     table: ratings/*.csv              # a path inside the root, a pattern for several tables, or a list
-    sheet: Ratings                    # of a workbook; default: the first
+    sheet: Ratings                    # of a workbook; default: the first that has the columns
     skip_rows: 2                      # rows above the header, which is the next row with all columns
-    header: [image, V_mean]           # the columns of a table without a header
-    encoding: cp1252                  # default: UTF-8, else cp1252
-    delimiter: ";"                    # default: the tab, semicolon or comma of the header
+    header: [image, V_mean]           # the columns of a table without one
+    encoding: cp1252                  # default: by the byte-order mark, else UTF-8, else cp1252
+    delimiter: ";"                    # default: the one with which the header has all columns
+    decimal: ","                      # and thousands: "." read 1.234,5
     na: [".", "NA"]                   # missing values, beside empty cells
     key: image                        # the column that names the image
     file: images/{key}.jpg            # its path; any column in braces; the suffix may differ or be omitted
     match_parts: 1                    # compare only the last parts of paths: images may be in any folder
     placeholder: {thumb: Empty}       # marks rows without an image
+    rows: rater                       # what a row is: image (the default), rater, or person in the image
+    rater: user                       # the column that names the rater
     repeated: mean                    # different rows for one image: reject (the default), or their mean
-    scales: {valence: [1, 9]}         # the lowest and highest answer of each rating
+    scales: {valence: [1, 9]}         # the lowest and highest answer of each rating, and of `intensity`
     columns: {valence: V_mean, valence_sd: V_SD, valence_n: N, subtype: kind, theme: scene}
+    raters: {arousal: "rater_*"}      # columns with the answers of one rater each: a pattern or a list
     values: {emotion: {"0": neutral, "9": null}}    # the meaning of codes; other codes are rejected
+    separator: "|"                    # of several labels in a cell of emotion; lists need none
     emotions: {joy: Joy, sadness: Sad}    # shares of raters; "13 %" is 0.13
-    percent: true                     # numbers under `emotions` are percentages
+    percent: true                     # numbers under `emotions` are percentages,
+    counts: true                      # or numbers of votes
+    intensities: {joy: Joy_intensity}     # graded emotions
     split_by_table: true              # the tables are named train, val, test
     subtypes: {A: {name: animals, sign: -1, upright: true, tags: [animal_cruelty]}}
     groups: [theme]                   # equal values stay in one split
@@ -30,8 +38,8 @@ file `columns.yaml` at the root, and a tree with this file is recognised by it. 
 `columns` may also have arousal and dominance with _sd and _n, emotion, agreement, subject_id, artist, age,
 age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
-that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
-rating is rejected, and so are different rows for one image.
+that are not in the map go into `extra`. A row without any label is rejected, and so are different rows for
+one image.
 
 JSON may be a list of objects, an object per line, an object whose keys are file names (the column that `key`
 names), an object of columns, or COCO (`key: file_name`; the categories are the column `category`). A Parquet
