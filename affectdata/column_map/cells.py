@@ -140,25 +140,22 @@ def parse_emotions(
         if meaning:
             weights[meaning] = weight
     texts = {name: weight for name, weight in weights.items() if weight is not None}
-    shares = (
-        parse_shares(spec, texts, {name: name for name in texts})
-        if not spec.counts
-        else parse_counts(spec, texts)
-    )
+    if not texts:
+        return dict.fromkeys(weights, 1.0), labels is not None
+    named = {name: name for name in texts}
+    shares = parse_counts(spec, texts, named) if spec.counts else parse_shares(spec, texts, named)
     total = sum(shares.values()) if spec.counts else 1.0
-    return {name: shares[name] / total if name in shares else 1.0 for name in weights}, labels is not None
+    return {name: shares[name] / total if name in shares else 1.0 for name in weights}, True
 
 
-def parse_counts(
-    spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str, str] | None = None
-) -> dict[str, float]:
+def parse_counts(spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, float]:
     """Parse numbers of votes, at least one of which is positive.
 
     Raises:
         ValueError: one is empty, negative or no number, or all are 0.
     """
     counts: dict[str, float] = {}
-    for name, column in (columns or {name: name for name in cells}).items():
+    for name, column in columns.items():
         number = parse_cell(spec, cells, column, parse_number)
         if number is None:
             raise ValueError(f"{column}: empty; write 0 where there is no vote")

@@ -3,7 +3,7 @@
 One function per kind of raw votes:
 
     _count           `counts`: a column per emotion with the number of votes
-    _add_columns     `raters`: a column per rater
+    _join_columns    `raters`: a column per rater
     label_raters     `rows: rater`: a row per rater
     label_people     `rows: person`: a row per person in the image, who are averaged
 """
@@ -103,15 +103,15 @@ def label_row(spec: ColumnMap, row: Row, tally: Tally) -> Labels:
     """
     cells = filled(spec, row)
     ratings = {}
-    for name in RATINGS:
+    for name in RATINGS if spec.scales else ():
         mean = parse_rating(spec, cells, name, spec.columns.get(name))
         sd = parse_cell(spec, cells, spec.columns.get(f"{name}_sd"), parse_spread)
         n = parse_cell(spec, cells, spec.columns.get(f"{name}_n"), parse_count)
         if mean is not None:
             ratings[name] = Rating(mean, sd, n)
-    votes = _Votes()
-    _add_columns(spec, row, cells, votes, tally)
-    raw = _count(spec, cells) if spec.counts and spec.emotions else votes.summarise()
+    raw = _join_columns(spec, row, cells, tally) if spec.raters else Labels()
+    if spec.counts and spec.emotions:
+        raw = replace(_count(spec, cells), ratings=raw.ratings)
     shares, emotion, agreement = _published(spec, cells)
     emotions = dict(raw.emotions) or shares
     emotion = emotion if "emotion" in spec.columns else dominant_emotion(emotions)
@@ -137,7 +137,7 @@ def _published(
 
     Of several labels in a cell the dominant one is the emotion, and each has a share.
     """
-    shares = {} if spec.counts else parse_shares(spec, cells, spec.emotions)
+    shares = {} if spec.counts or not spec.emotions else parse_shares(spec, cells, spec.emotions)
     column = spec.columns.get("emotion")
     labels = parse_emotions(spec, cells, column) if column else None
     emotion = None
@@ -145,8 +145,10 @@ def _published(
         words, is_list = labels
         shares = words if is_list else shares
         emotion = dominant_emotion(words)
-    agreement = {"agreement": spec.columns["agreement"]} if "agreement" in spec.columns else {}
-    return shares, emotion, parse_shares(spec, cells, agreement).get("agreement")
+    if "agreement" not in spec.columns:
+        return shares, emotion, None
+    agreement = parse_shares(spec, cells, {"agreement": spec.columns["agreement"]})
+    return shares, emotion, agreement.get("agreement")
 
 
 def is_far_from_one(spec: ColumnMap, labels: Labels) -> float | None:
@@ -166,22 +168,23 @@ def _count(spec: ColumnMap, cells: Mapping[str, str]) -> Labels:
     return _Votes(emotions=[parse_counts(spec, cells, spec.emotions)]).summarise(are_counts=True)
 
 
-def _add_columns(spec: ColumnMap, row: Row, cells: Mapping[str, str], votes: _Votes, tally: Tally) -> None:
-    """Add the answers in columns of one rater each; empty cells are gaps, what is no answer is tallied."""
+def _join_columns(spec: ColumnMap, row: Row, cells: Mapping[str, str], tally: Tally) -> Labels:
+    """Return the labels in columns of one rater each; empty cells are gaps, what is no answer is tallied."""
+    votes = _Votes()
     for name in spec.raters:
         for column in spec.rater_columns(name, row.cells):
+            where = f"{row.where}, {column}"
             try:
                 if name == "emotion":
                     labels = parse_emotions(spec, cells, column)
                     votes.emotions.extend([labels[0]] if labels and labels[0] else [])
                 else:
                     number = parse_rating(spec, cells, name, column)
-                    if number is not None and _is_on_scale(
-                        spec, name, number, f"{row.where}, {column}", tally
-                    ):
+                    if number is not None and _is_on_scale(spec, name, number, where, tally):
                         votes.ratings.setdefault(name, []).append(number)
             except ValueError as error:
                 tally.add("bad_vote", f"{row.where}, {error}")
+    return votes.summarise()
 
 
 def _is_on_scale(spec: ColumnMap, name: str, number: float, where: str, tally: Tally) -> bool:

@@ -198,6 +198,8 @@ def to_plain(cell: str, decimal: str = ".", thousands: str | None = None) -> str
     >>> to_plain("1.234,5", ",", "."), to_plain("55,5 %", ",")
     ('1234.5', '55.5 %')
     """
+    if decimal == "." and thousands is None:
+        return cell
     mark, separator = re.escape(decimal), rf"[{_BLANKS}]" if thousands == " " else re.escape(thousands or "")
     groups = rf"\d{{1,3}}(?:{separator}\d{{3}})+(?!\d)|" if thousands else ""
     match = re.fullmatch(rf"(\(?[+-]?)({groups}\d*)(?:{mark}(\d*))?((?:[eE][+-]?\d+)?\)?\s*%?)", cell)

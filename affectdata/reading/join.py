@@ -225,7 +225,10 @@ def common_ending(name: str, path: str) -> int:
 
 def _nearest(rows: list[Row], path: str) -> tuple[list[Row], list[Row]]:
     """Return the rows whose names have the longest common ending with the path, and one row of each other."""
-    endings = {row.image: common_ending(row.image, path) for row in rows}
+    names = {row.image for row in rows}
+    if len(names) == 1:
+        return rows, []
+    endings = {name: common_ending(name, path) for name in names}
     longest = max(endings.values())
     nearest = [row for row in rows if endings[row.image] == longest]
     return nearest, list({row.where: row for row in rows if endings[row.image] < longest}.values())

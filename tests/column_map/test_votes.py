@@ -149,6 +149,14 @@ def test_bad_answers_in_a_column_per_rater(read_votes: ReadVotes) -> None:
     assert "votes.csv#b.jpg, v1: 'x' is not a number" in findings(result)["bad_vote"]
 
 
+def test_columns_of_raters_beside_counts(read_votes: ReadVotes) -> None:
+    keys = {"scales": {"valence": [1, 9]}, "raters": {"valence": "v?"}}
+    keys |= {"counts": True, "emotions": {"joy": "joy", "fear": "fear"}}
+    _, rows = read_votes("file,v1,v2,joy,fear\na.jpg,3,5,1,3", ["a.jpg"], **keys)
+    found = rows[["valence_raw", "valence_n", "emotion_fear", "agreement_n"]].iloc[0]
+    assert found.tolist() == [4, 2, 0.75, 4]
+
+
 def test_a_pattern_without_columns_is_an_error(read_votes: ReadVotes) -> None:
     with pytest.raises(SourceError, match=r"lacks the column 'rater_\*'"):
         read_votes("file,r1\na.jpg,3", ["a.jpg"], scales={"valence": [1, 9]}, raters={"valence": "rater_*"})
