@@ -254,7 +254,7 @@ def plan_balance(
     drop_train = on_conflict == "drop-train"
     rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from), drop_train=drop_train)
     splits = describe_splits(rows, spec)
-    n_left_out = sum(map(len, chosen)) - sum(splits["rows"].values())
+    n_left_out = sum(map(len, chosen)) - sum(splits.rows.values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from affectdata.check.blocks import CheckDocument
     from affectdata.manifest.manifest import Manifest
-    from affectdata.plan.plan import Plan
+    from affectdata.plan.plan import Plan, SplitSummary
     from affectdata.recipe.recipe import Recipe
     from affectdata.records import Finding
     from affectdata.release.release import Release
@@ -35,19 +35,19 @@ class BalancePlan:
     manifests: list[Manifest] = field(repr=False)
     rows: pa.Table = field(repr=False)
     plan: Plan = field(repr=False)
-    splits: dict[str, Any] = field(repr=False)
+    splits: SplitSummary = field(repr=False)
     n_left_out: int
     lint: list[Finding] = field(repr=False)
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{name} {n}" for name, n in self.splits["rows"].items())
+        rows = ", ".join(f"{name} {n}" for name, n in self.splits.rows.items())
         n_images = self.plan.table.num_rows
         return f"<BalancePlan {self.recipe.name}: {n_images} images to render; originals: {rows}>"
 
     @property
     def empty_splits(self) -> list[str]:
         """The splits that the recipe asks for and that hold no image, as there are too few groups."""
-        rows = self.splits["rows"]
+        rows = self.splits.rows
         return [name for name in ("val", "test") if self.recipe.needs_split(name) and not rows.get(name)]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -61,7 +61,7 @@ class BalancePlan:
         return {
             "recipe": self.recipe.name,
             "balance": self.plan.summary(),
-            "splits": self.splits,
+            "splits": self.splits.to_dict(),
             "left_out": self.n_left_out,
             "lint": [asdict(each) for each in self.lint],
         }
@@ -89,13 +89,13 @@ class SplitResult:
     """A manifest whose column `split` was filled; `splits` as in `BalancePlan`."""
 
     manifest: Manifest
-    splits: dict[str, Any] = field(repr=False)
+    splits: SplitSummary = field(repr=False)
     n_without: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts as plain data."""
         content = {"manifest": str(self.manifest.path), "digest": self.manifest.digest}
-        return {**content, "without_split": self.n_without, **self.splits}
+        return {**content, "without_split": self.n_without, **self.splits.to_dict()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,10 +77,11 @@ class LazyNetwork:
         path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
             predictions = self._fitted.predict(self.images, rows.pool_index, outputs)
-            write_json(path, {"curve": self._fitted.curve, "said": predictions.tolist()})
+            write_json(path, {"curve": self._fitted.curve, "predictions": predictions.tolist()})
         kept = read_json(path)
         self.curve[:] = kept["curve"]
-        return np.array(kept["said"], float).reshape(len(rows), -1)
+        predictions = kept["predictions"] if "predictions" in kept else kept["said"]  # "said": before 0.1
+        return np.array(predictions, float).reshape(len(rows), -1)
 
     @cached_property
     def _key(self) -> str:

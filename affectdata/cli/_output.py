@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from affectdata.records import Finding
+
+if TYPE_CHECKING:
+    from affectdata.plan.plan import SplitSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BAR = 40  # characters of the longest bar
@@ -124,14 +127,12 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]], indent: str
         show((indent + "  ".join(aligned)).rstrip())
 
 
-def show_splits(found: dict[str, Any]) -> None:
-    """Print the images per split and fold, and how far each is from the whole (`describe_splits`)."""
-    for name, parts in (("split", found), ("fold", found.get("folds"))):
+def show_splits(summary: SplitSummary) -> None:
+    """Print the images per split and fold, and how far each is from the whole."""
+    for name, parts in (("split", summary), ("fold", summary.folds)):
         if parts:
-            far = parts["distance"]
-            rows = [
-                [part, n, far["bin"].get(part), far["cell"].get(part)] for part, n in parts["rows"].items()
-            ]
+            bins, cells = parts.distance.bin, parts.distance.cell
+            rows = [[part, n, bins.get(part), cells.get(part)] for part, n in parts.rows.items()]
             show_table([name, "images", "distance over bins", "over cells"], rows)
 
 

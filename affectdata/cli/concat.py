@@ -57,7 +57,7 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
             show(f"  {finding.text}")
     show(f"\nwrote {path}")
     document(
-        "affectdata/concat/1",
+        "affectdata/concat/2",
         {
             "manifest": str(path),
             "digest": result.manifest.digest,

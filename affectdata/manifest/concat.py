@@ -53,6 +53,7 @@ _SHOWN = 10  # conflicts listed in an error
 FROM = "manifest"  # column with the manifest of a row, while rows are merged
 _RATING_PARTS = ("", "_sd", "_n", "_raw", "_min", "_max")
 _TOLERANCE = 1e-4  # POMP points; two scales may differ by rounding
+Label: TypeAlias = float | str | dict[str, float | str | None] | None
 _Mean: TypeAlias = Callable[[list[dict[str, Any]], list[str]], dict[str, Any]]
 
 
@@ -250,22 +251,25 @@ def _metadata(manifests: Sequence[Manifest], emotions: list[str]) -> dict[str, A
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A label that differs between manifests; `said`: value by manifest. Field names are JSON keys."""
+    """A label that differs between manifests: its values by manifest, and the one that was kept.
+
+    Several columns that belong together (shares of emotions) are a dict. Field names are JSON keys.
+    """
 
     image_id: str
     path: str
     column: str
-    said: dict[str, Any]
-    kept: Any
+    values: dict[str, Label]
+    kept: Label
 
 
 def describe_conflict(conflict: Conflict) -> str:
     """Return a conflict as text: the image, the column, and the value in each manifest."""
-    values = ", ".join(f"{_format(value)} in {name}" for name, value in conflict.said.items())
+    values = ", ".join(f"{_format(value)} in {name}" for name, value in conflict.values.items())
     return f"{conflict.path}: {conflict.column} {values}"
 
 
-def _format(value: Any) -> str:
+def _format(value: Label) -> str:
     """Format a number, a word, or several shares."""
     if isinstance(value, dict):
         return " ".join(f"{name.removeprefix('emotion_')} {_format(share)}" for name, share in value.items())

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -31,7 +31,17 @@ _SAVE_EVERY = 500  # images after which the log is written, in case the run is k
 _MAX_NAME_BYTES = 240  # file systems allow 255, and a temporary file has 14 more
 _MAX_PATH_BYTES = 800  # macOS allows 1024, including the folder
 
-Row: TypeAlias = dict[str, Any]  # a row of `schema.DOWNLOADS`
+
+class Row(TypedDict, total=False):
+    """A row of `schema.DOWNLOADS`."""
+
+    path: str
+    url: str
+    status: str
+    bytes: int | None
+    sha256: str | None
+    error: str | None
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ async def _fetch_all(
     async def work() -> None:
         nonlocal n_done
         for path, urls in waiting:
-            before = rows.get(path, {}).get("attempts", 0)
+            before = rows[path]["attempts"] if path in rows else 0
             rows[path] = await _fetch_one(fetcher, out, path, urls, before)
             n_done += 1
             if n_done % _SAVE_EVERY == 0:

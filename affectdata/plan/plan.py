@@ -50,6 +50,27 @@ class BinCount:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitDistance:
+    """Total variation distance (0–1) of each part's distribution from the whole: over bins, over cells."""
+
+    bin: dict[str, float]
+    cell: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """Rows per split, and the distance of each from the whole; `folds` has the same of the folds."""
+
+    rows: dict[str, int]
+    distance: SplitDistance
+    folds: SplitSummary | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain data; without folds there is no key for them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`table` is sorted by image_id and copy; `bins` and `cells` are in the order of the bins.
 

@@ -20,7 +20,15 @@ from affectdata.manifest.manifest import Manifest, query_tables
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
 from affectdata.plan.labelling import add_labels
-from affectdata.plan.plan import BinCount, CellCount, Plan, effective_size, sample_ids
+from affectdata.plan.plan import (
+    BinCount,
+    CellCount,
+    Plan,
+    SplitDistance,
+    SplitSummary,
+    effective_size,
+    sample_ids,
+)
 from affectdata.plan.solver import solve_bin, target_count
 from affectdata.plan.weights import row_weights
 from affectdata.recipe.recipe import LABEL, LEXICON, Recipe, Split
@@ -203,28 +211,28 @@ def _drop_folds(table: pa.Table) -> pa.Table:
     return table.select([name for name in table.column_names if name != FOLD.name])
 
 
-def describe_splits(rows: pa.Table, recipe: Recipe) -> dict[str, Any]:
+def describe_splits(rows: pa.Table, recipe: Recipe) -> SplitSummary:
     """Return the recipe's own rows per split, and the distance of each split's distribution from the whole.
 
-    The distance is the total variation (0–1), over bins and over cells; images from `fill_from` do not count.
-    If there are folds, `folds` has the same for them, relative to all rows with a fold.
+    Images from `fill_from` do not count. Folds are described relative to all rows with a fold.
     """
     own = rows.filter(pa.array(own_rows(rows, recipe)))
     cells = assign_cells(own, recipe)
-    description = _describe(own["split"], cells.bin, cells.code)
-    description["rows"] = {name: description["rows"].get(name, 0) for name in SPLITS}
+    summary = _describe(own["split"], cells.bin, cells.code)
+    folds = None
     if FOLD.name in own.column_names:
         has_fold = pc.is_valid(own[FOLD.name]).to_numpy()
         fold = own[FOLD.name].filter(pa.array(has_fold))
-        description["folds"] = _describe(fold, cells.bin[has_fold], cells.code[has_fold])
-    return description
+        folds = _describe(fold, cells.bin[has_fold], cells.code[has_fold])
+    counts = {name: summary.rows.get(name, 0) for name in SPLITS}
+    return SplitSummary(counts, summary.distance, folds)
 
 
-def _describe(part: pa.ChunkedArray, bins: np.ndarray, cells: np.ndarray) -> dict[str, Any]:
+def _describe(part: pa.ChunkedArray, bins: np.ndarray, cells: np.ndarray) -> SplitSummary:
     """Return the rows per value of `part`, and its distances; `part` is the split or fold of each row."""
-    counts = {str(row["values"]): row["counts"] for row in part.value_counts().to_pylist()}
-    distance = {"bin": split_distance(bins, part), "cell": split_distance(cells, part)}
-    return {"rows": dict(sorted(counts.items())), "distance": distance}
+    counts = {str(row["values"]): int(row["counts"]) for row in part.value_counts().to_pylist()}
+    distance = SplitDistance(split_distance(bins, part), split_distance(cells, part))
+    return SplitSummary(dict(sorted(counts.items())), distance)
 
 
 def plan_rows(table: pa.Table, recipe: Recipe) -> Plan:

@@ -26,7 +26,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class _Bin(_Part):
+class Bin(_Part):
     bin: str
     target: _Count
     n_before: _Count
@@ -35,7 +35,7 @@ class _Bin(_Part):
     shortfall: _Count
 
 
-class _Cell(_Part):
+class Cell(_Part):
     bin: str
     stratum: str
     cell: str
@@ -44,21 +44,21 @@ class _Cell(_Part):
     n_eff: float
 
 
-class _BeforeAfter(_Part):
+class BeforeAfter(_Part):
     before: float | None
     after: float | None
 
 
-class _Balance(_Part):
+class Balance(_Part):
     rows: _Count
-    bins: list[_Bin]
-    cells: list[_Cell]
-    imbalance_ratio: _BeforeAfter
-    entropy: _BeforeAfter
+    bins: list[Bin]
+    cells: list[Cell]
+    imbalance_ratio: BeforeAfter
+    entropy: BeforeAfter
 
 
-class _Entry(_Part):
-    """One source of a manifest."""
+class Entry(_Part):
+    """One source of a manifest that images come from."""
 
     name: str
     digest: str
@@ -72,7 +72,7 @@ class _Entry(_Part):
     estimated: list[str] = []
 
 
-class _Terms(_Part):
+class Terms(_Part):
     pictures: dict[str, _Count]
     redistributable: bool
     commercial_use: bool
@@ -80,66 +80,68 @@ class _Terms(_Part):
     share_alike: list[str]
 
 
-class _Lexicon(_Part):
+class Lexicon(_Part):
     file: str
     sha256: str
     words: list[str]
 
 
-class _Change(_Part):
+class Change(_Part):
     mean: float
     mean_abs: float
 
 
-class _Probe(_Part):
+class Probe(_Part):
     auc: float
     low: float
     high: float
 
 
-class _Drift(_Part):
+class Drift(_Part):
     copies: _Count
     near_copies: _Count = 0
-    all: dict[str, _Change] = {}
-    by_pipeline: dict[str, dict[str, _Change]] = {}
-    by_subtype: dict[str, dict[str, _Change]] = {}
-    probe: _Probe | None = None
+    all: dict[str, Change] = {}
+    by_pipeline: dict[str, dict[str, Change]] = {}
+    by_subtype: dict[str, dict[str, Change]] = {}
+    probe: Probe | None = None
 
 
-class _Info(_Part):
+class ReleaseInfo(_Part):
     """All of release.json; fields with a default are missing in some releases of form 2."""
+
+    form: str = Field(alias="schema")
 
     id: _Sha256
     name: str
     mode: str
     recipe_sha256: str
-    manifests: list[_Entry]
+    manifests: list[Entry]
     target: str
     rows: dict[str, _Count]
     folds: _Count | None
     originals: _Count
     copies: _Count
-    balance: _Balance
+    balance: Balance
     versions: dict[str, str]
     render_version: _Count | str
     cpu_features: str
     canaries: dict[str, str]
     sums_sha256: str
     created: str
-    terms: _Terms | None = None
-    lexicon: _Lexicon | None = None
-    drift: _Drift | None = None
+    terms: Terms | None = None
+    lexicon: Lexicon | None = None
+    drift: Drift | None = None
     content_sha256: str | None = None
 
 
-def check_types(info: dict[str, Any], where: str) -> None:
-    """Validate that release.json has all fields, with the right types.
+def parse_info(info: dict[str, Any], where: str) -> ReleaseInfo:
+    """Return release.json with types.
 
     Raises:
         IntegrityError: lists every missing or wrong field.
     """
     try:
-        parse_model(_Info, info, where)
+        return parse_model(ReleaseInfo, info, where)
     except RecipeError as error:
         raise IntegrityError(
             error.what,

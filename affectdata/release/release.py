@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from affectdata.config import read_yaml
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.manifest.manifest import Images, find_roots
-from affectdata.release.info import FORMER, check_types
+from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, manifest_schema, release_schema
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import (
@@ -47,6 +47,11 @@ from affectdata.store.parquet import (
 )
 from affectdata.store.text_set import StringHashSet
 
+if TYPE_CHECKING:
+    import torch
+
+    from affectdata.release.dataset import ReleaseDataset
+
 KIND, METADATA_KIND = "release", "metadata"
 SCHEMA = "affectdata/release/3"  # form of release.json, and of how seeds and keys are derived
 INFO_FILE, RECIPE_FILE = "release.json", "recipe.yaml"
@@ -59,9 +64,9 @@ _IN_NOTEBOOKS = ("sample_id", "split", "cell", "copy", "pipeline", "path")
 
 @dataclass(frozen=True)
 class Release:
-    """A published release: `rows` as in `schema.release_schema`, `info` as in release.json.
+    """A published release: `rows` as in `schema.release_schema`, `info` is release.json as plain data.
 
-    The rows stay in their file and are read on demand; `table` reads all of them.
+    `summary` is the same with types. The rows stay in their file and are read on demand; `table` reads all.
     """
 
     path: Path
@@ -80,6 +85,15 @@ class Release:
     def table(self) -> pa.Table:
         """All rows and columns, in memory."""
         return self.rows.select(self.rows.column_names)
+
+    @cached_property
+    def summary(self) -> ReleaseInfo:
+        """What release.json says: counts, sources, terms, balance, drift, versions.
+
+        Raises:
+            IntegrityError: a field is missing or of another type.
+        """
+        return parse_info(self.info, str(self.path / INFO_FILE))
 
     @property
     def id(self) -> str:
@@ -179,8 +193,8 @@ class Release:
         return images or self.images()
 
     def dataset(
-        self, split: str, transform: Callable[[Any], Any] | None = None, fold: int | None = None
-    ) -> Any:
+        self, split: str, transform: Callable[[torch.Tensor], Any] | None = None, fold: int | None = None
+    ) -> ReleaseDataset:
         """Return one split as a torch Dataset (`release.dataset.ReleaseDataset`); needs affectdata[train].
 
         For cross-validation, `fold` leaves a fold out of "train", or returns its originals as "val".
@@ -194,9 +208,11 @@ class Release:
             splits = ", ".join(pc.unique(self.table["split"]).to_pylist())
             raise UsageError(f"{self.name} has no split {split!r}", fix=f"available splits: {splits}")
         # By name: opening a release must not load torch.
-        return importlib.import_module("affectdata.release.dataset").ReleaseDataset(
+        module = importlib.import_module("affectdata.release.dataset")
+        dataset: ReleaseDataset = module.ReleaseDataset(
             rows, self.path, self.recipe_document, self.sources_to_render(), transform
         )
+        return dataset
 
 
 _REBUILD = "remove the folder and re-run `affectdata balance`"
@@ -218,7 +234,7 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
             or "run `affectdata balance --recipe R`; it also resumes an interrupted release",
         )
     info = _read_info(folder)
-    check_types(info, str(folder / INFO_FILE))
+    parse_info(info, str(folder / INFO_FILE))
     name = table_file(str(info.get("mode")), info["schema"])
     try:
         rows = open_table(folder / name, KIND)

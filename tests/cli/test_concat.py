@@ -36,13 +36,13 @@ def test_conflicts_are_listed_and_resolved(cli: Any, two: Path) -> None:
         assert said in ran.out
     document = cli("concat", *names, "--name", "all", "--on-conflict", "mean", "--json").document
     assert (document["schema"], document["pictures"], document["policy"]) == (
-        "affectdata/concat/1",
+        "affectdata/concat/2",
         16,
         "mean",
     )
     first = document["conflicts"][0]
-    assert first["said"].keys() == {"emotion6", "mine"}
-    assert first["kept"] == pytest.approx(sum(first["said"].values()) / 2, abs=1e-5)
+    assert first["values"].keys() == {"emotion6", "mine"}
+    assert first["kept"] == pytest.approx(sum(first["values"].values()) / 2, abs=1e-5)
     assert len(load_manifest(two / "all.parquet")) == 16
 
 

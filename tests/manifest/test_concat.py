@@ -137,11 +137,11 @@ def test_policies(
     assert (row["valence"], row["valence_raw"], row["valence_n"], row["valence_sd"]) == (valence, raw, n, sd)
     assert Scale(row["valence_min"], row["valence_max"]).to_pomp(row["valence_raw"]) == valence
     assert (row["emotion"], row["emotion_awe"]) == (emotion, share)
-    assert [(conflict.column, conflict.said.keys()) for conflict in result.conflicts] == [
+    assert [(conflict.column, conflict.values.keys()) for conflict in result.conflicts] == [
         ("valence", {"a", "b"}),
         ("emotion", {"a", "b"}),
     ]
-    assert result.conflicts[0].said == {"a": 25.0, "b": 75.0} and result.conflicts[0].kept == valence
+    assert result.conflicts[0].values == {"a": 25.0, "b": 75.0} and result.conflicts[0].kept == valence
 
 
 def test_categories_have_no_mean(tmp_path: Path) -> None:

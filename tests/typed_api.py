@@ -1,0 +1,44 @@
+"""A user's script over the whole public API: `tests/test_types.py` has mypy check it, nothing runs it."""
+
+from pathlib import Path
+
+import affectdata
+
+
+def work(recipe: Path) -> None:
+    """Do the whole job, and look at every result."""
+    for info in affectdata.list_sources():
+        print(info.name, info.license, info.bibtex)
+    folder = affectdata.sample("gaped", "gaped/")
+    fetched = affectdata.download("wikiart/", limit=10)
+    print(fetched.n_listed, fetched.counts, fetched.info.name)
+    ingested = affectdata.ingest(folder, workers=2)
+    print(ingested.counts, ingested.digest, [finding.text for finding in ingested.findings])
+    manifest = affectdata.load_manifest(ingested.path)
+    print(len(manifest), manifest.digest, manifest.path.name, manifest.to_pandas().columns)
+    combined = affectdata.concat([manifest, "manifests/oasis.parquet"], name="all")
+    print(combined.n_rows, [conflict.column for conflict in combined.conflicts])
+    assigned = affectdata.split("manifests/gaped.parquet", recipe)
+    print(assigned.splits.rows["train"], assigned.n_without)
+    n, digest = affectdata.forget_splits("manifests/gaped.parquet")
+    print(n, digest)
+    print([finding.text for finding in affectdata.lint(recipe)])
+    plan = affectdata.plan_balance(recipe)
+    print(plan.splits.distance.bin["val"], plan.recipe.check.min_r2, plan.plan.cells[0].n_eff)
+    print(plan.to_pandas().shape, plan.empty_splits)
+    balanced = affectdata.balance(plan)
+    release = affectdata.open_release(balanced.release.path)
+    print(release.id, release.summary.balance.bins[0].shortfall, release.summary.rows["train"])
+    verified = affectdata.verify(release, rebuild=4)
+    print(verified.is_sound, [finding.text for finding in verified.findings])
+    changed = affectdata.diff(release, balanced.release)
+    print(changed.step, changed.cells, changed.added)
+    print(affectdata.export(release, "folders").name)
+    checked = affectdata.train_check(release, backbone="small_cnn", weights="none")
+    figures = checked.document
+    print(checked.outcome, checked.sentences, checked.rules.shape, checked.to_pandas().shape)
+    print(figures.arms["release"].heads["regressor"].crossfit, figures.leak.looks.pairs[0].scored)
+    print([rule.text for rule in figures.verdict.gate if rule.outcome == "fail"])
+    best = affectdata.study("study.yaml", release)
+    print(best.folder, best.to_pandas().shape)
+    print(affectdata.predict("model.safetensors", ["a.jpg"]).shape)
