@@ -71,13 +71,14 @@ def sample(name: str, folder: PathLike, *, seed: int = 0) -> Path:
 
     Raises:
         UsageError: no such source, or `folder` is not empty.
+        SourceError: the source raised an exception.
     """
-    import numpy as np
+    from affectdata.reading.protocol import write_source_sample
 
     plugin, folder = load_plugin("sources", name), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder", fix="choose another folder")
-    plugin.write_sample(folder, np.random.default_rng(seed))
+    write_source_sample(plugin, folder, seed)
     return folder
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from affectdata.errors import UsageError
+from affectdata.errors import AffectdataError, SourceError, UsageError
 
 _PACKAGE = Path(__file__).parent
 
@@ -57,8 +57,31 @@ def load_plugin(group: str, name: str) -> Any:
     """Import one plugin; a built-in one wins over an entry point of the same name.
 
     Raises:
+        SourceError: a source cannot be imported; the cause is what was raised.
         UsageError: no plugin has that name; the message names the closest ones.
     """
+    try:
+        return _load(group, name)
+    except (AffectdataError, MemoryError):
+        raise
+    except Exception as error:
+        if group != "sources":
+            raise
+        raise SourceError(
+            f"the source {name} cannot be imported: {type(error).__name__}: {error}",
+            where=_file(group, name),
+            fix="correct the source module; -vv shows the traceback",
+        ) from error
+
+
+def _file(group: str, name: str) -> str:
+    """Return where a plugin is defined: a file of this package, or an entry point."""
+    if name in _built_in(group):
+        return str(_PACKAGE / group / f"{name}.py")
+    return str(_maps(group).get(name) or _outside(group)[name].value)
+
+
+def _load(group: str, name: str) -> Any:
     if name in _built_in(group):
         return importlib.import_module(f"affectdata.{group}.{name}")
     if name in _maps(group):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,3 +98,26 @@ def test_data_lie_in_the_checkout_or_in_the_installed_package(
     assert find_data("manifests/index") == tmp_path / "manifests" / "index"
     (tmp_path / "affectdata" / "_data" / "index").mkdir(parents=True)
     assert find_data("manifests/index") == tmp_path / "affectdata" / "_data" / "index"
+
+
+def test_a_source_that_cannot_be_imported_is_an_error_that_names_it(
+    outside: dict[str, str], tmp_path: Path, cli: Any
+) -> None:
+    (tmp_path / "broken.py").write_text("INFO = undefined\n")
+    outside["broken"] = "broken"
+    ran = cli("sources", "broken")
+    assert ran.code == 3 and "the source broken cannot be imported: NameError" in ran.err
+    assert "where: broken" in ran.err and "Traceback" not in ran.err
+
+
+def test_a_sample_that_cannot_be_written_is_an_error_that_names_the_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Any
+) -> None:
+    def write_sample(root: Path, rng: object) -> None:
+        raise KeyError("valence")
+
+    monkeypatch.setattr("affectdata.sources.gaped.write_sample", write_sample)
+    ran = cli("sample", "gaped", tmp_path / "gaped")
+    assert (
+        ran.code == 3 and "the source gaped raised KeyError: 'valence'" in ran.err and "gaped.py" in ran.err
+    )

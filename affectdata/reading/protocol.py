@@ -9,8 +9,8 @@ and, where tables have the addresses of images that are not shipped,
 
 find_links(tree, options) every address, and where the layout expects its image (`affectdata download`)
 
-The package calls sources through `read_source`, `detect_source` and `find_source_links`, so that an exception
-of a source becomes an error that names it.
+The package calls sources through `read_source`, `detect_source`, `find_source_links` and
+`write_source_sample`, so that an exception of a source becomes an error that names it.
 """
 
 from __future__ import annotations
@@ -132,22 +132,44 @@ def find_source_links(source: Source, tree: Tree, options: ReadOptions) -> list[
         return list(find(tree, options)) if find else []
 
 
+def write_source_sample(source: Source, root: Path, seed: int) -> None:
+    """Call the source's `write_sample`.
+
+    Raises:
+        SourceError: the source raised an exception, which is the cause.
+    """
+    with _naming_source(source):
+        source.write_sample(root, np.random.default_rng(seed))
+
+
 def _guard(source: Source, tree: Tree, items: Iterable[Item]) -> Iterator[Item]:
     with _naming_source(source, tree):
         yield from items
 
 
 @contextmanager
-def _naming_source(source: Source, tree: Tree) -> Iterator[None]:
+def _naming_source(source: Source, tree: Tree | None = None) -> Iterator[None]:
+    """Turn an exception of a source into an error; `where` is the file of `tree` read last, or the module.
+
+    Errors of this package and of the system say themselves what is wrong.
+    """
     try:
         yield
     except (AffectdataError, MemoryError, OSError):
         raise
     except Exception as error:
-        name, file = source.INFO.name, tree.last_read
+        name = source.INFO.name
+        where, fix = (
+            str(getattr(source, "__file__", name)),
+            "correct the source module; -vv shows the traceback",
+        )
+        if tree:
+            file = tree.last_read
+            where = f"{tree.root / file}, the file read last" if file else str(tree.root)
+            fix = (
+                f"compare the files with the layout (`affectdata sources {name}`); if they are as shipped, "
+                "the source module has a bug: -vv shows the traceback"
+            )
         raise SourceError(
-            f"the source {name} raised {type(error).__name__}: {error}",
-            where=f"{tree.root / file}, the file read last" if file else str(tree.root),
-            fix=f"compare the files with the layout (`affectdata sources {name}`); if they are as shipped, "
-            "the source module has a bug: -vv shows the traceback",
+            f"the source {name} raised {type(error).__name__}: {error}", where=where, fix=fix
         ) from error
