@@ -29,11 +29,11 @@ from affectdata.check.arms import (
 from affectdata.check.blocks import ByScoring, CheckFigures, ScoringName, Value
 from affectdata.check.evaluate import Classes, Learner
 from affectdata.check.leak import check_structure, describe_leak
+from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.check.paired import pooled_difference
 from affectdata.check.prepare import CheckInput
 from affectdata.check.scores import (
     COMPARED,
-    LABEL_MEASURES,
     SUBGROUPS,
     Figure,
     Scoring,

@@ -2,34 +2,58 @@
 
 Arrays are one-dimensional and of equal length, in POMP units (0–100) where a unit matters. A measure that is
 undefined for its arguments (R² of a constant, a correlation of one point) is NaN; writers replace it by null.
+
+To add one, write a function with the decorator `@measure` or `@label_measure`: every arm is scored by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import TypeVar
 
 import numpy as np
+
+F = TypeVar("F", bound=Callable[..., float])
+MEASURES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {}  # function, and what else it needs
+LABEL_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {}  # of labels; higher is better
+
+
+def measure(function: F) -> F:
+    """Register a measure of targets and predictions; it may also take `edges`, `tail` or `subtypes`."""
+    MEASURES[function.__name__] = function, tuple(signature(function).parameters)[2:]
+    return function
+
+
+def label_measure(function: F) -> F:
+    """Register a measure of true and predicted labels."""
+    LABEL_MEASURES[function.__name__] = function
+    return function
 
 
 def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator > 0 else float("nan")
 
 
+@measure
 def mse(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean squared error."""
     return float(np.mean((y - predicted) ** 2))
 
 
+@measure
 def rmse(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the root of the mean squared error."""
     return float(np.sqrt(mse(y, predicted)))
 
 
+@measure
 def mae(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean absolute error."""
     return float(np.mean(np.abs(y - predicted)))
 
 
+@measure
 def r2(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the coefficient of determination, 1 - Σ(y - p)² / Σ(y - ȳ)²; 0 is the mean of `y` itself.
 
@@ -39,6 +63,7 @@ def r2(y: np.ndarray, predicted: np.ndarray) -> float:
     return 1 - _ratio(float(np.sum((y - predicted) ** 2)), float(np.sum((y - y.mean()) ** 2)))
 
 
+@measure
 def ccc(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return the concordance correlation, 2 s_yp / (s_y² + s_p² + (ȳ - p̄)²), moments over n.
 
@@ -48,12 +73,14 @@ def ccc(y: np.ndarray, predicted: np.ndarray) -> float:
     return _ratio(2 * covariance, float(y.var() + predicted.var() + (y.mean() - predicted.mean()) ** 2))
 
 
+@measure
 def pearson_r(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return Pearson's correlation."""
     covariance = float(np.mean((y - y.mean()) * (predicted - predicted.mean())))
     return _ratio(covariance, float(y.std() * predicted.std()))
 
 
+@measure
 def sd_ratio(y: np.ndarray, predicted: np.ndarray) -> float:
     """Return SD of predictions / SD of targets: near 0, all predictions are nearly the same."""
     return _ratio(float(predicted.std()), float(y.std()))
@@ -76,6 +103,7 @@ def mae_by(codes: np.ndarray, n_codes: int, y: np.ndarray, predicted: np.ndarray
     return np.asarray(np.divide(total, count, out=np.full(n_codes, np.nan), where=count > 0))
 
 
+@measure
 def macro_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float]) -> float:
     """Return the mean over non-empty bins of the mean absolute error within each.
 
@@ -94,6 +122,7 @@ def tail_bins(counts: np.ndarray) -> np.ndarray:
     return np.asarray(filled & (counts < counts[filled].mean() / 2 if filled.any() else False))
 
 
+@measure
 def tail_mae(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float], tail: np.ndarray) -> float:
     """Return the mean over the bins of `tail` (booleans) of the mean absolute error within each."""
     per_bin = mae_by(bin_codes(y, edges), len(edges) - 1, y, predicted)[tail]
@@ -107,11 +136,13 @@ def _center_within(values: np.ndarray, subtypes: np.ndarray) -> np.ndarray:
     return np.asarray(values - means[codes])
 
 
+@measure
 def r_within(y: np.ndarray, predicted: np.ndarray, subtypes: np.ndarray) -> float:
     """Return Pearson's correlation pooled over subtypes, with the subtype means removed on both sides."""
     return pearson_r(_center_within(y, subtypes), _center_within(predicted, subtypes))
 
 
+@measure
 def r2_within(y: np.ndarray, predicted: np.ndarray, subtypes: np.ndarray) -> float:
     """Return R² pooled over subtypes, with the subtype means removed on both sides.
 
@@ -138,11 +169,13 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) ->
     return counts
 
 
+@label_measure
 def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
     """Return the share of correct labels."""
     return float(np.mean(true == predicted))
 
 
+@label_measure
 def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the labels that occur in `true`."""
     return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
@@ -196,6 +229,7 @@ def noise_ceiling(y: np.ndarray, sd: np.ndarray, n: np.ndarray) -> float:
     return 1 - _ratio(float(np.mean(sd**2 / n)), float(y.var()))
 
 
+@label_measure
 def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN), for the labels that occur in either."""
     scores = []

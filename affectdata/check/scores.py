@@ -24,12 +24,12 @@ from affectdata.check import blocks, metrics
 from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
 from affectdata.check.evaluate import Classes, SplitEvaluation
+from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.check.prepare import Split
 from affectdata.train.rows import Rows
 
 Figure = Callable[[int, np.ndarray], float]  # split number, row numbers of its test side (which may repeat)
 COMPARED = ("r2", "ccc", "mae", "macro_mae", "tail_mae")
-LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 SUBGROUPS = ("age_group", "gender", "ethnicity")
 LEAST_SUBGROUP = 30  # images; smaller subgroups are not reported
 LEVEL = 0.95
@@ -108,8 +108,14 @@ class Scoring:
 
     def measure(self, name: str, test: Rows, predicted: np.ndarray) -> float:
         """Return a measure of the predictions for some rows."""
-        compute = MEASURES[name]
-        return by_source(test.source, lambda part: compute(test.take(part), predicted[part], self))
+        compute, needs = metrics.MEASURES[name]
+
+        def on(part: np.ndarray) -> float:
+            rows = test.take(part)
+            known = {"edges": self.edges, "tail": self.tail, "subtypes": rows.subtype}
+            return compute(rows.target, predicted[part], **{need: known[need] for need in needs})
+
+        return by_source(test.source, on)
 
     def figure(self, measure: str, arm: str, head: str = "regressor") -> Figure:
         """Return a measure of one arm's values as a figure."""
@@ -171,22 +177,6 @@ class Scoring:
         return self.evaluations[: self.n_first]
 
 
-Measure = Callable[[Rows, np.ndarray, Scoring], float]
-MEASURES: dict[str, Measure] = {
-    "r2": lambda test, p, _: metrics.r2(test.target, p),
-    "ccc": lambda test, p, _: metrics.ccc(test.target, p),
-    "pearson_r": lambda test, p, _: metrics.pearson_r(test.target, p),
-    "mse": lambda test, p, _: metrics.mse(test.target, p),
-    "rmse": lambda test, p, _: metrics.rmse(test.target, p),
-    "mae": lambda test, p, _: metrics.mae(test.target, p),
-    "macro_mae": lambda test, p, scoring: metrics.macro_mae(test.target, p, scoring.edges),
-    "tail_mae": lambda test, p, scoring: metrics.tail_mae(test.target, p, scoring.edges, scoring.tail),
-    "sd_ratio": lambda test, p, _: metrics.sd_ratio(test.target, p),
-    "r_within": lambda test, p, _: metrics.r_within(test.target, p, test.subtype),
-    "r2_within": lambda test, p, _: metrics.r2_within(test.target, p, test.subtype),
-}
-
-
 def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> float:
     """Return a measure averaged over the sources of the rows; `measure` takes one boolean per row."""
     values = [measure(source == name) for name in np.unique(source)]
@@ -195,7 +185,7 @@ def by_source(source: np.ndarray, measure: Callable[[np.ndarray], float]) -> flo
 
 def label_measure(name: str, source: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> float:
     """Return a measure of labels, averaged over the sources."""
-    compute = getattr(metrics, name)
+    compute = LABEL_MEASURES[name]
     return by_source(source, lambda part: compute(true[part], predicted[part]))
 
 
@@ -203,7 +193,7 @@ def score_head(scoring: Scoring, arm: str, head: str) -> blocks.HeadScores:
     """Return every measure of one arm's values, errors per bin and per subtype, and figures per source."""
     test, predicted = scoring.tests(), scoring.values(arm, head)
     measures: dict[str, Any] = {}
-    for name in MEASURES:
+    for name in metrics.MEASURES:
         figure = scoring.figure(name, arm, head)
         splits = [figure(number, np.arange(len(split.test))) for number, split in enumerate(scoring.splits)]
         # One split has an interval too, but nobody reads a bootstrap of every measure of every arm.

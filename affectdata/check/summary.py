@@ -13,10 +13,10 @@ from affectdata.check.arms import MEAN, ORIGINALS, RELEASE
 from affectdata.check.blocks import CheckFigures, RuleOutcome
 from affectdata.check.verdict import find_balance, find_knowledge
 from affectdata.check.words import (
-    NAMES,
     change_text,
     class_scores,
     interval_text,
+    measure_name,
     n_scored,
     number_text,
     scores,
@@ -62,7 +62,7 @@ def _balancing(document: CheckFigures) -> Iterator[str]:
     changes = document.comparison[f"{RELEASE} - {ORIGINALS}"]
     shown = [*found.helped[:1], *found.lost[:1]] or list(changes)[:1]
     figures = "; ".join(change_text(measure, changes[measure]) for measure in shown)
-    lost = ", ".join(NAMES[measure] for measure in found.lost)
+    lost = ", ".join(measure_name(measure) for measure in found.lost)
     if too_few_text(document):
         answer = f"there are too few images to tell ({n_scored(document)})"
     elif found.is_on_edge:

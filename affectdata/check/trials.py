@@ -18,8 +18,9 @@ import numpy as np
 from affectdata.check import metrics
 from affectdata.check.arms import RELEASE
 from affectdata.check.image_pool import find_originals, plan_image_pool
+from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.check.prepare import released_arms, released_rows
-from affectdata.check.scores import LABEL_MEASURES, SUBGROUPS, score_subgroups
+from affectdata.check.scores import SUBGROUPS, score_subgroups
 from affectdata.check.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
 from affectdata.check.tuned import RUNS, choose_settings
 from affectdata.check.words import small_groups_text
@@ -169,7 +170,7 @@ class _Trials:
             return {**scores, "macro_mae": macro_mae}
         labels = np.array(self.originals.labels)
         true, predicted = labels[rows.stratum], labels[outputs.argmax(1)]
-        scores = {name: getattr(metrics, name)(true, predicted) for name in LABEL_MEASURES}
+        scores = {name: compute(true, predicted) for name, compute in LABEL_MEASURES.items()}
         index = self.originals.find(rows.image_id)
         for column in SUBGROUPS:
             subgroups = score_subgroups(self.originals.column(column)[index], true, predicted)

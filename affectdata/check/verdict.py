@@ -20,6 +20,7 @@ from affectdata.check.words import (
     class_scores,
     clear_change,
     interval_text,
+    measure_name,
     n_scored,
     number_text,
     scored_on,
@@ -191,9 +192,7 @@ def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
     if found is None:
         yield "The release trains on the unchanged originals: there is nothing to compare them with."
         return
-    gains, losses = (
-        ", ".join(NAMES[measure] for measure in measures) for measures in (found.helped, found.lost)
-    )
+    gains, losses = (", ".join(map(measure_name, measures)) for measures in (found.helped, found.lost))
     controls = " and ".join(ARM_NAMES[arm] for arm in found.controls) or "the originals"
     if found.is_on_edge:
         finding = "No verdict on balancing: in too many splits the best setting is on the edge of its grid"

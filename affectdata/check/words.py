@@ -92,9 +92,16 @@ def interval_text(figure: Interval, digits: int = 3, sign: str = "") -> str:
     return f"{mean} ({' to '.join(interval)})" if interval else mean
 
 
+def measure_name(measure: str) -> str:
+    """Return how sentences call a measure."""
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
 def change_text(measure: str, difference: Interval) -> str:
     """Format a difference in a measure with its interval."""
-    return f"{NAMES[measure]} {interval_text(difference, 2 if measure in _LOWER_IS_BETTER else 3, '+')}"
+    return (
+        f"{measure_name(measure)} {interval_text(difference, 2 if measure in _LOWER_IS_BETTER else 3, '+')}"
+    )
 
 
 def advice_rows(advice: Advice) -> list[list[str]]:
@@ -105,7 +112,7 @@ def advice_rows(advice: Advice) -> list[list[str]]:
         if row.change and row.over_control:
             changes = (interval_text(each, 3, "+") for each in (row.change, row.over_control))
             figures = [*changes, row.outcome]
-        rows.append([row.option, NAMES[row.measure], *figures, row.enable])
+        rows.append([row.option, measure_name(row.measure), *figures, row.enable])
     return rows
 
 

@@ -13,8 +13,8 @@ from affectdata.check.words import (
     ADVICE_COLUMNS,
     ADVICE_NOTE,
     ADVICE_TITLE,
-    NAMES,
     advice_rows,
+    measure_name,
     number_text,
     scored_on,
     scores,
@@ -67,7 +67,7 @@ def _advice(document: CheckDocument) -> Iterator[Block]:
 
 def _comparison(document: CheckDocument) -> Iterator[Block]:
     rows = [
-        {"arms": pair.replace(" - ", " − "), "measure": NAMES.get(measure, measure), **figure.to_dict()}
+        {"arms": pair.replace(" - ", " − "), "measure": measure_name(measure), **figure.to_dict()}
         for pair, measures in document.comparison.items()
         for measure, figure in measures.items()
         if figure.low is not None
@@ -95,7 +95,7 @@ def _arms(document: CheckDocument) -> Iterator[Block]:
         if (scored := head.on(where))
     ]
     if rows:
-        header = ["arm", "head", "trained on", *(NAMES.get(name, name) for name in _MEASURES)]
+        header = ["arm", "head", "trained on", *(measure_name(name) for name in _MEASURES)]
         yield Table(f"Scores by arm ({where})", header, rows, "Means over the splits.")
 
 
@@ -195,7 +195,7 @@ def _class_table(document: CheckDocument) -> Iterator[Block]:
             for key, found in scored.inputs.items()
         ]
         rows.append(["chance", *(scored.chance.get(measure) for measure in _LABEL_MEASURES)])
-        header = ["input", *(NAMES[measure] for measure in _LABEL_MEASURES)]
+        header = ["input", *(measure_name(measure) for measure in _LABEL_MEASURES)]
         yield Table(f"Classifier, {name}", header, rows)
 
 
@@ -209,7 +209,9 @@ def _subgroups(document: CheckDocument) -> Iterator[Block]:
         text = f"Largest gap {number_text(scored.gap)}." if scored.gap is not None else ""
         if scored.estimated:
             text += f" Filled in by a machine in {', '.join(scored.estimated)}."
-        yield Table(f"{NAMES[measure]} by {title}", (title, "images", NAMES[measure]), rows, text)
+        yield Table(
+            f"{measure_name(measure)} by {title}", (title, "images", measure_name(measure)), rows, text
+        )
 
 
 def _curves(document: CheckDocument) -> Iterator[Block]:

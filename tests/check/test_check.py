@@ -25,8 +25,8 @@ from affectdata.check.blocks import CheckDocument, read_document
 from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.gate import RULES
 from affectdata.check.image_pool import fill_image_pool, plan_image_pool
+from affectdata.check.metrics import MEASURES
 from affectdata.check.prepare import CheckInput, Split, prepare_check
-from affectdata.check.scores import MEASURES
 from affectdata.errors import InputError, IntegrityError
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest

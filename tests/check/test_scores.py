@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from affectdata.check import metrics
-from affectdata.check.scores import bootstrap_interval, corrected_interval
+from affectdata.check.evaluate import ArmResult, SplitEvaluation
+from affectdata.check.prepare import Split
+from affectdata.check.scores import Scoring, bootstrap_interval, corrected_interval, score_head
+from affectdata.train.rows import Rows
 
 
 def test_the_corrected_interval_is_the_formula_of_nadeau_and_bengio() -> None:
@@ -76,3 +81,24 @@ def test_the_bootstrap_is_around_the_plain_figure_and_repeats() -> None:
     assert found.mean == pytest.approx(metrics.r2(y, good) - metrics.r2(y, bad))
     assert 0 < found.low < found.mean < found.high
     assert bootstrap_interval(difference, group, bins, 0) == found
+
+
+def test_a_function_with_the_decorator_is_scored_everywhere(
+    planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MEASURES", dict(metrics.MEASURES))
+
+    @metrics.measure
+    def largest(y: np.ndarray, predicted: np.ndarray, edges: Sequence[float], subtypes: np.ndarray) -> float:
+        assert len(subtypes) == len(y) and edges == [0.0, 50.0, 100.0]
+        return float(np.abs(y - predicted).max())
+
+    rows = planted(n=40)
+    split = Split({"originals": rows, "release": rows}, rows)
+    arms = {
+        name: ArmResult(40, {"regressor": rows.target - number}) for number, name in enumerate(split.arms)
+    }
+    scoring = Scoring(
+        [split], [SplitEvaluation(arms, rows.target, None)], 1, [0.0, 50.0, 100.0], np.zeros(2, bool)
+    )
+    assert [score_head(scoring, arm, "regressor")["largest"].mean for arm in split.arms] == [0.0, 1.0]

@@ -127,7 +127,7 @@ def test_an_archive_of_images_is_no_shard_and_a_shard_no_archive(
     assert len(take(archive / "a.tar").rows) == 2
     assert len(take(archive, "webdataset").rows) == 2  # without labels, as specified
     root = plant({"train.tar": shard({"1.jpg": image(1), "1.cls": "joy"})}, "shards")
-    with pytest.raises(SourceError, match="the images are inside train.tar, not in folders") as caught:
+    with pytest.raises(SourceError, match=r"the images are inside train\.tar, not in folders") as caught:
         take(root, "image_folder")
     assert caught.value.fix == "--source webdataset, or no --source"
     with pytest.raises(SourceError, match="is a webdataset shard") as caught:
