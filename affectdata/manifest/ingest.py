@@ -38,6 +38,7 @@ from affectdata.manifest.memo import Memo
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_roots_in, is_archive, unpack
 from affectdata.reading.indexes import compare_index, images_of, name_by_index
+from affectdata.reading.links import check_links
 from affectdata.reading.protocol import (
     Link,
     ReadOptions,
@@ -148,6 +149,7 @@ def ingest(
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
     tree = read_tree(root, leave_out=out)
+    check_links(tree)
     options = options or ReadOptions()
     state = fingerprint(tree, options, [source, strict, str(unpacked)])
     cached = None if rehash else _read_cached(tree, options, out, state)

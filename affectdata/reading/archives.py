@@ -218,7 +218,7 @@ def find_roots_in(folder: Path) -> list[Path]:
     """List a folder, and the folders inside it for as long as each contains only one folder (and junk)."""
     roots = [folder]
     while True:
-        entries = [entry for entry in roots[-1].iterdir() if not is_junk(entry.name)]
+        entries = [entry for entry in roots[-1].iterdir() if not is_junk(entry.name + "/" * entry.is_dir())]
         if len(entries) != 1 or not entries[0].is_dir():
             return roots
         roots.append(entries[0])

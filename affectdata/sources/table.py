@@ -31,8 +31,9 @@ file `columns.yaml` at the root, and a tree with this file is recognised by it. 
 age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
 that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
-rating is rejected, and so are different rows for one image. Without `table`, labels are parsed from file
-names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
+rating is rejected, and so are different rows for one image. Without `table`, labels are parsed from paths
+by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`. A part may have a width or a
+regular expression: `file: "{session:1}{person:3}{emotion:2}{view:S|HL|HR|FL|FR}"` reads `AF01ANHL.JPG`.
 """
 
 from __future__ import annotations
