@@ -9,10 +9,34 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.records import RATINGS, Finding, SourceInfo
+from affectdata.records import RATINGS, Finding, SourceInfo, shorten
 
 _EDGES = 1 << 10  # as Python objects in memory
+_EXAMPLES = 3
 _FAR_APART = 10.0  # POMP points between the ratings of near-duplicates
+
+
+# Findings about single images or rows, by kind: what several of them have in common.
+_SEVERAL = {
+    "averaged": "images have several rows, whose means are used",
+    "conflict": "images have the bytes of another image and other labels",
+    "far_apart": "pairs of look-alikes have different ratings",
+    "repeated_row": "images have identical rows",
+}
+
+
+def group_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Merge findings about single images of one kind: their number, and the first three."""
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    grouped: list[Finding] = []
+    for kind, same in by_kind.items():
+        if kind in _SEVERAL and len(same) > 1:
+            texts = shorten([finding.text for finding in same], separator="; ")
+            same = [Finding(kind, f"{len(same)} {_SEVERAL[kind]}: {texts}")]
+        grouped += same
+    return grouped
 
 
 def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
@@ -40,32 +64,33 @@ def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
 def find_against_sign(parts: Iterable[pa.Table], info: SourceInfo) -> list[Finding]:
     """Count the images whose valence is on the opposite side of the sign of their subtype."""
     signed = {code: subtype for code, subtype in info.subtypes.items() if subtype.sign}
-    n_rated, n_opposite = Counter[str](), Counter[str]()
+    n_rated = Counter[str]()
+    opposite: dict[str, list[str]] = {code: [] for code in signed}
     for part in parts if signed else ():
         for code, subtype in signed.items():
-            valences = part.filter(pc.equal(part["subtype"], code))["valence"].drop_null()
-            opposite = pc.greater(valences, 50) if subtype.sign == -1 else pc.less(valences, 50)
-            n_rated[code] += len(valences)
-            n_opposite[code] += pc.sum(opposite).as_py() or 0
+            rated = part.filter(pc.and_(pc.equal(part["subtype"], code), pc.is_valid(part["valence"])))
+            n_rated[code] += len(rated)
+            compare = pc.greater if subtype.sign == -1 else pc.less
+            opposite[code] += rated.filter(compare(rated["valence"], 50))["path"].to_pylist()
     findings = []
     for code, subtype in signed.items():
-        if n_opposite[code]:
+        if paths := sorted(opposite[code]):
             side = "positive" if subtype.sign == -1 else "negative"
-            count = f"{n_opposite[code]} of {n_rated[code]} in {code} ({subtype.name})"
-            findings.append(Finding("against_sign", f"{count} are rated on the {side} side"))
+            count = f"{len(paths)} of {n_rated[code]} in {code} ({subtype.name})"
+            text = f"{count} are rated on the {side} side: {shorten(paths)}"
+            findings.append(Finding("against_sign", text))
     return findings
 
 
 def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Finding]:
     """Count the images without a dominant emotion though raters chose some: a tie, or no majority."""
     n = n_rows = 0
+    first: list[str] = []
     for part in parts if emotions else ():
         largest = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))
-        undecided = pc.and_(pc.is_null(part["emotion"]), pc.greater(largest, 0))
-        n += pc.sum(undecided).as_py() or 0
+        undecided = part.filter(pc.and_(pc.is_null(part["emotion"]), pc.greater(largest, 0)))
+        first = sorted([*first, *undecided["path"].to_pylist()])[:_EXAMPLES]
+        n += len(undecided)
         n_rows += len(part)
-    return (
-        [Finding("undecided", f"{n} of {n_rows} have no dominant emotion: a tie, or no majority")]
-        if n
-        else []
-    )
+    text = f"{n} of {n_rows} have no dominant emotion (a tie, or no majority): {shorten(first, n)}"
+    return [Finding("undecided", text)] if n else []

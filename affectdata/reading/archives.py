@@ -24,10 +24,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
-from affectdata.reading.tree import is_junk
+from affectdata.reading.tree import Tree, is_junk
 from affectdata.store.files import hash_file
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
+_ANY_ARCHIVE = re.compile(rf"{_SUFFIX.pattern}|\.(7z|rar|zst|gz|z\d\d|zip\.\d+)$", re.IGNORECASE)
 _MAX_ENTRIES = 2_000_000
 _MAX_RATIO = 100  # unpacked to packed bytes; images hardly shrink, tables to a tenth
 _ALWAYS_BYTES = 256 << 20  # allowed whatever the ratio
@@ -52,6 +53,11 @@ class _Entry:
 def is_archive(path: Path) -> bool:
     """Return whether `unpack` takes the file, judging by its suffix."""
     return _SUFFIX.search(path.name) is not None
+
+
+def find_archives(tree: Tree) -> list[str]:
+    """List the archives in a tree, of any kind; none of them is unpacked."""
+    return [path for path in tree.others() if _ANY_ARCHIVE.search(path)]
 
 
 def unpack(archive: Path) -> Path:

@@ -44,6 +44,21 @@ def is_junk(path: str) -> bool:
     return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
 
 
+def name_junk(path: str) -> str:
+    """Return what kind of junk a path is: a known name, a folder of a tool, or a suffix.
+
+    >>> name_junk("a/Thumbs.db"), name_junk(".cache/z.jpg"), name_junk("a/._b.jpg"), name_junk("a/notes.DOCX")
+    ('Thumbs.db', '.cache/', '._*', '*.docx')
+    """
+    name, folder = path.rpartition("/")[2], _IS_JUNK_FOLDER(path)
+    if folder:
+        return f"{folder[2]}/"
+    if is_junk(name):
+        return "._*" if name.startswith("._") else name
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""
+    return f"*.{suffix}" if suffix else "without a suffix"
+
+
 def are_images(paths: pa.Array) -> pa.Array:
     """Return `is_image_name` of each path, as booleans."""
     return pc.match_substring_regex(pc.utf8_lower(paths), _IMAGE)
@@ -173,11 +188,11 @@ class Tree:
         object.__setattr__(self, "last_read", path)
 
 
-def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
+def read_tree(root: Path, leave_out: Path | None = None, max_files: int | None = None) -> Tree:
     """List a source tree; `leave_out` is an output folder that may be inside it.
 
     Raises:
-        SourceError: `root` is not a folder, cannot be read, or contains no file.
+        SourceError: `root` is not a folder, cannot be read, or contains no file or more than `max_files`.
     """
     if root.is_file():
         raise SourceError(
@@ -188,7 +203,9 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
     if not root.is_dir():
         raise SourceError(f"{root} does not exist", fix="pass the folder that the source was unpacked to")
     found = _Walk(root, leave_out and leave_out.resolve())
-    files = Paths(found.regular_files())
+    files = Paths(islice(found.regular_files(), max_files and max_files + 1))
+    if max_files and len(files) > max_files:
+        raise SourceError(f"{root} contains more than {max_files} files")
     if not files and not found.links and not found.bad_names:
         raise SourceError(f"{root} is empty", fix="pass the folder that the source was unpacked to")
     return Tree(root, files, found.links, found.bad_names, found.targets)

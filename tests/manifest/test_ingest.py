@@ -221,7 +221,8 @@ def test_images_whose_valence_contradicts_their_subtype_are_counted(gaped_copy: 
         edit(gaped_copy / "P.txt", path.stem, 1, "30")
     findings = ingest(gaped_copy, out=tmp_path / "out").findings
     [finding] = [finding for finding in findings if finding.kind == "against_sign" and "in P" in finding.text]
-    assert finding.text == "4 of 4 in P (positive) are rated on the negative side"
+    first = ", ".join(f"P/{path.name}" for path in images_of(gaped_copy, "P")[:3])
+    assert finding.text == f"4 of 4 in P (positive) are rated on the negative side: {first} and 1 more"
 
 
 def test_strict_rejects_images_with_a_decoder_warning(spoiled: Path, tmp_path: Path) -> None:
@@ -427,6 +428,90 @@ def test_a_folder_of_classes_beside_tables_gets_no_hint(small_gaped: Path, tmp_p
     (tmp_path / "tree/ratings.csv").write_text("image,valence\n")
     with pytest.raises(SourceError, match="no source recognises"):
         recognise(read_tree(tmp_path / "tree"))
+
+
+@pytest.mark.parametrize("source", [None, "gaped"])
+def test_a_part_of_a_source_points_to_the_whole(
+    source: str | None, small_gaped: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="is a part of gaped") as caught:
+        ingest(small_gaped / "A", source=source, out=tmp_path / "out")
+    assert caught.value.fix == f"affectdata ingest '{small_gaped}'"
+
+
+def test_one_class_of_several_points_to_all(small_gaped: Path, tmp_path: Path) -> None:
+    images = list(small_gaped.glob("*/*.bmp"))
+    for number, name in enumerate(["train/happy", "train/sad", "test/sad"]):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        shutil.copy(images[number], tmp_path / "tree" / name)
+    with pytest.raises(SourceError, match="is a part of image_folder") as caught:
+        ingest(tmp_path / "tree/train/sad", out=tmp_path / "out")
+    assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree'}'"
+
+
+def test_archives_inside_of_archives_are_refused_with_the_way_out(small_gaped: Path, tmp_path: Path) -> None:
+    inner = shutil.make_archive(str(tmp_path / "inner/train"), "zip", small_gaped)
+    (tmp_path / "inner/notes.txt").write_text("see train.zip")
+    outer = Path(shutil.make_archive(str(tmp_path / "outer"), "zip", Path(inner).parent))
+    for source in (None, "gaped", "image_folder"):
+        with pytest.raises(SourceError, match=r"no image, but 1 archives, .*: train\.zip") as caught:
+            ingest(outer, source=source, out=tmp_path / "out")
+        assert "unpack them there" in caught.value.fix
+
+
+def test_archives_beside_images_are_a_finding(gaped_copy: Path, tmp_path: Path) -> None:
+    (gaped_copy / "more.7z").write_bytes(b"7z")
+    (gaped_copy / "N/rest.tar.gz").write_bytes(b"x")
+    findings = ingest(gaped_copy, out=tmp_path / "out").findings
+    assert [finding.text for finding in findings if finding.kind == "archives"] == [
+        "2 archives in the folder are not unpacked: N/rest.tar.gz, more.7z; unpack them there if they have "
+        "images"
+    ]
+
+
+def test_findings_about_single_images_are_merged(gaped_copy: Path, tmp_path: Path) -> None:
+    p1, *others = images_of(gaped_copy, "P")
+    for path in (*others, *images_of(gaped_copy, "N")[:2]):
+        path.write_bytes(p1.read_bytes())
+    [finding] = [f for f in ingest(gaped_copy, out=tmp_path / "out").findings if f.kind == "conflict"]
+    assert finding.text.startswith("5 images have the bytes of another image and other labels: ")
+    assert finding.text.count("the same bytes as") == 3 and finding.text.endswith(" and 2 more")
+
+
+def test_links_out_of_the_root_are_refused(small_gaped: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(small_gaped.glob("P/*.bmp"))):
+        (tmp_path / "tree" / ("happy", "sad")[number % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / ("happy", "sad")[number % 2] / path.name).symlink_to(path)
+    with pytest.raises(SourceError, match=r"4 links .* lead out of it"):
+        ingest(tmp_path / "tree", out=tmp_path / "out")
+
+
+MAP = "name: t\ntable: t.csv\nkey: file\nscales: {valence: [1, 9]}\ncolumns: {valence: v}\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "fix"),
+    [
+        ("file,v\nx.bmp,3\ny.bmp,4\nA001.bmp,10\n", "relative to the root"),
+        ("file,v\nx.bmp,3\nA0.bmp,11\nA1.bmp,10\n", "`scales` of the column map"),
+        ("file,v\nA0.bmp,good\nA1.bmp,bad\nA2.bmp,10\n", "missing values (`na`)"),
+        ("file,v\nA0.bmp,1\nA0.bmp,2\nA1.bmp,3\nA1.bmp,4\nA2.bmp,10\n", "`repeated: mean`"),
+    ],
+)
+def test_the_fix_follows_the_most_frequent_reason(
+    table: str, fix: str, small_gaped: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    for number, path in enumerate(sorted(small_gaped.glob("A/*.bmp"))):
+        shutil.copy(path, tmp_path / "tree" / f"A{number}.bmp")
+    (tmp_path / "tree/columns.yaml").write_text(MAP)
+    (tmp_path / "tree/t.csv").write_text(table)
+    for path in (tmp_path / "tree").glob("A?.bmp"):
+        if path.name not in table:
+            path.unlink()
+    with pytest.raises(SourceError, match=r"no image .* can be used") as caught:
+        ingest(tmp_path / "tree", out=tmp_path / "out")
+    assert fix in caught.value.fix
 
 
 def test_a_tree_that_matches_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
