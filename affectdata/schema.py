@@ -34,6 +34,15 @@ def _rating(name: str) -> list[pa.Field]:
     ]
 
 
+# Image quality: of the grey image at 32 × 32 pixels, but for sharpness. Earlier manifests lack these columns.
+QUALITY = [
+    pa.field("brightness", _F),  # mean; black is 0, white 1
+    pa.field("brightness_p05", _F),  # 5th percentile: near 1 only in an image that is bright everywhere
+    pa.field("brightness_p99", _F),  # 99th percentile: near 0 only in an image that is dark everywhere
+    pa.field("entropy", _F),  # of the grey levels, in bits, 0–8: low where there is little to see
+    pa.field("sharpness", _F),  # differences of near pixels to those of far ones; below .033: blurred
+]
+
 _IMAGE = [
     _required("image_id", _S),  # key: SHA-256 of the file's bytes (of a table's row: as a PGM), 64 hex digits
     _required("pixel_id", _S),  # xxh3-128 over mode, size and RGB pixels, 32 hex digits
@@ -47,6 +56,7 @@ _IMAGE = [
     _required("width_px", _I32),  # after the EXIF turn
     _required("height_px", _I32),
     pa.field("decode_warning", _S),  # the decoder's words where it warned and yet finished
+    *QUALITY,
     pa.field("subtype", _S),  # the source's content category
 ]
 

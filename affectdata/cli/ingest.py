@@ -153,8 +153,6 @@ def _print(result: IngestResult) -> None:
 
 
 def _print_rejects(result: IngestResult) -> dict[str, int]:
-    from affectdata.manifest.hints import fix_for, most_frequent_reason
-
     reasons, rejects = result.reasons(), result.rejects_without_junk
     if reasons:
         show("\nnot in the manifest: " + ", ".join(f"{n} {reason}" for reason, n in reasons.items()))
@@ -162,6 +160,6 @@ def _print_rejects(result: IngestResult) -> dict[str, int]:
             show(f"  {row['path']}: {row['reason']}: {row['detail']}")
         if len(rejects) > _FIRST_REJECTS:
             show(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
-        if fix := fix_for(rejects):
-            show(f"  fix for {most_frequent_reason(rejects)}: {fix}")
+        if result.fix:
+            show(f"  fix for {result.fix}")
     return reasons

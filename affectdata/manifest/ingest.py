@@ -21,9 +21,16 @@ import pyarrow.compute as pc
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.images.decode import pixel_versions
 from affectdata.images.duplicates import MAX_BITS
-from affectdata.images.probe import Probe
+from affectdata.images.probe import PROBED, Probe
 from affectdata.manifest.content import join_by_content
-from affectdata.manifest.findings import find_against_sign, find_far_apart, find_undecided, group_findings
+from affectdata.manifest.findings import (
+    QUALITY_COLUMNS,
+    find_against_sign,
+    find_bad_quality,
+    find_far_apart,
+    find_undecided,
+    group_findings,
+)
 from affectdata.manifest.hints import explain, fix_for, most_frequent_reason
 from affectdata.manifest.items import Items, add_unnamed_files
 from affectdata.manifest.join import RecordJoin, find_indices, order_by_path, probe_all
@@ -114,6 +121,12 @@ class IngestResult:
         junk = self.rejects.filter(pc.equal(self.rejects["reason"], Reason.JUNK))
         return dict(Counter(map(name_junk, junk["path"].to_pylist())).most_common())
 
+    @property
+    def fix(self) -> str | None:
+        """The most frequent reason, and what to do about it; None if nothing is known."""
+        fix = fix_for(self.rejects)
+        return fix and f"{most_frequent_reason(self.rejects)}: {fix}"
+
     def reasons(self) -> dict[str, int]:
         """Count the rejects by reason, sorted; junk is left out."""
         counts = self.rejects_without_junk["reason"].value_counts().to_pylist()
@@ -184,6 +197,7 @@ def ingest(
     del tree  # frees its paths; `paths` has nearly all of them
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
+    settings["columns"] = PROBED.names
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
         if indexed:
@@ -361,6 +375,7 @@ def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator
     yield from compare_index(items.info.name, (part["image_id"] for part in read_parts(rows, ["image_id"])))
     yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
     yield from find_against_sign(read_parts(rows, ["subtype", "valence", "path"]), items.info)
+    yield from find_bad_quality(read_parts(rows, ["path", *QUALITY_COLUMNS]))
     shares = [f"emotion_{name}" for name in items.emotions]
     yield from find_undecided(read_parts(rows, ["emotion", "path", *shares]), items.emotions)
 

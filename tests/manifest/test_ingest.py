@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectdata import load_manifest
-from affectdata.errors import SourceError, UsageError
+from affectdata.errors import ManifestError, SourceError, UsageError
 from affectdata.images.probe import Probe
 from affectdata.manifest import ingest as ingest_module
 from affectdata.manifest import join, memo
@@ -31,6 +32,7 @@ from affectdata.reading import tree as tree_module
 from affectdata.reading.protocol import Reading, ReadOptions
 from affectdata.reading.tree import read_tree
 from affectdata.records import Record
+from affectdata.schema import QUALITY
 from affectdata.store import spill
 from affectdata.store.parquet import read_table
 
@@ -661,3 +663,46 @@ def test_killed_in_the_middle_and_started_again(
     if sent == signal.SIGINT:
         assert "interrupted; the same command goes on" in stderr and "Traceback" not in stderr
     assert ingest(small_gaped, out=out).counts["kept"] == 18
+
+
+# --- image quality
+
+
+def test_images_of_low_quality_are_findings(
+    tmp_path: Path, as_bytes: Callable[..., bytes], image: np.ndarray
+) -> None:
+    images = {
+        "dark": image // 4,
+        "bright": 250 + image // 52,
+        "blurred": cv2.GaussianBlur(image, (0, 0), 6),
+        "plain": np.full_like(image, 128),
+        "narrow": np.repeat(image[:40], 3, axis=1),
+        "good": image,
+    }
+    for name, pixels in images.items():
+        path = tmp_path / "tree" / ("joy" if name < "c" else "awe") / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(as_bytes(pixels, "PNG"))
+    result = ingest(tmp_path / "tree", out=tmp_path / "out")
+    texts = {finding.kind: finding.text for finding in result.findings}
+    assert texts["very_dark"] == "1 of 6 images are very dark (brightness_p99 < 0.32): awe/dark.png"
+    assert texts["very_bright"].endswith("(brightness_p05 > 0.95): joy/bright.png")
+    assert texts["blurred"].endswith("(sharpness < 0.033): joy/blurred.png")
+    assert (
+        texts["odd_in_shape"].endswith(": awe/narrow.png") and "awe/plain.png" in texts["low_in_information"]
+    )
+    assert not any("good.png" in text for text in texts.values())
+    bright = result.manifest.sql("SELECT path FROM manifest WHERE brightness_p05 > 0.95")
+    assert bright["path"].to_pylist() == ["joy/bright.png"]
+
+
+def test_a_manifest_without_columns_of_quality_still_opens(small_gaped: Path, tmp_path: Path) -> None:
+    new = ingest(small_gaped, out=tmp_path / "out").manifest
+    names = [name for name in new.table.column_names if name not in {column.name for column in QUALITY}]
+    former = write_manifest(new.table.select(names), new.metadata, tmp_path / "former/gaped.parquet")
+    assert load_manifest(former.path).table.column_names == names
+    with pytest.raises(UsageError, match="brightness"):
+        load_manifest(former.path).sql("SELECT brightness FROM manifest")
+    with pytest.raises(ManifestError, match="not those of a manifest"):
+        partial = new.table.drop_columns(["entropy"])
+        load_manifest(write_manifest(partial, new.metadata, tmp_path / "part/gaped.parquet").path)
