@@ -21,7 +21,7 @@ demo: env
 	cd demo && $(BIN)/affectdata sample gaped gaped
 	cd demo && $(BIN)/affectdata ingest gaped
 	cd demo && $(BIN)/affectdata balance --recipe valence_bins.yaml
-	cd demo && $(BIN)/affectdata train-check --backbone small_cnn --weights none
+	cd demo && $(BIN)/affectdata train-check
 	cd demo && $(BIN)/affectdata verify
 	@echo "release: $$(ls -d demo/releases/*/)"
 	@echo "verdict: $$(ls demo/checks/*/train-check.json)"

@@ -19,6 +19,7 @@ describes them in the order of the workflow. Errors are subclasses of `Affectdat
     lint, plan_balance, balance             manifests become a release (`Release`, `open_release`)
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
+    report                                  all of it as one HTML page
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         lint,
         list_sources,
         plan_balance,
+        report,
         sample,
         split,
         study,
@@ -67,6 +69,7 @@ __all__ = [
     "open_release",
     "plan_balance",
     "predict",
+    "report",
     "sample",
     "split",
     "study",

@@ -5,6 +5,7 @@
     plan_balance, balance              manifests and a recipe become a release
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
+    report                             all of it as one HTML page
 
 Parameters are named like the options. The exceptions:
 
@@ -35,10 +36,12 @@ from affectdata.results import (
     BalancePlan,
     BalanceResult,
     CheckResult,
+    ReportResult,
     SplitResult,
     StudyResult,
     VerifyResult,
 )
+from affectdata.train.packaged import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,6 +126,7 @@ def ingest(
     strict: bool = False,
     replace: bool = False,
     rehash: bool = False,
+    trust_names: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
@@ -142,7 +146,8 @@ def ingest(
     source = source or ("table" if column_map else None)
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
     if onto:
-        idle = {"--strict": strict, "--rehash": rehash, "--workers": workers is not None}
+        idle = {"--strict": strict, "--rehash": rehash, "--trust-names": trust_names}
+        idle |= {"--workers": workers is not None}
         refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
         return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
@@ -155,6 +160,7 @@ def ingest(
         strict=strict,
         replace=replace,
         rehash=rehash,
+        trust_names=trust_names,
         progress=_stage(progress, "ingest"),
     )
 
@@ -336,6 +342,45 @@ def verify(
     return VerifyResult(opened, findings, n_rebuilt, notes)
 
 
+def report(
+    subject: PathLike | Manifest | Release | None = None,
+    *,
+    images: bool = False,
+    figures: PathLike | None = None,
+    out: PathLike = "checks",
+    releases: PathLike = "releases",
+    manifests: PathLike = "manifests",
+    roots: Roots | None = None,
+) -> ReportResult:
+    """Write one self-contained HTML page about a release [default: the newest] and its check, or a manifest.
+
+    The page is `out/<release>/report.html`, or `out/<name>.report.html` about a manifest. Images whose terms
+    forbid passing them on are left out; `images` adds them, and the name then ends in `-private.html`.
+    `figures` is a folder for the charts as SVG and PDF.
+
+    Raises:
+        ManifestError: neither a release nor a manifest.
+        MissingError: the extra `report` is not installed.
+    """
+    from affectdata.manifest.manifest import Manifest
+    from affectdata.reporting.page import make_page, write_page
+    from affectdata.reporting.subject import describe_manifest, describe_release
+
+    folders = {name: Path(path) for name, path in (roots or {}).items()}
+    if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
+        manifest = _manifest(cast("PathLike | Manifest", subject))
+        described, target = describe_manifest(manifest), Path(out) / f"{manifest.name}.report.html"
+    else:
+        release = _release(subject, releases, folders)
+        described = describe_release(release, Path(out), Path(manifests))
+        target = Path(out) / release.name / "report.html"
+    page = make_page(described, with_images=images, manifests=Path(manifests), roots=folders)
+    if page.is_private:
+        target = target.with_name(f"{target.stem}-private.html")
+    _, *drawn = write_page(page, target, _path(figures))
+    return ReportResult(target, drawn, page.is_private)
+
+
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
     """Return what changed from one release to another, and the version step that follows.
 
@@ -388,8 +433,8 @@ def export(
 def train_check(
     release: PathLike | Release | None = None,
     *,
-    backbone: str = "mobilenet_v3_large",
-    weights: str = "DEFAULT",
+    backbone: str | Sequence[str] = DEFAULT_BACKBONE,
+    weights: str | Sequence[str] = "DEFAULT",
     device: str | None = None,
     mode: Literal["frozen", "finetune"] = "frozen",
     steps: int | None = None,
@@ -398,6 +443,7 @@ def train_check(
     check: PathLike | None = None,
     crossfit: bool = True,
     keep_model: PathLike | None = None,
+    head: str | None = None,
     maps: int | None = None,
     out: PathLike = "checks",
     releases: PathLike = "releases",
@@ -410,33 +456,39 @@ def train_check(
 ) -> CheckResult:
     """Train on a release [default: the newest], score on untouched originals, and judge by the rules.
 
-    `announce` is called before weights are downloaded [default: `note`].
+    Features of several networks (`backbone`, with `weights` for each in order) are used together. `announce`
+    is called before weights are downloaded [default: `note`]; `head` is that of the kept model: plain,
+    subtype_aware, calibrated, or stacked:NAME with another manifest [default: plain].
 
     Raises:
-        UsageError: an option has no effect in this mode.
+        UsageError: an option has no effect in this mode, or takes one network only; or no head has this name.
         IntegrityError: the release breaks its promises.
         InputError: there is nothing to train on or to score.
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import check_maps, draw_maps, fit_final
+    from affectdata.check.final import PLAIN, check_head, check_maps, draw_maps, fit_final
     from affectdata.check.prepare import prepare_check
     from affectdata.check.tuned import prepare_networks
     from affectdata.config import parse_model, read_yaml
     from affectdata.manifest.manifest import load_others
-    from affectdata.recipe.recipe import Check
-    from affectdata.train.backbones import load_backbone
+    from affectdata.recipe.bounds import Check
+    from affectdata.train.backbones import load_backbones
     from affectdata.train.kept import check_name
     from affectdata.train.kept import keep_model as write_model
     from affectdata.workers import default_workers
 
     note, out, model_path = note or _ignore, Path(out), _path(keep_model)
-    _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, maps=maps)
+    _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, head=head, maps=maps)
+    if head and not keep_model and not maps:
+        refuse_options(["--head"], "a check that keeps no model")
     if model_path:
         check_name(model_path)
     opened = _release(release, releases, roots)
     bounds = parse_model(Check, read_yaml(Path(check)), str(check)) if check else None
-    network = load_backbone(backbone, weights, device, say=announce or note)
+    network, *more = load_backbones(backbone, weights, device, say=announce or note)
+    if more:
+        _refuse_with_several(mode, keep_model=keep_model, maps=maps)
     if maps:
         check_maps(opened, network)
     n_workers = workers or default_workers()
@@ -450,6 +502,7 @@ def train_check(
         network,
         images,
         out,
+        more_backbones=more,
         others=others,
         check=bounds,
         why_none=why_none,
@@ -457,6 +510,7 @@ def train_check(
         progress=_stage(progress, "features"),
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
+    check_head(prepared, head or PLAIN)
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
@@ -464,7 +518,7 @@ def train_check(
     else:
         checked = run_check(prepared, workers=n_workers, progress=_stage(progress, "train"))
     path = checked.write(out)
-    model = fit_final(prepared) if model_path or maps else None
+    model = fit_final(prepared, head or PLAIN) if model_path or maps else None
     if model and model_path:
         write_model(model, model_path)
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
@@ -511,11 +565,25 @@ def _check_mode(mode: str, **given: object) -> None:
     Raises:
         UsageError: naming them, or an unknown mode.
     """
-    takes = {"frozen": ("keep_model", "maps"), FINETUNE: ("steps", "size", "splits")}
+    takes = {"frozen": ("keep_model", "head", "maps"), FINETUNE: ("steps", "size", "splits")}
     if mode not in takes:
         raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
     idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]
     refuse_options([f"--{name.replace('_', '-')}" for name in idle], f"--mode {mode}")
+
+
+def _refuse_with_several(mode: str, **given: object) -> None:
+    """Refuse what takes one network only.
+
+    Raises:
+        UsageError: naming it.
+    """
+    idle = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    idle += [f"--mode {FINETUNE}"] if mode == FINETUNE else []
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} cannot be used with several networks", fix="give --backbone once"
+        )
 
 
 def refuse_options(options: Sequence[str], where: str) -> None:

@@ -16,6 +16,7 @@ class Reason(StrEnum):
     """Why something under a source's root is not a row of the manifest."""
 
     UNREADABLE = "unreadable"  # no decoder takes it
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image, but of a format that is not read, such as HEIF
     TRUNCATED = "truncated"  # it ends before its image does
     TOO_LARGE = "too_large"  # more pixels than the bound
     DECODE_WARNING = "decode_warning"  # only under --strict
@@ -27,6 +28,9 @@ class Reason(StrEnum):
     BAD_NAME = "bad_name"  # a file name that the layout does not allow
     LINK = "link"  # a link that leads out of the root or nowhere, or no plain file; not followed
     EXACT_DUPLICATE = "exact_duplicate"  # the same bytes as a row; counted as merged
+    LOOK_ALIKE = "look_alike"  # the same indexed image as a row, re-encoded; counted as merged
+    AMBIGUOUS_CONTENT = "ambiguous_content"  # it looks like several indexed images, none of its name
+    CONTENT_MISMATCH = "content_mismatch"  # the indexed image of its name looks different
     PLACEHOLDER = "placeholder"  # "photo unavailable" and the like
     JUNK = "junk"  # Thumbs.db and other leavings
 
@@ -125,7 +129,8 @@ class Record:
     """One image as its source describes it; `path` is POSIX, relative to the source's root.
 
     `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
-    unless it is given. `extra` holds every other column of the source's table, verbatim.
+    unless it is given. `extra` holds every other column of the source's table, verbatim. Images with equal
+    `together` must stay in one split; it is no column of the manifest.
     """
 
     path: str
@@ -148,6 +153,7 @@ class Record:
     url: str | None = None
     content_tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    together: str | None = None
 
     def __post_init__(self) -> None:
         if self.agreement is None and self.emotion is not None:

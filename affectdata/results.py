@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from affectdata.check.blocks import CheckDocument
     from affectdata.manifest.manifest import Manifest
     from affectdata.plan.plan import Plan
     from affectdata.recipe.recipe import Recipe
@@ -126,19 +127,19 @@ class VerifyResult:
 class CheckResult:
     """What train-check found: `document` as in train-check.json, and where that and other files are."""
 
-    document: dict[str, Any] = field(repr=False)
+    document: CheckDocument = field(repr=False)
     predictions: pa.Table = field(repr=False)
     path: Path
     model: Path | None = None
     maps: list[Path] = field(default_factory=list, repr=False)
 
     def __repr__(self) -> str:
-        return f"<CheckResult {self.document['release']['name']}: {self.outcome}>"
+        return f"<CheckResult {self.document.release.name}: {self.outcome}>"
 
     @property
     def outcome(self) -> str:
         """`passed`, `failed` (a rule fails), or `inconclusive` (none fails, on too few images)."""
-        return str(self.document["verdict"]["outcome"])
+        return self.document.verdict.outcome
 
     @property
     def passed(self) -> bool:
@@ -148,19 +149,19 @@ class CheckResult:
     @property
     def sentences(self) -> list[str]:
         """The verdict in sentences, the most important first."""
-        return list(self.document["verdict"]["sentences"])
+        return self.document.verdict.sentences
 
     @property
     def advice(self) -> list[str]:
         """What would help more."""
-        return list(self.document["verdict"]["advice"])
+        return self.document.verdict.advice
 
     @property
     def rules(self) -> pd.DataFrame:
         """A row per rule: rule, outcome, text, figure, low, high, bound."""
         import pandas as pd
 
-        return pd.DataFrame(self.document["verdict"]["gate"])
+        return pd.DataFrame([rule.to_dict() for rule in self.document.verdict.gate])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a row per scored original: its labels, fold, and what every arm and head predicted."""
@@ -169,7 +170,7 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document, with its path."""
-        return {**self.document, "path": str(self.path)}
+        return {**self.document.to_dict(), "path": str(self.path)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,3 +189,20 @@ class StudyResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the document, with its path."""
         return {**self.document, "path": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that was written, the charts beside it, and whether it holds images not to be passed on."""
+
+    path: Path
+    figures: list[Path] = field(repr=False)
+    is_private: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the paths as plain data."""
+        return {
+            "path": str(self.path),
+            "figures": [str(path) for path in self.figures],
+            "private": self.is_private,
+        }

@@ -7,6 +7,7 @@ without this package.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,72 +24,83 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+_POMP, _SHARE, _PX = "POMP, 0–100", "share, 0–1", "px"
+_DESCRIPTIONS: dict[str, dict[str, str | None]] = {}  # of a manifest's columns, filled where they are defined
+
+
+def _column(
+    name: str, kind: pa.DataType, description: str, *, unit: str | None = None, required: bool = False
+) -> pa.Field:
+    _DESCRIPTIONS[name] = {"unit": unit, "description": description}
+    return pa.field(name, kind, nullable=not required)
+
+
 def _rating(name: str) -> list[pa.Field]:
     return [
-        pa.field(name, _F),  # POMP: the source's scale as 0–100, 50 = its midpoint; rounded to 6 decimals
-        pa.field(f"{name}_sd", _F),  # spread over raters, same unit
-        pa.field(f"{name}_n", _I32),  # raters
-        pa.field(f"{name}_raw", _F),  # as the source states it, on the scale from …
-        pa.field(f"{name}_min", _F),  # … here …
-        pa.field(f"{name}_max", _F),  # … to here
+        _column(name, _F, "the source's scale as 0–100, 50 = its midpoint; to 6 decimals", unit=_POMP),
+        _column(f"{name}_sd", _F, "standard deviation over raters", unit=_POMP),
+        _column(f"{name}_n", _I32, "number of raters"),
+        _column(f"{name}_raw", _F, "as the source states it, on its own scale"),
+        _column(f"{name}_min", _F, "lowest value of the source's scale"),
+        _column(f"{name}_max", _F, "highest value of the source's scale"),
     ]
 
 
 # Image quality: of the grey image at 32 × 32 pixels, but for sharpness. Earlier manifests lack these columns.
 QUALITY = [
-    pa.field("brightness", _F),  # mean; black is 0, white 1
-    pa.field("brightness_p05", _F),  # 5th percentile: near 1 only in an image that is bright everywhere
-    pa.field("brightness_p99", _F),  # 99th percentile: near 0 only in an image that is dark everywhere
-    pa.field("entropy", _F),  # of the grey levels, in bits, 0–8: low where there is little to see
-    pa.field("sharpness", _F),  # differences of near pixels to those of far ones; below .033: blurred
+    _column("brightness", _F, "mean grey; black is 0, white 1"),
+    _column("brightness_p05", _F, "5th percentile of grey: near 1 only where all is bright"),
+    _column("brightness_p99", _F, "99th percentile of grey: near 0 only where all is dark"),
+    _column("entropy", _F, "of the grey levels, 0–8: low where there is little to see", unit="bits"),
+    _column("sharpness", _F, "differences of near pixels relative to far ones; below .033: blurred"),
 ]
 
 _IMAGE = [
-    _required("image_id", _S),  # key: SHA-256 of the file's bytes (of a table's row: as a PGM), 64 hex digits
-    _required("pixel_id", _S),  # xxh3-128 over mode, size and RGB pixels, 32 hex digits
-    _required("phash", _S),  # imagehash.phash of the decoded image, 16 hex digits
-    _required("phash_views", _S),  # the same for its seven other flips and turns, 7 × 16 hex digits
-    _required("source", _S),  # registered source
-    _required("source_id", _S),  # the source's own key
-    _required("path", _S),  # POSIX path relative to the source's root; `TABLE.csv#N`: see image_bytes.py
-    _required("format", _S),  # container as decoded, not as named: jpeg, png, bmp, …
-    _required("bytes", _I64),  # size of the file
-    _required("width_px", _I32),  # after the EXIF turn
-    _required("height_px", _I32),
-    pa.field("decode_warning", _S),  # the decoder's words where it warned and yet finished
+    _column("image_id", _S, "SHA-256 of the file (table row: as a PGM), 64 hex digits; key", required=True),
+    _column("pixel_id", _S, "xxh3-128 over mode, size and RGB pixels, 32 hex digits", required=True),
+    _column("phash", _S, "imagehash.phash of the decoded image, 16 hex digits", required=True),
+    _column("phash_views", _S, "the same of its seven other flips and turns, 7 × 16 digits", required=True),
+    _column("source", _S, "registered source", required=True),
+    _column("source_id", _S, "the source's own key", required=True),
+    _column("path", _S, "POSIX path relative to the source's root; row N of a table: TABLE#N", required=True),
+    _column("format", _S, "container as decoded, not as named: jpeg, png, bmp, …", required=True),
+    _column("bytes", _I64, "size of the file", unit="bytes", required=True),
+    _column("width_px", _I32, "after the EXIF turn", unit=_PX, required=True),
+    _column("height_px", _I32, "after the EXIF turn", unit=_PX, required=True),
+    _column("decode_warning", _S, "message of the decoder if it warned but finished"),
     *QUALITY,
-    pa.field("subtype", _S),  # the source's content category
+    _column("subtype", _S, "the source's content category"),
 ]
 
 _LABELS_BEFORE_EMOTIONS = [
     *_rating("valence"),
     *_rating("arousal"),
     *_rating("dominance"),
-    pa.field("emotion", _S),  # dominant category: the source's word in our spelling
+    _column("emotion", _S, "dominant category: the source's word in our spelling"),
 ]
 
 _LABELS_AFTER_EMOTIONS = [
-    pa.field("agreement", _F),  # share of raters on the dominant emotion, 0–1
-    _required("extra", _S),  # canonical JSON of every other column of the source's table, verbatim
-    pa.field("subject_id", _S),  # person depicted
-    pa.field("artist", _S),
-    pa.field("theme", _S),
-    pa.field("age", pa.int16()),  # years, of the person depicted
-    pa.field("age_group", _S),
-    pa.field("gender", _S),
-    pa.field("ethnicity", _S),
-    _required("group_id", _S),  # smallest image_id of what must stay in one split together
-    pa.field("split", _S),  # train, val or test
-    pa.field("license", _S),
-    pa.field("attribution", _S),
-    pa.field("url", _S),
-    pa.field("content_tags", _S),  # sensitive content, comma-separated
+    _column("agreement", _F, "raters who chose the dominant emotion", unit=_SHARE),
+    _column("extra", _S, "canonical JSON of every other column of the source's table", required=True),
+    _column("subject_id", _S, "person depicted"),
+    _column("artist", _S, "artist of a painting"),
+    _column("theme", _S, "what the source calls its theme: a motif, the style of a painting"),
+    _column("age", pa.int16(), "of the person depicted", unit="years"),
+    _column("age_group", _S, "of the person depicted"),
+    _column("gender", _S, "of the person depicted"),
+    _column("ethnicity", _S, "of the person depicted"),
+    _column("group_id", _S, "smallest image_id of what must stay in one split together", required=True),
+    _column("split", _S, "train, val or test; null if none was assigned"),
+    _column("license", _S, "terms of the image"),
+    _column("attribution", _S, "whom to name"),
+    _column("url", _S, "where the image was published"),
+    _column("content_tags", _S, "sensitive content, comma-separated"),
 ]
 
 
 # After `split`, if the recipe has folds: 0, 1, … in train; null in val and test, and for images of
 # other sources that fill bins, which are always trained on.
-FOLD = pa.field("fold", _I32)
+FOLD = _column("fold", _I32, "fold of train, from 0; null in val and test")
 
 
 def manifest_schema(emotions: Iterable[str] = (), folds: bool = False) -> pa.Schema:
@@ -97,9 +109,23 @@ def manifest_schema(emotions: Iterable[str] = (), folds: bool = False) -> pa.Sch
     `emotions` are the source's emotions; each has a column `emotion_<name>`: share of raters, 0–1. With
     `folds` there is a column `fold`.
     """
-    shares = [pa.field(f"emotion_{name}", _F) for name in sorted(emotions)]
+    shares = [_column(f"emotion_{name}", _F, "raters who chose it", unit=_SHARE) for name in sorted(emotions)]
     schema = pa.schema(_IMAGE + _LABELS_BEFORE_EMOTIONS + shares + _LABELS_AFTER_EMOTIONS)
     return schema.insert(schema.get_field_index("split") + 1, FOLD) if folds else schema
+
+
+def describe_manifest() -> dict[str, Any]:
+    """Return the columns of a manifest with types, units and descriptions, as plain data."""
+    columns = [
+        {
+            "name": field.name,
+            "type": str(field.type),
+            "required": not field.nullable,
+            **_DESCRIPTIONS[field.name],
+        }
+        for field in manifest_schema(["NAME"], folds=True)
+    ]
+    return {"schema_version": SCHEMA_VERSION, "columns": columns}
 
 
 # One row per thing under the source's root that is no row of the manifest.

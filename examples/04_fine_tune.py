@@ -26,7 +26,7 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 images, valence = load("train")
-# `small_cnn` is fast on any machine; for good results start with mobilenet_v3_large and weights DEFAULT.
+# `small_cnn` is fast on any machine; for good results start with efficientnet_lite0 and weights DEFAULT.
 network = build_network("small_cnn", 1, "none", size_px=SIZE_PX)
 settings = Settings(steps=60, head_steps=0, lr_body=1e-3)
 fitted = finetune(network, images, Examples(np.arange(len(images)), valence), settings, progress=print)

@@ -50,6 +50,11 @@ def _no_roots_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AFFECTDATA_ROOTS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _no_report_on_the_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFFECTDATA_NO_REPORT", "1")  # it takes seconds; tests of the report unset it
+
+
 @pytest.fixture(scope="session")
 def sample_gaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole generated GAPED tree, 243 images. Not to be written to."""

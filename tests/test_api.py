@@ -56,7 +56,7 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert api.diff(made.release, again.release.path).step == "none"
     assert api.export(made.release, "croissant", progress=progress).is_dir()
     checked = api.train_check(backbone="small_cnn", weights="none", workers=1, progress=progress)
-    assert checked.path.is_file() and checked.passed == checked.document["verdict"]["passed"]
+    assert checked.path.is_file() and checked.passed == checked.document.verdict.passed
     assert set(checked.rules["outcome"]) <= {"pass", "fail", "undecided"}
     assert len(checked.to_pandas()) == ingested.counts["kept"]
     assert stages.keys() == {"ingest", "render", "verify", "features", "train"}
@@ -108,6 +108,10 @@ def test_sources_are_those_of_the_registry() -> None:
         (lambda: api.train_check(steps=10), "--steps has no effect with --mode frozen"),
         (lambda: api.train_check(mode="finetune", maps=2), "--maps has no effect with --mode finetune"),
         (lambda: api.ingest("x.csv", onto=["a.parquet"], strict=True), "--strict has no effect with --onto"),
+        (
+            lambda: api.ingest("x.csv", onto=["a.parquet"], trust_names=True),
+            "--trust-names has no effect with --onto",
+        ),
     ],
 )
 def test_an_option_without_effect_is_refused(call: Callable[[], Any], option: str) -> None:

@@ -4,12 +4,15 @@ In: a release, and a frozen backbone or a network. Out: train-check.json with sc
 
 Read in this order:
 
+blocks                      the models of every block of train-check.json
 image_pool, arms, probes    every image once; the training sets to compare; images to measure prediction shift
 prepare                     folds, and the plan of every training set per fold
+subtype_aware, networks, outputs   arms of another head, other features or another output
 evaluate, final, tuned      models fitted and evaluated per split; the model to keep; fine-tuned networks
 metrics, scores             measures; scores with intervals
 leak, shift                 tests for leaks; how copies shift predictions
-document                    all results in one document
+advice, transfer            what would help, with intervals for all options; heads on other sources
+document                    all results as blocks
 words, gate, verdict        figures as text; rules over the document; findings and advice as sentences
 check                       the whole check
 study, trials               grids of settings for networks

@@ -9,6 +9,9 @@ with:NAME   the originals, and images of another manifest that fill the thin bin
 
 `stretched` is not trained: the predictions of `originals`, scaled around their mean to the SD of those of
 `release`. It shows what a larger spread alone gains.
+
+Arms of another head or output, on the originals, are in `subtype_aware` and `outputs`, those of other
+features in `networks`.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
 RELEASE, ORIGINALS, EVEN, DUPLICATES, WEIGHTS = "release", "originals", "even", "duplicates", "weights"
 STRETCHED, WITH = "stretched", "with:"
 MEAN, SUBTYPE_MEAN = "mean", "subtype_mean"
+SUBTYPE_AWARE, SUBTYPE_SHUFFLED, SUBTYPE_CLUSTERS = "subtype_aware", "subtype_shuffled", "subtype_clusters"
+SUBTYPE_ALONE, SUBTYPE_ORACLE = "subtype_alone", "subtype_oracle"
+FIRST_NETWORK, SHUFFLED_NETWORK = "first_network", "shuffled_network"
+CALIBRATED, WIDENED, STACKED, UNSTACKED = "calibrated", "widened", "stacked:", "unstacked:"
 Arms = dict[str, pa.Table]
 
 

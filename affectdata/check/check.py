@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from affectdata.check import metrics
+from affectdata.check.blocks import CheckDocument, ScoringName, Verdict
 from affectdata.check.document import Results, describe
 from affectdata.check.evaluate import EvaluateSplit, Learner, SplitEvaluation, find_classes
 from affectdata.check.gate import evaluate_rules, find_outcome
+from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
+from affectdata.check.transfer import score_transfer
 from affectdata.check.verdict import advise, make_sentences
-from affectdata.check.words import without_nan
 from affectdata.store.parquet import write_json, write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.images import Progress
@@ -34,26 +35,16 @@ from affectdata.workers import map_ordered
 class CheckOutput:
     """The document of a check, and the predictions that it was computed from."""
 
-    document: dict[str, Any]
+    document: CheckDocument
     predictions: pa.Table
-
-    @property
-    def passed(self) -> bool:
-        """Whether no rule of the gate fails and there are enough images to decide."""
-        return bool(self.document["verdict"]["passed"])
-
-    @property
-    def failed(self) -> bool:
-        """Whether a rule of the gate fails."""
-        return bool(self.document["verdict"]["outcome"] == "failed")
 
     def write(self, folder: Path) -> Path:
         """Write both to `folder/<release>/`, networks to `finetune/` in it; return the document's path."""
-        target = folder / str(self.document["release"]["name"])
-        if self.document["settings"]["mode"] == "finetune":
+        target = folder / self.document.release.name
+        if self.document.settings.mode == "finetune":
             target /= "finetune"
         write_table(self.predictions, target / "predictions.parquet", "predictions")
-        write_json(target / "train-check.json", self.document)
+        write_json(target / "train-check.json", self.document.to_dict())
         return target / "train-check.json"
 
 
@@ -70,17 +61,17 @@ def run_check(
     """
     recipe = prepared.recipe
     results = _train(prepared, learner or FrozenHeads(recipe.seed), workers, progress)
-    document = without_nan(describe(results))
-    gate = evaluate_rules(document, recipe.check)
-    outcome = find_outcome(document, gate, recipe.check)
-    document["verdict"] = {
-        "outcome": outcome,
-        "passed": outcome == "passed",
-        "gate": gate,
-        "sentences": make_sentences(document, recipe),
-        "advice": advise(document, prepared.release.info),
-    }
-    return CheckOutput(document, _predictions(results))
+    figures = describe(results)
+    gate = evaluate_rules(figures, recipe.check)
+    outcome = find_outcome(figures, gate, recipe.check)
+    verdict = Verdict(
+        outcome=outcome,
+        passed=outcome == "passed",
+        gate=gate,
+        sentences=make_sentences(figures, recipe),
+        advice=advise(figures, prepared.release.info),
+    )
+    return CheckOutput(CheckDocument(**dict(figures), verdict=verdict), _predictions(results))
 
 
 def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progress | None) -> Results:
@@ -90,13 +81,21 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
     classes = classes[:1] if learner.is_costly else classes
     heldout = [prepared.heldout] if prepared.heldout else []
+    sources, transfer = {}, {}
+    if prepared.numeric and not learner.is_costly and prepared.others:
+        with quiet_threads():
+            sources = fit_sources(prepared.others, recipe.seed)
+            every = prepared.image_pool.rows(originals.plain(originals.own))
+            transfer = score_transfer(every, {name: prepared.others[name] for name in sources}, recipe.seed)
     by_name = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
     # The subtype classifier is scored on every original once, so it is trained on the first splits only.
     n_all = {"crossfit": n_first, "heldout": 1}
     tasks = [
         (
             split,
-            EvaluateSplit(classes if number < n_all.get(name, 0) else classes[:1], prepared.numeric, learner),
+            EvaluateSplit(
+                classes if number < n_all.get(name, 0) else classes[:1], prepared.numeric, learner, sources
+            ),
         )
         for name, splits in by_name.items()
         for number, split in enumerate(splits)
@@ -110,9 +109,9 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
         own = [next(evaluations) for _ in splits]
         n = n_first if name == "crossfit" else len(splits)
         scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
-    main = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
+    main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
-    return Results(prepared, learner, classes, scored, scorings)
+    return Results(prepared, learner, classes, scored, scorings, transfer)
 
 
 def _evaluate(

@@ -1,59 +1,4 @@
-"""The document of a check: the training, the scores and the comparisons, as plain data.
-
-    schema           affectdata/train-check/3
-    release          id, name, recipe, target
-    settings         backbone, weights, backbone_key, device, seed, n_splits; mode: frozen (with the grids of
-                     the heads) or finetune (with steps, head_steps, size_px and the rest of `task.Settings`)
-    versions         of the libraries that decide the numbers
-    numeric, copies  whether the target is numeric; the number of copies in train
-    bins             edges (POMP units; null if the target is not numeric), labels, tail (thin bins),
-                     n per bin: crossfit, heldout
-    crossfit_missing null, or the reason why there is only the held-out score
-    structure.<part> problems (exact checks; a release with a broken lineage is refused before training), text
-    arms.<arm>       see `arms`; mean and subtype_mean predict the mean of train, of all or of the subtype
-      n_train        rows trained on, by scoring (mean over splits)
-      regressor      SVR (RBF) on frozen features, a network, or the arm's constant
-      ridge          ridge on the same (release and originals; frozen)
-        <scoring>    crossfit: ten splits, two assignments of all originals to five folds, groups kept
-                     together, every arm planned on four of five (networks: one assignment, five splits
-                     or fewer); heldout: the release's test split. null if not scored.
-          r2 mse rmse mae macro_mae tail_mae ccc pearson_r sd_ratio r_within r2_within
-                     each {mean: over splits, low, high: 95 % interval corrected for shared training
-                     images, splits: [per split], pooled: over every original once}
-          mae_per_bin, mae_per_subtype: over every original once
-          per_source, mean_collapse: of means over the splits
-        chosen       hyperparameters per split, with `on_edge`: those on the edge of the grid; networks: none
-      classifier.<classes>.<scoring>   (release; every arm if the target is not numeric)
-                     <classes>: `<target>_class` (check.classes of the recipe) and (frozen) `subtype`
-        labels, n    the classes, and the number of originals of each
-        interval     mean, low, high of the first three measures below, image and regressor's output
-                     together (or image alone)
-        both, image, regressor, majority
-                     accuracy, balanced_accuracy, macro_f1, accuracy_per_source (means over the splits),
-                     calibration_error, confusion (rows: true; also normalised; over every original once) of
-                     the classifier on features and the regressor's output; on features alone; of the
-                     regressor's output, cut at the thresholds; of the most frequent class of each split
-                     (every measure over every scored original once).
-        chance       of guessing: 1 / number of classes that occur among the scored originals
-    comparison       "<arm> - <arm>": per measure mean, low, high of the difference
-    on_edge          arms whose setting is on the edge of its grid in more than a quarter of the splits
-    cascade          gain of the classifier from the regressor's output, R² of that output
-    leak, shift, effects, affect_of_look, probe, copies_and_target   see `leak` and `shift`; `leak.shuffled`:
-                     R² (classes: balanced accuracy) of the originals' arm after training on shuffled labels
-    ceiling          the highest R² that the raters' noise allows, if SD and N are known
-    subgroups        errors of the release's model per age group, gender, ethnicity, with the gap (over
-                     every original once); `estimated`: the sources in which a machine filled in that
-                     column; `too_few`: groups that are too small to report, with their sizes
-    regrouped        R² of the originals with undeclared groups kept together, by column
-    not_offered      manifests that could not be tried for the thin bins, and the reason
-    curves           of networks: [{scoring, split, arm, model, points: [{step, phase, loss}]}]; model: a
-                     head, or `<classes>.<input>`
-    verdict          outcome: passed, failed (exit code 1) or inconclusive (exit code 0; fewer than 200 scored
-                     originals, and no rule fails); passed: whether the outcome is passed;
-                     gate: [{rule, outcome, text, figure, low, high, bound}], sentences, advice
-
-A measure that is not defined (a bin without images, R² of one image) is null.
-"""
+"""Put the training, the scores and the comparisons together as the document of a check; see `blocks`."""
 
 from __future__ import annotations
 
@@ -67,8 +12,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from affectdata.check import metrics
-from affectdata.check.arms import DUPLICATES, EVEN, ORIGINALS, RELEASE, STRETCHED, WEIGHTS, WITH
+from affectdata.check import blocks, metrics
+from affectdata.check.advice import list_options, make_advice
+from affectdata.check.arms import (
+    CALIBRATED,
+    DUPLICATES,
+    EVEN,
+    ORIGINALS,
+    RELEASE,
+    STACKED,
+    STRETCHED,
+    SUBTYPE_AWARE,
+    WEIGHTS,
+    WITH,
+)
+from affectdata.check.blocks import ByScoring, CheckFigures, ScoringName, Value
 from affectdata.check.evaluate import Classes, Learner
 from affectdata.check.leak import check_structure, describe_leak
 from affectdata.check.prepare import CheckInput
@@ -86,12 +44,16 @@ from affectdata.check.scores import (
 )
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 
-SCHEMA = "affectdata/train-check/3"
-_VERSIONS = ("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "torch", "torchvision")
+_VERSIONS = (
+    *("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "timm", "torch"),
+    "torchvision",
+)
 _PAIRS = (
     *((RELEASE, other) for other in (ORIGINALS, EVEN, STRETCHED, DUPLICATES, WEIGHTS)),
     (WEIGHTS, ORIGINALS),
     (EVEN, ORIGINALS),
+    (SUBTYPE_AWARE, ORIGINALS),
+    (CALIBRATED, ORIGINALS),
 )
 _ON_EDGE = 0.25  # share of the splits
 
@@ -103,8 +65,9 @@ class Results:
     prepared: CheckInput
     learner: Learner
     classes: list[Classes]
-    scorings: dict[str, Scoring | None]  # crossfit, heldout
+    scorings: dict[ScoringName, Scoring | None]
     regrouped: dict[str, Scoring]
+    transfer: dict[str, blocks.Transfer]
 
     @property
     def best(self) -> Scoring:
@@ -114,122 +77,144 @@ class Results:
             raise ValueError("nothing was scored")
         return scoring
 
-    def by_scoring(self, arm: str, compute: Callable[[Scoring], Any]) -> dict[str, Any]:
+    def by_scoring(self, arm: str, compute: Callable[[Scoring], Value]) -> ByScoring[Value]:
         """Compute something for each scoring; None if the arm was not scored in it."""
-        return {
-            name: compute(scoring) if scoring and scoring.has(arm) else None
-            for name, scoring in self.scorings.items()
-        }
+        crossfit, heldout = (
+            compute(scoring) if scoring and scoring.has(arm) else None
+            for scoring in (self.scorings["crossfit"], self.scorings["heldout"])
+        )
+        return ByScoring(crossfit=crossfit, heldout=heldout)
 
 
-def describe(results: Results) -> dict[str, Any]:
+def describe(results: Results) -> CheckFigures:
     """Return the document without its verdict."""
     prepared, best, numeric = results.prepared, results.best, results.prepared.numeric
     release, recipe, train = prepared.release, prepared.recipe, prepared.train
     probed = results.scorings["crossfit"] if numeric else None
     drift = release.info.get("drift") or {}
     splits = [split for scoring in results.scorings.values() if scoring for split in scoring.splits]
-    leak = describe_leak(
-        best, prepared.originals, None if numeric else results.classes[0], recipe.check.max_cosine
-    )
-    return {
-        "schema": SCHEMA,
-        "release": {"id": release.id, "name": release.name, "recipe": recipe.name, "target": recipe.target},
-        "settings": _settings(results),
-        "versions": {name: version(name) for name in _VERSIONS},
-        "numeric": numeric,
-        "copies": int((train.copy > 0).sum()),
-        "bins": _bins(results),
-        "crossfit_missing": prepared.crossfit_missing,
-        "structure": check_structure(splits),
-        "arms": {arm: _arm(results, arm) for arm in best.evaluations[0].arms},
-        "comparison": _compare(results),
-        "on_edge": _on_edge(results),
-        "cascade": _cascade(results) if numeric else None,
-        "leak": leak,
-        "shift": probed and describe_shift(probed),
-        "effects": probed and describe_effects(probed),
-        "affect_of_look": affect_of_look(drift),
-        "probe": drift.get("probe"),
-        "copies_and_target": copies_and_target(train.copy > 0, train.target) if numeric else None,
-        "ceiling": _ceiling(prepared) if numeric else None,
-        "subgroups": _subgroups(results),
-        "regrouped": {
+    classes = None if numeric else results.classes[0]
+    return CheckFigures(
+        schema=blocks.SCHEMA,
+        release=blocks.ReleaseBlock(
+            id=release.id, name=release.name, recipe=recipe.name, target=recipe.target
+        ),
+        settings=_settings(results),
+        versions={name: version(name) for name in _VERSIONS},
+        numeric=numeric,
+        copies=int((train.copy > 0).sum()),
+        bins=_bins(results),
+        crossfit_missing=prepared.crossfit_missing,
+        structure=check_structure(splits),
+        arms={arm: _arm(results, arm) for arm in best.evaluations[0].arms},
+        comparison=_compare(results),
+        on_edge=_on_edge(results),
+        cascade=_cascade(results) if numeric else None,
+        leak=describe_leak(best, prepared.originals, classes, recipe.check.max_cosine),
+        shift=describe_shift(probed) if probed else None,
+        effects=describe_effects(probed) if probed else None,
+        affect_of_look=affect_of_look(drift),
+        probe=drift.get("probe"),
+        copies_and_target=copies_and_target(train.copy > 0, train.target) if numeric else None,
+        ceiling=_ceiling(prepared) if numeric else None,
+        subgroups=_subgroups(results),
+        regrouped={
             name: scoring.interval(scoring.figure("r2", ORIGINALS))
             for name, scoring in results.regrouped.items()
             if numeric
         },
-        "not_offered": prepared.not_offered,
-        "curves": list(_curves(results)),
-    }
+        not_offered=prepared.not_offered,
+        transfer=results.transfer,
+        advice=_advice(results) if numeric and not results.learner.is_costly else None,
+        curves=list(_curves(results)),
+    )
 
 
-def _settings(results: Results) -> dict[str, Any]:
-    prepared, backbone = results.prepared, results.prepared.backbone
-    return {
-        "backbone": backbone.name,
-        "weights": Path(backbone.weights).name,
-        "backbone_key": backbone.key,
-        "device": backbone.device.type,
-        "seed": prepared.recipe.seed,
-        "n_splits": len(prepared.crossfit),
-        "n_deals": len(prepared.fold_assignments),
-        "n_pictures": int((prepared.originals.kind != "offered").sum()),
-        "n_pictures_of": len({*prepared.release.table["image_id"].to_pylist()}),
-        "check": prepared.recipe.check.model_dump(mode="json"),
+def _advice(results: Results) -> blocks.Advice:
+    prepared = results.prepared
+    absent = [] if (prepared.train.copy > 0).any() else [RELEASE]
+    return make_advice(results.best, list(list_options(list(prepared.others))), absent)
+
+
+def _settings(results: Results) -> blocks.CheckSettings:
+    prepared = results.prepared
+    networks = [prepared.backbone, *prepared.more_backbones]
+    return blocks.CheckSettings(
+        backbone=" + ".join(network.name for network in networks),
+        weights=" + ".join(Path(network.weights).name for network in networks),
+        backbone_key=" + ".join(network.key for network in networks),
+        weights_sha256=[network.weights_sha256 for network in networks],
+        device=prepared.backbone.device.type,
+        seed=prepared.recipe.seed,
+        n_splits=len(prepared.crossfit),
+        n_deals=len(prepared.fold_assignments),
+        n_pictures=int(prepared.originals.released.sum()),
+        n_pictures_of=len({*prepared.release.table["image_id"].to_pylist()}),
+        check=prepared.recipe.check,
         **results.learner.describe(),
-    }
+    )
 
 
-def _bins(results: Results) -> dict[str, Any]:
+def _bins(results: Results) -> blocks.Bins:
     originals = results.prepared.originals
-    counts = {
-        name: np.bincount(scoring.tests().stratum, minlength=len(originals.labels)).tolist()
-        if scoring
-        else None
-        for name, scoring in results.scorings.items()
-    }
-    tail = results.best.tail.tolist() if originals.edges else []
-    return {"edges": originals.edges, "labels": originals.labels, "tail": tail, "n": counts}
+    crossfit, heldout = (
+        np.bincount(scoring.tests().stratum, minlength=len(originals.labels)).tolist() if scoring else None
+        for scoring in (results.scorings["crossfit"], results.scorings["heldout"])
+    )
+    return blocks.Bins(
+        edges=originals.edges,
+        labels=originals.labels,
+        tail=results.best.tail.tolist() if originals.edges else [],
+        n=ByScoring(crossfit=crossfit, heldout=heldout),
+    )
 
 
-def _arm(results: Results, arm: str) -> dict[str, Any]:
-    """Return `arms.<arm>`, as documented above."""
-    result, learner = results.best.evaluations[0].arms[arm], results.learner
-    part: dict[str, Any] = {"n_train": results.by_scoring(arm, partial(_mean_n_train, arm=arm))}
-    for head in result.values:
-        part[head] = {
-            "head": learner.heads[head] if arm in results.best.splits[0].arms else arm,
-            "chosen": results.by_scoring(arm, partial(_chosen, arm=arm, head=head)),
-            **results.by_scoring(arm, partial(score_head, arm=arm, head=head)),
-        }
+def _arm(results: Results, arm: str) -> blocks.Arm:
+    result = results.best.evaluations[0].arms[arm]
+    parts: dict[str, Any] = {head: _head(results, arm, head) for head in result.values}
     if result.labels:
-        part["classifier"] = {
+        parts["classifier"] = {
             classes.name: results.by_scoring(arm, partial(score_classes, arm=arm, classes=classes))
             for classes in results.classes
         }
-    return part
+    return blocks.Arm(n_train=results.by_scoring(arm, partial(_mean_n_train, arm=arm)), **parts)
+
+
+def _head(results: Results, arm: str, head: str) -> blocks.Head:
+    scores = results.by_scoring(arm, partial(score_head, arm=arm, head=head))
+    return blocks.Head(
+        head=results.learner.heads[head] if arm in results.best.splits[0].arms else arm,
+        chosen=results.by_scoring(arm, partial(_chosen, arm=arm, head=head)),
+        crossfit=scores.crossfit,
+        heldout=scores.heldout,
+    )
 
 
 def _mean_n_train(scoring: Scoring, arm: str) -> float:
     return float(np.mean([result.arms[arm].n_train for result in scoring.evaluations]))
 
 
-def _chosen(scoring: Scoring, arm: str, head: str) -> list[dict[str, Any] | None]:
-    return [result.arms[arm].chosen.get(head) for result in scoring.evaluations]
+def _chosen(scoring: Scoring, arm: str, head: str) -> list[blocks.Chosen | None]:
+    reports = [result.arms[arm].chosen.get(head) for result in scoring.evaluations]
+    return [None if report is None else blocks.Chosen(**report) for report in reports]
 
 
-def _curves(results: Results) -> Iterator[dict[str, Any]]:
+def _curves(results: Results) -> Iterator[blocks.Curve]:
     for scored_on, scoring in results.scorings.items():
         for number, evaluation in enumerate(scoring.evaluations if scoring else []):
             for arm, result in evaluation.arms.items():
                 for model, points in result.curves.items():
                     if points:
-                        where = {"scoring": scored_on, "split": number, "arm": arm, "model": model}
-                        yield {**where, "points": points}
+                        yield blocks.Curve(
+                            scoring=scored_on,
+                            split=number,
+                            arm=arm,
+                            model=model,
+                            points=[blocks.CurvePoint(**point) for point in points],
+                        )
 
 
-def _compare(results: Results) -> dict[str, Any]:
+def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
     """Return the differences between arms on the same images, measure by measure."""
     best, numeric = results.best, results.prepared.numeric
 
@@ -238,7 +223,10 @@ def _compare(results: Results) -> dict[str, Any]:
             return best.figure(measure, arm)
         return best.label_figure(measure, arm, results.classes[0], "image")
 
-    pairs = [*_PAIRS, *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith(WITH))]
+    pairs = [
+        *_PAIRS,
+        *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith((WITH, STACKED))),
+    ]
     return {
         f"{left} - {right}": {
             name: best.interval(_difference(figure(name, left), figure(name, right)))
@@ -258,17 +246,17 @@ def _on_edge(results: Results) -> list[str]:
     arms = []
     for arm in (RELEASE, ORIGINALS, EVEN):
         chosen = _chosen(results.best, arm, head) if results.best.has(arm) else []
-        if sum(bool((settings or {}).get("on_edge")) for settings in chosen) > _ON_EDGE * len(chosen):
+        if sum(bool(settings and settings.on_edge) for settings in chosen) > _ON_EDGE * len(chosen):
             arms.append(arm)
     return arms
 
 
-def _cascade(results: Results) -> dict[str, Any] | None:
+def _cascade(results: Results) -> blocks.Cascade | None:
     """Return the gain from the regressor's output for the target's classes, and whether it is out of fold."""
     best = results.best
     if not results.classes or results.classes[0].thresholds is None:
         return None
-    gain = {}
+    gain: dict[str, Any] = {}
     for measure in LABEL_MEASURES:
         both, image = (
             best.label_figure(measure, RELEASE, results.classes[0], name) for name in ("both", "image")
@@ -278,7 +266,7 @@ def _cascade(results: Results) -> dict[str, Any] | None:
     new = [r2(number, np.arange(len(split.test))) for number, split in enumerate(best.splits)]
     train = [_second_stage(results.prepared, best, number) for number in range(len(best.splits))]
     second, on_new = float(np.nanmean(train)), float(np.nanmean(new))
-    return {**gain, "second_stage": second, "on_new": on_new, "second_stage_excess": second - on_new}
+    return blocks.Cascade(second_stage=second, on_new=on_new, second_stage_excess=second - on_new, **gain)
 
 
 def _second_stage(prepared: CheckInput, scoring: Scoring, number: int) -> float:
@@ -299,7 +287,7 @@ def _ceiling(prepared: CheckInput) -> float | None:
     return by_source(source, lambda part: metrics.noise_ceiling(*(values[part] for values in known)))
 
 
-def _subgroups(results: Results) -> dict[str, Any]:
+def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
     best, originals = results.best, results.prepared.originals
     test = best.tests()
     rows = originals.find(test.image_id)
@@ -310,10 +298,7 @@ def _subgroups(results: Results) -> dict[str, Any]:
         true, predicted = classes.of(test), best.labels(RELEASE, classes.name, "image")
     info = results.prepared.release.info
     scored = {
-        column: score_subgroups(originals.column(column)[rows], true, predicted) for column in SUBGROUPS
+        column: score_subgroups(originals.column(column)[rows], true, predicted, estimated_in(info, column))
+        for column in SUBGROUPS
     }
-    return {
-        column: {**part, "estimated": estimated_in(info, column)}
-        for column, part in scored.items()
-        if part["groups"] or part["too_few"]
-    }
+    return {column: block for column, block in scored.items() if block.groups or block.too_few}

@@ -15,7 +15,10 @@ import numpy as np
 
 from affectdata.check import metrics
 from affectdata.check.arms import MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, stretch
+from affectdata.check.networks import predict_network_arms
+from affectdata.check.outputs import predict_output_arms
 from affectdata.check.prepare import Split
+from affectdata.check.subtype_aware import predict_subtype_arms
 from affectdata.labels import class_names, cut_values
 from affectdata.recipe.recipe import Recipe
 from affectdata.train.heads import Fitted, refit
@@ -131,11 +134,15 @@ class SplitEvaluation:
 
 @dataclass(frozen=True, eq=False)
 class EvaluateSplit:
-    """Train every arm of a split and predict its test side. `classes` are those to classify here."""
+    """Train every arm of a split and predict its test side. `classes` are those to classify here.
+
+    `sources` are regressors of other manifests, by name, whose output is tried as an input.
+    """
 
     classes: list[Classes]
     numeric: bool
     learner: Learner
+    sources: Mapping[str, Fitted] = field(default_factory=dict)
 
     def __call__(self, split: Split) -> SplitEvaluation:
         arms: dict[str, ArmResult] = {}
@@ -148,6 +155,8 @@ class EvaluateSplit:
         )
         if self.numeric:
             arms |= _untrained(originals, test, arms)
+        if self.numeric and RELEASE in split.arms and not self.learner.is_costly:
+            arms |= self._other_heads(originals, test, fits)
         shuffled = None
         if len(np.unique(train_target)) > 1 or self.numeric:
             head = self._frozen_head(originals, train_target, fits)
@@ -155,6 +164,20 @@ class EvaluateSplit:
             shuffled = _shuffled(head, originals, test, targets, self.learner.seed)
         nearest = train_target[most_similar(test.features, originals.features)[0]]
         return SplitEvaluation(arms, nearest, shuffled)
+
+    def _other_heads(self, train: Rows, test: Rows, fits: dict[Any, Any]) -> dict[str, ArmResult]:
+        """Return the arms of another head or output, trained on the originals."""
+        regressor, seed = self._regressor(train, REGRESSOR, fits), self.learner.seed
+        out_of_fold = self.learner.out_of_fold(regressor, train)
+        predicted = {
+            **predict_subtype_arms(train, test, seed),
+            **predict_network_arms(train, test, seed),
+            **predict_output_arms(regressor, out_of_fold, train, test, self.sources, seed),
+        }
+        return {
+            name: ArmResult(len(train), {REGRESSOR: values}, chosen={REGRESSOR: chosen} if chosen else {})
+            for name, (values, chosen) in predicted.items()
+        }
 
     def _frozen_head(self, originals: Rows, target: np.ndarray, fits: dict[Any, Any]) -> Fitted:
         """Return the originals' head on frozen features; for networks, one fitted for this purpose."""

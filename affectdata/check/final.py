@@ -2,51 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from affectdata.check.evaluate import Classes, find_classes
+from affectdata.check.arms import CALIBRATED, STACKED, SUBTYPE_AWARE
+from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
-from affectdata.errors import InputError
+from affectdata.errors import InputError, UsageError
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
 from affectdata.store.parquet import write_text
 from affectdata.train.backbones import Backbone
-from affectdata.train.heads import Fitted, fit_classifier, fit_regressor, out_of_fold, quiet_threads
+from affectdata.train.heads import (
+    N_FOLDS,
+    Fitted,
+    fit_classifier,
+    fit_regressor,
+    out_of_fold,
+    predict_out_of_fold,
+    quiet_threads,
+)
 from affectdata.train.kept import KeptModel, make_model, predict
+from affectdata.train.outputs import Calibrated, Stacked, fit_calibrated, fit_stacked
 from affectdata.train.rows import Rows
 from affectdata.train.saliency import find_layer, save_maps
+from affectdata.train.subtype_aware import can_fit, fit_subtype_aware
 from affectdata.train.trunks import load_extra
 
+PLAIN = "plain"  # the head that every arm has: an SVR
 _CLEAR = 0.8  # certainty above which a prediction is clear
 _BATCH = 64
 
 
-def fit_final(prepared: CheckInput) -> KeptModel:
+def fit_final(prepared: CheckInput, head: str = PLAIN) -> KeptModel:
     """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
 
+    A `head` other than the plain one is fitted on the originals of these rows, as its arm in the check is.
+
     Raises:
-        InputError: there is nothing to predict: the target is not numeric and has one class.
+        InputError: there is nothing to predict: the target is not numeric and has one class; or as in
+            `check_head`.
     """
-    train, seed = prepared.train, prepared.recipe.seed
+    check_head(prepared, head)
+    seed = prepared.recipe.seed
+    train = prepared.train if head == PLAIN else _own_originals(prepared)
     classes = find_classes(prepared.recipe, None if prepared.numeric else prepared.originals.labels, [])
+    regressor, classifier, outputs = None, None, None
     with quiet_threads():
-        regressor = fit_regressor(train, "svr", seed) if prepared.numeric else None
-        classifier = _fit_classifier(train, classes[0], regressor, seed) if classes else None
-    models = [fitted and fitted.model for fitted in (regressor, classifier)]
-    return make_model(prepared.backbone, models[0], models[1], prepared.recipe.target)
+        labels = classes[0].of(train) if classes else np.empty(0)
+        has_classes = len(np.unique(labels)) > 1
+        if prepared.numeric:
+            fit = _regressor_of(prepared, head)
+            regressor = fit(train)
+            if has_classes:
+                outputs = predict_out_of_fold(fit, train, seed, N_FOLDS)
+        if has_classes:
+            classifier = fit_classifier(train, labels, outputs, seed)
+    return make_model(
+        prepared.backbone,
+        regressor.model if isinstance(regressor, Fitted) else regressor,
+        classifier and classifier.model,
+        prepared.recipe.target,
+    )
 
 
-def _fit_classifier(train: Rows, classes: Classes, regressor: Fitted | None, seed: int) -> Fitted | None:
-    labels = classes.of(train)
-    if len(np.unique(labels)) < 2:
-        return None
-    outputs = out_of_fold(regressor, train, seed) if regressor else None
-    return fit_classifier(train, labels, outputs, seed)
+def check_head(prepared: CheckInput, head: str) -> None:
+    """Check that a head can be fitted, before anything is trained.
+
+    Raises:
+        UsageError: no head has this name.
+        InputError: the release or the other manifests lack what the head needs.
+    """
+    known = [PLAIN, SUBTYPE_AWARE, CALIBRATED, *(STACKED + name for name in prepared.others)]
+    where = str(prepared.release.path)
+    if head not in known and not head.startswith(STACKED):
+        raise UsageError(f"unknown head {head!r}", fix=f"known: {', '.join(known)}")
+    if head not in known:
+        raise InputError(
+            f"there are no images of {head.removeprefix(STACKED)!r} to train the head {head} on",
+            where=where,
+            fix=f"ingest them into the folder of manifests, or use one of {', '.join(known)}",
+        )
+    if head != PLAIN and not prepared.numeric:
+        raise InputError(
+            f"the head {head} predicts numbers, and the target {prepared.recipe.target} has classes",
+            where=where,
+            fix="leave out --head",
+        )
+    if head == SUBTYPE_AWARE and not can_fit(_own_originals(prepared)):
+        raise InputError(
+            f"the head {head} needs at least two subtypes among the train images, and four groups",
+            where=where,
+            fix="leave out --head",
+        )
+
+
+def _own_originals(prepared: CheckInput) -> Rows:
+    """Return the unweighted originals of the release's train rows, without those that fill its thin bins."""
+    train, originals = prepared.train, prepared.originals
+    own = train.take((train.copy == 0) & originals.own[originals.find(train.image_id)])
+    return own.weighted(np.ones(len(own)))
+
+
+def _regressor_of(prepared: CheckInput, head: str) -> Callable[[Rows], Any]:
+    """Return the function that fits a head on some rows."""
+    seed = prepared.recipe.seed
+    if head == SUBTYPE_AWARE:
+        return lambda rows: fit_subtype_aware(rows, seed)
+    if head == PLAIN:
+        return lambda rows: fit_regressor(rows, "svr", seed)
+    name = head.removeprefix(STACKED)
+    source = None if head == CALIBRATED else fit_regressor(prepared.others[name], "svr", seed)
+
+    def fit(rows: Rows) -> Calibrated | Stacked:
+        plain = fit_regressor(rows, "svr", seed)
+        outputs = out_of_fold(plain, rows, seed)
+        if source is None:
+            return fit_calibrated(plain, outputs, rows)
+        return fit_stacked(plain, source, outputs, rows, seed)
+
+    return fit
 
 
 def check_maps(release: Release, backbone: Backbone) -> None:

@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import inf
-from typing import Any
+from typing import Literal
 
 from affectdata.check.arms import EVEN, ORIGINALS, RELEASE
+from affectdata.check.blocks import CheckFigures, Interval, RuleOutcome
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
-    Document,
+    class_scores,
     interval_text,
     number_text,
-    scored_on,
     scores,
     too_few_text,
 )
-from affectdata.images.duplicates import MAX_BITS
-from affectdata.recipe.recipe import Check
+from affectdata.images.hamming import MAX_BITS
+from affectdata.recipe.bounds import Check
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
 _NOT_APPLICABLE = {"copies": "the release has no copies", "numeric": "the target is not numeric"}
-Figure = dict[str, Any]  # mean, low, high; low and high are None if there is no interval
 
 
 class Outcome(StrEnum):
@@ -53,20 +52,22 @@ class RuleResult:
     bound: float | None = None
 
 
-def check_bounds(figure: Figure, text: str, at_least: float = -inf, at_most: float = inf) -> RuleResult:
+def check_bounds(figure: Interval, text: str, at_least: float = -inf, at_most: float = inf) -> RuleResult:
     """Compare the interval of a figure with a lower bound, an upper bound, or both."""
-    low, high = (figure["mean"] if figure[end] is None else figure[end] for end in ("low", "high"))
+    low, high = (figure.mean if end is None else end for end in (figure.low, figure.high))
     outcome = Outcome.UNDECIDED
-    if low is not None and at_least <= low and high <= at_most:
+    if low is None or high is None:
+        pass
+    elif at_least <= low and high <= at_most:
         outcome = Outcome.PASS
-    elif low is not None and (high < at_least or low > at_most):
+    elif high < at_least or low > at_most:
         outcome = Outcome.FAIL
     bound = at_least if at_most == inf else at_most
-    return RuleResult(outcome, text, figure["mean"], figure["low"], figure["high"], bound)
+    return RuleResult(outcome, text, figure.mean, figure.low, figure.high, bound)
 
 
 NamedResults = Iterator[tuple[str, RuleResult]]
-EvaluateRule = Callable[[Document, Check], NamedResults]
+EvaluateRule = Callable[[CheckFigures, Check], NamedResults]
 _SEVERITY = [Outcome.PASS, Outcome.UNDECIDED, Outcome.FAIL]
 
 
@@ -83,12 +84,12 @@ class Rule:
     evaluate: EvaluateRule
     needs: tuple[str, ...] = ()
 
-    def results(self, document: Document, check: Check) -> list[tuple[str, RuleResult]]:
+    def results(self, document: CheckFigures, check: Check) -> list[tuple[str, RuleResult]]:
         """Return the name and the result of each thing that the rule checks."""
         for need in self.needs:
-            if not document[need]:
+            if not getattr(document, need):
                 return [("", _pass(_NOT_APPLICABLE[need]))]
-        reason = document["crossfit_missing"] or "there is no figure for it"
+        reason = document.crossfit_missing or "there is no figure for it"
         results = list(self.evaluate(document, check))
         return results or [("", RuleResult(Outcome.FAIL, f"not run: {reason}"))]
 
@@ -106,22 +107,24 @@ def _rule(name: str, *needs: str) -> Callable[[EvaluateRule], EvaluateRule]:
     return add
 
 
-def evaluate_rules(document: Document, check: Check) -> list[dict[str, Any]]:
-    """Return the results of all rules as plain data, in the order of `RULES`."""
+def evaluate_rules(document: CheckFigures, check: Check) -> list[RuleOutcome]:
+    """Return the results of all rules, in the order of `RULES`."""
     return [
-        {"rule": f"{rule.name}.{name}" if name else rule.name, **asdict(result)}
+        RuleOutcome(rule=f"{rule.name}.{name}" if name else rule.name, **asdict(result))
         for rule in RULES
         for name, result in rule.results(document, check)
     ]
 
 
-def passes_gate(gate: list[dict[str, Any]], check: Check) -> bool:
+def passes_gate(gate: list[RuleOutcome], check: Check) -> bool:
     """Return whether no rule fails, and none is undecided if the recipe has `undecided: fail`."""
     failing = {"fail"} if check.undecided == "pass" else {"fail", "undecided"}
-    return not failing & {rule["outcome"] for rule in gate}
+    return not failing & {rule.outcome for rule in gate}
 
 
-def find_outcome(document: Document, gate: list[dict[str, Any]], check: Check) -> str:
+def find_outcome(
+    document: CheckFigures, gate: list[RuleOutcome], check: Check
+) -> Literal["passed", "failed", "inconclusive"]:
     """Return the outcome of a check: passed, failed, or inconclusive (no rule fails, but few images)."""
     if not passes_gate(gate, check):
         return "failed"
@@ -133,68 +136,71 @@ def _pass(text: str) -> RuleResult:
 
 
 @_rule("structure")
-def _structure(document: Document, check: Check) -> NamedResults:
+def _structure(document: CheckFigures, check: Check) -> NamedResults:
     """Parents, groups, splits, labels, files and folds are as a release guarantees (exact check)."""
-    for name, part in document["structure"].items():
-        text = "; ".join(part["problems"][:3]) or part["text"]
-        yield name, RuleResult(Outcome.FAIL if part["problems"] else Outcome.PASS, text)
+    for name, part in document.structure.items():
+        text = "; ".join(part.problems[:3]) or part.text
+        yield name, RuleResult(Outcome.FAIL if part.problems else Outcome.PASS, text)
 
 
 @_rule("leak.looks")
-def _looks(document: Document, check: Check) -> NamedResults:
+def _looks(document: CheckFigures, check: Check) -> NamedResults:
     """No test image is a near duplicate (pHash) of a training image, flipped or rotated."""
-    looks = document["leak"]["looks"]
-    n = looks["counts"][str(MAX_BITS)]
-    text = f"the most similar pair across a split differs in {looks['least_bits']} of 64 pHash bits"
+    looks = document.leak.looks
+    n = looks.counts[str(MAX_BITS)]
+    text = f"the most similar pair across a split differs in {looks.least_bits} of 64 pHash bits"
     if n:
-        pair = looks["pairs"][0]
-        text += f": {pair['scored']} and {pair['trained_on']}; {n} pairs differ in at most {MAX_BITS}"
-    yield "", RuleResult(Outcome.FAIL if n else Outcome.PASS, text, looks["least_bits"], bound=MAX_BITS)
+        pair = looks.pairs[0]
+        text += f": {pair.scored} and {pair.trained_on}; {n} pairs differ in at most {MAX_BITS}"
+    yield "", RuleResult(Outcome.FAIL if n else Outcome.PASS, text, looks.least_bits, bound=MAX_BITS)
 
 
 @_rule("leak.features")
-def _features(document: Document, check: Check) -> NamedResults:
+def _features(document: CheckFigures, check: Check) -> NamedResults:
     """Pairs with a feature cosine above `max_cosine` are listed (never a fail)."""
-    features, bound = document["leak"]["features"], check.max_cosine
-    text = f"{features['n_over']} pairs across a split have features with a cosine above {bound:g}"
-    if features["typical"] >= bound:
-        typical = f"{features['typical']:.3f}"
+    features, bound = document.leak.features, check.max_cosine
+    text = f"{features.n_over} pairs across a split have features with a cosine above {bound:g}"
+    if features.typical >= bound:
+        typical = f"{features.typical:.3f}"
         text = f"not informative: in these features any two images are similar (cosine {typical})"
-    if features["pairs"]:
-        pair = features["pairs"][0]
-        text += f", first {pair['scored']} and {pair['trained_on']}: compare them by eye"
-    outcome = Outcome.UNDECIDED if features["n_over"] else Outcome.PASS
-    yield "", RuleResult(outcome, text, features["largest"], bound=bound)
+    if features.pairs:
+        pair = features.pairs[0]
+        text += f", first {pair.scored} and {pair.trained_on}: compare them by eye"
+    outcome = Outcome.UNDECIDED if features.n_over else Outcome.PASS
+    yield "", RuleResult(outcome, text, features.largest, bound=bound)
 
 
 @_rule("leak.nearest")
-def _nearest(document: Document, check: Check) -> NamedResults:
+def _nearest(document: CheckFigures, check: Check) -> NamedResults:
     """Predicting the label of the most similar training image scores at most `max_nearest`."""
-    nearest, bound = document["leak"]["nearest"], check.max_nearest
-    measure = "R²" if document["numeric"] else "balanced accuracy above chance"
+    nearest, bound = document.leak.nearest, check.max_nearest
+    measure = "R²" if document.numeric else "balanced accuracy above chance"
     text = f"copying the label of the most similar training image scores {measure} {interval_text(nearest)}"
     leaked = ": test images are in the training set in another form"
     yield "", _at_most(nearest, bound, text, {Outcome.FAIL: leaked})
 
 
 @_rule("leak.too_good", "numeric")
-def _too_good(document: Document, check: Check) -> NamedResults:
+def _too_good(document: CheckFigures, check: Check) -> NamedResults:
     """R² of the originals is at most `max_r2`."""
-    r2 = document["arms"][ORIGINALS]["regressor"][scored_on(document)]["r2"]
+    scored = scores(document, ORIGINALS)
+    if scored is None:
+        return
+    r2 = scored["r2"]
     alarm = ", more than a network should reach on ratings: look for a leak"
     alarms = {Outcome.FAIL: alarm, Outcome.UNDECIDED: alarm}
     yield "", _at_most(r2, check.max_r2, f"R² of the originals is {interval_text(r2)}", alarms)
 
 
 @_rule("leak.shuffled", "numeric")
-def _shuffled(document: Document, check: Check) -> NamedResults:
+def _shuffled(document: CheckFigures, check: Check) -> NamedResults:
     """R² after training on shuffled labels is at most `max_shuffled`."""
-    shuffled = document["leak"]["shuffled"]
+    shuffled = document.leak.shuffled
     text = f"after training on shuffled labels, R² is {interval_text(shuffled)}"
     yield "", _at_most(shuffled, check.max_shuffled, text)
 
 
-def _at_most(figure: Figure, bound: float, text: str, more: dict[Outcome, str] | None = None) -> RuleResult:
+def _at_most(figure: Interval, bound: float, text: str, more: dict[Outcome, str] | None = None) -> RuleResult:
     """Compare a figure with an upper bound; `more` is added to the text, by outcome."""
     result = check_bounds(figure, text, at_most=bound)
     text += (more or {}).get(result.outcome, "")
@@ -202,64 +208,65 @@ def _at_most(figure: Figure, bound: float, text: str, more: dict[Outcome, str] |
 
 
 @_rule("shortcut.shift", "copies", "numeric")
-def _shift(document: Document, check: Check) -> NamedResults:
+def _shift(document: CheckFigures, check: Check) -> NamedResults:
     """A pipeline shifts predictions by at most `max_excess_shift` points relative to the originals' model."""
     bound = check.max_excess_shift
-    for name, shift in (document["shift"] or {}).items():
-        results = {
-            side: check_bounds(shift[side], "", -bound, bound)
-            for side in _SIDES
-            if shift[side]["mean"] is not None
-        }
-        worst = max(
-            results, key=lambda side: (_SEVERITY.index(results[side].outcome), abs(shift[side]["mean"]))
+    for name, shift in (document.shift or {}).items():
+        intervals = {"all": shift.all, "low": shift.low, "high": shift.high}
+        worst, result = max(
+            (
+                (side, check_bounds(interval, "", -bound, bound))
+                for side, interval in intervals.items()
+                if interval.mean is not None
+            ),
+            key=lambda item: (_SEVERITY.index(item[1].outcome), abs(item[1].figure or 0)),
         )
         text = (
             f"applying {name} to an untouched image shifts the prediction by "
-            f"{interval_text(shift[worst], 2, '+')} points{_SIDES[worst]} "
+            f"{interval_text(intervals[worst], 2, '+')} points{_SIDES[worst]} "
             f"relative to the originals' model; must be within ±{bound:g}"
         )
-        yield name, replace(results[worst], text=text)
+        yield name, replace(result, text=text)
 
 
 @_rule("transforms.effect", "copies", "numeric")
-def _transforms(document: Document, check: Check) -> NamedResults:
+def _transforms(document: CheckFigures, check: Check) -> NamedResults:
     """A transform shifts predictions at most `max_transform` times as far as a flip (over groups)."""
-    if document["effects"] == {}:
+    if document.effects == {}:
         yield "", _pass("the only transform is the horizontal flip")
-    for name, effect in (document["effects"] or {}).items():
-        ratio = effect["of_flip"]
-        if ratio["mean"] is None:
+    for name, effect in (document.effects or {}).items():
+        ratio = effect.of_flip
+        if ratio.mean is None:
             text = f"{name}: a flip does not shift the prediction, so there is nothing to compare with"
             yield name, RuleResult(Outcome.UNDECIDED, text)
             continue
         text = (
             f"{name} shifts the prediction {interval_text(ratio, 2)} times as far as a flip "
-            f"(negative side {number_text(effect['low'], 1)}, "
-            f"positive {number_text(effect['high'], 1)} points)"
+            f"(negative side {number_text(effect.low, 1)}, "
+            f"positive {number_text(effect.high, 1)} points)"
         )
         yield name, _at_most(ratio, check.max_transform, text)
 
 
 @_rule("transforms.affect")
-def _affect(document: Document, check: Check) -> NamedResults:
+def _affect(document: CheckFigures, check: Check) -> NamedResults:
     """Changes in luminance and saturation shift pleasure by at most `max_affect_shift` points."""
     bound = check.max_affect_shift
-    if not (document["copies"] or document["affect_of_look"]):
+    if not (document.copies or document.affect_of_look):
         yield "", _pass(_NOT_APPLICABLE["copies"])
-    for name, shift in document["affect_of_look"].items():
+    for name, shift in document.affect_of_look.items():
         text = f"luminance and saturation of copies by {name} shift pleasure by {shift:.2f} points"
         yield name, RuleResult(Outcome.PASS if shift <= bound else Outcome.FAIL, text, shift, bound=bound)
 
 
 @_rule("learns.above_shuffled")
-def _above_shuffled(document: Document, check: Check) -> NamedResults:
+def _above_shuffled(document: CheckFigures, check: Check) -> NamedResults:
     """R²'s interval is above `min_r2_low` (classes: above chance), and above that on shuffled labels."""
     for name, arm in (("", ORIGINALS), ("release", RELEASE)):
         yield name, _one_above_shuffled(document, check, arm)
 
 
-def _one_above_shuffled(document: Document, check: Check, arm: str) -> RuleResult:
+def _one_above_shuffled(document: CheckFigures, check: Check, arm: str) -> RuleResult:
     """Evaluate one arm by its R², or by its balanced accuracy if the target is not numeric.
 
     The bound is the upper end of the interval on shuffled labels, but at least what a constant prediction
@@ -270,8 +277,8 @@ def _one_above_shuffled(document: Document, check: Check, arm: str) -> RuleResul
     200 originals an honest data set may end there too, so the rule is undecided and the check inconclusive.
     """
     score, least = _score_and_floor(document, check, arm)
-    shuffled, name = document["leak"]["shuffled"], NAMES["r2" if document["numeric"] else "balanced_accuracy"]
-    high = shuffled["mean"] if shuffled["high"] is None else shuffled["high"]
+    shuffled, name = document.leak.shuffled, NAMES["r2" if document.numeric else "balanced_accuracy"]
+    high = shuffled.mean if shuffled.high is None else shuffled.high
     bound = least if high is None else max(least, high)
     text = (
         f"{name} of the {arm} is {interval_text(score)}, after training on shuffled labels "
@@ -288,18 +295,17 @@ def _one_above_shuffled(document: Document, check: Check, arm: str) -> RuleResul
     return replace(result, outcome=Outcome.FAIL, text=text)
 
 
-def _score_and_floor(document: Document, check: Check, arm: str) -> tuple[Figure, float]:
+def _score_and_floor(document: CheckFigures, check: Check, arm: str) -> tuple[Interval, float]:
     """Return the score of an arm with its interval, and the value that the interval must exceed."""
     scored = scores(document, arm)
     if scored is not None:
-        return dict(scored["r2"]), check.min_r2_low
-    target = document["release"]["target"]
-    classifier = document["arms"][arm]["classifier"][target][scored_on(document)]
-    return dict(classifier["interval"]["balanced_accuracy"]), float(classifier["chance"]["balanced_accuracy"])
+        return scored["r2"], check.min_r2_low
+    classifier = class_scores(document, arm, document.release.target)
+    return classifier.interval["balanced_accuracy"], classifier.chance["balanced_accuracy"] or 0.0
 
 
 @_rule("training.score")
-def _score(document: Document, check: Check) -> NamedResults:
+def _score(document: CheckFigures, check: Check) -> NamedResults:
     """R² is at least `min_r2`, SD of predictions / targets at least `min_sd_ratio`; classes beat chance."""
     scored = scores(document, RELEASE)
     if scored is None:
@@ -308,24 +314,24 @@ def _score(document: Document, check: Check) -> NamedResults:
     r2, ratio, least = scored["r2"], scored["sd_ratio"], check.min_sd_ratio
     yield "r2", check_bounds(r2, f"R² {interval_text(r2)}; must be at least {check.min_r2:g}", check.min_r2)
     text = f"SD of predictions / SD of targets is {interval_text(ratio)}; must be at least {least:g}"
-    if ratio["mean"] is not None and ratio["mean"] < least:
+    if ratio.mean is not None and ratio.mean < least:
         text = f"mean collapse: the model predicts nearly the same value for every image; {text}"
     yield "collapse", check_bounds(ratio, text, least)
 
 
-def _above_chance(document: Document, check: Check) -> RuleResult:
-    target, (score, chance) = document["release"]["target"], _score_and_floor(document, check, RELEASE)
+def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
+    target, (score, chance) = document.release.target, _score_and_floor(document, check, RELEASE)
     text = f"balanced accuracy {interval_text(score)} on {target}, chance is {chance:.3f}"
     return check_bounds(score, text, chance)
 
 
 @_rule("training.not_worse")
-def _not_worse(document: Document, check: Check) -> NamedResults:
+def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
     """At most `not_worse` below the originals, and below as many copies spread evenly."""
     for baseline in (ORIGINALS, EVEN):
-        compared = document["comparison"].get(f"{RELEASE} - {baseline}")
+        compared = document.comparison.get(f"{RELEASE} - {baseline}")
         if compared is None:
-            reason = document["crossfit_missing"] if document["copies"] else None
+            reason = document.crossfit_missing if document.copies else None
             not_run = RuleResult(Outcome.FAIL, f"not run: {reason}")
             yield baseline, not_run if reason else _pass("the release has no copies to spread evenly")
             continue
@@ -336,38 +342,38 @@ def _not_worse(document: Document, check: Check) -> NamedResults:
 
 
 def _one_not_worse(
-    document: Document, measure: str, difference: Figure, baseline: str, margin: float
+    document: CheckFigures, measure: str, difference: Interval, baseline: str, margin: float
 ) -> RuleResult:
     text = (
         f"{NAMES[measure]} {interval_text(difference, 3, '+')} compared with {ARM_NAMES[baseline]}; "
         f"must be at most {margin:g} worse"
     )
     result = check_bounds(difference, text, -margin)
-    same = difference["low"] == difference["high"] == 0  # both arms have the same rows
-    if document["on_edge"] and result.outcome is not Outcome.UNDECIDED and not same:
+    same = difference.low == difference.high == 0  # both arms have the same rows
+    if document.on_edge and result.outcome is not Outcome.UNDECIDED and not same:
         text += "; no verdict, because the best setting is on the edge of its grid"
         return replace(result, outcome=Outcome.UNDECIDED, text=text)
     return result
 
 
 @_rule("cascade")
-def _cascade(document: Document, check: Check) -> NamedResults:
+def _cascade(document: CheckFigures, check: Check) -> NamedResults:
     """The regressor's output costs at most `not_worse`, and is out of fold (`max_second_stage`)."""
-    cascade, margin = document["cascade"], check.not_worse.balanced_accuracy
+    cascade, margin = document.cascade, check.not_worse.balanced_accuracy
     if cascade is None:
         yield "", _pass("the classifier takes no regressor output")
         return
-    gain, excess = cascade["balanced_accuracy"], cascade["second_stage_excess"]
+    gain, excess = cascade["balanced_accuracy"], cascade.second_stage_excess
     text = (
         f"the regressor's output changes the balanced accuracy by {interval_text(gain, 3, '+')}; "
         f"must be at most {margin:g} worse"
     )
     yield "not_worse", check_bounds(gain, text, -margin)
     text = (
-        f"the regressor's outputs have R² {number_text(cascade['second_stage'])} on the classifier's "
-        f"training images, {number_text(cascade['on_new'])} on new images"
+        f"the regressor's outputs have R² {number_text(cascade.second_stage)} on the classifier's "
+        f"training images, {number_text(cascade.on_new)} on new images"
     )
-    figure = {"mean": excess, "low": None, "high": None}
+    figure = Interval(mean=excess, low=None, high=None)
     result = check_bounds(figure, text, at_most=check.max_second_stage)
     leaked = ": the regressor was trained on their labels" if result.outcome is Outcome.FAIL else ""
     yield "out_of_fold", replace(result, text=text + leaked)

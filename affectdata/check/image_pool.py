@@ -36,9 +36,9 @@ class Originals:
     """One row per image, sorted by image_id, with bins and cells of the recipe.
 
     `kind` is own (in every split either scored or trained on), filled (fills thin bins of the release:
-    trained on, never scored) or offered (of another manifest; not in the release). `edges` are those of the
-    target's bins, None if it is not numeric; `bin` is the code of each row's bin or label in `labels`, `cell`
-    that of its cell.
+    trained on, never scored), or of another manifest and not in the release: offered (for the thin bins) or
+    other (any further image). `edges` are those of the target's bins, None if it is not numeric; `bin` is the
+    code of each row's bin or label in `labels`, `cell` that of its cell.
     """
 
     table: pa.Table
@@ -54,6 +54,11 @@ class Originals:
     def own(self) -> np.ndarray:
         """Which rows may be scored, as booleans."""
         return np.asarray(self.kind == "own")
+
+    @property
+    def released(self) -> np.ndarray:
+        """Which rows are in the release, as booleans."""
+        return np.isin(self.kind, ["own", "filled"])
 
     def plain(self, rows: np.ndarray) -> pa.Table:
         """Return plan rows of some of the images, resized but otherwise unchanged."""
@@ -110,14 +115,16 @@ def _sample_groups(table: pa.Table, own: np.ndarray, recipe: Recipe) -> np.ndarr
     return np.asarray(taken[code])
 
 
-def add_offered(originals: Originals, offered: pa.Table, target: str) -> Originals:
-    """Return the originals followed by images of another manifest; the target is numeric."""
+def add_images(originals: Originals, offered: pa.Table, target: str, kind: str) -> Originals:
+    """Return the originals followed by new images of another manifest; the target is numeric."""
+    known = pc.is_in(offered["image_id"], originals.table["image_id"].combine_chunks())
+    offered = offered.filter(pc.invert(known))
     values = np.asarray(offered[target].to_numpy(), float)
     bins = bin_codes(values, originals.edges or [])
     return replace(
         originals,
         table=pa.concat_tables([originals.table, offered], promote_options="permissive"),
-        kind=np.concatenate([originals.kind, np.full(len(offered), "offered")]),
+        kind=np.concatenate([originals.kind, np.full(len(offered), kind)]),
         bin=np.concatenate([originals.bin, bins]),
         cell=np.concatenate([originals.cell, -1 - bins]),
         target=np.concatenate([originals.target, values]),
@@ -126,7 +133,7 @@ def add_offered(originals: Originals, offered: pa.Table, target: str) -> Origina
 
 def replan(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
     """Apply the recipe to some of the images and return its train rows."""
-    released = originals.kind != "offered"
+    released = originals.released
     table = originals.table.filter(pa.array(released))
     split = pa.array(np.where(train[released], "train", "test").tolist(), pa.string())
     table = table.set_column(table.column_names.index("split"), "split", split)
@@ -140,7 +147,8 @@ def replan(originals: Originals, train: np.ndarray, recipe: Recipe) -> pa.Table:
 class ImagePool:
     """Every image of some plans once (`wanted`: plan rows), with labels; `parts` are the readers.
 
-    `features` are (n, dim), with dim 0 before they are computed; `n_new` of them were not in the cache.
+    `features` are (n, dim), with dim 0 before they are computed; `widths` has the number of every network's
+    features, side by side. Of `n_new` images not all features were in the cache.
     """
 
     originals: Originals
@@ -148,6 +156,7 @@ class ImagePool:
     parts: list[Readable]
     features: np.ndarray
     n_new: int = 0
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.wanted)
@@ -176,6 +185,7 @@ class ImagePool:
             stratum=self.originals.bin[parent],
             weight=plan["weight"].to_numpy(),
             pool_index=pool_index,
+            widths=self.widths,
         )
 
 
@@ -216,13 +226,18 @@ def plan_image_pool(
 def fill_image_pool(
     image_pool: ImagePool, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
 ) -> ImagePool:
-    """Compute the features of all images of a pool, or read them from the cache."""
+    """Compute the features of all images of a pool, or read them from the cache; add them to those it has."""
     computed = [compute_features(part, backbone, cache, workers, progress) for part in image_pool.parts]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
     features = np.empty((len(image_pool), computed[0][0].shape[1]))
     for part, (part_features, _) in zip(image_pool.parts, computed, strict=True):
         features[part.at] = part_features
-    return replace(image_pool, features=features, n_new=sum(n_new for _, n_new in computed))
+    return replace(
+        image_pool,
+        features=np.hstack([image_pool.features, features]),
+        n_new=max(image_pool.n_new, sum(n_new for _, n_new in computed)),
+        widths=(*image_pool.widths, features.shape[1]),
+    )
 
 
 def _distinct(plans: Sequence[pa.Table]) -> pa.Table:

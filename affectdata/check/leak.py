@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from affectdata.check import metrics
+from affectdata.check import blocks, metrics
 from affectdata.check.evaluate import Classes, cosines, most_similar
 from affectdata.check.image_pool import Originals
 from affectdata.check.prepare import Split
-from affectdata.check.scores import Scoring, by_source
+from affectdata.check.scores import Figure, Scoring, by_source
 from affectdata.images.duplicates import hash_views
 
 _LISTED = 10
@@ -28,7 +28,7 @@ _GUARANTEES = {  # a release that breaks the first two is refused earlier (`line
 }
 
 
-def check_structure(splits: Sequence[Split]) -> dict[str, Any]:
+def check_structure(splits: Sequence[Split]) -> dict[str, blocks.StructureCheck]:
     """Return the problems of each part of the rule, and the text for a part without problems."""
     problems = []
     for number, split in enumerate(splits):
@@ -41,28 +41,28 @@ def check_structure(splits: Sequence[Split]) -> dict[str, Any]:
                     f"split {number}: {arm} is trained on group {shared[0][:16]}, which is scored"
                 )
     return {
-        name: {"problems": problems if name == "folds" else [], "text": text}
+        name: blocks.StructureCheck(problems=problems if name == "folds" else [], text=text)
         for name, text in _GUARANTEES.items()
     }
 
 
 def describe_leak(
     scoring: Scoring, originals: Originals, classes: Classes | None, max_cosine: float
-) -> dict[str, Any]:
+) -> blocks.Leak:
     """Return the most similar pairs, the nearest neighbour's score, and the score on shuffled labels.
 
     `classes` are those of a categorical target. In place of R², the nearest neighbour's score is then
     `above_chance`, and the score on shuffled labels is balanced accuracy.
     """
-    return {
-        "looks": _similar_by_hash(scoring, originals),
-        "features": _similar_by_features(scoring, originals, max_cosine),
-        "nearest": scoring.interval(_nearest_figure(scoring, classes)),
-        "shuffled": scoring.interval(_shuffled_figure(scoring, classes)),
-    }
+    return blocks.Leak(
+        looks=_similar_by_hash(scoring, originals),
+        features=_similar_by_features(scoring, originals, max_cosine),
+        nearest=scoring.interval(_nearest_figure(scoring, classes)),
+        shuffled=scoring.interval(_shuffled_figure(scoring, classes)),
+    )
 
 
-def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Any:
+def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Figure:
     def figure(number: int, rows: np.ndarray) -> float:
         test, predicted = scoring.splits[number].test.take(rows), scoring.evaluations[number].nearest[rows]
         if classes is None:
@@ -81,7 +81,7 @@ def above_chance(true: np.ndarray, predicted: np.ndarray) -> float:
     )
 
 
-def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Any:
+def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Figure:
     measure = metrics.r2 if classes is None else metrics.balanced_accuracy
 
     def figure(number: int, rows: np.ndarray) -> float:
@@ -94,7 +94,7 @@ def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Any:
     return figure
 
 
-def _similar_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
+def _similar_by_hash(scoring: Scoring, originals: Originals) -> blocks.Looks:
     """Return the pHash distance of each scored original to its nearest training one, over eight views."""
     views = hash_views(originals.table)
     pairs = []
@@ -113,18 +113,18 @@ def _similar_by_hash(scoring: Scoring, originals: Originals) -> dict[str, Any]:
                 for scored, index, bits in zip(block, nearest, distance.min(1), strict=True)
             ]
     all_bits = np.array([bits for bits, _, _ in pairs])
-    return {
-        "least_bits": int(all_bits.min()),
-        "median_bits": float(np.median(all_bits)),
-        "counts": {str(bound): int((all_bits <= bound).sum()) for bound in (0, 2, 4, 6, 8, 10)},
-        "pairs": [
+    return blocks.Looks(
+        least_bits=int(all_bits.min()),
+        median_bits=float(np.median(all_bits)),
+        counts={str(bound): int((all_bits <= bound).sum()) for bound in (0, 2, 4, 6, 8, 10)},
+        pairs=[
             _pair(originals, scored, trained_on, bits=bits)
             for bits, scored, trained_on in sorted(pairs)[:_LISTED]
         ],
-    }
+    )
 
 
-def _similar_by_features(scoring: Scoring, originals: Originals, max_cosine: float) -> dict[str, Any]:
+def _similar_by_features(scoring: Scoring, originals: Originals, max_cosine: float) -> blocks.FeaturePairs:
     """Return the cosine of each scored original and its most similar training one, by features."""
     pairs = []
     for split in scoring.splits[: scoring.n_first]:
@@ -138,19 +138,19 @@ def _similar_by_features(scoring: Scoring, originals: Originals, max_cosine: flo
     typical = float(np.median(cosines(split.test.features, split.arms["originals"].features[:_TYPICAL])))
     # Features in which every pair is similar (random weights) are not informative.
     over = [pair for pair in pairs if pair[0] > max_cosine > typical]
-    return {
-        "bound": max_cosine,
-        "n_over": len(over),
-        "largest": pairs[0][0],
-        "typical": typical,
-        "pairs": [
+    return blocks.FeaturePairs(
+        bound=max_cosine,
+        n_over=len(over),
+        largest=pairs[0][0],
+        typical=typical,
+        pairs=[
             _pair(originals, scored, trained_on, cosine=round(value, 4))
             for value, scored, trained_on in over[:_LISTED]
         ],
-    }
+    )
 
 
-def _pair(originals: Originals, scored: int, trained_on: int, **similarity: Any) -> dict[str, Any]:
+def _pair(originals: Originals, scored: int, trained_on: int, **similarity: Any) -> blocks.Pair:
     rows = originals.table.take([scored, trained_on]).to_pylist()
     names = [f"{row['source']}: {row['path']}" for row in rows]
-    return {"scored": names[0], "trained_on": names[1], **similarity}
+    return blocks.Pair(scored=names[0], trained_on=names[1], **similarity)

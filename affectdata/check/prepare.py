@@ -15,7 +15,7 @@ from affectdata.check.arms import EVEN, ORIGINALS, WITH, Arms, has_copies, make_
 from affectdata.check.image_pool import (
     ImagePool,
     Originals,
-    add_offered,
+    add_images,
     fill_image_pool,
     find_originals,
     plan_image_pool,
@@ -27,7 +27,8 @@ from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import read_memory
 from affectdata.manifest.manifest import Images, Manifest
 from affectdata.plan.fill import fill_rows
-from affectdata.recipe.recipe import Check, Recipe, parse_recipe
+from affectdata.recipe.bounds import Check
+from affectdata.recipe.recipe import Recipe, parse_recipe
 from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.schema import EDGES, PLAN
@@ -63,7 +64,9 @@ class CheckInput:
     `fold_assignments` are arrays with the fold of each original (-1: never scored), one per assignment;
     `crossfit` are their splits, in that order; `train` are the release's own train rows. `regrouped`
     has, by undeclared column, splits in which equal values of it are kept together too. `not_offered` has the
-    manifests that could not be tried for the thin bins, and the reason.
+    manifests that could not be tried for the thin bins, and the reason; `others`, by source, all images of
+    other manifests that have the target and are independent of the originals. `more_backbones` are networks
+    whose features stand beside those of `backbone`.
     """
 
     release: Release
@@ -78,6 +81,8 @@ class CheckInput:
     crossfit_missing: str | None
     regrouped: dict[str, list[Split]]
     not_offered: dict[str, str]
+    others: dict[str, Rows]
+    more_backbones: Sequence[Backbone] = ()
 
     @property
     def numeric(self) -> bool:
@@ -96,6 +101,7 @@ def prepare_check(
     images: Images | None,
     checks: Path,
     *,
+    more_backbones: Sequence[Backbone] = (),
     others: Sequence[Manifest] = (),
     check: Check | None = None,
     why_none: str = "the source images are not available",
@@ -105,8 +111,8 @@ def prepare_check(
     """Plan every split and compute the features of all images that any of them needs.
 
     Without `images` there is only the held-out score, and `why_none` is the reason given. `others` are
-    manifests whose images are tried for the thin bins; `check` replaces the recipe's. Features are cached in
-    `checks/.features`.
+    manifests whose images are tried for the thin bins; `check` replaces the recipe's. Features, those of
+    `more_backbones` beside those of `backbone`, are cached in `checks/.features`.
 
     Raises:
         IntegrityError: the lineage of the release is broken, or an image differs from the recorded one.
@@ -141,10 +147,12 @@ def prepare_check(
         )
     planned = [*crossfit, *itertools.chain(*regrouped.values()), *([heldout] if heldout else [])]
     plans = [plan for split in planned for plan in (*split.arms.values(), split.test, *split.probes.values())]
-    plans.append(released_rows(release, originals, "train"))
+    others_plans = planner.others()
+    plans += [*others_plans.values(), released_rows(release, originals, "train")]
     image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
-    cache = FeatureCache(checks / CACHE, backbone)
-    image_pool = fill_image_pool(image_pool, backbone, cache, workers, progress or (lambda _done, _of: None))
+    for network in (backbone, *more_backbones):
+        cache = FeatureCache(checks / CACHE, network)
+        image_pool = fill_image_pool(image_pool, network, cache, workers, progress or (lambda *_: None))
     return CheckInput(
         release,
         recipe,
@@ -158,6 +166,8 @@ def prepare_check(
         None if images else why_none,
         {name: [split.read(image_pool) for split in splits] for name, splits in regrouped.items()},
         not_offered,
+        {name: image_pool.rows(plan) for name, plan in others_plans.items()},
+        more_backbones,
     )
 
 
@@ -206,6 +216,11 @@ class _SplitPlanner:
             for name, plan in self.probes.items()
         }
         return _SplitPlan(arms, test, {name: plan for name, plan in probes.items() if len(plan)})
+
+    def others(self) -> Arms:
+        """Return all images of other manifests, by source."""
+        sources = np.where(self.originals.released, "", self.originals.column("source"))
+        return {name: self.originals.plain(sources == name) for name in sorted({*sources.tolist()} - {""})}
 
     def has_undeclared_groups(self, column: str) -> bool:
         """Return whether images with one value of a column are in several groups."""
@@ -275,23 +290,30 @@ def _arms_of(
 def _offer(
     originals: Originals, others: Sequence[Manifest], recipe: Recipe
 ) -> tuple[Originals, dict[str, str]]:
-    """Add images of other manifests for the thin bins; return the manifests without any, with the reason."""
-    offers: list[pa.Table] = []
+    """Add images of other manifests; return the manifests without any for the thin bins, with the reason.
+
+    Of each at most `check.max_pictures` are added, as evenly over the bins as possible.
+    """
+    added: list[tuple[str, pa.Table]] = []
     refused: dict[str, str] = {}
     own = originals.table.filter(pa.array(originals.own))
     own = own.set_column(own.column_names.index("split"), "split", pa.array(["train"] * len(own)))
     for manifest in others if originals.edges else ():
         sources = sorted(manifest.table["source"].unique().to_pylist())
-        balance = recipe.balance.model_copy(update={"fill_from": sources})
+        memory, taken = read_memory([manifest]), []
+        per_bin = -(-recipe.check.max_pictures // len(originals.labels))  # rounded up
         try:
-            spec = recipe.model_copy(update={"balance": balance})
-            filled = fill_rows(own, manifest.table, spec, read_memory([manifest]))
+            for level in (recipe.balance.level, per_bin):
+                balance = recipe.balance.model_copy(update={"fill_from": sources, "level": level})
+                spec = recipe.model_copy(update={"balance": balance})
+                filled = fill_rows(own, manifest.table, spec, memory)
+                taken.append(filled.filter(pc.is_in(filled["source"], pa.array(sources))))
         except RecipeError as error:
             refused[manifest.path.stem] = error.what
             continue
-        offers.append(filled.filter(pc.is_in(filled["source"], pa.array(sources))))
-        if not len(offers[-1]):
+        if not len(taken[0]):
             refused[manifest.path.stem] = "it has no image in the thin bins"
-    for offered in offers:
-        originals = add_offered(originals, offered, recipe.target)
+        added += zip(("offered", "other"), taken, strict=True)
+    for kind, images in sorted(added, key=lambda each: each[0]):  # those offered first
+        originals = add_images(originals, images, recipe.target, kind)
     return originals, refused

@@ -13,15 +13,16 @@ interval does not cover the variation between training sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from affectdata.check import metrics
+from affectdata.check import blocks, metrics
 from affectdata.check.arms import ORIGINALS, RELEASE
+from affectdata.check.blocks import Interval
 from affectdata.check.evaluate import Classes, SplitEvaluation
 from affectdata.check.prepare import Split
 from affectdata.train.rows import Rows
@@ -33,24 +34,23 @@ SUBGROUPS = ("age_group", "gender", "ethnicity")
 LEAST_SUBGROUP = 30  # images; smaller subgroups are not reported
 LEVEL = 0.95
 N_RESAMPLES = 1000
-Interval = dict[str, float]  # mean, low, high
 
 
 def corrected_interval(values: Sequence[float], n_test: float, n_train: float) -> Interval:
     """Return mean and 95 % interval of a figure over several splits, without undefined ones.
 
-    `n_test` and `n_train` are the numbers of originals of a split. A single figure has no interval (NaN).
+    `n_test` and `n_train` are the numbers of originals of a split. A single figure has no interval.
     """
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     if not len(known):
-        return {"mean": np.nan, "low": np.nan, "high": np.nan}
+        return Interval(mean=None, low=None, high=None)
     mean = float(known.mean())
     if len(known) < 2:
-        return {"mean": mean, "low": np.nan, "high": np.nan}
+        return Interval(mean=mean, low=None, high=None)
     variance = known.var(ddof=1) * (1 / len(known) + n_test / n_train)
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(known) - 1) * np.sqrt(variance))
-    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+    return Interval(mean=mean, low=mean - reach, high=mean + reach)
 
 
 def bootstrap_interval(
@@ -69,9 +69,9 @@ def bootstrap_interval(
     mean = figure(np.arange(len(group)))
     finite = np.array(resampled)[np.isfinite(resampled)]
     if not len(finite):
-        return {"mean": mean, "low": np.nan, "high": np.nan}
+        return Interval(mean=mean, low=None, high=None)
     low, high = np.quantile(finite, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return {"mean": mean, "low": float(low), "high": float(high)}
+    return Interval(mean=mean, low=float(low), high=float(high))
 
 
 def _home_bins(code: np.ndarray, bins: np.ndarray, n_groups: int) -> np.ndarray:
@@ -199,55 +199,52 @@ def label_measure(name: str, source: np.ndarray, true: np.ndarray, predicted: np
     return by_source(source, lambda part: compute(true[part], predicted[part]))
 
 
-def score_head(scoring: Scoring, arm: str, head: str) -> dict[str, Any]:
-    """Return every measure of one arm's values, errors per bin and per subtype, and figures per source.
-
-    Each measure is {mean, low, high, splits: [per split], pooled: over every original once}. Errors per bin
-    and subtype are over every original once, figures per source means over the splits.
-    """
+def score_head(scoring: Scoring, arm: str, head: str) -> blocks.HeadScores:
+    """Return every measure of one arm's values, errors per bin and per subtype, and figures per source."""
     test, predicted = scoring.tests(), scoring.values(arm, head)
     measures: dict[str, Any] = {}
     for name in MEASURES:
         figure = scoring.figure(name, arm, head)
         splits = [figure(number, np.arange(len(split.test))) for number, split in enumerate(scoring.splits)]
         # One split has an interval too, but nobody reads a bootstrap of every measure of every arm.
-        over = scoring.interval(figure) if len(splits) > 1 else {"mean": splits[0], "low": None, "high": None}
-        measures[name] = {**over, "splits": splits, "pooled": scoring.measure(name, test, predicted)}
+        several = len(splits) > 1
+        over = scoring.interval(figure) if several else Interval(mean=splits[0], low=None, high=None)
+        pooled = scoring.measure(name, test, predicted)
+        measures[name] = blocks.Figure(**over.to_dict(), splits=splits, pooled=pooled)
     n_bins = len(scoring.edges) - 1
     per_bin = metrics.mae_by(metrics.bin_codes(test.target, scoring.edges), n_bins, test.target, predicted)
-    per_subtype = _per_group(test.subtype, test.target, predicted, "mae")
-    figures = {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
-    return {
+    sd_ratio = measures["sd_ratio"].mean
+    return blocks.HeadScores(
+        mean_collapse=sd_ratio is not None and sd_ratio < scoring.min_sd_ratio,
+        mae_per_bin=per_bin.tolist(),
+        mae_per_subtype={
+            name: metrics.mae(test.target[rows], predicted[rows])
+            for name, rows in _groups(test.subtype)
+            if name
+        },
+        per_source=_per_source(
+            scoring, {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
+        ),
         **measures,
-        "mean_collapse": bool(measures["sd_ratio"]["mean"] < scoring.min_sd_ratio),
-        "mae_per_bin": per_bin.tolist(),
-        "mae_per_subtype": {name: group["mae"] for name, group in per_subtype.items() if name},
-        "per_source": _per_source(scoring, figures),
-    }
+    )
 
 
-def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, Any]:
+def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, blocks.SourceScores]:
     """Return by source the number of scored originals, and the mean of each figure over the splits."""
-    sources, counts = np.unique(scoring.tests().source, return_counts=True)
-    return {
-        source: {"n": n, **{name: scoring.mean(figure, source) for name, figure in figures.items()}}
-        for source, n in zip(sources.tolist(), counts.tolist(), strict=True)
-    }
+    scores = {}
+    for source, rows in _groups(scoring.tests().source):
+        means: dict[str, Any] = {name: scoring.mean(figure, source) for name, figure in figures.items()}
+        scores[source] = blocks.SourceScores(n=int(rows.sum()), **means)
+    return scores
 
 
-def _per_group(
-    groups: np.ndarray, true: np.ndarray, predicted: np.ndarray, measure: str
-) -> dict[str, dict[str, Any]]:
-    """Return the number of rows and a measure for each group."""
-    compute = getattr(metrics, measure)
-    scored = {}
-    for name in np.unique(groups).tolist():
-        rows = groups == name
-        scored[name] = {"n": int(rows.sum()), measure: compute(true[rows], predicted[rows])}
-    return scored
+def _groups(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every value, and whether each row has it."""
+    for value in np.unique(values).tolist():
+        yield value, values == value
 
 
-def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any]:
+def score_classes(scoring: Scoring, arm: str, classes: Classes) -> blocks.ClassScores:
     """Return the measures of one arm's labels, by input (image, both, regressor, majority), and chance.
 
     Measures are means over the splits, with the `interval` of the input that knows most; those of the
@@ -255,55 +252,74 @@ def score_classes(scoring: Scoring, arm: str, classes: Classes) -> dict[str, Any
     """
     scoring = scoring.for_classes(classes)
     true, source = classes.of(scoring.tests()), scoring.tests().source
-    scored: dict[str, Any] = {
-        "labels": classes.labels,
-        "n": [int((true == label).sum()) for label in classes.labels],
+    inputs: Any = {
+        name: _score_labels(scoring, arm, classes, name)
+        for name in scoring.evaluations[0].arms[arm].labels[classes.name]
     }
-    for name in scoring.evaluations[0].arms[arm].labels[classes.name]:
-        predicted = scoring.labels(arm, classes.name, name)
-        figures = {measure: scoring.label_figure(measure, arm, classes, name) for measure in LABEL_MEASURES}
-        measures = {measure: scoring.mean(figure) for measure, figure in figures.items()}
-        if name == "majority":
-            measures = {
-                measure: label_measure(measure, source, true, predicted) for measure in LABEL_MEASURES
-            }
-        per_source = _per_source(scoring, {"accuracy": figures["accuracy"]})
-        counts = metrics.confusion(true, predicted, classes.labels)
-        scored[name] = {
-            **measures,
-            "accuracy_per_source": {part: values["accuracy"] for part, values in per_source.items()},
-            "confusion": counts.tolist(),
-        }
-        probabilities = scoring.probabilities(arm, classes.name, name)
-        if probabilities is not None:
-            error = metrics.calibration_error(true, probabilities, classes.labels)
-            scored[name]["calibration_error"] = error
-        scored[name]["confusion_normalised"] = (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
-    best = "both" if "both" in scored else "image"
-    scored["interval"] = {
-        measure: scoring.interval(scoring.label_figure(measure, arm, classes, best))
-        for measure in LABEL_MEASURES
-    }
+    best = "both" if "both" in inputs else "image"
     chance = by_source(source, lambda part: metrics.chance(true[part]))
-    return {**scored, "chance": {"accuracy": chance, "balanced_accuracy": chance}}
+    return blocks.ClassScores(
+        labels=classes.labels,
+        n=[int((true == label).sum()) for label in classes.labels],
+        interval={
+            measure: scoring.interval(scoring.label_figure(measure, arm, classes, best))
+            for measure in LABEL_MEASURES
+        },
+        chance={"accuracy": chance, "balanced_accuracy": chance},
+        **inputs,
+    )
 
 
-def score_subgroups(values: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+def _score_labels(scoring: Scoring, arm: str, classes: Classes, name: str) -> blocks.LabelScores:
+    """Return the measures of the labels that one arm predicts from one input."""
+    true, predicted = classes.of(scoring.tests()), scoring.labels(arm, classes.name, name)
+    figures = {measure: scoring.label_figure(measure, arm, classes, name) for measure in LABEL_MEASURES}
+    measures: dict[str, Any] = {measure: scoring.mean(figure) for measure, figure in figures.items()}
+    if name == "majority":
+        source = scoring.tests().source
+        measures = {measure: label_measure(measure, source, true, predicted) for measure in LABEL_MEASURES}
+    probabilities = scoring.probabilities(arm, classes.name, name)
+    if probabilities is not None:
+        measures["calibration_error"] = metrics.calibration_error(true, probabilities, classes.labels)
+    counts = metrics.confusion(true, predicted, classes.labels)
+    return blocks.LabelScores(
+        accuracy_per_source={
+            source: scoring.mean(figures["accuracy"], source) for source, _ in _groups(scoring.tests().source)
+        },
+        confusion=counts.tolist(),
+        confusion_normalised=(counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist(),
+        **measures,
+    )
+
+
+def score_subgroups(
+    values: np.ndarray, true: np.ndarray, predicted: np.ndarray, estimated: Sequence[str] = ()
+) -> blocks.Subgroups:
     """Return the error (numbers) or the accuracy (labels) per value of a column, and the largest gap.
 
-    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` has their sizes.
+    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` has their sizes. `estimated` are
+    the sources in which a machine filled in the column.
     """
-    measure = "mae" if predicted.dtype.kind == "f" else "accuracy"
-    by_value = _per_group(values, true, predicted, measure)
-    by_value.pop("", None)
-    groups = {name: group for name, group in by_value.items() if group["n"] >= LEAST_SUBGROUP}
-    if measure == "mae":
-        for name, group in groups.items():
-            group["bias"] = float(np.mean((predicted - true)[values == name]))
-    figures = [group[measure] for group in groups.values()]
-    gap = max(figures) - min(figures) if figures else None
-    too_few = {name: group["n"] for name, group in by_value.items() if name not in groups}
-    return {"measure": measure, "groups": groups, "gap": gap, "too_few": too_few}
+    groups, too_few, figures = {}, {}, []
+    for name, rows in _groups(values):
+        n = int(rows.sum())
+        if name and n < LEAST_SUBGROUP:
+            too_few[name] = n
+        elif name and predicted.dtype.kind == "f":
+            mae, bias = metrics.mae(true[rows], predicted[rows]), float(np.mean((predicted - true)[rows]))
+            groups[name] = blocks.Subgroup(n=n, mae=mae, bias=bias)
+            figures.append(mae)
+        elif name:
+            accuracy = metrics.accuracy(true[rows], predicted[rows])
+            groups[name] = blocks.Subgroup(n=n, accuracy=accuracy)
+            figures.append(accuracy)
+    return blocks.Subgroups(
+        measure="mae" if predicted.dtype.kind == "f" else "accuracy",
+        groups=groups,
+        gap=max(figures) - min(figures) if figures else None,
+        too_few=too_few,
+        estimated=list(estimated),
+    )
 
 
 def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from affectdata.check import blocks
 from affectdata.check.arms import ORIGINALS, RELEASE
+from affectdata.check.blocks import Interval
 from affectdata.check.metrics import pearson_r
 from affectdata.check.probes import DRAW, EFFECT, FLIP
 from affectdata.check.scores import Scoring, corrected_interval
@@ -23,7 +25,7 @@ SIDES = {"all": (-np.inf, np.inf), "low": (-np.inf, MIDDLE), "high": (MIDDLE, np
 _Y_WEIGHT, _S_WEIGHT = 0.69, 0.22
 
 
-def describe_shift(scoring: Scoring) -> dict[str, Any]:
+def describe_shift(scoring: Scoring) -> dict[str, blocks.Shift]:
     """Return by pipeline how far it shifts the release's prediction relative to that of the originals' model.
 
     In POMP units, mean over the test images: all, those below and above the middle of the scale, and per
@@ -33,7 +35,7 @@ def describe_shift(scoring: Scoring) -> dict[str, Any]:
     return {name.removeprefix(DRAW): _describe_pipeline(scoring, name) for name in names}
 
 
-def _describe_pipeline(scoring: Scoring, name: str) -> dict[str, Any]:
+def _describe_pipeline(scoring: Scoring, name: str) -> blocks.Shift:
     by_split = [_excess_shifts(scoring, number, name) for number in range(len(scoring.splits))]
     n_test = float(np.mean([len(split.test) for split in scoring.splits]))
     n_train = float(np.mean([len(split.arms[ORIGINALS]) for split in scoring.splits]))
@@ -47,7 +49,7 @@ def _describe_pipeline(scoring: Scoring, name: str) -> dict[str, Any]:
     }
     bins, excess = (np.concatenate([arrays[column] for arrays in by_split]) for column in (1, 2))
     per_bin = [_mean(excess[bins == number]) for number in range(len(scoring.edges) - 1)]
-    return {**sides, "per_bin": per_bin, "mean_abs": float(np.mean(np.abs(excess)))}
+    return blocks.Shift(**sides, per_bin=per_bin, mean_abs=float(np.mean(np.abs(excess))))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -73,12 +75,11 @@ def prediction_shifts(scoring: Scoring, number: int, name: str, arm: str) -> np.
     return np.asarray(result.probes[name] - result.values["regressor"][rows])
 
 
-def describe_effects(scoring: Scoring) -> dict[str, Any]:
+def describe_effects(scoring: Scoring) -> dict[str, blocks.Effect]:
     """Return by transform how far it shifts the prediction of the originals' model, relative to a flip.
 
-    `of_flip` is its mean absolute shift divided by that of a flip on the same images: {mean, low, high}. The
-    interval is over groups of images; it does not cover the variation between training sets.
-    `low` and `high` are signed, of images below and above the middle of the scale.
+    `of_flip` is its mean absolute shift divided by that of a flip on the same images. The interval is over
+    groups of images; it does not cover the variation between training sets.
     """
     first = range(scoring.n_first)
     flips: dict[str, float] = {}
@@ -91,7 +92,7 @@ def describe_effects(scoring: Scoring) -> dict[str, Any]:
     return {name.removeprefix(EFFECT): _effect(scoring, name, flips) for name in sorted(names - {FLIP})}
 
 
-def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str, Any]:
+def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> blocks.Effect:
     image_ids, groups, targets, shifts = [], [], [], []
     for number in range(scoring.n_first):
         rows = scoring.splits[number].probes.get(name)
@@ -104,26 +105,27 @@ def _effect(scoring: Scoring, name: str, flips: Mapping[str, float]) -> dict[str
     flip_shift = np.array([flips[image_id] for image_id in image_ids])
     code = np.unique(groups, return_inverse=True)[1]
     by_group = [np.bincount(code, np.abs(values)) for values in (shift, flip_shift)]
-    return {
-        "n": len(shift),
-        "mean_abs": float(np.abs(shift).mean()),
-        "of_flip": _ratio(*by_group),
-        "low": _mean(shift[target < MIDDLE]),
-        "high": _mean(shift[target >= MIDDLE]),
-    }
+    return blocks.Effect(
+        n=len(shift),
+        mean_abs=float(np.abs(shift).mean()),
+        of_flip=_ratio(*by_group),
+        low=_mean(shift[target < MIDDLE]),
+        high=_mean(shift[target >= MIDDLE]),
+    )
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> dict[str, float | None]:
+def _ratio(above: np.ndarray, below: np.ndarray) -> Interval:
     """Return the ratio of two sums over the same independent groups, and its 95 % interval.
 
     By the delta method on the logarithm: var(log a/b) = var(a)/a² + var(b)/b² - 2 cov(a, b)/ab.
     """
     a, b, n = above.mean(), below.mean(), len(above)
     if not a > 0 or not b > 0 or n < 2:
-        return {"mean": None, "low": None, "high": None}
+        return Interval(mean=None, low=None, high=None)
     (va, c), (_, vb) = np.cov(above, below) / n
     reach = stats.norm.ppf(0.975) * np.sqrt(max(0.0, va / a**2 + vb / b**2 - 2 * c / (a * b)))
-    return {"mean": float(a / b), "low": float(a / b * np.exp(-reach)), "high": float(a / b * np.exp(reach))}
+    ratio = a / b
+    return Interval(mean=float(ratio), low=float(ratio * np.exp(-reach)), high=float(ratio * np.exp(reach)))
 
 
 def affect_of_look(drift: Mapping[str, Any]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.store.parquet import read_json, write_json, write_text
+from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.weights import DEFAULT
 
 SCHEMA = "affectdata/study/1"
@@ -43,7 +44,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Trial(StrictModel):
     """The settings of one run. Null ones follow from target and weights: see `tuned.choose_settings`."""
 
-    backbone: str = "mobilenet_v3_large"
+    backbone: str = DEFAULT_BACKBONE
     weights: str = DEFAULT
     size_px: int | None = None
     arm: Literal["release", "originals", "even", "duplicates", "weights"] = "release"

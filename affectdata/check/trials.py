@@ -39,11 +39,8 @@ from affectdata.train.weights import state_hash
 
 STUDIES = "studies"  # folder below that of a release's checks
 _MEASURES = ("r2", "ccc", "mae", "sd_ratio")
-_VERSIONS = (
-    "affectdata",
-    "torch",
-    "torchvision",
-)  # that determine a score, besides those that determine pixels
+# That determine a score, besides those that determine pixels.
+_VERSIONS = ("affectdata", "torch", "torchvision", "timm")
 
 
 def study_release(
@@ -135,8 +132,7 @@ class _Trials:
         """Validate the settings of a run; return what else determines its scores, besides the release."""
         network = self._network(trial)
         self._settings(trial, network)
-        timm = ["timm"] if trial.backbone.startswith("timm:") else []
-        versions = {name: version(name) for name in (*_VERSIONS, *timm)} | pixel_versions()
+        versions = {name: version(name) for name in _VERSIONS} | pixel_versions()
         return [network.code, state_hash(network.module), network.device.type, versions]
 
     def _network(self, trial: Trial) -> Network:
@@ -177,8 +173,8 @@ class _Trials:
         index = self.originals.find(rows.image_id)
         for column in SUBGROUPS:
             subgroups = score_subgroups(self.originals.column(column)[index], true, predicted)
-            if len(subgroups["groups"]) > 1:
-                scores[f"{column}_gap"] = subgroups["gap"]
-            if too_few := small_groups_text(subgroups["too_few"]):
+            if len(subgroups.groups) > 1 and subgroups.gap is not None:
+                scores[f"{column}_gap"] = subgroups.gap
+            if too_few := small_groups_text(subgroups.too_few):
                 self.say(f"{split}, by {column.replace('_', ' ')}: {too_few}")
         return scores

@@ -153,7 +153,8 @@ class TunedNetworks:
         return fit_classifier(train, labels, None, self.seed)
 
     def describe(self) -> dict[str, Any]:
-        settings = {name: value for name, value in asdict(self.settings).items() if name != "loss"}
+        settings = asdict(self.settings)
+        del settings["loss"], settings["seed"]  # a loss per model; the seed is the recipe's
         return {"mode": "finetune", "size_px": self.images.shape[1], **settings}
 
 

@@ -1,7 +1,6 @@
 """The verdict: a check's document as sentences, and advice.
 
-The advice names what would help more than this release does, measured where possible, in the order in which
-it helped on GAPED: images from another source, weights in place of copies, and undeclared groups, which do
+The advice names thin bins, the options of the table in `advice` that help, and undeclared groups, which do
 not help but make the scores honest.
 """
 
@@ -10,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_MEAN, WEIGHTS, WITH
+from affectdata.check.advice import HELPS
+from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_AWARE, SUBTYPE_MEAN
+from affectdata.check.blocks import CheckFigures
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
-    Document,
     change_text,
+    class_scores,
     clear_change,
     interval_text,
+    n_scored,
     number_text,
     scored_on,
     scores,
@@ -33,11 +35,12 @@ _FEW_REAL = 20  # real images; a bin with fewer is named
 _DROP = 0.02  # R² lost when undeclared groups are kept together; from here on they should be declared
 
 
-def make_sentences(document: Document, recipe: Recipe) -> list[str]:
+def make_sentences(document: CheckFigures, recipe: Recipe) -> list[str]:
     """Return the findings as sentences, the most important first."""
     return [
         *_score_sentences(document),
         *_subtype_sentences(document),
+        *_subtype_aware_sentences(document),
         *_source_sentences(document),
         *_collapse_sentences(document),
         *_balance_sentences(document, recipe),
@@ -47,39 +50,39 @@ def make_sentences(document: Document, recipe: Recipe) -> list[str]:
     ]
 
 
-def _score_sentences(document: Document) -> Iterator[str]:
+def _score_sentences(document: CheckFigures) -> Iterator[str]:
     scored, mean = scores(document, RELEASE), scores(document, MEAN)
     if scored is None or mean is None:
         return
-    settings = document["settings"]
-    model = f"Frozen {settings['backbone']} features with an SVR"
-    if settings["mode"] != "frozen":
-        steps, size_px = settings["steps"], settings["size_px"]
-        model = f"{settings['backbone']} fine-tuned for {steps} steps at {size_px} px"
-    where = f"{settings['n_splits']} splits of" if scored_on(document) == "crossfit" else "the held-out"
-    ceiling = document["ceiling"]
+    settings = document.settings
+    model = f"Frozen {settings.backbone} features with an SVR"
+    if settings.mode != "frozen":
+        steps, size_px = settings.steps, settings.size_px
+        model = f"{settings.backbone} fine-tuned for {steps} steps at {size_px} px"
+    where = f"{settings.n_splits} splits of" if scored_on(document) == "crossfit" else "the held-out"
+    ceiling = document.ceiling
     limit = f"; the raters' noise limits R² to {number_text(ceiling)}" if ceiling is not None else ""
     yield (
-        f"{model}, over {where} {sum(document['bins']['n'][scored_on(document)])} originals: "
+        f"{model}, over {where} {n_scored(document)} originals: "
         f"R² {interval_text(scored['r2'])}{limit}, CCC {interval_text(scored['ccc'])}, "
-        f"macro-MAE {number_text(scored['macro_mae']['mean'], 2)} "
-        f"(predicting the mean: {number_text(mean['macro_mae']['mean'], 2)})."
+        f"macro-MAE {number_text(scored['macro_mae'].mean, 2)} "
+        f"(predicting the mean: {number_text(mean['macro_mae'].mean, 2)})."
     )
 
 
-def _subtype_sentences(document: Document) -> Iterator[str]:
+def _subtype_sentences(document: CheckFigures) -> Iterator[str]:
     scored, baseline = scores(document, RELEASE), scores(document, SUBTYPE_MEAN)
     if scored is None or baseline is None:
         return
-    target, r2 = document["release"]["target"], scored["r2"]["mean"]
-    if len(baseline["mae_per_subtype"]) < 2:
+    target, r2 = document.release.target, scored["r2"].mean
+    if len(baseline.mae_per_subtype) < 2:
         yield f"There are no two subtypes, so {target} cannot be compared within them."
         return
-    within = scored["r_within"]["mean"]
+    within = scored["r_within"].mean
     figures = (
-        f"predicting each subtype's mean gives R² {number_text(baseline['r2']['mean'])}; "
+        f"predicting each subtype's mean gives R² {number_text(baseline['r2'].mean)}; "
         f"within subtypes the model's r is {number_text(within)} "
-        f"(R² {number_text(scored['r2_within']['mean'])})"
+        f"(R² {number_text(scored['r2_within'].mean)})"
     )
     if r2 is None or r2 <= 0:
         finding = f"predicts neither {target} nor the subtype"
@@ -92,39 +95,58 @@ def _subtype_sentences(document: Document) -> Iterator[str]:
     yield f"The model {finding}: {figures}."
 
 
-def _source_sentences(document: Document) -> Iterator[str]:
+def _subtype_aware_sentences(document: CheckFigures) -> Iterator[str]:
+    """Say what the subtype-aware head gains, and that it is not finer knowledge of the target."""
+    plain, aware = scores(document, ORIGINALS), scores(document, SUBTYPE_AWARE)
+    change = document.comparison.get(f"{SUBTYPE_AWARE} - {ORIGINALS}")
+    if not plain or not aware or not change:
+        return
+    before, after, target = plain["r_within"].mean, aware["r_within"].mean, document.release.target
+    within = f"r within subtypes is {number_text(after)}, {number_text(before)} with the plain head"
+    if before is not None and after is not None and after <= before:
+        within = (
+            f"r within subtypes falls from {number_text(before)} to {number_text(after)}: it uses the "
+            f"subtype better, and knows no more of {target} within one"
+        )
+    yield (
+        f"A subtype-aware head on the originals (arm {SUBTYPE_AWARE}) has R² {interval_text(aware['r2'])}, "
+        f"{interval_text(change['r2'], 3, '+')} compared with the plain head; {within}."
+    )
+
+
+def _source_sentences(document: CheckFigures) -> Iterator[str]:
     scored = scores(document, RELEASE)
-    if scored and len(scored["per_source"]) > 1:
+    if scored and len(scored.per_source) > 1:
         sources = ", ".join(
-            f"{name} R² {number_text(source['r2'])} (n = {source['n']})"
-            for name, source in scored["per_source"].items()
+            f"{name} R² {number_text(source['r2'])} (n = {source.n})"
+            for name, source in scored.per_source.items()
         )
         yield f"Scores are computed within each source and averaged: {sources}."
 
 
-def _collapse_sentences(document: Document) -> Iterator[str]:
-    least = document["settings"]["check"]["min_sd_ratio"]
+def _collapse_sentences(document: CheckFigures) -> Iterator[str]:
+    least = document.settings.check.min_sd_ratio
     for arm in (RELEASE, ORIGINALS):
         for head in ("regressor", "ridge"):
             scored = scores(document, arm, head)
-            if scored and scored["mean_collapse"]:
-                name = document["arms"][arm][head]["head"]
+            if scored and scored.mean_collapse:
+                name = document.arms[arm].heads[head].head
                 yield (
                     f"Mean collapse: the {'SVR' if name == 'svr' else name} of the {arm} arm predicts "
                     "nearly the same value for every image (SD of predictions / SD of targets is "
-                    f"{number_text(scored['sd_ratio']['mean'])}; it must be at least {least:g})."
+                    f"{number_text(scored['sd_ratio'].mean)}; it must be at least {least:g})."
                 )
 
 
-def _balance_sentences(document: Document, recipe: Recipe) -> Iterator[str]:
+def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
     """Balancing helps if the release beats the originals, as many even copies, and stretched originals."""
-    compared = document["comparison"]
+    compared = document.comparison
     arms = [arm for arm in (ORIGINALS, EVEN, STRETCHED) if f"{RELEASE} - {arm}" in compared]
     if not arms:
         return
     against = {arm: compared[f"{RELEASE} - {arm}"] for arm in arms}
     changes = against[ORIGINALS]
-    if not document["copies"] and all(change["low"] == change["high"] == 0 for change in changes.values()):
+    if not document.copies and all(change.low == change.high == 0 for change in changes.values()):
         yield "The release trains on the unchanged originals: there is nothing to compare them with."
         return
     helped = [
@@ -135,7 +157,7 @@ def _balance_sentences(document: Document, recipe: Recipe) -> Iterator[str]:
     lost = [measure for measure in changes if clear_change(measure, changes[measure]) < 0]
     gains, losses = (", ".join(NAMES[measure] for measure in measures) for measures in (helped, lost))
     controls = " and ".join(ARM_NAMES[arm] for arm in arms[1:]) or "the originals"
-    if document["on_edge"]:
+    if document.on_edge:
         finding = "No verdict on balancing: in too many splits the best setting is on the edge of its grid"
     elif helped and lost:
         finding = f"Balancing is a trade-off: it improves {gains} and worsens {losses}"
@@ -153,38 +175,41 @@ def _balance_sentences(document: Document, recipe: Recipe) -> Iterator[str]:
         yield "The recipe drops images (undersample): it is compared with the originals that it kept."
 
 
-def _class_sentences(document: Document) -> Iterator[str]:
-    for name, scorings in document["arms"][RELEASE].get("classifier", {}).items():
-        scored = scorings[scored_on(document)]
-        labels = [label for label, n in zip(scored["labels"], scored["n"], strict=True) if n]
+def _class_sentences(document: CheckFigures) -> Iterator[str]:
+    for name in document.arms[RELEASE].classifier:
+        scored = class_scores(document, RELEASE, name)
+        labels = [label for label, n in zip(scored.labels, scored.n, strict=True) if n]
         if len(labels) < 2:
             yield f"{name}: every scored image is {labels[0]!r}; there is nothing to classify."
             continue
-        best = scored["interval"]
-        inputs = {"image": "image alone", "regressor": "regressor alone", "chance": "chance"}
-        baselines = ", ".join(
-            f"{inputs[key]} {scored[key]['balanced_accuracy']:.3f}" for key in inputs if key in scored
+        best, inputs = scored.interval, {"image": scored.image, "regressor": scored.regressor}
+        baselines = "".join(
+            f"{name} alone {number_text(part['balanced_accuracy'])}, "
+            for name, part in inputs.items()
+            if part
         )
         yield (
             f"Classifier, {len(labels)} classes of {name}: balanced accuracy "
             f"{interval_text(best['balanced_accuracy'])}, accuracy {interval_text(best['accuracy'])} "
-            f"({baselines}; always the most frequent: accuracy {scored['majority']['accuracy']:.3f})."
+            f"({baselines}chance {number_text(scored.chance['balanced_accuracy'])}; "
+            f"always the most frequent: accuracy {number_text(scored.majority['accuracy'])})."
         )
 
 
-def _subgroup_sentences(document: Document) -> Iterator[str]:
-    for column, scored in document["subgroups"].items():
-        too_few, by = small_groups_text(scored["too_few"]), column.replace("_", " ")
-        if len(scored["groups"]) < 2:
+def _subgroup_sentences(document: CheckFigures) -> Iterator[str]:
+    for column, scored in document.subgroups.items():
+        too_few, by = small_groups_text(scored.too_few), column.replace("_", " ")
+        if len(scored.groups) < 2:
             if too_few:
                 yield f"By {by}, there are no two groups to compare; {too_few}."
             continue
-        measure = scored["measure"]
-        (low, first), *_, (high, last) = sorted(scored["groups"].items(), key=lambda item: item[1][measure])
+        figures = {name: getattr(group, scored.measure) for name, group in scored.groups.items()}
+        low, high = (choose(figures, key=lambda name: figures[name]) for choose in (min, max))
         yield (
-            f"By {by}, {NAMES[measure]} ranges from {number_text(first[measure])} "
-            f"({low}, n = {first['n']}) to {number_text(last[measure])} ({high}, n = {last['n']}): "
-            f"a gap of {number_text(scored['gap'])}{_estimated_text(scored.get('estimated', []))}"
+            f"By {by}, {NAMES[scored.measure]} ranges from {number_text(figures[low])} "
+            f"({low}, n = {scored.groups[low].n}) to {number_text(figures[high])} "
+            f"({high}, n = {scored.groups[high].n}): "
+            f"a gap of {number_text(scored.gap)}{_estimated_text(scored.estimated)}"
             f"{f'; {too_few}' if too_few else ''}."
         )
 
@@ -193,36 +218,36 @@ def _estimated_text(sources: list[str]) -> str:
     return f" (estimated by a machine in {', '.join(sources)})" if sources else ""
 
 
-def _caveat_sentences(document: Document) -> Iterator[str]:
+def _caveat_sentences(document: CheckFigures) -> Iterator[str]:
     too_few = too_few_text(document)
     if too_few:
         yield f"Whether a model can learn from this release is {too_few}."
-    if document["on_edge"]:
+    if document.on_edge:
         yield (
-            f"The best setting of {', '.join(document['on_edge'])} is on the edge of its grid: a better "
+            f"The best setting of {', '.join(document.on_edge)} is on the edge of its grid: a better "
             "one may be outside, and differences between arms may come from that."
         )
-    settings, bins = document["settings"], document["bins"]
-    if settings["n_pictures"] < settings["n_pictures_of"]:
-        part = f"{settings['n_pictures']} of {settings['n_pictures_of']} originals"
+    settings, bins = document.settings, document.bins
+    if settings.n_pictures < settings.n_pictures_of:
+        part = f"{settings.n_pictures} of {settings.n_pictures_of} originals"
         yield f"The check used {part} (`check.max_pictures`)."
-    counts = bins["n"][scored_on(document)]
-    thin = [f"{label} ({n})" for label, n in zip(bins["labels"], counts, strict=True) if n < _FEW]
+    counts = bins.n.on(scored_on(document)) or []
+    thin = [f"{label} ({n})" for label, n in zip(bins.labels, counts, strict=True) if n < _FEW]
     if thin:
         yield f"Fewer than {_FEW} scored images in {', '.join(thin)}: their figures are due to chance."
-    if document["crossfit_missing"]:
+    if document.crossfit_missing:
         yield (
-            f"Only the held-out score: {document['crossfit_missing']}. "
+            f"Only the held-out score: {document.crossfit_missing}. "
             f"With {sum(counts)} images, a difference of .05 in R² may be due to chance."
         )
 
 
-def advise(document: Document, info: Mapping[str, Any]) -> list[str]:
+def advise(document: CheckFigures, info: Mapping[str, Any]) -> list[str]:
     """Return sentences on what to do next; `info` is release.json."""
     return [
         *_thin_bins(info),
-        *_other_sources(document),
-        *_weights(document),
+        *_what_helps(document),
+        *_not_offered(document),
         *_groups(document),
     ]
 
@@ -239,48 +264,31 @@ def _thin_bins(info: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _other_sources(document: Document) -> Iterator[str]:
-    n_train = {arm: part["n_train"]["crossfit"] for arm, part in document["arms"].items()}
-    for pair, differences in document["comparison"].items():
-        if not pair.startswith(WITH):
-            continue
-        arm = pair.removesuffix(f" - {ORIGINALS}")
-        effect = "have no clear effect"
-        if clear_change("tail_mae", differences["tail_mae"]) > 0:
-            effect = "help the thin bins"
-        elif clear_change("r2", differences["r2"]) < 0:
-            effect = "do harm"
-        yield (
-            f"{n_train[arm] - n_train[ORIGINALS]:.0f} images of {arm.removeprefix(WITH)} that fall into "
-            f"the thin bins would {effect}: {change_text('tail_mae', differences['tail_mae'])}, "
-            f"{change_text('r2', differences['r2'])} compared with the originals alone."
-        )
-    for name, reason in document["not_offered"].items():
+def _what_helps(document: CheckFigures) -> Iterator[str]:
+    for row in document.advice.rows if document.advice else ():
+        if row.outcome == HELPS and row.change and row.over_control:
+            yield (
+                f"Of the options tried, {row.option} helps: {change_text(row.measure, row.change)}, over its "
+                f"control {change_text(row.measure, row.over_control)}; {row.enable}."
+            )
+
+
+def _not_offered(document: CheckFigures) -> Iterator[str]:
+    for name, reason in document.not_offered.items():
         yield f"{name} could not be tried for the thin bins: {reason}."
 
 
-def _weights(document: Document) -> Iterator[str]:
-    differences = document["comparison"].get(f"{RELEASE} - {WEIGHTS}")
-    measure = "macro_mae" if document["numeric"] else "balanced_accuracy"
-    if differences and document["copies"] and clear_change(measure, differences[measure]) < 1:
-        yield (
-            f"Copies are not clearly better than weights ({NAMES[measure]} "
-            f"{interval_text(differences[measure], 3, '+')}): `weights: {{by: inverse}}` with "
-            "`balance: {max_copies: 1}` (recipe weights_only) renders no copies."
-        )
-
-
-def _groups(document: Document) -> Iterator[str]:
+def _groups(document: CheckFigures) -> Iterator[str]:
     before = scores(document, ORIGINALS)
-    for column, regrouped in document["regrouped"].items():
-        r2 = before["r2"]["mean"] if before else None
-        if regrouped["mean"] is None or r2 is None:
+    for column, regrouped in document.regrouped.items():
+        r2 = before["r2"].mean if before else None
+        if regrouped.mean is None or r2 is None:
             continue
         figures = (
             f"with equal values kept together, the originals score R² {interval_text(regrouped)}, "
             f"not {number_text(r2)}"
         )
-        if r2 - regrouped["mean"] > _DROP:
+        if r2 - regrouped.mean > _DROP:
             yield f"Declare `split: {{groups: [{column}]}}`: {figures}; the difference is leakage."
         else:
             yield f"Groups by {column} were not declared; {figures}."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-Document = dict[str, Any]
+from affectdata.check.blocks import CheckFigures, ClassScores, HeadScores, Interval, ScoringName
+
 NAMES = {
     "r2": "R²",
     "ccc": "CCC",
@@ -25,25 +27,25 @@ LEAST_ORIGINALS = 200  # scored originals; with fewer, a check is inconclusive
 _LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae")
 
 
-def clear_change(measure: str, difference: Document) -> int:
+def clear_change(measure: str, difference: Interval) -> int:
     """Return 1 if the whole interval of a difference is a gain, -1 if it is a loss, else 0."""
-    if difference["low"] is None:
+    if difference.low is None or difference.high is None:
         return 0
-    sign = int(difference["low"] > 0) - int(difference["high"] < 0)
+    sign = int(difference.low > 0) - int(difference.high < 0)
     return -sign if measure in _LOWER_IS_BETTER else sign
 
 
-def scored_on(document: Document) -> str:
+def scored_on(document: CheckFigures) -> ScoringName:
     """Return the scoring that the rules use: cross-fitted if there is one, else held-out."""
-    return "heldout" if document["crossfit_missing"] else "crossfit"
+    return "heldout" if document.crossfit_missing else "crossfit"
 
 
-def n_scored(document: Document) -> int:
+def n_scored(document: CheckFigures) -> int:
     """Return the number of scored originals."""
-    return int(sum(document["bins"]["n"][scored_on(document)]))
+    return sum(document.bins.n.on(scored_on(document)) or [])
 
 
-def too_few_text(document: Document) -> str | None:
+def too_few_text(document: CheckFigures) -> str | None:
     """Return why a check is inconclusive; None if there are enough images."""
     n = n_scored(document)
     if n >= LEAST_ORIGINALS:
@@ -51,16 +53,28 @@ def too_few_text(document: Document) -> str | None:
     return f"inconclusive: too few images ({n} originals scored, at least {LEAST_ORIGINALS} needed)"
 
 
-def small_groups_text(too_few: Document) -> str | None:
+def small_groups_text(too_few: Mapping[str, int]) -> str | None:
     """Name the subgroups that are too small to report, with their sizes; None if there are none."""
     names = ", ".join(f"{name} (n = {n})" for name, n in too_few.items())
     return f"too few to report: {names}" if names else None
 
 
-def scores(document: Document, arm: str, head: str = "regressor") -> Document | None:
+def scores(document: CheckFigures, arm: str, head: str = "regressor") -> HeadScores | None:
     """Return the scores of an arm; None if it has none."""
-    scored: Document | None = document["arms"].get(arm, {}).get(head, {}).get(scored_on(document))
-    return scored
+    found = document.arms[arm].heads.get(head) if arm in document.arms else None
+    return found.on(scored_on(document)) if found else None
+
+
+def class_scores(document: CheckFigures, arm: str, classes: str) -> ClassScores:
+    """Return the scores of an arm's classifier.
+
+    Raises:
+        KeyError: it has none.
+    """
+    found = document.arms[arm].classifier[classes].on(scored_on(document))
+    if found is None:
+        raise KeyError(classes)
+    return found
 
 
 def number_text(value: float | None, digits: int = 3) -> str:
@@ -68,15 +82,14 @@ def number_text(value: float | None, digits: int = 3) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def interval_text(figure: Document, digits: int = 3, sign: str = "") -> str:
+def interval_text(figure: Interval, digits: int = 3, sign: str = "") -> str:
     """Format a figure with its interval."""
-    if figure["low"] is None:
-        return "undefined" if figure["mean"] is None else f"{figure['mean']:{sign}.{digits}f}"
-    mean, low, high = (f"{figure[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    known = [value for value in (figure.mean, figure.low, figure.high) if value is not None]
+    mean, *interval = (f"{value:{sign}.{digits}f}" for value in known) if known else ("undefined",)
+    return f"{mean} ({' to '.join(interval)})" if interval else mean
 
 
-def change_text(measure: str, difference: Document) -> str:
+def change_text(measure: str, difference: Interval) -> str:
     """Format a difference in a measure with its interval."""
     return f"{NAMES[measure]} {interval_text(difference, 2 if measure in _LOWER_IS_BETTER else 3, '+')}"
 

@@ -23,7 +23,8 @@ from affectdata.errors import AffectdataError, InputError, MissingError
 from affectdata.registry import find_plugins, load_plugin
 
 _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
-    "httpx2": "download"
+    "httpx2": "download",
+    **dict.fromkeys(("altair", "vl_convert", "jinja2"), "report"),
 }
 INTERRUPTED = 130
 _UNREAD = 141  # 128 + SIGPIPE

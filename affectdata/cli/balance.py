@@ -24,6 +24,7 @@ from affectdata.cli._output import (
     split_from_option,
     workers_option,
 )
+from affectdata.cli._report import no_report_option, write_report
 
 if TYPE_CHECKING:
     from affectdata.plan.plan import Plan
@@ -51,6 +52,7 @@ _MOST_STRATA = 12  # that fit beside each other
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only list what looks unwise in the recipe; needs no data."
 )
+@no_report_option
 @roots_option
 @workers_option
 @common_options
@@ -62,6 +64,7 @@ def command(
     on_conflict: str,
     dry_run: bool,
     only_lint: bool,
+    no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
@@ -94,6 +97,7 @@ def command(
         result = api.balance(planned, out=out, workers=workers, progress=move)
     _print_drift(result.release.info["drift"])
     show(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
+    write_report(result.release.path, Path("checks"), parse_roots(roots), no_report)
     document("affectdata/balance/1", result.to_dict())
     return 0
 

@@ -53,6 +53,11 @@ _FIRST_KINDS = 8  # of junk
 @click.option("--strict", is_flag=True, help="Reject images that a decoder warns about.")
 @click.option("--replace", is_flag=True, help="Replace a manifest that was made from another folder.")
 @click.option("--rehash", is_flag=True, help="Open every image again, even if it did not change.")
+@click.option(
+    "--trust-names",
+    is_flag=True,
+    help="Keep images that look different from the indexed image of their name.",
+)
 @workers_option
 @common_options
 def command(
@@ -66,6 +71,7 @@ def command(
     strict: bool,
     replace: bool,
     rehash: bool,
+    trust_names: bool,
     workers: int | None,
 ) -> int:
     """Turn the folder ROOT of a source, or its .zip or .tar, into a manifest; with --onto, a table of labels.
@@ -87,6 +93,7 @@ def command(
             strict=strict,
             replace=replace,
             rehash=rehash,
+            trust_names=trust_names,
             workers=workers,
             progress=move,
         )

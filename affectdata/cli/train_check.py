@@ -21,10 +21,22 @@ from affectdata.cli._output import (
     show,
     workers_option,
 )
+from affectdata.cli._report import no_report_option, write_report
 from affectdata.cli._study import run_study
+from affectdata.train.packaged import DEFAULT_BACKBONE
 
 _OF_A_CHECK = {  # options that --study does not take
-    *("--steps", "--size", "--splits", "--keep-model", "--maps", "--mode", "--backbone", "--weights"),
+    *(
+        "--steps",
+        "--size",
+        "--splits",
+        "--keep-model",
+        "--head",
+        "--maps",
+        "--mode",
+        "--backbone",
+        "--weights",
+    ),
     *("--no-crossfit", "--check"),
 }
 
@@ -33,17 +45,21 @@ _OF_A_CHECK = {  # options that --study does not take
 @click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--backbone",
-    default="mobilenet_v3_large",
+    multiple=True,
+    default=[DEFAULT_BACKBONE],
     show_default=True,
     metavar="NAME",
-    help="torchvision model, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class.",
+    help="torchvision model, efficientnet_lite0, efficientnet_lite2, timm:NAME, mobilenet_v1, small_cnn, "
+    "or path.py:Class. Several are used together.",
 )
 @click.option(
     "--weights",
-    default="DEFAULT",
+    multiple=True,
+    default=["DEFAULT"],
     show_default=True,
     metavar="FILE|none|DEFAULT",
-    help="A .safetensors or .pt file; none: random weights; DEFAULT: torchvision's, downloaded if needed.",
+    help="A .safetensors or .pt file; none: random weights; DEFAULT: the published ones, which only "
+    "networks of torchvision and timm download. For each --backbone, in order.",
 )
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @click.option(
@@ -89,6 +105,11 @@ _OF_A_CHECK = {  # options that --study does not take
     help="Save the model trained on the release for affectdata.predict; a .safetensors file.",
 )
 @click.option(
+    "--head",
+    metavar="NAME",
+    help="Of the kept model: plain, subtype_aware, calibrated, or stacked:SOURCE. [default: plain]",
+)
+@click.option(
     "--maps",
     type=click.IntRange(1),
     metavar="N",
@@ -96,13 +117,14 @@ _OF_A_CHECK = {  # options that --study does not take
 )
 @click.option("--rules", is_flag=True, help="List the rules with their default bounds, and exit.")
 @folder_option("--out", "checks", "Folder for results and cached features.")
+@no_report_option
 @roots_option
 @workers_option
 @common_options
 def command(
     release_path: Path | None,
-    backbone: str,
-    weights: str,
+    backbone: tuple[str, ...],
+    weights: tuple[str, ...],
     device: str | None,
     mode: str,
     steps: int | None,
@@ -112,9 +134,11 @@ def command(
     bounds: Path | None,
     no_crossfit: bool,
     keep_model: Path | None,
+    head: str | None,
     maps: int | None,
     rules: bool,
     out: Path,
+    no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
@@ -132,7 +156,7 @@ def command(
     if rules:
         from affectdata.check.gate import RULES
         from affectdata.check.words import LEAST_ORIGINALS
-        from affectdata.recipe.recipe import Check
+        from affectdata.recipe.bounds import Check
 
         listed = [(rule.name, rule.what) for rule in RULES]
         return print_rules(listed, Check().model_dump(mode="json"), LEAST_ORIGINALS)
@@ -154,6 +178,7 @@ def command(
             check=bounds,
             crossfit=not no_crossfit,
             keep_model=keep_model,
+            head=head,
             maps=maps,
             out=out,
             roots=parse_roots(roots),
@@ -167,7 +192,8 @@ def command(
     for written in [result.model, *sorted({each.parent for each in result.maps})]:
         if written:
             show(f"wrote {written}")
-    document(result.document["schema"], result.to_dict())
+    write_report(release_path, out, parse_roots(roots), no_report)
+    document(result.document.form, result.to_dict())
     return 1 if result.outcome == "failed" else 0
 
 

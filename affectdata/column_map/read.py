@@ -15,7 +15,7 @@ from affectdata.column_map.columns import PLACEHOLDER, TEXTS, ColumnMap
 from affectdata.errors import SourceError
 from affectdata.labels import dominant_emotion, spell_emotion
 from affectdata.reading.delimited import parse_count, parse_number, parse_share, parse_spread, require_columns
-from affectdata.reading.join import Row, join_rows
+from affectdata.reading.join import Row, common_ending, join_rows
 from affectdata.reading.names import fold_path, is_readme, spell_split
 from affectdata.reading.protocol import Item, Link
 from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
@@ -88,7 +88,7 @@ def read_mapped(tree: Tree, tables: list[str], spec: ColumnMap, folder: str = ""
     yield from map(Annotation, [*tables, *_url_tables(tree, spec)])
     rows = (row for table in tables for row in _read_rows(tree, table, spec, folder))
     pool = partial(_average, spec) if spec.repeated == "mean" else None
-    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool):
+    for pair in join_rows(rows, tree.images().inside(folder), partial(_fold, spec), pool, tree.others()):
         yield read_row(spec, *pair) if isinstance(pair, tuple) else pair
 
 
@@ -108,9 +108,21 @@ def find_mapped_links(tree: Tree, spec: ColumnMap) -> Iterator[Link]:
     Raises:
         SourceError: a table cannot be read or lacks a column that the map names.
     """
-    paths = {_fold(spec, path): path for path in tree.images()}
-    for path, url in _read_urls(tree, spec):
-        yield Link(paths.get(_fold(spec, path), path), url)
+    paths: dict[str, list[str]] = {}
+    for path in tree.images():
+        paths.setdefault(_fold(spec, path), []).append(path)
+    links = list(_read_urls(tree, spec))
+    named = {
+        path: found for path, _ in links for found in paths.get(_fold(spec, path), []) if _ends(found, path)
+    }
+    taken = set(named.values())
+    for path, url in links:
+        others = (found for found in paths.get(_fold(spec, path), []) if found not in taken)
+        yield Link(named.get(path) or next(others, path), url)
+
+
+def _ends(path: str, name: str) -> bool:
+    return common_ending(name, path) == name.count("/") + 1
 
 
 def _read_urls(tree: Tree, spec: ColumnMap) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,10 @@
 
     <split>-000000.tar    members <sample_id>.jpg and <sample_id>.json (the row's labels), 1000 pairs a shard
 
-Every record has every column; missing values are null. `datasets.load_dataset(folder)` takes the types from
-README.md. `load_dataset("webdataset", …)` does not read it: it infers them from the first five records of the
-last split, and fails at a value in a column that is null in all of those, unless `features=` is given.
+`ingest` reads the shards back, row for row. Every record has every column; missing values are null.
+`datasets.load_dataset(folder)` takes the types from README.md. `load_dataset("webdataset", …)` does not read
+it: it infers them from the first five records of the last split, and fails at a value in a column that is
+null in all of those, unless `features=` is given.
 
 Rows are ordered by hash, so that copies of one image are not adjacent. Times and owners are not stored: equal
 releases give equal bytes. Keys have no dot, because WebDataset would split them there.
@@ -33,7 +34,7 @@ HAS_CLASSES = False
 SPLIT_FILES = "{split}-*.tar"
 _SHARD = 1000  # images
 _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # other types have equal names in Arrow
-_NOT_LABELS = {"file_name", "file_sha256", "file_bytes"}
+_NOT_LABELS = {"file_name", "file_bytes"}
 
 
 def export(job: Job, folder: Path) -> None:

@@ -27,15 +27,15 @@ from affectdata.errors import DecodeError
 MAX_PIXELS = 200_000_000
 # Every library whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # no format that runs another program, as EPS does
+# No format that runs another program, as EPS does, or that only holds a preview, as camera raw does.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_UNREAD_FORMATS = {  # recognised only to be named in the reject
+    "HEIF": re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "),
+    "PostScript": re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"),
+    "Photoshop": re.compile(rb"8BPS"),
+    "SVG": re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]{,200}>\s*)?<svg[\s>]"),
+}
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
 _SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
 
@@ -151,6 +151,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:  # its own message contains a memory address
+        unread = next((name for name, start in _UNREAD_FORMATS.items() if start.match(data)), None)
+        if unread:
+            detail = f"images in the format {unread} are not read: convert it to PNG or JPEG"
+            raise DecodeError("unsupported_format", detail) from error
         raise DecodeError("unreadable", "not an image that any decoder can read") from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too_large", _first_line(error, "too many pixels")) from error

@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.images.hamming import find_near
+from affectdata.images.hamming import MAX_BITS, find_near
 from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
 from affectdata.store.parquet import as_one_array
 
-MAX_BITS = 6  # Hamming distance of two pHashes up to which images are near-duplicates
 KINDS = ("same_pixels", "near_duplicate")
 _INVERSE = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
 _SEPARATOR = "\x1f"  # occurs in no source name

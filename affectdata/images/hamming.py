@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+MAX_BITS = 6  # Hamming distance of two pHashes up to which images are near-duplicates
 _BITS = 64
 _MOST_BANDS = 3  # in a key; with more, the tables cost more than the comparisons that they save
 _BLOCK = 1 << 17  # hashes compared with the others at once

@@ -1,8 +1,12 @@
 """Read the bytes of an image: a file under a root, or a row of a table that contains its pixels.
 
-A path `TABLE.csv#N` is row N (from 0, one line each) of a table with a column `pixels`: the grey values of a
-square image, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a binary PGM,
-so that they have one SHA-256 and every decoder can read them.
+A path `FILE#N` is an image inside a file, N its number from 0:
+
+    TABLE.csv#N      row N (one line each) of a table with a column `pixels`: the grey values of a square
+                     image, separated by spaces, as FER2013 ships its faces. Its bytes are those pixels as a
+                     binary PGM, so that they have one SHA-256 and every decoder can read them.
+    TABLE.parquet#N  row N of a table with a column of image files
+    SHARD.tar#N      regular file N of a tar
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from itertools import accumulate
 from pathlib import Path
 
 from affectdata.errors import DecodeError
+from affectdata.images.packed import read_parquet_image, read_tar_image
 from affectdata.store.files import open_regular
 
-_ROW = re.compile(r"(?P<table>.+\.csv)#(?P<row>\d{1,9})", re.IGNORECASE)
+_INSIDE = re.compile(r"(?P<file>.+\.(?P<kind>csv|parquet|tar))#(?P<number>\d{1,9})", re.IGNORECASE)
 _COLUMN = "pixels"
 
 
@@ -28,8 +33,8 @@ def file_of(path: str) -> str:
     >>> file_of("a/1.jpg"), file_of("fer2013.csv#7")
     ('a/1.jpg', 'fer2013.csv')
     """
-    match = _ROW.fullmatch(path)
-    return match["table"] if match else path
+    match = _INSIDE.fullmatch(path)
+    return match["file"] if match else path
 
 
 def read_image(root: Path, path: str, max_bytes: int | None = None) -> bytes:
@@ -39,13 +44,19 @@ def read_image(root: Path, path: str, max_bytes: int | None = None) -> bytes:
         OSError: the file cannot be read.
         DecodeError: the file is larger than `max_bytes`, or the row contains no image.
     """
-    match = _ROW.fullmatch(path)
+    match = _INSIDE.fullmatch(path)
     if match:
-        return _read_row(root / match["table"], int(match["row"]))
+        return _read_inside(root / match["file"], match["kind"].lower(), int(match["number"]), max_bytes)
     with open_regular(f"{root}/{path}") as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise DecodeError("too_large", f"the file is larger than {max_bytes >> 20} MiB")
         return file.read()
+
+
+def _read_inside(file: Path, kind: str, number: int, max_bytes: int | None) -> bytes:
+    if kind == "tar":
+        return read_tar_image(file, number, max_bytes)
+    return read_parquet_image(file, number) if kind == "parquet" else _read_row(file, number)
 
 
 def _read_row(table: Path, row: int) -> bytes:

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError, UsageError
 from affectdata.hashing import canonical_json
-from affectdata.images.duplicates import MAX_BITS, assign_groups, find_edges
+from affectdata.images.duplicates import assign_groups, find_edges
+from affectdata.images.hamming import MAX_BITS
 from affectdata.labels import dominant_emotion
 from affectdata.manifest.findings import find_far_apart
 from affectdata.manifest.ledger import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from affectdata.records import RATINGS, Finding, SourceInfo, shorten
 
+_SHOWN = 3  # examples in a finding
 _EDGES = 1 << 10  # as Python objects in memory
-_EXAMPLES = 3
 # Kinds of low quality: column, comparison, bound, and the condition in SQL. The bounds are those of
 # cleanvision, but for sharpness: one image of GAPED and OASIS is below it, and 99 % of the same images after
 # a Gaussian blur of 3 pixels.
@@ -53,6 +53,12 @@ def group_findings(findings: Iterable[Finding]) -> list[Finding]:
             same = [Finding(kind, f"{len(same)} {_SEVERAL[kind]}: {texts}")]
         grouped += same
     return grouped
+
+
+def list_examples(texts: Sequence[str]) -> str:
+    """Return the number of texts and the first three."""
+    more = len(texts) - _SHOWN
+    return f"{len(texts)}: {'; '.join(texts[:_SHOWN])}" + (f"; and {more} more" if more > 0 else "")
 
 
 def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:
@@ -110,7 +116,7 @@ def find_bad_quality(parts: Iterable[pa.Table]) -> list[Finding]:
         for kind, (column, compare, bound, _) in _QUALITY.items():
             paths = part.filter(compare(part[column], bound))["path"].to_pylist()
             counts[kind] += len(paths)
-            first[kind] = sorted([*first[kind], *paths])[:_EXAMPLES]
+            first[kind] = sorted([*first[kind], *paths])[:_SHOWN]
     return [
         Finding(
             kind, f"{n} of {n_rows} images are {kind.replace('_', ' ')} ({where}): {shorten(first[kind], n)}"
@@ -127,7 +133,7 @@ def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Findi
     for part in parts if emotions else ():
         largest = pc.max_element_wise(*(part[f"emotion_{name}"] for name in emotions))
         undecided = part.filter(pc.and_(pc.is_null(part["emotion"]), pc.greater(largest, 0)))
-        first = sorted([*first, *undecided["path"].to_pylist()])[:_EXAMPLES]
+        first = sorted([*first, *undecided["path"].to_pylist()])[:_SHOWN]
         n += len(undecided)
         n_rows += len(part)
     text = f"{n} of {n_rows} have no dominant emotion (a tie, or no majority): {shorten(first, n)}"

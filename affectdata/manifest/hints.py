@@ -28,6 +28,10 @@ _FIXES: dict[str, str] = {
     Reason.CONFLICTING_RATING: "keep one row per image, or take the means: `repeated: mean` in a column map",
     Reason.BAD_NAME: "rename these files, or describe their names in a column map (`file`, `match_parts`)",
     Reason.UNREADABLE: "these files are damaged or no images: download or unpack them again",
+    Reason.UNSUPPORTED_FORMAT: "convert these images to PNG or JPEG",
+    Reason.CONTENT_MISMATCH: "the index of the source has other images under these names; to keep the labels "
+    "of the names: --trust-names",
+    Reason.AMBIGUOUS_CONTENT: "give these images their names in the source, by which they can be told apart",
     Reason.TRUNCATED: "these files are incomplete: download or unpack them again",
     Reason.TOO_LARGE: "make these images smaller",
     Reason.DECODE_WARNING: "ingest without --strict, which rejects images that a decoder warns about",
@@ -39,8 +43,8 @@ _MAX_FILES = 50_000  # of a parent folder that is searched for a source
 
 
 def most_frequent_reason(rejects: pa.Table) -> str | None:
-    """Return the most frequent reason that is neither junk nor a duplicate; of equals the first by name."""
-    ignored = pa.array([Reason.JUNK, Reason.EXACT_DUPLICATE], pa.string())
+    """Return the most frequent reason that is neither junk nor merged; of equals the first by name."""
+    ignored = pa.array([Reason.JUNK, Reason.EXACT_DUPLICATE, Reason.LOOK_ALIKE], pa.string())
     reasons = rejects["reason"].filter(pc.invert(pc.is_in(rejects["reason"], ignored)))
     counts = {row["values"]: row["counts"] for row in reasons.value_counts().to_pylist()}
     return min(counts, key=lambda reason: (-counts[reason], reason), default=None)

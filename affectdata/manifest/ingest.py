@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.images.decode import pixel_versions
-from affectdata.images.duplicates import MAX_BITS
+from affectdata.images.hamming import MAX_BITS
 from affectdata.images.probe import PROBED, Probe
 from affectdata.manifest.content import join_by_content
 from affectdata.manifest.findings import (
@@ -46,7 +46,7 @@ from affectdata.manifest.manifest import (
 from affectdata.manifest.memo import Memo
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_archives, find_roots_in, is_archive, unpack
-from affectdata.reading.indexes import compare_index, images_of, name_by_index
+from affectdata.reading.indexes import load_index, name_by_index
 from affectdata.reading.links import check_links
 from affectdata.reading.protocol import (
     Link,
@@ -58,6 +58,7 @@ from affectdata.reading.protocol import (
     read_source,
 )
 from affectdata.reading.tree import Tree, is_junk, name_junk, read_tree
+from affectdata.reading.unread import name_unread_layout
 from affectdata.records import RATINGS, Finding, Reason, SourceInfo, shorten
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import manifest_schema
@@ -152,6 +153,7 @@ def ingest(
     strict: bool = False,
     replace: bool = False,
     rehash: bool = False,
+    trust_names: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestResult:
     """Turn a source tree into a manifest under `out`; an archive is first unpacked beside itself.
@@ -159,7 +161,7 @@ def ingest(
     `progress` is called with the number of images done and of all images. `strict` rejects images with a
     decoder warning. Files that did not change since an earlier run, finished or interrupted, are not opened
     again, unless `rehash` is set. Images in the index of their source are labelled by content, others by
-    name.
+    name; with `trust_names`, also those that look different from the indexed image of that name.
 
     Raises:
         SourceError: the folder does not exist, no source recognises it, or its tables break the layout.
@@ -171,7 +173,7 @@ def ingest(
     tree = read_tree(root, leave_out=out)
     check_links(tree)
     options = options or ReadOptions()
-    state = fingerprint(tree, options, [source, strict, str(unpacked)])
+    state = fingerprint(tree, options, [source, strict, str(unpacked), trust_names])
     cached = None if rehash else _read_cached(tree, options, out, state)
     if cached:
         return cached
@@ -191,7 +193,9 @@ def ingest(
             )
     add_unnamed_files(tree, items)
     items.findings += _find_archives(tree, items)
-    index = images_of(name)
+    index = load_index(name)
+    if trust_names and not index:
+        raise UsageError(f"--trust-names has no effect: there is no index of {name}", fix="remove it")
     paths, index_of = order_by_path(items, tree.images().array if index else None)
     indexed = tree if index else None
     del tree  # frees its paths; `paths` has nearly all of them
@@ -200,8 +204,8 @@ def ingest(
     settings["columns"] = PROBED.names
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
-        if indexed:
-            items = join_by_content(plugin, indexed, options, items, memo, index)
+        if index and indexed:
+            items = join_by_content(plugin, indexed, options, items, memo, index, trust_names)
             index_of = find_indices(items, paths)
         if unpacked:
             items.findings.append(Finding("unpacked", f"keep {root}: the images are read from there"))
@@ -238,7 +242,17 @@ def _read_cached(tree: Tree, options: ReadOptions, out: Path, state: str) -> Ing
 
 
 def _unpack(archive: Path, source: str | None) -> Path:
-    """Unpack an archive and return the folder of the source in it."""
+    """Unpack an archive and return the folder of the source in it.
+
+    Raises:
+        SourceError: it is a webdataset shard, which is read in place.
+    """
+    shards = cast(Source, load_plugin("sources", "webdataset"))
+    if why := detect_source(shards, Tree(archive.parent, [archive.name])):
+        raise SourceError(
+            f"{archive} is a webdataset shard, not an archive of a source ({why})",
+            fix=f"pass the folder with all shards: affectdata ingest '{archive.parent}'",
+        )
     roots = find_roots_in(unpack(archive))
     names = [source] if source else find_plugins("sources")
     plugins = [cast(Source, load_plugin("sources", name)) for name in names]
@@ -271,6 +285,9 @@ def recognise(tree: Tree) -> tuple[str, str]:
                 f"{tree.root} is not a source, but its folder {folder} looks like {inside[0][0]}",
                 fix=f"affectdata ingest '{tree.root / folder}'",
             )
+    unread = name_unread_layout(tree)
+    if unread:
+        raise SourceError(f"{tree.root} has {unread[0]}", where=str(tree.root), fix=unread[1])
     raise SourceError(
         f"no source recognises {tree.root} ({len(tree.files)} files)",
         where=name_by_index(tree) or "",
@@ -372,7 +389,6 @@ def write_tables(
 
 def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
     """Find valid but suspicious rows of a manifest."""
-    yield from compare_index(items.info.name, (part["image_id"] for part in read_parts(rows, ["image_id"])))
     yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
     yield from find_against_sign(read_parts(rows, ["subtype", "valence", "path"]), items.info)
     yield from find_bad_quality(read_parts(rows, ["path", *QUALITY_COLUMNS]))

@@ -17,21 +17,24 @@ from affectdata.hashing import canonical_json
 from affectdata.images.probe import PROBED
 from affectdata.reading.links import explain_link
 from affectdata.reading.protocol import Item
-from affectdata.reading.tree import DOWNLOADED, Tree, are_images, are_junk
+from affectdata.reading.tree import DOWNLOADED, Tree, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import Spill
 
 _COPIED = (
     *("source_id", "subtype", "emotion", "agreement", "subject_id", "artist", "theme", "age", "age_group"),
-    *("gender", "ethnicity", "split", "attribution"),
+    *("gender", "ethnicity", "split", "attribution", "together"),
 )
 _NOT_LABELS = {*PROBED.names, "group_id"} - {"path"}
 _EMOTIONS = pa.field(
     "emotions", pa.map_(pa.string(), pa.float64())
 )  # the set of emotions is known at the end
+_TOGETHER = pa.field("together", pa.string())  # not in the manifest: what it says is in `group_id`
 # The labels of an image: the columns of a manifest that are not read from the image itself.
-LABELS = pa.schema([*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _EMOTIONS])
+LABELS = pa.schema(
+    [*(field for field in manifest_schema() if field.name not in _NOT_LABELS), _TOGETHER, _EMOTIONS]
+)
 
 
 class Items:
@@ -77,9 +80,9 @@ class Items:
         """Add a reject."""
         self.rejects.add({"path": reject.path, "reason": str(reject.reason), "detail": reject.detail})
 
-    def merge(self, path: str, detail: str) -> None:
+    def merge(self, path: str, detail: str, reason: Reason = Reason.EXACT_DUPLICATE) -> None:
         """Add the reject of an image that is a row already."""
-        self.reject(Reject(path, Reason.EXACT_DUPLICATE, detail))
+        self.reject(Reject(path, reason, detail))
         self.n_merged += 1
 
     def count(self, n_kept: int) -> dict[str, int]:
@@ -167,7 +170,7 @@ def add_unnamed_files(tree: Tree, items: Items) -> None:
     notes = pc.equal(rest, DOWNLOADED)
     items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
     rest = rest.filter(pc.invert(notes))
-    junk, images = are_junk(rest), are_images(rest)
+    junk, images = are_junk(rest), pc.is_in(rest, tree.images().array)
     behind = pc.and_(images, pc.is_in(rest, pa.array(tree.targets, pa.string())))
     for wanted, reason, detail in (
         (junk, Reason.JUNK, "left behind by an operating system or a tool"),

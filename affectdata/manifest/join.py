@@ -182,7 +182,7 @@ class RecordJoin:
         record_of = np.full(len(self._rank), -1)
         record_of[self._index] = np.arange(len(self._index))
         record = record_of[self._rows]
-        names = {"subject_id", *self._items.info.groups} & set(LABELS.names)
+        names = {"subject_id", "together", *self._items.info.groups} & set(LABELS.names)
         together = (codes_of(self._items.labels.column(name))[record] for name in names)
         by_id = np.argsort(self._rank[self._rows])
         first = find_first_of_group(by_id, self._pairs[:, :2], together)

@@ -22,7 +22,7 @@ from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import PIXEL_LIBRARIES
 from affectdata.manifest.manifest import read_local
 from affectdata.manifest.memo import STAMP, stamp_file, stamp_files
-from affectdata.reading.indexes import find_index
+from affectdata.reading.indexes import find_index, ratings_path
 from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.tree import Tree
 from affectdata.records import Finding
@@ -97,5 +97,7 @@ def _cache_path(out: Path, name: str) -> Path:
 def _stamp_outputs(out: Path, name: str) -> list[list[int]]:
     """Return the stamps of the files of a manifest and of the index of its source."""
     kinds = ("{}.parquet", "{}.ledger.parquet", "{}.rejects.parquet", "{}.edges.parquet", ".{}.memo")
+    paths = [out / kind.format(name) for kind in kinds]
     index = find_index(name)
-    return [list(stamp_file(path)) for path in (*(out / kind.format(name) for kind in kinds), index) if path]
+    paths += [index, ratings_path(index)] if index else []
+    return [list(stamp_file(path)) for path in paths]

@@ -26,6 +26,7 @@ from typing import IO, Any, TypeVar
 from affectdata.errors import SourceError
 from affectdata.reading.tree import Tree, is_junk
 from affectdata.store.files import hash_file
+from affectdata.store.tar import BLOCK, content_end, iter_members
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 _ANY_ARCHIVE = re.compile(rf"{_SUFFIX.pattern}|\.(7z|rar|zst|gz|z\d\d|zip\.\d+)$", re.IGNORECASE)
@@ -33,11 +34,6 @@ _MAX_ENTRIES = 2_000_000
 _MAX_RATIO = 100  # unpacked to packed bytes; images hardly shrink, tables to a tenth
 _ALWAYS_BYTES = 256 << 20  # allowed whatever the ratio
 _CHUNK = 1 << 20
-_TAR_BLOCK = 512
-_MAX_EXTENDED = 1 << 20  # bytes of an extended header, for names and sizes that the plain header cannot hold
-_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_EXTENDED = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-_LENGTH = re.compile(rb"(\d{1,9}) ")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -150,58 +146,17 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
 
 def _tar_entries(archive: Path) -> Iterator[_Entry]:
     with archive.open("rb") as file:
-        head = file.read(_TAR_BLOCK)
+        head = file.read(BLOCK)
     opener = next((open_ for magic, open_ in _OPENERS.items() if head.startswith(magic)), open)
     with opener(archive, "rb") as packed:
-        for info in _limit_count(archive, _tar_members(archive, packed)):
+        for info in _limit_count(archive, iter_members(packed, _max_bytes(archive))):
             if info.isdir():
                 continue
             if not info.isreg() or info.type == tarfile.GNUTYPE_SPARSE:
                 raise _refusal(archive, f"contains a link, a device or a sparse file: {info.name!r}")
-            end = packed.tell() + info.size
+            end = content_end(packed.tell(), info.size)
             yield _Entry(info.name, info.size, _read(packed, info.size))
-            packed.seek(end + -end % _TAR_BLOCK)
-
-
-def _tar_members(archive: Path, packed: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar with full names and sizes; `packed` is then at the start of the content.
-
-    Extended headers are those of pax (POSIX.1-2001) and of GNU tar. `tarfile` would read one of any size at
-    once, and before Python 3.11.10 and 3.12.6 parse it in quadratic time (CVE-2024-6232).
-    """
-    extended: dict[str, str] = {}
-    n_left = _max_bytes(archive)
-    while (block := packed.read(_TAR_BLOCK)) != bytes(_TAR_BLOCK):
-        if len(block) < _TAR_BLOCK:
-            raise _refusal(archive, "is truncated")
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if info.type not in _EXTENDED:
-            info.name, info.size = extended.get("path", info.name), int(extended.get("size", info.size))
-            yield info
-            extended = {}
-            continue
-        n_left -= _TAR_BLOCK + info.size
-        if n_left < 0 or not 0 <= info.size <= _MAX_EXTENDED:
-            raise _refusal(archive, f"has extended headers that are too large: {info.size} bytes")
-        data = packed.read(info.size + -info.size % _TAR_BLOCK)[: info.size]
-        if info.type == tarfile.GNUTYPE_LONGNAME:
-            extended["path"] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-        elif info.type in _PAX:
-            extended |= _parse_pax(data.rstrip(b"\0"))
-
-
-def _parse_pax(data: bytes) -> dict[str, str]:
-    """Return the records of an extended header, each of the form `<bytes of it> <key>=<value>` + line end."""
-    records, start = {}, 0
-    while start < len(data):
-        length = _LENGTH.match(data, start)
-        end = start + int(length[1]) if length else start
-        record = data[start:end].decode("utf-8", "surrogateescape").partition(" ")[2]
-        key, _, value = record.partition("=")
-        if end > len(data) or not value.endswith("\n") or key.startswith("GNU.sparse"):
-            raise ValueError("an extended header is damaged, or describes a sparse file")
-        records[key], start = value[:-1], end
-    return records
+            packed.seek(end)
 
 
 def _read(packed: IO[bytes], size: int) -> Iterator[bytes]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.reading.names import fold_path
 from affectdata.reading.tree import Paths
 from affectdata.records import Annotation, Finding, Reason, Reject
 from affectdata.store.spill import Spill, iter_by_rank
@@ -48,12 +49,14 @@ def join_rows(
     images: Iterable[str],
     fold: Callable[[str], str],
     pool: Pool | None = None,
+    others: Container[str] = (),
 ) -> Iterator[tuple[Row, str] | NonRow]:
     """Yield each row with the path of its image; other items are passed through.
 
-    Names are compared after `fold`, and exactly where several images have the same folded name. Equal rows
-    for one image count once, with a finding; different rows for one image are merged by `pool`, and without
-    a merged row the image is rejected. Rows are spilled to disk, as those for one image may be far apart.
+    Names are compared after `fold`; of several images with the same folded name, or rows with names that fold
+    to the same image, those whose paths have the longest common ending belong together. Equal rows for one
+    image count once, with a finding; different rows for one image are merged by `pool`, and without a merged
+    row the image is rejected. Rows are spilled to disk, as those for one image may be far apart.
     """
     spilled = Spill(_NAMED)
     for row in rows:
@@ -69,7 +72,15 @@ def join_rows(
             candidates = [paths[target]]
         else:
             candidates = _narrow(same_image[0], several.get(fold(same_image[0].image), []))
-        yield from _pair(candidates, same_image, pool)
+        for item in _pair(candidates, same_image, pool):
+            if (
+                isinstance(item, Reject)
+                and item.reason == Reason.MISSING_IMAGE
+                and same_image[0].image in others
+            ):
+                detail = f"{same_image[0].image!r} exists, but is no image by its suffix or content"
+                item = Reject(item.path, Reason.UNREADABLE, detail)
+            yield item
 
 
 def _find_targets(
@@ -137,15 +148,36 @@ def _unpack(packed: bytes) -> Row:
 
 
 def _narrow(row: Row, candidates: list[str]) -> list[str]:
-    """Return the one image whose name matches exactly, else all candidates."""
-    exact = [path for path in candidates if row.image in (path, PurePosixPath(path).stem)]
-    return exact if len(exact) == 1 else candidates
+    """Return the one image whose path has the longest common ending with the name, else all candidates."""
+
+    def nearness(path: str) -> tuple[int, int, bool]:
+        named_exactly = row.image.rpartition("/")[2] in (PurePosixPath(path).name, PurePosixPath(path).stem)
+        return common_ending(row.image, path), named_exactly, path == row.image
+
+    best = max(map(nearness, candidates), default=None)
+    nearest = [path for path in candidates if nearness(path) == best]
+    return nearest if len(nearest) == 1 else candidates
+
+
+def common_ending(name: str, path: str) -> int:
+    """Return how many last parts two paths have in common, without case and suffix of an image.
+
+    >>> common_ending("Run_1/park/a.jpg", "images/run_1/park/A.JPG")
+    3
+    """
+    parts = zip(*(reversed(fold_path(text).split("/")) for text in (name, path)), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], parts))
 
 
 def _pair(candidates: list[str], rows: list[Row], pool: Pool | None) -> Iterator[tuple[Row, str] | NonRow]:
+    if len(candidates) == 1 and any(row.image != rows[0].image for row in rows):
+        endings = [common_ending(row.image, candidates[0]) for row in rows]
+        farther = [row for row, ending in zip(rows, endings, strict=True) if ending < max(endings)]
+        yield from (_missing(row) for row in farther)
+        rows = [row for row in rows if row not in farther]
     first = rows[0]
     if not candidates:
-        yield Reject(first.where, Reason.MISSING_IMAGE, f"rated, but there is no image {first.image!r}")
+        yield _missing(first)
     elif len(candidates) > 1:
         detail = f"several images match: {', '.join(sorted(candidates))}"
         yield Reject(first.where, Reason.BAD_NAME, detail)
@@ -161,3 +193,7 @@ def _pair(candidates: list[str], rows: list[Row], pool: Pool | None) -> Iterator
         if len(rows) > 1:
             yield Finding("repeated_row", f"{first.where} has {len(rows)} identical rows")
         yield first, candidates[0]
+
+
+def _missing(row: Row) -> Reject:
+    return Reject(row.where, Reason.MISSING_IMAGE, f"rated, but there is no image {row.image!r}")

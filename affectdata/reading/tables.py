@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from affectdata.errors import SourceError
 from affectdata.reading.delimited import Lines, decode_text, open_text, parse_lines
+from affectdata.reading.json_tables import read_records
 from affectdata.reading.tree import Tree
 
 _HEAD_BYTES = 1 << 16
@@ -36,7 +37,7 @@ _MAX_ROWS = 1 << 20  # of a sheet in Excel
 _MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
 _BOOKS = {".xlsx", ".xlsm", ".xls"}
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
-TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".jsonl", *_BOOKS, *_NOT_READ}
+TABLE_SUFFIXES = {".csv", ".tsv", ".tab", ".txt", ".dat", ".parquet", ".json", ".jsonl", *_BOOKS, *_NOT_READ}
 
 
 def read_head(tree: Tree, path: str) -> str:
@@ -103,7 +104,7 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
     elif suffix == ".parquet":
         header, rows = _read_parquet(data, path)
     elif suffix in (".json", ".jsonl"):
-        header, rows = _read_json_lines(data, path)
+        header, rows = _read_json(data, path, shape.needed)
     else:
         header, rows = _read_text(data, path, shape)
     return unique_names(header), Lines(lambda: (row for row in rows if any(row)))
@@ -231,19 +232,10 @@ def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
     return table.column_names, Lines(rows)
 
 
-def _read_json_lines(data: bytes, path: str) -> tuple[list[str], list[list[str]]]:
-    text = decode_text(data)
-    try:
-        listed = path.lower().endswith(".json")
-        objects = (
-            json.loads(text) if listed else [json.loads(line) for line in text.split("\n") if line.strip()]
-        )
-        objects = [dict(item) for item in objects]
-    except (ValueError, TypeError, RecursionError) as error:
-        form = "a list of JSON objects" if listed else "one JSON object per line"
-        raise SourceError(f"{path} is not {form}: {error}", where=path) from error
-    header = list(dict.fromkeys(name for item in objects for name in item))
-    return header, [[_cell_text(item.get(name)) for name in header] for item in objects]
+def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    records = read_records(decode_text(data), path, needed)
+    header = list(dict.fromkeys(name for record in records for name in record))
+    return header, [[_cell_text(record.get(name)) for name in header] for record in records]
 
 
 def _cell_text(value: Any) -> str:

@@ -21,7 +21,21 @@ from affectdata.store.files import open_regular
 
 DOWNLOADED = "download.parquet"  # written by `affectdata download` into the folder of its images
 # For Arrow; matched against lower-case paths, except _JUNK_FOLDER.
-_IMAGE = r"[^/]\.(bmp|gif|jfif|jpe|jpeg|jpg|pbm|pgm|png|pnm|ppm|tif|tiff|webp)$"
+# From `eps` on: images that no decoder is used for. They are rejected, but not as missing or junk.
+_IMAGE = (
+    r"[^/]\.(avif|bmp|gif|j2c|j2k|jfif|jp2|jpe|jpeg|jpf|jpg|jpx|pbm|pgm|png|pnm|ppm|tif|tiff|webp"
+    r"|eps|heic|heif|hif|jxl|psd|svg)$"
+)
+# Files that are no images, whatever they start with: tables, texts, archives; camera raw files start as TIFF.
+_KNOWN = (
+    r"\.(ann|csv|dat|docx?|html?|jsonl?|log|mat|md|npy|npz|ods|odt|parquet|pdf|pkl|pt|py|rst|rtf|sav|tab|tex"
+    r"|tsv|txt|xlsm?|xlsx|xml|ya?ml|zip|tar|gz|tgz|bz2|xz|7z|rar|arw|cr2|dng|nef|orf|rw2)$"
+)
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|BM.{4}\0\0\0\0"
+    rb"|.{4}ftyp(avif|avis|hei|hev|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
 _JUNK = r"(^|/)(thumbs\.db|desktop\.ini|ehthumbs\.db|~\x24[^/]*|\.[^/]*)$"
 # Folders of tools and file systems: .git, .ipynb_checkpoints, @eaDir, $RECYCLE.BIN, __MACOSX, …
 _JUNK_FOLDER = (
@@ -157,7 +171,7 @@ class Tree:
             object.__setattr__(self, attribute.name, value)
 
     def images(self) -> Paths:
-        """List the images, junk excluded."""
+        """List the images, junk excluded: by suffix, or if that is unknown, by the first bytes."""
         return self._kinds[0]
 
     def others(self) -> Paths:
@@ -166,9 +180,20 @@ class Tree:
 
     @cached_property
     def _kinds(self) -> tuple[Paths, Paths]:
-        images, junk = are_images(self.files.array), are_junk(self.files.array)
+        named, junk = are_images(self.files.array), are_junk(self.files.array)
+        known = pc.match_substring_regex(pc.utf8_lower(self.files.array), _KNOWN)
+        odd = self.files.filter(pc.invert(pc.or_(named, pc.or_(known, junk))))
+        by_content = pa.array([path for path in odd if self._starts_as_image(path)], pa.string())
+        images = pc.or_(named, pc.is_in(self.files.array, by_content))
         wanted = pc.and_not(images, junk), pc.invert(pc.or_(images, junk))
         return self.files.filter(wanted[0]), self.files.filter(wanted[1])
+
+    def _starts_as_image(self, path: str) -> bool:
+        try:
+            with open_regular(self.root / path) as file:
+                return _SIGNATURES.match(file.read(16)) is not None
+        except OSError:  # reported when it is read
+            return False
 
     def read_bytes(self, path: str, size: int = -1) -> bytes:
         """Read one listed file, or its first `size` bytes.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, fi
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.recipe.transforms import Step, check_steps
+from affectdata.recipe.bounds import Check
 from affectdata.registry import find_data
 from affectdata.store.files import read_regular
 
@@ -26,9 +26,12 @@ NUMERIC = (*RATED, *LEXICON)  # targets that need bins
 DEFAULT = "default"
 LABEL = "label"  # the column derived by `labels`
 BY_RATINGS = "valence_arousal"  # the map from ratings, not emotions, to mood quadrants
+Step = dict[str, dict[str, Any]]  # {TransformName: {argument: value}}, as in `transforms`
 
 
 def _validate_steps(steps: list[Step], info: ValidationInfo) -> list[Step]:
+    from affectdata.recipe.transforms import check_steps
+
     problems = list(check_steps(steps, (info.data or {}).get("allow", {})))
     if problems:
         raise ValueError("; ".join(problems))
@@ -42,9 +45,13 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Bins(StrictModel):
     """The bins of a numeric target: intervals [a, b), the last one closed. Give exactly one of the keys."""
 
-    width: Annotated[float, Field(ge=0.1, le=100)] | None = None  # bin width, from 0 to 100
-    edges: list[float] | None = None  # POMP units, ascending
-    quantiles: Annotated[int, Field(ge=2, le=100)] | None = None  # number of bins with equal image counts
+    width: Annotated[float, Field(ge=0.1, le=100)] | None = Field(
+        default=None, description="bin width, from 0 to 100"
+    )
+    edges: list[float] | None = Field(default=None, description="POMP units, ascending")
+    quantiles: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        default=None, description="number of bins with equal image counts"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Bins:
@@ -61,9 +68,11 @@ class Lexicon(StrictModel):
     A resolved recipe has the name of the file, without its path, and its SHA-256.
     """
 
-    file: str  # columns word, valence, arousal; path relative to the recipe's folder
-    scale: Annotated[list[float], Field(min_length=2, max_length=2)]
-    sha256: Annotated[str, Field(validate_default=True)] = ""  # filled in when the recipe is read
+    file: str = Field(description="columns word, valence, arousal; path relative to the recipe's folder")
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        description="lowest and highest value"
+    )
+    sha256: str = Field(default="", validate_default=True, description="filled in when the recipe is read")
 
     @field_validator("file")
     @classmethod
@@ -104,16 +113,26 @@ class Labels(StrictModel):
     columns `lexicon_valence` and `lexicon_arousal`: possible targets, derived from words, not ratings.
     """
 
-    map: Literal["mood_quadrants", "polarity", "plutchik8", "ekman6", "valence_arousal"] | None = None
-    at_least: Annotated[float, Field(gt=0, le=1)] | None = None
-    agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = None  # of the dominant emotion
-    merge: dict[
-        str, Annotated[list[str], Field(min_length=1)]
-    ] = {}  # class: emotions, or classes of the map; others keep their name
-    drop: list[str] = []  # excluded classes
-    top: Annotated[int, Field(ge=1)] | None = None  # keep only this many of the largest classes
-    min_count: Annotated[int, Field(ge=1)] | None = None  # keep only classes with at least this many images
-    lexicon: Lexicon | None = None
+    map: Literal["mood_quadrants", "polarity", "plutchik8", "ekman6", "valence_arousal"] | None = Field(
+        default=None, description="from emotions, or with valence_arousal from ratings, to fewer classes"
+    )
+    at_least: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="share of raters: every emotion with at least this share counts"
+    )
+    agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="share of raters on the dominant emotion"
+    )
+    merge: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        default={}, description="class: emotions, or classes of the map; others keep their name"
+    )
+    drop: list[str] = Field(default=[], description="excluded classes")
+    top: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="keep only this many of the largest classes"
+    )
+    min_count: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="keep only classes with at least this many images"
+    )
+    lexicon: Lexicon | None = Field(default=None, description="words with valence and arousal")
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Labels:
@@ -142,10 +161,14 @@ class Split(StrictModel):
     also leaves out its copies.
     """
 
-    val: Share = 0.0
-    test: Share = 0.0
-    folds: Annotated[int, Field(ge=2, le=1000)] | None = None
-    groups: list[str] = []
+    val: Share = Field(default=0.0, description="share of images")
+    test: Share = Field(default=0.0, description="share of images")
+    folds: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        default=None, description="parts of train for cross-validation"
+    )
+    groups: list[str] = Field(
+        default=[], description="columns; rows with equal values in one of them stay together"
+    )
 
     @model_validator(mode="after")
     def _check_sum(self) -> Split:
@@ -162,11 +185,17 @@ class Split(StrictModel):
 class Balance(StrictModel):
     """How to balance the bins. `max_copies` includes the original: 1 makes no copies."""
 
-    level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = "max"
-    max_copies: Annotated[int, Field(ge=1, le=1000)] = 8
-    undersample: bool = False
-    fill_from: list[str] = []  # manifests whose images fill rare bins before copies are made
-    min_n_eff: Annotated[float, Field(gt=0)] | None = None  # min effective sample size of cells with copies
+    level: Literal["max", "median"] | Annotated[int, Field(ge=1)] = Field(
+        default="max", description="rows per bin after balancing: the largest bin, the median, or a number"
+    )
+    max_copies: int = Field(default=8, ge=1, le=1000, description="per image, including the original")
+    undersample: bool = Field(default=False, description="drop images of bins above the level")
+    fill_from: list[str] = Field(
+        default=[], description="manifests whose images fill rare bins before copies are made"
+    )
+    min_n_eff: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="min effective sample size of cells with copies"
+    )
 
 
 class Weights(StrictModel):
@@ -176,22 +205,28 @@ class Weights(StrictModel):
     target's bins under a Gaussian of `sigma` bins (label-distribution smoothing, Yang et al. 2021).
     """
 
-    by: Literal["inverse", "effective_number", "smoothed"]
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    sigma: Annotated[float, Field(gt=0)] = 1.0
-    max: Annotated[float, Field(ge=1)] = 20.0  # upper bound, before scaling to mean 1
+    by: Literal["inverse", "effective_number", "smoothed"] = Field(
+        description="from the number of rows in a cell"
+    )
+    beta: float = Field(default=0.999, gt=0, lt=1, description="of effective_number")
+    sigma: float = Field(default=1.0, gt=0, description="of smoothed, in bins")
+    max: float = Field(default=20.0, ge=1, description="upper bound, before scaling to mean 1")
 
 
 class ImageSpec(StrictModel):
     """Size and file format of every released image, originals and copies alike."""
 
-    short_side_px: Annotated[int, Field(ge=8, le=8192)] | None = None
+    short_side_px: Annotated[int, Field(ge=8, le=8192)] | None = Field(
+        default=None, description="keeps the shape; instead of size_px"
+    )
     size_px: (
         Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)] | None
-    ) = None
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    format: Literal["jpeg", "png"] = "jpeg"
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    ) = Field(default=None, description="width and height; instead of short_side_px")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        default="crop", description="how an image of another shape becomes size_px"
+    )
+    format: Literal["jpeg", "png"] = Field(default="jpeg", description="of the files")
+    quality: int = Field(default=95, ge=1, le=100, description="of JPEG files")
 
     @model_validator(mode="after")
     def _one_size(self) -> ImageSpec:
@@ -208,64 +243,54 @@ class ImageSpec(StrictModel):
 class SubtypeRule(StrictModel):
     """The augmentation pipeline of a subtype; `upright` overrides the source's data sheet."""
 
-    pipeline: str
-    upright: bool | None = None
-
-
-class NotWorse(StrictModel):
-    """Tolerances: by how much a release may score below the arm that it is compared with."""
-
-    r2: Annotated[float, Field(ge=0)] = 0.02
-    ccc: Annotated[float, Field(ge=0)] = 0.02
-    balanced_accuracy: Annotated[float, Field(ge=0)] = 0.03
-
-
-class Check(StrictModel):
-    """The bounds of `train-check`; `train-check --rules` explains each of them."""
-
-    classes: dict[str, Annotated[list[float], Field(min_length=1)]] = {
-        "valence": [40.0, 60.0]
-    }  # thresholds of the target for negative, neutral, positive
-    undecided: Literal["pass", "fail"] = "pass"
-    min_r2: float = 0.0
-    min_r2_low: Annotated[float, Field(ge=0, lt=1)] = 0.1  # for the lower end of the interval of R²
-    not_worse: NotWorse = NotWorse()
-    min_sd_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    max_r2: Annotated[float, Field(gt=0)] = 0.65
-    max_nearest: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_shuffled: Annotated[float, Field(ge=0)] = 0.05
-    max_cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
-    max_excess_shift: Annotated[float, Field(gt=0)] = 1.0  # POMP units
-    max_transform: Annotated[float, Field(gt=0)] = 4.0  # as a multiple of a flip
-    max_affect_shift: Annotated[float, Field(gt=0)] = 5.0  # POMP units
-    max_second_stage: Annotated[float, Field(gt=0)] = 0.2  # R²
-    max_pictures: Annotated[int, Field(ge=20)] = 5000  # sample this many if there are more
+    pipeline: str = Field(description="a key of `pipelines`")
+    upright: bool | None = Field(
+        default=None, description="whether images may not be turned; overrides the source's data sheet"
+    )
 
 
 class Recipe(StrictModel):
     """A recipe as read from its file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
-    sources: list[str] = []  # names of manifests; may be omitted if there is only one
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    mode: Literal["files", "virtual"] = "files"  # virtual: write no images, render them on reading
-    where: str | None = None  # SQL condition over the manifest's columns; other rows are excluded
-    labels: Labels | None = None
-    target: str = "valence"
-    bins: Bins | None = None
-    strata: list[
-        str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]
-    ] = []  # column names or {column: bins}; with several sources `source` is added, unless set to []
-    split: Split | Literal["none"] = Split(val=0.15, test=0.15)  # none: what has no split yet goes to train
-    balance: Balance = Balance()
-    weights: Weights | None = None
-    originals: Literal["resized", "drawn"] = "resized"  # drawn: augment the originals of train too
-    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = {}  # max strength
-    max_drift: dict[str, Annotated[float, Field(gt=0)]] = {}  # max mean absolute change, by feature
-    image: ImageSpec = ImageSpec(short_side_px=256)
-    pipelines: dict[str, Steps] = {}  # validated with `allow`, which must be declared before it
-    subtypes: dict[str, SubtypeRule] = {}
-    check: Check = Check()
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")] = Field(
+        description="also of its releases"
+    )
+    sources: list[str] = Field(
+        default=[], description="names of manifests; may be omitted if there is only one"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of splits and copies")
+    mode: Literal["files", "virtual"] = Field(
+        default="files", description="virtual: write no images, render them on reading"
+    )
+    where: str | None = Field(
+        default=None, description="SQL condition over the manifest's columns; other rows are excluded"
+    )
+    labels: Labels | None = Field(default=None, description="how to derive the column `label`")
+    target: str = Field(default="valence", description="column to balance and to predict")
+    bins: Bins | None = Field(default=None, description="of a numeric target")
+    strata: list[str | Annotated[dict[str, Bins], Field(min_length=1, max_length=1)]] = Field(
+        default=[],
+        description="columns or {column: bins}; with several sources `source` is added, unless set to []",
+    )
+    split: Split | Literal["none"] = Field(
+        default=Split(val=0.15, test=0.15), description="none: what has no split yet goes to train"
+    )
+    balance: Balance = Field(default=Balance(), description="how to balance train")
+    weights: Weights | None = Field(default=None, description="of the train rows; without them all are 1")
+    originals: Literal["resized", "drawn"] = Field(
+        default="resized", description="drawn: augment the originals of train too"
+    )
+    allow: dict[Literal["photometric", "colour"], Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={}, description="max strength of transforms of a kind that no recipe may use otherwise"
+    )
+    max_drift: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="max mean absolute change, by feature"
+    )
+    image: ImageSpec = Field(default=ImageSpec(short_side_px=256), description="size and format")
+    # Validated with `allow`, which must be declared before it.
+    pipelines: dict[str, Steps] = Field(default={}, description="transforms of albumentations, in order")
+    subtypes: dict[str, SubtypeRule] = Field(default={}, description="by subtype, or `default`")
+    check: Check = Field(default=Check(), description="bounds of train-check")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Recipe:

@@ -7,7 +7,7 @@ FER+ excludes it. The official split is kept: Training is train, PublicTest is v
 
 The two tables as shipped, anywhere under one root:
 
-    fer2013.csv         emotion,pixels,Usage; the pixels are 2,304 numbers in one cell
+    fer2013.csv         emotion,pixels,Usage; the pixels are 2,304 numbers in one cell (or icml_face_data.csv)
     fer2013new.csv      Usage,Image name,neutral,…,unknown,NF; ten votes
 
 There are no image files: the path of an image is `fer2013.csv#N`, N the row from 0. The tables are joined by
@@ -17,7 +17,6 @@ name, and 3 more have only `NF` votes: 35,711 remain.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -28,11 +27,10 @@ from affectdata.labels import dominant_emotion
 from affectdata.reading.delimited import parse_count
 from affectdata.reading.names import find_readmes
 from affectdata.reading.protocol import Item, Reading, ReadOptions
-from affectdata.reading.sample import draw_image
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, Reason, Record, Reject, SourceInfo
-from affectdata.store.files import open_text
+from affectdata.sources.fer2013 import SPLITS, draw_pixels, find_faces, read_faces
 
 INFO = SourceInfo(
     name="ferplus",
@@ -60,13 +58,11 @@ INFO = SourceInfo(
 _EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _NO_FACE = "NF"
 _VOTES = (*_EMOTIONS, "unknown", _NO_FACE)
-_PIXELS = ["emotion", "pixels", "Usage"]
-_SPLITS = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
 def detect(tree: Tree) -> str | None:
     """Recognise FER+ by the table of votes beside the table of pixels."""
-    pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
+    pixels, votes = _find_tables(tree)
     return f"votes in {votes} on pixels in {pixels}" if pixels and votes else None
 
 
@@ -76,7 +72,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     Raises:
         SourceError: one is missing, or they differ in length or in the `Usage` of a row.
     """
-    pixels, votes = _find(tree, _PIXELS), _find(tree, ["Image name", *_VOTES])
+    pixels, votes = _find_tables(tree)
     if not pixels or not votes:
         raise SourceError(
             f"there is no table of {'votes' if pixels else 'pixels'}",
@@ -86,15 +82,17 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
     return Reading(INFO, _read_items(tree, pixels, votes))
 
 
-def _find(tree: Tree, columns: list[str]) -> str | None:
+def _find_tables(tree: Tree) -> tuple[str | None, str | None]:
+    """Return the table of pixels and the table of votes."""
+    pixels, shape = find_faces(tree, with_usage=True), Shape(needed=["Image name", *_VOTES])
     tables = (path for path in tree.others() if PurePosixPath(path).name.lower().startswith("fer2013"))
-    named = (path for path in tables if path.lower().endswith(".csv"))
-    return next((path for path in named if has_columns(tree, path, Shape(needed=columns))), None)
+    votes = (path for path in tables if path.lower().endswith(".csv") and has_columns(tree, path, shape))
+    return next(iter(pixels), None), next(votes, None)
 
 
 def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
     yield from (Annotation(path) for path in [*find_readmes(tree), pixels, votes])
-    faces = list(_read_faces(tree, pixels))
+    faces = list(read_faces(tree, pixels))
     header, rows = read_table(tree, votes)
     lines = list(rows)
     if len(faces) != len(lines):
@@ -114,25 +112,11 @@ def _read_items(tree: Tree, pixels: str, votes: str) -> Iterator[Item]:
         yield _read_row(f"{pixels}#{number}", votes, cells)
 
 
-def _read_faces(tree: Tree, table: str) -> Iterator[tuple[str, str]]:
-    """Yield label and `Usage` of each row, without keeping the pixels."""
-    tree.note_read(table)
-    with open_text(tree.root / table, encoding="utf-8-sig", errors="replace") as file:
-        header = [cell.strip() for cell in file.readline().split(",")]
-        label, usage = (header.index(column) for column in ("emotion", "Usage"))
-        for line in file:
-            try:
-                row = next(csv.reader([line.rstrip()]), [])
-                yield row[label].strip(), row[usage].strip()
-            except (csv.Error, IndexError) as error:
-                raise SourceError(f"a line cannot be read as a row: {line[:60]!r}", where=table) from error
-
-
 def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
     number = path.rpartition("#")[2]
-    split, where = _SPLITS.get(cells["Usage"]), f"{table}, row {number}"
+    split, where = SPLITS.get(cells["Usage"]), f"{table}, row {number}"
     if split is None:
-        raise SourceError(f"{cells['Usage']!r} is not one of {', '.join(_SPLITS)}", where=where)
+        raise SourceError(f"{cells['Usage']!r} is not one of {', '.join(SPLITS)}", where=where)
     try:
         votes = {name: parse_count(cells[name] or "0") for name in _VOTES}
     except ValueError as error:
@@ -155,13 +139,10 @@ def _read_row(path: str, table: str, cells: dict[str, str]) -> Record | Reject:
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
     """Write 30 generated faces: one without a name, one with NF votes only, one with nine votes."""
-    pixels, votes = [",".join(_PIXELS)], [",".join(["Usage", "Image name", *_VOTES])]
+    pixels, votes = ["emotion,pixels,Usage"], [",".join(["Usage", "Image name", *_VOTES])]
     for number in range(30):
-        use = list(_SPLITS)[max(0, number % 10 - 7)]
-        import cv2
-
-        grey = cv2.cvtColor(draw_image(rng, float(rng.uniform(10, 90)), 48, 48), cv2.COLOR_RGB2GRAY)
-        pixels.append(f'{number % 7},"{" ".join(map(str, grey.ravel()))}",{use}')
+        use = list(SPLITS)[max(0, number % 10 - 7)]
+        pixels.append(f'{number % 7},"{draw_pixels(rng)}",{use}')
         counts = rng.multinomial(9 if number == 4 else 10, rng.dirichlet(np.full(len(_VOTES), 0.4)))
         if number in (6, 7):
             counts[:] = [0] * (len(_VOTES) - 1) + [10]

@@ -8,11 +8,12 @@ and 23,185 known), as photographs disappear from the sites. There are three part
     agg/amusement_….csv …       no header: a field of unknown meaning, URL, votes against, votes for
     amusement.txt …             a path or a URL per line
 
-An image is identified by the last part of its URL, in the folder of its emotion or in any other folder. It
-has an emotion if more people voted for than against; without votes, if it is in the folder or the list of the
-emotion. `emotion_<name>` is the share of votes for, and `agreement` the share of the image's emotion. A
-photograph found by several words has the emotion with the largest share; in several lists without votes, it
-is rejected.
+An image is identified by the last part of its URL: in the folder of the emotion or in one that is not named
+after an emotion, else in the folder of another emotion, as an archive has a photograph found by several words
+only once. It has an emotion if more people voted for than against; without such votes, if it is in the folder
+or the list of the emotion. `emotion_<name>` is the share of votes for, and `agreement` the share of the
+image's emotion. A photograph found by several words has the emotion with the largest share; in several lists
+without votes, it is rejected.
 
 Some files show no photograph but the site's "photo unavailable" image, under the name of every photograph
 that was removed. An image with three or more names is such a placeholder, as photographs posted three times
@@ -22,7 +23,7 @@ are rare.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -141,8 +142,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     ):
         for emotion in _EMOTIONS:
             rows = [row for file in files if _word(pattern, file) == emotion for row in read_rows(tree, file)]
-            candidates = [path for path in images if _folder_emotion(path) in (emotion, None)]
-            for item in join_rows(rows, candidates, _file_name):
+            for item in join_rows(rows, _candidates(images, emotion), _file_name):
                 if isinstance(item, tuple):
                     into.setdefault(item[1], {})[emotion] = item[0]
                 elif isinstance(item, Reject):
@@ -161,6 +161,13 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     if tables and unvoted:
         text = f"{len(unvoted)} images in folders or lists of emotions have no votes: {shorten(unvoted)}"
         yield Finding("partial", text)
+
+
+def _candidates(images: Iterable[str], emotion: str) -> list[str]:
+    """Return the images that rows of an emotion may name; one in the folder of another emotion comes last."""
+    is_near = {path: _folder_emotion(path) in (emotion, None) for path in images}
+    names = {_file_name(path) for path, near in is_near.items() if near}
+    return [path for path, near in is_near.items() if near or _file_name(path) not in names]
 
 
 def _word(pattern: re.Pattern[str], path: str) -> str | None:
@@ -200,7 +207,8 @@ def _record(path: str, votes: dict[str, Row], listed: dict[str, Row]) -> Record 
             detail = f"{row.where}: {cells} are not numbers of votes"
             return Reject(path, Reason.BAD_RATING, detail)
     shown = {emotion: share for emotion, share in shares.items() if share > 0.5}
-    label = dominant_emotion(shown) if votes else next(iter(listed), _folder_emotion(path))
+    unvoted = [word for word in listed or [_folder_emotion(path)] if word not in shares]
+    label = dominant_emotion(shown) if shown or len(unvoted) != 1 else unvoted[0]
     rows = [*votes.values(), *listed.values()]
     return Record(
         path=path,

@@ -1,4 +1,4 @@
-"""Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON lines.
+"""Any rating table beside images, described by a column map: CSV, TSV, XLSX, XLS, Parquet or JSON.
 
 A column map is a YAML file; `affectdata ingest ROOT --map COLUMNS.yaml` uses it. Without --map, it is the
 file `columns.yaml` at the root, and a tree with this file is recognised by it. All keys:
@@ -31,9 +31,14 @@ file `columns.yaml` at the root, and a tree with this file is recognised by it. 
 age_group, gender, ethnicity, split, license, attribution and url. `affectdata download` fetches images from
 their `url`, or with `urls: {table: links.csv, path: file, url: address}` from a table of addresses. Columns
 that are not in the map go into `extra` unchanged. A spreadsheet's `2000.0` is the key 2000. A row without any
-rating is rejected, and so are different rows for one image. Without `table`, labels are parsed from paths
-by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`. A part may have a width or a
-regular expression: `file: "{session:1}{person:3}{emotion:2}{view:S|HL|HR|FL|FR}"` reads `AF01ANHL.JPG`.
+rating is rejected, and so are different rows for one image.
+
+JSON may be a list of objects, an object per line, an object whose keys are file names (the column that `key`
+names), an object of columns, or COCO (`key: file_name`; the categories are the column `category`). A Parquet
+table or a webdataset shard may contain its images; `key` is then needed and not used. Without `table`, labels
+are parsed from paths by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`. A part may
+have a width or a regular expression: `file: "{session:1}{person:3}{emotion:2}{view:S|HL|HR|FL|FR}"` reads
+`AF01ANHL.JPG`.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ from pathlib import Path
 import numpy as np
 
 from affectdata.column_map.columns import MAP_FILE, ColumnMap
+from affectdata.column_map.embedded import read_embedded
 from affectdata.column_map.read import find_mapped_links, find_tables, read_mapped
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import UsageError
@@ -52,6 +58,8 @@ from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
 from affectdata.records import Annotation, SourceInfo
+from affectdata.sources.parquet_images import find_image_tables, open_image_table
+from affectdata.sources.webdataset import find_shards, open_shard
 
 _STATED = "as the column map states"
 INFO = SourceInfo(
@@ -119,7 +127,13 @@ def _read_items(tree: Tree, spec: ColumnMap, tables: list[str], map_path: Path) 
     if map_path.resolve().is_relative_to(tree.root.resolve()):
         documents.add(map_path.resolve().relative_to(tree.root.resolve()).as_posix())
     yield from (Annotation(name) for name in sorted(documents))
-    yield from read_mapped(tree, tables, spec)
+    open_as = dict.fromkeys(find_image_tables(tree), open_image_table)
+    open_as |= dict.fromkeys(find_shards(tree), open_shard)
+    embedded = [path for path in tables if path in open_as]
+    for path in embedded:
+        yield from read_embedded(open_as[path](tree, path), spec, strict=True)
+    if not embedded or len(embedded) < len(tables):
+        yield from read_mapped(tree, [path for path in tables if path not in open_as], spec)
 
 
 _SAMPLE_MAP = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affectdata.errors import InputError, MissingError
+from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import file_hash
+from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.trunks import Normalisation, Note, build_trunk, pool, run_trunk
 from affectdata.train.weights import DEFAULT, state_hash
 
-DEFAULT_BACKBONE = "mobilenet_v3_large"
+_CPU_BATCH = 4  # images per pass; the feature maps of 32 leave the CPU's cache: twice the time
 PREPROCESSING = 1  # part of every key; increment when the same image would reach a network as other numbers
 
 
@@ -23,7 +25,7 @@ PREPROCESSING = 1  # part of every key; increment when the same image would reac
 class Backbone:
     """A frozen network. `key` hashes everything that determines its features: weights, preprocessing, device.
 
-    `content` is the same hash without the device.
+    `content` is the same hash without the device, `weights_sha256` the hash of the weights alone.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Backbone:
     device: torch.device
     key: str
     content: str
+    weights_sha256: str
 
     def normalise(self, images: np.ndarray) -> Tensor:
         """Return images as the input tensor of the network, on its device."""
@@ -44,12 +47,14 @@ class Backbone:
         Raises:
             InputError: the network cannot process the images, or its features are not finite.
         """
+        size = _CPU_BATCH if self.device.type == "cpu" else max(1, len(images))
+        parts = [images[start : start + size] for start in range(0, len(images), size)] or [images]
         with torch.inference_mode():
-            output = torch.as_tensor(run_trunk(self.name, self.module, self.normalise(images)))
-            features = np.asarray(pool(output).float().cpu().numpy())
+            outputs = [run_trunk(self.name, self.module, self.normalise(part)) for part in parts]
+            features = torch.cat([pool(torch.as_tensor(output)).float().cpu() for output in outputs]).numpy()
         if not np.isfinite(features).all():
             raise InputError(f"{self.name} returns features that are not finite", where=self.weights)
-        return features
+        return np.asarray(features)
 
 
 def load_backbone(
@@ -69,7 +74,8 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):  # random weights are the same in every run
         torch.manual_seed(0)
         trunk = build_trunk(name, weights, say)
-    module = trunk.module.requires_grad_(False).eval().to(torch_device)
+    module = trunk.module.requires_grad_(False).eval()
+    module = module.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights_hash = state_hash(module)
     parts = f"{PREPROCESSING} {name} {trunk.normalisation} {trunk.code} {torch_device.type} {weights_hash}"
     content = f"{PREPROCESSING} {trunk.normalisation} {trunk.code} {weights_hash}"
@@ -82,7 +88,33 @@ def load_backbone(
         torch_device,
         f"{stem}-{file_hash(parts.encode())[:16]}",
         file_hash(content.encode()),
+        weights_hash,
     )
+
+
+def load_backbones(
+    names: str | Sequence[str],
+    weights: str | Sequence[str] = DEFAULT,
+    device: str | None = None,
+    say: Note = lambda _: None,
+) -> list[Backbone]:
+    """Build several backbones; `weights` are given for each of them in order, or DEFAULT for all.
+
+    Raises:
+        UsageError: a name occurs twice, or there are not as many weights as names; else as `load_backbone`.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    given = [weights] if isinstance(weights, str) else list(weights)
+    if given == [DEFAULT]:
+        given *= len(names)
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"--backbone must name different networks: {', '.join(names)}")
+    if len(given) != len(names):
+        raise UsageError(
+            f"{len(names)} of --backbone, but {len(given)} of --weights",
+            fix="give --weights once for every --backbone, in the same order; DEFAULT for published weights",
+        )
+    return [load_backbone(name, each, device, say) for name, each in zip(names, given, strict=True)]
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -2,7 +2,8 @@
 
 The inner folds keep groups whole and are scored on originals only: with folds by row, and copies on both
 sides, ridge loses a third of its R² (measured on GAPED). Regression: standardised features, SVR (RBF) or
-ridge. Classes: standardised features, multinomial logistic regression. `FrozenHeads` is their learner.
+ridge. Classes: standardised features, multinomial logistic regression. `FrozenHeads` is their learner, and
+`NetworkScaler` weights the features of several networks.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
     """Fit `svr` or `ridge` on the target; choose the settings by mean squared error on originals."""
     folds = inner_folds(rows, rows.stratum, seed)
     if head == "ridge":
-        chosen, on_edge = _choose(GRIDS["ridge"], folds, partial(_ridge_errors, rows))
+        chosen, on_edge = choose(GRIDS["ridge"], folds, partial(ridge_errors, rows))
         model: Any = Ridge(**chosen)
     else:
-        chosen, on_edge = _choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
+        chosen, on_edge = choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
         chosen["gamma"] /= rows.features.shape[1]
         model = SVR(epsilon=_SVR_EPSILON, **chosen)
-    pipeline = Pipeline([("scale", StandardScaler()), ("head", model)])
+    pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
     return Fitted(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
 
 
@@ -119,7 +120,7 @@ def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
     return clone(fitted.model).fit(rows.features, y, **_weights(rows.weight))
 
 
-def _choose(
+def choose(
     grid: Mapping[str, Sequence[float]], folds: Folds, errors: Callable[[Fold, list[Setting]], list[float]]
 ) -> tuple[dict[str, float], list[str]]:
     """Choose the settings of lowest mean error over the folds; return them and those on the grid's edge.
@@ -144,22 +145,23 @@ def _choose(
     return {name: axis[i] for name, axis, i in chosen}, on_edge
 
 
-def _scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scaled(rows: Rows, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the features of both sides of a fold, standardised by the train side, and the train weights."""
     train, test = fold
     weight = rows.weight[train]
-    scale = StandardScaler().fit(rows.features[train], sample_weight=weight if rows.is_weighted else None)
+    scale = NetworkScaler(rows.widths)
+    scale.fit(rows.features[train], sample_weight=weight if rows.is_weighted else None)
     return scale.transform(rows.features[train]), scale.transform(rows.features[test]), weight
 
 
-def _ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]:
+def ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]:
     """Return the mean squared error on the test side for each penalty, fitted on the train side.
 
     The normal equations, of the rows or of the columns, whichever are fewer, are computed once for all
     penalties.
     """
     train, test = fold
-    a, b, weight = _scaled(rows, fold)
+    a, b, weight = scaled(rows, fold)
     mean = np.average(rows.target[train], weights=weight)
     a, z = a * np.sqrt(weight)[:, None], (rows.target[train] - mean) * np.sqrt(weight)
     by_rows = len(a) < a.shape[1]
@@ -182,8 +184,8 @@ def _svr_errors(
     larger C gives the same model.
     """
     train, test = fold
-    a, b, weight = _scaled(rows, fold)
-    within, across = _squared_distances(a, a), _squared_distances(b, a)
+    a, b, weight = scaled(rows, fold)
+    within, across = squared_distances(a, a), squared_distances(b, a)
     errors: dict[Setting, float] = {}
     for gamma in sorted({gamma for _, gamma in settings}):
         inside, outside = (np.exp(-gamma / rows.features.shape[1] * squares) for squares in (within, across))
@@ -200,7 +202,7 @@ def _svr_errors(
     return [errors[setting] for setting in settings]
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.asarray(np.maximum(squares, 0.0))
 
@@ -212,8 +214,8 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     must have at least two values.
     """
     folds = [fold for fold in inner_folds(rows, labels, seed) if len(np.unique(labels[fold[0]])) > 1]
-    x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1])
-    chosen, on_edge = _choose(
+    x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1], rows.widths)
+    chosen, on_edge = choose(
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
     model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=_MAX_ITER, **chosen))])
@@ -244,6 +246,27 @@ def _logistic_errors(
     return losses
 
 
+class NetworkScaler(StandardScaler):  # type: ignore[misc]
+    """Standardise features; those of several networks (`widths`) get an equal share of every distance.
+
+    Squared distances are then the number of features × the mean over the networks of (squared distance by the
+    network's features / how many of these vary): the kernel of this mean is a kernel of these features. With
+    one network this is scikit-learn's StandardScaler.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.widths = widths
+
+    def fit(self, x: np.ndarray, y: object = None, sample_weight: np.ndarray | None = None) -> NetworkScaler:
+        super().fit(x, y, sample_weight)
+        ends = np.cumsum(self.widths)
+        for end, width in zip(ends, self.widths, strict=True) if len(ends) > 1 else ():
+            n_live = max(1, int(np.count_nonzero(self.var_[end - width : end])))
+            self.scale_[end - width : end] *= np.sqrt(len(ends) * n_live / x.shape[1])
+        return self
+
+
 class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Standardise the first `n_features` columns and leave the others unchanged.
 
@@ -251,11 +274,11 @@ class ScaleFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     jobs overwrite each other's warning filters.
     """
 
-    def __init__(self, n_features: int) -> None:
-        self.n_features = n_features
+    def __init__(self, n_features: int, widths: tuple[int, ...] = ()) -> None:
+        self.n_features, self.widths = n_features, widths
 
     def fit(self, x: np.ndarray, y: object = None, sample_weight: np.ndarray | None = None) -> ScaleFeatures:
-        self.scaler_ = StandardScaler().fit(x[:, : self.n_features], sample_weight=sample_weight)
+        self.scaler_ = NetworkScaler(self.widths).fit(x[:, : self.n_features], sample_weight=sample_weight)
         return self
 
     def transform(self, x: np.ndarray) -> np.ndarray:

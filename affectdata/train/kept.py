@@ -3,16 +3,13 @@
 A model has a regressor, a classifier, or both; the classifier may take the regressor's prediction. The file
 contains the tensors of the heads, named `regressor.…` and `classifier.…`, and in its header, under the key
 `affectdata`, the JSON of a `Header`. It does not contain the backbone, only its name, weights name and hash.
-
-Heads are plain arrays: the fitted scikit-learn models are evaluated here in torch, in float64 on the CPU, so
-that results equal scikit-learn's and are differentiable for saliency maps.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +19,6 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVR
 from torch import Tensor
 
 from affectdata.config import StrictModel, parse_model
@@ -33,8 +28,8 @@ from affectdata.images.decode import decode
 from affectdata.store.files import check_regular, read_regular
 from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
-from affectdata.train.heads import OUTPUT_MIDDLE, OUTPUT_UNIT
 from affectdata.train.images import crop_square
+from affectdata.train.plain_heads import PlainHead, plain_head
 from affectdata.train.trunks import Note, pool, run_trunk
 from affectdata.train.weights import is_class
 
@@ -42,92 +37,8 @@ SCHEMA: Literal["affectdata/model/1"] = "affectdata/model/1"
 _KEY = "affectdata"
 _SUFFIX = ".safetensors"
 Stage = Literal["regressor", "classifier"]
-_ARRAYS = {
-    "svr": {"mean", "scale", "intercept", "vectors", "dual", "gamma"},
-    "logistic": {"mean", "scale", "intercept", "coef"},
-}
 Image = str | Path | np.ndarray
 _BATCH = 32
-
-
-class PlainHead:
-    """A fitted head; `kind` is svr (RBF) or logistic, `arrays` are its parameters.
-
-    mean, scale (width,): of each column; the last column is the regressor's output, if the head takes it;
-    coef (k, width) or vectors (m, width), dual (m,) and gamma; intercept (k,).
-
-    Raises:
-        InputError: the arrays do not match the kind.
-    """
-
-    def __init__(self, kind: str, arrays: Mapping[str, Tensor]) -> None:
-        expected = _ARRAYS.get(kind, set())
-        if set(arrays) != expected:
-            raise InputError(
-                f"arrays {', '.join(sorted(arrays))} do not belong to a head of kind {kind!r}",
-                fix="expected " + (", ".join(sorted(expected)) or f"the kind {' or '.join(_ARRAYS)}"),
-            )
-        width = arrays["mean"].shape
-        matrix = arrays["vectors" if kind == "svr" else "coef"]
-        if arrays["scale"].shape != width or matrix.ndim != 2 or matrix.shape[1:] != width:
-            raise InputError("the arrays of a head have inconsistent shapes")
-        self.kind = kind
-        self.arrays = {name: value.double() for name, value in arrays.items()}
-
-    @property
-    def width(self) -> int:
-        """Number of input columns."""
-        return len(self.arrays["mean"])
-
-    def __call__(self, features: Tensor, output: Tensor | None = None) -> Tensor:
-        """Return values (n, 1), or logits (n, k), for features (n, dim).
-
-        `output` (n,), the regressor's prediction, is used if the head has a column for it.
-
-        Raises:
-            InputError: the number of columns does not match.
-        """
-        arrays, x = self.arrays, features.double().cpu()
-        if self.width == x.shape[1] + 1 and output is not None:
-            x = torch.cat([x, output.double().cpu()[:, None]], 1)
-        if x.shape[1] != self.width:
-            raise InputError(f"the head takes {self.width} columns, got {x.shape[1]}")
-        x = (x - arrays["mean"]) / arrays["scale"]
-        if self.kind == "svr":
-            vectors = arrays["vectors"]
-            distance = x.square().sum(1)[:, None] - 2 * x @ vectors.T + vectors.square().sum(1)
-            kernel = (-arrays["gamma"] * distance.clamp(min=0)).exp()
-            return (kernel @ arrays["dual"])[:, None] + arrays["intercept"]
-        return x @ arrays["coef"].T + arrays["intercept"]
-
-
-def plain_head(pipeline: Any) -> PlainHead:
-    """Extract the parameters of a fitted pipeline of `heads`: scaling, then SVR or logistic regression.
-
-    Raises:
-        InputError: the pipeline contains another model.
-    """
-    scale, head = pipeline[0], pipeline[-1]
-    fitted = getattr(scale, "scaler_", scale)
-    n_outputs = head.n_features_in_ - len(fitted.mean_)  # 1 if the last column is the regressor's output
-    arrays = {
-        "mean": np.append(fitted.mean_, [OUTPUT_MIDDLE] * n_outputs),
-        "scale": np.append(fitted.scale_, [OUTPUT_UNIT] * n_outputs),
-        "intercept": head.intercept_,
-    }
-    if isinstance(head, SVR) and head.kernel == "rbf":
-        kind = "svr"
-        arrays |= {"vectors": head.support_vectors_, "dual": head.dual_coef_[0], "gamma": head._gamma}
-    elif isinstance(head, LogisticRegression):
-        kind, arrays["coef"] = "logistic", head.coef_
-        if len(head.coef_) == 1:  # for two classes scikit-learn has the second one's only
-            arrays["coef"] = np.vstack([np.zeros_like(head.coef_), head.coef_])
-            arrays["intercept"] = np.append(0.0, head.intercept_)
-    else:
-        raise InputError(
-            f"a model with {type(head).__name__} cannot be saved", fix="use SVR (rbf) or LogisticRegression"
-        )
-    return PlainHead(kind, {name: torch.tensor(np.asarray(value)) for name, value in arrays.items()})
 
 
 class BackboneRef(StrictModel):
@@ -168,13 +79,13 @@ class KeptModel:
 def make_model(
     backbone: Backbone, regressor: Any = None, classifier: Any = None, target: str = "valence"
 ) -> KeptModel:
-    """Make a model from pipelines of `heads` that were fitted on the features of a backbone.
+    """Make a model from fitted heads (`plain_heads.plain_head`) on the features of a backbone.
 
     Raises:
-        InputError: a pipeline contains another model, or there is no pipeline.
+        InputError: a model cannot be saved, or there is none.
     """
-    pipelines: dict[Stage, Any] = {"regressor": regressor, "classifier": classifier}
-    heads = {stage: plain_head(pipeline) for stage, pipeline in pipelines.items() if pipeline is not None}
+    models: dict[Stage, Any] = {"regressor": regressor, "classifier": classifier}
+    heads = {stage: plain_head(model) for stage, model in models.items() if model is not None}
     if not heads:
         raise InputError(f"train has only one class of {target}: there is no model to save")
     labels = [] if classifier is None else [str(label) for label in classifier.classes_]

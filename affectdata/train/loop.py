@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ _STATE = ("step", "n_parts", "done", "curve", "best")  # attributes saved in a c
 Point = dict[str, Any]
 _EVERY_S = 60.0  # between checkpoints: the most an interrupted run loses
 _CHUNK = 256  # images hashed at a time
+_AUTOCAST = ("cuda",)  # types of devices on which networks run in bf16
 
 
 class Loop:
@@ -157,7 +158,8 @@ class Loop:
         """Return the weighted loss of each image; in training it includes the auxiliary heads."""
         x = self.network.normalisation.apply(images)
         regressor_outputs = None if examples.outputs is None else examples.outputs[index]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16) if kind in _AUTOCAST else nullcontext():
             outputs = self.module.all_outputs(x, regressor_outputs)
         targets = examples.targets[index]
         costs = [self.cost(output.float(), targets, self.class_weights) for output in outputs]

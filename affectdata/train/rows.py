@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,10 @@ import numpy as np
 class Rows:
     """Images with their features and labels. `copy`: 0 is the original.
 
-    `features` are (n, dim); `pool_index` is the position of each image in the pool that they were computed
-    for. `target` is numeric, `stratum` is what folds are stratified by (the target's bin or label), `subtype`
-    is "" where unknown.
+    `features` are (n, dim), those of several networks side by side; `widths` has the number of features of
+    each, and may be empty for one network. `pool_index` is the position of each image in the pool that they
+    were computed for. `target` is numeric, `stratum` is what folds are stratified by (the target's bin or
+    label), `subtype` is "" where unknown.
     """
 
     features: np.ndarray
@@ -27,13 +29,15 @@ class Rows:
     stratum: np.ndarray
     weight: np.ndarray
     pool_index: np.ndarray
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, index: np.ndarray) -> Rows:
         """Return some of the rows."""
-        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+        columns: dict[str, Any] = {name: getattr(self, name)[index] for name in _per_row()}
+        return replace(self, **columns)
 
     def weighted(self, weight: np.ndarray) -> Rows:
         """Return the rows with other weights."""
@@ -47,5 +51,11 @@ class Rows:
     @staticmethod
     def concat(parts: Sequence[Rows]) -> Rows:
         """Put rows behind each other."""
-        names = [field.name for field in fields(Rows)]
-        return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _per_row()
+        }
+        return replace(parts[0], **columns)
+
+
+def _per_row() -> list[str]:
+    return [field.name for field in fields(Rows) if field.name != "widths"]

@@ -1,9 +1,9 @@
 """Network trunks (feature extractors) by name, with strictly matching weights.
 
-A trunk is a network without its last layer. Names: any classification model of torchvision, `timm:NAME`
-(extra `timm`), `mobilenet_v1` (`mobilenet_v1:8` for its first eight blocks), `small_cnn`, or `path.py:Class`.
-Weights: DEFAULT (the published ones), `none` (random, always the same) or a file. Backbones freeze a trunk,
-networks train it.
+A trunk is a network without its last layer. Names: `efficientnet_lite0` and `efficientnet_lite2` (see
+`packaged`), any classification model of torchvision, `timm:NAME`, `mobilenet_v1` (`mobilenet_v1:8` for its
+first eight blocks), `small_cnn`, or `path.py:Class`. Weights: DEFAULT (the published ones), `none` (random,
+always the same) or a file. Backbones freeze a trunk, networks train it.
 
 MobileNetV1 is built here as in Keras and TensorFlow, because torchvision does not have it: Howard et
 al. (2017), MobileNets, arXiv:1704.04861, table 1; padding as TensorFlow's "SAME".
@@ -28,11 +28,13 @@ from torch.nn import functional
 
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.registry import suggest
+from affectdata.train.packaged import PACKAGED, read_packaged, timm_names
 from affectdata.train.weights import (
     DEFAULT,
     NONE,
     OTHER_WAYS,
     State,
+    decode_state,
     fetch_state,
     is_class,
     load_class,
@@ -41,7 +43,7 @@ from affectdata.train.weights import (
 )
 
 _SIZE_PX = 224
-_OTHERS = "timm:NAME, mobilenet_v1, small_cnn, or path.py:Class"
+_OTHERS = f"{', '.join(PACKAGED)}, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class"
 Note = Callable[[str], None]
 Say = Note  # the name that `check` imports
 _WIDTHS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)  # input channels of block i, then the output
@@ -220,6 +222,11 @@ def build_trunk(name: str, weights: str, note: Note) -> Trunk:
     elif kind == "mobilenet_v1":
         n_blocks = _count_blocks(rest, state or {})
         name, module, normalisation = f"{kind}:{n_blocks}", MobileNetV1(n_blocks), _SIGNED
+    elif name in PACKAGED:
+        packaged = PACKAGED[name]
+        state = decode_state(read_packaged(packaged)) if weights == DEFAULT else state
+        module, normalisation, removed = _build_timm(packaged.model, NONE, note)
+        state = state and _rename(state, module)
     elif kind == "timm":
         module, normalisation, removed = _build_timm(rest, weights, note)
     else:
@@ -255,7 +262,9 @@ def _count_blocks(requested: str, state: State) -> int:
 def _build_torchvision(name: str) -> tuple[nn.Module, Normalisation, tuple[str, ...], Any]:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise _unknown_name(name, ["mobilenet_v1", "small_cnn", *known], f"a torchvision model, {_OTHERS}")
+        raise _unknown_name(
+            name, [*PACKAGED, "mobilenet_v1", "small_cnn", *known], f"a torchvision model, {_OTHERS}"
+        )
     published = torchvision.models.get_model_weights(name).DEFAULT
     # As in the training of their weights; without these two old models warn.
     old = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
@@ -281,7 +290,7 @@ def _remove_last_layer(module: nn.Module) -> str:
 
 
 def _build_timm(name: str, weights: str, note: Note) -> tuple[nn.Module, Normalisation, tuple[str, ...]]:
-    timm = load_extra("timm", "timm")
+    timm = load_extra("timm", "train")
     if not timm.is_model(name):
         known = [f"timm:{model}" for model in timm.list_models()]
         raise _unknown_name(f"timm:{name}", known, "a name of timm.list_models()")
@@ -298,6 +307,13 @@ def _build_timm(name: str, weights: str, note: Note) -> tuple[nn.Module, Normali
     data = timm.data.resolve_model_data_config(module)
     removed = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier)
     return module, _normalisation(data["input_size"][1], data["mean"], data["std"]), removed
+
+
+def _rename(state: State, module: nn.Module) -> State:
+    """Return tensors by timm's names, whether they have these or those of a package."""
+    stages = module.get_submodule("blocks").children()
+    names = timm_names(state, [len(list(stage.children())) for stage in stages])
+    return {names[key]: value for key, value in state.items()}
 
 
 def load_extra(module: str, extra: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import pickle
 import re
 import socket
@@ -25,7 +26,7 @@ from affectdata.hashing import file_hash
 from affectdata.store.files import check_regular, read_regular
 
 DEFAULT, NONE = "DEFAULT", "none"
-OTHER_WAYS = "pass --weights FILE, or use --backbone small_cnn --weights none for a rough check"
+OTHER_WAYS = "pass --weights FILE, or use the default of --backbone, which needs no download"
 State = dict[str, torch.Tensor]
 _TIMEOUT_S = 30  # a connection that drops packets must not hang the command
 _SHOWN = 4  # keys listed per kind of problem
@@ -43,7 +44,7 @@ def read_state(weights: str) -> State:
         raise MissingError(f"weights file not found: {path}", fix=OTHER_WAYS)
     try:
         check_regular(path)
-        state = load_file(path) if path.suffix == ".safetensors" else _load_tensors(path)
+        state = load_file(path) if path.suffix == ".safetensors" else decode_state(path)
     except Exception as error:  # a reader on hostile bytes may raise anything
         raise InputError(
             # First sentence only: after it torch advises loading the file unsafely.
@@ -58,8 +59,10 @@ def read_state(weights: str) -> State:
     return state
 
 
-def _load_tensors(path: Path) -> Any:
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+def decode_state(source: Path | bytes) -> Any:
+    """Return the content of a .pt file, a state dict without the dict around it; pickled code raises."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
     inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     return dict(inner) if isinstance(inner, dict) else inner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import affectdata
 from affectdata.check.final import draw_maps, fit_final
 from affectdata.check.prepare import CheckInput, prepare_check
-from affectdata.errors import InputError
+from affectdata.errors import InputError, UsageError
 from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone
 
@@ -37,6 +38,37 @@ def test_a_kept_model_predicts_test_images_as_the_check_did(
     assert np.abs(predictions["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
     classes = checked.loc[test["image_id"].to_pylist(), "heldout.release.valence_class"]
     assert predictions["class"].tolist() == classes.tolist()
+
+
+def test_another_head_is_kept_and_predicts_as_its_arm_did(
+    cli: Callable[..., Any], release: Release, tmp_path: Path, sample_gaped: Path
+) -> None:
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
+    path = tmp_path / "model.safetensors"
+    kept = ("--no-crossfit", "--keep-model", path, "--head", "subtype_aware")
+    ran = cli("train-check", release.path, *options, *kept, "--quiet")
+    assert ran.code == 1 and f"wrote {path}" in ran.out
+    test = release.split("test")
+    predictions = affectdata.predict(path, [release.path / name for name in test["file_name"].to_pylist()])
+    checked = pd.read_parquet(tmp_path / release.name / "predictions.parquet").set_index("image_id")
+    expected = checked.loc[test["image_id"].to_pylist(), "heldout.subtype_aware.regressor"]
+    assert np.abs(predictions["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
+    assert "class" in predictions
+
+
+def test_a_head_that_cannot_be_fitted_is_refused(prepared: CheckInput) -> None:
+    with pytest.raises(UsageError, match=r"unknown head 'best'.*plain, subtype_aware, calibrated"):
+        fit_final(prepared, "best")
+    with pytest.raises(InputError, match="no images of 'oasis'"):
+        fit_final(prepared, "stacked:oasis")
+    train = replace(prepared.train, subtype=np.full(len(prepared.train), ""))
+    with pytest.raises(InputError, match="needs at least two subtypes"):
+        fit_final(replace(prepared, train=train), "subtype_aware")
+
+
+def test_a_head_without_a_model_to_keep_has_no_effect(cli: Callable[..., Any], release: Release) -> None:
+    ran = cli("train-check", release.path, "--head", "calibrated")
+    assert ran.code == 2 and "--head has no effect" in ran.err
 
 
 def test_an_invalid_model_name_fails_before_training(cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pytest
 
+from affectdata.check.blocks import CheckDocument, RuleOutcome
 from affectdata.check.check import CheckOutput
 from affectdata.check.gate import RULES, evaluate_rules, find_outcome, passes_gate
 from affectdata.check.verdict import advise, make_sentences
@@ -22,19 +23,31 @@ from affectdata.recipe.recipe import Check, Recipe
 @pytest.fixture
 def document(checked: CheckOutput) -> dict[str, Any]:
     """A document of its own for every test to alter."""
-    return dict(json.loads(json.dumps(checked.document)))
+    return dict(json.loads(json.dumps(checked.document.to_dict())))
+
+
+def _read(document: dict[str, Any]) -> CheckDocument:
+    return CheckDocument.model_validate(document)
+
+
+def _results(document: dict[str, Any], **check: Any) -> dict[str, dict[str, Any]]:
+    """Return what every rule found, by its name."""
+    return {result.rule: result.to_dict() for result in evaluate_rules(_read(document), Check(**check))}
 
 
 def _set(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split("/")
     for key in parents:
         document = document[key]
-    document[last] = value
+    document[last] = {**document[last], **value} if isinstance(value, dict) else value
 
 
 def _outcome(document: dict[str, Any], rule: str, **check: Any) -> str:
-    results = {result["rule"]: result for result in evaluate_rules(document, Check(**check))}
-    return str(results[rule]["outcome"])
+    return str(_results(document, **check)[rule]["outcome"])
+
+
+def _found(outcome: Literal["pass", "fail", "undecided"]) -> RuleOutcome:
+    return RuleOutcome(rule="r", outcome=outcome, text="", figure=None, low=None, high=None, bound=None)
 
 
 def _over(low: float | None, mean: float | None, high: float | None) -> dict[str, Any]:
@@ -91,7 +104,7 @@ def _printed(document: dict[str, Any]) -> str:
     """Return what the command prints of a document, classifiers too."""
     out = io.StringIO()
     with click.Context(click.Command("train-check"), obj=Settings(verbose=1)), redirect_stdout(out):
-        print_check(document)
+        print_check(_read(document))
     return out.getvalue()
 
 
@@ -99,7 +112,7 @@ def _make_categorical(document: dict[str, Any]) -> None:
     """Make the target categorical: the classes of valence."""
     classes = document["arms"]["release"]["classifier"]["valence_class"]
     document["numeric"], document["release"]["target"] = False, "valence_class"
-    both, n_train = ("release", "originals"), {"crossfit": 90.0}
+    both, n_train = ("release", "originals"), {"crossfit": 90.0, "heldout": None}
     document["arms"] = {
         arm: {"classifier": {"valence_class": json.loads(json.dumps(classes))}, "n_train": n_train}
         for arm in both
@@ -119,8 +132,7 @@ def _learn(document: dict[str, Any], n: int, low: float, mean: float, high: floa
     else:
         path = "arms/originals/classifier/valence_class/crossfit/interval/balanced_accuracy"
         _set(document, path, _over(low, mean, high))
-    results = {result["rule"]: result for result in evaluate_rules(document, Check())}
-    return results["learns.above_shuffled"]
+    return _results(document)["learns.above_shuffled"]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +179,13 @@ def test_with_few_images_the_sentences_call_the_verdict_inconclusive(
     result = _learn(document, 199, -0.1, 0.0, 0.1)
     assert result["outcome"] == "undecided" and result["text"].startswith(words)
     assert words in _sentences(document, recipe_of())
-    gate = evaluate_rules(document, Check())
-    assert find_outcome(document, gate, Check()) == "inconclusive"
-    assert find_outcome(document, [{"outcome": "fail"}], Check()) == "failed"
+    few = _read(document)
+    assert find_outcome(few, evaluate_rules(few, Check()), Check()) == "inconclusive"
+    assert find_outcome(few, [_found("fail")], Check()) == "failed"
     document["verdict"] |= {"outcome": "inconclusive"}
     assert "the check is inconclusive: too few images" in _printed(document)
     _learn(document, 200, 0.2, 0.3, 0.4)
-    assert find_outcome(document, [{"outcome": "pass"}], Check()) == "passed"
+    assert find_outcome(_read(document), [_found("pass")], Check()) == "passed"
     assert "inconclusive" not in _sentences(document, recipe_of())
 
 
@@ -194,8 +206,9 @@ def test_the_printed_figures_are_means_over_the_splits_and_never_pooled(
         _make_categorical(document)
 
     def printed() -> str:
-        gate = evaluate_rules(document, Check())
-        sentences, advice = make_sentences(document, recipe_of()), advise(document, {})
+        read = _read(document)
+        gate = [result.to_dict() for result in evaluate_rules(read, Check())]
+        sentences, advice = make_sentences(read, recipe_of()), advise(read, {})
         document["verdict"] |= {"gate": gate, "sentences": sentences, "advice": advice}
         return _printed(document)
 
@@ -219,14 +232,15 @@ def test_look_alikes_fail_by_hash_and_are_listed_by_features(document: dict[str,
     document["leak"]["looks"] |= {"least_bits": 4, "pairs": [pair]}
     document["leak"]["looks"]["counts"]["6"] = 1
     document["leak"]["features"] |= {"n_over": 1, "pairs": [{**pair, "cosine": 0.99}]}
-    results = {result["rule"]: result for result in evaluate_rules(document, Check())}
+    results = _results(document)
     assert results["leak.looks"]["outcome"] == "fail" and "a.bmp" in results["leak.looks"]["text"]
     features = results["leak.features"]
     assert features["outcome"] == "undecided" and "b.bmp" in features["text"]
 
 
 def test_a_transform_is_measured_in_flips(document: dict[str, Any]) -> None:
-    document["effects"] = {"Cutout": {"of_flip": _over(4.5, 5.0, 5.5), "low": 1.0, "high": -1.0}}
+    effect = {"n": 9, "mean_abs": 1.0, "of_flip": _over(4.5, 5.0, 5.5), "low": 1.0, "high": -1.0}
+    document["effects"] = {"Cutout": effect}
     assert _outcome(document, "transforms.effect.Cutout") == "fail"
     assert _outcome(document, "transforms.effect.Cutout", max_transform=6.0) == "pass"
     document["effects"]["Cutout"]["of_flip"] = _over(None, None, None)
@@ -246,7 +260,7 @@ def test_what_was_not_run_fails_and_what_does_not_apply_passes(document: dict[st
 
 
 def test_the_text_of_a_rule_ends_with_its_bound(document: dict[str, Any]) -> None:
-    texts = {result["rule"]: result["text"] for result in evaluate_rules(document, Check(min_sd_ratio=0.3))}
+    texts = {name: result["text"] for name, result in _results(document, min_sd_ratio=0.3).items()}
     assert texts["training.score.collapse"].endswith("must be at least 0.3")
     assert texts["leak.nearest"].endswith("must be at most 0.5")
 
@@ -257,12 +271,12 @@ def test_on_the_edge_of_the_grid_there_is_no_verdict(
     document["on_edge"] = ["release"]
     document[NOT_WORSE.split("/")[0]][NOT_WORSE.split("/")[1]]["r2"] = _over(-0.09, -0.06, -0.03)
     assert _outcome(document, "training.not_worse.originals.r2") == "undecided"
-    text = " ".join(make_sentences(document, recipe_of()))
+    text = _sentences(document, recipe_of())
     assert "No verdict on balancing" in text and "setting of release is on the edge" in text
 
 
 def _sentences(document: dict[str, Any], recipe: Recipe) -> str:
-    return " ".join(make_sentences(document, recipe))
+    return " ".join(make_sentences(_read(document), recipe))
 
 
 def test_the_sentences_separate_target_and_subtype(
@@ -313,25 +327,39 @@ def test_a_collapse_and_subgroups_are_named(
     assert few in _sentences(document, recipe_of())
 
 
+def test_alarms_are_for_the_plain_head(document: dict[str, Any]) -> None:
+    before = _results(document)
+    _set(document, "arms/subtype_aware/regressor/crossfit/r2", _over(0.7, 0.8, 0.9))
+    assert _results(document) == before
+    assert _outcome(document, "leak.too_good") == "pass"
+
+
 def test_advice_is_measured(document: dict[str, Any]) -> None:
     info = {"balance": {"bins": [{"bin": "[70,80)", "n_before": 9, "shortfall": 22}]}}
-    document["comparison"]["with:oasis - originals"] = {
-        "tail_mae": _over(-4.0, -2.5, -1.0),
-        "r2": _over(-0.01, 0.0, 0.01),
+    row = {
+        "option": "oasis: images for the thin bins",
+        "arm": "with:oasis",
+        "measure": "tail_mae",
+        "change": _over(-4.0, -2.5, -1.0),
+        "control": "widened",
+        "over_control": _over(-3.0, -1.5, -0.5),
+        "outcome": "helps",
+        "enable": "recipe: balance: {fill_from: [oasis]}",
     }
-    document["arms"]["with:oasis"] = {"n_train": {"crossfit": 300.0}}
-    document["arms"]["originals"]["n_train"]["crossfit"] = 100.0
+    undecided = {**row, "option": "weights", "outcome": "undecided"}
+    document["advice"] = {"level": 0.95, "quantile": 3.4, "rows": [row, undecided]}
     r2 = document["arms"]["originals"]["regressor"]["crossfit"]["r2"]["mean"]
     document["regrouped"] = {"theme": _over(r2 - 0.2, r2 - 0.15, r2 - 0.1), "artist": _over(r2, r2, r2)}
-    text = " ".join(advise(document, info))
+    text = " ".join(advise(_read(document), info))
     assert "train has few in [70,80) (9)" in text
-    assert "200 images of oasis that fall into the thin bins would help the thin bins" in text
+    assert "oasis: images for the thin bins helps: tail MAE -2.50 (-4.00 to -1.00), over its control" in text
+    assert "fill_from: [oasis]" in text and "weights" not in text
     assert "Declare `split: {groups: [theme]}`" in text
     assert "Groups by artist were not declared" in text
 
 
 @pytest.mark.parametrize(("word", "passes"), [("pass", True), ("fail", False)])
 def test_undecided_passes_unless_the_recipe_says_otherwise(word: str, passes: bool) -> None:
-    gate = [{"outcome": "pass"}, {"outcome": "undecided"}]
+    gate = [_found("pass"), _found("undecided")]
     assert passes_gate(gate, Check.model_validate({"undecided": word})) is passes
-    assert not passes_gate([*gate, {"outcome": "fail"}], Check.model_validate({"undecided": word}))
+    assert not passes_gate([*gate, _found("fail")], Check.model_validate({"undecided": word}))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from affectdata.check.blocks import Arm, Bins, ByScoring, CheckFigures, ReleaseBlock
 from affectdata.check.evaluate import Classes, EvaluateSplit, SplitEvaluation
 from affectdata.check.gate import RULES
 from affectdata.check.image_pool import Originals
@@ -53,8 +54,8 @@ def test_the_nearest_neighbour_scores_on_copies_made_before_the_split(
         ]
         originals = _with_ids(prepared, splits)
         found = describe_leak(_evaluate(splits), originals, None, 0.98)
-        scores[name] = found["nearest"]["mean"]
-        assert (found["features"]["n_over"] > 0) == (name == "leaked")
+        scores[name] = found.nearest.mean
+        assert (found.features.n_over > 0) == (name == "leaked")
     assert scores["clean"] < 0.5 < 0.95 < scores["leaked"]
 
 
@@ -74,7 +75,7 @@ def _with_ids(prepared: CheckInput, splits: list[Split]) -> Originals:
 def test_a_near_duplicate_across_a_split_is_named_in_any_view(prepared: CheckInput) -> None:
     results = [EvaluateSplit([], True, FrozenHeads(0))(split) for split in prepared.crossfit[:5]]
     scoring = Scoring(prepared.crossfit[:5], results, 5, [0.0, 50.0, 100.0], np.array([False, True]), 0)
-    assert describe_leak(scoring, prepared.originals, None, 1.0)["looks"]["counts"]["6"] == 0
+    assert describe_leak(scoring, prepared.originals, None, 1.0).looks.counts["6"] == 0
     table = prepared.originals.table
     row_of = {image_id: row for row, image_id in enumerate(table["image_id"].to_pylist())}
     split = prepared.crossfit[0]
@@ -84,12 +85,12 @@ def test_a_near_duplicate_across_a_split_is_named_in_any_view(prepared: CheckInp
     forged = table.set_column(
         table.column_names.index("phash"), table.schema.field("phash"), pa.array(hashes)
     )
-    looks = describe_leak(scoring, replace(prepared.originals, table=forged), None, 1.0)["looks"]
-    assert looks["least_bits"] == 0 and looks["counts"]["6"] >= 1
-    first = looks["pairs"][0]
+    looks = describe_leak(scoring, replace(prepared.originals, table=forged), None, 1.0).looks
+    assert looks.least_bits == 0 and looks.counts["6"] >= 1
+    first = looks.pairs[0]
     assert (
-        table["path"][scored].as_py() in first["scored"]
-        and table["path"][trained_on].as_py() in first["trained_on"]
+        table["path"][scored].as_py() in first.scored
+        and table["path"][trained_on].as_py() in first.trained_on
     )
 
 
@@ -121,19 +122,20 @@ def test_exchanged_labels_fail_and_true_ones_pass(
     classes = [] if numeric else [sides]
     scoring = _scoring(splits, [EvaluateSplit(classes, numeric, FrozenHeads(0))(split) for split in splits])
     leak = describe_leak(scoring, _with_ids(prepared, splits), None if numeric else sides, 1.0)
-    arm = (
-        {"regressor": {"crossfit": score_head(scoring, "originals", "regressor")}}
-        if numeric
-        else {"classifier": {"side": {"crossfit": score_classes(scoring, "originals", sides)}}}
+    if numeric:
+        scored = ByScoring(crossfit=score_head(scoring, "originals", "regressor"), heldout=None)
+        arm = Arm.model_construct(classifier={}, regressor=scored)
+    else:
+        classified = ByScoring(crossfit=score_classes(scoring, "originals", sides), heldout=None)
+        arm = Arm.model_construct(classifier={"side": classified})
+    document = CheckFigures.model_construct(
+        numeric=numeric,
+        release=ReleaseBlock(id="", name="", recipe="", target="side"),
+        crossfit_missing=None,
+        bins=Bins(edges=None, labels=[], tail=[], n=ByScoring(crossfit=[100, 100], heldout=None)),
+        arms={"originals": arm, "release": arm},
+        leak=leak,
     )
-    document = {
-        "numeric": numeric,
-        "release": {"target": "side"},
-        "crossfit_missing": None,
-        "bins": {"n": {"crossfit": [100, 100]}},
-        "arms": {"originals": arm, "release": arm},
-        "leak": leak,
-    }
     (rule,) = (rule for rule in RULES if rule.name == "learns.above_shuffled")
     results = dict(rule.results(document, Check()))
     assert {result.outcome.value for result in results.values()} == {outcome}, results
@@ -180,10 +182,10 @@ def _mark(x: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.slow
 def test_a_shortcut_shifts_the_prediction_of_untouched_images(drawn: Callable[[float], Scoring]) -> None:
     found = describe_shift(drawn(1.0))["p"]
-    assert found["low"]["low"] > 1  # images of the low side are predicted higher once they are marked
+    assert found.low.low > 1  # images of the low side are predicted higher once they are marked
     honest = describe_shift(drawn(0.0))["p"]
-    assert honest["all"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
-    assert len(found["per_bin"]) == 2
+    assert honest.all.to_dict() == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert len(found.per_bin) == 2
 
 
 def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) -> None:
@@ -195,12 +197,10 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) 
     probes = {"effect:flip": flip, "effect:Crop": crop}
     found = describe_effects(_evaluate([Split({"release": train, "originals": train}, test, probes)]))
     assert set(found) == {"Crop"}
-    assert found["Crop"]["n"] == 40
-    assert found["Crop"]["of_flip"]["mean"] == pytest.approx(3, rel=0.2)
-    assert (
-        found["Crop"]["of_flip"]["low"] < found["Crop"]["of_flip"]["mean"] < found["Crop"]["of_flip"]["high"]
-    )
-    assert found["Crop"]["low"] > 0 and found["Crop"]["high"] > 0
+    assert found["Crop"].n == 40
+    assert found["Crop"].of_flip.mean == pytest.approx(3, rel=0.2)
+    assert found["Crop"].of_flip.low < found["Crop"].of_flip.mean < found["Crop"].of_flip.high
+    assert found["Crop"].low > 0 and found["Crop"].high > 0
 
 
 def test_more_images_per_group_do_not_narrow_the_interval_of_an_effect(planted: Planted) -> None:
@@ -216,8 +216,8 @@ def test_more_images_per_group_do_not_narrow_the_interval_of_an_effect(planted: 
         found = describe_effects(_evaluate([Split({"release": train, "originals": train}, rows, probes)]))[
             "Crop"
         ]
-        assert found["n"] == 40 * twins
-        intervals.append(found["of_flip"])
+        assert found.n == 40 * twins
+        intervals.append(found.of_flip)
     assert intervals[1] == pytest.approx(intervals[0])
 
 
@@ -246,12 +246,12 @@ def test_the_majority_is_counted_over_originals_and_chance_over_classes_that_occ
     sides = Classes("side", ["down", "never", "up"], lambda rows: np.array(["down", "up"])[rows.stratum])
     scoring = _scoring([split], [EvaluateSplit([sides], False, FrozenHeads(0))(split)])
     found = score_classes(scoring, "release", sides)
-    assert found["majority"]["accuracy"] == pytest.approx(2 / 3)
-    assert found["chance"] == {"accuracy": 0.5, "balanced_accuracy": 0.5}
-    assert found["n"] == [10, 0, 20]
+    assert found.majority["accuracy"] == pytest.approx(2 / 3)
+    assert found.chance == {"accuracy": 0.5, "balanced_accuracy": 0.5}
+    assert found.n == [10, 0, 20]
 
 
 def test_subgroups_that_are_too_small_are_named_with_their_size() -> None:
     values = np.repeat(["20-29", "80+", ""], [40, 4, 9])
     found = score_subgroups(values, np.zeros(53), np.ones(53))
-    assert list(found["groups"]) == ["20-29"] and found["too_few"] == {"80+": 4}
+    assert list(found.groups) == ["20-29"] and found.too_few == {"80+": 4}

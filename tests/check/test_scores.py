@@ -15,7 +15,7 @@ def test_the_corrected_interval_is_the_formula_of_nadeau_and_bengio() -> None:
     found = corrected_interval(values, n_test=20, n_train=80)
     spread = np.std(values, ddof=1)
     reach = stats.t.ppf(0.975, 3) * spread * np.sqrt(1 / 4 + 20 / 80)
-    assert found == pytest.approx({"mean": 0.5125, "low": 0.5125 - reach, "high": 0.5125 + reach})
+    assert found.to_dict() == pytest.approx({"mean": 0.5125, "low": 0.5125 - reach, "high": 0.5125 + reach})
     naive = stats.t.ppf(0.975, 3) * spread / 2
     assert reach == pytest.approx(naive * np.sqrt(2))
 
@@ -34,17 +34,17 @@ def test_it_covers_the_truth_where_training_sets_overlap() -> None:
         truth = 1 + 1 / 40
         for name, share in (("corrected", 10 / 40), ("naive", 0.0)):
             found = corrected_interval(values, share, 1)
-            covered[name] += found["low"] <= truth <= found["high"]
+            covered[name] += found.low <= truth <= found.high
     assert covered["corrected"] / 300 > 0.88
     assert covered["naive"] / 300 < 0.80
 
 
 def test_undefined_figures_are_left_out_and_a_single_figure_has_no_interval() -> None:
     found = corrected_interval([0.5, float("nan"), 0.7], 1, 4)
-    assert found["mean"] == pytest.approx(0.6) and found["low"] < 0.5
+    assert found.mean == pytest.approx(0.6) and found.low < 0.5
     alone = corrected_interval([0.5, float("nan")], 1, 4)
-    assert alone["mean"] == 0.5 and np.isnan(alone["low"])
-    assert np.isnan(corrected_interval([], 1, 4)["mean"])
+    assert alone.mean == 0.5 and alone.low is None
+    assert corrected_interval([], 1, 4).mean is None
 
 
 def test_resamples_draw_groups_and_keep_the_size_of_bins() -> None:
@@ -73,6 +73,6 @@ def test_the_bootstrap_is_around_the_plain_figure_and_repeats() -> None:
         return metrics.r2(y[rows], good[rows]) - metrics.r2(y[rows], bad[rows])
 
     found = bootstrap_interval(difference, group, bins, 0)
-    assert found["mean"] == pytest.approx(metrics.r2(y, good) - metrics.r2(y, bad))
-    assert 0 < found["low"] < found["mean"] < found["high"]
+    assert found.mean == pytest.approx(metrics.r2(y, good) - metrics.r2(y, bad))
+    assert 0 < found.low < found.mean < found.high
     assert bootstrap_interval(difference, group, bins, 0) == found

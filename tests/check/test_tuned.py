@@ -47,7 +47,7 @@ def checked(few: CheckInput, images: np.ndarray, tmp_path_factory: pytest.TempPa
 
 
 def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
-    document = checked.document
+    document = checked.document.to_dict()
     settings = document["settings"]
     names = ("mode", "steps", "size_px", "n_splits")
     assert tuple(settings[name] for name in names) == ("finetune", STEPS, SIZE, 2)
@@ -69,7 +69,7 @@ def test_the_document_is_that_of_networks(checked: CheckOutput) -> None:
 
 
 def test_every_network_takes_the_same_number_of_steps(checked: CheckOutput) -> None:
-    curves = checked.document["curves"]
+    curves = checked.document.to_dict()["curves"]
     assert {curve["points"][-1]["step"] for curve in curves} == {STEPS}
     models = {(curve["arm"], curve["model"]) for curve in curves if curve["scoring"] == "crossfit"}
     regressors = {(arm, "regressor") for arm in ("release", "originals", "even", "duplicates", "weights")}

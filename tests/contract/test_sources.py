@@ -29,7 +29,8 @@ from affectdata.schema import manifest_schema
 
 NAMES = find_plugins("sources")
 _MOST_IMAGES = 300
-_NO_PAPER = ("image_folder", "table")
+_NO_PAPER = ("image_folder", "parquet_images", "table", "webdataset")
+_WITH_PIXELS = (".csv", ".parquet", ".tar")  # files that may contain images
 _FUNCTIONS = {
     "detect": "`def detect(tree: Tree) -> str | None`: why the tree is this source, or None",
     "read": "`def read(tree: Tree, options: ReadOptions) -> Reading`: the items of the tree",
@@ -190,7 +191,7 @@ def test_sample_is_small_and_drawn(plugin: ModuleType, sample: Path, tmp_path: P
     images = [path for path in first if is_image_name(path)]
     sample_of = f"{_file(plugin)}: the sample of `write_sample`"
     assert len(images) <= _MOST_IMAGES, f"{sample_of} has {len(images)} images: write at most {_MOST_IMAGES}"
-    with_pixels = images or [path for path in first if path.endswith(".csv")]  # a table may hold the pixels
+    with_pixels = images or [path for path in first if path.endswith(_WITH_PIXELS)]
     assert with_pixels, f"{sample_of} has no image: write some with `draw_image` and `save_image`"
     shipped = [path for path in with_pixels if first[path] == second.get(path)]
     assert not shipped, (  # a real image would be the same for every seed

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from affectdata.errors import DecodeError
 from affectdata.images import decode as imaging
@@ -92,9 +92,15 @@ def test_stray_bytes_between_header_markers_are_a_warning_and_no_reject(
         (b"", "unreadable"),
         (b"this is text, whatever its name suggests\n" * 40, "unreadable"),
         (b"\xff\xd8\xff", "unreadable"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "unreadable"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "unsupported_format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "unsupported_format"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported_format"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(200), "unreadable"),
     ],
-    ids=["empty", "text", "three bytes", "EPS, which Pillow would hand to Ghostscript"],
+    ids=[
+        *("empty", "text", "three bytes", "EPS, which Pillow would hand to Ghostscript", "HEIC", "SVG"),
+        "AVIF without an image",
+    ],
 )
 def test_anything_but_an_image_is_unreadable(data: bytes, reason: str) -> None:
     error = refused(data)
@@ -102,12 +108,13 @@ def test_anything_but_an_image_is_unreadable(data: bytes, reason: str) -> None:
     assert error.what and not re.search("0x[0-9a-f]{6,}", error.what)  # an address differs from run to run
 
 
-@pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+@pytest.mark.parametrize("share", [0.5, 0.95])
+@pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "AVIF", "JPEG2000"])
 def test_a_cut_file_of_any_container_is_rejected(
-    container: str, image: np.ndarray, as_bytes: AsBytes
+    container: str, share: float, image: np.ndarray, as_bytes: AsBytes
 ) -> None:
     data = as_bytes(image, container)
-    assert refused(data[: len(data) // 2]).reason in ("truncated", "unreadable")
+    assert refused(data[: int(share * len(data))]).reason in ("truncated", "unreadable")
 
 
 def test_a_png_whose_checksums_do_not_match_is_not_silent(image: np.ndarray, as_bytes: AsBytes) -> None:
@@ -116,7 +123,7 @@ def test_a_png_whose_checksums_do_not_match_is_not_silent(image: np.ndarray, as_
     assert "broken PNG" in (decode(bytes(data)).warning or "")
 
 
-CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000")
 
 
 @settings(max_examples=400)
@@ -177,6 +184,30 @@ def test_a_bomb_is_a_reject_and_no_warning(side: int) -> None:  # 10,000² warns
     error = refused(claimed_png(side, side))
     assert error.reason == ("too_large" if side > 13_400 else "truncated")
     assert refused(claimed_png(side, side), max_pixels=1_000_000).reason == "too_large"
+
+
+@pytest.mark.parametrize("container", ["AVIF", "JPEG2000"])
+def test_the_limit_holds_before_pixels_are_decoded(
+    container: str, as_bytes: AsBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = as_bytes(np.zeros((300, 400, 3), np.uint8), container)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert refused(data, max_pixels=119_999).what == "400 × 300 pixels; the limit is 119999"
+
+
+def test_a_jpeg_2000_with_more_pixels_than_its_header_states_is_unreadable(as_bytes: AsBytes) -> None:
+    data = bytearray(as_bytes(np.zeros((300, 400, 3), np.uint8), "JPEG2000"))
+    size = data.index(b"ihdr") + 4
+    assert struct.unpack_from(">II", data, size) == (300, 400)
+    struct.pack_into(">II", data, size, 10, 10)
+    assert refused(bytes(data), max_pixels=1000).reason == "unreadable"
+
+
+def test_avif_and_jpeg_2000_are_close_to_the_original(image: np.ndarray, as_bytes: AsBytes) -> None:
+    assert np.array_equal(decode(as_bytes(image, "JPEG2000")).rgb, image)
+    lossy = decode(as_bytes(image, "AVIF", quality=95)).rgb
+    assert np.abs(lossy.astype(int) - image).mean() < 4
 
 
 # --- modes
@@ -274,7 +305,7 @@ def exif(turn: int) -> bytes:
 
 
 @pytest.mark.parametrize("turn", TURNS)
-@pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_all_eight_exif_orientations(container: str, turn: int, image: np.ndarray, as_bytes: AsBytes) -> None:
     data = as_bytes(image, container, exif=exif(turn))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))

@@ -14,14 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from affectdata.errors import UsageError
 from affectdata.manifest import unchanged
 from affectdata.manifest.ingest import IngestResult, ingest
 from affectdata.reading import indexes
 from affectdata.reading.indexes import write_index
+from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.sources import gaped
 
 N_IMAGES = 18  # of `small_gaped`
+LOOK_THE_SAME = ("Sn/Sn001.bmp", "Sn/Sn002.bmp")  # planted in the sample
 NO_FILE, FOREIGN = -1, N_IMAGES  # contents of a file besides an indexed image
 OF_THE_FILE = {"path", "image_id", "bytes", "format", "group_id"}
 
@@ -216,21 +219,115 @@ def test_a_bad_rating_rejects_its_image_and_all_copies(
         }
 
 
-def test_an_image_that_is_not_indexed_keeps_the_labels_of_its_name_with_a_finding(
+def save_foreign(path: Path, number: int) -> None:
+    save_image(path, draw_image(np.random.default_rng(number), 50.0), "BMP")
+
+
+def test_an_image_that_looks_different_is_rejected_unless_names_are_trusted(
     indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
 ) -> None:
     for number, name in enumerate(indexed.names[:4]):
-        save_image(gaped_copy / name, draw_image(np.random.default_rng(number), 50.0), "BMP")
+        save_foreign(gaped_copy / name, number)
     result = run(gaped_copy)
-    ids = indexed.check(result)
-    assert {name: ids[name] for name in indexed.names[:4]} == {
-        name: indexed.ids[name] for name in indexed.names[:4]
-    }
-    [text] = findings(result, "differs")
+    assert set(indexed.check(result)) == set(indexed.names[4:]) and not findings(result, "differs")
+    rejects = reasons(result)
+    for name in indexed.names[:4]:
+        reason, detail = rejects.pop(name)
+        assert reason == "content_mismatch" and detail.startswith(f"{name} in the index looks different (")
+        reason, detail = rejects.pop(f"{name[0]}.txt#{indexed.ids[name]}")
+        assert reason == "missing_image" and detail.endswith(f"; {name} is rejected: content_mismatch")
+    assert not rejects
+    trusting = run(gaped_copy, trust_names=True)
+    assert indexed.check(trusting) == indexed.ids and not reasons(trusting)
+    [text] = findings(trusting, "differs")
     assert text == (
         "images that differ from the indexed image of the same name, whose ratings they get: "
         f"4: {'; '.join(indexed.names[:3])}; and 1 more"
     )
+
+
+def test_another_collection_keeps_its_names(
+    indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
+) -> None:
+    """That single images look like indexed ones is no evidence."""
+    for number, name in enumerate(indexed.names):
+        save_foreign(gaped_copy / name, number)
+    save_jpeg(indexed.root / indexed.names[0], gaped_copy / indexed.names[1])
+    result = run(gaped_copy)
+    assert indexed.check(result) == indexed.ids and not reasons(result)
+    assert findings(result, "index") == ["none of the 18 indexed files: another copy, or not gaped"]
+
+
+def save_jpeg(source: Path, path: Path, quality: int = 30, scale: float = 1) -> None:
+    with Image.open(source) as image:
+        size = (round(image.width * scale), round(image.height * scale))
+        image.convert("RGB").resize(size).save(path, "JPEG", quality=quality)
+
+
+def test_one_re_encoded_image(indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]) -> None:
+    save_jpeg(indexed.root / indexed.names[0], gaped_copy / indexed.names[0])
+    result = run(gaped_copy)
+    assert indexed.check(result) == indexed.ids
+    assert findings(result, "index") == ["17 of 18 files identical to the indexed copy; 1 with the same look"]
+    assert not findings(result, "renamed") and not findings(result, "differs") and not reasons(result)
+
+
+@pytest.mark.parametrize(("quality", "scale"), [(95, 1.0), (80, 0.5), (30, 1.0)])
+def test_all_images_re_encoded_and_moved(
+    quality: int, scale: float, indexed: Truth, tmp_path: Path, run: Callable[..., IngestResult]
+) -> None:
+    """All names are rotated within their subtype, except those of the two images that look the same."""
+    root = tmp_path / "gaped"
+    (root / "all").mkdir(parents=True)
+    for path in indexed.root.glob("*.txt"):
+        shutil.copy(path, root)
+    alone = [name for name in indexed.names if name not in LOOK_THE_SAME]
+    new_names = dict(zip(alone, rotated(alone), strict=True)) | {name: name for name in LOOK_THE_SAME}
+    paths = {name: f"all/{Path(new_name).stem.lower()}.jpg" for name, new_name in new_names.items()}
+    for name, path in paths.items():
+        save_jpeg(indexed.root / name, root / path, quality, scale)
+    result = run(root)
+    assert indexed.check(result) == {path: indexed.ids[name] for name, path in paths.items()}
+    assert not reasons(result)
+    assert findings(result, "index") == ["0 of 18 files identical to the indexed copy; 18 with the same look"]
+    [text] = findings(result, "renamed")
+    assert f": 16: {paths[alone[-1]]} looks like {alone[-1]} in the index; it gets" in text
+    [text] = findings(result, "look_alikes")
+    a, b = LOOK_THE_SAME
+    assert text.endswith(f"names decide: 2: {paths[a]} ({a}, {b}); {paths[b]} ({a}, {b})")
+
+
+def test_an_image_that_looks_like_two_indexed_ones_needs_one_of_their_names(
+    indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
+) -> None:
+    a, b = LOOK_THE_SAME
+    save_jpeg(gaped_copy / a, gaped_copy / "Sn/holiday.jpg")
+    for name in LOOK_THE_SAME:
+        (gaped_copy / name).unlink()
+    result = run(gaped_copy)
+    assert set(indexed.check(result)) == set(indexed.names) - {a, b}
+    assert reasons(result)["Sn/holiday.jpg"] == (
+        "ambiguous_content",
+        f"it looks like several indexed images and has the name of none: 2: {a}; {b}",
+    )
+    assert result.counts["rejected"] == 3  # and two rows without an image
+
+
+def test_a_re_encoded_copy_beside_its_image_is_merged(
+    indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
+) -> None:
+    (gaped_copy / "thumbs").mkdir()
+    first, second = indexed.names[:2]
+    save_jpeg(gaped_copy / first, gaped_copy / "thumbs/1.jpg", scale=0.5)
+    save_jpeg(gaped_copy / first, gaped_copy / second)
+    result = run(gaped_copy)
+    assert set(indexed.check(result)) == set(indexed.names) - {second}
+    rejects = reasons(result)
+    assert {path: rejects[path] for path in ("thumbs/1.jpg", second)} == dict.fromkeys(
+        ("thumbs/1.jpg", second), ("look_alike", f"the same look as {first}")
+    )
+    assert result.counts["merged"] == 2
+    assert rejects[f"A.txt#{indexed.ids[second]}"][1].endswith(f"; {second} looks like {first} in the index")
 
 
 @pytest.mark.parametrize("data", [None, b"no image"], ids=["another image", "no image"])
@@ -240,17 +337,20 @@ def test_a_file_with_the_name_of_a_moved_image_does_not_get_its_labels(
     first, second = indexed.names[:2]
     rename(gaped_copy, [first], ["moved.bmp"])
     for name in (first, f"{second[:-3]}jpg"):
-        save_image(gaped_copy / name, draw_image(np.random.default_rng(0), 50.0), "BMP")
+        save_foreign(gaped_copy / name, 0)
         if data:
             (gaped_copy / name).write_bytes(data)
     result = run(gaped_copy)
     ids = indexed.check(result)
     assert ids["moved.bmp"] == indexed.ids[first] and ids[second] == indexed.ids[second]
     assert len(ids) == N_IMAGES and not findings(result, "differs")
-    for name, holder in ((first, "moved.bmp"), (f"{second[:-3]}jpg", second)):
-        reason, detail = reasons(result)[name]
-        assert reason == ("unreadable" if data else "missing_rating")
-        assert data or detail.endswith(f"which is {holder}")
+    for name in (first, f"{second[:-3]}jpg"):
+        assert reasons(result)[name][0] == ("unreadable" if data else "content_mismatch")
+    trusting = run(gaped_copy, trust_names=True)
+    assert indexed.check(trusting) == ids
+    for name, holder in () if data else ((first, "moved.bmp"), (f"{second[:-3]}jpg", second)):
+        reason, detail = reasons(trusting)[name]
+        assert reason == "missing_rating" and detail.endswith(f"which is {holder}")
 
 
 @pytest.mark.slow
@@ -265,11 +365,11 @@ def test_whatever_the_files_contain(
     for index, content in enumerate(contents):
         (root / truth.names[index]).unlink()
         if content == FOREIGN:
-            save_image(root / truth.names[index], draw_image(np.random.default_rng(index), 50.0), "BMP")
+            save_foreign(root / truth.names[index], index)
         elif content != NO_FILE:
             shutil.copy(truth.root / truth.names[content], root / truth.names[index])
     known = {content for content in contents if 0 <= content < N_IMAGES}
-    own = {index for index, content in enumerate(contents) if content == FOREIGN and index not in known}
+    own = {index for index, content in enumerate(contents) if content == FOREIGN and not known}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexes, "find_index", {"gaped": truth.index}.get)
         result = ingest(root, source="gaped", out=root.parent / "out", workers=1)
@@ -281,8 +381,13 @@ def test_whatever_the_files_contain(
     assert counts == +Counter(
         exact_duplicate=n_known - len(known),
         missing_image=N_IMAGES - len(known | own),
-        missing_rating=contents.count(FOREIGN) - len(own),
+        content_mismatch=contents.count(FOREIGN) - len(own),
     )
+
+
+def test_trust_names_needs_an_index(small_gaped: Path, run: Callable[..., IngestResult]) -> None:
+    with pytest.raises(UsageError, match="--trust-names has no effect: there is no index of image_folder"):
+        run(small_gaped, source="image_folder", options=ReadOptions(name="x"), trust_names=True)
 
 
 # --- cost

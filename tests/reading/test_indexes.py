@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
+import sys
+from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from affectdata.errors import SourceError
@@ -15,17 +17,18 @@ from affectdata.manifest.ingest import ingest, recognise
 from affectdata.reading import indexes
 from affectdata.reading.indexes import (
     IndexedImage,
-    compare_index,
     find_index,
+    load_index,
     name_by_index,
     read_index,
     write_index,
 )
+from affectdata.reading.rating_digests import digest_ratings, read_digests
 from affectdata.reading.tree import read_tree
 from affectdata.registry import find_plugins
 
-NONE = "0" * 64
-INDEXES = sorted((Path(__file__).parents[2] / "manifests" / "index").glob("*.csv"))
+FOLDER = Path(__file__).parents[2] / "manifests"
+INDEXES = [path for path in sorted((FOLDER / "index").glob("*.csv")) if "." not in path.stem]
 
 
 @pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.stem)
@@ -46,14 +49,20 @@ def test_the_counts_are_the_published_ones() -> None:
     assert counts == {"gaped": 730, "oasis": 900}
 
 
-def test_a_copy_is_compared_with_the_index() -> None:
-    known = [image.sha256 for image in read_index(find_index("gaped") or Path())]
-    assert (
-        compare_index("gaped", [pa.array(known)])[0].text == "730 of 730 files identical to the indexed copy"
-    )
-    (changed,) = compare_index("gaped", [pa.array(known[4:]), pa.array([NONE])])
-    assert changed.text.startswith("726 of 730 files identical to the indexed copy; missing: ")
-    assert changed.text.endswith(" and 1 more; 1 images are not in the index")
+@pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.stem)
+def test_digests_of_ratings_have_no_rating(path: Path) -> None:
+    index = load_index(path.stem)
+    assert index and Counter(image.subtype for image in index.images) == {
+        digest.subtype: digest.n for digest in index.ratings
+    }
+    assert {digest.column for digest in index.ratings} >= {"valence_raw", "valence_sd", "arousal_raw"}
+    for digest in index.ratings:
+        assert digest.n > 80 and digest.mean == round(digest.mean, 2)
+        assert all(
+            re.fullmatch("[0-9a-f]{16}", each)
+            for each in (digest.rows, digest.inner, digest.values, *digest.heads.values())
+        )
+        assert min(digest.heads) > 80
 
 
 def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tmp_path: Path) -> None:
@@ -61,9 +70,8 @@ def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tm
     write_index(rows, "a generated tree", tmp_path / "made.csv")
     origin, header, first, *_ = (tmp_path / "made.csv").read_text().splitlines()
     assert origin == "# a generated tree" and header.startswith("file,sha256,") and first.count(",") == 7
-    wanted = [
-        IndexedImage(row["path"], row["image_id"], row["pixel_id"], row["phash"]) for row in rows.to_pylist()
-    ]
+    columns = ("path", "image_id", "pixel_id", "phash", "subtype")
+    wanted = [IndexedImage(*(row[name] for name in columns)) for row in rows.to_pylist()]
     assert list(read_index(tmp_path / "made.csv")) == sorted(wanted, key=lambda image: image.file)
 
 
@@ -82,10 +90,20 @@ def test_images_are_recognised_whatever_their_names(tmp_path: Path, monkeypatch:
     assert caught.value.where == message
 
 
-def test_another_collection_has_a_finding() -> None:
-    (finding,) = compare_index("gaped", [pa.array([NONE])])
-    assert finding.text == "none of the 730 indexed files: another copy, or not gaped"
+def test_the_script_writes_the_index_of_a_manifest(
+    small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = ingest(small_gaped, out=tmp_path / "out").manifest
+    monkeypatch.setattr(sys, "argv", ["", str(manifest.path), "a generated tree", "--out", str(tmp_path)])
+    runpy.run_path(str(FOLDER / "make_index.py"), run_name="__main__")
+    assert len(read_index(tmp_path / "gaped.csv")) == len(manifest.table)
+    digests = read_digests(tmp_path / "gaped.ratings.csv")
+    assert digests == digest_ratings(manifest.table)
+    assert {digest.column for digest in digests} == {"valence_raw", "valence_sd", "arousal_raw", "arousal_sd"}
+    [first, *_] = digests
+    valences = [row["valence_raw"] for row in manifest.table.to_pylist() if row["subtype"] == "A"]
+    assert (first.subtype, first.n, first.mean) == ("A", 3, round(sum(valences) / 3, 2))
 
 
-def test_a_source_without_an_index_has_no_finding() -> None:
-    assert find_index("table") is None and compare_index("table", [pa.array([NONE])]) == []
+def test_a_source_without_an_index() -> None:
+    assert find_index("table") is None and load_index("table") is None

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from affectdata.errors import SourceError
 from affectdata.reading import tree as tree_module
 from affectdata.reading.links import check_links, explain_link
-from affectdata.reading.tree import are_images, are_junk, is_image_name, is_junk, read_tree
+from affectdata.reading.tree import Tree, are_images, are_junk, is_image_name, is_junk, read_tree
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -263,3 +264,18 @@ def test_arrays_of_paths_are_classified_like_single_paths(stem: str, end: str) -
     path = stem + end
     assert are_images(pa.array([path])).to_pylist() == [is_image_name(path)]
     assert are_junk(pa.array([path])).to_pylist() == [is_junk(path)]
+
+
+def test_a_file_with_an_unknown_suffix_is_an_image_by_its_first_bytes(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8))
+    containers = {"a": "PNG", "b.jpg_large": "JPEG", "c.img": "BMP", "d.x": "AVIF", "e.y": "JPEG2000"}
+    for name, container in containers.items():
+        image.save(tmp_path / name, container)
+    image.save(tmp_path / "table.dat", "PNG")  # a suffix of tables: not opened
+    image.save(tmp_path / "camera.nef", "TIFF")  # camera raw: its TIFF is a preview
+    image.save(tmp_path / "._f.img", "PNG")
+    (tmp_path / "notes.x").write_text("BM, and other words")
+    tree = read_tree(tmp_path)
+    assert list(tree.images()) == list(containers)
+    assert list(tree.others()) == ["camera.nef", "notes.x", "table.dat"]
+    assert list(Tree(tmp_path, ["gone.x", "z.jxl"]).images()) == ["z.jxl"]

@@ -69,6 +69,33 @@ def test_votes_count_for_the_folder_of_their_emotion_only(plant: Plant, take: Ta
     assert rows["emotion_dataset/fear/0.jpg"]["agreement"] is None
 
 
+def test_votes_find_an_image_in_the_folder_of_another_emotion(plant: Plant, take: Take, image: Image) -> None:
+    """The archive has a photograph once, and the votes have it under every word that found it."""
+    files = {f"emotion_dataset/fear/{number}.jpg": image(number) for number in range(4)}
+    tables = {
+        "agg/awe_a.csv": votes(("0.jpg", 1, 4), ("1.jpg", 4, 1), ("2.jpg", 2, 3)),
+        "agg/fear_a.csv": votes(("0.jpg", 2, 3), ("3.jpg", 0, 5)),
+    }
+    outcome = take(plant({**files, **tables}))
+    rows = [outcome.rows[path] for path in files]
+    assert [(row["emotion"], row["emotion_awe"], row["emotion_fear"]) for row in rows] == [
+        ("awe", 0.8, 0.6),
+        ("fear", 0.2, None),  # voted against awe, and nobody voted on its folder's emotion
+        ("awe", 0.6, None),
+        ("fear", None, 1.0),
+    ]
+    assert outcome.reasons == {}
+
+
+def test_votes_for_a_name_in_the_folders_of_two_other_emotions_are_a_reject(
+    plant: Plant, take: Take, image: Image
+) -> None:
+    files = {f"emotion_dataset/{word}/0.jpg": image(at) for at, word in enumerate(("fear", "anger"))}
+    outcome = take(plant({**files, "agg/awe_a.csv": votes(("0.jpg", 1, 4))}))
+    assert outcome.reasons == {f"agg/awe_a.csv#{SITE}/0.jpg?size=m": "bad_name"}
+    assert {row["emotion"] for row in outcome.rows.values()} == {"fear", "anger"}
+
+
 @pytest.mark.parametrize("bad", [("0.jpg", -1, 4), ("0.jpg", 0, 0)])
 def test_invalid_votes_give_no_label(
     bad: tuple[str, int, int], plant: Plant, take: Take, image: Image

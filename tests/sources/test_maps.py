@@ -12,7 +12,8 @@ import pytest
 
 from affectdata.column_map import packaged
 from affectdata.column_map.sample import _old_workbook, _workbook
-from affectdata.errors import RecipeError
+from affectdata.errors import RecipeError, SourceError
+from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.tree import read_tree
 from affectdata.registry import find_plugins, load_plugin
 
@@ -147,6 +148,54 @@ def test_findingemo_joins_on_the_last_two_parts(plant: Plant, take: Callable[...
     assert (second["valence"], second["arousal"], second["emotion"]) == (0.0, 100.0, "grief")
     assert json.loads(first["extra"])["age"] == "Children, Toddlers"
     assert list(outcome.reasons.values()) == ["missing_image"]
+
+
+FINDINGEMO_HEADER = "index,user,image_path,tags,age,valence,arousal,emotion,dec_factors,ambiguity,datetime"
+
+
+def findingemo(*rows: tuple[str, int]) -> str:
+    """A list with a path and a valence per row."""
+    lines = [
+        f'{number},u{number},{path},x,"Adults,Seniors",{valence},2,Joy,"Context,Body",0,2023-09-01'
+        for number, (path, valence) in enumerate(rows)
+    ]
+    return "\n".join([FINDINGEMO_HEADER, *lines])
+
+
+@pytest.mark.parametrize("prefix", ["", "images/", "downloaded/images/"])
+def test_findingemo_keeps_a_name_that_both_runs_have(
+    prefix: str, plant: Plant, take: Callable[..., Any], image: Image
+) -> None:
+    table = findingemo(("/Run_1/Office/a.jpg", 3), ("/Run_2/Office/a.jpg", -3), ("/Run_2/Office/b.jpg", 0))
+    names = ["Run_1/Office/a.jpg", "Run_2/Office/a.JPG", "Run_2/Office/b.jpg"]
+    files = {prefix + name: image(number) for number, name in enumerate(names)}
+    outcome = take(plant({"data/annotations_single.ann": table, **files}))
+    assert [outcome.rows[prefix + name]["valence_raw"] for name in names] == [3, -3, 0]
+    assert outcome.reasons == {} and outcome.result.info.evidence == "seen"
+
+
+def test_findingemo_gives_no_image_the_row_of_the_other_run(
+    plant: Plant, take: Callable[..., Any], image: Image
+) -> None:
+    """The image of one run is gone; without the run in its path the rows contradict each other."""
+    table = findingemo(("/Run_1/Office/a.jpg", 3), ("/Run_2/Office/a.jpg", -3))
+    outcome = take(plant({"data/annotations_single.ann": table, "images/Run_2/Office/a.jpg": image(1)}))
+    assert outcome.rows["images/Run_2/Office/a.jpg"]["valence_raw"] == -3
+    assert outcome.reasons == {"data/annotations_single.ann#/Run_1/Office/a.jpg": "missing_image"}
+    flat = plant({"data/annotations_single.ann": table, "Office/a.jpg": image(1)}, "flat")
+    with pytest.raises(SourceError, match="2 different rows for it"):
+        take(flat)
+
+
+def test_findingemo_downloads_the_image_of_each_run(plant: Plant, image: Image) -> None:
+    links = [{"rel_path": f"Run_{run}/Office/a.jpg", "url": f"https://example.org/{run}"} for run in (1, 2)]
+    files = {"dataset_urls_exploded.json": json.dumps(links), "images/Run_2/Office/a.jpg": image(1)}
+    source = load_plugin("sources", "findingemo")
+    found = {link.url[-1]: link.path for link in source.find_links(read_tree(plant(files)), ReadOptions())}
+    assert found == {"1": "Run_1/Office/a.jpg", "2": "images/Run_2/Office/a.jpg"}
+    flat = {"dataset_urls_exploded.json": json.dumps(links[:1]), "Office/a.jpg": image(1)}
+    (link,) = source.find_links(read_tree(plant(flat, "flat")), ReadOptions())
+    assert link.path == "Office/a.jpg"
 
 
 def test_affectnet_minus_two_is_missing_and_one_table_has_no_header(

@@ -535,3 +535,61 @@ def test_widths_and_expressions_that_cannot_be_used(
     root = plant({"columns.yaml": yaml.safe_dump({"name": "t", **changes}), "a.jpg": b""})
     with pytest.raises(RecipeError, match=message):
         take(root)
+
+
+def test_what_a_row_names_is_never_missing_if_it_exists(
+    plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    files: dict[str, bytes | str] = {
+        "a.avif": image(1, "AVIF"),
+        "b.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
+        "c.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "d.jp2": image(2, "JPEG2000"),
+        "e.jpeg_large": image(3),
+        "f.docx": "text",
+        "g.svg": "<svg></svg>",
+    }
+    names = [*files, "h.jpg"]
+    table = "\n".join(["file,v", *(f"{name},5" for name in names)])
+    spec = "{name: t, table: r.csv, key: file, scales: {valence: [1, 9]}, columns: {valence: v}}"
+    outcome = take(plant({**files, "r.csv": table, "columns.yaml": spec}))
+    formats = {path: row["format"] for path, row in outcome.rows.items()}
+    assert formats == {"a.avif": "avif", "d.jp2": "jpeg2000", "e.jpeg_large": "jpeg"}
+    assert outcome.reasons == {
+        "b.heic": "unsupported_format",
+        "c.eps": "unsupported_format",
+        "g.svg": "unsupported_format",
+        "r.csv#f.docx": "unreadable",
+        "f.docx": "junk",
+        "r.csv#h.jpg": "missing_image",
+    }
+    assert outcome.details["b.heic"] == "images in the format HEIF are not read: convert it to PNG or JPEG"
+
+
+@pytest.mark.parametrize(
+    ("table", "spec"),
+    [
+        ({"a.jpg": {"v": 3}, "b.jpg": {"v": 9}}, "key: image, columns: {valence: v}"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "x/b.jpg"}],
+                "categories": [{"id": 7, "name": "3"}, {"id": 8, "name": "9"}],
+                "annotations": [{"image_id": 1, "category_id": 7}, {"image_id": 2, "category_id": 8}],
+            },
+            "key: file_name, match_parts: 1, columns: {valence: category}",
+        ),
+    ],
+    ids=["keyed by file name", "COCO"],
+)
+def test_labels_in_json(
+    table: Any, spec: str, plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    column_map = f"{{name: t, table: labels.json, scales: {{valence: [1, 9]}}, {spec}}}"
+    files = {
+        "a.jpg": image(1),
+        "b.jpg": image(2),
+        "labels.json": json.dumps(table),
+        "columns.yaml": column_map,
+    }
+    outcome = take(plant(files))
+    assert {path: row["valence"] for path, row in outcome.rows.items()} == {"a.jpg": 25.0, "b.jpg": 100.0}

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
@@ -279,3 +280,24 @@ def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[...
     ).shuffled
     assert seen is not None
     assert metrics.pearson_r(*seen) > metrics.pearson_r(*unseen) + 0.2
+
+
+def test_several_networks_get_an_equal_share_of_the_kernel(planted: Callable[..., Rows]) -> None:
+    """The SVR is that on the mean over networks of squared distance by number of features that vary."""
+    wide, narrow = planted(dim=40, seed=1).features, planted(dim=6, seed=2).features
+    dead = np.full((len(wide), 9), 0.5)
+    widths = (49, 6)
+    rows = replace(planted(), features=np.hstack([wide, dead, narrow]), widths=widths)
+    train, test = rows.take(np.arange(40)), rows.take(np.arange(40, 60))
+    assert train.widths == Rows.concat([train, test]).widths == widths
+    fitted = fit_regressor(train, "svr", 0)
+    squares = 0.0
+    for part, n_live in ((np.arange(40), 40), (np.arange(49, 55), 6)):
+        scale = StandardScaler().fit(train.features[:, part])
+        a, b = (scale.transform(side.features[:, part]) for side in (train, test))
+        both = np.vstack([a, b])
+        squares = squares + cdist(both, a, "sqeuclidean") / n_live / 2
+    gamma = fitted.chosen["gamma"] * rows.features.shape[1]
+    kernel = np.exp(-gamma * np.asarray(squares))
+    plain = SVR(kernel="precomputed", C=fitted.chosen["C"], epsilon=3).fit(kernel[:40], train.target)
+    assert fitted.predict(test) == pytest.approx(plain.predict(kernel[40:]), abs=1e-3)

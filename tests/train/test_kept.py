@@ -23,7 +23,8 @@ import affectdata
 from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.heads import fit_classifier, fit_regressor, with_output
-from affectdata.train.kept import KeptModel, keep_model, load_model, make_model, plain_head
+from affectdata.train.kept import KeptModel, keep_model, load_model, make_model
+from affectdata.train.plain_heads import plain_head
 from affectdata.train.rows import Rows
 
 SIZE = 128  # input size of the backbone of these tests

@@ -127,7 +127,7 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(MissingError, match=r"affectdata\[timm\]"):
+    with pytest.raises(MissingError, match=r"affectdata\[train\]"):
         build_network("timm:legacy_xception", 1, "none")
 
 

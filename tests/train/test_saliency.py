@@ -16,7 +16,8 @@ from sklearn.svm import SVR
 
 from affectdata.errors import InputError, MissingError
 from affectdata.train.backbones import load_backbone
-from affectdata.train.kept import KeptModel, PlainHead, make_model, read_rgb
+from affectdata.train.kept import KeptModel, make_model, read_rgb
+from affectdata.train.plain_heads import PlainHead
 from affectdata.train.saliency import draw_map, save_maps
 
 CODE = """

@@ -1,0 +1,65 @@
+"""`affectdata predict`: what a kept model says about images."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from affectdata.cli._output import common_options, document, echo, note, show, show_table
+from affectdata.errors import UsageError
+
+
+@click.command("predict")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write a page with the images; with saliency maps if the extra `saliency` is installed.",
+)
+@common_options
+def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | None) -> int:
+    """Predict the labels of IMAGES with MODEL, a file written by `train-check --keep-model`.
+
+    An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
+    """
+    from affectdata.store.parquet import write_text
+    from affectdata.train.kept import load_model, predict
+
+    files = [file for path in images for file in _files(path)]
+    loaded = load_model(model, say=note)
+    predicted = predict(loaded, files)
+    if as_csv:
+        echo(predicted.to_csv(index=False).rstrip("\n"))
+    else:
+        names = [name for name in map(str, predicted.columns) if not name.startswith("p_")]
+        show_table(names, predicted[names].to_numpy().tolist(), indent="")
+    if html:
+        from affectdata.reporting.predictions import predictions_page
+
+        maps = find_spec("captum") is not None
+        write_text(html, predictions_page(loaded, files, predicted, maps=maps))
+        show(f"wrote {html}")
+        if not maps:
+            note("note: without saliency maps: pip install 'affectdata[saliency]'")
+    document("affectdata/predict/1", {"model": str(model), "predictions": predicted.to_dict("records")})
+    return 0
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder without hidden ones.
+
+    Raises:
+        UsageError: no such file, or an empty folder.
+    """
+    if not path.is_dir():
+        files = [path] if path.exists() else []
+    else:
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise UsageError(f"no image {path}", fix="name image files, or folders that contain them")
+    return files

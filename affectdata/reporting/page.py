@@ -1,0 +1,141 @@
+"""Assemble the sections into one HTML file that requests nothing, and write the figures of --figures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from affectdata.reporting import charts
+from affectdata.reporting.balance import balance
+from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
+from affectdata.reporting.check import check
+from affectdata.reporting.images import images
+from affectdata.reporting.overview import overview
+from affectdata.reporting.ratings import ratings
+from affectdata.reporting.subject import Subject
+from affectdata.reporting.thumbnails import Thumbnail, make_thumbnails, map_uri
+from affectdata.store.parquet import replace_file, write_text
+
+_SECTIONS = (overview, balance, ratings, check, images)
+_MOST_IMAGES = 400  # on a page, so that it stays under 10 MB
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet recognises a formula
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page in memory: its HTML, its sections, and whether it holds images that must not be passed on."""
+
+    html: str
+    sections: list[Section] = field(repr=False)
+    is_private: bool
+
+
+def make_page(subject: Subject, *, with_images: bool, manifests: Path, roots: Mapping[str, Path]) -> Page:
+    """Return the page about a subject.
+
+    Images whose terms forbid passing them on appear only `with_images`; the page then says so at its top.
+    """
+    sections = [part for part in (make(subject) for make in _SECTIONS) if part.blocks]
+    has_images = with_images or subject.may_redistribute
+    thumbnails: dict[str, Thumbnail] = {}
+    if has_images:
+        keys = [card.key for card in _cards(sections) if card.key][:_MOST_IMAGES]
+        thumbnails = make_thumbnails(subject, set(keys), manifests, roots)
+    private = with_images and not subject.may_redistribute
+    kind = "release" if subject.release else "manifest"
+    html = render(
+        subject.source.name, f"Report on a {kind}", sections, thumbnails if has_images else None, private
+    )
+    return Page(html, sections, private)
+
+
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    thumbnails: Mapping[str, Thumbnail] | None,
+    is_private: bool = False,
+) -> str:
+    """Return sections as HTML; without `thumbnails` the images are left out, and the page says so."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("affectdata.reporting", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: without_controls(value) if type(value) is str else value,
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        has_images=thumbnails is not None,
+        is_private=is_private,
+        thumbnails=thumbnails or {},
+        shorten=shorten,
+        map_uri=lambda card: map_uri(Path(card.map_file)),
+        svg_uri=_svg_uri,
+        csv_uri=_csv_uri,
+        version=version("affectdata"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def write_page(page: Page, path: Path, figures: Path | None = None) -> list[Path]:
+    """Write a page to `path`, and its charts as SVG and PDF to the folder `figures`; return all files."""
+    write_text(path, page.html)
+    written = [path]
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for figure in _figures(page.sections):
+            for ending, render in (("svg", charts.to_svg), ("pdf", charts.to_pdf)):
+                file = figures / f"{figure.name}.{ending}"
+                with replace_file(file) as temporary:
+                    temporary.write_bytes(render(figure.chart))
+                written.append(file)
+    return written
+
+
+def _figures(sections: list[Section]) -> list[Figure]:
+    return [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+
+
+def _cards(sections: list[Section]) -> list[Card]:
+    groups = [block for section in sections for block in section.blocks if isinstance(block, Images)]
+    # Groups that are open come first: the bound on images must not empty them.
+    return [card for block in sorted(groups, key=lambda each: not each.is_open) for card in block.cards]
+
+
+def _svg_uri(figure: Figure) -> str:
+    return _data_uri("image/svg+xml", charts.to_svg(figure.chart))
+
+
+def _csv_uri(figure: Figure) -> str:
+    return _data_uri("text/csv;charset=utf-8", to_csv(figure.data).encode())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def to_csv(data: pd.DataFrame) -> str:
+    """Return the data of a figure as CSV; text that a spreadsheet would take for a formula is quoted."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_safe(name) for name in data.columns])
+    writer.writerows([_safe(value) for value in row] for row in data.itertuples(index=False))
+    return out.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
