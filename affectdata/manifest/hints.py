@@ -70,7 +70,7 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
                 where="an archive is unpacked if it is passed itself, archives inside of it are not",
                 fix=f"unpack them there (`unzip`, `tar -xf`), then: affectdata ingest '{tree.root}'",
             ) from error
-        parent = find_parent(tree, detect) if tree.images() and not detect(tree) else None
+        parent = _find_parent(tree, detect) if tree.images() and not detect(tree) else None
         if parent:
             raise SourceError(
                 f"{tree.root} is a part of {parent[1]}, whose tables or other classes are outside of it",
@@ -80,15 +80,19 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
         raise
 
 
-def find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
-    """Return the parent folder that is a source, and its name; a parent of that only if both are generic."""
+def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
+    """Return the parent folder that is a source, and its name; a parent of that only if both are generic.
+
+    A generic source is a folder of classes, say: the tree is a part of it only if it is one folder of images.
+    """
     found = None
+    is_one_folder = all("/" not in path for path in tree.images().one_per_folder())
     for parent in islice(tree.root.resolve().parents, _N_PARENTS):
         try:
             match = detect(read_tree(parent, max_files=_MAX_FILES))
         except SourceError:  # too large or unreadable
             break
-        if not match or (found and not match[1]):
+        if not match or (match[1] and not is_one_folder) or (found and not match[1]):
             break
         found = parent, match[0]
         if not match[1]:

@@ -451,6 +451,17 @@ def test_one_class_of_several_points_to_all(small_gaped: Path, tmp_path: Path) -
     assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree'}'"
 
 
+def test_another_source_beside_a_tree_does_not_hide_its_own_error(small_gaped: Path, tmp_path: Path) -> None:
+    image = next(small_gaped.glob("P/*.bmp"))
+    for name in ("persons/AF01/AF01HA.bmp", "persons/AF02/AF02HA.bmp", "other/a.bmp"):
+        (tmp_path / "trees" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "trees" / name)
+    (tmp_path / "trees/other/metadata.csv").write_text("file_name,emotion\na.bmp,joy\n")
+    for source, message in (("image_folder", "cannot be classes"), (None, "no source recognises")):
+        with pytest.raises(SourceError, match=message):
+            ingest(tmp_path / "trees/persons", source=source, out=tmp_path / "out")
+
+
 def test_archives_inside_of_archives_are_refused_with_the_way_out(small_gaped: Path, tmp_path: Path) -> None:
     inner = shutil.make_archive(str(tmp_path / "inner/train"), "zip", small_gaped)
     (tmp_path / "inner/notes.txt").write_text("see train.zip")
