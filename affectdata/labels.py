@@ -5,6 +5,7 @@ A map holds what its source says and no more: an emotion that the source does no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ _SPELLINGS = {
 }
 
 
+# Words for classes that are in no vocabulary below.
+_MORE_WORDS = ("neutral", "contempt", "afraid", "scared", "calm", "positive", "negative")
+
+
 def spell_emotion(word: str) -> str:
     """Return a source's word for an emotion in our spelling: lower case, snake_case, the noun.
 
@@ -34,6 +39,17 @@ def spell_emotion(word: str) -> str:
     """
     plain = "_".join(word.strip().lower().replace("-", " ").replace("/", " ").split())
     return _SPELLINGS.get(plain, plain)
+
+
+def is_emotion(text: str) -> bool:
+    """Return whether one of the words in a text is a known emotion.
+
+    >>> is_emotion("0_angry faces"), is_emotion("S01"), is_emotion("male")
+    (True, False, False)
+    """
+    known = {*_SPELLINGS, *_SPELLINGS.values(), *_MORE_WORDS}
+    known.update(emotion for vocabulary in VOCABULARIES.values() for emotion in vocabulary.emotions)
+    return any(word in known for word in re.findall("[a-z]+", text.lower()))
 
 
 def dominant_emotion(shares: Mapping[str, float]) -> str | None:

@@ -5,7 +5,7 @@ A source's `read` yields records, rejects and annotations; `ingest` turns them i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,7 +26,7 @@ class Reason(StrEnum):
     RATING_OUT_OF_RANGE = "rating_out_of_range"  # outside the source's scale
     CONFLICTING_RATING = "conflicting_rating"  # two rows for one image that differ
     BAD_NAME = "bad_name"  # a file name that the layout does not allow
-    LINK = "link"  # a link, or no plain file; never followed
+    LINK = "link"  # a link that leads out of the root or nowhere, or no plain file; not followed
     EXACT_DUPLICATE = "exact_duplicate"  # the same bytes as a row; counted as merged
     LOOK_ALIKE = "look_alike"  # the same indexed image as a row, re-encoded; counted as merged
     AMBIGUOUS_CONTENT = "ambiguous_content"  # it looks like several indexed images, none of its name
@@ -191,3 +191,16 @@ class Finding:
 
     kind: str
     text: str
+
+
+_SHOWN = 3  # examples in a finding
+
+
+def shorten(examples: Sequence[str], n: int | None = None, separator: str = ", ") -> str:
+    """Return the first three of `n` examples, and how many more there are.
+
+    >>> shorten(["a", "b", "c", "d"]), shorten(["a", "b"])
+    ('a, b, c and 1 more', 'a, b')
+    """
+    n_more = (len(examples) if n is None else n) - len(examples[:_SHOWN])
+    return separator.join(examples[:_SHOWN]) + (f" and {n_more} more" if n_more > 0 else "")

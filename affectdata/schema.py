@@ -46,6 +46,15 @@ def _rating(name: str) -> list[pa.Field]:
     ]
 
 
+# Image quality: of the grey image at 32 × 32 pixels, but for sharpness. Earlier manifests lack these columns.
+QUALITY = [
+    _column("brightness", _F, "mean grey; black is 0, white 1"),
+    _column("brightness_p05", _F, "5th percentile of grey: near 1 only where all is bright"),
+    _column("brightness_p99", _F, "99th percentile of grey: near 0 only where all is dark"),
+    _column("entropy", _F, "of the grey levels, 0–8: low where there is little to see", unit="bits"),
+    _column("sharpness", _F, "differences of near pixels relative to far ones; below .033: blurred"),
+]
+
 _IMAGE = [
     _column("image_id", _S, "SHA-256 of the file (table row: as a PGM), 64 hex digits; key", required=True),
     _column("pixel_id", _S, "xxh3-128 over mode, size and RGB pixels, 32 hex digits", required=True),
@@ -61,6 +70,7 @@ _IMAGE = [
     _column("width_px", _I32, "after the EXIF turn", unit=_PX, required=True),
     _column("height_px", _I32, "after the EXIF turn", unit=_PX, required=True),
     _column("decode_warning", _S, "message of the decoder if it warned but finished"),
+    *QUALITY,
     _column("subtype", _S, "the source's content category"),
 ]
 

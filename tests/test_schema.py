@@ -19,7 +19,8 @@ from affectdata.schema import (
 RATING = ["", "_sd", "_n", "_raw", "_min", "_max"]
 MANIFEST = [
     *("image_id", "pixel_id", "phash", "phash_views", "source", "source_id", "path", "format", "bytes"),
-    *("width_px", "height_px", "decode_warning", "subtype"),
+    *("width_px", "height_px", "decode_warning"),
+    *("brightness", "brightness_p05", "brightness_p99", "entropy", "sharpness", "subtype"),
     *(name + suffix for name in ("valence", "arousal", "dominance") for suffix in RATING),
     *("emotion", "agreement", "extra", "subject_id", "artist", "theme", "age", "age_group", "gender"),
     *("ethnicity", "group_id", "split", "license", "attribution", "url", "content_tags"),

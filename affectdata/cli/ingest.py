@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from affectdata.manifest.ingest import IngestResult
 
 _FIRST_REJECTS = 10
+_FIRST_KINDS = 8  # of junk
 
 
 @click.command("ingest")
@@ -133,7 +134,11 @@ def _print(result: IngestResult) -> None:
         show("\nfindings")
         for finding in result.findings:
             show(f"  {finding.text}")
-    reasons = _print_rejects(result)
+    reasons, junk = _print_rejects(result), result.junk()
+    if junk:
+        more = f", and {len(junk) - _FIRST_KINDS} more kinds" if len(junk) > _FIRST_KINDS else ""
+        kinds = [f"{n} {kind}" for kind, n in junk.items()][:_FIRST_KINDS]
+        show(f"\njunk: {', '.join(kinds)}{more}")
     show(f"\nterms: {info.license}")
     if info.estimated:
         show(f"estimated by a machine: {', '.join(info.estimated)}")
@@ -147,6 +152,7 @@ def _print(result: IngestResult) -> None:
             "recognised_by": result.why,
             "counts": result.counts,
             "reasons": reasons,
+            "junk": junk,
             "subtypes": by_subtype,
             "emotions": by_emotion,
             "valence_histogram": histogram,
@@ -163,4 +169,6 @@ def _print_rejects(result: IngestResult) -> dict[str, int]:
             show(f"  {row['path']}: {row['reason']}: {row['detail']}")
         if len(rejects) > _FIRST_REJECTS:
             show(f"  … all {len(rejects)} are in {result.path.with_suffix('.rejects.parquet')}")
+        if result.fix:
+            show(f"  fix for {result.fix}")
     return reasons

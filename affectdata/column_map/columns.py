@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -21,7 +22,8 @@ TEXTS = (
 SPREADS = tuple(f"{name}_{part}" for name in RATINGS for part in ("sd", "n"))
 MAPPED = (*RATINGS, *SPREADS, *TEXTS, "emotion", "agreement", "age", "split")
 MAP_FILE = "columns.yaml"  # the column map of a tree, at its root
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+# A column in braces; in file names without a table also with a width or a regular expression: {emotion:2}.
+PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[\d,]+\})+))?\}")
 
 
 class SubtypeMap(StrictModel):
@@ -106,7 +108,7 @@ class ColumnMap(StrictModel):
     @property
     def needed(self) -> list[str]:
         """The columns that a table must have."""
-        in_file = [name for name in PLACEHOLDER.findall(self.file) if name != "key"]
+        in_file = [match[1] for match in PLACEHOLDER.finditer(self.file) if match[1] != "key"]
         listed = [column for names in self.raters.values() if isinstance(names, list) for column in names]
         mapped = [*self.columns.values(), *self.emotions.values(), *self.intensities.values(), *listed]
         rater = [self.rater] if self.rater else []
@@ -238,7 +240,24 @@ class ColumnMap(StrictModel):
             raise ValueError("give `key`: the column of the table that names the image")
         if not self.patterns and "file" not in self.model_fields_set:
             raise ValueError("give `table` and `key`, or a `file` with the parts of its name in braces")
+        if self.patterns and any(match[2] for match in PLACEHOLDER.finditer(self.file)):
+            raise ValueError("`file` with a width or an expression ({name:2}) is for labels in file names")
+        try:
+            _ = self.name_pattern
+        except re.error as error:
+            raise ValueError(f"`file` is not a valid pattern: {error}") from error
         return self
+
+    @cached_property
+    def name_pattern(self) -> re.Pattern[str]:
+        """The pattern of image paths without suffix; its groups are the columns in braces, in their order."""
+        pattern, end = "(?:.*/)?", 0
+        for match in PLACEHOLDER.finditer(self.file):
+            part = match[2] or "[^/]+?"
+            part = f"[^/]{{{part}}}" if part.isdecimal() else f"(?:{part})"
+            pattern += re.escape(self.file[end : match.start()]) + f"(?P<_{end}>{part})"
+            end = match.end()
+        return re.compile(pattern + re.escape(self.file[end:]))
 
     def to_info(self, name: str) -> SourceInfo:
         """Return the data sheet of the source that the map describes."""

@@ -185,11 +185,10 @@ def _read_names(tree: Tree, spec: ColumnMap, reader: RowReader) -> Iterator[Item
 
 def _read_name(path: str, spec: ColumnMap) -> dict[str, str] | None:
     """Return the parts of an image's name by their names in `file`; None if it does not match."""
-    stem = PurePosixPath(path).with_suffix("").as_posix()
-    parts = PLACEHOLDER.split(spec.file)  # literal, name, literal, …
-    pattern = "".join(f"(?P<{part}>[^/]+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
-    match = re.fullmatch(f"(?:.*/)?{pattern}", stem)
-    return match and match.groupdict()
+    match = spec.name_pattern.fullmatch(PurePosixPath(path).with_suffix("").as_posix())
+    names = [placeholder[1] for placeholder in PLACEHOLDER.finditer(spec.file)]
+    groups = match.groupdict() if match else {}
+    return dict(zip(names, groups.values(), strict=True)) if match else None
 
 
 def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator[Row | Reject | Finding]:

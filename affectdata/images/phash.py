@@ -41,9 +41,14 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
     coefficients against their median). The others are almost free: mirroring negates every second
     coefficient, transposing the image transposes them.
     """
+    return hash_thumbnail(grey_thumbnail(rgb))
+
+
+def hash_thumbnail(grey: np.ndarray) -> list[str]:
+    """Return `perceptual_hashes` of an image from its `grey_thumbnail`."""
     from scipy import fft
 
-    low = fft.dct(fft.dct(_shrink(rgb), axis=0), axis=1)[:_BLOCK, :_BLOCK]
+    low = fft.dct(fft.dct(grey, axis=0), axis=1)[:_BLOCK, :_BLOCK]
     upright = low * _MIRRORS
     views = np.concatenate([upright, upright.transpose(0, 2, 1)]).reshape(len(VIEWS), -1)
     ordered, half = np.sort(views, axis=1), views.shape[1] // 2
@@ -52,7 +57,7 @@ def perceptual_hashes(rgb: np.ndarray) -> list[str]:
     return [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
 
 
-def _shrink(rgb: np.ndarray) -> np.ndarray:
+def grey_thumbnail(rgb: np.ndarray) -> np.ndarray:
     """Return the image in grey at 32 × 32, uint8, bit-identical to Pillow's LANCZOS.
 
     Where every version of Pillow filters rows first, two matrix products give the same, three times as fast.

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from affectdata.errors import DecodeError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import MAX_PIXELS, decode
-from affectdata.images.phash import perceptual_hashes, pixel_hash
+from affectdata.images.phash import grey_thumbnail, hash_thumbnail, pixel_hash
+from affectdata.images.quality import measure_grey, measure_sharpness
 from affectdata.images.read import read_image
 from affectdata.records import Reason
-from affectdata.schema import manifest_schema
+from affectdata.schema import QUALITY, manifest_schema
 
 _MAX_FILE_BYTES = 1 << 30
 _COLUMNS = (
@@ -27,6 +29,7 @@ _COLUMNS = (
     "bytes",
     "width_px",
     "height_px",
+    *(field.name for field in QUALITY),
 )
 
 # Columns of the manifest that are read from a file, and why it is rejected (null if it is not).
@@ -46,9 +49,15 @@ class Probe:
     max_pixels: int = MAX_PIXELS
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._probe(path) for path in batch["path"].to_pylist()], schema=PROBED)
+        thumbnails: list[np.ndarray] = []
+        rows = [self._probe(path, thumbnails) for path in batch["path"].to_pylist()]
+        good = (row for row in rows if "reason" not in row)
+        for row, quality in zip(good, measure_grey(thumbnails), strict=True):
+            row.update(quality)
+        return pa.Table.from_pylist(rows, schema=PROBED)
 
-    def _probe(self, path: str) -> dict[str, Any]:
+    def _probe(self, path: str, thumbnails: list[np.ndarray]) -> dict[str, Any]:
+        """Return the row of an image; the grey thumbnail of a good one is added to `thumbnails`."""
         empty = {"path": path, **_ABSENT, "width_px": 0, "height_px": 0}
         try:
             data = read_image(Path(self.root), path, _MAX_FILE_BYTES)
@@ -61,7 +70,9 @@ class Probe:
             return {**empty, "reason": str(error.reason), "detail": error.what}
         except OSError as error:
             return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
-        upright, *turned = perceptual_hashes(image.rgb)
+        thumbnail = grey_thumbnail(image.rgb)
+        thumbnails.append(thumbnail)
+        upright, *turned = hash_thumbnail(thumbnail)
         return {
             "path": path,
             "image_id": file_hash(data),
@@ -73,4 +84,5 @@ class Probe:
             "width_px": image.rgb.shape[1],
             "height_px": image.rgb.shape[0],
             "decode_warning": image.warning,
+            "sharpness": measure_sharpness(image.rgb),
         }

@@ -7,10 +7,11 @@ counted exactly once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +22,17 @@ import pyarrow.compute as pc
 from affectdata.errors import AffectdataError, SourceError, UsageError
 from affectdata.images.decode import pixel_versions
 from affectdata.images.hamming import MAX_BITS
-from affectdata.images.probe import Probe
+from affectdata.images.probe import PROBED, Probe
 from affectdata.manifest.content import join_by_content
-from affectdata.manifest.findings import find_against_sign, find_far_apart, find_undecided
+from affectdata.manifest.findings import (
+    QUALITY_COLUMNS,
+    find_against_sign,
+    find_bad_quality,
+    find_far_apart,
+    find_undecided,
+    group_findings,
+)
+from affectdata.manifest.hints import explain, fix_for, most_frequent_reason
 from affectdata.manifest.items import Items, add_unnamed_files
 from affectdata.manifest.join import RecordJoin, find_indices, order_by_path, probe_all
 from affectdata.manifest.ledger import Memory, inherit_and_record_splits, merge_splits, read_own_splits
@@ -37,8 +46,9 @@ from affectdata.manifest.manifest import (
 )
 from affectdata.manifest.memo import Memo
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
-from affectdata.reading.archives import find_roots_in, is_archive, unpack
+from affectdata.reading.archives import find_archives, find_roots_in, is_archive, unpack
 from affectdata.reading.indexes import load_index, name_by_index
+from affectdata.reading.links import check_links
 from affectdata.reading.protocol import (
     Link,
     ReadOptions,
@@ -48,9 +58,9 @@ from affectdata.reading.protocol import (
     find_source_links,
     read_source,
 )
-from affectdata.reading.tree import Tree, is_junk, read_tree
+from affectdata.reading.tree import Tree, is_junk, name_junk, read_tree
 from affectdata.reading.unread import name_unread_layout
-from affectdata.records import RATINGS, Finding, Reason, SourceInfo
+from affectdata.records import RATINGS, Finding, Reason, SourceInfo, shorten
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.schema import manifest_schema
 from affectdata.store.parquet import (
@@ -108,6 +118,17 @@ class IngestResult:
         """The rejects that a user may want to look at, sorted by path."""
         return self.rejects.filter(pc.not_equal(self.rejects["reason"], Reason.JUNK))
 
+    def junk(self) -> dict[str, int]:
+        """Count the junk by kind, the most frequent first."""
+        junk = self.rejects.filter(pc.equal(self.rejects["reason"], Reason.JUNK))
+        return dict(Counter(map(name_junk, junk["path"].to_pylist())).most_common())
+
+    @property
+    def fix(self) -> str | None:
+        """The most frequent reason, and what to do about it; None if nothing is known."""
+        fix = fix_for(self.rejects)
+        return fix and f"{most_frequent_reason(self.rejects)}: {fix}"
+
     def reasons(self) -> dict[str, int]:
         """Count the rejects by reason, sorted; junk is left out."""
         counts = self.rejects_without_junk["reason"].value_counts().to_pylist()
@@ -152,25 +173,28 @@ def ingest(
     unpacked = _unpack(root, source) if root.is_file() and is_archive(root) else None
     root = unpacked or root
     tree = read_tree(root, leave_out=out)
+    check_links(tree)
     options = replaced(options or ReadOptions(), strict=strict)
     state = fingerprint(tree, options, [source, strict, str(unpacked), trust_names])
     cached = None if rehash else _read_cached(tree, options, out, state)
     if cached:
         return cached
-    name, why = (source, "as specified") if source else recognise(tree)
-    plugin = cast(Source, load_plugin("sources", name))
-    check_options(plugin.INFO, options)
-    reading = read_source(plugin, tree, options)
-    check_name(reading.info.name)
-    check_replace(out, reading.info.name, root, replace)
-    items = Items(reading.info)
-    for item in reading.items:
-        items.add(item)
-    if not len(items.labels) and not len(items.rejects):
-        raise SourceError(
-            f"{root} contains no image and no rating of {name}", fix=_expected_layout(plugin.INFO)
-        )
+    with explain(tree, partial(_first_match, source=source)):
+        name, why = (source, "as specified") if source else recognise(tree)
+        plugin = cast(Source, load_plugin("sources", name))
+        check_options(plugin.INFO, options)
+        reading = read_source(plugin, tree, options)
+        check_name(reading.info.name)
+        check_replace(out, reading.info.name, root, replace)
+        items = Items(reading.info)
+        for item in reading.items:
+            items.add(item)
+        if not len(items.labels) and not len(items.rejects):
+            raise SourceError(
+                f"{root} contains no image and no rating of {name}", fix=_expected_layout(plugin.INFO)
+            )
     add_unnamed_files(tree, items)
+    items.findings += _find_archives(tree, items)
     index = load_index(name)
     if trust_names and not index:
         raise UsageError(f"--trust-names has no effect: there is no index of {name}", fix="remove it")
@@ -179,6 +203,7 @@ def ingest(
     del tree  # frees its paths; `paths` has nearly all of them
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
+    settings["columns"] = PROBED.names
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
         probe_all(memo, probe, rehash, workers or default_workers(), progress)
         if index and indexed:
@@ -195,11 +220,12 @@ def ingest(
         metadata = describe_source(reading.info, items.emotions, items.votes)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
         items.findings += _find_warnings(rows, edges, items)
+    findings = group_findings(items.findings)
     record_root(out, reading.info.name, root)
     counts = items.count(len(joined))
-    result = CachedResult(name, why, counts, items.findings)
+    result = CachedResult(name, why, counts, findings)
     write_cached_result(out, reading.info.name, state, result)
-    return IngestResult(rows, reading.info, why, counts, items.rejects_table(), items.findings)
+    return IngestResult(rows, reading.info, why, counts, items.rejects_table(), findings)
 
 
 def _read_cached(tree: Tree, options: ReadOptions, out: Path, state: str) -> IngestResult | None:
@@ -282,6 +308,28 @@ def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
     ]
 
 
+def _first_match(tree: Tree, source: str | None) -> tuple[str, bool] | None:
+    """Return the source that recognises a tree, and whether it is generic; with `source`, only this one."""
+    matches = [name for name, _ in _detect(tree) if source in (None, name)]
+    return (matches[0], load_plugin("sources", matches[0]).INFO.generic) if matches else None
+
+
+def _find_archives(tree: Tree, items: Items) -> Iterator[Finding]:
+    """Report the archives in a tree that are no part of the source."""
+    archives = find_archives(tree)
+    if archives:
+        junk = {
+            row["path"]
+            for part in items.rejects.read()
+            for row in part.to_pylist()
+            if row["reason"] == "junk"
+        }
+        archives = [path for path in archives if path in junk]
+    if archives:
+        text = f"{len(archives)} archives in the folder are not unpacked: {shorten(archives)}"
+        yield Finding("archives", f"{text}; unpack them there if they have images")
+
+
 def _expected_layout(info: SourceInfo) -> str:
     return f"the layout of {info.name} is: {info.layout}"
 
@@ -290,10 +338,10 @@ def _no_image_kept(items: Items, root: Path, info: SourceInfo, links: list[Link]
     rejects = items.rejects_table()
     listed = rejects.filter(pc.not_equal(rejects["reason"], Reason.JUNK))
     shown = "\n  ".join(": ".join(row.values()) for row in listed.slice(0, _SHOWN).to_pylist())
-    fix = f"file names in a table must be relative to the root; {_expected_layout(info)}"
+    fix = "; ".join(filter(None, [fix_for(rejects), _expected_layout(info)]))
     if info.overlay:
         fix = "first ingest the databases with the images, then: affectdata ingest TABLE --onto MANIFEST"
-    elif links and Reason.MISSING_IMAGE in listed["reason"].unique().to_pylist():
+    elif links and most_frequent_reason(rejects) == Reason.MISSING_IMAGE:
         fix = f"`affectdata download '{root}'` fetches images from the URLs in its tables"
     return SourceError(
         f"no image of {root} can be used; nothing was written. Rejects: {len(listed)}, such as:\n  {shown}",
@@ -345,9 +393,10 @@ def write_tables(
 def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator[Finding]:
     """Find valid but suspicious rows of a manifest."""
     yield from find_far_apart(read_parts(rows, ["image_id", "path", *RATINGS]), edges)
-    yield from find_against_sign(read_parts(rows, ["subtype", "valence"]), items.info)
+    yield from find_against_sign(read_parts(rows, ["subtype", "valence", "path"]), items.info)
+    yield from find_bad_quality(read_parts(rows, ["path", *QUALITY_COLUMNS]))
     shares = [f"emotion_{name}" for name in items.emotions]
-    yield from find_undecided(read_parts(rows, ["emotion", *shares]), items.emotions)
+    yield from find_undecided(read_parts(rows, ["emotion", "path", *shares]), items.emotions)
 
 
 def describe_source(info: SourceInfo, emotions: list[str], votes: list[str]) -> dict[str, Any]:

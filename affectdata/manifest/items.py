@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.images.probe import PROBED
+from affectdata.reading.links import explain_link
 from affectdata.reading.protocol import Item
 from affectdata.reading.tree import DOWNLOADED, Tree, are_junk
 from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo
@@ -195,15 +196,22 @@ def add_unnamed_files(tree: Tree, items: Items) -> None:
     items.annotations.append(pa.table([rest.filter(notes)], schema=items.annotations.schema))
     rest = rest.filter(pc.invert(notes))
     junk, images = are_junk(rest), pc.is_in(rest, tree.images().array)
+    behind = pc.and_(images, pc.is_in(rest, pa.array(tree.targets, pa.string())))
     for wanted, reason, detail in (
-        (junk, Reason.JUNK, "left behind by an operating system or an archiver"),
-        (pc.and_not(images, junk), Reason.MISSING_RATING, "an image that no rating row names"),
+        (junk, Reason.JUNK, "left behind by an operating system or a tool"),
+        (pc.and_not(behind, junk), Reason.EXACT_DUPLICATE, "the file behind a link inside the root"),
+        (
+            pc.and_not(pc.and_not(images, behind), junk),
+            Reason.MISSING_RATING,
+            "an image that no rating row names",
+        ),
         (pc.invert(pc.or_(images, junk)), Reason.JUNK, "neither an image nor a table of this source"),
     ):
         paths = rest.filter(wanted)
         columns = [paths, pa.repeat(str(reason), len(paths)), pa.repeat(detail, len(paths))]
         items.rejects.append(pa.table(columns, schema=REJECTS))
+        items.n_merged += len(paths) if reason == Reason.EXACT_DUPLICATE else 0
     for path in tree.links:
-        items.reject(Reject(path, Reason.LINK, "a link or other irregular file; not followed"))
+        items.reject(Reject(path, Reason.LINK, explain_link(tree.root, path)))
     for path in tree.bad_names:
         items.reject(Reject(path, Reason.BAD_NAME, "the name is not UTF-8"))

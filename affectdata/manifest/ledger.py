@@ -22,7 +22,7 @@ from affectdata.errors import AffectdataError, IntegrityError, ManifestError
 from affectdata.images.duplicates import find_components
 from affectdata.manifest.manifest import KIND as MANIFEST
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
-from affectdata.records import Finding
+from affectdata.records import Finding, shorten
 from affectdata.schema import DIGITS, FOLD, LEDGER
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.folds import put_folds
@@ -243,23 +243,30 @@ def _find_changes(
     index = pc.index_in(before["image_id"], as_one_array(memory.rows["image_id"]))
     free, known = pc.is_null(before["split"]), pc.is_valid(index)
     if n_kept := pc.sum(pc.and_(free, known)).as_py():
-        yield _finding(f"{n_kept} images keep the split that they had in {manifest}")
+        paths = before.filter(pc.and_(free, known))["path"].slice(0, _SHOWN).to_pylist()
+        yield _finding(
+            f"{n_kept} images keep the split that they had in {manifest}: {shorten(paths, n_kept)}"
+        )
     inherited = pc.and_(pc.and_not(free, known), pc.is_valid(after["split"]))
     if n_inherited := pc.sum(inherited).as_py():
-        paths = ", ".join(after.filter(inherited)["path"].slice(0, _SHOWN).to_pylist())
+        paths = after.filter(inherited)["path"].slice(0, _SHOWN).to_pylist()
         text = "images inherit the split of a near-duplicate or of their group"
-        yield _finding(f"{n_inherited} {text}: {paths}")
+        yield _finding(f"{n_inherited} {text}: {shorten(paths, n_inherited)}")
     differs = pc.fill_null(pc.not_equal(before["split"], memory.rows["split"].take(index)), False)
     if n_differing := pc.sum(differs).as_py():
-        shipped, kept = (table.filter(differs)["split"][0].as_py() for table in (before, after))
-        path = before.filter(differs)["path"][0].as_py()
+        shipped, kept = (table.filter(differs).slice(0, _SHOWN).to_pylist() for table in (before, after))
+        pairs = [
+            f"{a['path']} ({a['split']} in the source, {b['split']} kept)"
+            for a, b in zip(shipped, kept, strict=True)
+        ]
         text = f"{n_differing} images have another split in the source than before; the earlier one is kept"
         fix = f"`affectdata split {manifest} --forget` discards the earlier splits"
-        yield _finding(f"{text}: {path} ({shipped} in the source, {kept} kept); {fix}")
+        yield _finding(f"{text}: {shorten(pairs, n_differing)}; {fix}")
     gone = pc.invert(pc.is_in(own["image_id"], as_one_array(before["image_id"])))
     if n_retired := pc.sum(gone).as_py():
         text = "images that had a split are no longer in the manifest; their splits are recorded"
-        yield _finding(f"{n_retired} {text} in {ledger_path(manifest)}")
+        paths = own.filter(gone)["path"].slice(0, _SHOWN).to_pylist()
+        yield _finding(f"{n_retired} {text} in {ledger_path(manifest)}: {shorten(paths, n_retired)}")
 
 
 def _finding(text: str) -> Finding:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
-from affectdata.schema import DIGITS, FOLD, manifest_schema, vote_columns
+from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
 from affectdata.store.parquet import (
     Rows,
     StoredTable,
@@ -190,7 +190,8 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
     expected = manifest_schema(
         rows.metadata.get("emotions", []), FOLD.name in rows.column_names, vote_columns(rows.column_names)
     )
-    if not rows.schema.equals(expected):
+    earlier = pa.schema([column for column in expected if column not in QUALITY])
+    if not (rows.schema.equals(expected) or rows.schema.equals(earlier)):
         raise ManifestError("its columns are not those of a manifest", where=str(path), fix="re-run ingest")
     _check_ids(rows)
     return Manifest(

@@ -17,13 +17,15 @@ import pyarrow as pa
 from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.images.duplicates import assign_groups, find_edges
+from affectdata.manifest.findings import group_findings
+from affectdata.manifest.hints import fix_for, most_frequent_reason
 from affectdata.manifest.ingest import IngestResult, check_replace, describe_source, recognise, write_tables
 from affectdata.manifest.items import Items, columns_of, out_of_range
 from affectdata.manifest.ledger import read_ledger
 from affectdata.manifest.manifest import Manifest, check_name, read_local, record_root
 from affectdata.reading.protocol import ReadOptions, Source, check_options, read_source
 from affectdata.reading.tree import Paths, Tree, is_image_name
-from affectdata.records import Record, SourceInfo
+from affectdata.records import Reason, Record, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD, manifest_schema, vote_columns
 
@@ -75,12 +77,16 @@ def overlay(
         else:
             items.add(item)
     if not records:
-        rejects = items.rejects_table().slice(0, 3).to_pylist()
-        details = "; ".join(f"{reject['path']}: {reject['detail']}" for reject in rejects)
+        rejects = items.rejects_table()
+        shown = rejects.slice(0, 3).to_pylist()
+        details = "; ".join(f"{reject['path']}: {reject['detail']}" for reject in shown)
+        is_missing = most_frequent_reason(rejects) in (None, Reason.MISSING_IMAGE)
         raise SourceError(
             f"no row of {path} matches an image of {', '.join(manifest.name for manifest in onto)}",
             where=details or str(path),
-            fix="give the manifests of the images with --onto; rows reference images by source and source id",
+            fix="give the manifests of the images with --onto; rows reference images by source and source id"
+            if is_missing
+            else fix_for(rejects) or "",
         )
     table = _build(sorted(records, key=lambda record: record.path), items, images)
     emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
@@ -95,8 +101,8 @@ def overlay(
         for name in base.sources:
             if root := read_local(base.path.parent).get(name):
                 record_root(out, name, Path(root))
-    counts = {**items.count(len(table)), "annotation": 1}
-    return IngestResult(written, reading.info, why, counts, items.rejects_table(), items.findings)
+    counts, findings = {**items.count(len(table)), "annotation": 1}, group_findings(items.findings)
+    return IngestResult(written, reading.info, why, counts, items.rejects_table(), findings)
 
 
 def _recognise(table: Tree) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def fingerprint(tree: Tree, options: ReadOptions, arguments: list[Any]) -> str:
     files = table_digest(pa.table({"path": tree.files.array, **stamps}))
     mapped = stamp_file(options.map_path) if options.map_path else None
     settings = [*map(str, (tree.root.resolve(), *astuple(options))), mapped, arguments]
-    state = [_code(), files, tree.links, tree.bad_names, settings]
+    state = [_code(), files, tree.links, tree.bad_names, tree.targets, settings]
     return file_hash(canonical_json(state).encode())
 
 

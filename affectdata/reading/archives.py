@@ -24,11 +24,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
-from affectdata.reading.tree import is_junk
+from affectdata.reading.tree import Tree, is_junk
 from affectdata.store.files import hash_file
 from affectdata.store.tar import BLOCK, content_end, iter_members
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
+_ANY_ARCHIVE = re.compile(rf"{_SUFFIX.pattern}|\.(7z|rar|zst|gz|z\d\d|zip\.\d+)$", re.IGNORECASE)
 _MAX_ENTRIES = 2_000_000
 _MAX_RATIO = 100  # unpacked to packed bytes; images hardly shrink, tables to a tenth
 _ALWAYS_BYTES = 256 << 20  # allowed whatever the ratio
@@ -48,6 +49,11 @@ class _Entry:
 def is_archive(path: Path) -> bool:
     """Return whether `unpack` takes the file, judging by its suffix."""
     return _SUFFIX.search(path.name) is not None
+
+
+def find_archives(tree: Tree) -> list[str]:
+    """List the archives in a tree, of any kind; none of them is unpacked."""
+    return [path for path in tree.others() if _ANY_ARCHIVE.search(path)]
 
 
 def unpack(archive: Path) -> Path:
@@ -173,7 +179,7 @@ def find_roots_in(folder: Path) -> list[Path]:
     """List a folder, and the folders inside it for as long as each contains only one folder (and junk)."""
     roots = [folder]
     while True:
-        entries = [entry for entry in roots[-1].iterdir() if not is_junk(entry.name)]
+        entries = [entry for entry in roots[-1].iterdir() if not is_junk(entry.name + "/" * entry.is_dir())]
         if len(entries) != 1 or not entries[0].is_dir():
             return roots
         roots.append(entries[0])

@@ -36,8 +36,11 @@ _SIGNATURES = re.compile(
     rb"|.{4}ftyp(avif|avis|hei|hev|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     re.DOTALL,
 )
-_JUNK = r"(^|/)(thumbs\.db|\.ds_store|desktop\.ini|ehthumbs\.db|\.gitkeep|\.gitattributes|\._[^/]*)$"
-_JUNK_FOLDER = r"(^|/)__MACOSX(/|$)|^\.git(/|$)"
+_JUNK = r"(^|/)(thumbs\.db|desktop\.ini|ehthumbs\.db|~\x24[^/]*|\.[^/]*)$"
+# Folders of tools and file systems: .git, .ipynb_checkpoints, @eaDir, $RECYCLE.BIN, __MACOSX, …
+_JUNK_FOLDER = (
+    r"(^|/)(([.@\x24]|__)[^/]*|(?i:system volume information|lost\+found|#?recycler?|found\.\d{3}))/"
+)
 # `$` in Arrow is `\Z` in Python.
 _IS_IMAGE, _IS_JUNK, _IS_JUNK_FOLDER = (
     re.compile(pattern.replace("$", r"\Z")).search for pattern in (_IMAGE, _JUNK, _JUNK_FOLDER)
@@ -51,8 +54,23 @@ def is_image_name(path: str) -> bool:
 
 
 def is_junk(path: str) -> bool:
-    """Return whether a path is a leftover of an operating system or an archiver."""
+    """Return whether a path is a leftover of an operating system or a tool."""
     return bool(_IS_JUNK(path.lower()) or _IS_JUNK_FOLDER(path))
+
+
+def name_junk(path: str) -> str:
+    """Return what kind of junk a path is: a known name, a folder of a tool, or a suffix.
+
+    >>> name_junk("a/Thumbs.db"), name_junk(".cache/z.jpg"), name_junk("a/._b.jpg"), name_junk("a/notes.DOCX")
+    ('Thumbs.db', '.cache/', '._*', '*.docx')
+    """
+    name, folder = path.rpartition("/")[2], _IS_JUNK_FOLDER(path)
+    if folder:
+        return f"{folder[2]}/"
+    if is_junk(name):
+        return "._*" if name.startswith("._") else name
+    suffix = name.rpartition(".")[2].lower() if "." in name else ""
+    return f"*.{suffix}" if suffix else "without a suffix"
 
 
 def are_images(paths: pa.Array) -> pa.Array:
@@ -112,6 +130,11 @@ class Paths(Sequence[str]):
         _, first = np.unique(folders.indices.to_numpy(), return_index=True)
         return list(self.array.take(pa.array(np.sort(first))).to_pylist())
 
+    def count_by_folder(self) -> dict[str, int]:
+        """Return how many paths each folder has, without those in folders inside it; names end in a slash."""
+        folders = pc.replace_substring_regex(self.array, "[^/]*$", "")
+        return {row["values"]: row["counts"] for row in pc.value_counts(folders).to_pylist()}
+
     def inside(self, folder: str) -> Paths:
         """Return the paths inside a folder; `folder` is empty or ends in a slash."""
         return self.filter(pc.starts_with(self.array, folder)) if folder else self
@@ -121,20 +144,29 @@ class Paths(Sequence[str]):
 class Tree:
     """The files under `root`: `files` as sorted POSIX paths; `links` and `bad_names` are listed separately.
 
-    `links` are symbolic links and everything else that is not a regular file; `bad_names` are names that are
-    not UTF-8, written with escapes. `last_read` is the file that was read last, for error messages.
+    Symbolic links to files and folders inside the root are followed: `files` has the path of the link,
+    `targets` that of the file behind it. `links` are all other links and everything else that is not a
+    regular file; `bad_names` are names that are not UTF-8, written with escapes. `last_read` is the file that
+    was read last, for error messages.
     """
 
     root: Path
     files: Paths
     links: tuple[str, ...]
     bad_names: tuple[str, ...]
+    targets: tuple[str, ...]
     last_read: str | None = field(init=False, compare=False, repr=False)
 
     def __init__(
-        self, root: Path, files: Iterable[str], links: Iterable[str] = (), bad_names: Iterable[str] = ()
+        self,
+        root: Path,
+        files: Iterable[str],
+        links: Iterable[str] = (),
+        bad_names: Iterable[str] = (),
+        targets: Iterable[str] = (),
     ) -> None:
-        values = (root, Paths(files), tuple(sorted(links)), tuple(sorted(bad_names)), None)
+        listed = (tuple(sorted(paths)) for paths in (links, bad_names, set(targets)))
+        values = (root, Paths(files), *listed, None)
         for attribute, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, attribute.name, value)
 
@@ -181,11 +213,11 @@ class Tree:
         object.__setattr__(self, "last_read", path)
 
 
-def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
+def read_tree(root: Path, leave_out: Path | None = None, max_files: int | None = None) -> Tree:
     """List a source tree; `leave_out` is an output folder that may be inside it.
 
     Raises:
-        SourceError: `root` is not a folder, cannot be read, or contains no file.
+        SourceError: `root` is not a folder, cannot be read, or contains no file or more than `max_files`.
     """
     if root.is_file():
         raise SourceError(
@@ -195,43 +227,78 @@ def read_tree(root: Path, leave_out: Path | None = None) -> Tree:
         )
     if not root.is_dir():
         raise SourceError(f"{root} does not exist", fix="pass the folder that the source was unpacked to")
-    links: list[str] = []
-    bad_names: list[str] = []
-    files = Paths(_regular_files(_walk(root, leave_out and leave_out.resolve()), links, bad_names))
-    if not files and not links and not bad_names:
+    found = _Walk(root, leave_out and leave_out.resolve())
+    files = Paths(islice(found.regular_files(), max_files and max_files + 1))
+    if max_files and len(files) > max_files:
+        raise SourceError(f"{root} contains more than {max_files} files")
+    if not files and not found.links and not found.bad_names:
         raise SourceError(f"{root} is empty", fix="pass the folder that the source was unpacked to")
-    return Tree(root, files, links, bad_names)
+    return Tree(root, files, found.links, found.bad_names, found.targets)
 
 
-def _regular_files(
-    entries: Iterable[tuple[str, bool]], links: list[str], bad_names: list[str]
-) -> Iterator[str]:
-    for path, is_regular in entries:
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
-            continue
-        if is_regular:
-            yield path
+class _Walk:
+    """Lists a folder, and what in it is no regular file."""
+
+    def __init__(self, root: Path, leave_out: Path | None) -> None:
+        self.links: list[str] = []
+        self.bad_names: list[str] = []
+        self.targets: list[str] = []
+        self._root, self._inside, self._leave_out = root, root.resolve(), leave_out
+        # A list, not recursion: a hostile tree may be deeper than Python's stack. Of each folder the path,
+        # and where it is, which is another path if a link leads to it.
+        self._folders = [("", "")]
+
+    def regular_files(self) -> Iterator[str]:
+        """Yield the paths of files; read it to the end before the lists."""
+        while self._folders:
+            prefix, place = self._folders.pop()
+            if self._leave_out and prefix and (self._root / prefix).resolve() == self._leave_out:
+                continue
+            try:
+                yield from self._files_in(prefix, place)
+            except OSError as error:
+                folder = self._root / prefix
+                raise SourceError(f"cannot list {folder}: {error.strerror}", where=str(folder)) from error
+
+    def _files_in(self, prefix: str, place: str) -> Iterator[str]:
+        for entry in os.scandir(self._root / prefix):
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                self._folders.append((path + "/", place + entry.name + "/"))
+            elif not _is_utf8(path):
+                self.bad_names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
+            elif entry.is_file(follow_symlinks=False):
+                if prefix != place:
+                    self.targets.append(place + entry.name)
+                yield path
+            elif not entry.is_symlink():
+                self.links.append(path)
+            elif self._follow(path, is_linked=prefix != place):
+                yield path
+
+    def _follow(self, path: str, is_linked: bool) -> bool:
+        """Follow a link inside the root; return whether it leads to a file.
+
+        A link to a folder around it is not followed, nor one to a folder inside a linked folder: such links
+        could list the same files endlessly.
+        """
+        target = Path(os.path.realpath(self._root / path))
+        is_inside = target.is_relative_to(self._inside) and _is_utf8(str(target))
+        place = target.relative_to(self._inside).as_posix() if is_inside else ""
+        if is_inside and target.is_file():
+            self.targets.append(place)
+            return True
+        is_around = (self._root / path).parent.resolve().is_relative_to(target)
+        if is_inside and target.is_dir() and not is_around and not is_linked:
+            self._folders.append((path + "/", place + "/"))
         else:
-            links.append(path)
+            self.links.append(path)
+        return False
 
 
-def _walk(root: Path, leave_out: Path | None) -> Iterator[tuple[str, bool]]:
-    folders = [""]  # a list, not recursion: a hostile tree may be deeper than Python's stack
-    while folders:
-        prefix = folders.pop()
-        if leave_out and prefix and (root / prefix).resolve() == leave_out:
-            continue
-        try:
-            for entry in os.scandir(root / prefix):
-                path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path + "/")
-                else:
-                    yield path, entry.is_file(follow_symlinks=False)
-        except OSError as error:
-            raise SourceError(
-                f"cannot list {root / prefix}: {error.strerror}", where=str(root / prefix)
-            ) from error
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

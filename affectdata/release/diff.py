@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from affectdata.release.release import Release
+from affectdata.schema import QUALITY
 
 _LABELS = ("valence", "arousal", "dominance", "emotion", "label", "subtype")
 _NOT_DESCRIPTIVE = {"sample_id", "image_id", "split", "copy", "pipeline", "seed", "group_id"}
+_NOT_DESCRIPTIVE |= {column.name for column in QUALITY}  # follow from the pixels; former releases lack them
 _NOT_DESCRIPTIVE |= {"out_width_px", "out_height_px", "file_sha256", "file_name", "file_bytes"}
 
 

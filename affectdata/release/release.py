@@ -32,7 +32,7 @@ from affectdata.config import read_yaml
 from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.manifest.manifest import Images, find_roots
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
-from affectdata.schema import FOLD, manifest_schema, release_schema
+from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import (
     STREAM_ROWS,
@@ -258,6 +258,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
 def _schema_problem(rows: StoredTable, info: dict[str, Any]) -> str | None:
     """Return why this is not the table of this release, or None."""
     expected = release_schema(manifest_schema())
+    if not {column.name for column in QUALITY} & set(rows.column_names):  # of a manifest without these
+        expected = pa.schema([column for column in expected if column not in QUALITY])
     if FOLD.name in rows.column_names:
         expected = expected.append(FOLD)
     if missing := sorted(set(expected.names) - set(rows.column_names)):

@@ -38,7 +38,7 @@ from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree, is_image_name
-from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
+from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, shorten
 
 INFO = SourceInfo(
     name="fi",
@@ -157,9 +157,10 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     if not tables:
         what = "lists and folders" if lists else "folders"
         yield Finding("partial", f"no votes (agg/<emotion>_*.csv): all emotions are from {what}")
-    n_unvoted = len(set(labelled) - votes.keys() - rejects.keys())
-    if tables and n_unvoted:
-        yield Finding("partial", f"images in folders or lists of emotions without votes: {n_unvoted}")
+    unvoted = sorted(set(labelled) - votes.keys() - rejects.keys())
+    if tables and unvoted:
+        text = f"{len(unvoted)} images in folders or lists of emotions have no votes: {shorten(unvoted)}"
+        yield Finding("partial", text)
 
 
 def _candidates(images: Iterable[str], emotion: str) -> list[str]:

@@ -4,8 +4,10 @@ One folder per class, with or without split folders above; the folder's name is 
 
     train/sad/1.jpg   train/joy/2.png …   validation/…   test/…          or          sad/1.jpg   joy/2.png …
 
-Split folders are train, val (valid, validation, dev) and test. Images in deeper folders have the class of the
-class folder above them; images outside of a class folder are rejected.
+Split folders are train, val (valid, validation, dev) and test; they may also be below the class. Folders
+around these (`data/images/`) are looked through. Images in deeper folders have the class of the class folder
+above them; images outside of a class folder are rejected. Folders that are persons or sequences, and tables
+that contradict the folders, are errors; other doubts are findings.
 
 Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folder of its images:
 
@@ -13,7 +15,8 @@ Hugging Face `metadata.csv`, `.jsonl` or `.parquet`, at the root or in the folde
     a.jpg …           file_name is relative to the folder of the metadata
 
 Columns with the names of manifest columns (valence, arousal, dominance with _sd and _n; emotion,
-emotion_<name>, subtype, subject_id, split, …) are used, the others go into `extra`. A rating needs its scale:
+emotion_<name>, subtype, subject_id, split, …) are used, the others go into `extra`. Without `emotion`, the
+class is the column `label`, `class` or `category`. A rating needs its scale:
 the columns `valence_min` and `valence_max`, with a single value each. A table with `valence_raw` was written
 by this package: its valence is already on 0–100. If there is `metadata`, folders determine only the split.
 
@@ -24,24 +27,36 @@ more class folders whose names are words. The manifest is named by --name, by de
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.column_map.columns import MAP_FILE, MAPPED, ColumnMap
 from affectdata.column_map.read import read_mapped
 from affectdata.config import parse_model
 from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
+from affectdata.reading.class_folders import ClassFolders
 from affectdata.reading.delimited import Lines, parse_number, require_columns
+from affectdata.reading.label_tables import (
+    CLASS_COLUMNS,
+    compare_with_folders,
+    find_class_column,
+    find_label_files,
+    read_label_table,
+)
 from affectdata.reading.names import find_readmes, slug, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head, read_table
-from affectdata.reading.tree import Tree
-from affectdata.records import RATINGS, Annotation, Reason, Record, Reject, SourceInfo
+from affectdata.reading.tree import Paths, Tree
+from affectdata.records import RATINGS, Annotation, Finding, Reason, Record, Reject, SourceInfo, shorten
 from affectdata.sources.parquet_images import find_image_tables
 from affectdata.sources.webdataset import find_shards
 
@@ -59,6 +74,7 @@ INFO = SourceInfo(
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those are no emotions
 _FIRST_CLASSES = 4
+_HEAD = 100  # rows of a metadata table, to choose the column of classes
 
 
 def detect(tree: Tree) -> str | None:
@@ -71,10 +87,9 @@ def detect(tree: Tree) -> str | None:
             path for path in metadata if path.endswith(".parquet") or "file_name" in read_head(tree, path)
         ]
         return f"file names in {named[0]}" if named and tree.images() else None
-    images = tree.images().one_per_folder()
-    classes = sorted({_class_of(path) or "" for path in images})
-    flat = all(len(PurePosixPath(path).parts) == 2 + (_split_of(path) is not None) for path in images)
-    if set(tree.others()) - set(find_readmes(tree)) or not flat or len(classes) < 2:
+    layout = ClassFolders(_images(tree))
+    classes = sorted(layout.classes)
+    if set(tree.others()) - set(find_readmes(tree)) or not layout.is_flat or len(classes) < 2:
         return None
     if not all(_WORD.fullmatch(name) for name in classes):
         return None
@@ -122,37 +137,46 @@ def _find_metadata(tree: Tree) -> list[str]:
     return [path for path in tree.others() if PurePosixPath(path).name in _METADATA]
 
 
+def _images(tree: Tree) -> Paths:
+    """List the images; one that is behind a followed link is listed under the name of the link only."""
+    images = tree.images()
+    return images.filter(pc.invert(pc.is_in(images.array, pa.array(tree.targets, pa.string()))))
+
+
 def _split_of(path: str) -> str | None:
     return spell_split(path.split("/")[0]) if "/" in path else None
 
 
-def _class_of(path: str) -> str | None:
-    folders = path.split("/")[:-1]
-    inner = folders[1:] if _split_of(path) else folders
-    return inner[0] if inner else None
-
-
 def _read_folders(tree: Tree) -> Iterator[Item]:
-    images = tree.images()
-    if not any(_class_of(path) for path in images):
-        raise SourceError(
-            f"no image is in a class folder ({len(images)} images)",
-            where=str(tree.root),
-            fix=f"move them into class folders, or use a column map for their table; expected: {INFO.layout}",
-        )
+    images, labels = _images(tree), find_label_files(tree)
+    layout = ClassFolders(images)
+    beside = f"; {len(labels)} tables or label files: {shorten(labels)}" if labels else ""
+    if not layout.classes:
+        raise _no_classes(tree, images, labels, beside)
+    layout.check(tree.root, beside)
     yield from (Annotation(path) for path in find_readmes(tree))
+    yield from layout.findings()
+    words: dict[str, str] = {}  # of images, to compare with tables
     for path in images:
-        word = _class_of(path)
-        if word is None:
+        place = layout.place(path)
+        if place.word is None:
             yield Reject(path, Reason.MISSING_RATING, "it is not in a class folder")
-        else:
-            yield Record(
-                path=path,
-                source_id=path,
-                emotion=spell_emotion(word),
-                split=_split_of(path),
-                extra={"folder": word},
-            )
+            continue
+        emotion, extra = spell_emotion(place.word), {"folder": place.word}
+        if labels:
+            words[path] = sys.intern(emotion)
+        yield Record(path=path, source_id=path, emotion=emotion, split=place.split, extra=extra)
+    yield from compare_with_folders(tree, labels, words)
+
+
+def _no_classes(tree: Tree, images: Paths, labels: list[str], beside: str) -> SourceError:
+    fix = f"move them into class folders, or use a column map for their table; expected: {INFO.layout}"
+    tables = (read_label_table(tree, path, list(images)) for path in labels)
+    if table := next(filter(None, tables), None):
+        fix = table.way_in
+    return SourceError(
+        f"no image is in a class folder ({len(images)} images)", where=f"{tree.root}{beside}", fix=fix
+    )
 
 
 def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
@@ -163,13 +187,15 @@ def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
     )
     rated = [rating for rating in RATINGS if rating in header]
     absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no SD without its mean
-    columns = [column for column in MAPPED if column in header and not column.startswith(absent)]
+    columns = {column: column for column in MAPPED if column in header and not column.startswith(absent)}
     shares = [column for column in header if column.startswith("emotion_")]
+    if not shares and (column := find_class_column(header, list(islice(rows, _HEAD)), CLASS_COLUMNS)):
+        columns["emotion"] = column
     document = {
         "name": name,
         "table": path,
         "key": "file_name",
-        "columns": {column: column for column in columns},
+        "columns": columns,
         "scales": {rating: _find_scale(header, rows, rating, path) for rating in rated},
         "emotions": {spell_emotion(column.removeprefix("emotion_")): column for column in shares},
     }
@@ -201,11 +227,30 @@ def _find_scale(header: list[str], rows: Lines, rating: str, path: str) -> list[
 def _read_metadata(tree: Tree, specs: dict[str, ColumnMap]) -> Iterator[Item]:
     yield from (Annotation(path) for path in find_readmes(tree))
     for path, spec in specs.items():
+        if finding := _describe_classes(tree, path, spec):
+            yield finding
         folder = path[: -len(PurePosixPath(path).name)]
         for item in read_mapped(tree, [path], spec, folder):
             if isinstance(item, Record) and item.split is None:
                 item = replace(item, split=_split_of(item.path))
             yield item
+
+
+def _describe_classes(tree: Tree, path: str, spec: ColumnMap) -> Finding | None:
+    """Report a column of classes that is not called `emotion`, or that has numbers."""
+    column = spec.columns.get("emotion")
+    if column is None:
+        return None
+    header, rows = read_table(tree, path)
+    at = header.index(column)
+    classes = sorted({row[at] for row in rows} - {"", *spec.na})
+    numbers = [word for word in classes if word.lstrip("-").isdigit()]
+    if column == "emotion" and not numbers:
+        return None
+    text = f"{path}: {len(classes)} classes from column {column!r}: {shorten(classes)}"
+    if numbers:
+        text += "; numbers are named by `values` of a column map (--source table)"
+    return Finding("class_column", text)
 
 
 _SAMPLE = {"train": 6, "validation": 2, "test": 3}  # images per class

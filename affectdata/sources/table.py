@@ -44,7 +44,9 @@ one image.
 JSON may be a list of objects, an object per line, an object whose keys are file names (the column that `key`
 names), an object of columns, or COCO (`key: file_name`; the categories are the column `category`). A Parquet
 table or a webdataset shard may contain its images; `key` is then needed and not used. Without `table`, labels
-are parsed from file names by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`.
+are parsed from paths by `file`: `file: "{emotion}_{number}"` with `columns: {emotion: emotion}`. A part may
+have a width or a regular expression: `file: "{session:1}{person:3}{emotion:2}{view:S|HL|HR|FL|FR}"` reads
+`AF01ANHL.JPG`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from affectdata.reading.names import find_readmes, spell_split
 from affectdata.reading.protocol import Item, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tree import Tree
-from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo
+from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, shorten
 
 INFO = SourceInfo(
     name="utkface",
@@ -87,7 +87,9 @@ def _read_items(tree: Tree) -> Iterator[Item]:
     landmarks = [path for path in tree.others() if _LANDMARKS.fullmatch(path)]
     yield from map(Annotation, [*find_readmes(tree), *landmarks])
     if landmarks:
-        yield Finding("unread_table", f"landmarks are not read: {', '.join(landmarks)}")
+        yield Finding(
+            "unread_table", f"{len(landmarks)} lists of landmarks are not read: {shorten(landmarks)}"
+        )
     faces: dict[str, list[tuple[str, re.Match[str]]]] = {}
     for path in tree.images():
         match = _match(path)

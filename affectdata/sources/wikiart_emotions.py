@@ -40,7 +40,7 @@ from affectdata.reading.protocol import Item, Link, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.reading.tables import read_head
 from affectdata.reading.tree import Tree
-from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype
+from affectdata.records import Annotation, Finding, Reason, Record, Reject, SourceInfo, Subtype, shorten
 
 _VARIANTS = {"art": "Art (image+title): ", "image": "ImageOnly: ", "title": "TitleOnly: "}
 _STYLES = ("Renaissance Art", "Post Renaissance Art", "Modern Art", "Contemporary Art")
@@ -134,11 +134,10 @@ def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
     readmes = {*find_readmes(tree), *find_readmes(tree, folder)}
     yield from map(Annotation, [table, *unread, *sorted(readmes), *([works_table] if works else [])])
     if unread:
-        yield Finding("unread_table", f"not read, as the shares are from {table}: {', '.join(unread)}")
+        yield Finding("unread_table", f"not read, as the shares are from {table}: {shorten(unread)}")
     rows = _read_rows(tree, table)
-    n_unrated = len(works.keys() - {row["ID"] for row in rows})
-    if n_unrated:
-        yield Finding("unrated", f"{n_unrated} works in {works_table} are not rated")
+    if unrated := sorted(works.keys() - {row["ID"] for row in rows}):
+        yield Finding("unrated", f"{len(unrated)} works in {works_table} are not rated: {shorten(unrated)}")
     if not works and not any(_URL in row for row in rows):
         yield Finding("partial", f"{works_table} is missing: no URLs, and some titles were turned into dates")
     by_id = (Row(table, row["ID"], row["ID"], row) for row in rows)

@@ -73,8 +73,19 @@ def test_what_is_not_in_the_manifest_is_named(
     assert "\nnot in the manifest: 3 unreadable\n" in ran.out
     assert "unreadable: not an image that any decoder can read" in ran.out
     assert f"… all 3 are in {tmp_path / 'out/gaped.rejects.parquet'}" in ran.out
+    assert "fix for unreadable: these files are damaged or no images" in ran.out
     again = cli("ingest", gaped_copy, "--out", tmp_path / "out", "--json")
     assert again.document["reasons"] == {"unreadable": 3}
+
+
+def test_junk_is_listed_by_kind(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:
+    for name in ("a.docx", "b.DOCX", "A/._A001.bmp", ".cache/x/y.bmp", "LOCK"):
+        (gaped_copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (gaped_copy / name).write_bytes(b"x")
+    ran = cli("ingest", gaped_copy, "--out", tmp_path / "out")
+    assert "\njunk: 6 Thumbs.db, 2 *.docx, 1 .cache/, 1 ._*, 1 without a suffix\n" in ran.out
+    document = cli("ingest", gaped_copy, "--out", tmp_path / "out", "--json").document
+    assert sum(document["junk"].values()) == document["counts"]["junk"] == 11
 
 
 def test_findings_are_printed(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:

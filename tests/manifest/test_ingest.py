@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectdata import load_manifest
-from affectdata.errors import SourceError, UsageError
+from affectdata.errors import ManifestError, SourceError, UsageError
 from affectdata.images.probe import Probe
 from affectdata.manifest import ingest as ingest_module
 from affectdata.manifest import join, memo
@@ -31,6 +32,7 @@ from affectdata.reading import tree as tree_module
 from affectdata.reading.protocol import Reading, ReadOptions
 from affectdata.reading.tree import read_tree
 from affectdata.records import Record
+from affectdata.schema import QUALITY
 from affectdata.store import spill
 from affectdata.store.parquet import read_table
 
@@ -75,7 +77,7 @@ def spoiled(gaped_copy: Path, image: np.ndarray, as_bytes: Callable[..., bytes])
     h1, h2 = images_of(gaped_copy, "H")
     edit(gaped_copy / "H.txt", h1.stem, 2, "very")
     h2.rename(h2.with_suffix(".BMP"))
-    (gaped_copy / "link.bmp").symlink_to(p1)
+    (gaped_copy / "link.bmp").symlink_to("../outside.bmp")
     (gaped_copy / "notes.docx").write_bytes(b"junk")
     (gaped_copy / "Sn/deep").mkdir()
     shutil.copy(p1, gaped_copy / "Sn/deep/other.bmp")
@@ -221,7 +223,8 @@ def test_images_whose_valence_contradicts_their_subtype_are_counted(gaped_copy: 
         edit(gaped_copy / "P.txt", path.stem, 1, "30")
     findings = ingest(gaped_copy, out=tmp_path / "out").findings
     [finding] = [finding for finding in findings if finding.kind == "against_sign" and "in P" in finding.text]
-    assert finding.text == "4 of 4 in P (positive) are rated on the negative side"
+    first = ", ".join(f"P/{path.name}" for path in images_of(gaped_copy, "P")[:3])
+    assert finding.text == f"4 of 4 in P (positive) are rated on the negative side: {first} and 1 more"
 
 
 def test_strict_rejects_images_with_a_decoder_warning(spoiled: Path, tmp_path: Path) -> None:
@@ -423,11 +426,105 @@ def test_a_folder_of_classes_beside_tables_gets_no_hint(small_gaped: Path, tmp_p
         (tmp_path / "tree/images" / name).mkdir(parents=True)
         image = next((small_gaped / "P").glob("*.bmp"))
         shutil.copy(image, tmp_path / "tree/images" / name)
-    with pytest.raises(SourceError, match="its folder images looks like image_folder"):
-        recognise(read_tree(tmp_path / "tree"))
+    assert recognise(read_tree(tmp_path / "tree"))[0] == "image_folder"
     (tmp_path / "tree/ratings.csv").write_text("image,valence\n")
     with pytest.raises(SourceError, match="no source recognises"):
         recognise(read_tree(tmp_path / "tree"))
+
+
+@pytest.mark.parametrize("source", [None, "gaped"])
+def test_a_part_of_a_source_points_to_the_whole(
+    source: str | None, small_gaped: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="is a part of gaped") as caught:
+        ingest(small_gaped / "A", source=source, out=tmp_path / "out")
+    assert caught.value.fix == f"affectdata ingest '{small_gaped}'"
+
+
+def test_one_class_of_several_points_to_all(small_gaped: Path, tmp_path: Path) -> None:
+    images = list(small_gaped.glob("*/*.bmp"))
+    for number, name in enumerate(["train/happy", "train/sad", "test/sad"]):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        shutil.copy(images[number], tmp_path / "tree" / name)
+    with pytest.raises(SourceError, match="is a part of image_folder") as caught:
+        ingest(tmp_path / "tree/train/sad", out=tmp_path / "out")
+    assert caught.value.fix == f"affectdata ingest '{tmp_path / 'tree'}'"
+
+
+def test_another_source_beside_a_tree_does_not_hide_its_own_error(small_gaped: Path, tmp_path: Path) -> None:
+    image = next(small_gaped.glob("P/*.bmp"))
+    for name in ("persons/AF01/AF01HA.bmp", "persons/AF02/AF02HA.bmp", "other/a.bmp"):
+        (tmp_path / "trees" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "trees" / name)
+    (tmp_path / "trees/other/metadata.csv").write_text("file_name,emotion\na.bmp,joy\n")
+    for source, message in (("image_folder", "cannot be classes"), (None, "no source recognises")):
+        with pytest.raises(SourceError, match=message):
+            ingest(tmp_path / "trees/persons", source=source, out=tmp_path / "out")
+
+
+def test_archives_inside_of_archives_are_refused_with_the_way_out(small_gaped: Path, tmp_path: Path) -> None:
+    inner = shutil.make_archive(str(tmp_path / "inner/train"), "zip", small_gaped)
+    (tmp_path / "inner/notes.txt").write_text("see train.zip")
+    outer = Path(shutil.make_archive(str(tmp_path / "outer"), "zip", Path(inner).parent))
+    for source in (None, "gaped", "image_folder"):
+        with pytest.raises(SourceError, match=r"no image, but 1 archives, .*: train\.zip") as caught:
+            ingest(outer, source=source, out=tmp_path / "out")
+        assert "unpack them there" in caught.value.fix
+
+
+def test_archives_beside_images_are_a_finding(gaped_copy: Path, tmp_path: Path) -> None:
+    (gaped_copy / "more.7z").write_bytes(b"7z")
+    (gaped_copy / "N/rest.tar.gz").write_bytes(b"x")
+    findings = ingest(gaped_copy, out=tmp_path / "out").findings
+    assert [finding.text for finding in findings if finding.kind == "archives"] == [
+        "2 archives in the folder are not unpacked: N/rest.tar.gz, more.7z; unpack them there if they have "
+        "images"
+    ]
+
+
+def test_findings_about_single_images_are_merged(gaped_copy: Path, tmp_path: Path) -> None:
+    p1, *others = images_of(gaped_copy, "P")
+    for path in (*others, *images_of(gaped_copy, "N")[:2]):
+        path.write_bytes(p1.read_bytes())
+    [finding] = [f for f in ingest(gaped_copy, out=tmp_path / "out").findings if f.kind == "conflict"]
+    assert finding.text.startswith("5 images have the bytes of another image and other labels: ")
+    assert finding.text.count("the same bytes as") == 3 and finding.text.endswith(" and 2 more")
+
+
+def test_links_out_of_the_root_are_refused(small_gaped: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(small_gaped.glob("P/*.bmp"))):
+        (tmp_path / "tree" / ("happy", "sad")[number % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / ("happy", "sad")[number % 2] / path.name).symlink_to(path)
+    with pytest.raises(SourceError, match=r"4 links .* lead out of it"):
+        ingest(tmp_path / "tree", out=tmp_path / "out")
+
+
+MAP = "name: t\ntable: t.csv\nkey: file\nscales: {valence: [1, 9]}\ncolumns: {valence: v}\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "fix"),
+    [
+        ("file,v\nx.bmp,3\ny.bmp,4\nA001.bmp,10\n", "relative to the root"),
+        ("file,v\nx.bmp,3\nA0.bmp,11\nA1.bmp,10\n", "`scales` of the column map"),
+        ("file,v\nA0.bmp,good\nA1.bmp,bad\nA2.bmp,10\n", "missing values (`na`)"),
+        ("file,v\nA0.bmp,1\nA0.bmp,2\nA1.bmp,3\nA1.bmp,4\nA2.bmp,10\n", "`repeated: mean`"),
+    ],
+)
+def test_the_fix_follows_the_most_frequent_reason(
+    table: str, fix: str, small_gaped: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    for number, path in enumerate(sorted(small_gaped.glob("A/*.bmp"))):
+        shutil.copy(path, tmp_path / "tree" / f"A{number}.bmp")
+    (tmp_path / "tree/columns.yaml").write_text(MAP)
+    (tmp_path / "tree/t.csv").write_text(table)
+    for path in (tmp_path / "tree").glob("A?.bmp"):
+        if path.name not in table:
+            path.unlink()
+    with pytest.raises(SourceError, match=r"no image .* can be used") as caught:
+        ingest(tmp_path / "tree", out=tmp_path / "out")
+    assert fix in caught.value.fix
 
 
 def test_a_tree_that_matches_two_sources(small_gaped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,3 +674,46 @@ def test_killed_in_the_middle_and_started_again(
     if sent == signal.SIGINT:
         assert "interrupted; the same command goes on" in stderr and "Traceback" not in stderr
     assert ingest(small_gaped, out=out).counts["kept"] == 18
+
+
+# --- image quality
+
+
+def test_images_of_low_quality_are_findings(
+    tmp_path: Path, as_bytes: Callable[..., bytes], image: np.ndarray
+) -> None:
+    images = {
+        "dark": image // 4,
+        "bright": 250 + image // 52,
+        "blurred": cv2.GaussianBlur(image, (0, 0), 6),
+        "plain": np.full_like(image, 128),
+        "narrow": np.repeat(image[:40], 3, axis=1),
+        "good": image,
+    }
+    for name, pixels in images.items():
+        path = tmp_path / "tree" / ("joy" if name < "c" else "awe") / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(as_bytes(pixels, "PNG"))
+    result = ingest(tmp_path / "tree", out=tmp_path / "out")
+    texts = {finding.kind: finding.text for finding in result.findings}
+    assert texts["very_dark"] == "1 of 6 images are very dark (brightness_p99 < 0.32): awe/dark.png"
+    assert texts["very_bright"].endswith("(brightness_p05 > 0.95): joy/bright.png")
+    assert texts["blurred"].endswith("(sharpness < 0.033): joy/blurred.png")
+    assert (
+        texts["odd_in_shape"].endswith(": awe/narrow.png") and "awe/plain.png" in texts["low_in_information"]
+    )
+    assert not any("good.png" in text for text in texts.values())
+    bright = result.manifest.sql("SELECT path FROM manifest WHERE brightness_p05 > 0.95")
+    assert bright["path"].to_pylist() == ["joy/bright.png"]
+
+
+def test_a_manifest_without_columns_of_quality_still_opens(small_gaped: Path, tmp_path: Path) -> None:
+    new = ingest(small_gaped, out=tmp_path / "out").manifest
+    names = [name for name in new.table.column_names if name not in {column.name for column in QUALITY}]
+    former = write_manifest(new.table.select(names), new.metadata, tmp_path / "former/gaped.parquet")
+    assert load_manifest(former.path).table.column_names == names
+    with pytest.raises(UsageError, match="brightness"):
+        load_manifest(former.path).sql("SELECT brightness FROM manifest")
+    with pytest.raises(ManifestError, match="not those of a manifest"):
+        partial = new.table.drop_columns(["entropy"])
+        load_manifest(write_manifest(partial, new.metadata, tmp_path / "part/gaped.parquet").path)

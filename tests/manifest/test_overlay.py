@@ -241,6 +241,18 @@ def test_a_table_without_matching_images(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_fix_follows_the_most_frequent_reason(
+    put: Callable[..., IngestResult], tmp_path: Path, bases: list[Manifest]
+) -> None:
+    with pytest.raises(SourceError, match="no row of") as caught:
+        put("N999,GAPED,Sad,1,4,5")
+    assert "give the manifests of the images" in caught.value.fix
+    options = map_of(tmp_path, "valence: V}, scales: {valence: [1, 9]")
+    with pytest.raises(SourceError, match="no row of") as caught:
+        put("N001,70", "N002,33", "N999,5", header="Key,V", onto=bases, **options)
+    assert "`scales` of the column map" in caught.value.fix
+
+
 def test_an_unknown_table(put: Callable[..., IngestResult], tmp_path: Path) -> None:
     line = "N001,GAPED,Sad,1,4,5"
     with pytest.raises(SourceError, match=r"no source recognises the table norms\.txt") as caught:

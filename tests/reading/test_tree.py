@@ -15,6 +15,7 @@ from PIL import Image
 
 from affectdata.errors import SourceError
 from affectdata.reading import tree as tree_module
+from affectdata.reading.links import check_links, explain_link
 from affectdata.reading.tree import Tree, are_images, are_junk, is_image_name, is_junk, read_tree
 
 
@@ -60,6 +61,63 @@ def test_links_are_listed_apart_and_not_followed(tmp_path: Path) -> None:
     tree = read_tree(root)
     assert tree.files == ("a.bmp",)
     assert tree.links == ("file.bmp", "folder", "gone.bmp", "pipe.bmp", "self")
+
+
+def test_links_inside_the_root_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "blobs/1", "blobs/2", "pool/a.jpg", "pool/deep/b.jpg", "train/happy/own.jpg")
+    (tmp_path / "train" / "happy" / "1.jpg").symlink_to("../../blobs/1")
+    (tmp_path / "train" / "happy" / "2.jpg").symlink_to(tmp_path / "blobs" / "2")
+    (tmp_path / "train" / "sad").symlink_to("../pool")
+    tree = read_tree(tmp_path)
+    assert list(tree.images()) == [
+        *("pool/a.jpg", "pool/deep/b.jpg", "train/happy/1.jpg", "train/happy/2.jpg", "train/happy/own.jpg"),
+        *("train/sad/a.jpg", "train/sad/deep/b.jpg"),
+    ]
+    assert tree.targets == ("blobs/1", "blobs/2", "pool/a.jpg", "pool/deep/b.jpg")
+    assert tree.links == ()
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.jpg", "b/y.jpg")
+    (tmp_path / "a" / "to_b").symlink_to("../b")
+    (tmp_path / "b" / "to_a").symlink_to("../a")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "b" / "loop").symlink_to("loop")
+    tree = read_tree(tmp_path)
+    assert list(tree.files) == ["a/to_b/y.jpg", "a/x.jpg", "b/to_a/x.jpg", "b/y.jpg"]
+    assert {explain_link(tmp_path, path) for path in ("a/up", "a/to_b/to_a")} == {
+        "a link to a folder around it, or inside a linked folder; not followed"
+    }
+    assert explain_link(tmp_path, "b/loop") == "a link without a file behind it"
+
+
+def test_links_that_lead_out_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "cache/blobs/1.jpg", "cache/blobs/2.jpg", "cache/snapshot/readme.txt")
+    for number, word in ((1, "happy"), (2, "sad")):
+        (tmp_path / "cache/snapshot" / word).mkdir()
+        (tmp_path / "cache/snapshot" / word / f"{number}.jpg").symlink_to(f"../../blobs/{number}.jpg")
+    root = tmp_path / "cache/snapshot"
+    with pytest.raises(SourceError, match=r"2 links .* lead out of it") as caught:
+        check_links(read_tree(root))
+    assert f"affectdata ingest '{tmp_path / 'cache'}'" in caught.value.fix and "cp -rL" in caught.value.fix
+    assert "happy/1.jpg" in caught.value.where
+    check_links(read_tree(tmp_path / "cache"))
+
+
+def test_a_few_links_that_lead_out_are_no_error(tmp_path: Path) -> None:
+    touch(tmp_path, "other.jpg", "root/a.jpg", "root/b.jpg")
+    (tmp_path / "root" / "c.jpg").symlink_to("../other.jpg")
+    tree = read_tree(tmp_path / "root")
+    check_links(tree)
+    assert explain_link(tree.root, "c.jpg") == "a link that leads out of the folder; not followed"
+
+
+def test_links_without_their_files_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "readme.txt")
+    (tmp_path / "a.jpg").symlink_to(".git/annex/objects/a.jpg")
+    with pytest.raises(SourceError, match=r"1 link .* no file behind it") as caught:
+        check_links(read_tree(tmp_path))
+    assert "git annex get" in caught.value.fix
 
 
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -146,7 +204,18 @@ def test_a_file_that_went_away_is_an_error(tmp_path: Path) -> None:
         ("__MACOSX/a/b.jpg", True, True),
         (".git/objects/ab", False, True),
         ("jpg", False, False),
-        (".jpg", False, False),
+        (".jpg", False, True),
+        ("a/.ipynb_checkpoints/b-checkpoint.jpg", True, True),
+        ("@eaDir/b.jpg", True, True),
+        ("$RECYCLE.BIN/S-1-5/b.jpg", True, True),
+        ("a/__pycache__/b.pyc", False, True),
+        ("System Volume Information/b.jpg", True, True),
+        ("#recycle/b.jpg", True, True),
+        ("lost+found/#12.jpg", True, True),
+        ("a/~$ratings.xlsx", False, True),
+        ("a/@b.jpg", True, False),
+        ("a/__b.jpg", True, False),
+        ("recycled paper/b.jpg", True, False),
     ],
 )
 def test_what_is_an_image_by_its_name_and_what_is_junk(path: str, image: bool, junk: bool) -> None:

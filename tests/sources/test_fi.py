@@ -110,7 +110,8 @@ def test_votes_that_differ_reject_the_image_once(plant: Plant, take: Take, image
     twice = votes(("0.jpg", 1, 4), ("0.jpg", 0, 5), ("1.jpg", 1, 4), ("1.jpg", 1, 4))
     outcome = take(plant({**files, "agg/awe_a.csv": twice, "agg/fear_a.csv": twice}))
     assert outcome.reasons == {"images/0.jpg": "conflicting_rating"}
-    assert outcome.findings == ["repeated_row", "repeated_row", "undecided"]
+    assert outcome.findings == ["repeated_row", "undecided"]
+    assert outcome.result.findings[0].text.startswith("2 images have identical rows: ")
 
 
 def test_an_image_with_three_names_is_a_placeholder_and_one_with_two_is_not(

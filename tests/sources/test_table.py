@@ -488,6 +488,55 @@ def test_rows_of_one_image_may_be_far_apart() -> None:
     assert sum(isinstance(item, Finding) for item in joined) == 39
 
 
+KDEF = [
+    f"{who}/{who}{code}{view}.JPG"
+    for who in ("AF01", "BM12")
+    for code in ("HA", "SA")
+    for view in ("S", "FL")
+]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "{session:1}{person:3}{emotion:2}{view}",
+        "{session:[AB]}{person:[FM][0-9]{2}}{emotion:AF|AN|HA|SA}{view:S|[FH][LR]}",
+        r"{session:\w}{person:\w\d+}{emotion:2}{view:.+}",
+    ],
+)
+def test_fixed_width_names(
+    file: str, plant: Callable[..., Path], image: Callable[..., bytes], take: Callable[..., Any]
+) -> None:
+    column_map = {
+        "name": "kdef",
+        "file": file,
+        "columns": {"emotion": "emotion", "subject_id": "person"},
+        "values": {"emotion": {"HA": "happy", "SA": "sad"}},
+    }
+    images = {path: image(number) for number, path in enumerate([*KDEF, "odd.JPG"])}
+    outcome = take(plant({**images, "columns.yaml": yaml.safe_dump(column_map)}))
+    assert {path: (row["emotion"], row["subject_id"]) for path, row in outcome.rows.items()} == {
+        path: ("happiness" if "HA" in path else "sadness", path[1:4]) for path in KDEF
+    }
+    assert json.loads(outcome.rows[KDEF[1]]["extra"]) == {"session": "A", "view": "FL"}
+    assert outcome.reasons == {"odd.JPG": "bad_name"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "{emotion:(}"}, "not a valid pattern"),
+        ({"file": "{key:2}", "table": "t.csv", "key": "k"}, "for labels in file names"),
+    ],
+)
+def test_widths_and_expressions_that_cannot_be_used(
+    changes: dict[str, str], message: str, plant: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    root = plant({"columns.yaml": yaml.safe_dump({"name": "t", **changes}), "a.jpg": b""})
+    with pytest.raises(RecipeError, match=message):
+        take(root)
+
+
 def test_what_a_row_names_is_never_missing_if_it_exists(
     plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
 ) -> None:

@@ -1,0 +1,100 @@
+"""What to do about a tree without usable images: by the most frequent reason, or by where the images are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from affectdata.errors import SourceError
+from affectdata.reading.archives import find_archives
+from affectdata.reading.tree import Tree, read_tree
+from affectdata.records import Reason, shorten
+
+# Given a tree, the name of the source that recognises it, whether that is generic, and why.
+Detect = Callable[[Tree], "tuple[str, bool] | None"]
+
+_FIXES: dict[str, str] = {
+    Reason.MISSING_IMAGE: "file names in a table must be relative to the root",
+    Reason.MISSING_RATING: "no row of a table names these images: compare their names with the table, or "
+    "describe the table in a column map",
+    Reason.BAD_RATING: "correct these cells, or the columns and missing values (`na`) of the column map",
+    Reason.RATING_OUT_OF_RANGE: "correct these ratings, or `scales` of the column map (lowest and highest "
+    "possible answer)",
+    Reason.CONFLICTING_RATING: "keep one row per image, or take the means: `repeated: mean` in a column map",
+    Reason.BAD_NAME: "rename these files, or describe their names in a column map (`file`, `match_parts`)",
+    Reason.UNREADABLE: "these files are damaged or no images: download or unpack them again",
+    Reason.UNSUPPORTED_FORMAT: "convert these images to PNG or JPEG",
+    Reason.CONTENT_MISMATCH: "the index of the source has other images under these names; to keep the labels "
+    "of the names: --trust-names",
+    Reason.AMBIGUOUS_CONTENT: "give these images their names in the source, by which they can be told apart",
+    Reason.TRUNCATED: "these files are incomplete: download or unpack them again",
+    Reason.TOO_LARGE: "make these images smaller",
+    Reason.DECODE_WARNING: "ingest without --strict, which rejects images that a decoder warns about",
+    Reason.LINK: "copy the files in place of the links: cp -rL ROOT COPY; then ingest COPY",
+    Reason.PLACEHOLDER: "these stand for images that are gone: get the images from elsewhere",
+}
+_N_PARENTS = 2
+_MAX_FILES = 50_000  # of a parent folder that is searched for a source
+
+
+def most_frequent_reason(rejects: pa.Table) -> str | None:
+    """Return the most frequent reason that is neither junk nor merged; of equals the first by name."""
+    ignored = pa.array([Reason.JUNK, Reason.EXACT_DUPLICATE, Reason.LOOK_ALIKE], pa.string())
+    reasons = rejects["reason"].filter(pc.invert(pc.is_in(rejects["reason"], ignored)))
+    counts = {row["values"]: row["counts"] for row in reasons.value_counts().to_pylist()}
+    return min(counts, key=lambda reason: (-counts[reason], reason), default=None)
+
+
+def fix_for(rejects: pa.Table) -> str | None:
+    """Return what to do about the most frequent reason; None if there is none."""
+    reason = most_frequent_reason(rejects)
+    return _FIXES.get(reason) if reason else None
+
+
+@contextmanager
+def explain(tree: Tree, detect: Detect) -> Iterator[None]:
+    """Add to the error of a tree that its images are in archives, or that a parent folder is the source."""
+    try:
+        yield
+    except SourceError as error:
+        archives = [] if tree.images() else find_archives(tree)
+        if archives:
+            raise SourceError(
+                f"{tree.root} contains no image, but {len(archives)} archives, which are not unpacked: "
+                f"{shorten(archives)}",
+                where="an archive is unpacked if it is passed itself, archives inside of it are not",
+                fix=f"unpack them there (`unzip`, `tar -xf`), then: affectdata ingest '{tree.root}'",
+            ) from error
+        parent = _find_parent(tree, detect) if tree.images() and not detect(tree) else None
+        if parent:
+            raise SourceError(
+                f"{tree.root} is a part of {parent[1]}, whose tables or other classes are outside of it",
+                where=error.what,
+                fix=f"affectdata ingest '{parent[0]}'",
+            ) from error
+        raise
+
+
+def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
+    """Return the parent folder that is a source, and its name; a parent of that only if both are generic.
+
+    A generic source is a folder of classes, say: the tree is a part of it only if it is one folder of images.
+    """
+    found = None
+    is_one_folder = all("/" not in path for path in tree.images().one_per_folder())
+    for parent in islice(tree.root.resolve().parents, _N_PARENTS):
+        try:
+            match = detect(read_tree(parent, max_files=_MAX_FILES))
+        except SourceError:  # too large or unreadable
+            break
+        if not match or (match[1] and not is_one_folder) or (found and not match[1]):
+            break
+        found = parent, match[0]
+        if not match[1]:
+            break
+    return found
