@@ -94,7 +94,12 @@ def read_mapped(
 def _read_tables(
     tree: Tree, tables: list[str], spec: ColumnMap, folder: str, reader: RowReader
 ) -> Iterator[Item]:
-    rows = (reader.note(row) for table in tables for row in _read_rows(tree, table, spec, folder))
+    def read_rows() -> Iterator[Row | Reject | Finding]:
+        for table in tables:
+            yield from map(reader.note, _read_rows(tree, table, spec, folder))
+        reader.check_words()
+
+    rows = read_rows()
     images, fold = tree.images().inside(folder), partial(_fold, spec)
     if spec.rows != "image":
         for group in join_groups(rows, images, fold, tree.others(), any_zeros=True):

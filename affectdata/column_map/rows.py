@@ -20,6 +20,8 @@ from affectdata.records import RATINGS, Reason, Record, Reject
 
 _OLDEST = 150
 _MOST_EMOTIONS = 1000  # different words in a column of emotions
+_MOST_CELLS = 10_000  # different cells in a column of emotions that are remembered
+_SEPARATORS = ("|", ";", ",", "/", "+", "&")
 _OF_PERSON = ("subject_id", "age", "age_group", "gender", "ethnicity")
 Item = TypeVar("Item")
 
@@ -47,12 +49,13 @@ class RowReader:
         return row
 
     def _note_cell(self, column: str, cell: str, table: str) -> None:
+        if len(self._cells) < _MOST_CELLS:
+            self._cells.add(cell)
         try:
             words, is_list = parse_emotions(self.spec, {column: cell}, column) or ({}, False)
         except ValueError:
             return  # reported when the row is read
         if self.spec.has_votes or is_list:
-            self._cells.add(cell)
             self._emotions.update(words)
         if len(self._emotions) > _MOST_EMOTIONS:
             raise SourceError(
@@ -60,6 +63,25 @@ class RowReader:
                 where=table,
                 fix="map `emotion` to a column of emotions, or translate its words with `values`",
             )
+
+    def check_words(self) -> None:
+        """Refuse cells that are several labels, after all rows were noted.
+
+        Raises:
+            SourceError: cells have a separator that the map does not name.
+        """
+        if self.spec.separator or "emotion" in self.spec.values:
+            return
+        for separator in _SEPARATORS:
+            joined = sorted(cell for cell in self._cells if _joins(cell, separator, self._cells))
+            if joined:
+                raise SourceError(
+                    f"{len(joined)} different cells look like several labels: "
+                    + ", ".join(map(repr, joined[:3])),
+                    where=", ".join(self.spec.patterns),
+                    fix=f"in the column map, `separator: {separator!r}`; or, if each is one class, list the "
+                    "words under `values: {emotion: …}`",
+                )
 
     def read_row(self, row: Row, path: str) -> Record | Reject:
         """Return the record of an image from one row, or the reject with the reason why it has none."""
@@ -129,6 +151,14 @@ class RowReader:
 
     def _complete(self, shares: Mapping[str, float]) -> Mapping[str, float]:
         return {**dict.fromkeys(sorted(self._emotions), 0.0), **shares} if shares else shares
+
+
+def _joins(cell: str, separator: str, cells: set[str]) -> bool:
+    """Return whether a cell is several labels: of the rarer separators a part must be a cell too."""
+    parts = [part.strip() for part in cell.split(separator)]
+    if len(parts) < 2 or not all(parts) or cell[0] in "[{(":
+        return False
+    return separator in "|;" or any(part in cells for part in parts)
 
 
 def _label_columns(spec: ColumnMap, row: Row) -> list[str]:

@@ -248,7 +248,9 @@ def _merge(rows: list[Row], path: str, pool: Pool | None) -> Iterator[tuple[Row,
     first = rows[0]
     if any(row.cells != first.cells for row in rows):
         pooled = pool(rows) if pool else None
-        detail = f"{len(rows)} different rows for it: {', '.join(row.where for row in rows)}"
+        where = list(dict.fromkeys(row.where for row in rows))
+        shown = ", ".join(where[:_SHOWN]) + (", …" if len(where) > _SHOWN else "")
+        detail = f"{len(rows)} different rows for it: {shown}"
         if pooled is None:
             yield Reject(path, Reason.CONFLICTING_RATING, detail)
         else:

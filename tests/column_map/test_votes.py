@@ -262,6 +262,19 @@ def test_several_labels_in_a_cell(cell: str, read_votes: ReadVotes) -> None:
     assert result.reasons() == {"missing_rating": 1}
 
 
+@pytest.mark.parametrize(("cell", "separator"), [("joy|awe", "|"), ("joy; awe", ";"), ("joy, fear", ",")])
+def test_cells_with_an_unknown_separator_are_refused(
+    cell: str, separator: str, read_votes: ReadVotes
+) -> None:
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg", "c.jpg"], "w": [cell, "joy", "doubt/confusion"]})
+    with pytest.raises(SourceError, match="look like several labels") as caught:
+        read_votes(frame, list(frame["file"]), columns={"emotion": "w"})
+    assert f"`separator: {separator!r}`" in caught.value.fix
+    codes = {cell: "mixed", "joy": "joy", "doubt/confusion": "doubt"}
+    _, rows = read_votes(frame, list(frame["file"]), columns={"emotion": "w"}, values={"emotion": codes})
+    assert rows["emotion"].tolist() == ["mixed", "joy", "doubt"]
+
+
 @pytest.mark.parametrize(
     ("cell", "keys"),
     [
