@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from affectdata.check.arms import (
     SUBTYPE_ALONE,
@@ -22,7 +21,7 @@ from affectdata.check.arms import (
     SUBTYPE_SHUFFLED,
 )
 from affectdata.train.rows import Rows
-from affectdata.train.subtype_aware import SubtypeAwareFits, can_fit, one_hot
+from affectdata.train.subtype_aware import SubtypeAwareFits, can_fit, cluster_features, one_hot
 
 Predicted = dict[str, tuple[np.ndarray, dict[str, Any]]]  # values and chosen settings by arm
 _SHUFFLE, _CLUSTER = 4, 5  # added to the seed
@@ -35,7 +34,7 @@ def predict_subtype_arms(train: Rows, test: Rows, seed: int) -> Predicted:
     labels = {
         SUBTYPE_AWARE: train.subtype,
         SUBTYPE_SHUFFLED: np.random.default_rng(seed + _SHUFFLE).permutation(train.subtype),
-        SUBTYPE_CLUSTERS: _cluster(train, seed + _CLUSTER),
+        SUBTYPE_CLUSTERS: cluster_features(train, len(np.unique(train.subtype)), seed + _CLUSTER),
     }
     fits = SubtypeAwareFits(train, labels, seed)
     heads = {name: fits.fit(name) for name in labels}
@@ -44,11 +43,3 @@ def predict_subtype_arms(train: Rows, test: Rows, seed: int) -> Predicted:
     oracle = fits.fit_oracle(SUBTYPE_AWARE)
     true = one_hot(test.subtype, oracle.labels)
     return {**predicted, SUBTYPE_ORACLE: (oracle.predict(test, true), {})}
-
-
-def _cluster(rows: Rows, seed: int) -> np.ndarray:
-    """Return the k-means cluster of each row, as many as there are subtypes, on standardised features."""
-    scale = rows.features.std(0)
-    x = (rows.features - rows.features.mean(0)) / np.where(scale > 0, scale, 1)
-    n = min(len(np.unique(rows.subtype)), len(np.unique(x, axis=0)))
-    return np.asarray(KMeans(n, n_init=1, random_state=seed % 2**32).fit(x).labels_.astype(str))

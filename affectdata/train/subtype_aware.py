@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve
 from scipy.special import softmax
+from sklearn.cluster import KMeans
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -110,6 +111,13 @@ def stack_columns(values: np.ndarray, shares: np.ndarray, alone: bool = False) -
 def one_hot(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Return a column per name: 1 for rows with that label, else 0."""
     return np.asarray(labels[:, None] == names[None, :], float)
+
+
+def cluster_features(rows: Rows, n_clusters: int, seed: int) -> np.ndarray:
+    """Return the k-means cluster of each row by its standardised features, as text."""
+    x = NetworkScaler(rows.widths).fit_transform(rows.features)
+    n_clusters = min(n_clusters, len(np.unique(x, axis=0)))
+    return np.asarray(KMeans(n_clusters, n_init=1, random_state=seed % 2**32).fit(x).labels_.astype(str))
 
 
 class SubtypeAwareFits:
