@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from affectdata.errors import SourceError
 from affectdata.reading.archives import find_archives
 from affectdata.reading.tree import Tree, read_tree
+from affectdata.reading.unread import name_unread_layout
 from affectdata.records import Reason, shorten
+from affectdata.registry import load_plugin
 
 # Given a tree, the name of the source that recognises it, whether that is generic, and why.
 Detect = Callable[[Tree], "tuple[str, bool] | None"]
@@ -62,6 +64,9 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
     try:
         yield
     except SourceError as error:
+        shards = load_plugin("sources", "webdataset").detect(tree)
+        if name_unread_layout(tree) or shards or detect(tree):  # the error itself is more specific
+            raise
         archives = [] if tree.images() else find_archives(tree)
         if archives:
             raise SourceError(
@@ -70,7 +75,7 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
                 where="an archive is unpacked if it is passed itself, archives inside of it are not",
                 fix=f"unpack them there (`unzip`, `tar -xf`), then: affectdata ingest '{tree.root}'",
             ) from error
-        parent = _find_parent(tree, detect) if tree.images() and not detect(tree) else None
+        parent = _find_parent(tree, detect) if tree.images() else None
         if parent:
             raise SourceError(
                 f"{tree.root} is a part of {parent[1]}, whose tables or other classes are outside of it",

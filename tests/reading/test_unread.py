@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from affectdata.errors import SourceError
-from affectdata.manifest.ingest import recognise
+from affectdata.manifest.ingest import ingest, recognise
 from affectdata.reading.tree import Tree, read_tree
 
 COCO = '{"annotations": [{"id": 1, "image_id": 0, "category_id": 1}], "images": [], "categories": []}'
@@ -41,3 +41,12 @@ def test_a_tree_of_a_known_form_is_named(
     assert fix in caught.value.fix
     with pytest.raises(SourceError, match="no source recognises"):
         recognise(Tree(tmp_path, ["other.json", "gone.json"]))
+
+
+def test_a_known_form_is_named_though_a_folder_above_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "labels.json").write_text(COCO)
+    (tmp_path / "coco" / "a.jpg").write_text("x")
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
+    with pytest.raises(SourceError, match="has COCO annotations"):
+        ingest(tmp_path / "coco", out=tmp_path / "out")
