@@ -41,6 +41,8 @@ SHAPES = {
         "subtype_dual": "nk",
         "subtype_intercept": "k",
         "temperature": "",
+        "low": "",
+        "high": "",
         "coef": "s",
         "offset": "",
     },
@@ -133,7 +135,8 @@ def _subtype_aware(arrays: Arrays, x: Tensor) -> Tensor:
     shares = (scores / arrays["temperature"]).softmax(1)
     centred = _svr(arrays, x) - OUTPUT_MIDDLE
     columns = torch.cat([centred, shares, centred * shares], 1)
-    return (columns @ arrays["coef"] + arrays["offset"])[:, None]
+    stacked = columns @ arrays["coef"] + arrays["offset"]
+    return stacked.clamp(arrays["low"], arrays["high"])[:, None]
 
 
 _EVALUATE = {
@@ -204,6 +207,8 @@ def _subtype_aware_arrays(model: SubtypeAware) -> dict[str, Any]:
         "subtype_gamma": classes.gamma,
         "subtype_intercept": classes.intercept,
         "temperature": model.temperature,
+        "low": model.low,
+        "high": model.high,
         **_linear(model.stack),
     }
 

@@ -66,13 +66,19 @@ class KernelPart:
 
 @dataclass(frozen=True, eq=False)
 class SubtypeAware:
-    """A fitted head. `vectors` are the standardised training rows, `labels` the subtypes."""
+    """A fitted head. `vectors` are the standardised training rows, `labels` the subtypes.
+
+    Predictions are limited to the range of the training targets (`low`, `high`): the probability of a class
+    with few images hardly varies in training, and step 3 may extrapolate far for an image that has it.
+    """
 
     scaler: StandardScaler
     vectors: np.ndarray
     value: KernelPart
     classes: KernelPart
     labels: np.ndarray
+    low: float
+    high: float
     temperature: float
     stack: Pipeline
     stack_edge: list[str]
@@ -84,7 +90,8 @@ class SubtypeAware:
         values = self.value(squares)[:, 0]
         if shares is None:
             shares = softmax(self.classes(squares) / self.temperature, axis=1)
-        return np.asarray(self.stack.predict(stack_columns(values, shares, self.alone)))
+        stacked = self.stack.predict(stack_columns(values, shares, self.alone))
+        return np.asarray(np.clip(stacked, self.low, self.high))
 
     def report(self) -> dict[str, Any]:
         """Return the chosen settings as plain data."""
@@ -139,6 +146,7 @@ class SubtypeAwareFits:
         self._squares: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.scaler = NetworkScaler(rows.widths).fit(rows.features)
         self.vectors = self.scaler.transform(rows.features)
+        self._range = float(rows.target.min()), float(rows.target.max())
         self.value = self._fit(slice(0, 1))
 
     def fit(self, name: str, *, alone: bool = False) -> SubtypeAware:
@@ -147,13 +155,13 @@ class SubtypeAwareFits:
         scores = self._out_of_fold(classes, self._columns[name])
         shares = {t: softmax(scores / t, axis=1) for t in TEMPERATURES}
         parts = self.scaler, self.vectors, self.value, classes, self.names[name]
-        return SubtypeAware(*parts, *self._stack(shares, alone), alone)
+        return SubtypeAware(*parts, *self._range, *self._stack(shares, alone), alone)
 
     def fit_oracle(self, name: str) -> SubtypeAware:
         """Fit a head that is given the true labels: a bound, not a model. Predict with `shares`."""
         true = self.targets[self.covered, self._columns[name]]
         parts = self.scaler, self.vectors, self.value, self._fit(self._columns[name]), self.names[name]
-        return SubtypeAware(*parts, *self._stack({1.0: true}, False))
+        return SubtypeAware(*parts, *self._range, *self._stack({1.0: true}, False))
 
     def _fit(self, columns: slice) -> KernelPart:
         """Choose the settings of kernel ridge by the squared error out of fold, and fit it on all rows."""

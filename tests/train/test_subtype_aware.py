@@ -110,7 +110,7 @@ def in_plain_scikit_learn(rows: Rows, test: Rows, seed: int) -> np.ndarray:
     stack = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(
         columns(0, temperature)[order], ordered.target
     )
-    return np.asarray(stack.predict(columns(1, temperature)))
+    return np.clip(stack.predict(columns(1, temperature)), rows.target.min(), rows.target.max())
 
 
 @pytest.mark.slow
@@ -134,6 +134,17 @@ def test_it_gains_by_the_subtypes_and_not_by_shuffled_ones() -> None:
     assert aware > plain + 0.03
     assert abs(control - plain) < 0.03
     assert bound > max(aware, 0.9)
+
+
+def test_a_class_of_one_image_does_not_make_predictions_explode() -> None:
+    rows, test = by_subtype(), by_subtype(seed=1)
+    labels = rows.subtype.copy()
+    labels[0] = "rare"
+    far = replace(rows, features=np.vstack([50 + rows.features[:1], rows.features[1:]]), subtype=labels)
+    odd = replace(test, features=np.vstack([50 + test.features[:1], test.features[1:]]))
+    predicted = fit_subtype_aware(far, 0).predict(odd)
+    assert rows.target.min() <= predicted.min() and predicted.max() <= rows.target.max()
+    assert metrics.r2(test.target[1:], predicted[1:]) > 0.5
 
 
 def test_labels_do_not_change_each_others_heads() -> None:
