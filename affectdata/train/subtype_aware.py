@@ -146,7 +146,6 @@ class SubtypeAwareFits:
         self._squares: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.scaler = NetworkScaler(rows.widths).fit(rows.features)
         self.vectors = self.scaler.transform(rows.features)
-        self._range = float(rows.target.min()), float(rows.target.max())
         self.value = self._fit(slice(0, 1))
 
     def fit(self, name: str, *, alone: bool = False) -> SubtypeAware:
@@ -154,14 +153,19 @@ class SubtypeAwareFits:
         classes = self._fit(self._columns[name])
         scores = self._out_of_fold(classes, self._columns[name])
         shares = {t: softmax(scores / t, axis=1) for t in TEMPERATURES}
-        parts = self.scaler, self.vectors, self.value, classes, self.names[name]
-        return SubtypeAware(*parts, *self._range, *self._stack(shares, alone), alone)
+        return self._head(name, classes, self._stack(shares, alone), alone)
 
     def fit_oracle(self, name: str) -> SubtypeAware:
         """Fit a head that is given the true labels: a bound, not a model. Predict with `shares`."""
         true = self.targets[self.covered, self._columns[name]]
-        parts = self.scaler, self.vectors, self.value, self._fit(self._columns[name]), self.names[name]
-        return SubtypeAware(*parts, *self._range, *self._stack({1.0: true}, False))
+        return self._head(name, self._fit(self._columns[name]), self._stack({1.0: true}, False))
+
+    def _head(
+        self, name: str, classes: KernelPart, stack: tuple[float, Pipeline, list[str]], alone: bool = False
+    ) -> SubtypeAware:
+        low, high = float(self.rows.target.min()), float(self.rows.target.max())
+        parts = self.scaler, self.vectors, self.value, classes, self.names[name], low, high
+        return SubtypeAware(*parts, *stack, alone)
 
     def _fit(self, columns: slice) -> KernelPart:
         """Choose the settings of kernel ridge by the squared error out of fold, and fit it on all rows."""
