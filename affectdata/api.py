@@ -491,7 +491,7 @@ def train_check(
     if more:
         _refuse_with_several(mode, keep_model=keep_model, maps=maps)
     if maps:
-        check_maps(opened, network)
+        check_maps(opened)
     n_workers = workers or default_workers()
     images, why_none = _find_images(opened, crossfit, note)
     others: list[Manifest] = []
@@ -523,6 +523,8 @@ def train_check(
     if model and model_path:
         write_model(model, model_path)
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
+    if maps and not any(each.parent.name == "clearest" for each in drawn):
+        note("note: no prediction on test is more than 80 % certain, so maps/clearest is empty")
     return CheckResult(checked.document, checked.predictions, path, model_path, drawn)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
 from affectdata.store.parquet import write_text
-from affectdata.train.backbones import Backbone
 from affectdata.train.heads import (
     N_FOLDS,
     Fitted,
@@ -31,7 +31,7 @@ from affectdata.train.heads import (
 from affectdata.train.kept import KeptModel, make_model, predict
 from affectdata.train.outputs import Calibrated, Stacked, fit_calibrated, fit_stacked
 from affectdata.train.rows import Rows
-from affectdata.train.saliency import find_layer, save_maps
+from affectdata.train.saliency import save_maps
 from affectdata.train.subtype_aware import can_fit, fit_subtype_aware
 from affectdata.train.trunks import load_extra
 
@@ -130,12 +130,12 @@ def _regressor_of(prepared: CheckInput, head: str) -> Callable[[Rows], Any]:
     return fit
 
 
-def check_maps(release: Release, backbone: Backbone) -> None:
+def check_maps(release: Release) -> None:
     """Check that maps can be drawn, before a model is trained.
 
     Raises:
         MissingError: captum is not installed.
-        InputError: the release has no test split, or the network has no layer with a spatial grid.
+        InputError: the release has no test split.
     """
     if not len(release.split("test")):
         raise InputError(
@@ -144,19 +144,19 @@ def check_maps(release: Release, backbone: Backbone) -> None:
             fix="leave out --maps, or balance by a recipe with `split: {test: 0.2}`",
         )
     load_extra("captum.attr", "saliency")
-    find_layer(backbone)
 
 
 def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
     """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
 
-    `clearest` are predictions with more than 80 % certainty; `worst` have the largest error, or the highest
-    certainty of a wrong class. Both folders have an `index.csv` that lists the images.
+    `clearest` are predictions with more than 80 % certainty (there may be none); `worst` have the largest
+    error, or the highest certainty of a wrong class. Both folders have an `index.csv` that lists the images;
+    the names of the files have the true and the predicted value or class.
 
     Raises:
         MissingError, InputError: as in `check_maps`.
     """
-    check_maps(prepared.release, prepared.backbone)
+    check_maps(prepared.release)
     table = prepared.release.split("test")
     read = released_reader(prepared.release.path, prepared.recipe, prepared.release.sources_to_render())
     batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
@@ -177,11 +177,28 @@ def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path)
         ("worst", error[error > 0].sort_values(ascending=False, kind="stable").index),
     ):
         chosen = ordered[:n_maps]
-        written += save_maps(model, _images(read, table.take(pa.array(chosen))), folder / name)
+        images = _images(read, table.take(pa.array(chosen, pa.int64())))
+        written += save_maps(model, images, folder / name, _captions(predictions.loc[chosen], prepared))
         write_text(
             folder / name / "index.csv", predictions.loc[chosen].to_csv(index=False, lineterminator="\n")
         )
     return written
+
+
+def _captions(predictions: pd.DataFrame, prepared: CheckInput) -> list[str]:
+    """Return true and predicted value or class of each image, as a part of a file name."""
+    predicted = predictions[prepared.recipe.target if prepared.numeric else "class"]
+    return [
+        "_".join(
+            f"{name}-{value:.0f}" if prepared.numeric else f"{name}-{_safe_name(str(value))}"
+            for name, value in (("true", true), ("predicted", value))
+        )
+        for true, value in zip(predictions["true"], predicted, strict=True)
+    ]
+
+
+def _safe_name(text: str) -> str:
+    return re.sub(r"[^\w-]+", "-", text)[:40]
 
 
 def _images(read: Read, table: pa.Table) -> list[np.ndarray]:

@@ -92,7 +92,10 @@ def _marks(row: pd.Series, subject: Subject) -> list[tuple[str, float]]:
 
 
 def _maps(files: list[Path]) -> Iterator[Block]:
-    cards = [Card("", [file.stem.replace("_", " ")], map_file=str(file)) for file in files[: 2 * _RANKED]]
+    cards = [
+        Card("", [file.parent.name, file.stem[5:].replace("_", " ")], map_file=str(file))
+        for file in files[: 2 * _RANKED]
+    ]
     if cards:
         text = "Image and saliency map side by side: do the pixels that matter show what people rated?"
         yield Images("Saliency", text, cards)

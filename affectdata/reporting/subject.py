@@ -130,7 +130,7 @@ def describe_release(release: Release, checks: Path, manifests: Path) -> Subject
         predictions=predictions,
         edges=_read_beside(manifests, names, "edges"),
         rejects=_read_beside(manifests, names, "rejects"),
-        maps=sorted((folder / MAPS).glob("*.png")),
+        maps=sorted((folder / MAPS).rglob("*.png")),
         missing=missing,
     )
 

@@ -1,8 +1,9 @@
 """Saliency maps: the image regions behind a model's valence prediction and its most likely class.
 
-Grad-CAM of the last layer with spatial positions: Selvaraju et al. (2017), arXiv:1610.02391; computed by
-captum (extra `saliency`). Both signs are shown: red where a region raises valence or the class score, blue
-where it lowers it.
+Integrated gradients, Sundararajan et al. (2017), arXiv:1703.01365, computed by captum (extra `saliency`),
+from an image of the mean colour of the network's normalisation. The attributions of all pixels add up to the
+difference between the predictions for the image and for that baseline. They are summed over a grid of 28 × 28
+cells. Both signs are shown: red where a region raises valence or the class score, blue where it lowers it.
 """
 
 from __future__ import annotations
@@ -10,55 +11,74 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from affectdata.errors import InputError
 from affectdata.images.decode import encode, resize
 from affectdata.store.parquet import replace_file
-from affectdata.train.backbones import Backbone
 from affectdata.train.kept import Image, KeptModel, Stage, iter_squares
 from affectdata.train.trunks import load_extra
 
+GRID = 28  # cells of a map on each side
+_STEPS, _BATCH = 32, 8  # points of the integral; points that go through the network at once
 _RED, _BLUE = np.array([255.0, 0.0, 0.0]), np.array([0.0, 0.0, 255.0])
 _OPACITY = 0.6  # at the strongest position
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def save_maps(model: KeptModel, images: Sequence[Image], folder: Path) -> list[Path]:
-    """Write a PNG per image and stage, the map over the grey centre square; return the paths.
+def save_maps(
+    model: KeptModel, images: Sequence[Image], folder: Path, captions: Sequence[str] = ()
+) -> list[Path]:
+    """Write a PNG per image and stage, the centre square beside the map over it in grey; return the paths.
 
-    A file name is the index of the image, the name of its file if it has one, and `valence` (the first
-    target) or the most likely class.
+    A file name is the index of the image, the name of its file if it has one, `valence` (the first target) or
+    the most likely class, and the caption of the image if there are `captions`.
 
     Raises:
         MissingError: captum is not installed.
-        InputError: an image cannot be read, or the network has no layer with spatial positions.
+        InputError: an image cannot be read.
     """
-    captum, layer = load_extra("captum.attr", "saliency"), find_layer(model.backbone)
+    load_extra("captum.attr", "saliency")
     squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
     paths = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
-        x = model.backbone.normalise(square[None])
         stem = f"{number:04d}" + ("" if isinstance(image, np.ndarray) else f"_{Path(image).stem}")
-        for stage, column, name in _find_targets(model, x):
-            heat = captum.LayerGradCam(_Stage(model, stage), layer).attribute(
-                x.requires_grad_(), target=column, relu_attributions=False
-            )
-            path = folder / f"{stem}_{name}.png"
+        caption = f"_{captions[number]}" if captions else ""
+        for stage, column, name in _find_targets(model, square):
+            drawn = np.hstack([square, draw_map(square, attribute(model, square, stage, column))])
+            path = folder / f"{stem}_{name}{caption}.png"
             with replace_file(path) as temporary:
-                temporary.write_bytes(encode(draw_map(square, heat[0, 0].detach().cpu().numpy()), "png", 0))
+                temporary.write_bytes(encode(drawn, "png", 0))
             paths.append(path)
     return paths
 
 
-def _find_targets(model: KeptModel, x: Tensor) -> list[tuple[Stage, int, str]]:
+def attribute(model: KeptModel, square: np.ndarray, stage: Stage, column: int) -> np.ndarray:
+    """Return what each cell adds to an output of the model, (GRID, GRID) or fewer cells for a small image.
+
+    `square` is a uint8 image (size_px, size_px, 3); the sum of the cells is the output for it minus that
+    for the baseline, up to the error of the integral.
+
+    Raises:
+        MissingError: captum is not installed.
+    """
+    captum = load_extra("captum.attr", "saliency")
+    x = model.backbone.normalise(square[None])
+    pixels: Tensor = captum.IntegratedGradients(_Stage(model, stage)).attribute(
+        x, baselines=torch.zeros_like(x), target=column, n_steps=_STEPS, internal_batch_size=_BATCH
+    )
+    cells = functional.adaptive_avg_pool2d(pixels.sum(1), min(GRID, square.shape[0]))[0]
+    values = cells.detach().cpu().double().numpy()
+    return np.asarray(values * (square.shape[0] * square.shape[1] / values.size))
+
+
+def _find_targets(model: KeptModel, square: np.ndarray) -> list[tuple[Stage, int, str]]:
     """Return stage, output column and name of each map: the targets and the most likely class."""
     with torch.no_grad():
-        _, scores = model(x)
+        _, scores = model(model.backbone.normalise(square[None]))
     targets: list[tuple[Stage, int, str]] = [("regressor", 0, name) for name in model.targets]
     if scores is not None:
         column = int(scores[0].argmax())
@@ -75,34 +95,6 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.model(x)[self.stage == "classifier"])
-
-
-def find_layer(backbone: Backbone) -> nn.Module:
-    """Return the module with the last output (n, channels, h, w) of more than one position.
-
-    Raises:
-        InputError: there is none, or attention follows it, as in a ViT, where the map shows raw patches only.
-    """
-    trunk, size_px = backbone.module, backbone.normalisation.size_px
-    outputs: list[tuple[nn.Module, bool]] = []  # in the order of execution
-
-    def record(module: nn.Module, _: Any, output: Any) -> None:
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
-        outputs.append((module, is_map))
-
-    hooks = [module.register_forward_hook(record) for module in trunk.modules()]
-    try:
-        with torch.no_grad():
-            trunk(backbone.normalise(np.zeros((1, size_px, size_px, 3), np.uint8)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last = max((index for index, (_, is_map) in enumerate(outputs) if is_map), default=-1)
-    if last < 0 or any(type(module).__name__.endswith("Attention") for module, _ in outputs[last:]):
-        raise InputError(
-            f"{type(trunk).__name__} has no layer to draw a map of", fix="use a convolutional network"
-        )
-    return outputs[last][0]
 
 
 def draw_map(square: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_a_changed_file_is_rejected(
 def test_a_backbone_with_other_weights(frozen: KeptModel, tmp_path: Path) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     state = frozen.backbone.module.state_dict()
-    save_file({key: value + 1 for key, value in state.items()}, tmp_path / "other.safetensors")
+    save_file({key: (value + 1).contiguous() for key, value in state.items()}, tmp_path / "other.safetensors")
     with pytest.raises(IntegrityError, match="the backbone small_cnn differs from the one"):
         load_model(tmp_path / "model.safetensors", weights=str(tmp_path / "other.safetensors"), device="cpu")
     with pytest.raises(MissingError, match="weights file not found"):

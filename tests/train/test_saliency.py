@@ -14,11 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from affectdata.errors import InputError, MissingError
+from affectdata.errors import MissingError
 from affectdata.train.backbones import load_backbone
 from affectdata.train.kept import KeptModel, make_model, read_rgb
 from affectdata.train.plain_heads import PlainHead
-from affectdata.train.saliency import draw_map, save_maps
+from affectdata.train.saliency import GRID, attribute, draw_map, save_maps
 
 CODE = """
 import torch
@@ -34,21 +34,10 @@ class Edge(nn.Module):
     def forward(self, x):
         return torch.relu(self.conv(x))
 
-class Attention(nn.Module):
-    def forward(self, x):
-        return x.flatten(2).mean(2)
-
-class Attends(Edge):
-    def __init__(self):
-        super().__init__()
-        self.attention = Attention()
-    def forward(self, x):
-        return self.attention(super().forward(x))
-
 class Flat(nn.Module):
     size_px = 32
     def forward(self, x):
-        return x.mean((2, 3))
+        return x.mean((1, 2, 3))[:, None]
 """
 
 
@@ -87,7 +76,7 @@ def test_the_map_highlights_what_changes_valence(
     pytest.importorskip("captum")
     (path,) = save_maps(build("Edge", sign), [lit], tmp_path / "maps")
     assert path.name == "0000_valence.png"
-    drawn = read_rgb(path).astype(int)
+    drawn = read_rgb(path).astype(int)[:, 32:]
     # Red minus blue where the region raises valence, blue minus red where it lowers it.
     colour = drawn[..., channel] - drawn[..., 2 - channel]
     assert np.unravel_index(colour.argmax(), colour.shape)[0] in range(4, 12)
@@ -103,7 +92,8 @@ def test_one_file_per_stage_named_after_the_image_and_the_target(
     paths = save_maps(model, [tmp_path / "lamp.png", lit], tmp_path)
     names = ["0000_lamp_valence", "0000_lamp_light", "0001_valence", "0001_light"]
     assert [path.stem for path in paths] == names
-    assert all(read_rgb(path).shape == (32, 32, 3) for path in paths)
+    assert all(read_rgb(path).shape == (32, 64, 3) for path in paths)
+    assert all((read_rgb(path)[:, :32] == lit).all() for path in paths)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "mobilenet_v3_small"])
@@ -115,14 +105,23 @@ def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray,
     regressor = make_pipeline(StandardScaler(), SVR())
     regressor.fit(backbone.features(images), rng.uniform(0, 100, 12))
     (path,) = save_maps(make_model(backbone, regressor), [lit], tmp_path)
-    assert read_rgb(path).shape == (size, size, 3)
+    assert read_rgb(path).shape == (size, 2 * size, 3)
 
 
-def test_networks_without_spatial_positions(lit: np.ndarray, build: Any, tmp_path: Path) -> None:
+def test_the_cells_add_up_to_the_change_from_the_baseline(build: Any, lit: np.ndarray) -> None:
     pytest.importorskip("captum")
-    for model in (build("Flat"), build("Attends")):
-        with pytest.raises(InputError, match="no layer to draw a map of"):
-            save_maps(model, [lit], tmp_path)
+    model = build("Edge", both=True)
+    for stage, column in (("regressor", 0), ("classifier", 1)):
+        cells = attribute(model, lit, stage, column)
+        x = model.backbone.normalise(lit[None])
+        outputs = [model(each)[stage == "classifier"][0, column].item() for each in (x, torch.zeros_like(x))]
+        assert cells.shape == (GRID, GRID) and cells.sum() == pytest.approx(outputs[0] - outputs[1], rel=1e-3)
+
+
+def test_networks_without_spatial_positions_have_maps_too(lit: np.ndarray, build: Any) -> None:
+    pytest.importorskip("captum")
+    cells = attribute(build("Flat"), lit, "regressor", 0)
+    assert cells[4:11, 4:11].mean() > 10 * cells[15:, 15:].mean()
 
 
 def test_without_captum_the_extra_is_named(
