@@ -61,6 +61,7 @@ class BalancePlan:
         return {
             "recipe": self.recipe.name,
             "balance": self.plan.summary(),
+            "weighted": self.plan.weighted(),
             "splits": self.splits.to_dict(),
             "left_out": self.n_left_out,
             "lint": [asdict(each) for each in self.lint],

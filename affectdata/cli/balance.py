@@ -122,15 +122,17 @@ def _print_plan(plan: Plan, target: str, n_left_out: int) -> None:
     strata = sorted({cell.stratum for cell in plan.cells})
     shown_strata = strata if len(strata) <= _MOST_STRATA else []
     cells = {(cell.bin, cell.stratum): cell for cell in plan.cells}
-    table = []
+    table, weighted = [], plan.weighted()
     for each in plan.bins:
         row = [cells.get((each.bin, stratum)) for stratum in shown_strata]
         shown = [f"{cell.n_before}→{cell.n_after}" if cell else "" for cell in row]
-        table.append([each.bin, each.n_before, each.n_filled, each.n_after, each.shortfall or None, *shown])
-    show_table([target, "before", "filled", "after", "short", *shown_strata], table)
+        missing = round(weighted[each.bin], 1) if weighted else each.shortfall or None
+        table.append([each.bin, each.n_before, each.n_filled, each.n_after, missing, *shown])
+    last = "weighted" if weighted else "short"
+    show_table([target, "before", "filled", "after", last, *shown_strata], table)
     if len(strata) > len(shown_strata):
         show(f"  level over {len(strata)} strata; --json lists all {len(plan.cells)} cells")
-    _print_worth(plan)
+    _print_worth(plan, list(weighted.values()))
 
 
 def _print_drift(drift: dict[str, Any]) -> None:
@@ -145,14 +147,17 @@ def _print_drift(drift: dict[str, Any]) -> None:
         show(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
 
 
-def _print_worth(plan: Plan) -> None:
+def _print_worth(plan: Plan, weighted: list[float]) -> None:
+    from affectdata.plan.plan import evenness, imbalance_ratio
+
     summary = plan.summary()
-    for name, words in (
-        ("imbalance_ratio", "largest over smallest bin, empty ones left out"),
-        ("entropy", "entropy (1 is level)"),
+    for name, measure, words in (
+        ("imbalance_ratio", imbalance_ratio, "largest over smallest bin, empty ones left out"),
+        ("entropy", evenness, "entropy (1 is level)"),
     ):
         before, after = summary[name]["before"], summary[name]["after"]
-        show(f"{words}: {before:.4g} before, {after:.4g} after")
+        last = f", {measure(weighted):.4g} with the sampling weights" if weighted else ""
+        show(f"{words}: {before:.4g} before, {after:.4g} after{last}")
     for each in plan.bins:
         have = each.n_before + each.n_filled
         if not have:

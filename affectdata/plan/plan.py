@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.splits.seeds import HEAD
 from affectdata.store.parquet import as_one_array
@@ -96,12 +97,29 @@ class Plan:
             "entropy": self._before_after(evenness),
         }
 
+    def weighted(self) -> dict[str, float]:
+        """Return for each bin how many rows of train its sampling weights amount to; {} without weights.
+
+        The weights have mean 1 over train, so that the sum over the bins is the number of rows.
+        """
+        train = self.table.filter(pc.equal(self.table["split"], "train"))
+        weights = train["weight"]
+        if not len(train) or pc.all(pc.equal(weights, 1.0)).as_py():
+            return {}
+        cells = train["cell"].cast(pa.string())
+        sums = pa.table({"cell": cells, "weight": weights}).group_by("cell").aggregate([("weight", "sum")])
+        by_cell = dict(zip(sums["cell"].to_pylist(), sums["weight_sum"].to_pylist(), strict=True))
+        return {
+            bin_.bin: sum(by_cell.get(cell.cell, 0.0) for cell in self.cells if cell.bin == bin_.bin)
+            for bin_ in self.bins
+        }
+
     def _before_after(self, measure: Callable[[list[int]], float | None]) -> dict[str, float | None]:
         before, after = [bin_.n_before for bin_ in self.bins], [bin_.n_after for bin_ in self.bins]
         return {"before": measure(before), "after": measure(after)}
 
 
-def evenness(counts: list[int]) -> float:
+def evenness(counts: Sequence[float]) -> float:
     """Return the entropy of the bins divided by its maximum (Pielou's evenness), 0–1; 1 is balanced."""
     total = sum(counts)
     if len(counts) < 2 or not total:
@@ -110,7 +128,7 @@ def evenness(counts: list[int]) -> float:
     return round(-sum(share * math.log(share) for share in shares) / math.log(len(counts)), 6)
 
 
-def imbalance_ratio(counts: list[int]) -> float | None:
+def imbalance_ratio(counts: Sequence[float]) -> float | None:
     """Return the largest count divided by the smallest one above zero; None if all are zero."""
     nonzero = [count for count in counts if count]
     return round(max(nonzero) / min(nonzero), 6) if nonzero else None

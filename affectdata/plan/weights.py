@@ -12,8 +12,9 @@ _REACH = 4  # sigmas on each side of the smoothing kernel
 def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights) -> np.ndarray:
     """Return a weight per row, clipped to `spec.max` and then scaled to mean 1.
 
-    `bins` and `cells` are integer codes per row; `smoothed` uses the counts of the `n_bins` ordered bins, the
-    other two methods those of cells.
+    `bins` and `cells` are integer codes per row; every cell lies in one bin. `smoothed` uses the counts of the
+    `n_bins` ordered bins. The other two methods use those of cells, and share the weight of a bin among its
+    cells: `inverse` gives every bin the same total, and every cell of a bin the same part of it.
     """
     if spec.by == "smoothed":
         raw = 1 / _smooth(np.bincount(bins, minlength=n_bins), spec.sigma)[bins]
@@ -21,6 +22,8 @@ def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights)
         n = np.bincount(cells)[cells].astype(float)
         # expm1 and log1p keep 1 - βⁿ exact for β near 1
         raw = 1 / n if spec.by == "inverse" else (1 - spec.beta) / -np.expm1(n * np.log(spec.beta))
+        _, first = np.unique(cells, return_index=True)
+        raw = raw / np.bincount(bins[first], minlength=n_bins)[bins]  # cells in the bin
     weights = np.minimum(raw / raw.mean(), spec.max)
     return np.asarray(weights / weights.mean())
 

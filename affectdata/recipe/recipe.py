@@ -201,7 +201,8 @@ class Balance(StrictModel):
 class Weights(StrictModel):
     """Sampling weights of the train rows, mean 1, from the number of rows in their cell after balancing.
 
-    `inverse` 1/n; `effective_number` (1 - β) / (1 - βⁿ) (Cui et al. 2019); `smoothed` 1 / density of the
+    `inverse` 1/n; `effective_number` (1 - β) / (1 - βⁿ) (Cui et al. 2019); both are divided by the number of
+    cells in the bin, so that bins with many subtypes weigh no more than others. `smoothed` 1 / density of the
     target's bins under a Gaussian of `sigma` bins (label-distribution smoothing, Yang et al. 2021).
     """
 
