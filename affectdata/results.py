@@ -6,7 +6,9 @@ prints with --json.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from affectdata.recipe.recipe import Recipe
     from affectdata.records import Finding
     from affectdata.release.release import Release
+
+
+def _table_html(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table for notebooks."""
+    lines = [("th", header), *(("td", row) for row in rows)]
+    body = "".join(
+        f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>" for tag, cells in lines
+    )
+    return (f"<p>{escape(title)}</p>" if title else "") + f"<table>{body}</table>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +54,13 @@ class BalancePlan:
         rows = ", ".join(f"{name} {n}" for name, n in self.splits.rows.items())
         n_images = self.plan.table.num_rows
         return f"<BalancePlan {self.recipe.name}: {n_images} images to render; originals: {rows}>"
+
+    def _repr_html_(self) -> str:
+        header = ("bin", "before", "filled", "after", "short")
+        rows = [
+            (each.bin, each.n_before, each.n_filled, each.n_after, each.shortfall) for each in self.plan.bins
+        ]
+        return _table_html(repr(self), header, rows)
 
     @property
     def empty_splits(self) -> list[str]:
@@ -136,6 +154,13 @@ class CheckResult:
 
     def __repr__(self) -> str:
         return f"<CheckResult {self.document.release.name}: {self.outcome}>"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.document.verdict.summary)
+        rules = [(rule.rule, rule.outcome, rule.text) for rule in self.document.verdict.gate]
+        open_rules = [rule for rule in rules if rule[1] != "pass"]
+        table = _table_html("", ("rule", "outcome", "finding"), open_rules) if open_rules else ""
+        return f"<p>{escape(repr(self))}</p><ul>{lines}</ul>{table}"
 
     @property
     def outcome(self) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import runpy
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +50,27 @@ def test_the_main_job_runs_as_written(workplace: Path) -> None:
     assert (workplace / "checks" / release.name / "train-check.json").is_file()
     assert len(load_manifest(workplace / "manifests" / "gaped.parquet")) == 243
     assert open_release(release).info["rows"]["train"] > 171
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_ingest_to_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell runs, and what it ends with can be shown as HTML or text."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((REPOSITORY / "examples" / "05_notebook.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            *body, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(body, []), "notebook", "exec"), names)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), "notebook", "eval"), names)
+                shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else repr(value))
+            else:
+                exec(compile(ast.Module([last], []), "notebook", "exec"), names)
+    assert sum("<table" in each for each in shown) >= 3
+    assert "On 37 images" in shown[4] or "inconclusive" in shown[4]
+    assert (tmp_path / "checks" / names["release"].name / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from affectdata.plan.plan import SplitSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LOG_EVERY_S = 60.0
 _BAR = 40  # characters of the longest bar
 
 
@@ -149,10 +151,13 @@ def bar(count: float, most: float) -> str:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a callback (stage, done, total) that moves a bar on a terminal's stderr; None elsewhere."""
+    """Give a callback (stage, done, total): a bar on a terminal's stderr, elsewhere a line per minute."""
     stream = sys.stderr
-    if settings().quiet or not stream.isatty():
+    if settings().quiet:
         yield None
+        return
+    if not stream.isatty():
+        yield _log_progress()
         return
     with ExitStack() as stack:
         bars: dict[str, Any] = {}
@@ -166,6 +171,19 @@ def progress() -> Iterator[Callable[[str, int, int], None] | None]:
             bars[stage].update(done - bars[stage].pos)
 
         yield move
+
+
+def _log_progress() -> Callable[[str, int, int], None]:
+    """Return a callback that prints how far work is, once a minute."""
+    last = time.monotonic()
+
+    def log(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LOG_EVERY_S:
+            last = time.monotonic()
+            echo(f"{stage}: {done} of {total}", err=True)
+
+    return log
 
 
 def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:

@@ -12,9 +12,9 @@ _REACH = 4  # sigmas on each side of the smoothing kernel
 def row_weights(bins: np.ndarray, cells: np.ndarray, n_bins: int, spec: Weights) -> np.ndarray:
     """Return a weight per row, clipped to `spec.max` and then scaled to mean 1.
 
-    `bins` and `cells` are integer codes per row; every cell lies in one bin. `smoothed` uses the counts of the
-    `n_bins` ordered bins. The other two methods use those of cells, and share the weight of a bin among its
-    cells: `inverse` gives every bin the same total, and every cell of a bin the same part of it.
+    `bins` and `cells` are integer codes per row; every cell lies in one bin. `smoothed` uses the counts of
+    the `n_bins` ordered bins. The other two methods use those of cells, and share the weight of a bin among
+    its cells: `inverse` gives every bin the same total, and every cell of a bin the same part of it.
     """
     if spec.by == "smoothed":
         raw = 1 / _smooth(np.bincount(bins, minlength=n_bins), spec.sigma)[bins]

@@ -208,6 +208,21 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_progress_in_a_log_is_a_line_a_minute(
+    command: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 59.0, 61.0, 61.0, 100.0])
+    monkeypatch.setattr("affectdata.cli._output.time.monotonic", lambda: next(clock))
+
+    def body() -> None:
+        with progress() as move:
+            for done in (1, 2, 3, 4):
+                move("features", done, 4)
+
+    ran = cli(*command(body))
+    assert ran.err == "features: 3 of 4\n" and ran.out == ""
+
+
 @pytest.mark.parametrize(("flags", "drawn"), [([], True), (["--quiet"], False)])
 def test_progress_is_drawn_on_a_terminal_only(
     command: Any, cli: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], drawn: bool

@@ -59,7 +59,7 @@ def test_inverse_makes_every_bin_weigh_the_same_and_every_cell_of_a_bin() -> Non
     found = weights(cells=cells, by="inverse")
     assert np.bincount(BINS, found) == pytest.approx(np.full(5, len(BINS) / 5))
     for code in range(5):
-        of_cells = np.bincount(cells[BINS == code], found[BINS == code])
+        of_cells = np.bincount(cells[code == BINS], found[code == BINS])
         of_cells = of_cells[of_cells > 0]
         assert of_cells == pytest.approx(np.full(len(of_cells), len(BINS) / 5 / len(of_cells)))
 
