@@ -15,7 +15,7 @@ Every command is a function here, with parameters named like its options; `help(
 describes them in the order of the workflow. Errors are subclasses of `AffectdataError`.
 
     list_sources, sample, download          what there is to ingest
-    ingest, concat, split, forget_splits    a source tree becomes a manifest (`Manifest`, `load_manifest`)
+    ingest, concat, groups, split, forget_splits    a source tree becomes a manifest (`Manifest`)
     lint, plan_balance, balance             manifests become a release (`Release`, `open_release`)
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         download,
         export,
         forget_splits,
+        groups,
         ingest,
         lint,
         list_sources,
@@ -62,6 +63,7 @@ __all__ = [
     "download",
     "export",
     "forget_splits",
+    "groups",
     "ingest",
     "lint",
     "list_sources",

@@ -1,7 +1,7 @@
 """The workflow as functions: each does what the command of the same name does, and the command calls it.
 
     list_sources, sample, download     what there is to ingest
-    ingest, concat, split              a source tree becomes a manifest
+    ingest, concat, groups, split      a source tree becomes a manifest
     plan_balance, balance              manifests and a recipe become a release
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
@@ -36,6 +36,7 @@ from affectdata.results import (
     BalancePlan,
     BalanceResult,
     CheckResult,
+    GroupsResult,
     ReportResult,
     SplitResult,
     StudyResult,
@@ -182,6 +183,50 @@ def concat(
     from affectdata.manifest.concat import concat as concat_manifests
 
     return concat_manifests([_manifest(each) for each in manifests], name, Path(out), on_conflict)
+
+
+def groups(
+    manifest: PathLike | Manifest,
+    *,
+    backbone: str = DEFAULT_BACKBONE,
+    weights: str = "DEFAULT",
+    device: str | None = None,
+    out: PathLike | None = None,
+    checks: PathLike = "checks",
+    roots: Roots | None = None,
+    workers: int | None = None,
+    announce: Note | None = None,
+    progress: Progress | None = None,
+) -> GroupsResult:
+    """Find images that are one picture cropped, mirrored, framed or recoded, and write them as groups.
+
+    The table `out` [default: NAME.groups.csv beside the manifest] is what `split: {groups: FILE}` of a recipe
+    reads. Images that the manifest groups already are not compared. Features are kept in `checks`.
+
+    Raises:
+        ImagesNotFound: the source images are not where they were.
+        MissingError: the extra `train`, weights or the device are not there.
+    """
+    from affectdata.manifest.manifest import check_roots, load_manifest
+    from affectdata.train.backbones import load_backbone
+    from affectdata.train.groups import describe_pairs, find_same_pairs, write_groups
+    from affectdata.workers import default_workers
+
+    opened = load_manifest(manifest, roots) if isinstance(manifest, str | Path) else manifest
+    check_roots(roots or {}, [opened])
+    images = opened.images()  # before the network: it may be missing
+    network = load_backbone(backbone, weights, device, say=announce or _ignore)
+    pairs = find_same_pairs(
+        opened.table,
+        images,
+        network,
+        Path(checks) / ".features",
+        workers or default_workers(),
+        _stage(progress, "features"),
+        _stage(progress, "points"),
+    )
+    path = Path(out) if out else opened.path.with_name(f"{opened.name}.groups.csv")
+    return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
 
 
 def split(

@@ -104,6 +104,28 @@ class BalanceResult:
 
 
 @dataclass(frozen=True, eq=False)
+class GroupsResult:
+    """The images of a manifest that are one picture in several forms.
+
+    `pairs` have image_id, source and path of both images (`_a`, `_b`), their number of inliers, and whether
+    one is mirrored; `path` is the table that `split.groups` of a recipe reads.
+    """
+
+    path: Path
+    n_groups: int
+    pairs: pa.Table = field(repr=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row per pair, the surest first."""
+        frame: pd.DataFrame = self.pairs.to_pandas()
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the groups and pairs as plain data."""
+        return {"path": str(self.path), "groups": self.n_groups, "pairs": self.pairs.to_pylist()}
+
+
+@dataclass(frozen=True, eq=False)
 class SplitResult:
     """A manifest whose column `split` was filled; `splits` as in `BalancePlan`."""
 

@@ -298,11 +298,27 @@ class FeaturePairs(Block):
     pairs: list[Pair] = Field(description="the first ten above the bound")
 
 
+class SameImage(Pair):
+    """A scored and a training original that are one image in two forms."""
+
+    inliers: int = Field(description="points that fit one similarity transform")
+    mirrored: bool
+
+
+class SameImages(Block):
+    """Pairs across a split that are the same image: cropped, mirrored, framed, rotated or recoded."""
+
+    n_compared: int = Field(description="pairs: the five most similar training originals of each scored one")
+    n_same: int = Field(description="pairs with 10 inliers or more")
+    pairs: list[SameImage] = Field(description="the first ten")
+
+
 class Leak(Block):
     """Tests for images on both sides of a split."""
 
     looks: Looks
     features: FeaturePairs
+    same_images: SameImages | None = Field(default=None, description="null in a former form")
     nearest: Interval = Field(
         description="R² of copying the label of the most similar training image; classes: "
         "(balanced accuracy - chance) / (1 - chance)"

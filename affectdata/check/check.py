@@ -21,6 +21,7 @@ from affectdata.check.document import Results, describe
 from affectdata.check.evaluate import EvaluateSplit, Learner, SplitEvaluation, find_classes
 from affectdata.check.gate import evaluate_rules, find_outcome
 from affectdata.check.label_rules import find_label_figures
+from affectdata.check.look_alikes import find_same_images
 from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.scores import Scoring
@@ -81,6 +82,7 @@ def run_check(
 def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progress | None) -> Results:
     """Train all arms of all splits, and collect their predictions by scoring."""
     labels = find_label_figures(prepared)
+    same_images = find_same_images(prepared, workers)
     originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
@@ -116,7 +118,7 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
         scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
-    return Results(prepared, learner, classes, scored, scorings, transfer, labels)
+    return Results(prepared, learner, classes, scored, scorings, transfer, labels, same_images)
 
 
 def _evaluate(

@@ -70,6 +70,7 @@ class Results:
     regrouped: dict[str, Scoring]
     transfer: dict[str, blocks.Transfer]
     labels: dict[str, blocks.LabelFigures]  # by source
+    same_images: blocks.SameImages
 
     @property
     def best(self) -> Scoring:
@@ -120,7 +121,7 @@ def describe(results: Results) -> CheckFigures:
         pooled_differences=results.pools_differences,
         on_edge=_on_edge(results),
         cascade=_cascade(results) if numeric else None,
-        leak=describe_leak(best, prepared.originals, classes, recipe.check.max_cosine),
+        leak=describe_leak(best, prepared.originals, classes, recipe.check.max_cosine, results.same_images),
         shift=describe_shift(probed) if probed else None,
         effects=describe_effects(probed) if probed else None,
         affect_of_look=affect_of_look(drift),

@@ -125,6 +125,22 @@ def _looks(document: CheckFigures, check: Check) -> NamedResults:
     yield "", RuleResult(Outcome.FAIL if n else Outcome.PASS, text, looks.least_bits, bound=MAX_BITS)
 
 
+@_rule("leak.same_image")
+def _same_image(document: CheckFigures, check: Check) -> NamedResults:
+    """No test image is a training image cropped, mirrored, framed, rotated a little or recoded."""
+    found = document.leak.same_images
+    if found is None:
+        return
+    text = f"of {found.n_compared} pairs of similar images across a split, {found.n_same} are the same image"
+    if found.pairs:
+        pair = found.pairs[0]
+        text += (
+            f": {pair.scored} and {pair.trained_on}{' (mirrored)' if pair.mirrored else ''}, {pair.inliers} "
+            "points fit; `affectdata groups` writes such pairs for `split: {groups: FILE}` of the recipe"
+        )
+    yield "", RuleResult(Outcome.FAIL if found.n_same else Outcome.PASS, text, found.n_same, bound=0)
+
+
 @_rule("leak.features")
 def _features(document: CheckFigures, check: Check) -> NamedResults:
     """Pairs with a feature cosine above `max_cosine` are listed (never a fail)."""

@@ -72,6 +72,10 @@ class Originals:
         """Return the row of each image."""
         return np.array([self._row_by_id[image_id] for image_id in image_ids], np.int64)
 
+    def name(self, row: int) -> str:
+        """Return the name of a row in messages and documents."""
+        return f"{self.table['source'][row].as_py()}: {self.table['path'][row].as_py()}"
+
     def column(self, name: str) -> np.ndarray:
         """Return a column as text, "" for null."""
         return np.array(self.table[name].cast(pa.string()).fill_null("").to_pylist(), str)

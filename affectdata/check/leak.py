@@ -47,7 +47,11 @@ def check_structure(splits: Sequence[Split]) -> dict[str, blocks.StructureCheck]
 
 
 def describe_leak(
-    scoring: Scoring, originals: Originals, classes: Classes | None, max_cosine: float
+    scoring: Scoring,
+    originals: Originals,
+    classes: Classes | None,
+    max_cosine: float,
+    same_images: blocks.SameImages | None = None,
 ) -> blocks.Leak:
     """Return the most similar pairs, the nearest neighbour's score, and the score on shuffled labels.
 
@@ -57,6 +61,7 @@ def describe_leak(
     return blocks.Leak(
         looks=_similar_by_hash(scoring, originals),
         features=_similar_by_features(scoring, originals, max_cosine),
+        same_images=same_images,
         nearest=scoring.interval(_nearest_figure(scoring, classes)),
         shuffled=scoring.interval(_shuffled_figure(scoring, classes)),
     )
@@ -151,6 +156,4 @@ def _similar_by_features(scoring: Scoring, originals: Originals, max_cosine: flo
 
 
 def _pair(originals: Originals, scored: int, trained_on: int, **similarity: Any) -> blocks.Pair:
-    rows = originals.table.take([scored, trained_on]).to_pylist()
-    names = [f"{row['source']}: {row['path']}" for row in rows]
-    return blocks.Pair(scored=names[0], trained_on=names[1], **similarity)
+    return blocks.Pair(scored=originals.name(scored), trained_on=originals.name(trained_on), **similarity)

@@ -22,6 +22,7 @@ from affectdata.check.image_pool import (
     replan,
 )
 from affectdata.check.probes import plan_probes, with_effects
+from affectdata.check.stored import ReadOriginal
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import read_memory
@@ -66,7 +67,8 @@ class CheckInput:
     has, by undeclared column, splits in which equal values of it are kept together too. `not_offered` has the
     manifests that could not be tried for the thin bins, and the reason; `others`, by source, all images of
     other manifests that have the target and are independent of the originals. `more_backbones` are networks
-    whose features stand beside those of `backbone`.
+    whose features stand beside those of `backbone`. `cache` is the folder of features; `images` reads those
+    of the sources, if they are at hand.
     """
 
     release: Release
@@ -83,6 +85,13 @@ class CheckInput:
     not_offered: dict[str, str]
     others: dict[str, Rows]
     more_backbones: Sequence[Backbone] = ()
+    cache: Path | None = None
+    images: Images | None = None
+
+    @property
+    def read_original(self) -> ReadOriginal:
+        """The reader of the originals' files."""
+        return ReadOriginal(self.release, self.recipe, self.originals, self.images)
 
     @property
     def numeric(self) -> bool:
@@ -168,6 +177,8 @@ def prepare_check(
         not_offered,
         {name: image_pool.rows(plan) for name, plan in others_plans.items()},
         more_backbones,
+        checks / CACHE,
+        images,
     )
 
 

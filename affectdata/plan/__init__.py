@@ -4,6 +4,8 @@ In: the rows of manifests, and a recipe. Out: a `Plan`, one row per image to rel
 
 Read in this order:
 
+user_table a table that the recipe names, by its hash
+groups     images that must stay together, by such a table
 lexicon    valence and arousal of emotion words, from the user's table
 labelling  map emotions to classes
 cells      bin and stratum of every row

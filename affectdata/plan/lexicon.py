@@ -7,19 +7,15 @@ In: rows, the emotions of each row, and a table of words. Out: the same rows wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from affectdata.errors import RecipeError, SourceError
-from affectdata.hashing import file_hash
+from affectdata.errors import RecipeError
+from affectdata.plan.user_table import read_user_table
 from affectdata.reading.delimited import parse_number
-from affectdata.reading.tables import read_table
-from affectdata.reading.tree import Tree
 from affectdata.recipe.recipe import LEXICON, Lexicon
 from affectdata.records import Scale
-from affectdata.store.files import read_regular
 
 _WHERE = "labels.lexicon"
 _COLUMNS = {"word": ("word", "term"), "valence": ("valence",), "arousal": ("arousal",)}
@@ -72,17 +68,7 @@ def _normalize(word: str) -> str:
 
 def _read_lexicon(spec: Lexicon) -> dict[str, list[tuple[str, str]]]:
     """Return the (valence, arousal) cells of every row of a word, as text."""
-    path = Path(spec.file)
-    try:
-        if file_hash(read_regular(path)) != spec.sha256:
-            raise RecipeError(
-                f"{spec.file} differs from the lexicon that the recipe was resolved with",
-                where=f"{_WHERE}.sha256: {spec.sha256}",
-                fix="restore the file, or remove sha256 from the recipe to use the current one",
-            )
-        header, rows = read_table(Tree(path.parent, (path.name,)), path.name)
-    except (OSError, SourceError) as error:
-        raise RecipeError(f"cannot read {spec.file}: {error}", where=f"{_WHERE}.file") from error
+    header, rows = read_user_table(spec, _WHERE)
     titles = [title.lower() for title in header]
     indexes = [
         next((titles.index(name) for name in names if name in titles), None) for names in _COLUMNS.values()

@@ -19,6 +19,7 @@ from affectdata.manifest.ledger import NO_MEMORY, Memory, RelatedImages, copy_sp
 from affectdata.manifest.manifest import Manifest, query_tables
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
+from affectdata.plan.groups import join_groups
 from affectdata.plan.labelling import add_labels
 from affectdata.plan.plan import (
     BinCount,
@@ -111,6 +112,8 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
     )
     if several:  # a manifest has groups for its own look-alikes only
         table = assign_groups(table, find_edges(table), ["group_id"])
+    for groups in [] if recipe.split == "none" else recipe.split.group_tables:
+        table = join_groups(table, groups)
     if recipe.where is not None:
         table = _select(table, recipe.where)
     if recipe.labels is not None:
@@ -136,7 +139,11 @@ def _memory_columns(memory: Memory) -> Iterable[str]:
 
 def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:
     """Read the columns needed for the plan; all columns if a condition may use any, or one is missing."""
-    needed = {recipe.target, *recipe.strata_bins, *(recipe.split.groups if recipe.split != "none" else [])}
+    needed = {
+        recipe.target,
+        *recipe.strata_bins,
+        *(recipe.split.group_columns if recipe.split != "none" else []),
+    }
     needed -= {LABEL, *LEXICON}
     available = manifest.rows.column_names
     if recipe.where is not None or needed - set(available):
@@ -173,12 +180,12 @@ def split_rows(
     is newly assigned to val or test; one that was in val or test before never enters train.
     """
     spec = Split(val=0, test=0) if recipe.split == "none" else recipe.split
-    for column in spec.groups:
+    for column in spec.group_columns:
         if column not in table.column_names:
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
-    table = assign_groups(table, EDGES.empty_table(), ["group_id", *spec.groups])
+    table = assign_groups(table, EDGES.empty_table(), ["group_id", *spec.group_columns])
     if len(memory.rows):
-        table = _apply_memory(table, memory, spec.groups, drop_train)
+        table = _apply_memory(table, memory, spec.group_columns, drop_train)
     if drop_train:
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)

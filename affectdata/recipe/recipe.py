@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
@@ -62,29 +62,17 @@ class Bins(StrictModel):
         return self
 
 
-class Lexicon(StrictModel):
-    """The user's table of words with valence and arousal; `scale` is its lowest and highest value.
+class HashedFile(StrictModel):
+    """A table of the user. A resolved recipe has its name, without the path, and its SHA-256."""
 
-    A resolved recipe has the name of the file, without its path, and its SHA-256.
-    """
-
-    file: str = Field(description="columns word, valence, arousal; path relative to the recipe's folder")
-    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
-        description="lowest and highest value"
-    )
+    kind: ClassVar[str] = "table"
+    file: str = Field(description="path relative to the recipe's folder")
     sha256: str = Field(default="", validate_default=True, description="filled in when the recipe is read")
 
     @field_validator("file")
     @classmethod
     def _resolve_path(cls, file: str, info: ValidationInfo) -> str:
         return str((info.context or {}).get("folder", Path()) / file)
-
-    @field_validator("scale")
-    @classmethod
-    def _check_scale(cls, scale: list[float]) -> list[float]:
-        if scale[0] >= scale[1]:
-            raise ValueError("must be [lowest, highest]")
-        return scale
 
     @field_validator("sha256")
     @classmethod
@@ -94,11 +82,27 @@ class Lexicon(StrictModel):
         try:
             return file_hash(read_regular(info.data["file"]))
         except OSError as error:
-            raise ValueError(f"cannot read the lexicon {info.data['file']}: {error.strerror}") from None
+            raise ValueError(f"cannot read the {cls.kind} {info.data['file']}: {error.strerror}") from None
 
     @field_serializer("file")
     def _name(self, file: str) -> str:
         return Path(file).name
+
+
+class Lexicon(HashedFile):
+    """The user's table of words (columns word, valence, arousal); `scale`: its lowest and highest value."""
+
+    kind: ClassVar[str] = "lexicon"
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        description="lowest and highest value"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: list[float]) -> list[float]:
+        if scale[0] >= scale[1]:
+            raise ValueError("must be [lowest, highest]")
+        return scale
 
 
 class Labels(StrictModel):
@@ -152,6 +156,9 @@ class Labels(StrictModel):
 class Split(StrictModel):
     """Shares of val and test; train is the rest. Rows equal in a column of `groups` stay together.
 
+    An entry of `groups` that ends in `.csv` is a table with the columns `image_id` and `group`, as written by
+    `affectdata groups`: images of one group stay together. A single entry needs no list.
+
     Rows that already have a split keep it and count towards its share: a source's own test set grows only if
     it is smaller than the share.
 
@@ -166,9 +173,29 @@ class Split(StrictModel):
     folds: Annotated[int, Field(ge=2, le=1000)] | None = Field(
         default=None, description="parts of train for cross-validation"
     )
-    groups: list[str] = Field(
-        default=[], description="columns; rows with equal values in one of them stay together"
+    groups: list[str | HashedFile] = Field(
+        default=[], description="columns, or tables of groups; rows with equal values in one stay together"
     )
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _find_tables(cls, groups: Any) -> Any:
+        entries = [groups] if isinstance(groups, str) else groups
+        if not isinstance(entries, list):
+            return entries
+        return [
+            {"file": each} if isinstance(each, str) and each.endswith(".csv") else each for each in entries
+        ]
+
+    @property
+    def group_columns(self) -> list[str]:
+        """The entries of `groups` that are columns."""
+        return [each for each in self.groups if isinstance(each, str)]
+
+    @property
+    def group_tables(self) -> list[HashedFile]:
+        """The entries of `groups` that are tables."""
+        return [each for each in self.groups if isinstance(each, HashedFile)]
 
     @model_validator(mode="after")
     def _check_sum(self) -> Split:

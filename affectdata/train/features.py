@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -47,10 +48,17 @@ def render_keys(plan: pa.Table, recipe: Recipe) -> list[str]:
     ]
 
 
+class HasKey(Protocol):
+    """Something that decides features, with a name for the folder that keeps them."""
+
+    @property
+    def key(self) -> str: ...
+
+
 class FeatureCache:
     """The cached features of one backbone, by key, in a folder of its own."""
 
-    def __init__(self, folder: Path, backbone: Backbone) -> None:
+    def __init__(self, folder: Path, backbone: HasKey) -> None:
         self.folder = folder / backbone.key
 
     def read(self, keys: list[str]) -> dict[str, np.ndarray]:
