@@ -515,6 +515,7 @@ def train_check(
     from affectdata.check.check import run_check
     from affectdata.check.final import PLAIN, check_head, check_maps, draw_maps, fit_final
     from affectdata.check.prepare import prepare_check
+    from affectdata.check.resume import FOLDER, SplitStore
     from affectdata.check.tuned import prepare_networks
     from affectdata.config import parse_model, read_yaml
     from affectdata.manifest.manifest import load_others
@@ -557,13 +558,17 @@ def train_check(
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     check_head(prepared, head or PLAIN)
+    store = None
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
         checked = run_check(prepared, learner, progress=_stage(progress, "train"))
     else:
-        checked = run_check(prepared, workers=n_workers, progress=_stage(progress, "train"))
+        store = SplitStore(out / opened.name / FOLDER, prepared.others)
+        checked = run_check(prepared, store=store, workers=n_workers, progress=_stage(progress, "train"))
     path = checked.write(out)
+    if store:
+        store.clear()
     model = fit_final(prepared, head or PLAIN) if model_path or maps else None
     if model and model_path:
         write_model(model, model_path)

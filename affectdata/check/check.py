@@ -24,6 +24,7 @@ from affectdata.check.label_rules import find_label_figures
 from affectdata.check.look_alikes import find_same_images
 from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
+from affectdata.check.resume import SplitStore
 from affectdata.check.scores import Scoring
 from affectdata.check.summary import summarize
 from affectdata.check.transfer import score_transfer
@@ -55,15 +56,17 @@ def run_check(
     prepared: CheckInput,
     learner: Learner | None = None,
     *,
+    store: SplitStore | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> CheckOutput:
     """Train all arms on all splits, score and compare them, and evaluate the rules: a pure function.
 
-    `learner` is what is trained [default: heads on frozen features].
+    `learner` is what is trained [default: heads on frozen features]; `store` keeps finished splits, so that
+    a killed check resumes.
     """
     recipe = prepared.recipe
-    results = _train(prepared, learner or FrozenHeads(recipe.seed), workers, progress)
+    results = _train(prepared, learner or FrozenHeads(recipe.seed), store, workers, progress)
     figures = describe(results)
     gate = evaluate_rules(figures, recipe.check)
     outcome = find_outcome(figures, gate, recipe.check)
@@ -79,7 +82,13 @@ def run_check(
     return CheckOutput(CheckDocument(**dict(figures), verdict=verdict), _predictions(results))
 
 
-def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progress | None) -> Results:
+def _train(
+    prepared: CheckInput,
+    learner: Learner,
+    store: SplitStore | None,
+    workers: int,
+    progress: Progress | None,
+) -> Results:
     """Train all arms of all splits, and collect their predictions by scoring."""
     labels = find_label_figures(prepared)
     same_images = find_same_images(prepared, workers)
@@ -107,7 +116,7 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
         for name, splits in by_name.items()
         for number, split in enumerate(splits)
     ]
-    evaluations = _evaluate(tasks, learner, workers, progress)
+    evaluations = _evaluate(tasks, learner, store, workers, progress)
     edges = originals.edges or [0.0, 100.0]
     n_bins = len(edges) - 1
     tail = metrics.tail_bins(np.bincount(originals.bin[originals.own], minlength=n_bins))[:n_bins]
@@ -122,12 +131,21 @@ def _train(prepared: CheckInput, learner: Learner, workers: int, progress: Progr
 
 
 def _evaluate(
-    tasks: Sequence[tuple[Split, EvaluateSplit]], learner: Learner, workers: int, progress: Progress | None
+    tasks: Sequence[tuple[Split, EvaluateSplit]],
+    learner: Learner,
+    store: SplitStore | None,
+    workers: int,
+    progress: Progress | None,
 ) -> Iterator[SplitEvaluation]:
     """Evaluate every split, heads on several threads at once; networks use all cores for one split."""
     evaluations = []
+
+    def evaluate(task: tuple[Split, EvaluateSplit]) -> SplitEvaluation:
+        split, function = task
+        return store.evaluate(split, function) if store else function(split)
+
     with nullcontext() if learner.is_costly else quiet_threads():
-        results = map_ordered(lambda task: task[1](task[0]), tasks, 1 if learner.is_costly else workers)
+        results = map_ordered(evaluate, tasks, 1 if learner.is_costly else workers)
         for done, result in enumerate(results, 1):
             evaluations.append(result)
             if progress:

@@ -7,6 +7,7 @@ optional is missing; 130 interrupted, and the same command goes on; 141 nobody r
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 import traceback
@@ -29,6 +30,8 @@ _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "thre
 INTERRUPTED = 130
 _UNREAD = 141  # 128 + SIGPIPE
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FREE_SPACE = "\n  fix:   free some space, or choose another folder (--out), and run the same command again"
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
 _MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}
 
@@ -161,5 +164,6 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return 3, f"not enough memory: {str(error) or 'no more was given'}"
     if isinstance(error, OSError):
-        return 3, f"{error.strerror or error}\n  where: {error.filename or 'unknown file'}"
+        text = f"{error.strerror or error}\n  where: {error.filename or 'unknown file'}"
+        return 3, text + (_FREE_SPACE if error.errno in _FULL else "")
     return _BUG, "this is a bug in affectdata; please report it with the lines above"

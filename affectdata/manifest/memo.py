@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,12 +28,13 @@ import xxhash
 from affectdata.errors import InputError
 from affectdata.images.probe import PROBED
 from affectdata.images.read import file_of
-from affectdata.store.files import check_regular
+from affectdata.store.files import check_regular, name_in_errors
 
 STAMP = ("size", "mtime_ns", "inode")
 _MEMO = pa.schema([*PROBED, *((name, pa.int64()) for name in STAMP)])
 _HEAD = struct.Struct("<Q16s")
-_BLOCK_ROWS = 512  # that a killed run loses at most
+_BLOCK_ROWS = 512
+_FLUSH_S = 2.0  # seconds; what was probed since the last flush is lost if the process is killed
 _STAT_ROWS = 1 << 13  # paths as Python objects in memory
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
@@ -47,9 +49,10 @@ class Memo:
     """
 
     def __init__(self, path: Path, root: Path, paths: pa.Array, settings: dict[str, Any]) -> None:
-        self.paths = paths
+        self.paths, self._path = paths, path
         self.stamps = stamp_files(root, paths)
         self._new: list[pa.Table] = []
+        self._flushed_at = time.monotonic()
         self._indices: list[np.ndarray] = []  # index in `paths` of every row on disk
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,16 +113,19 @@ class Memo:
             probed = probed.append_column(name, pa.array(values))
         self._new.append(probed)
         self._indices.append(index)
-        if sum(map(len, self._new)) >= _BLOCK_ROWS:
+        is_due = time.monotonic() - self._flushed_at >= _FLUSH_S
+        if is_due or sum(map(len, self._new)) >= _BLOCK_ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Write added rows to disk."""
         if self._new:
-            self._file.seek(0, 2)
-            _write(self._file, _packed(pa.concat_tables(self._new).combine_chunks()))
-            self._file.flush()
+            with name_in_errors(self._path):
+                self._file.seek(0, 2)
+                _write(self._file, _packed(pa.concat_tables(self._new).combine_chunks()))
+                self._file.flush()
             self._new.clear()
+            self._flushed_at = time.monotonic()
 
     def read(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Yield the probe results of all files, in any order, and their indices in `paths`."""

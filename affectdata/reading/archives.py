@@ -25,7 +25,8 @@ from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
 from affectdata.reading.tree import Tree, is_junk
-from affectdata.store.files import hash_file
+from affectdata.store.files import hash_file, name_in_errors
+from affectdata.store.parquet import locked_folder, remove_stale_files
 from affectdata.store.tar import BLOCK, content_end, iter_members
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
@@ -80,8 +81,15 @@ def _refusal(archive: Path, what: str) -> SourceError:
 
 
 def _unpack_to(archive: Path, folder: Path) -> None:
+    remove_stale_files(folder)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    temporary.mkdir()
+    with locked_folder(temporary):
+        _fill(temporary, archive)
+        temporary.rename(folder)
+
+
+def _fill(temporary: Path, archive: Path) -> None:
+    """Unpack an archive into an empty folder; if it is refused, remove the folder."""
     n_left = _max_bytes(archive)
     names: set[str] = set()
     try:
@@ -94,9 +102,9 @@ def _unpack_to(archive: Path, folder: Path) -> None:
                 raise _refusal(archive, f"unpacks to more than {_MAX_RATIO} times its size, at {name!r}")
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             n_left -= _copy(archive, entry, temporary / name)
-        temporary.rename(folder)
-    finally:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _max_bytes(archive: Path) -> int:
@@ -107,7 +115,7 @@ def _max_bytes(archive: Path) -> int:
 def _copy(archive: Path, entry: _Entry, to: Path) -> int:
     """Write one file and return its size; refuse one that differs from the declared size."""
     n_bytes = 0
-    with to.open("xb") as file:
+    with name_in_errors(to), to.open("xb") as file:
         for chunk in entry.chunks:
             n_bytes += len(chunk)
             if n_bytes > entry.size:

@@ -1,7 +1,7 @@
 """Render the rows of a plan into a folder; resume an interrupted run from its journal.
 
-The journal is a folder of Parquet tables beside the images, one row per written image. It is removed before
-the release is published.
+The journal is a folder of Parquet tables, one row per written image, beside the hidden folder of the images.
+It is removed after the release is published, so that a run killed at any step loses no rendered image.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from affectdata.render.drift import LOOKS, measure_look
 from affectdata.render.render import RenderSamples
 from affectdata.schema import RENDERED
 from affectdata.splits.assign import SPLITS
-from affectdata.store.files import hash_file
+from affectdata.store.files import hash_file, name_in_errors
 from affectdata.store.parquet import STREAM_ROWS, read_table, rechunk, write_table
 from affectdata.store.spill import Spill, iter_by_rank
 from affectdata.workers import map_ordered
 
-JOURNAL = ".journal"
 _BATCH = 24  # rows rendered per call, plus the remaining rows of the last image
 _FLUSH_S = 1.0  # seconds; images rendered since the last flush are lost if the process is killed
 _WRITTEN = pa.schema([*RENDERED, *LOOKS])
@@ -50,7 +49,8 @@ class WriteSamples:
             data = self.render.encode(rgb)
             name = f"{row['split']}/{row['sample_id']}{self.render.image.suffix}"
             if self.folder is not None:
-                Path(self.folder, name).write_bytes(data)
+                with name_in_errors(path := Path(self.folder, name)):
+                    path.write_bytes(data)
             file = (name, file_hash(data), len(data), rgb.shape[1], rgb.shape[0])
             rows.append((row["sample_id"], *file, *measure_look(rgb)))
         return pa.table([list(column) for column in zip(*rows, strict=True)], schema=_WRITTEN)
@@ -60,6 +60,7 @@ def render_all(
     table: pa.Table,
     write: WriteSamples,
     partial: Path,
+    journal_folder: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> Spill:
@@ -67,7 +68,7 @@ def render_all(
     if write.folder is not None:
         for split in SPLITS:
             (partial / split).mkdir(exist_ok=True)
-    journal, done = _Journal(partial / JOURNAL), np.zeros(len(table), bool)
+    journal, done = _Journal(journal_folder), np.zeros(len(table), bool)
 
     def written() -> Iterator[tuple[pa.Table, np.ndarray]]:
         for part in journal.read():

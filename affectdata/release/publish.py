@@ -1,6 +1,6 @@
 """Publish a release: render its plan into a hidden folder, write the tables, rename the folder at the end.
 
-An interrupted run leaves the hidden folder with a journal of the written images; the same command resumes it.
+An interrupted run leaves the hidden folder and a journal of the written images; the same command resumes it.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def publish_release(
     """
     id_ = release_id(manifests, recipe, plan)
     target = folder / f"{recipe.name}-{id_[:8]}"
-    partial = folder / f".{target.name}.partial"
+    partial, journal = folder / f".{target.name}.partial", folder / f".{target.name}.journal"
     if target.exists():
+        shutil.rmtree(journal, ignore_errors=True)  # of a run killed after the rename
         return _open_verified(target), False
     table = _with_sources(plan, rows)
     render = RenderSamples(_images(manifests), recipe.image, recipe.pipelines)
@@ -87,16 +88,18 @@ def publish_release(
             shutil.rmtree(partial)
             return _open_verified(target), False
         write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
-        rendered = render_all(table, write, partial, workers or default_workers(), progress)
+        rendered = render_all(table, write, partial, journal, workers or default_workers(), progress)
         drift = measure_drift(table, rendered.read(LOOKS.names))
         try:
             _check_drift(drift, table, render, recipe)
         except RecipeError:
             shutil.rmtree(partial)
+            shutil.rmtree(journal, ignore_errors=True)
             raise
         write_release(partial, manifests, rows, plan, rendered, recipe, {"id": id_, "drift": drift})
         os.sync()  # flush the images to disk before the rename
         partial.replace(target)
+        shutil.rmtree(journal, ignore_errors=True)  # last: until here a killed run resumes from it
     return open_release(target), True
 
 

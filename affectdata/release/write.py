@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ from affectdata.plan.plan import Plan
 from affectdata.recipe.recipe import Recipe
 from affectdata.release.card import data_card
 from affectdata.release.info import CONTENT_HASH, content_hash
-from affectdata.release.journal import JOURNAL
 from affectdata.release.release import (
     CARD_FILE,
     INFO_FILE,
@@ -156,7 +155,6 @@ def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
 
 def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     """Remove leftovers of a killed run, write SHA256SUMS (tables first) and return its hash."""
-    shutil.rmtree(partial / JOURNAL, ignore_errors=True)
     candidates = (table_file(mode), RECIPE_FILE, CARD_FILE, *(split_file(mode, split) for split in SPLITS))
     names = [name for name in candidates if (partial / name).is_file()]
     hashes = [hash_file(partial / name) for name in names]
@@ -170,6 +168,9 @@ def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     listed = StringHashSet(part["file_name"].to_pylist() for part in iter_files())
     for name in find_unlisted_files(partial, listed):
         (partial / name).unlink()
+    for folder, _, _ in os.walk(partial, topdown=False):
+        if not os.listdir(folder):  # noqa: PTH208 - only whether there is anything
+            Path(folder).rmdir()
     digest = hashlib.sha256()
     with replace_file(partial / SUMS_FILE) as temporary, temporary.open("wb") as file:
         for part in iter_files():

@@ -11,6 +11,8 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -71,6 +73,17 @@ def check_regular(path: str | Path) -> None:
         OSError: it is not a regular file, or does not exist.
     """
     _require_regular(Path(path).stat(), path)
+
+
+@contextmanager
+def name_in_errors(path: str | Path) -> Iterator[None]:
+    """Name the file in an OSError without one, as a write to a full disk raises it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def kind_of(path: str | Path) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import html
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ import pyarrow.parquet as pq
 
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
-from affectdata.store.files import check_regular, read_regular
+from affectdata.store.files import check_regular, name_in_errors, read_regular
 
 _ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group and the positions of all groups, so:
 _MANY, _LARGER = 1 << 20, 8  # after a million rows, groups are eight times as large
@@ -42,19 +44,57 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.touch(exist_ok=False)
+        remove_stale_files(path)
+        temporary, handle = _create_locked(path)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", fix="choose a writable folder with --out"
         ) from error
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with name_in_errors(path):
+            yield temporary
+            os.fsync(handle)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _create_locked(path: Path) -> tuple[Path, int]:
+    """Create a temporary file beside `path`, locked while this process uses it."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:  # not removed as stale before it was locked
+            return temporary, handle
+        os.close(handle)
+
+
+def remove_stale_files(path: Path) -> None:
+    """Remove the temporary files (folders) that killed runs left when they wrote `path`."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        if not is_unlocked(temporary):
+            continue
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def is_unlocked(path: Path) -> bool:
+    """Return whether no running process holds the lock of a file or folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 @contextmanager

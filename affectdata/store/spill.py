@@ -7,13 +7,15 @@ The files are anonymous: they disappear with the process, however it ends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import Any
 from weakref import finalize
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from affectdata.store.files import name_in_errors
 
 _BUFFER = 1 << 10  # rows held as Python objects at once
 _MOST_ROWS = 1 << 13  # read at once
@@ -54,8 +56,9 @@ class Spill:
             self._rows.clear()
 
     def _write(self, table: pa.Table) -> None:
-        self._file.seek(0, 2)
-        self._writer.write_table(table.combine_chunks(), max_chunksize=_MOST_ROWS)
+        with name_in_errors(f"{gettempdir()} (temporary files; TMPDIR names another folder)"):
+            self._file.seek(0, 2)
+            self._writer.write_table(table.combine_chunks(), max_chunksize=_MOST_ROWS)
         self._n += len(table)
 
     def read(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:

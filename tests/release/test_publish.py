@@ -167,7 +167,7 @@ def test_a_damaged_journal_costs_no_more_than_its_images(
         kill_after(patch, 2)
         with pytest.raises(Killed):
             publish(small_gaped, tmp_path)
-    journal, *_ = sorted((partial_of(tmp_path) / ".journal").glob("*.parquet"))
+    journal, *_ = sorted((tmp_path / "releases").glob(".*.journal/*.parquet"))
     if damage == "cut":
         journal.write_bytes(journal.read_bytes()[:50])
     else:  # as an older version may have written it
@@ -183,7 +183,22 @@ def test_a_kill_between_the_last_file_and_the_name_is_no_loss(
         with pytest.raises(Killed):
             publish(small_gaped, tmp_path)
     assert (partial_of(tmp_path) / "release.json").exists()
-    assert contents(publish(small_gaped, tmp_path).path) == contents(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WriteSamples, "__call__", lambda *_: pytest.fail("an image was rendered again"))
+        release = publish(small_gaped, tmp_path)
+    assert contents(release.path) == contents(whole)
+    assert [path.name for path in (tmp_path / "releases").iterdir()] == [release.name]
+
+
+def test_a_kill_after_the_name_leaves_a_journal_that_the_next_run_removes(
+    small_gaped: Path, tmp_path: Path
+) -> None:
+    release = publish(small_gaped, tmp_path)
+    journal = release.path.with_name(f".{release.name}.journal")
+    journal.mkdir()
+    (journal / "0.parquet").write_bytes(b"x")
+    publish(small_gaped, tmp_path)
+    assert not journal.exists()
 
 
 @pytest.mark.slow

@@ -208,9 +208,9 @@ def test_an_interrupted_run_is_resumed(
         patch.setattr(WriteSamples, "__call__", failing)
         with pytest.raises(Killed):
             publish(small_gaped, tmp_path, **arguments)
-    (partial,) = (tmp_path / "releases").iterdir()
-    assert {path.parent.name for path in partial.rglob("*.parquet")} == {".journal"}
-    n_noted = sum(len(read_table(path, "journal")[0]) for path in partial.rglob("*.parquet"))
+    journal, partial = sorted((tmp_path / "releases").iterdir())
+    assert (journal.suffix, partial.suffix, list(partial.iterdir())) == (".journal", ".partial", [])
+    n_noted = sum(len(read_table(path, "journal")[0]) for path in journal.rglob("*.parquet"))
     rendered: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -228,9 +228,9 @@ def test_an_interrupted_run_is_resumed(
 def test_a_damaged_journal_costs_no_more_than_its_rows(
     small_gaped: Path, tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
-    partial = tmp_path / "releases" / f".{pair[1].name}.partial" / ".journal"
-    partial.mkdir(parents=True)
-    (partial / "0-0.parquet").write_bytes(b"cut")
+    journal = tmp_path / "releases" / f".{pair[1].name}.journal"
+    journal.mkdir(parents=True)
+    (journal / "0-0.parquet").write_bytes(b"cut")
     release = publish(small_gaped, tmp_path, pipelines=PIPELINES, mode="virtual")
     assert contents(release.path) == contents(pair[1])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import math
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -458,3 +460,34 @@ def test_parts_are_written_like_one_table(tmp_path: Path) -> None:
     assert write_batches(parts, table.schema, path, "manifest", {"name": "x"}) == digest
     assert path.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert table_digest(table.combine_chunks()) == digest == read_table(path, "manifest")[1]["digest"]
+
+
+def test_the_next_run_removes_what_a_killed_run_left_and_nothing_that_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    killed = tmp_path / ".a.parquet.0123abcd.tmp"
+    others = [tmp_path / ".b.parquet.0123abcd.tmp", tmp_path / ".a.parquet.mine.tmp"]
+    for file in (killed, *others):
+        file.write_bytes(b"half")
+    with replace_file(path) as first:
+        first.write_bytes(b"first")
+        with replace_file(path) as second:  # a run beside it
+            second.write_bytes(b"second")
+            assert not killed.exists() and first.exists()
+    assert path.read_bytes() == b"first"
+    assert sorted(file for file in tmp_path.iterdir() if file != path) == sorted(others)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1000])
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"a": np.random.default_rng(0).random(10_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            write_table(table, path, "test")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.filename == str(path)
+    assert raised.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
