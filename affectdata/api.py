@@ -453,7 +453,7 @@ def export(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a release in the form `to` (folders, webdataset, croissant) and return the folder.
+    """Write a release in the form `to` (folders, hf, webdataset, croissant) and return the folder.
 
     Raises:
         UsageError: the terms forbid it, `out` is taken, or the form has no classes for `by`.

@@ -26,9 +26,7 @@ from affectdata.registry import find_plugins
     type=click.Path(path_type=Path),
     help="Output folder. [default: exports/<release>-<format>]",
 )
-@click.option(
-    "--by", metavar="COLUMN", help="Column of the classes of `folders`. [default: the recipe's target]"
-)
+@click.option("--by", metavar="COLUMN", help="Column of the classes. [default: the recipe's target]")
 @click.option(
     "--i-may-redistribute",
     "may_redistribute",
@@ -47,7 +45,10 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Write RELEASE in another format, with its terms: a folder per class, tar shards, or Croissant metadata.
+    """Write RELEASE for other programs: a folder per class, Parquet or tar shards, Croissant.
+
+    folders: <split>/<class>/, for torchvision and Keras. hf: Parquet shards with images, for Hugging Face.
+    webdataset: tar shards, also for timm. croissant: metadata and the table of labels, without images.
 
     The images are those of the release, byte for byte; those of a virtual release are rendered.
     """

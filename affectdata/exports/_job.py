@@ -1,10 +1,11 @@
 """The interface of an export module. To add a format, write one module in this folder with:
 
 HAS_IMAGES           whether it contains images, whose terms may forbid redistribution
-HAS_CLASSES          whether it sorts images into classes
+HAS_CLASSES          whether its images have classes, which `--by` can take from another column
 export(job, folder)  write the release into an empty folder: equal bytes for equal releases, bounded memory
 SPLIT_FILES          optional: file pattern of a `{split}`, for the README.md that Hugging Face reads
 features(job)        optional: features of a record for Hugging Face, if they cannot be inferred from a part
+notes(job)           optional: Markdown lines for README.md on how to load it
 
 After `export` returns, `README.md` with the terms is added and the folder is renamed to its final name.
 """
@@ -13,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import InputError, IntegrityError
-from affectdata.labels import class_names, cut_values
 from affectdata.recipe.recipe import Recipe
+from affectdata.release.classes import Classes, find_classes
 from affectdata.release.images import Read
 from affectdata.release.release import Release
 from affectdata.store.parquet import Rows, read_parts
@@ -60,36 +61,27 @@ class Job:
                 if self.progress:
                     self.progress(done, len(self.release.rows))
 
-    def classes(self) -> pa.ChunkedArray:
-        """Return the class of every row: the string in the column `by`, by default the recipe's target.
-
-        A numeric column is cut at the thresholds in `check.classes` of the recipe.
+    def classes(self) -> Classes:
+        """Return the class of every row (`release.classes`), in the column `by` or the recipe's target.
 
         Raises:
             InputError: no such column, rows without a class, or a numeric column without thresholds.
         """
-        name, rows = self.by or self.recipe.target, self.release.rows
-        if name not in rows.column_names:
-            known = ", ".join(field.name for field in rows.schema if pa.types.is_string(field.type))
-            raise InputError(f"the release has no column {name!r}", where="--by", fix=f"columns: {known}")
-        values = rows.select([name])[name]
-        if values.null_count:
-            raise InputError(
-                f"{name} is null in {values.null_count} of {len(rows)} rows",
-                where="--by",
-                fix="choose another column, or exclude these rows from the release (`where:`)",
-            )
-        if pa.types.is_string(values.type):
-            return values
-        thresholds = self.recipe.check.classes.get(name)
-        if thresholds is None:
-            raise InputError(
-                f"{name} is numeric, and the recipe's check.classes has no thresholds for it",
-                where="--by",
-                fix="choose a column of strings, such as --by subtype",
-            )
-        cut = cut_values(np.asarray(values.to_numpy(), float), thresholds, class_names(len(thresholds)))
-        return pa.chunked_array([pa.array(cut.tolist(), pa.string())])
+        return find_classes(self.release.rows, self.recipe, self.by).require_all()
+
+    @cached_property
+    def known_classes(self) -> Classes | None:
+        """The same, also with rows without a class; None if the target is no class and `by` is not given.
+
+        Raises:
+            InputError: `by` names a column that has no classes.
+        """
+        try:
+            return find_classes(self.release.rows, self.recipe, self.by)
+        except InputError:
+            if self.by is not None:
+                raise
+            return None
 
 
 class Exporter(Protocol):

@@ -12,7 +12,7 @@ from affectdata.errors import UsageError
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.registry import load_plugin
-from affectdata.release.card import front_matter, sources_and_terms
+from affectdata.release.card import SPLIT_NAMES, front_matter, sources_and_terms
 from affectdata.release.derived import release_terms
 from affectdata.release.images import released_reader
 from affectdata.release.lineage import validate_release
@@ -116,13 +116,13 @@ def _hugging_face(job: Job, plugin: Exporter) -> list[str]:
     files, features = getattr(plugin, "SPLIT_FILES", None), getattr(plugin, "features", None)
     if files is None:
         return []
-    patterns = {split: files.format(split=split) for split in SPLITS}
+    patterns = {split: files.format(split=split, name=SPLIT_NAMES[split]) for split in SPLITS}
     more: dict[str, Any] = {"dataset_info": {"features": features(job)}} if features else {}
     return front_matter(job.release.info, patterns, more)
 
 
 def _readme(job: Job, to: str, plugin: Exporter, terms: dict[str, Any]) -> str:
-    release = job.release
+    release, notes = job.release, getattr(plugin, "notes", None)
     lines = [
         *_hugging_face(job, plugin),
         f"# {release.info['name']}, as {to}",
@@ -136,5 +136,6 @@ def _readme(job: Job, to: str, plugin: Exporter, terms: dict[str, Any]) -> str:
         "## Sources and terms of use",
         "",
         *sources_and_terms({**release.info, "terms": terms}),
+        *([*notes(job), ""] if notes else []),
     ]
     return "\n".join(lines)

@@ -1,44 +1,61 @@
 """A folder per split and class, for torchvision's ImageFolder and Keras' image_dataset_from_directory.
 
 <split>/<class>/<sample_id>.jpg    every class has a folder in every split, so that class numbers are equal
-labels.csv                         every column of the release, with `file_name` in this folder and `class`
+<split>/metadata.parquet           every column of the release and `class`; `file_name` is from this folder.
+                                   Hugging Face reads it; torchvision and Keras skip it. Not CSV: its types
+                                   would follow from the values of a split, and splits must have the same
+labels.csv                         the same for all splits, with `file_name` in this folder
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyarrow import csv
 
 from affectdata.errors import InputError
 from affectdata.exports._job import Job
-from affectdata.store.parquet import as_one_array, distinct, read_parts
+from affectdata.store.parquet import distinct, read_parts
 
 HAS_IMAGES = True
 HAS_CLASSES = True
+_METADATA = "metadata.parquet"  # the name that Hugging Face and `ingest` look for
 SPLIT_FILES = "{split}/**"  # prevents a class named like a split from being read as a split
 
 
 def export(job: Job, folder: Path) -> None:
-    """Write the images into folders, then the table."""
-    rows, classes = job.release.rows, as_one_array(job.classes())
-    for split in distinct(rows, "split"):
-        for name in classes.unique().to_pylist():
+    """Write the images into folders, then the tables."""
+    rows, classes = job.release.rows, job.classes()
+    splits = distinct(rows, "split")
+    for split in splits:
+        for name in classes.names:
             (folder / split / _folder_name(name)).mkdir(parents=True)
-    schema = rows.schema.append(pa.field("class", pa.string()))
+    schema, words = rows.schema.append(pa.field("class", pa.string())), classes.words()
     images, start = job.images(read_parts(rows)), 0
-    with csv.CSVWriter(folder / "labels.csv", schema) as labels:
+    with ExitStack() as stack:
+        labels = stack.enter_context(csv.CSVWriter(folder / "labels.csv", schema))
+        writers = {split: pq.ParquetWriter(folder / split / _METADATA, schema) for split in splits}
+        tables = {split: stack.enter_context(writer) for split, writer in writers.items()}
         for part in read_parts(rows):
-            part_classes = classes.slice(start, len(part))
+            part = pa.table([*part.columns, words.slice(start, len(part))], schema=schema)
             files = pc.binary_join_element_wise(part["sample_id"], job.recipe.image.suffix, "")
-            paths = pc.binary_join_element_wise(part["split"], part_classes, files, "/")
-            columns = {**{name: part[name] for name in rows.column_names}, "file_name": paths}
-            labels.write_table(pa.table([*columns.values(), part_classes], schema=schema))
+            inside = pc.binary_join_element_wise(part["class"], files, "/")
+            paths = pc.binary_join_element_wise(part["split"], inside, "/")
+            labels.write_table(_with_files(part, paths))
+            for split, table in tables.items():
+                table.write_table(_with_files(part, inside).filter(pc.equal(part["split"], split)))
             for path in paths.to_pylist():
                 (folder / path).write_bytes(next(images)[1])
             start += len(part)
+
+
+def _with_files(part: pa.Table, paths: pa.ChunkedArray) -> pa.Table:
+    at = part.schema.get_field_index("file_name")
+    return part.set_column(at, part.schema.field(at), paths)
 
 
 def _folder_name(name: str) -> str:

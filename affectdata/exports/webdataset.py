@@ -1,8 +1,11 @@
 """Tar shards for WebDataset, for sequential reading.
 
-    <split>-000000.tar    members <sample_id>.jpg and <sample_id>.json (the row's labels), 1000 pairs a shard
+    <split>-000000.tar    members <sample_id>.jpg, .cls (the number of the class) and .json (the labels of
+                          the row), 1000 samples a shard
+    _info.json            splits, shards and names of classes, as timm reads it (`wds/` before the folder)
 
-`ingest` reads the shards back, row for row. Every record has every column; missing values are null.
+`ingest` reads the shards back, row for row. Every record has every column; missing values are null. Where a
+row has no class, or the target is no class, there is no .cls in any shard.
 `datasets.load_dataset(folder)` takes the types from README.md. `load_dataset("webdataset", …)` does not read
 it: it infers them from the first five records of the last split, and fails at a value in a column that is
 null in all of those, unless `features=` is given.
@@ -16,75 +19,81 @@ from __future__ import annotations
 import io
 import itertools
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from affectdata.exports._job import Job
-from affectdata.hashing import canonical_json, hash_ranks
-from affectdata.store.parquet import Rows, distinct, read_parts
-from affectdata.store.spill import iter_by_rank
+from affectdata.exports._order import CLASS, NOT_LABELS, ordered_images, split_sizes
+from affectdata.hashing import canonical_json
+from affectdata.release.classes import Classes
+from affectdata.store.parquet import write_json
 
 HAS_IMAGES = True
-HAS_CLASSES = False
+HAS_CLASSES = True
 SPLIT_FILES = "{split}-*.tar"
 _SHARD = 1000  # images
 _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # other types have equal names in Arrow
-_NOT_LABELS = {"file_name", "file_bytes"}
 
 
 def export(job: Job, folder: Path) -> None:
-    """Write the shards one after the other."""
-    rows = job.release.rows
-    splits = distinct(rows, "split")
-    split_codes, ranks = _rank_rows(rows, splits)
-    images = job.images(iter_by_rank(_with_ranks(rows, ranks), rows.schema, len(rows)))
-    pairs = zip(_shards(splits, np.bincount(split_codes)), images, strict=True)
+    """Write the shards one after the other, then their index."""
+    sizes, classes = split_sizes(job.release.rows), _classes(job)
+    pairs = zip(_shards(sizes), ordered_images(job), strict=True)
     for shard, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
         with tarfile.open(folder / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
             for _, (row, data) in members:
-                labels = {key: value for key, value in row.items() if key not in _NOT_LABELS}
+                code = row.pop(CLASS)
+                labels = {key: value for key, value in row.items() if key not in NOT_LABELS}
                 _add(tar, row["sample_id"] + job.recipe.image.suffix, data)
+                if classes:
+                    _add(tar, row["sample_id"] + ".cls", str(code).encode())
                 _add(tar, row["sample_id"] + ".json", canonical_json(labels).encode())
+    _write_index(sizes, classes.names if classes else [], folder)
+
+
+def _classes(job: Job) -> Classes | None:
+    """Return the classes; None if the target is no class or rows have none, and `by` is not given."""
+    classes = job.classes() if job.by else job.known_classes
+    return None if classes is None or classes.codes.null_count else classes
+
+
+def _write_index(sizes: Mapping[str, int], names: list[str], folder: Path) -> None:
+    splits: dict[str, dict[str, Any]] = {}
+    for split, size in sizes.items():
+        shards = {name: len(list(group)) for name, group in itertools.groupby(_shards({split: size}))}
+        splits[split] = {
+            "name": split,
+            "num_samples": size,
+            "filenames": list(shards),
+            "shard_lengths": list(shards.values()),
+        }
+    write_json(folder / "_info.json", {"splits": splits, "class_names": names})
 
 
 def features(job: Job) -> list[dict[str, Any]]:
     """Return the types of a record in the notation of `datasets`, which cannot infer them from nulls."""
-    columns = [field for field in job.release.rows.schema if field.name not in _NOT_LABELS]
+    columns = [field for field in job.release.rows.schema if field.name not in NOT_LABELS]
     labels = [{"name": field.name, "dtype": _DTYPES.get(field.type, str(field.type))} for field in columns]
+    classes = _classes(job)
     return [
         {"name": job.recipe.image.suffix.removeprefix("."), "dtype": "image"},
+        *([{"name": "cls", "dtype": class_label(classes.names)}] if classes else []),
         {"name": "json", "struct": labels},
         *({"name": name, "dtype": "string"} for name in ("__key__", "__url__")),
     ]
 
 
-def _rank_rows(rows: Rows, splits: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the split number of every row, and its position in the order by split, then hash."""
-    hashes, codes = [], []
-    for part in read_parts(rows, ["sample_id", "split"]):
-        hashes.append(hash_ranks(0, part["sample_id"].to_pylist()))
-        codes.append(pc.index_in(part["split"], pa.array(splits)).to_numpy())
-    split_codes = np.concatenate(codes)
-    ranks = np.empty(len(split_codes), np.int64)
-    ranks[np.lexsort((np.concatenate(hashes), split_codes))] = np.arange(len(split_codes))
-    return split_codes, ranks
+def class_label(names: list[str]) -> dict[str, Any]:
+    """Return the type of a class in the notation of README.md."""
+    return {"class_label": {"names": {str(code): name for code, name in enumerate(names)}}}
 
 
-def _with_ranks(rows: Rows, ranks: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    start = 0
-    for part in read_parts(rows):
-        yield part, ranks[start : start + len(part)]
-        start += len(part)
-
-
-def _shards(splits: list[str], sizes: Iterable[int]) -> Iterator[str]:
+def _shards(sizes: Mapping[str, int]) -> Iterator[str]:
     """Yield the name of the shard of each image."""
-    for split, size in zip(splits, sizes, strict=True):
+    for split, size in sizes.items():
         yield from (f"{split}-{index // _SHARD:06d}.tar" for index in range(size))
 
 

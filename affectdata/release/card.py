@@ -13,7 +13,7 @@ import yaml
 
 from affectdata.release.release import split_file, table_file
 
-_SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _WITH_SPDX = re.compile(r"CC BY(-NC)?(-SA)? [34]\.0|CC BY(-NC)?-ND 4\.0|CC0 1\.0|MIT")
 
@@ -80,13 +80,15 @@ def front_matter(
     document = {
         "pretty_name": info["name"],
         **_license(" and ".join(licenses)),
+        "task_categories": ["image-classification"],
+        "tags": ["affective-computing", "emotion"],
         "size_categories": [next((size for bound, size in _SIZES.items() if n < bound), "n>10M")],
         "configs": [
             {
                 "config_name": "default",
                 "data_files": [
                     {"split": name, "path": files[split]}
-                    for split, name in _SPLIT_NAMES.items()
+                    for split, name in SPLIT_NAMES.items()
                     if info["rows"].get(split) and split in files
                 ],
             }

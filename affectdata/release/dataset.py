@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, WeightedRandomSampler, default_collate
 
+from affectdata.errors import InputError
 from affectdata.images.decode import decode
 from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import parse_recipe
@@ -20,6 +21,7 @@ from affectdata.release.images import released_reader
 _FILE = ("file_name", "file_sha256", "sample_id", "image_id", "pipeline", "seed", "source", "path")
 _STRINGS = ("sample_id", "emotion", "subtype")
 _NUMBERS = ("weight", "valence", "arousal", "dominance")
+_SHAPES = 3  # that a message names
 
 
 class ReleaseDataset(Dataset[dict[str, Any]]):
@@ -29,9 +31,13 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
     source images if the release is virtual.
 
     An item is a dict: `image`, a uint8 tensor (3, height, width) or the result of `transform` on it; the
-    strings `sample_id`, `emotion` and `subtype`; the floats `weight`, `valence`, `arousal` and `dominance`
-    (POMP, 0–100). Every item has all keys: a missing number is NaN, a missing string "". Images of one
-    release may differ in size: for batches, give a `transform` that crops or resizes.
+    strings `sample_id`, `emotion` and `subtype`; `class_index`, the position in `classes`; and the float32
+    numbers `weight`, `valence`, `arousal` and `dominance` (POMP, 0–100). Every item has all keys: a missing
+    number is NaN, a missing string "", a missing class -1. `classes` are the names of the classes of the
+    recipe's target in the whole release, sorted; empty if it is a number that the recipe does not cut.
+
+    Images of one release may differ in size: for batches, give a `transform` that crops or resizes. `collate`
+    makes batches as the DataLoader does, and says so where sizes differ.
 
     Raises:
         IntegrityError: on reading an image that differs from the released one.
@@ -44,8 +50,13 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
         recipe: Mapping[str, Any],
         images: Images | None = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
+        classes: Sequence[str] = (),
+        codes: pa.Array | None = None,
     ) -> None:
         self.transform = transform
+        self.classes = list(classes)
+        codes = pa.nulls(len(rows), pa.int64()) if codes is None else codes
+        self.codes: list[int] = codes.fill_null(-1).to_pylist()
         self.files: pa.Table = rows.select(list(_FILE)).combine_chunks()
         self.labels: pa.Table = rows.select([*_STRINGS, *_NUMBERS])
         self.read = released_reader(folder, parse_recipe(recipe), images)
@@ -61,5 +72,37 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
         image = torch.from_numpy(np.ascontiguousarray(decode(data).rgb.transpose(2, 0, 1)))
         (row,) = self.labels.slice(position, 1).to_pylist()
         strings = {name: row[name] or "" for name in _STRINGS}
-        numbers = {name: math.nan if row[name] is None else float(row[name]) for name in _NUMBERS}
-        return {"image": self.transform(image) if self.transform else image, **strings, **numbers}
+        numbers = {name: _number(row[name]) for name in _NUMBERS}
+        return {
+            "image": self.transform(image) if self.transform else image,
+            **strings,
+            "class_index": self.codes[position],
+            **numbers,
+        }
+
+    @staticmethod
+    def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return a batch of items, for `DataLoader(collate_fn=)`.
+
+        Raises:
+            InputError: the images differ in size.
+        """
+        shapes = {tuple(item["image"].shape) for item in items if isinstance(item["image"], torch.Tensor)}
+        if len(shapes) > 1:
+            shown = ", ".join(" × ".join(map(str, shape)) for shape in sorted(shapes)[:_SHAPES])
+            raise InputError(
+                f"the images of a batch differ in size: {shown}",
+                fix="give `dataset(split, transform=…)` a crop or resize to one size, "
+                "or `image: {size_px: [224, 224]}` in the recipe",
+            )
+        batch: dict[str, Any] = default_collate(list(items))
+        return batch
+
+
+def _number(value: float | None) -> torch.Tensor:
+    return torch.tensor(math.nan if value is None else value, dtype=torch.float32)
+
+
+def draw_by_weight(weights: Sequence[float], generator: torch.Generator | None) -> WeightedRandomSampler:
+    """Return a sampler of as many rows as there are, each drawn in proportion to its weight."""
+    return WeightedRandomSampler(weights, len(weights), generator=generator)

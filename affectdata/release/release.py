@@ -5,6 +5,7 @@
     train/ val/ test/    <sample_id>.jpg and metadata.parquet; in a virtual release rows.parquet alone
     SHA256SUMS           every file but itself and release.json; for `sha256sum -c`
     README.md            the data card
+    croissant.json       the same for programs: Croissant metadata
     release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
 
 In a virtual release the table of all rows is `.affectdata/manifest.parquet`, because loaders that collect the
@@ -29,8 +30,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.config import read_yaml
-from affectdata.errors import IntegrityError, ManifestError, RecipeError, UsageError
+from affectdata.errors import InputError, IntegrityError, ManifestError, RecipeError, UsageError
 from affectdata.manifest.manifest import Images, find_roots
+from affectdata.recipe.recipe import parse_recipe
+from affectdata.release.classes import Classes, find_classes
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.files import read_regular
@@ -49,6 +52,7 @@ from affectdata.store.text_set import StringHashSet
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.data import WeightedRandomSampler
 
     from affectdata.release.dataset import ReleaseDataset
 
@@ -146,8 +150,12 @@ class Release:
         Raises:
             UsageError: the release has no such fold, or `name` is neither "train" nor "val".
         """
+        return self.table.filter(self._is_in(name, fold))
+
+    def _is_in(self, name: str, fold: int | None) -> pa.ChunkedArray:
+        """Return for every row whether it belongs to a split, as `split` says."""
         if fold is None:
-            return self.table.filter(pc.equal(self.table["split"], name))
+            return pc.equal(self.table["split"], name)
         folds = self.table[FOLD.name] if FOLD.name in self.table.column_names else pa.array([], pa.int32())
         available = sorted(folds.unique().drop_null().to_pylist())
         if fold not in available or name not in ("train", "val"):
@@ -157,8 +165,8 @@ class Release:
             )
         inside = pc.fill_null(pc.equal(folds, fold), False)
         if name == "val":
-            return self.table.filter(pc.and_(inside, pc.equal(self.table["copy"], 0)))
-        return self.split("train").filter(pc.invert(inside.filter(pc.equal(self.table["split"], "train"))))
+            return pc.and_(inside, pc.equal(self.table["copy"], 0))
+        return pc.and_(pc.equal(self.table["split"], "train"), pc.invert(inside))
 
     def read(self, file_name: str) -> bytes:
         """Read one released image.
@@ -203,16 +211,45 @@ class Release:
             UsageError: no such split or fold.
             ImagesNotFound: the release is virtual, and its source images cannot be found.
         """
-        rows = self.split(split, fold)
-        if not len(rows):
-            splits = ", ".join(pc.unique(self.table["split"]).to_pylist())
-            raise UsageError(f"{self.name} has no split {split!r}", fix=f"available splits: {splits}")
+        chosen = self._require(split, fold)
         # By name: opening a release must not load torch.
         module = importlib.import_module("affectdata.release.dataset")
+        recipe = parse_recipe(self.recipe_document, str(self.path))
+        try:
+            classes = find_classes(self.table, recipe)
+        except InputError:  # a number that the recipe does not cut into classes
+            classes = Classes(recipe.target, [], pa.nulls(len(self.table), pa.int64()))
         dataset: ReleaseDataset = module.ReleaseDataset(
-            rows, self.path, self.recipe_document, self.sources_to_render(), transform
+            self.table.filter(chosen),
+            self.path,
+            self.recipe_document,
+            self.sources_to_render(),
+            transform,
+            classes.names,
+            classes.codes.filter(chosen.combine_chunks()),
         )
         return dataset
+
+    def sampler(
+        self, split: str = "train", fold: int | None = None, generator: torch.Generator | None = None
+    ) -> WeightedRandomSampler:
+        """Return a torch sampler that draws the rows of `dataset(split, fold=fold)` by their `weight`.
+
+        Raises:
+            UsageError: no such split or fold.
+        """
+        weights = self.table["weight"].filter(self._require(split, fold)).to_pylist()
+        module = importlib.import_module("affectdata.release.dataset")
+        sampler: WeightedRandomSampler = module.draw_by_weight(weights, generator)
+        return sampler
+
+    def _require(self, split: str, fold: int | None) -> pa.ChunkedArray:
+        """Return for every row whether it belongs to a split that has rows."""
+        chosen = self._is_in(split, fold)
+        if not pc.any(chosen).as_py():
+            splits = ", ".join(pc.unique(self.table["split"]).to_pylist())
+            raise UsageError(f"{self.name} has no split {split!r}", fix=f"available splits: {splits}")
+        return chosen
 
 
 _REBUILD = "remove the folder and re-run `affectdata balance`"

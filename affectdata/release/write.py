@@ -20,6 +20,7 @@ from affectdata.plan.labelling import counted_emotions
 from affectdata.plan.plan import Plan
 from affectdata.recipe.recipe import Recipe
 from affectdata.release.card import data_card
+from affectdata.release.croissant import CROISSANT_FILE, describe
 from affectdata.release.info import CONTENT_HASH, content_hash
 from affectdata.release.release import (
     CARD_FILE,
@@ -78,6 +79,8 @@ def write_release(
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
+    suffix = recipe.image.suffix if recipe.mode == "files" else None
+    write_json(partial / CROISSANT_FILE, describe(info, schema, path, table_file(recipe.mode), suffix))
     info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
     info[CONTENT_HASH] = content_hash(info)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -155,7 +158,10 @@ def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
 
 def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     """Remove leftovers of a killed run, write SHA256SUMS (tables first) and return its hash."""
-    candidates = (table_file(mode), RECIPE_FILE, CARD_FILE, *(split_file(mode, split) for split in SPLITS))
+    candidates = (
+        *(table_file(mode), RECIPE_FILE, CARD_FILE, CROISSANT_FILE),
+        *(split_file(mode, split) for split in SPLITS),
+    )
     names = [name for name in candidates if (partial / name).is_file()]
     hashes = [hash_file(partial / name) for name in names]
     tables = pa.table([pa.array(names), pa.array(hashes)], names=["file_name", "file_sha256"])

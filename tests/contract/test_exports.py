@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import shutil
@@ -12,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
+from affectdata.manifest.ingest import ingest
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.derived import release_terms
 from affectdata.release.release import INFO_FILE, Release, open_release
@@ -66,7 +69,7 @@ def copied(release: Release, tmp_path: Path) -> Path:
 
 
 def test_there_are_export_formats() -> None:
-    assert {"croissant", "folders", "webdataset"} <= set(NAMES)
+    assert {"croissant", "folders", "hf", "webdataset"} <= set(NAMES)
 
 
 def test_a_second_run_and_more_workers_give_the_same_bytes(made: Release, name: str, tmp_path: Path) -> None:
@@ -200,6 +203,12 @@ def test_folders_hold_the_released_images_by_split_and_class(made: Release, tmp_
     found = export(made, "folders", tmp_path / "out")
     rows = list(csv.DictReader(found.pop("labels.csv").decode().splitlines()))
     found.pop("README.md")
+    for split in set(made.table["split"].to_pylist()):
+        own = pq.read_table(io.BytesIO(found.pop(f"{split}/metadata.parquet"))).to_pylist()
+        named = [f"{split}/{row['file_name']}" for row in own]
+        assert named == [row["file_name"] for row in rows if row["split"] == split]
+        for row, released in zip(own, made.split(split).to_pylist(), strict=True):
+            assert {**released, "file_name": row["file_name"], "class": row["class"]} == row
     assert set(found) == {row["file_name"] for row in rows} and len(rows) == len(made.table)
     for row, released in zip(rows, made.table.to_pylist(), strict=True):
         valence = released["valence"]
@@ -217,7 +226,7 @@ def test_every_class_has_a_folder_in_every_split(made: Release, tmp_path: Path) 
     export(made, "folders", tmp_path / "out", by="subtype")
     classes = set(made.table["subtype"].to_pylist())
     for split in set(made.table["split"].to_pylist()):
-        assert {path.name for path in (tmp_path / "out" / split).iterdir()} == classes
+        assert {path.name for path in (tmp_path / "out" / split).iterdir() if path.is_dir()} == classes
 
 
 @pytest.mark.parametrize(
@@ -237,9 +246,9 @@ def test_a_column_that_gives_no_classes_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_classes_are_for_folders_alone(made: Release, tmp_path: Path) -> None:
+def test_croissant_takes_no_classes(made: Release, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not sort by classes"):
-        export(made, "webdataset", tmp_path / "out", by="subtype")
+        export(made, "croissant", tmp_path / "out", by="subtype")
 
 
 # --- webdataset ------------------------------------------------------------------------------------------
@@ -252,17 +261,21 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
     export(made, "webdataset", tmp_path / "out")
     seen: dict[str, list[str]] = {}
     of = {row["sample_id"]: row for row in made.table.to_pylist()}
+    names = json.loads((tmp_path / "out" / "_info.json").read_text())["class_names"]
     for path in sorted((tmp_path / "out").glob("*.tar")):
         with tarfile.open(path) as tar:
             members = tar.getmembers()
             assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {
                 (0, 0, 0, "", "", 0o644)
             }
-            assert len(members) <= 14
-            for image, labels in zip(members[::2], members[1::2], strict=True):
+            assert len(members) <= 21
+            for image, code, labels in zip(members[::3], members[1::3], members[2::3], strict=True):
                 key, dot, ending = image.name.partition(".")
-                assert (dot, ending, labels.name) == (".", "jpg", f"{key}.json")
+                assert (dot, ending, code.name, labels.name) == (".", "jpg", f"{key}.cls", f"{key}.json")
                 row = of[key]
+                name = names[int(tar.extractfile(code).read())]  # type: ignore[union-attr]
+                valence = row["valence"]
+                assert name == ("negative" if valence < 40 else "positive" if valence > 60 else "neutral")
                 assert tar.extractfile(image).read() == made.read(row["file_name"])  # type: ignore[union-attr]
                 record = json.loads(tar.extractfile(labels).read())  # type: ignore[union-attr]
                 assert record["valence"] == row["valence"] and record["license"] == row["license"]
@@ -277,34 +290,103 @@ def test_shards_hold_every_pair_once_with_nothing_of_this_machine(
     assert following < len(images) / 4  # copies of one image are apart
 
 
+def test_timm_finds_the_shards_of_every_split(
+    made: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pytest.importorskip("timm.data.readers.reader_wds")
+    monkeypatch.setattr(webdataset, "_SHARD", 7)
+    export(made, "webdataset", tmp_path / "out", by="subtype")
+    info = json.loads((tmp_path / "out" / "_info.json").read_text())
+    assert info["class_names"] == sorted(set(made.table["subtype"].to_pylist()))
+    for split in set(made.table["split"].to_pylist()):
+        found = reader._parse_split_info(split, info)
+        assert (found.num_samples, sum(found.shard_lengths)) == (len(made.split(split)),) * 2
+        assert set(found.filenames) == {path.name for path in (tmp_path / "out").glob(f"{split}-*.tar")}
+
+
+def test_rows_without_a_class_leave_out_the_files_of_classes(made: Release, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["emotion"] = "joy" if row["image_id"] < "8" else None
+
+    release = forge(copied(made, tmp_path), change)
+    with pytest.raises(InputError, match="emotion is null in"):
+        export(release, "webdataset", tmp_path / "out", by="emotion")
+    rows = {row["sample_id"]: row for row in release.table.to_pylist()}
+    export(release, "hf", tmp_path / "hf", by="emotion")
+    shards = [pq.read_table(path) for path in (tmp_path / "hf").rglob("*.parquet")]
+    found = [row for shard in shards for row in shard.select(["sample_id", "class"]).to_pylist()]
+    assert {row["sample_id"]: row["class"] for row in found} == {
+        key: None if row["emotion"] is None else 0 for key, row in rows.items()
+    }
+
+
+# --- an export is ingested again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["folders", "hf", "webdataset"])
+def test_an_export_is_recognised_and_comes_back_image_for_image(
+    made: Release, form: str, tmp_path: Path
+) -> None:
+    export(made, form, tmp_path / "mine")
+    result = ingest(tmp_path / "mine", out=tmp_path / "manifests", workers=1)
+    expected = {
+        row["file_sha256"]: (row["split"], row["subtype"], row["valence"]) for row in made.table.to_pylist()
+    }
+    found = {
+        row["image_id"]: (row["split"], row["subtype"], row["valence"])
+        for row in result.manifest.table.to_pylist()
+    }
+    assert found == expected and result.counts["rejected"] == 0
+
+
 # --- croissant -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the packages that mlcroissant loads
-def test_croissant_is_valid_and_every_record_can_be_read(made: Release, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [0, 1], ids=["files", "virtual"])
+def test_croissant_of_a_release_is_valid_and_every_record_is_read_where_it_lies(
+    pair: tuple[Release, Release], at: int
+) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
-    folder = copied(made, tmp_path)
-    export(made, "croissant", tmp_path / "out")
-    shutil.copy(tmp_path / "out" / "croissant.json", folder)
-    dataset = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
-    assert not dataset.metadata.ctx.issues.errors
-    assert "https://schema.org/" in json.loads((folder / "croissant.json").read_text())["@context"]["@vocab"]
-    rows = list(dataset.records("rows"))
-    assert [row["rows/sample_id"].decode() for row in rows] == made.table["sample_id"].to_pylist()
-    assert [row["rows/valence"] for row in rows] == made.table["valence"].to_pylist()
-    images = {
-        row["pictures/name"].decode(): row["pictures/image"].size for row in dataset.records("pictures")
-    }
+    release = pair[at]
+    dataset = mlcroissant.Dataset(jsonld=str(release.path / "croissant.json"))
+    issues = dataset.metadata.ctx.issues
+    assert not issues.errors and all("datePublished" in warning for warning in issues.warnings)
+    check_records(dataset, release)
+    if release.is_virtual:
+        assert {each.id for each in dataset.metadata.record_sets} == {"rows", "splits"}
+        return
+    images = {row["images/name"].decode(): row["images/image"].size for row in dataset.records("images")}
     assert images == {
         f"{row['sample_id']}.jpg": (row["out_width_px"], row["out_height_px"])
-        for row in made.table.to_pylist()
+        for row in release.table.to_pylist()
     }
 
 
-def test_croissant_of_a_virtual_release_has_no_images(pair: tuple[Release, Release], tmp_path: Path) -> None:
-    document = json.loads(export(pair[1], "croissant", tmp_path / "out")["croissant.json"])
+def check_records(dataset: Any, release: Release) -> None:
+    splits = {row["splits/name"] for row in dataset.records("splits")}
+    assert {str(name, "utf-8") if isinstance(name, bytes) else name for name in splits} == set(
+        release.table["split"].to_pylist()
+    )
+    rows = list(dataset.records("rows"))
+    for name in ("sample_id", "split"):
+        assert [row[f"rows/{name}"].decode() for row in rows] == release.table[name].to_pylist()
+    assert [row["rows/valence"] for row in rows] == release.table["valence"].to_pylist()
+    missing = sum(row["rows/emotion"] is None or row["rows/emotion"] != row["rows/emotion"] for row in rows)
+    assert missing == release.table["emotion"].null_count
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_croissant_export_has_its_table_and_is_read_where_it_lies(made: Release, tmp_path: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    export(made, "croissant", tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "croissant.json").read_text())
+    assert "https://creativecommons.org/licenses/by-nc-sa/3.0/" in document["license"]
+    dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
+    assert not dataset.metadata.ctx.issues.errors
+    check_records(dataset, made)
     assert [node["@id"] for node in document["distribution"]] == ["manifest.parquet"]
-    assert [node["@id"] for node in document["recordSet"]] == ["rows"]
 
 
 # --- the command -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from affectdata.exports import webdataset
+from affectdata.errors import InputError, UsageError
+from affectdata.exports import hf, webdataset
 from affectdata.exports._write import export_release
 from affectdata.release.card import front_matter
 from affectdata.release.release import Release, open_release
@@ -59,6 +61,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
             return {split: list(rows.remove_columns(_images(rows))) for split, rows in found.items()}
 
         yield load
+        gc.collect()  # closes the tables that `datasets` leaves open, while its warnings are ignored
 
 
 def _images(rows: Any) -> list[str]:
@@ -200,6 +203,39 @@ def test_a_webdataset_loads_without_its_card_or_fails_but_drops_nothing(
     assert "to null" in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("card", ["with_card", "without_card"])
+def test_shards_of_parquet_have_images_classes_and_nulls(
+    files: Release, load: Load, tmp_path: Path, streaming: bool, card: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    release = with_gaps(files, tmp_path)
+    monkeypatch.setattr(hf, "_SHARD", 20_000)
+    export_release(release, "hf", tmp_path / "out", may_redistribute=True, workers=1)
+    assert len(list((tmp_path / "out" / "data").glob("train-*.parquet"))) > 1
+    if card == "without_card":
+        (tmp_path / "out" / "README.md").unlink()
+    options = {"cache_dir": str(tmp_path / ".cache")}
+    found = datasets.load_dataset(str(tmp_path / "out"), streaming=streaming, **options)
+    features = found["train"].features
+    assert features["class"].names == ["negative", "neutral", "positive"]
+    assert features["subtype"].names == sorted(set(release.table["subtype"].to_pylist()))
+    assert list(found) == list(NAMES.values())
+    for ours, theirs in NAMES.items():
+        own = {row["sample_id"]: row for row in release.split(ours).to_pylist()}
+        rows = list(found[theirs])
+        assert {row["sample_id"] for row in rows} == set(own) and len(rows) == len(own)
+        for row in rows:
+            expected = own[row["sample_id"]]
+            assert row["image"].size == (expected["out_width_px"], expected["out_height_px"])
+            for name in ("valence", "dominance", "age", "theme", "split"):
+                assert row[name] == expected[name]
+            for name in ("emotion", "subtype"):
+                code = row[name]
+                assert (None if code is None else features[name].int2str(code)) == expected[name]
+
+
 def test_folders_give_every_split_even_where_a_class_has_the_name_of_one(
     files: Release, load: Load, tmp_path: Path
 ) -> None:
@@ -213,9 +249,11 @@ def test_folders_give_every_split_even_where_a_class_has_the_name_of_one(
     export_release(release, "folders", tmp_path / "out", by="theme", may_redistribute=True, workers=1)
     assert len([name for name in contents(tmp_path / "out") if name.endswith(".jpg")]) == len(release.table)
     found = load(str(tmp_path / "out"))
-    assert {split: len(rows) for split, rows in found.items()} == {
-        theirs: len(release.split(ours)) for ours, theirs in NAMES.items()
-    }
+    for ours, theirs in NAMES.items():
+        own = {row["sample_id"]: row for row in release.split(ours).to_pylist()}
+        assert {row["sample_id"]: (row["valence"], row["class"]) for row in found[theirs]} == {
+            key: (row["valence"], row["theme"]) for key, row in own.items()
+        }
 
 
 # --- torch -----------------------------------------------------------------------------------------------
@@ -235,16 +273,39 @@ def test_batches_of_items_with_and_without_values_keep_every_label(small_gaped: 
     dataset = forge(made.path, change).dataset("train")
     items = list(dataset)
     keys = {"image", "sample_id", "weight", "valence", "arousal", "dominance", "emotion", "subtype"}
+    keys.add("class_index")
     assert {frozenset(item) for item in items} == {frozenset(keys)}
     assert {item["emotion"] for item in items} == {"", "joy"}
     for order in (items, items[::-1]):
         batch = collate(order)
         assert set(batch) == keys
         for name in ("weight", "valence", "arousal", "dominance"):
-            assert batch[name].dtype == torch.float64
+            assert batch[name].dtype == torch.float32
         lacks = torch.tensor([not word for word in batch["emotion"]])
         assert torch.equal(batch["dominance"].isnan(), lacks)
         assert torch.equal(batch["arousal"].isnan(), ~lacks)
         assert batch["arousal"].float()[lacks].unique().tolist() == [12.5]
         assert [bool(word) for word in batch["subtype"]] == lacks.tolist()
+        names = [dataset.classes[code] for code in batch["class_index"]]
+        assert names == [
+            "negative" if valence < 40 else "positive" if valence > 60 else "neutral"
+            for valence in batch["valence"]
+        ]
         assert batch["image"].shape == (len(items), 3, 8, 8)
+
+
+def test_a_batch_of_images_of_different_size_is_explained_and_the_sampler_draws_by_weight(
+    small_gaped: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    made = publish(small_gaped, tmp_path, weights={"by": "inverse"})
+    dataset = made.dataset("train")
+    assert dataset.collate([dataset[0], dataset[0]])["image"].shape[0] == 2
+    other = {**dataset[0], "image": torch.zeros(3, 8, 9, dtype=torch.uint8)}
+    with pytest.raises(InputError, match="differ in size: 3 × 8 × 9, 3 × 32"):
+        dataset.collate([dataset[0], other])
+    sampler = made.sampler("train", generator=torch.Generator().manual_seed(0))
+    assert sampler.weights.tolist() == made.split("train")["weight"].to_pylist()
+    assert len(list(sampler)) == len(dataset)
+    with pytest.raises(UsageError, match="has no split 'dev'"):
+        made.sampler("dev")

@@ -35,7 +35,7 @@ PIPELINES = {
     ]
 }
 TABLE = ".affectdata/manifest.parquet"
-FILES = {TABLE, "recipe.yaml", "SHA256SUMS", "README.md", "release.json"} | {
+FILES = {TABLE, "recipe.yaml", "SHA256SUMS", "README.md", "croissant.json", "release.json"} | {
     f"{split}/rows.parquet" for split in ("train", "val", "test")
 }
 
@@ -125,6 +125,8 @@ def test_the_dataset_gives_the_same_tensors(both: tuple[Release, Release]) -> No
         for at in range(len(files)):
             one, other = files[at], virtual[at]
             assert torch.equal(one.pop("image"), other.pop("image"))
+            for name in ("weight", "valence", "arousal", "dominance"):
+                assert torch.equal(one.pop(name).nan_to_num(-1), other.pop(name).nan_to_num(-1))
             assert one == other
     again = pickle.loads(pickle.dumps(virtual))  # as a DataLoader's workers get it
     assert torch.equal(again[0]["image"], virtual[0]["image"])

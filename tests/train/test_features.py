@@ -134,12 +134,12 @@ def test_a_dataset_gives_images_and_labels(release: Release) -> None:
     item, row = dataset[0], release.split("test").slice(0, 1).to_pylist()[0]
     assert item["image"].dtype == torch.uint8
     assert item["image"].shape == (3, row["out_height_px"], row["out_width_px"])
-    assert (item["valence"], item["subtype"], item["sample_id"]) == (
-        row["valence"],
+    assert (float(item["valence"]), item["subtype"], item["sample_id"]) == (
+        pytest.approx(row["valence"], rel=1e-6),
         row["subtype"],
         row["sample_id"],
     )
-    assert item["emotion"] == "" and np.isnan(item["dominance"])  # GAPED has none
+    assert item["emotion"] == "" and torch.isnan(item["dominance"])  # GAPED has none
     assert dataset[-1]["sample_id"] == release.split("test")["sample_id"].to_pylist()[-1]
     with pytest.raises(IndexError):
         dataset[len(dataset)]
@@ -153,7 +153,7 @@ def test_a_data_loader_makes_batches(release: Release) -> None:
     dataset = pickle.loads(pickle.dumps(release.dataset("val", transform=_small)))
     batch = next(iter(DataLoader(dataset, batch_size=4)))
     assert batch["image"].shape == (4, 3, 32, 32)
-    assert batch["valence"].dtype == torch.float64
+    assert batch["valence"].dtype == torch.float32
 
 
 def test_a_split_that_is_not_there(release: Release) -> None:
