@@ -16,6 +16,7 @@ describes them in the order of the workflow. Errors are subclasses of `Affectdat
 
     list_sources, sample, download          what there is to ingest
     ingest, concat, groups, split, forget_splits    a source tree becomes a manifest (`Manifest`)
+    init, query                             a project folder with a recipe for it; SQL over manifests
     lint, plan_balance, balance             manifests become a release (`Release`, `open_release`)
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
         forget_splits,
         groups,
         ingest,
+        init,
         lint,
         list_sources,
         plan_balance,
+        query,
         report,
         sample,
         split,
@@ -65,12 +68,14 @@ __all__ = [
     "forget_splits",
     "groups",
     "ingest",
+    "init",
     "lint",
     "list_sources",
     "load_manifest",
     "open_release",
     "plan_balance",
     "predict",
+    "query",
     "report",
     "sample",
     "split",

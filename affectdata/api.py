@@ -2,6 +2,7 @@
 
     list_sources, sample, download     what there is to ingest
     ingest, concat, groups, split      a source tree becomes a manifest
+    init, query                        a recipe for it; SQL over manifests
     plan_balance, balance              manifests and a recipe become a release
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
     from affectdata.manifest.manifest import Images, Manifest
+    from affectdata.recipe.project import Project
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
@@ -229,6 +231,38 @@ def groups(
     return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
 
 
+def init(folder: PathLike, *, manifest: PathLike | None = None) -> Project:
+    """Write a project folder: a recipe that fits `manifest` (default: each in its `manifests`), README.md.
+
+    Files that are there are kept.
+
+    Raises:
+        ManifestError: a manifest cannot be read.
+        InputError: it has neither ratings nor classes, or the folder cannot be written.
+    """
+    from affectdata.recipe.project import write_project
+
+    return write_project(Path(folder), _path(manifest))
+
+
+def query(sql: str, *, manifests: PathLike = "manifests") -> pa.Table:
+    """Run one SELECT over the manifests in a folder: a table of each name, and `manifest` with all rows.
+
+    Raises:
+        UsageError: no manifest, not a single SELECT, or DuckDB rejects it.
+    """
+    import pyarrow as pa
+
+    from affectdata.manifest.manifest import find_manifests, load_manifest, query_tables
+
+    paths = find_manifests(Path(manifests))
+    if not paths:
+        raise UsageError(f"no manifest in {manifests}/", fix="create one: affectdata ingest ROOT")
+    tables = {path.stem: load_manifest(path).table for path in paths}
+    tables["manifest"] = pa.concat_tables(list(tables.values()), promote_options="default")
+    return query_tables(tables, sql)
+
+
 def split(
     manifest: PathLike, recipe: PathLike, *, split_from: PathLike | Release | None = None
 ) -> SplitResult:
@@ -319,6 +353,7 @@ def balance(
     out: PathLike = "releases",
     split_from: PathLike | Release | None = None,
     on_conflict: Literal["error", "drop-train"] = "error",
+    link: PathLike | None = None,
     roots: Roots | None = None,
     manifests: PathLike = "manifests",
     workers: int | None = None,
@@ -326,7 +361,8 @@ def balance(
 ) -> BalanceResult:
     """Split, level and render the images of manifests as a recipe says, into `out/<recipe>-<id>/`.
 
-    `recipe` may be what `plan_balance` returned; the options that make a plan have no effect then.
+    `recipe` may be what `plan_balance` returned; the options that make a plan have no effect then. `link` is
+    a symbolic link to make to the release, in place of an earlier one.
 
     Raises:
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
@@ -334,8 +370,11 @@ def balance(
             ingested, or the release that exists is damaged.
         ImagesNotFound: the source images are not where they were.
     """
+    from affectdata.release.link import check_link, link_release
     from affectdata.release.publish import publish_release
 
+    if link is not None:
+        check_link(Path(link))
     plan = recipe
     if not isinstance(plan, BalancePlan):
         plan = plan_balance(
@@ -355,6 +394,8 @@ def balance(
         workers=workers,
         progress=_stage(progress, "render"),
     )
+    if link is not None:
+        link_release(release.path, Path(link))
     return BalanceResult(release, plan, is_new)
 
 

@@ -87,7 +87,7 @@ def options_of(command: click.Command) -> set[str]:
 
 
 FUNCTIONS = (
-    *("ingest", "balance", "concat", "diff", "download", "export", "sample", "split"),
+    *("ingest", "balance", "concat", "diff", "download", "export", "init", "query", "sample", "split"),
     *("study", "train_check", "verify"),
 )
 

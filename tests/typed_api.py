@@ -16,6 +16,7 @@ def work(recipe: Path) -> None:
     print(ingested.counts, ingested.digest, [finding.text for finding in ingested.findings])
     manifest = affectdata.load_manifest(ingested.path)
     print(len(manifest), manifest.digest, manifest.path.name, manifest.to_pandas().columns)
+    print(affectdata.query("SELECT count(*) FROM gaped").num_rows, affectdata.init(".").recipes)
     combined = affectdata.concat([manifest, "manifests/oasis.parquet"], name="all")
     print(combined.n_rows, [conflict.column for conflict in combined.conflicts])
     assigned = affectdata.split("manifests/gaped.parquet", recipe)

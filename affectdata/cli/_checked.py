@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from affectdata.check.words import ADVICE_COLUMNS, ADVICE_NOTE, ADVICE_TITLE, NAMES, advice_rows
-from affectdata.cli._output import document, echo, settings, show, show_table, wrap
+from affectdata.cli._output import alarm, document, echo, settings, show, show_table, wrap
 
 if TYPE_CHECKING:
     from affectdata.check.blocks import Advice, CheckDocument, RuleOutcome, ScoringName
@@ -54,7 +54,8 @@ def print_check(result: CheckDocument) -> None:
     show("\nrules")
     for rule in result.verdict.gate:
         if rule.outcome != "pass" or settings().verbose:
-            show(wrap(f"{rule.outcome:<9}  {rule.rule}: {rule.text}", "  ", 11))
+            line = wrap(f"{rule.outcome:<9}  {rule.rule}: {rule.text}", "  ", 11)
+            show(line.replace(rule.outcome, alarm(rule.outcome), 1) if rule.outcome == "fail" else line)
     show(f"  {_count_rules(result)}")
     if settings().verbose:
         for scored_on in _SCORINGS:

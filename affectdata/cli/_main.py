@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -19,9 +20,10 @@ from typing import Any
 import click
 
 import affectdata
-from affectdata.cli._output import Settings, discard, echo
-from affectdata.errors import AffectdataError, InputError, MissingError
-from affectdata.registry import find_plugins, load_plugin
+from affectdata.cli._commands import COMMANDS
+from affectdata.cli._output import Settings, alarm, discard, echo
+from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
+from affectdata.registry import find_plugins, load_plugin, suggest
 
 _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
     "httpx2": "download",
@@ -29,6 +31,8 @@ _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "thre
 }
 INTERRUPTED = 130
 _UNREAD = 141  # 128 + SIGPIPE
+_SUMMARY = 62  # characters of a line of help
+_REMOTE = re.compile(r"(?:[\w-]+=)?([a-z][a-z0-9+.-]+)://")
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE_SPACE = "\n  fix:   free some space, or choose another folder (--out), and run the same command again"
@@ -40,7 +44,25 @@ class Commands(click.Group):
     """The modules of this folder, loaded when they are named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name.replace("_", "-") for name in find_plugins("cli")]
+        names = [name.replace("_", "-") for name in find_plugins("cli")]
+        return [*COMMANDS, *(name for name in names if name not in COMMANDS)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line per command, of those of this package without importing them."""
+        others = [name for name in self.list_commands(ctx) if name not in COMMANDS]
+        loaded = {name: self.get_command(ctx, name) for name in others}
+        lines = {name: summary for name, (summary, _) in COMMANDS.items()}
+        lines |= {name: each.get_short_help_str(_SUMMARY) for name, each in loaded.items() if each}
+        with formatter.section("Commands, in the order of the work"):
+            formatter.write_dl(list(lines.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], known)}".rstrip(), ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -49,6 +71,8 @@ class Commands(click.Group):
         command = module.command
         if not isinstance(command, click.Command):
             raise TypeError(f"{module.__name__}.command is no click command")
+        if cmd_name in COMMANDS:
+            command.epilog = f"Example: affectdata {COMMANDS[cmd_name][1]}"
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -132,6 +156,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], settings: Settings) -> int:
     try:
+        _refuse_remote(arguments)
         code = cli.main(args=arguments, prog_name="affectdata", obj=settings, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
@@ -147,11 +172,25 @@ def _run(arguments: list[str], settings: Settings) -> int:
         return _report(error, settings)
 
 
+def _refuse_remote(arguments: list[str]) -> None:
+    """Refuse addresses, which would be read as names of local folders.
+
+    Raises:
+        UsageError: an argument is one.
+    """
+    for argument in arguments:
+        if match := _REMOTE.match(argument):
+            raise UsageError(
+                f"{argument} is a remote path, and affectdata reads and writes local folders only",
+                fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
+            )
+
+
 def _report(error: Exception, settings: Settings) -> int:
     code, words = _explain(error)
     if settings.verbose >= 2 or code == _BUG:
         echo("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
-    echo(f"error: {words}", err=True)
+    echo(f"{alarm('error:', err=True)} {words}", err=True)
     return code
 
 

@@ -74,6 +74,13 @@ def echo(text: str, err: bool = False) -> None:
         discard(sys.stderr if err else sys.stdout)
 
 
+def alarm(text: str, err: bool = False) -> str:
+    """Return text in red for a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    stream = sys.stderr if err else sys.stdout
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg="red", bold=True) if coloured else text
+
+
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that follows, to nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

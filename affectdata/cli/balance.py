@@ -52,6 +52,11 @@ _MOST_STRATA = 12  # that fit beside each other
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only list what looks unwise in the recipe; needs no data."
 )
+@click.option(
+    "--link",
+    type=click.Path(path_type=Path),
+    help="Symbolic link to the release: a name that stays, for DVC or Snakemake, such as releases/current.",
+)
 @no_report_option
 @roots_option
 @workers_option
@@ -64,6 +69,7 @@ def command(
     on_conflict: str,
     dry_run: bool,
     only_lint: bool,
+    link: Path | None,
     no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
@@ -94,9 +100,11 @@ def command(
         document("affectdata/plan/1", planned.to_dict())
         return 0
     with progress() as move:
-        result = api.balance(planned, out=out, workers=workers, progress=move)
+        result = api.balance(planned, out=out, link=link, workers=workers, progress=move)
     _print_drift(result.release.info["drift"])
     show(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
+    if link:
+        show(f"linked {link}")
     write_report(api.report, result.release.path, Path("checks"), parse_roots(roots), no_report)
     document("affectdata/balance/1", result.to_dict())
     return 0

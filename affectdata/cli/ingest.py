@@ -143,6 +143,7 @@ def _print(result: IngestResult) -> None:
     if info.estimated:
         show(f"estimated by a machine: {', '.join(info.estimated)}")
     show(f"wrote {result.path}")
+    show(f"next: {_next(result.path.stem)}")
     document(
         "affectdata/ingest/1",
         {
@@ -159,6 +160,18 @@ def _print(result: IngestResult) -> None:
             "findings": plain_findings(result.findings),
         },
     )
+
+
+def _next(name: str) -> str:
+    """Return the next command: to balance by a packaged recipe for this manifest alone, or to write one."""
+    import yaml
+
+    from affectdata.registry import find_data
+
+    for path in sorted(find_data("recipes").glob("*.yaml")):
+        if yaml.safe_load(path.read_bytes()).get("sources") == [name]:
+            return f"affectdata balance --recipe {path.stem} --dry-run"
+    return "affectdata init ., for a recipe that fits"
 
 
 def _print_rejects(result: IngestResult) -> dict[str, int]:

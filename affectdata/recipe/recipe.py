@@ -15,7 +15,7 @@ from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.bounds import Check
-from affectdata.registry import find_data
+from affectdata.registry import find_data, suggest
 from affectdata.store.files import read_regular
 
 FEATURES = ("luminance", "contrast", "saturation", "hue", "edges", "sharpness", "entropy")
@@ -420,7 +420,7 @@ def find_recipe(name: str) -> Path:
     raise UsageError(
         f"no recipe {name!r}",
         where=", ".join(str(path) for path in (file, *folders)),
-        fix=f"known: {', '.join(names) or 'none'}",
+        fix=f"{suggest(file.name, names)}known: {', '.join(names) or 'none'}",
     )
 
 

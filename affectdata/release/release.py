@@ -341,6 +341,7 @@ def newest_release(folder: Path) -> Path:
         IntegrityError: `created` is missing in one of them.
     """
     releases = [path.parent for path in folder.glob(f"*/{INFO_FILE}")] if folder.is_dir() else []
+    releases = [path for path in releases if not path.is_symlink()]  # of `balance --link`
     if not releases:
         raise UsageError(
             f"no release in {folder}/", fix="run `affectdata balance --recipe R`, or name a release"

@@ -25,8 +25,9 @@ def test_what_is_printed(cli: Any, small_gaped: Path, tmp_path: Path) -> None:
     for low, row in zip(range(0, 100, 10), histogram, strict=True):
         assert row[0] == f"{low}–{low + 10}"
         assert int(row[1]) == sum(min(int(valence // 10), 9) * 10 == low for valence in valences)
-    assert lines[-2].startswith("terms: CC BY-NC-SA")
-    assert lines[-1] == f"wrote {tmp_path / 'gaped.parquet'}"
+    assert lines[-3].startswith("terms: CC BY-NC-SA")
+    assert lines[-2] == f"wrote {tmp_path / 'gaped.parquet'}"
+    assert lines[-1] == "next: affectdata balance --recipe valence_bins --dry-run"
 
 
 def test_the_last_bin_is_closed(cli: Any, gaped_copy: Path, tmp_path: Path) -> None:

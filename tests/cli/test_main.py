@@ -6,6 +6,7 @@ import ctypes
 import errno
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +19,9 @@ import pytest
 from affectdata import __version__
 from affectdata.cli import _main
 from affectdata.cli import sources as sources_command
+from affectdata.cli._commands import COMMANDS
 from affectdata.cli._main import run
-from affectdata.cli._output import common_options, document, note, progress, show, show_table
+from affectdata.cli._output import Settings, common_options, document, note, progress, show, show_table
 from affectdata.errors import (
     AffectdataError,
     ImagesNotFound,
@@ -29,7 +31,7 @@ from affectdata.errors import (
     SourceError,
     UsageError,
 )
-from affectdata.registry import find_plugins
+from affectdata.registry import find_plugins, load_plugin
 from tests.made import publish
 
 
@@ -125,11 +127,11 @@ def test_a_missing_extra_prints_the_pip_line(command: Any, cli: Any, monkeypatch
 def test_every_command_is_listed_with_a_line_of_help(cli: Any) -> None:
     ran = cli("--help")
     assert ran.code == 0 and ran.err == ""
-    listed = ran.out.split("Commands:\n")[1].splitlines()
-    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == [
-        name.replace("_", "-") for name in find_plugins("cli")
-    ]
-    assert all(len(line.split()) > 3 for line in listed if line.strip())
+    listed = ran.out.split("order of the work:\n")[1].splitlines()
+    named = [line.split()[0] for line in listed if line.strip()]
+    assert sorted(named) == [name.replace("_", "-") for name in find_plugins("cli")]  # each on one line
+    assert named.index("ingest") < named.index("balance") < named.index("train-check") < named.index("export")
+    assert all(line.endswith(".") and "..." not in line for line in listed if line.strip())
     assert cli("-h").out == ran.out
 
 
@@ -139,6 +141,15 @@ def test_every_command_has_help_and_the_common_options(cli: Any, name: str) -> N
     assert ran.code == 0
     for option in ("--json", "--quiet", "-v", "--help"):
         assert option in ran.out, option
+    assert f"Example: affectdata {name.replace('_', '-')} " in ran.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_has_arguments_that_it_takes(name: str) -> None:
+    command = load_plugin("cli", name.replace("-", "_")).command
+    first, *arguments = shlex.split(COMMANDS[name][1])
+    assert first == name
+    command.make_context(name, arguments, obj=Settings(), resilient_parsing=False)
 
 
 def test_the_version(cli: Any) -> None:
@@ -150,6 +161,10 @@ def test_the_version(cli: Any) -> None:
     [
         (["no-such-command"], "No such command 'no-such-command'"),
         (["_main"], "No such command"),
+        (["balence"], "No such command 'balence'. did you mean 'balance'?"),
+        (["ingest", "s3://bucket/gaped"], "s3://bucket/gaped is a remote path"),
+        (["verify", "--root", "gaped=https://x.org/g"], "with a client for https"),
+        (["balance", "--recipe", "valence_bin"], "did you mean 'valence_bins.yaml'?"),
         (["ingest"], "Missing argument 'ROOT'"),
         (["ingest", "x", "--no-such-option"], "No such option"),
         (["ingest", "x", "--workers", "0"], "0 is not in the range"),
@@ -164,7 +179,7 @@ def test_usage_errors(cli: Any, arguments: list[str], said: str) -> None:
 
 def test_no_argument_at_all_shows_the_help(cli: Any) -> None:
     ran = cli()
-    assert ran.code in (0, 2) and "Commands:" in ran.out + ran.err
+    assert ran.code in (0, 2) and "Commands, in" in ran.out + ran.err
 
 
 # --- output
