@@ -22,34 +22,53 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, which could expand a few bytes to any number of values.
+# libyaml parses a megabyte in a second, the parser in Python in a minute.
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_BYTES = 1 << 20  # of a YAML file
 
-    A duplicate key is an error; PyYAML silently drops the first.
+
+def parse_yaml(text: str) -> Any:
+    """Parse one YAML document by safe loading.
+
+    Aliases are refused: they could expand a few bytes to any number of values. A duplicate key is an error
+    too; PyYAML silently drops the first.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is not YAML, or larger than 1 MiB.
     """
+    if len(text) > _MAX_BYTES:
+        raise ValueError(f"it has {len(text)} characters; the limit is {_MAX_BYTES}")
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _error(f"aliases are not allowed (*{event.anchor}): repeat the value", event.start_mark)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _check_keys(node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, f"aliases are not allowed (*{event.anchor}): repeat the value", event.start_mark
-            )
-        return super().compose_node(parent, index)
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            name = (key.tag, str(key.value))
-            if name in seen:
-                raise yaml.composer.ComposerError(
-                    "while reading a mapping",
-                    node.start_mark,
-                    f"duplicate key {key.value!r}",
-                    key.start_mark,
-                )
-            seen.add(name)
-        return node
+def _check_keys(root: yaml.Node | None) -> None:
+    """Refuse a mapping with two equal keys."""
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            seen: set[tuple[str, str]] = set()
+            for key, value in node.value:
+                name = (key.tag, str(key.value))
+                if name in seen:
+                    raise _error(f"duplicate key {key.value!r}", key.start_mark)
+                seen.add(name)
+                nodes += [key, value]
+
+
+def _error(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def read_yaml(path: Path) -> Any:
@@ -59,7 +78,7 @@ def read_yaml(path: Path) -> Any:
         RecipeError: the file cannot be read or is not YAML; with line and column if known.
     """
     try:
-        return yaml.load(read_regular(path).decode(), _StrictLoader)
+        return parse_yaml(read_regular(path, _MAX_BYTES).decode())
     except OSError as error:
         raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date

@@ -144,3 +144,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="Is a directory"):
         read_yaml(tmp_path)
+
+
+def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
+    assert "the limit is 1048576" in yaml_error(tmp_path, "name: " + "x" * (1 << 20)).what
+
+
+@pytest.mark.parametrize("text", ["[" * 500_000, "{a: " * 100_000, "- " * 200_000, "? " * 100_000])
+def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    assert "is not valid YAML" in yaml_error(tmp_path, text).what

@@ -24,7 +24,8 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from affectdata.errors import DecodeError
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 178_956_970  # the bound at which Pillow refuses too; 0.5 GB as RGB
+_LARGE_PIXELS = 1 << 24  # of larger images, all threads together decode MAX_PIXELS at a time
 # Every library whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
 # No format that runs another program, as EPS does, or that only holds a preview, as camera raw does.
@@ -37,6 +38,9 @@ _UNREAD_FORMATS = {  # recognised only to be named in the reject
     "SVG": re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]{,200}>\s*)?<svg[\s>]"),
 }
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
+_NUMBER = re.compile(r"\d+")
+_HOLE = bytes(4096)  # a block of most file systems
+_BMP_HEAD = 14  # bytes before the header whose size is at byte 14
 _SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
 
 _TURNS = {
@@ -109,16 +113,64 @@ def pixel_versions() -> dict[str, str]:
     return {name: _version(name) for name in PIXEL_LIBRARIES}
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode an image file to RGB: EXIF orientation applied, alpha over white, CMYK and ICC profiles to sRGB.
+class _PixelBudget:
+    """Lets threads wait until the large images that others hold leave room for one more."""
 
-    Of several frames the first is used, with a warning; 16-bit samples are shifted right by 8.
+    def __init__(self, n_pixels: int) -> None:
+        self._n_free = self._n_all = n_pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, n_pixels: int) -> Iterator[None]:
+        """Hold `n_pixels` of the budget; small images hold nothing and never wait."""
+        n_held = min(n_pixels, self._n_all) if n_pixels > _LARGE_PIXELS else 0
+        if n_held:
+            with self._changed:
+                self._changed.wait_for(lambda: self._n_free >= n_held)
+                self._n_free -= n_held
+        try:
+            yield
+        finally:
+            if n_held:
+                with self._changed:
+                    self._n_free += n_held
+                    self._changed.notify_all()
+
+
+_BUDGET = _PixelBudget(MAX_PIXELS)
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Decode an image as `decoded` does, for callers that hold one image at a time."""
+    with decoded(data, max_pixels) as image:
+        return image
+
+
+@contextmanager
+def decoded(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[DecodedImage]:
+    """Decode an image, and let no other thread decode a large one until the block ends, if this is large.
+
+    A thread must not decode a second image inside the block.
 
     Raises:
-        DecodeError: no decoder can read it, it ends early, or it has more than `max_pixels` pixels.
+        DecodeError: as for `_decode`.
     """
     with _COLLECTOR.collect() as notes:
         image = _open(data, max_pixels)
+    with _BUDGET.hold(image.width * image.height):
+        yield _decode(data, image, notes)
+
+
+def _decode(data: bytes, image: Image.Image, notes: list[str]) -> DecodedImage:
+    """Decode an opened image file to RGB.
+
+    EXIF orientation is applied, alpha is put over white, CMYK and ICC profiles are converted to sRGB. Of several
+    frames the first is used, with a warning; 16-bit samples are shifted right by 8.
+
+    Raises:
+        DecodeError: no decoder can read it, or it ends early.
+    """
+    with _COLLECTOR.collect() as more_notes:
         container = (image.format or "unknown").lower()
         if container == "mpo":  # a JPEG with more frames behind it
             container = "jpeg"
@@ -126,12 +178,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             if container == "jpeg" and image.mode in ("L", "RGB"):
                 rgb = _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
             else:
+                if container == "bmp":
+                    _check_bmp_offset(data)
                 bmp = _read_bmp(image, data) if container == "bmp" else None
                 rgb = _decode_other(image, notes) if bmp is None else bmp
             turn = _orientation(image, notes)
             frames = getattr(image, "n_frames", 1)
             if container == "png":
                 _verify_checksums(data, notes)
+            if container == "jpeg":
+                _look_for_hole(data, notes)
         except DecodeError:
             raise
         except (
@@ -140,6 +196,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             text = _first_line(error, "damaged")
             reason = "truncated" if "truncated" in text.lower() else "unreadable"
             raise DecodeError(reason, text) from error
+    notes += more_notes
     if frames > 1:
         notes.append(f"{frames} frames; the first was taken")
     if turn in _TURNS:
@@ -157,14 +214,20 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             raise DecodeError("unsupported_format", detail) from error
         raise DecodeError("unreadable", "not an image that any decoder can read") from error
     except Image.DecompressionBombError as error:
-        raise DecodeError("too_large", _first_line(error, "too many pixels")) from error
+        raise DecodeError(
+            "too_large", _too_large(int("".join(_NUMBER.findall(str(error))[:1]) or 0), max_pixels)
+        ) from error
     except Exception as error:
         raise DecodeError("unreadable", _first_line(error, "damaged")) from error
     # As the container states, before anything is decoded. A code stream of another size is refused in JPEG
     # 2000; libavif scales that of an AVIF to the stated size, and refuses more than 2^28 pixels.
     if image.width * image.height > max_pixels:
-        raise DecodeError("too_large", f"{image.width} × {image.height} pixels; the limit is {max_pixels}")
+        raise DecodeError("too_large", _too_large(image.width * image.height, max_pixels))
     return image
+
+
+def _too_large(n_pixels: int, max_pixels: int) -> str:
+    return f"{n_pixels} pixels; the limit is {max_pixels}"
 
 
 def _first_line(error: BaseException, default: str) -> str:
@@ -198,6 +261,32 @@ def _verify_checksums(data: bytes, notes: list[str]) -> None:
         Image.open(io.BytesIO(data)).verify()  # decoding does not check the checksums of the pixel chunks
     except Exception as error:
         notes.append(_first_line(error, "broken PNG file"))
+
+
+def _look_for_hole(data: bytes, notes: list[str]) -> None:
+    """Note a block of zeros in the compressed pixels of a JPEG, as a damaged disk leaves it.
+
+    With some Huffman tables, zeros are a valid code of uniform blocks: no decoder reports them, and in an
+    image with a large uniform area they may be intact.
+    """
+    hole = data.find(_HOLE, _scan_start(data))
+    if 0 <= hole < data.rfind(b"\xff\xd9"):
+        notes.append(f"{len(_HOLE)} bytes of zeros from byte {hole}: a hole, or a large uniform area")
+
+
+def _scan_start(data: bytes) -> int:
+    """Return where the compressed pixels of a JPEG start, behind the segments with metadata."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    return position
+
+
+def _check_bmp_offset(data: bytes) -> None:
+    """Refuse a BMP whose pixels start inside its header, which would be read as pixels."""
+    offset, header = (int.from_bytes(data[at : at + 4], "little") for at in (10, 14))
+    if offset < _BMP_HEAD + header:
+        raise DecodeError("unreadable", f"its pixels start at byte {offset}, inside its header")
 
 
 def _read_bmp(image: Image.Image, data: bytes) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from affectdata.errors import DecodeError
 from affectdata.hashing import file_hash
-from affectdata.images.decode import MAX_PIXELS, decode
+from affectdata.images.decode import MAX_PIXELS, DecodedImage, decoded
 from affectdata.images.phash import grey_thumbnail, hash_thumbnail, pixel_hash
 from affectdata.images.quality import measure_grey, measure_sharpness
 from affectdata.images.read import read_image
@@ -63,13 +63,18 @@ class Probe:
             data = read_image(Path(self.root), path, _MAX_FILE_BYTES)
             if not data:
                 raise DecodeError(Reason.UNREADABLE, "the file is empty")
-            image = decode(data, self.max_pixels)
-            if self.strict and image.warning:
-                raise DecodeError(Reason.DECODE_WARNING, image.warning)
+            with decoded(data, self.max_pixels) as image:
+                if self.strict and image.warning:
+                    raise DecodeError(Reason.DECODE_WARNING, image.warning)
+                return self._measure(path, data, image, thumbnails)
         except DecodeError as error:
             return {**empty, "reason": str(error.reason), "detail": error.what}
         except OSError as error:
             return {**empty, "reason": str(Reason.UNREADABLE), "detail": error.strerror or str(error)}
+
+    def _measure(
+        self, path: str, data: bytes, image: DecodedImage, thumbnails: list[np.ndarray]
+    ) -> dict[str, Any]:
         thumbnail = grey_thumbnail(image.rgb)
         thumbnails.append(thumbnail)
         upright, *turned = hash_thumbnail(thumbnail)

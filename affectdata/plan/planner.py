@@ -161,7 +161,13 @@ def _ascends(ids: pa.ChunkedArray) -> bool:
 
 def _select(table: pa.Table, condition: str) -> pa.Table:
     try:
-        rows = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {condition}")
+        rows = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {condition}", bounded=True)
+    except (MemoryError, TimeoutError) as error:
+        raise RecipeError(
+            f"{condition!r} takes too much time or memory: {error}",
+            where="where",
+            fix="compare columns of the manifest with values: `valence_sd < 20 AND subtype <> 'A'`",
+        ) from error
     except UsageError as error:
         raise RecipeError(
             f"{condition!r} is not a valid condition over the manifest: {error.what}",

@@ -13,6 +13,7 @@ from itertools import islice
 from affectdata.errors import SourceError
 
 _BLOCK = 1 << 20  # bytes decoded at once
+_MAX_PADDED = 1 << 26  # cells that short rows of a table lack
 _SHOWN = 80  # characters of a line in an error
 _BLANKS = " \u00a0\u2009\u202f"  # between groups of three digits
 _BOMS = {
@@ -158,7 +159,7 @@ def _iter_cells(lines: Iterable[str], delimiter: str, name: str) -> Iterator[lis
 
 def _iter_rows(lines: Iterable[str], delimiter: str, width: int, name: str) -> Iterator[list[str]]:
     """Yield the rows after the header, padded to `width` cells."""
-    rows = _iter_cells(lines, delimiter, name)
+    rows, n_padded = _iter_cells(lines, delimiter, name), 0
     for number, row in enumerate(islice(rows, 1, None), 2):
         if len(row) > width and any(row[width:]):
             raise SourceError(
@@ -167,6 +168,13 @@ def _iter_rows(lines: Iterable[str], delimiter: str, width: int, name: str) -> I
                 fix="put cells with the delimiter in them, such as decimal commas, into quotes",
             )
         if any(row):
+            n_padded += max(0, width - len(row))
+            if n_padded > _MAX_PADDED:
+                raise SourceError(
+                    f"{name} has rows that are much shorter than its header of {width} cells",
+                    where=f"{name}, line {number}",
+                    fix="restore the original table, or name the right `delimiter` and `skip_rows`",
+                )
             yield row[:width] + [""] * (width - len(row))
 
 

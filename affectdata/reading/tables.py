@@ -29,10 +29,19 @@ from affectdata.reading.delimited import (
 )
 from affectdata.reading.json_tables import read_records
 from affectdata.reading.tree import Tree
-from affectdata.reading.workbooks import HEAD_ROWS, WORKBOOK_SUFFIXES, SheetText, cell_text, read_sheet
+from affectdata.reading.workbooks import (
+    HEAD_ROWS,
+    MAX_CELLS,
+    MAX_RATIO,
+    WORKBOOK_SUFFIXES,
+    SheetText,
+    cell_text,
+    read_sheet,
+)
 
 _HEAD_BYTES = 1 << 16
 _PARQUET_ROWS = 1 << 12  # as Python objects at a time
+_ALWAYS_BYTES = 256 << 20  # of an unpacked Parquet table, allowed whatever the ratio
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
 _TEXTS = {".csv", ".tsv", ".tab", ".txt", ".dat"}
 TABLE_SUFFIXES = {*_TEXTS, ".parquet", ".json", ".jsonl", *WORKBOOK_SUFFIXES, *_NOT_READ}
@@ -219,16 +228,36 @@ def _guess_delimiter(line: str) -> str:
 
 def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _check_parquet_size(file.metadata, len(data), path)
+    except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
 
     def rows() -> Iterator[list[str]]:
-        for batch in table.to_batches(_PARQUET_ROWS):
-            columns = [[_cell_text(cell) for cell in column.to_pylist()] for column in batch.columns]
-            yield from map(list, zip(*columns, strict=True))
+        try:
+            for batch in file.iter_batches(_PARQUET_ROWS, use_threads=False):
+                columns = [[_cell_text(cell) for cell in column.to_pylist()] for column in batch.columns]
+                yield from map(list, zip(*columns, strict=True))
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
 
-    return table.column_names, Lines(rows)
+    return list(file.schema_arrow.names), Lines(rows)
+
+
+def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> None:
+    """Refuse a table that a small file expands to, as workbooks are refused.
+
+    Raises:
+        SourceError: with the number of rows and columns.
+    """
+    n_cells = metadata.num_rows * metadata.num_columns
+    unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    if n_cells > max(MAX_CELLS, MAX_RATIO * n_bytes) or unpacked > max(_ALWAYS_BYTES, MAX_RATIO * n_bytes):
+        raise SourceError(
+            f"{path} has {metadata.num_rows} rows of {metadata.num_columns} columns in {n_bytes} bytes",
+            where=path,
+            fix="restore the original table; repeated rows may be left out",
+        )
 
 
 def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -23,10 +23,10 @@ from affectdata.reading.delimited import clean_cell
 WORKBOOK_SUFFIXES = {".xlsx", ".xlsm", ".xls"}
 HEAD_ROWS = 40  # the header is searched in these
 _MAX_BYTES = 1 << 29  # unpacked
-_MAX_RATIO = 100  # unpacked to packed bytes; sheets shrink to a tenth
+MAX_RATIO = 100  # unpacked to packed bytes; sheets shrink to a tenth
 _ALWAYS_BYTES = 1 << 24  # unpacked, allowed whatever the ratio
 _MAX_ROWS = 1 << 20  # of a sheet in Excel
-_MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
+MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
 _BLOCK = 1 << 20  # bytes of a sheet searched at a time
 _LONGEST = 1 << 14  # bytes of one element that is searched for: formulas have up to 8,192 characters
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3}\d+:[A-Z]{1,3}\d+)"')
@@ -124,7 +124,7 @@ def _align(sheet: Iterable[Sequence[Any]]) -> list[list[str]]:
             row.pop()
         rows.append(row)
         n_filled, width = n_filled + bool(row), max(width, len(row))
-        if len(rows) > _MAX_ROWS or n_filled * width > _MAX_CELLS:
+        if len(rows) > _MAX_ROWS or n_filled * width > MAX_CELLS:
             raise ValueError(
                 f"it has cells up to row {len(rows)}, column {width}; delete those outside the table"
             )
@@ -154,8 +154,8 @@ def _fill_merged(rows: list[list[str]], ranges: list[Range]) -> list[str]:
         value, bottom = rows[top][left], min(bottom, len(rows))
         right = min(right, len(rows[top]))
         n_cells += (bottom - top) * (right - left)
-        if n_cells > _MAX_CELLS:
-            raise ValueError(f"its merged cells cover more than {_MAX_CELLS} cells")
+        if n_cells > MAX_CELLS:
+            raise ValueError(f"its merged cells cover more than {MAX_CELLS} cells")
         for row in filter(None, rows[top:bottom]):
             row[left:right] = [value] * (right - left)
         filled.append(value)
@@ -164,7 +164,7 @@ def _fill_merged(rows: list[list[str]], ranges: list[Range]) -> list[str]:
 
 def _open(data: bytes) -> dict[str, _Sheet]:
     unpacked = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    if unpacked > min(max(_ALWAYS_BYTES, _MAX_RATIO * len(data)), _MAX_BYTES):
+    if unpacked > min(max(_ALWAYS_BYTES, MAX_RATIO * len(data)), _MAX_BYTES):
         raise ValueError(f"it unpacks to {unpacked >> 20} MiB")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which no cell depends on

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from affectdata.errors import InputError
 from affectdata.hashing import file_hash
-from affectdata.images.decode import decode, encode, resize
+from affectdata.images.decode import decoded, encode, resize
 from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import ImageSpec, Recipe
 from affectdata.recipe.transforms import Pipeline, Step
@@ -62,7 +62,8 @@ class RenderSamples:
             if row["image_id"] != last:
                 last = row["image_id"]
                 data = self.images.read(row["source"], row["path"], last)
-                source = _pre_shrink(decode(data).rgb, self.image)
+                with decoded(data) as image:
+                    source = _pre_shrink(image.rgb, self.image)
             pixels = pipelines[row["pipeline"]].apply(source, row["seed"]) if row["pipeline"] else source
             try:
                 out = resize_to_spec(pixels, self.image)

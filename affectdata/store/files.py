@@ -47,13 +47,17 @@ def open_regular(path: str | Path) -> io.BufferedReader:
         raise
 
 
-def read_regular(path: str | Path) -> bytes:
+def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     """Read a whole regular file.
 
     Raises:
-        OSError: the file cannot be read or is not a regular file.
+        OSError: the file cannot be read, is not a regular file, or is larger than `max_bytes`.
     """
     with open_regular(path) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and n_bytes > max_bytes:
+            problem = f"it has {n_bytes} bytes; the limit is {max_bytes}"
+            raise OSError(errno.EFBIG, problem, str(path))
         return file.read()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.images.decode import decode, resize
+from affectdata.images.decode import decoded, resize
 from affectdata.release.images import Read
 from affectdata.store.parquet import replace_file
 from affectdata.workers import map_ordered
@@ -43,7 +43,11 @@ class LoadImages:
     size_px: int
 
     def __call__(self, batch: pa.Table) -> np.ndarray:
-        return np.stack([crop_square(decode(data).rgb, self.size_px) for data in self.read(batch)])
+        squares = []
+        for data in self.read(batch):
+            with decoded(data) as image:
+                squares.append(crop_square(image.rgb, self.size_px))
+        return np.stack(squares)
 
 
 def crop_square(rgb: np.ndarray, size_px: int) -> np.ndarray:

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from affectdata.errors import SourceError
@@ -248,3 +251,22 @@ def test_a_separator_in_the_wrong_place_is_no_number(cell: str, decimal: str, th
 )
 def test_the_keys_that_make_a_number_of_a_cell(cell: str, keys: str) -> None:
     assert find_number_format(cell) == keys
+
+
+def test_a_small_parquet_file_with_very_many_rows_is_refused(save: Save) -> None:
+    buffer, schema = io.BytesIO(), pa.schema([("file", pa.string()), ("v", pa.int8())])
+    part = pa.table([pa.array(["a.jpg"] * 2_000_000), pa.array(np.ones(2_000_000, np.int8))], schema=schema)
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for _ in range(5):
+            writer.write_table(part)
+    assert len(buffer.getvalue()) < 200_000
+    with pytest.raises(SourceError, match="10000000 rows of 2 columns"):
+        read_table(save("r.parquet", buffer.getvalue()), "r.parquet")
+
+
+def test_a_wide_header_above_short_rows_is_refused(save: Save) -> None:
+    text = ",".join(f"c{number}" for number in range(20_000)) + "\n" + "1\n" * 4000
+    _, rows = read_table(save("r.csv", text), "r.csv")
+    with pytest.raises(SourceError, match="shorter than its header of 20000 cells"):
+        for _ in rows:
+            pass
