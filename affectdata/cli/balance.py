@@ -140,7 +140,7 @@ def _print_plan(plan: Plan, target: str, n_left_out: int) -> None:
     show_table([target, "before", "filled", "after", last, *shown_strata], table)
     if len(strata) > len(shown_strata):
         show(f"  level over {len(strata)} strata; --json lists all {len(plan.cells)} cells")
-    _print_worth(plan, list(weighted.values()))
+    _print_worth(plan)
 
 
 def _print_drift(drift: dict[str, Any]) -> None:
@@ -155,17 +155,17 @@ def _print_drift(drift: dict[str, Any]) -> None:
         show(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
 
 
-def _print_worth(plan: Plan, weighted: list[float]) -> None:
-    from affectdata.plan.plan import evenness, imbalance_ratio
-
-    summary = plan.summary()
-    for name, measure, words in (
-        ("imbalance_ratio", imbalance_ratio, "largest over smallest bin, empty ones left out"),
-        ("entropy", evenness, "entropy (1 is level)"),
-    ):
-        before, after = summary[name]["before"], summary[name]["after"]
-        last = f", {measure(weighted):.4g} with the sampling weights" if weighted else ""
-        show(f"{words}: {before:.4g} before, {after:.4g} after{last}")
+def _print_worth(plan: Plan) -> None:
+    titles = {
+        "imbalance_ratio": "largest over smallest bin, empty ones left out",
+        "entropy": "entropy (1 is level)",
+    }
+    words = {"before": "before", "after": "after", "weighted": "with the sampling weights"}
+    for name, found in plan.worth().items():
+        figures = ", ".join(
+            f"{value:.4g} {words[when]}" for when, value in found.items() if value is not None
+        )
+        show(f"{titles[name]}: {figures}")
     for each in plan.bins:
         have = each.n_before + each.n_filled
         if not have:

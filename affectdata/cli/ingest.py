@@ -82,6 +82,7 @@ def command(
     NAME.edges.parquet (look-alikes), and prints how many files went where.
     """
     from affectdata import api
+    from affectdata.recipe.packaged import find_recipe_for
 
     with progress() as move:
         result = api.ingest(
@@ -99,11 +100,11 @@ def command(
             workers=workers,
             progress=move,
         )
-    _print(result)
+    _print(result, find_recipe_for(result.path.stem))
     return 0
 
 
-def _print(result: IngestResult) -> None:
+def _print(result: IngestResult, recipe: str | None) -> None:
     info = result.info
     show(f"{info.title} ({info.name}): {result.why}")
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
@@ -143,7 +144,7 @@ def _print(result: IngestResult) -> None:
     if info.estimated:
         show(f"estimated by a machine: {', '.join(info.estimated)}")
     show(f"wrote {result.path}")
-    show(f"next: {_next(result.path.stem)}")
+    show(f"next: {_next(recipe)}")
     document(
         "affectdata/ingest/1",
         {
@@ -162,15 +163,10 @@ def _print(result: IngestResult) -> None:
     )
 
 
-def _next(name: str) -> str:
+def _next(recipe: str | None) -> str:
     """Return the next command: to balance by a packaged recipe for this manifest alone, or to write one."""
-    import yaml
-
-    from affectdata.registry import find_data
-
-    for path in sorted(find_data("recipes").glob("*.yaml")):
-        if yaml.safe_load(path.read_bytes()).get("sources") == [name]:
-            return f"affectdata balance --recipe {path.stem} --dry-run"
+    if recipe:
+        return f"affectdata balance --recipe {recipe} --dry-run"
     return "affectdata init ., for a recipe that fits"
 
 

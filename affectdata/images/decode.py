@@ -164,8 +164,8 @@ def decoded(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[DecodedImage]
 def _decode(data: bytes, image: Image.Image, notes: list[str]) -> DecodedImage:
     """Decode an opened image file to RGB.
 
-    EXIF orientation is applied, alpha is put over white, CMYK and ICC profiles are converted to sRGB. Of several
-    frames the first is used, with a warning; 16-bit samples are shifted right by 8.
+    EXIF orientation is applied, alpha is put over white, CMYK and ICC profiles are converted to sRGB. Of
+    several frames the first is used, with a warning; 16-bit samples are shifted right by 8.
 
     Raises:
         DecodeError: no decoder can read it, or it ends early.

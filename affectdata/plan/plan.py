@@ -114,6 +114,15 @@ class Plan:
             for bin_ in self.bins
         }
 
+    def worth(self) -> dict[str, dict[str, float | None]]:
+        """Return imbalance and entropy of the bins before, after, and with sampling weights if any."""
+        summary, weighted = self.summary(), list(self.weighted().values())
+        found = {name: dict(summary[name]) for name in ("imbalance_ratio", "entropy")}
+        if weighted:
+            found["imbalance_ratio"]["weighted"] = imbalance_ratio(weighted)
+            found["entropy"]["weighted"] = evenness(weighted)
+        return found
+
     def _before_after(self, measure: Callable[[list[int]], float | None]) -> dict[str, float | None]:
         before, after = [bin_.n_before for bin_ in self.bins], [bin_.n_after for bin_ in self.bins]
         return {"before": measure(before), "after": measure(after)}

@@ -94,7 +94,7 @@ def test_a_dry_run_touches_no_pixel(
     def touched(*_: object, **__: object) -> None:
         raise AssertionError("an image was touched")
 
-    for owner, name in [(decode, "decode"), (rendering, "decode"), (Images, "read")]:
+    for owner, name in [(decode, "decode"), (rendering, "decoded"), (Images, "read")]:
         monkeypatch.setattr(owner, name, touched)
     monkeypatch.setattr(publishing, "publish_release", touched)
     shutil.rmtree(gaped_copy)
