@@ -14,6 +14,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -46,6 +47,29 @@ def _maps(group: str) -> dict[str, Path]:
 def find_plugins(group: str) -> list[str]:
     """List the names of a group's plugins, sorted, without importing any."""
     return sorted(_built_in(group) | _maps(group).keys() | _outside(group).keys())
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A plugin of another package: its name, that package with its version, and why it cannot be imported."""
+
+    name: str
+    package: str
+    error: str | None
+
+
+def check_outside(group: str) -> list[Outside]:
+    """Import the plugins that other packages add to a group, and say what came of it."""
+    found = []
+    for name, point in sorted(_outside(group).items()):
+        try:
+            load_plugin(group, name)
+            error = None
+        except Exception as cause:  # of code that is not ours
+            error = str(cause) if isinstance(cause, AffectdataError) else f"{type(cause).__name__}: {cause}"
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        found.append(Outside(name, package, error))
+    return found
 
 
 def has_outside(group: str) -> bool:

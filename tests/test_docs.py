@@ -14,14 +14,19 @@ from typing import Any
 
 import pytest
 
+from affectdata.cli._commands import COMMANDS
 from affectdata.cli._main import run
+from affectdata.cli._output import Settings
 from affectdata.column_map.columns import MAPPED, ColumnMap
 from affectdata.manifest.manifest import load_manifest
-from affectdata.registry import find_plugins
+from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.release import open_release
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -97,15 +102,42 @@ def test_every_example_runs(
     assert capsys.readouterr().out
 
 
-def test_the_readme_names_every_command() -> None:
-    missing = [name for name in find_plugins("cli") if f"affectdata {name.replace('_', '-')}" not in README]
-    assert not missing
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
-def test_the_files_that_the_readme_links_to_are_there() -> None:
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+def test_the_generated_pages_have_every_command_and_every_key_of_a_recipe() -> None:
+    reference = runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))
+    for name in reference["PAGES"]:
+        page = REPOSITORY / "docs" / name
+        assert page.read_text(encoding="utf-8") == reference["render"](page), "run python docs/reference.py"
+    assert set(COMMANDS) == {name.replace("_", "-") for name in find_plugins("cli")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_that_a_page_links_to_are_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    assert [
+        page.name for page in PAGES if page.parent.name == "docs" and f"docs/{page.name}" not in README
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "plugins.md"], ids=lambda page: page.name
+)
+def test_the_commands_of_a_page_have_options_that_they_take(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").split("<!-- generated")[0]
+    for found in re.findall(r"^ *(?:- run: |cmd: |shell: \")?(affectdata .*)", text, re.MULTILINE):
+        line = re.sub(r"\[[^]]*\]|\"$| >> .*| #.*", "", found)
+        for part in line.split("&&"):
+            program, name, *arguments = shlex.split(part)
+            if program == "affectdata" and name in COMMANDS:
+                command = load_plugin("cli", name.replace("-", "_")).command
+                command.make_context(name, arguments, obj=Settings())
 
 
 def test_the_column_map_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,20 @@ from affectdata.cli._output import (
     show,
     workers_option,
 )
-from affectdata.registry import find_plugins
+from affectdata.registry import check_outside, find_plugins
 
 
-@click.command("export")
+class _Export(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the forms of other packages, with the error of one that cannot be imported."""
+        outside = check_outside("exports")
+        if outside:
+            with formatter.section("Forms of other packages"):
+                formatter.write_dl([(each.name, each.error or each.package) for each in outside])
+        super().format_epilog(ctx, formatter)
+
+
+@click.command("export", cls=_Export)
 @click.argument("release", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Choice(find_plugins("exports")), help="Output format.")
 @click.option(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import asdict
 
 import click
 
-from affectdata.api import list_sources
-from affectdata.cli._output import common_options, document, show
+from affectdata.cli._output import alarm, common_options, document, show
 from affectdata.errors import UsageError
 from affectdata.records import SourceInfo
-from affectdata.registry import load_plugin
+from affectdata.registry import check_outside, find_plugins, load_plugin
 
 _EVIDENCE = {
     "seen": "seen (this layout was read in real files)",
@@ -28,11 +28,20 @@ def command(name: str | None, cite: bool) -> int:
         return _cite(name)
     if name:
         return _show(name)
-    infos = list_sources()
+    outside = {each.name: each for each in check_outside("sources")}
+    broken = [each for each in outside.values() if each.error]
+    usable = [name for name in find_plugins("sources") if name not in {each.name for each in broken}]
+    infos = [load_plugin("sources", name).INFO for name in usable]
     for info in infos:
         show(f"{info.name}: {info.title}")
         show(f"    terms   {info.license}\n    from    {info.url or '–'}\n    layout  {info.layout}")
-    document("affectdata/sources/1", {"sources": [_sheet(info) for info in infos]})
+        if info.name in outside:
+            show(f"    package {outside[info.name].package}")
+    for each in broken:
+        show(alarm(f"{each.name}: cannot be used"))
+        show(f"    package {each.package}\n    error   {each.error}")
+    plugins = [asdict(each) for each in outside.values()]
+    document("affectdata/sources/1", {"sources": [_sheet(info) for info in infos], "plugins": plugins})
     return 0
 
 

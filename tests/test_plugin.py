@@ -1,0 +1,75 @@
+"""The example of a package with plugins works, and a broken plugin is named where plugins are listed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectdata import registry
+from affectdata.release.release import open_release
+from tests.made import publish
+
+PLUGIN = Path(__file__).parents[1] / "examples" / "plugin"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, str]]]:
+    """The entry points of the example, as if it were installed; more can be added."""
+    points: dict[str, dict[str, str]] = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"][
+        "entry-points"
+    ]
+    monkeypatch.syspath_prepend(PLUGIN)
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, value, group) for name, value in points.get(group, {}).items()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    registry._outside.cache_clear()
+    sys.modules.pop("affectdata.cli.export", None)  # it lists the forms when it is imported
+    yield points
+    registry._outside.cache_clear()
+    sys.modules.pop("affectdata.cli.export", None)
+
+
+def test_the_source_of_the_example_is_recognised_and_loses_nothing(
+    installed: dict[str, dict[str, str]], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert cli("sample", "diary", tmp_path / "mine").code == 0
+    ran = cli("ingest", tmp_path / "mine", "--out", tmp_path / "manifests", "--json")
+    assert ran.document["recognised_by"] == "the table diary.txt"
+    assert ran.document["counts"] == {"kept": 11, "merged": 0, "annotation": 1, "junk": 0, "rejected": 2}
+
+
+def test_the_export_of_the_example_has_a_line_per_image(
+    installed: dict[str, dict[str, str]], small_gaped: Path, tmp_path: Path
+) -> None:
+    from affectdata.exports._write import export_release
+
+    release = open_release(publish(small_gaped, tmp_path).path)
+    export_release(release, "lines", tmp_path / "out")
+    for split in set(release.table["split"].to_pylist()):
+        lines = [json.loads(line) for line in (tmp_path / "out" / f"{split}.jsonl").read_text().splitlines()]
+        assert [line["file"] for line in lines] == release.split(split)["file_name"].to_pylist()
+
+
+def test_plugins_are_listed_and_a_broken_one_has_its_error(
+    installed: dict[str, dict[str, str]], cli: Callable[..., Any]
+) -> None:
+    installed["affectdata.sources"]["broken"] = "no_such_module"
+    installed["affectdata.exports"]["broken"] = "no_such_module"
+    registry._outside.cache_clear()
+    sys.modules.pop("affectdata.cli.export", None)
+    ran = cli("sources")
+    assert ran.code == 0 and "diary: A photo diary" in ran.out and "gaped: " in ran.out
+    assert "broken: cannot be used" in ran.out and "No module named 'no_such_module'" in ran.out
+    plugins = {each["name"]: each for each in cli("sources", "--json").document["plugins"]}
+    assert plugins["diary"]["error"] is None and "no_such_module" in plugins["broken"]["error"]
+    forms = cli("export", "--help").out.split("Forms of other packages:")[1]
+    assert "lines" in forms and "No module named 'no_such_module'" in " ".join(forms.split())
