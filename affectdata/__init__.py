@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from affectdata.api import (
         balance,
+        compare,
         concat,
         diff,
         download,
@@ -61,6 +62,7 @@ __all__ = [
     "Manifest",
     "Release",
     "balance",
+    "compare",
     "concat",
     "diff",
     "download",

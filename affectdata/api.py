@@ -2,7 +2,7 @@
 
     list_sources, sample, download     what there is to ingest
     ingest, concat, groups, split      a source tree becomes a manifest
-    init, query                        a recipe for it; SQL over manifests
+    init, query, compare               a recipe for it; SQL over manifests; how alike images are
     plan_balance, balance              manifests and a recipe become a release
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
@@ -48,6 +48,7 @@ from affectdata.train.packaged import DEFAULT_BACKBONE
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from affectdata.images.compare import Distance
     from affectdata.manifest.concat import ConcatResult
     from affectdata.manifest.download import DownloadResult
     from affectdata.manifest.ingest import IngestResult
@@ -229,6 +230,19 @@ def groups(
     )
     path = Path(out) if out else opened.path.with_name(f"{opened.name}.groups.csv")
     return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
+
+
+def compare(first: PathLike, second: PathLike, *, hash: Sequence[str] = ()) -> list[Distance]:  # noqa: A002
+    """Return how far two images are apart: by their pHash, then by other hashes [default: all kinds].
+
+    Raises:
+        DecodeError: one of them cannot be decoded.
+        UsageError: no such hash.
+    """
+    from affectdata.images.compare import KINDS, compare_images
+    from affectdata.store.files import read_regular
+
+    return compare_images(read_regular(first), read_regular(second), list(hash) or KINDS)
 
 
 def init(folder: PathLike, *, manifest: PathLike | None = None) -> Project:

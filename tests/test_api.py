@@ -87,7 +87,19 @@ def options_of(command: click.Command) -> set[str]:
 
 
 FUNCTIONS = (
-    *("ingest", "balance", "concat", "diff", "download", "export", "init", "query", "sample", "split"),
+    *(
+        "ingest",
+        "balance",
+        "concat",
+        "diff",
+        "download",
+        "export",
+        "compare",
+        "init",
+        "query",
+        "sample",
+        "split",
+    ),
     *("study", "train_check", "verify"),
 )
 

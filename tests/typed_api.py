@@ -17,6 +17,8 @@ def work(recipe: Path) -> None:
     manifest = affectdata.load_manifest(ingested.path)
     print(len(manifest), manifest.digest, manifest.path.name, manifest.to_pandas().columns)
     print(affectdata.query("SELECT count(*) FROM gaped").num_rows, affectdata.init(".").recipes)
+    print(affectdata.groups(manifest).path.name, affectdata.report(manifest).path.name)
+    print(affectdata.compare("a.jpg", "b.jpg")[0].apart)
     combined = affectdata.concat([manifest, "manifests/oasis.parquet"], name="all")
     print(combined.n_rows, [conflict.column for conflict in combined.conflicts])
     print(affectdata.groups(manifest).n_groups, affectdata.groups(manifest).to_pandas().shape)

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Run a SELECT over the manifests.",
         'query "SELECT subtype, avg(valence) FROM gaped GROUP BY 1"',
     ),
+    "compare": ("Say how alike two images are, by several hashes.", "compare a.jpg b.jpg"),
     "concat": (
         "Write several manifests as one.",
         "concat manifests/gaped.parquet manifests/oasis.parquet --name both",
