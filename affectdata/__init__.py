@@ -21,6 +21,7 @@ describes them in the order of the workflow. Errors are subclasses of `Affectdat
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
     report                                  all of it as one HTML page
+    doctor                                  what is unfinished or broken in a working folder
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         compare,
         concat,
         diff,
+        doctor,
         download,
         export,
         forget_splits,
@@ -65,6 +67,7 @@ __all__ = [
     "compare",
     "concat",
     "diff",
+    "doctor",
     "download",
     "export",
     "forget_splits",

@@ -7,6 +7,7 @@
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
     report                             all of it as one HTML page
+    doctor                             what is unfinished or broken in a working folder
 
 Parameters are named like the options. The exceptions:
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from affectdata.records import Finding, SourceInfo
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
+    from affectdata.release.workspace import Problem
 
 PathLike: TypeAlias = str | Path
 Roots: TypeAlias = Mapping[str, PathLike]
@@ -441,6 +443,19 @@ def verify(
         rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), Path(manifests))
         findings, n_rebuilt, notes = rebuilt.findings, rebuilt.n_rows, rebuilt.notes
     return VerifyResult(opened, findings, n_rebuilt, notes)
+
+
+def doctor(folder: PathLike = ".") -> list[Problem]:
+    """Examine a working folder; return what is unfinished, left over, foreign, orphaned or broken.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    from affectdata.release.workspace import find_problems
+
+    if not Path(folder).is_dir():
+        raise UsageError(f"{folder} is not a folder", fix="name the folder with manifests/ and releases/")
+    return find_problems(Path(folder))
 
 
 def report(

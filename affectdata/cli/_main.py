@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -21,6 +22,7 @@ import click
 
 import affectdata
 from affectdata.cli._commands import COMMANDS
+from affectdata.cli._memory import check_memory, explain_memory
 from affectdata.cli._output import Settings, alarm, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
@@ -98,11 +100,17 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    _keep_freed_memory()
-    given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["ingest"]:
-        _import_pandas_late()
-    sys.exit(run(given))
+    try:
+        _keep_freed_memory()
+        given = sys.argv[1:] if arguments is None else arguments
+        if given[:1] == ["ingest"]:
+            _import_pandas_late()
+        code = run(given)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: end with its exit code
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = _interrupted()
+    sys.exit(code)
 
 
 class _PandasLater(MetaPathFinder):
@@ -157,6 +165,8 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str], settings: Settings) -> int:
     try:
         _refuse_remote(arguments)
+        if arguments and "--help" not in arguments:
+            check_memory(arguments[0])
         code = cli.main(args=arguments, prog_name="affectdata", obj=settings, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
@@ -164,8 +174,7 @@ def _run(arguments: list[str], settings: Settings) -> int:
             error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        echo("interrupted; the same command goes on from here", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except SystemExit as error:  # click's: 0 after a shell completion, 1 where the reader of --help has gone
         return _UNREAD if error.code else 0
     except Exception as error:
@@ -186,6 +195,11 @@ def _refuse_remote(arguments: list[str]) -> None:
             )
 
 
+def _interrupted() -> int:
+    echo("interrupted; the same command goes on from here", err=True)
+    return INTERRUPTED
+
+
 def _report(error: Exception, settings: Settings) -> int:
     code, words = _explain(error)
     if settings.verbose >= 2 or code == _BUG:
@@ -200,8 +214,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         error = MissingError(f"{error.name} is not installed", fix=f"pip install 'affectdata[{extra}]'")
     if isinstance(error, AffectdataError):
         return error.exit_code, str(error)
-    if isinstance(error, MemoryError):
-        return 3, f"not enough memory: {str(error) or 'no more was given'}"
+    if out_of_memory := explain_memory(error):
+        return out_of_memory.exit_code, str(out_of_memory)
     if isinstance(error, OSError):
         text = f"{error.strerror or error}\n  where: {error.filename or 'unknown file'}"
         return 3, text + (_FREE_SPACE if error.errno in _FULL else "")

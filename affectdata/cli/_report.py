@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from affectdata.cli._output import show
+from affectdata.cli._memory import has_memory_for_charts
+from affectdata.cli._output import note, show
 
 if TYPE_CHECKING:
     from affectdata.results import ReportResult
@@ -36,5 +37,9 @@ def write_report(
     no_report: bool,
 ) -> None:
     """Write the page about a release (None: the newest) if the extra `report` is installed."""
-    if not no_report and all(find_spec(name) for name in _NEEDS):
+    if no_report or not all(find_spec(name) for name in _NEEDS):
+        return
+    if has_memory_for_charts():
         show(f"wrote {report(release, out=out, roots=roots).path}")
+    else:
+        note("no report: the address space is limited (ulimit -v)")

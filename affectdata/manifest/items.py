@@ -214,4 +214,4 @@ def add_unnamed_files(tree: Tree, items: Items) -> None:
     for path in tree.links:
         items.reject(Reject(path, Reason.LINK, explain_link(tree.root, path)))
     for path in tree.bad_names:
-        items.reject(Reject(path, Reason.BAD_NAME, "the name is not UTF-8"))
+        items.reject(Reject(path, Reason.BAD_NAME, "the name is not UTF-8, or the path is too long"))

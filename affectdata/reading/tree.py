@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from bisect import bisect_left
@@ -146,8 +147,8 @@ class Tree:
 
     Symbolic links to files and folders inside the root are followed: `files` has the path of the link,
     `targets` that of the file behind it. `links` are all other links and everything else that is not a
-    regular file; `bad_names` are names that are not UTF-8, written with escapes. `last_read` is the file that
-    was read last, for error messages.
+    regular file; `bad_names` are names that are not UTF-8, written with escapes, and folders whose path is
+    too long to list. `last_read` is the file that was read last, for error messages.
     """
 
     root: Path
@@ -257,6 +258,9 @@ class _Walk:
             try:
                 yield from self._files_in(prefix, place)
             except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    self.bad_names.append(prefix)
+                    continue
                 folder = self._root / prefix
                 raise SourceError(f"cannot list {folder}: {error.strerror}", where=str(folder)) from error
 

@@ -333,6 +333,16 @@ def _iter_files(folder: Path, base: str) -> Iterator[str]:
                 yield f"{base}{entry.name}"
 
 
+def find_empty_folders(folder: Path) -> list[str]:
+    """Return the folders without a file in them or below, relative to `folder`, sorted."""
+    empty: set[str] = set()
+    for path, folders, files in os.walk(folder, topdown=False):
+        inside = {f"{path}/{name}" for name in folders}
+        if path != str(folder) and not files and inside <= empty:
+            empty.add(path)
+    return sorted(Path(path).relative_to(folder).as_posix() for path in empty)
+
+
 def newest_release(folder: Path) -> Path:
     """Return the release with the latest `created` in its release.json.
 

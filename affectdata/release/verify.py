@@ -20,6 +20,7 @@ from affectdata.release.release import (
     METADATA_KIND,
     SUMS_FILE,
     Release,
+    find_empty_folders,
     find_unlisted_files,
     split_file,
     split_metadata,
@@ -67,6 +68,10 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
     unlisted = find_unlisted_files(release.path, listed)
     added = [name for name in unlisted if name not in (SUMS_FILE, INFO_FILE)]
     findings += [Finding("added", f"{name} is not part of the release") for name in added]
+    findings += [
+        Finding("added", f"{name}/ is an empty folder, and not part of the release")
+        for name in find_empty_folders(release.path)
+    ]
     if not release.is_virtual:
         findings += _compare_rows_with_sums(release, path)
     return findings + _check_split_tables(release)

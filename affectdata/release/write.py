@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +29,7 @@ from affectdata.release.release import (
     RECIPE_FILE,
     SCHEMA,
     SUMS_FILE,
+    find_empty_folders,
     find_unlisted_files,
     split_file,
     split_metadata,
@@ -174,9 +174,8 @@ def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     listed = StringHashSet(part["file_name"].to_pylist() for part in iter_files())
     for name in find_unlisted_files(partial, listed):
         (partial / name).unlink()
-    for folder, _, _ in os.walk(partial, topdown=False):
-        if not os.listdir(folder):  # noqa: PTH208 - only whether there is anything
-            Path(folder).rmdir()
+    for name in reversed(find_empty_folders(partial)):
+        (partial / name).rmdir()
     digest = hashlib.sha256()
     with replace_file(partial / SUMS_FILE) as temporary, temporary.open("wb") as file:
         for part in iter_files():

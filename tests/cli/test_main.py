@@ -345,3 +345,60 @@ def test_glibc_takes_the_settings() -> None:
 
 def test_the_installed_command_exists() -> None:
     assert (Path(sys.executable).parent / "affectdata").exists()
+
+
+def test_an_interrupt_at_the_first_line_is_130_with_one_line(start: Callable[..., Any]) -> None:
+    first = (
+        "import os, signal\n"
+        "import affectdata.cli._main as m\n"
+        "m._keep_freed_memory = lambda: os.kill(os.getpid(), signal.SIGINT)"
+    )
+    process = start("sources", first=first)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("gib", [0.5, 1])
+@pytest.mark.parametrize("command", ["ingest", "balance", "train-check", "report"])
+def test_too_little_address_space_is_exit_3(start: Callable[..., Any], command: str, gib: float) -> None:
+    n_bytes = int(gib * (1 << 30))
+    first = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({n_bytes}, {n_bytes}))"
+    process = start(command, first=first)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert f"address space is limited to {gib:.2f} GiB" in err and "ulimit -v" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        ImportError("libx.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 51380224 bytes"),
+    ],
+)
+def test_whatever_says_that_memory_is_short_is_exit_3(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(sources_command, "list_sources", fail)
+    ran = cli("sources")
+    assert ran.code == 3
+    assert "not enough memory" in ran.err and "--workers" in ran.err
+
+
+def test_a_full_disk_is_exit_3_with_the_way_out(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "manifests/gaped.parquet")
+
+    monkeypatch.setattr(sources_command, "list_sources", fail)
+    ran = cli("sources")
+    assert ran.code == 3
+    assert "where: manifests/gaped.parquet" in ran.err and "free some space" in ran.err

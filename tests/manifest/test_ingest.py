@@ -17,9 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from affectdata import load_manifest
 from affectdata.errors import ManifestError, SourceError, UsageError
@@ -717,3 +719,29 @@ def test_a_manifest_without_columns_of_quality_still_opens(small_gaped: Path, tm
     with pytest.raises(ManifestError, match="not those of a manifest"):
         partial = new.table.drop_columns(["entropy"])
         load_manifest(write_manifest(partial, new.metadata, tmp_path / "part/gaped.parquet").path)
+
+
+def test_paths_that_are_too_long_are_rejects(cli: Callable[..., Any], tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    for name in ("happy", "sad"):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng([len(name), number]).integers(0, 255, (30, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    step = "d" * 200
+    handle = os.open(root / "happy", os.O_RDONLY)
+    for depth in range(25):  # beyond the 4,096 bytes that a path may have
+        os.mkdir(step, dir_fd=handle)
+        deeper = os.open(step, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = deeper
+        if depth in (3, 24):
+            image = os.open("deep.png", os.O_WRONLY | os.O_CREAT, dir_fd=handle)
+            os.write(image, (root / "sad" / "0.png").read_bytes())
+            os.close(image)
+    os.close(handle)
+    ran = cli("ingest", root, "--source", "image_folder", "--name", "t", "--out", tmp_path / "m", "--json")
+    assert ran.code in (0, 1), ran.err
+    rejects = pq.read_table(tmp_path / "m" / "t.rejects.parquet").to_pylist()
+    assert any(row["reason"] == "bad_name" and "too long" in row["detail"] for row in rejects)
+    assert len(pq.read_table(tmp_path / "m" / "t.parquet")) >= 6

@@ -534,3 +534,16 @@ def test_hugging_face_loads_real_splits_with_their_labels(
 def test_a_release_has_the_plans_columns_first(made: Path) -> None:
     names = open_release(made).table.column_names
     assert names[: len(PLAN)] == PLAN.names
+
+
+def test_an_added_empty_folder_is_named(folder: Path) -> None:
+    (folder / "train" / "a" / "b").mkdir(parents=True)
+    text = "is an empty folder, and not part of the release"
+    assert kinds(folder) == {("added", f"train/a/ {text}"), ("added", f"train/a/b/ {text}")}
+
+
+def test_an_image_that_is_a_link_is_named(folder: Path, tmp_path: Path) -> None:
+    image = next(folder.glob("train/*.jpg"))
+    image.rename(tmp_path / "same.jpg")
+    image.symlink_to(tmp_path / "same.jpg")
+    assert ("changed", f"train/{image.name} is not a regular file (a link)") in kinds(folder)
