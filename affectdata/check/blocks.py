@@ -328,6 +328,29 @@ class Leak(Block):
     )
 
 
+class Pattern(Block):
+    """Where the mean pattern of a group of images differs most from that of the rest."""
+
+    ratio: float = Field(description="squared difference / what chance gives")
+    place: Literal["centre", "corners"] = Field(description="of the central square, or of the four corners")
+    row: int = Field(description="of the cell, from 0")
+    column: int
+    n_cells: int = Field(description="per side")
+
+
+class Shortcuts(Block):
+    """Marks by which a network could tell a subtype; `affectdata.check.shortcuts` explains them."""
+
+    missing: str | None = Field(description="why nothing was measured")
+    from_sources: bool = Field(default=False, description="whether images were read as their source has them")
+    patterns: dict[str, Pattern] = Field(default={}, description="by `subtype NAME` and `source NAME`")
+    scalars: dict[str, dict[str, float]] = Field(default={}, description="AUC by scalar, then as in patterns")
+    looks: dict[str, dict[str, float]] = Field(
+        default={}, description="by look and subtype: rise of its score (0–100) on images of other subtypes"
+    )
+    looks_missing: str | None = Field(default=None, description="why no look was tried")
+
+
 class Shift(Block):
     """How far a pipeline shifts predictions relative to the originals' model; POMP units."""
 
@@ -541,6 +564,7 @@ class CheckFigures(Block):
     )
     cascade: Cascade | None
     leak: Leak
+    shortcuts: Shortcuts | None = Field(default=None, description="null in a former form")
     shift: dict[str, Shift] | None = Field(description="by pipeline")
     effects: dict[str, Effect] | None = Field(description="by transform")
     affect_of_look: dict[str, float] = Field(

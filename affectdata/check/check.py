@@ -26,6 +26,7 @@ from affectdata.check.outputs import fit_sources
 from affectdata.check.prepare import CheckInput, Split
 from affectdata.check.resume import SplitStore
 from affectdata.check.scores import Scoring
+from affectdata.check.shortcuts import find_shortcuts
 from affectdata.check.summary import summarize
 from affectdata.check.transfer import score_transfer
 from affectdata.check.verdict import advise, make_sentences
@@ -91,7 +92,7 @@ def _train(
 ) -> Results:
     """Train all arms of all splits, and collect their predictions by scoring."""
     labels = find_label_figures(prepared)
-    same_images = find_same_images(prepared, workers)
+    same_images, shortcuts = find_same_images(prepared, workers), find_shortcuts(prepared, workers)
     originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
@@ -127,7 +128,7 @@ def _train(
         scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
     main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
-    return Results(prepared, learner, classes, scored, scorings, transfer, labels, same_images)
+    return Results(prepared, learner, classes, scored, scorings, transfer, labels, same_images, shortcuts)
 
 
 def _evaluate(

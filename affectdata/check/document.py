@@ -71,6 +71,7 @@ class Results:
     transfer: dict[str, blocks.Transfer]
     labels: dict[str, blocks.LabelFigures]  # by source
     same_images: blocks.SameImages
+    shortcuts: blocks.Shortcuts
 
     @property
     def best(self) -> Scoring:
@@ -122,6 +123,7 @@ def describe(results: Results) -> CheckFigures:
         on_edge=_on_edge(results),
         cascade=_cascade(results) if numeric else None,
         leak=describe_leak(best, prepared.originals, classes, recipe.check.max_cosine, results.same_images),
+        shortcuts=results.shortcuts,
         shift=describe_shift(probed) if probed else None,
         effects=describe_effects(probed) if probed else None,
         affect_of_look=affect_of_look(drift),

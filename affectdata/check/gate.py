@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from affectdata.check import label_gate
+from affectdata.check import label_gate, shortcut_gate
 from affectdata.check.arms import EVEN, ORIGINALS, RELEASE
 from affectdata.check.blocks import CheckFigures, Interval, RuleOutcome
 from affectdata.check.rule_result import Outcome, RuleResult, check_bounds
@@ -191,6 +191,10 @@ def _at_most(figure: Interval, bound: float, text: str, more: dict[Outcome, str]
     result = check_bounds(figure, text, at_most=bound)
     text += (more or {}).get(result.outcome, "")
     return replace(result, text=f"{text}; must be at most {bound:g}")
+
+
+for _name, _evaluate in shortcut_gate.RULES.items():
+    _rule(_name)(_evaluate)
 
 
 @_rule("shortcut.shift", "copies", "numeric")

@@ -52,7 +52,7 @@ def find_label_figures(prepared: CheckInput) -> dict[str, LabelFigures]:
     if not prepared.numeric:
         return {}
     originals, target, seed = prepared.originals, prepared.recipe.target, prepared.recipe.seed
-    rows = _plain_rows(prepared)
+    rows = plain_rows(prepared)
     paths = originals.column("path")[originals.find(rows.image_id)]
     others = {name: other for name, other in prepared.others.items() if len(other) >= _LEAST}
     figures = {}
@@ -65,7 +65,7 @@ def find_label_figures(prepared: CheckInput) -> dict[str, LabelFigures]:
     return figures
 
 
-def _plain_rows(prepared: CheckInput) -> Rows:
+def plain_rows(prepared: CheckInput) -> Rows:
     """Return the originals, unchanged; without the source images those of the release's train and test."""
     if prepared.crossfit:
         return Rows.concat([split.test for split in prepared.crossfit[: prepared.n_first]])

@@ -85,7 +85,7 @@ class CheckInput:
     not_offered: dict[str, str]
     others: dict[str, Rows]
     more_backbones: Sequence[Backbone] = ()
-    cache: Path | None = None
+    cache: Path = Path(CACHE)
     images: Images | None = None
 
     @property

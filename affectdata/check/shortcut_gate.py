@@ -1,0 +1,98 @@
+"""Rules over the figures of `shortcuts`: can a network tell a subtype by its marks instead of the picture?
+
+With fewer than 200 originals, what would fail is undecided. The false alarms and the power of every bound are
+in docs/check.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from affectdata.check.blocks import CheckFigures
+from affectdata.check.rule_result import Outcome, RuleResult
+from affectdata.check.words import too_few_text
+from affectdata.recipe.bounds import Check
+
+NamedResults = Iterator[tuple[str, RuleResult]]
+MAX_RATIO = 10.0
+MAX_AUC = 0.85
+MAX_RISE = 15.0  # of a score of 0–100
+_SCALARS = {
+    "block_edges": "the edges of JPEG blocks",
+    "fine_detail": "fine detail",
+    "flat_sides": "uniform sides",
+}
+
+
+def pattern(document: CheckFigures, check: Check) -> NamedResults:
+    """No subtype (source) has a common pattern that the rest lacks: a watermark, a text, a frame."""
+    found = document.shortcuts
+    if found is None:
+        return
+    if found.missing:
+        yield "", _not_applicable(found.missing)
+        return
+    name, worst = max(found.patterns.items(), key=lambda item: item[1].ratio)
+    text = (
+        f"the mean pattern of {name} differs most from the rest in row {worst.row + 1}, column "
+        f"{worst.column + 1} of {worst.n_cells} of the {worst.place}: {worst.ratio:.1f} times what chance "
+        f"gives, must be below {MAX_RATIO:g}"
+    )
+    if not found.from_sources:
+        text += " (released images: those of the sources are not at hand)"
+    outcome = Outcome.PASS
+    if worst.ratio >= MAX_RATIO:
+        outcome = _unless_few(document)
+        text += ": look for a watermark, a text or a frame there"
+    yield "", RuleResult(outcome, text, worst.ratio, bound=MAX_RATIO)
+
+
+def scalars(document: CheckFigures, check: Check) -> NamedResults:
+    """Traces of JPEG, fine detail or uniform sides that tell a subtype are listed (never a fail)."""
+    found = document.shortcuts
+    if found is None:
+        return
+    if found.missing:
+        yield "", _not_applicable(found.missing)
+        return
+    for scalar, by_group in found.scalars.items():
+        name, area = max(by_group.items(), key=lambda item: abs(item[1] - 0.5))
+        text = (
+            f"{_SCALARS[scalar]} tell {name} from the rest with an AUC of {area:.2f}; notable outside "
+            f"{1 - MAX_AUC:.2f} to {MAX_AUC:.2f}"
+        )
+        outcome = Outcome.UNDECIDED if abs(area - 0.5) > MAX_AUC - 0.5 else Outcome.PASS
+        yield scalar, RuleResult(outcome, text, area, bound=MAX_AUC)
+
+
+def looks(document: CheckFigures, check: Check) -> NamedResults:
+    """No look (JPEG, blur, frame, …) raises a subtype's score on other images by more than 15 of 100."""
+    found = document.shortcuts
+    if found is None:
+        return
+    reason = found.missing or found.looks_missing
+    if reason:
+        yield "", _not_applicable(reason)
+        return
+    rises = {(look, name): rise for look, by in found.looks.items() for name, rise in by.items()}
+    (look, name), rise = max(rises.items(), key=lambda item: item[1])
+    text = (
+        f"{look} raises the score of {name} on images of other subtypes by {rise:.1f} of 100; "
+        f"must be at most {MAX_RISE:g}"
+    )
+    outcome = Outcome.PASS
+    if rise > MAX_RISE:
+        outcome = _unless_few(document)
+        text += f": the network takes this look for {name}"
+    yield "", RuleResult(outcome, text, rise, bound=MAX_RISE)
+
+
+RULES = {"shortcut.pattern": pattern, "shortcut.scalars": scalars, "shortcut.looks": looks}
+
+
+def _not_applicable(reason: str) -> RuleResult:
+    return RuleResult(Outcome.PASS, f"not applicable: {reason}")
+
+
+def _unless_few(document: CheckFigures) -> Outcome:
+    return Outcome.UNDECIDED if too_few_text(document) else Outcome.FAIL
