@@ -103,7 +103,7 @@ class SourceInfo:
     `placeholder_names`: an image that bears so many file names or more is what a site shows where a
     photograph is gone. `overlay` is a source that has no images, but labels for those of others (`ingest
     TABLE --onto MANIFEST`). `estimated` are the columns that a machine filled in, also where people looked
-    them over.
+    them over. `same_images` are sets of `source_id` that show one picture in several forms, or parts of one.
     """
 
     name: str
@@ -124,6 +124,11 @@ class SourceInfo:
     placeholder_names: int | None = None
     overlay: bool = False
     estimated: tuple[str, ...] = ()
+    same_images: tuple[tuple[str, ...], ...] = ()
+
+    def together(self, source_id: str) -> str | None:
+        """Return the first of the images that show the same picture as this one; None if there is none."""
+        return next((names[0] for names in self.same_images if source_id in names), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,9 @@ class KeptFeatures:
         return self.originals.column("path")
 
 
-def keep_features(name: str, root: Path, folder: Path, backbone: str, weights: str) -> KeptFeatures:
+def keep_features(
+    name: str, root: Path, folder: Path, backbone: str, weights: str, *, copies: bool = True
+) -> KeptFeatures:
     """Return the features of a data set (`name`: gaped or oasis), computed now if they are not kept."""
     manifest = api.ingest(root, out=folder / "manifests").manifest
     document = {**read_yaml(RECIPE), "name": f"power_{name}", "sources": [name], "mode": "virtual"}
@@ -103,8 +105,8 @@ def keep_features(name: str, root: Path, folder: Path, backbone: str, weights: s
     everything = np.ones(len(originals.table), bool)
     planned = replan(originals, everything, recipe)  # as many copies as levelling all originals takes
     even = spread_evenly(originals.table["image_id"], originals.table["subtype"], 2 * len(everything), recipe)
-    plans = [originals.plain(everything), planned, even]
-    pool = plan_image_pool(release, originals, plans, recipe, release.images())
+    plans = [originals.plain(everything), *([planned, even] if copies else [])]
+    pool = plan_image_pool(release, originals, plans, recipe, manifest.images())
     cache = FeatureCache(folder / CACHE, network)
     pool = fill_image_pool(pool, network, cache, 2, _progress)
     kept = pool.wanted

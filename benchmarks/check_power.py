@@ -3,13 +3,15 @@
     make check-power AFFECTDATA_GAPED_ROOT=GAPED AFFECTDATA_OASIS_ROOT=oasis [AFFECTDATA_POWER_WEIGHTS=FILE]
 
 Features and the figures of every run are kept in benchmarks/.power (AFFECTDATA_POWER_FOLDER): what was run is
-not run again. Faults are planted in memory, and no image is changed. `labels` measures the rules labels.*,
-`pairs` the rule training.not_worse; both by default.
+not run again. Faults are planted in memory, and no file is changed. `labels` measures the rules labels.*,
+`pairs` training.not_worse, `marks` shortcut.pattern, .scalars and .looks, `copies` leak.same_image; all by
+default.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -31,6 +33,18 @@ from _power import (
     plant_in_copies,
     plant_in_labels,
 )
+from _power_images import (
+    COPIES,
+    MARKS,
+    SHARES,
+    KeptImages,
+    clean_pairs,
+    clean_subset,
+    failing,
+    planted_copies,
+    planted_mark,
+    random_groups,
+)
 from threadpoolctl import threadpool_limits
 
 from affectdata.check import label_gate
@@ -42,6 +56,7 @@ from affectdata.check.label_rules import (
     label_columns,
     predict_by,
 )
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.bounds import Check
 from affectdata.registry import load_plugin
 from affectdata.train.packaged import DEFAULT_BACKBONE
@@ -57,13 +72,15 @@ _TOLERANCES = {"originals": 0.02, "even": 0.025}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["labels", "pairs"], help="labels, pairs")
+    parser.add_argument("parts", nargs="*", default=list(_PARTS), help=", ".join(_PARTS))
     parser.add_argument("--seeds", type=int, default=100, help="dealings, subsets and recipe seeds")
     parser.add_argument("--faults", type=int, default=20, help="seeds per planted fault")
+    parser.add_argument("--marks", type=int, default=3, help="seeds per planted mark")
+    parser.add_argument("--copies", type=int, default=100, help="images per planted change")
     options = parser.parse_args()
-    kept = list(_kept())
+    kept = list(_kept(copies="pairs" in options.parts))
     with threadpool_limits(1):
-        for name, measure in (("labels", _label_tables), ("pairs", _pair_tables)):
+        for name, measure in _PARTS.items():
             if name in options.parts:
                 _note(name, [line for one in kept for line in measure(one, kept, options)])
 
@@ -72,7 +89,7 @@ def _folder() -> Path:
     return Path(os.environ.get("AFFECTDATA_POWER_FOLDER", Path(__file__).parent / ".power"))
 
 
-def _kept() -> Iterator[KeptFeatures]:
+def _kept(*, copies: bool) -> Iterator[KeptFeatures]:
     """Yield the features of the data sets that were given."""
     backbone = os.environ.get("AFFECTDATA_POWER_BACKBONE", DEFAULT_BACKBONE)
     weights = os.environ.get("AFFECTDATA_POWER_WEIGHTS", "DEFAULT")
@@ -81,7 +98,7 @@ def _kept() -> Iterator[KeptFeatures]:
         sys.exit("give a folder of real images: AFFECTDATA_GAPED_ROOT=PATH, AFFECTDATA_OASIS_ROOT=PATH")
     for name, root in roots.items():
         if root:
-            yield keep_features(name, Path(root), _folder(), backbone, weights)
+            yield keep_features(name, Path(root), _folder(), backbone, weights, copies=copies)
 
 
 def _run(kept: KeptFeatures, part: str, tasks: Tasks) -> dict[str, list[Record]]:
@@ -233,6 +250,73 @@ def _pair_table(kept: KeptFeatures, runs: dict[str, list[Record]]) -> Iterator[s
         yield f"| {name} | {len(results)} | " + " | ".join([*cells, _share(failed.mean())]) + " |"
 
 
+def _mark_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure shortcut.pattern, .scalars and .looks: clean subsets and groups, then each mark."""
+    images = _images(kept)
+
+    def one(case: str, measure: Callable[[], Record]) -> Iterator[Case]:
+        yield case, measure()
+
+    tasks: Tasks = {}
+    for seed in range(options.seeds):
+        subset, groups = "subsets of 4/5, clean", "random groups, clean"
+        tasks[f"{subset} {seed}"] = partial(one, subset, partial(clean_subset, images, seed))
+        tasks[f"{groups} {seed}"] = partial(one, groups, partial(random_groups, images, seed))
+    for seed, share, mark in itertools.product(range(options.marks), SHARES, MARKS):
+        case = f"{mark}, {share:.0%} of a subtype"
+        tasks[f"{case} {seed}"] = partial(one, case, partial(planted_mark, images, mark, share, seed))
+    runs = _run(kept, "marks", tasks)
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}:\n"
+    yield "| | runs | centre | corners | AUC | rise | `pattern` | `scalars` (notice) | `looks` |"
+    yield "|---|" + "---|" * 8
+    for name, found in runs.items():
+        cells = [_middle([run[key] for run in found if key in run]) for key in _MARK_FIGURES]
+        fails = [failing(run) for run in found]
+        cells += [_share(float(np.mean([run[key] for run in fails]))) for key in ("pattern", "auc", "rise")]
+        yield f"| {name} | {len(found)} | " + " | ".join(cells) + " |"
+
+
+def _copy_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure leak.same_image: pairs of the data set as it is, then changed images."""
+    images = _images(kept)
+
+    def clean() -> Iterator[Case]:
+        yield CLEAN, {**clean_pairs(images)}
+
+    def planted(copy: str) -> Iterator[Case]:
+        for record in planted_copies(images, copy, options.copies, 0):
+            yield copy, {**record}
+
+    tasks: Tasks = {CLEAN: clean, **{copy: partial(planted, copy) for copy in COPIES}}
+    runs = _run(kept, "copies", tasks)
+    (whole,) = runs.pop(CLEAN)
+    yield (
+        f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}: of {whole['pairs']} pairs of "
+        f"neighbours in different groups, {whole['same']:.0f} are the same image; the next has "
+        f"{whole['next']:.0f} inliers.\n"
+    )
+    yield (
+        "| | images | original among the five nearest | inliers: least, median | found |\n" + "|---" * 5 + "|"
+    )
+    for name, found in runs.items():
+        inliers = np.array([run["inliers"] for run in found])
+        near, is_found = (_share(float(np.mean([run[key] for run in found]))) for key in ("near", "found"))
+        middle = f"{inliers.min():.0f}, {np.median(inliers):.0f}"
+        yield f"| {name} | {len(found)} | {near} | {middle} | {is_found} |"
+
+
+_MARK_FIGURES = ("centre", "corners", "auc", "rise")
+
+
+def _images(kept: KeptFeatures) -> KeptImages:
+    root = os.environ[f"AFFECTDATA_{kept.name.upper()}_ROOT"]
+    return KeptImages(kept, Images({kept.name: Path(root)}))
+
+
+def _middle(values: list[float]) -> str:
+    return f"{np.median(values):.3g} ({np.min(values):.3g} to {np.max(values):.3g})" if values else "–"
+
+
 def _share(value: float) -> str:
     return f"{value:.2f}".lstrip("0") if 0 < value < 1 else f"{value:.0f}"
 
@@ -256,6 +340,8 @@ def _note(name: str, lines: list[str]) -> None:
     DOCUMENT.write_text(f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
     print(body)
 
+
+_PARTS = {"labels": _label_tables, "pairs": _pair_tables, "marks": _mark_tables, "copies": _copy_tables}
 
 if __name__ == "__main__":
     main()

@@ -94,6 +94,8 @@ INFO = SourceInfo(
         "Sn": Subtype("snakes", -1, upright=False, tags=("snakes",), counts=_COUNTS["Sn"]),
         "Sp": Subtype("spiders", -1, upright=False, tags=("spiders",), counts=_COUNTS["Sp"]),
     },
+    # found by `affectdata groups`; pHash does not see them
+    same_images=(("N068", "N076"), ("Sn101", "Sn110"), ("Sp133", "Sp135")),
 )
 _MEASURES = {"valence": "Valence", "arousal": "Arousal"}
 _NAME = re.compile(rf"({'|'.join(INFO.subtypes)})\d{{3}}", re.IGNORECASE)
@@ -189,6 +191,7 @@ def _record(code: str, row: Row, path: str, all_spreads: dict[str, dict[str, str
         ratings=ratings,
         content_tags=INFO.subtypes[code].tags,
         extra={**norms, **norm_spreads},
+        together=INFO.together(row.key),
     )
 
 

@@ -91,6 +91,8 @@ INFO = SourceInfo(
     layout="OASIS.csv, 'images/<Theme>.jpg'",
     subtypes={name: Subtype(name.lower(), counts=_COUNTS[name]) for name in _CATEGORIES.values()},
     groups=("theme",),
+    # Doctor 8 and Surgery 2, Lightning 6 and Thunderstorm 8: found by `affectdata groups`
+    same_images=(("I249", "I817"), ("I479", "I832")),
 )
 _MEASURES = {"valence": "Valence", "arousal": "Arousal"}
 _GENDERS = ("men", "women")
@@ -173,6 +175,7 @@ def _read_row(row: Row, path: str) -> Record | Reject:
         ratings=ratings,
         theme=re.sub(r"[ _]*\d+$", "", theme),
         attribution=cells["Source"] or None,
+        together=INFO.together(row.key),
         extra={name: cell for name, cell in cells.items() if name not in ("Source", *_OVERALL)},
     )
 

@@ -60,7 +60,7 @@ def test_patterns_of_clean_images_cancel_out() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_text_is_found_where_it_is(share: float) -> None:
-    found = describe_pattern(_ratios(lambda image: _with_text(image, (150, 130)), share))
+    found = describe_pattern(_ratios(lambda image: _with_text(image, (150, 130)), share, 60))
     assert found.ratio > shortcut_gate.MAX_RATIO
     scale = 224 / 240
     assert abs(found.row - 125 * scale / 14) <= 1  # the letters stand on y = 130

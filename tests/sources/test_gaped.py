@@ -161,3 +161,14 @@ def test_images_without_their_table(
     root = grow(ROW, files={"Sn/Sn001.bmp": image(3, "BMP")})
     with pytest.raises(SourceError, match=r"no table Sn\.txt"):
         take(root)
+
+
+def test_images_that_share_a_picture_are_one_group(
+    plant: Callable[..., Path], take: Callable[..., Any], image: Callable[..., bytes]
+) -> None:
+    names = ("N068", "N076", "N077")
+    rows = "\r\n".join(ROW.replace("A001", name) for name in names)
+    files = {f"N/{name}.bmp": image(number, "BMP") for number, name in enumerate(names)}
+    found = take(plant({"N.txt": MEANS + rows, **files})).rows
+    first, second, other = (found[f"N/{name}.bmp"]["group_id"] for name in names)
+    assert first == second != other
