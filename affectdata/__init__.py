@@ -18,6 +18,7 @@ describes them in the order of the workflow. Errors are subclasses of `Affectdat
     ingest, concat, groups, split, forget_splits    a source tree becomes a manifest (`Manifest`)
     init, query                             a project folder with a recipe for it; SQL over manifests
     lint, plan_balance, balance             manifests become a release (`Release`, `open_release`)
+    select                                  a stimulus set from a manifest, matched between its cells
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
     report                                  all of it as one HTML page
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         query,
         report,
         sample,
+        select,
         split,
         study,
         train_check,
@@ -83,6 +85,7 @@ __all__ = [
     "query",
     "report",
     "sample",
+    "select",
     "split",
     "study",
     "train_check",

@@ -4,6 +4,7 @@
     ingest, concat, groups, split      a source tree becomes a manifest
     init, query, compare               a recipe for it; SQL over manifests; how alike images are
     plan_balance, balance              manifests and a recipe become a release
+    select                             a stimulus set from a manifest, matched between its cells
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
     report                             all of it as one HTML page
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
     from affectdata.release.workspace import Problem
+    from affectdata.selection.selection import Selection
 
 PathLike: TypeAlias = str | Path
 Roots: TypeAlias = Mapping[str, PathLike]
@@ -413,6 +415,25 @@ def balance(
     if link is not None:
         link_release(release.path, Path(link))
     return BalanceResult(release, plan, is_new)
+
+
+def select(manifest: PathLike | Manifest, recipe: PathLike, *, out: PathLike = "selections") -> Selection:
+    """Select a stimulus set: n images per cell of a design, matched between cells, in lists without overlap.
+
+    `recipe` is the file of a request (docs/select.md). Writes `list.csv`, a manifest of the images and
+    `select.json` to `out/<name>-<id>/`.
+
+    Raises:
+        RecipeError: the request is wrong, does not fit the manifest, or cannot be met; then the message names
+            the cell that binds and the largest n that can be met.
+    """
+    from affectdata.selection.request import read_request
+    from affectdata.selection.selection import select_images, write_selection
+
+    loaded = _manifest(manifest)
+    selection = select_images(loaded, read_request(Path(recipe)), Path(out), str(recipe))
+    write_selection(selection, loaded)
+    return selection
 
 
 def verify(

@@ -21,6 +21,7 @@ from affectdata.column_map.columns import MAPPED, ColumnMap
 from affectdata.manifest.manifest import load_manifest
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.release import open_release
+from affectdata.selection.request import SetRequest
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -179,3 +180,20 @@ def test_the_column_map_of_a_survey_works(tmp_path: Path, monkeypatch: pytest.Mo
     assert run(["ingest", "survey"]) == 0
     (row,) = load_manifest("manifests/my_survey.parquet").table.to_pylist()
     assert (row["valence"], row["valence_sd"], row["valence_n"], row["emotion"]) == (50, 25, 3, "joy")
+
+
+def test_the_stimulus_set_of_the_page_is_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (REPOSITORY / "docs" / "select.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("set.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    assert run(["sample", "gaped", "gaped"]) == 0
+    assert run(["ingest", "gaped"]) == 0
+    for line in re.findall(r"```bash\n(.*?)```", page, re.S)[0].splitlines():
+        assert run(shlex.split(line)[1:]) == 0
+    (file,) = Path("selections").glob("negative_positive-*/list.csv")
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 8 * 2 * 2
+
+
+def test_the_page_on_stimulus_sets_has_every_key() -> None:
+    page = (REPOSITORY / "docs" / "select.md").read_text(encoding="utf-8")
+    assert [key for key in SetRequest.model_fields if f"`{key}`" not in page] == []

@@ -24,6 +24,8 @@ def work(recipe: Path) -> None:
     print(affectdata.groups(manifest).n_groups, affectdata.groups(manifest).to_pandas().shape)
     assigned = affectdata.split("manifests/gaped.parquet", recipe)
     print(assigned.splits.rows["train"], assigned.n_without)
+    selection = affectdata.select("manifests/gaped.parquet", "set.yaml")
+    print(selection.to_pandas().shape, selection.folder, selection.is_optimal)
     n, digest = affectdata.forget_splits("manifests/gaped.parquet")
     print(n, digest)
     print([finding.text for finding in affectdata.lint(recipe)])

@@ -18,10 +18,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write several manifests as one.",
         "concat manifests/gaped.parquet manifests/oasis.parquet --name both",
     ),
-    "groups": ("Group images that are one picture, cropped or recoded.", "groups manifests/gaped.parquet"),
+    "groups": ("Group images of one scene that were cropped or re-encoded.", "groups manifests/gaped.parquet"),
     "split": (
         "Write the splits of a recipe into a manifest.",
         "split manifests/gaped.parquet --recipe valence_bins",
+    ),
+    "select": (
+        "Select a stimulus set matched between its cells.",
+        "select manifests/oasis.parquet --recipe set.yaml",
     ),
     "balance": (
         "Split, balance and render images into a release.",

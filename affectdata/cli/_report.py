@@ -29,6 +29,11 @@ def no_report_option(command: F) -> F:
     )(command)
 
 
+def can_report() -> bool:
+    """Return whether the extra `report` is installed."""
+    return all(find_spec(name) for name in _NEEDS)
+
+
 def write_report(
     report: Callable[..., ReportResult],
     release: Path | None,
@@ -37,7 +42,7 @@ def write_report(
     no_report: bool,
 ) -> None:
     """Write the page about a release (None: the newest) if the extra `report` is installed."""
-    if no_report or not all(find_spec(name) for name in _NEEDS):
+    if no_report or not can_report():
         return
     if has_memory_for_charts():
         show(f"wrote {report(release, out=out, roots=roots).path}")

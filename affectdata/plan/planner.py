@@ -115,7 +115,7 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
     for groups in [] if recipe.split == "none" else recipe.split.group_tables:
         table = join_groups(table, groups)
     if recipe.where is not None:
-        table = _select(table, recipe.where)
+        table = filter_rows(table, recipe.where)
     if recipe.labels is not None:
         table = add_labels(table, recipe.labels)
         table = table.filter(pc.is_valid(table[LABEL]))
@@ -159,7 +159,12 @@ def _ascends(ids: pa.ChunkedArray) -> bool:
     return len(ids) < 2 or bool(pc.all(pc.greater(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py())
 
 
-def _select(table: pa.Table, condition: str) -> pa.Table:
+def filter_rows(table: pa.Table, condition: str) -> pa.Table:
+    """Return the rows for which an SQL condition over the columns holds.
+
+    Raises:
+        RecipeError: DuckDB rejects the condition; the message has the reason.
+    """
     try:
         rows = query_tables({"manifest": table}, f"SELECT * FROM manifest WHERE {condition}", bounded=True)
     except (MemoryError, TimeoutError) as error:
