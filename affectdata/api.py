@@ -681,19 +681,24 @@ def study(
     note: Note | None = None,
     progress: Progress | None = None,
 ) -> StudyResult:
-    """Train a grid of settings on one release, score each on val and test, and name the best on val.
+    """Train networks, or heads on frozen features, with many settings on one release; compare them on val.
+
+    `study` is a file, or the name of a study in `./studies` or of the package. A run whose weights cannot be
+    found is skipped, and `note` says so.
 
     Raises:
         RecipeError: a setting is unknown or has no such value.
         InputError: the release has no val split or no such arm, or the loss does not fit its target.
-        MissingError: the extra `train`, weights or the device are not there.
+        MissingError: the extra `train` or the device is not there, or the weights of every run.
+        UsageError: no study has this name, or a setting has no effect.
     """
+    from affectdata.check.study import find_study
     from affectdata.check.trials import study_release
     from affectdata.workers import default_workers
 
     found, folder = study_release(
         _release(release, releases, roots),
-        Path(study),
+        find_study(str(study)),
         Path(out),
         device=device,
         workers=workers or default_workers(),

@@ -7,7 +7,7 @@ the input size in pixels. The projects, and their other networks, which are in t
 
     valence of GAPED       five CNNs: three convolutions with and without dropout, LeNet-5, separable
     six classes of CAP-D   Inception-V3, first only its last layer, then the whole network
-    eight emotions of FI   ResNets at 32 and 64 pixels
+    eight emotions of FI   ResNets at 32 and 128 pixels
     balanced faces         the separable CNN on UTKFace
     seven classes of art   from LeNet-5 to AlexNet on WikiArt
 """

@@ -94,6 +94,7 @@ def test_data_lie_in_the_checkout_or_in_the_installed_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (find_data("manifests/index") / "gaped.csv").is_file()
+    assert (find_data("examples") / "studies" / "gaped_networks.yaml").is_file()
     monkeypatch.setattr(registry, "_PACKAGE", tmp_path / "affectdata")
     assert find_data("manifests/index") == tmp_path / "manifests" / "index"
     (tmp_path / "affectdata" / "_data" / "index").mkdir(parents=True)

@@ -42,6 +42,7 @@ from affectdata.check.scores import (
     score_classes,
     score_head,
     score_subgroups,
+    subgroup_values,
 )
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
 
@@ -318,9 +319,9 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
     else:
         classes = results.classes[0]
         true, predicted = classes.of(test), best.labels(RELEASE, classes.name, "image")
-    info = results.prepared.release.info
+    info, values = results.prepared.release.info, subgroup_values(originals, results.prepared.recipe)
     scored = {
-        column: score_subgroups(originals.column(column)[rows], true, predicted, estimated_in(info, column))
+        column: score_subgroups(values[column][rows], true, predicted, estimated_in(info, column))
         for column in SUBGROUPS
     }
     return {column: block for column, block in scored.items() if block.groups or block.too_few}

@@ -24,8 +24,11 @@ from affectdata.check import blocks, metrics
 from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
 from affectdata.check.evaluate import Classes, SplitEvaluation
+from affectdata.check.image_pool import Originals
 from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.check.prepare import Split
+from affectdata.plan.cells import column_bins
+from affectdata.recipe.recipe import Recipe
 from affectdata.train.rows import Rows
 
 Figure = Callable[[int, np.ndarray], float]  # split number, row numbers of its test side (which may repeat)
@@ -57,21 +60,25 @@ def bootstrap_interval(
     figure: Callable[[np.ndarray], float], group: np.ndarray, bins: np.ndarray, seed: int
 ) -> Interval:
     """Return a figure over all rows and its 95 % interval; `figure` takes row numbers, which may repeat."""
-    names, code = np.unique(group, return_inverse=True)
-    members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-    home = _home_bins(code, bins, len(names))
-    by_bin = [np.flatnonzero(home == code) for code in np.unique(home)]
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(N_RESAMPLES):
-        groups = np.concatenate([rng.choice(in_bin, len(in_bin)) for in_bin in by_bin])
-        resampled.append(figure(np.concatenate([members[group] for group in groups])))
+    resampled = [figure(rows) for rows in resample_groups(group, bins, seed, N_RESAMPLES)]
     mean = figure(np.arange(len(group)))
     finite = np.array(resampled)[np.isfinite(resampled)]
     if not len(finite):
         return Interval(mean=mean, low=None, high=None)
     low, high = np.quantile(finite, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return Interval(mean=mean, low=float(low), high=float(high))
+
+
+def resample_groups(group: np.ndarray, bins: np.ndarray, seed: int, n: int) -> Iterator[np.ndarray]:
+    """Yield row numbers of `n` bootstrap resamples of whole groups, drawn within the bins."""
+    names, code = np.unique(group, return_inverse=True)
+    members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    home = _home_bins(code, bins, len(names))
+    by_bin = [np.flatnonzero(home == code) for code in np.unique(home)]
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        groups = np.concatenate([rng.choice(in_bin, len(in_bin)) for in_bin in by_bin])
+        yield np.concatenate([members[group] for group in groups])
 
 
 def _home_bins(code: np.ndarray, bins: np.ndarray, n_groups: int) -> np.ndarray:
@@ -310,6 +317,20 @@ def score_subgroups(
         too_few=too_few,
         estimated=list(estimated),
     )
+
+
+def subgroup_values(originals: Originals, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Return the columns by which people are grouped, "" for null.
+
+    Ages are grouped by the recipe's bins if it has some; `subtype` is a column unless it is the target.
+    """
+    columns = {name: originals.column(name) for name in SUBGROUPS}
+    bins = recipe.strata_bins.get("age")
+    if bins:
+        columns["age_group"] = column_bins(originals.table, "age", bins, originals.own)
+    if recipe.target != "subtype":
+        columns["subtype"] = originals.column("subtype")
+    return columns
 
 
 def estimated_in(info: Mapping[str, Any], column: str) -> list[str]:

@@ -1,47 +1,52 @@
-"""The runs of a study on a release: networks trained on an arm of its own train split.
+"""The runs of a study on a release: networks, and heads on frozen features, trained on an arm of train.
 
-Each is scored on the originals of val, where a study chooses its best, and of test, which is only reported.
-Numeric target: r2, ccc, mae, macro_mae, sd_ratio. Categorical target: accuracy, balanced_accuracy, macro_f1,
-and the gap in accuracy between age groups, genders and ethnicities if at least two have 30 images; smaller
-ones are printed when a run is scored.
+Each is scored on the originals of train, of val, where runs are compared, and of test, which is only
+reported (see `study_targets`), and by subtype, age group, gender and ethnicity, for groups of 30 images;
+`<column>_gap` is the largest difference between groups of people. Smaller groups are printed.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from affectdata.check import metrics
+from affectdata.check import scores
 from affectdata.check.arms import RELEASE
-from affectdata.check.image_pool import find_originals, plan_image_pool
-from affectdata.check.metrics import LABEL_MEASURES
-from affectdata.check.prepare import released_arms, released_rows
-from affectdata.check.scores import SUBGROUPS, score_subgroups
-from affectdata.check.study import TEST, VAL, Scores, Study, Trial, load_study, run_study
+from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
+from affectdata.check.prepare import CACHE, released_arms, released_rows
+from affectdata.check.scores import SUBGROUPS, bootstrap_interval, resample_groups, subgroup_values
+from affectdata.check.study import FROZEN, Outcome, Study, Trial, load_study, run_study
+from affectdata.check.study_results import PARTS, TEST, TRAIN, VAL, Run
+from affectdata.check.study_targets import Scores, find_target
 from affectdata.check.tuned import RUNS, choose_settings
-from affectdata.check.words import small_groups_text
-from affectdata.errors import InputError
+from affectdata.check.words import small_groups_text, without_nan
+from affectdata.errors import InputError, MissingError
 from affectdata.images.decode import pixel_versions
 from affectdata.recipe.recipe import parse_recipe
+from affectdata.registry import find_data
 from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
+from affectdata.train.backbones import Backbone, choose_device, load_backbone
+from affectdata.train.features import FeatureCache
 from affectdata.train.finetune import finetune
+from affectdata.train.heads import quiet_threads
 from affectdata.train.images import IMAGES, Progress, store_images
-from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
 from affectdata.train.trunks import Say
-from affectdata.train.weights import state_hash
+from affectdata.train.weights import is_class, state_hash
 
 STUDIES = "studies"  # folder below that of a release's checks
-_MEASURES = ("r2", "ccc", "mae", "sd_ratio")
+_N_RESAMPLES = 400  # for a standard deviation
 # That determine a score, besides those that determine pixels.
-_VERSIONS = ("affectdata", "torch", "torchvision", "timm")
+_VERSIONS = ("affectdata", "scikit-learn", "torch", "torchvision", "timm")
 
 
 def study_release(
@@ -54,18 +59,27 @@ def study_release(
     say: Say = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Path]:
-    """Run the study in the file `path` on a release; return its document (see `study`) and its folder.
+    """Run the study in the file `path` on a release; return its document (`study_results`) and folder.
 
     Raises:
         RecipeError: a setting is unknown or has an invalid value; raised before training.
         InputError: the release has no val split or lacks an arm, or a loss does not fit its target.
-        MissingError: weights or the device are missing.
+        MissingError: the device is missing, or the weights of every run.
         ImagesNotFound: an arm other than the release's own needs the source images.
     """
     study = load_study(path)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
-    return run_study(study, trials, folder, progress or (lambda *_: None), trials.run_inputs), folder
+    document = run_study(
+        study,
+        trials,
+        folder,
+        progress or (lambda *_: None),
+        trials.run_inputs,
+        trials.resample,
+        {"baseline": without_nan(trials.baseline())},
+    )
+    return document, folder
 
 
 class _Trials:
@@ -82,19 +96,21 @@ class _Trials:
         say: Say,
     ) -> None:
         self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
+        self.best = study.best
         validate_release(release)
-        recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
-        self.target = recipe.target
+        self.recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
         trials = [Trial(**settings) for settings in study.runs()]
         wanted = {trial.arm for trial in trials}
         images = release.images() if wanted != {RELEASE} else None
-        unlimited = recipe.check.model_copy(update={"max_pictures": len(release.rows)})
-        self.originals = find_originals(release, recipe.model_copy(update={"check": unlimited}))
-        arms = released_arms(release, self.originals, recipe, with_images=images is not None)
+        unlimited = self.recipe.check.model_copy(update={"max_pictures": len(release.rows)})
+        self.originals = find_originals(release, self.recipe.model_copy(update={"check": unlimited}))
+        self.target = find_target(self.originals)
+        self.groups = subgroup_values(self.originals, self.recipe)
+        arms = released_arms(release, self.originals, self.recipe, with_images=images is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
         if not len(plans[VAL]):
             raise InputError(
-                f"{release.name} has no val split, on which a study chooses its best",
+                f"{release.name} has no val split, on which a study compares its runs",
                 where=str(release.path),
                 fix="balance by a recipe with `split: {val: 0.1, test: 0.2}`",
             )
@@ -103,43 +119,137 @@ class _Trials:
                 f"{release.name} has no arm {', '.join(sorted(wanted - set(arms)))}: it has no copies",
                 fix=f"its arms are {', '.join(arms)}",
             )
-        plans |= {arm: arms[arm] for arm in wanted}
-        self.image_pool = plan_image_pool(release, self.originals, list(plans.values()), recipe, images)
-        self.rows = {name: self.image_pool.rows(plan) for name, plan in plans.items() if len(plan)}
-        self.run_inputs = [[release.id, *self._run_inputs(trial)] for trial in trials]
+        self.plans = plans | {arm: arms[arm] for arm in wanted}
+        self.image_pool = plan_image_pool(
+            release, self.originals, list(self.plans.values()), self.recipe, images
+        )
+        self.rows = {name: self.image_pool.rows(plan) for name, plan in self.plans.items() if len(plan)}
+        self._missing: dict[tuple[str, str], MissingError] = {}
+        self._loaded: dict[tuple[str, str], Backbone] = {}
+        self._too_few: set[str] = set()
+        self.run_inputs = [self._run_inputs(release.id, trial) for trial in trials]
+
+    def __call__(self, settings: dict[str, Any]) -> Outcome:
+        trial = Trial(**settings)
+        train = self.rows[trial.arm]
+        known = {TRAIN: train.take(np.flatnonzero(train.copy == 0)), VAL: self.rows[VAL]}
+        if TEST in self.rows:
+            known[TEST] = self.rows[TEST]
+        fit = self._fit_head if trial.mode == FROZEN else self._fit_network
+        predicted, curve = fit(trial, train, known)
+        held_out = {part: known[part] for part in (VAL, TEST) if part in known}
+        subgroups = [
+            each for part, rows in held_out.items() for each in self._by_subgroup(part, rows, predicted[part])
+        ]
+        scored = {part: self.target.score(rows, predicted[part]) for part, rows in known.items()}
+        for part in held_out:
+            scored[part] |= _gaps(part, subgroups)
+        return {
+            "scores": scored,
+            "curves": curve,
+            "subgroups": subgroups,
+            "confusion": [
+                {"split": part, **each}
+                for part, rows in held_out.items()
+                for each in self.target.confusion(rows, predicted[part])
+            ],
+            "predictions": {part: predicted[part].tolist() for part in held_out},
+        }
+
+    def baseline(self) -> dict[str, Scores]:
+        """Return the scores of a prediction that does not depend on the image, on every split."""
+        train = self.rows[self._any_arm]
+        train = train.take(np.flatnonzero(train.copy == 0))
+        parts = {TRAIN: train, **{part: self.rows[part] for part in (VAL, TEST) if part in self.rows}}
+        return {
+            part: self.target.score(rows, self.target.baseline(train, len(rows)))
+            for part, rows in parts.items()
+        }
 
     @property
-    def _numeric(self) -> bool:
-        return self.originals.edges is not None
+    def _any_arm(self) -> str:
+        return next(name for name in self.rows if name not in PARTS)
 
-    def __call__(self, settings: dict[str, Any]) -> Scores:
-        trial = Trial(**settings)
+    def resample(self, run: Run) -> np.ndarray | None:
+        """Return the score that decides on resamples of val; None if the measure is not of these images."""
+        predicted = run.get("predictions", {}).get(VAL)
+        rows = self.rows[VAL]
+        if predicted is None or self.best not in self.target.score(rows, np.array(predicted)):
+            return None
+        values = np.array(predicted)
+        return np.array(
+            [
+                self.target.score(rows.take(index), values[index])[self.best]
+                for index in resample_groups(rows.group, rows.stratum, self.recipe.seed, _N_RESAMPLES)
+            ]
+        )
+
+    def _fit_network(
+        self, trial: Trial, train: Rows, known: dict[str, Rows]
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
         network = self._network(trial)
         size_px = network.normalisation.size_px
         images = store_images(self.image_pool.parts, size_px, self.checks / IMAGES, self.workers)
-        train, val = (self._examples(self.rows[name]) for name in (trial.arm, VAL))
         runs = self.folder / RUNS
         fitted = finetune(
-            network, images, train, self._settings(trial, network), val=val, folder=runs, say=self.say
+            network,
+            images,
+            self._examples(train),
+            self._settings(trial, network),
+            val=self._examples(known[VAL]),
+            folder=runs,
+            say=self.say,
         )
         shutil.rmtree(runs)  # only its scores are kept
-        scored = {name: self.rows[name] for name in (VAL, TEST) if name in self.rows}
-        return {
-            name: self._score(name, rows, fitted.predict(images, rows.pool_index))
-            for name, rows in scored.items()
-        }
+        outputs = {part: fitted.predict(images, rows.pool_index) for part, rows in known.items()}
+        return {part: self.target.decode(each) for part, each in outputs.items()}, fitted.curve
 
-    def _run_inputs(self, trial: Trial) -> list[Any]:
-        """Validate the settings of a run; return what else determines its scores, besides the release."""
+    def _fit_head(
+        self, trial: Trial, train: Rows, known: dict[str, Rows]
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+        backbone = self._backbone(trial)
+        cache = FeatureCache(self.checks / CACHE, backbone)
+        pool = fill_image_pool(self.image_pool, backbone, cache, self.workers, lambda *_: None)
+
+        def with_features(rows: Rows) -> Rows:
+            return replace(rows, features=pool.features[rows.pool_index], widths=pool.widths)
+
+        with quiet_threads():
+            predict = self.target.fit_head(with_features(train), trial.head, trial.seed)
+            return {part: predict(with_features(rows)) for part, rows in known.items()}, []
+
+    def _run_inputs(self, release_id: str, trial: Trial) -> list[Any] | MissingError:
+        """Validate the settings of a run; return what else determines its scores, or what is missing."""
+        trunk = trial.backbone, trial.weights
+        try:
+            return self._missing.get(trunk) or [release_id, *self._describe(trial)]
+        except MissingError as error:
+            choose_device(self.device)  # without it, no run is possible
+            self._missing[trunk] = error
+            self.say(f"skipped: {trial.backbone}, {error.what}")
+            return error
+
+    def _describe(self, trial: Trial) -> list[Any]:
+        versions = {name: version(name) for name in _VERSIONS} | pixel_versions()
+        if trial.mode == FROZEN:
+            if trial.head and not self.target.takes_head:
+                raise InputError(f"the target {self.recipe.target} takes no `head`", fix="leave it out")
+            return [FROZEN, self._backbone(trial).key, versions]
         network = self._network(trial)
         self._settings(trial, network)
-        versions = {name: version(name) for name in _VERSIONS} | pixel_versions()
         return [network.code, state_hash(network.module), network.device.type, versions]
+
+    def _backbone(self, trial: Trial) -> Backbone:
+        name = trial.backbone, trial.weights
+        if name not in self._loaded:
+            backbone = load_backbone(locate(trial.backbone), trial.weights, self.device, self.say)
+            self._loaded = {name: backbone}  # one at a time: some are large
+        return self._loaded[name]
 
     def _network(self, trial: Trial) -> Network:
         return build_network(
-            trial.backbone,
-            1 if self._numeric else len(self.originals.labels),
+            locate(trial.backbone),
+            self.target.n_outputs,
             trial.weights,
             size_px=trial.size_px,
             device=self.device,
@@ -148,10 +258,13 @@ class _Trials:
         )
 
     def _settings(self, trial: Trial, network: Network) -> Settings:
-        given = trial.model_dump(exclude={"backbone", "weights", "size_px", "arm"})
-        loss = trial.loss or ("squared_error" if self._numeric else "cross_entropy")
-        if find_loss(loss).has_classes == self._numeric:
-            raise InputError(f"the loss {loss} does not fit the target {self.target}", fix="leave out `loss`")
+        given = trial.model_dump(exclude={"mode", "head", "backbone", "weights", "size_px", "arm"})
+        loss = trial.loss or self.target.losses[0]
+        if loss not in self.target.losses:
+            raise InputError(
+                f"the loss {loss} does not fit the target {self.recipe.target}",
+                fix=f"leave out `loss`, or use one of {', '.join(self.target.losses)}",
+            )
         train = self.rows[trial.arm]
         if trial.class_weights:
             counts = np.bincount(train.stratum, minlength=network.n_outputs)
@@ -160,22 +273,51 @@ class _Trials:
         return choose_settings(network, len(train), **{**given, "loss": loss})
 
     def _examples(self, rows: Rows) -> Examples:
-        return Examples(rows.pool_index, rows.target if self._numeric else rows.stratum, rows.weight)
+        return Examples(rows.pool_index, self.target.values(rows), rows.weight)
 
-    def _score(self, split: str, rows: Rows, outputs: np.ndarray) -> dict[str, float]:
-        if self._numeric:
-            values = outputs[:, 0]
-            scores = {name: getattr(metrics, name)(rows.target, values) for name in _MEASURES}
-            macro_mae = metrics.macro_mae(rows.target, values, self.originals.edges or [])
-            return {**scores, "macro_mae": macro_mae}
-        labels = np.array(self.originals.labels)
-        true, predicted = labels[rows.stratum], labels[outputs.argmax(1)]
-        scores = {name: compute(true, predicted) for name, compute in LABEL_MEASURES.items()}
-        index = self.originals.find(rows.image_id)
-        for column in SUBGROUPS:
-            subgroups = score_subgroups(self.originals.column(column)[index], true, predicted)
-            if len(subgroups.groups) > 1 and subgroups.gap is not None:
-                scores[f"{column}_gap"] = subgroups.gap
-            if too_few := small_groups_text(subgroups.too_few):
-                self.say(f"{split}, by {column.replace('_', ' ')}: {too_few}")
-        return scores
+    def _by_subgroup(self, part: str, rows: Rows, predicted: np.ndarray) -> Iterator[dict[str, Any]]:
+        """Yield the mean error of each subgroup with its interval, without a figure if it is too small."""
+        errors, index = self.target.errors(rows, predicted), self.originals.find(rows.image_id)
+        for column, of_all in self.groups.items():
+            values, too_few = of_all[index], {}
+            for group in sorted({*values.tolist()} - {""}):
+                members = np.flatnonzero(values == group)
+                common = {"split": part, "column": column, "group": group, "n": len(members)}
+                if len(members) < scores.LEAST_SUBGROUP:
+                    too_few[group] = len(members)
+                    yield common
+                    continue
+                interval = bootstrap_interval(
+                    lambda chosen, own=errors[members]: float(own[chosen].mean()),  # type: ignore[misc]
+                    rows.group[members],
+                    rows.stratum[members],
+                    self.recipe.seed,
+                )
+                yield {**common, "measure": self.target.error, **interval.to_dict()}
+            text = f"{part}, by {column.replace('_', ' ')}: {small_groups_text(too_few)}"
+            if too_few and column in SUBGROUPS and text not in self._too_few:  # once, not for every run
+                self._too_few.add(text)
+                self.say(text)
+
+
+def _gaps(part: str, subgroups: list[dict[str, Any]]) -> Scores:
+    """Return the largest difference between the subgroups of each column of people."""
+    found = {}
+    for column in SUBGROUPS:
+        means = [
+            each["mean"]
+            for each in subgroups
+            if (each["split"], each["column"]) == (part, column) and "mean" in each
+        ]
+        if len(means) > 1:
+            found[f"{column}_gap"] = max(means) - min(means)
+    return found
+
+
+def locate(backbone: str) -> str:
+    """Return a backbone; the networks of the package's examples are found from any folder."""
+    file, _, name = backbone.rpartition(":")
+    packaged = find_data("examples").parent / file
+    if is_class(backbone) and not Path(file).is_file() and packaged.is_file():
+        return f"{packaged}:{name}"
+    return backbone

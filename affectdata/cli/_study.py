@@ -1,9 +1,8 @@
-"""Run a study and print its result, a table of all runs and the best: `study`, and `train-check --study`."""
+"""Run a study and print its combinations and the best: `study`, and `train-check --study`."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import click
 
 from affectdata import api
 from affectdata.cli._output import document, progress, show, show_table
+
+_PARTS = ("val", "test", "train")
 
 
 def run_study(
@@ -38,12 +39,36 @@ def run_study(
 
 
 def _print_study(study: dict[str, Any], folder: Path) -> int:
-    """Print every run of a study and the best; return the exit code."""
-    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    show_table(header, [[_parse_cell(cell) for cell in row] for row in rows])
-    show(f"\nbest {study['best_on']}, mean over the seeds: {_pairs_text(study['settings'])}")
-    for part, scores in study["scores"].items():
+    """Print the combinations of a study, the best first, and its errors; return the exit code."""
+    combinations, measure = study["combinations"], study["best_on"].partition(".")[2]
+    varied = _varied([each["settings"] for each in combinations])
+    rows = [
+        [
+            *(each["settings"].get(name) for name in varied),
+            *(each["scores"].get(part, {}).get(measure, {}).get("mean") for part in _PARTS),
+            each["scores"][_PARTS[0]][measure]["sd"],
+            _interval(each["difference"]) if each["difference"] else "",
+        ]
+        for each in combinations
+    ]
+    show_table([*varied, *(f"{part}_{measure}" for part in _PARTS), "sd", "best - it"], rows)
+    show(
+        f"means over {study['n_seeds']} seeds and SD on val; intervals hold for all rows "
+        f"together{_of_seeds(study)}"
+    )
+    for error in study["errors"]:
+        show(f"  {error}")
+    show("")
+    first, *others = combinations
+    if study["winner"] or not others:
+        show(f"best {study['best_on']}, mean over the seeds: {_pairs_text(first['settings'])}")
+    else:
+        near = sum(not _is_clear(each["difference"]) for each in others) + 1
+        show(
+            f"no clear best on {study['best_on']}: {near} of {len(combinations)} combinations are within the "
+            f"noise; the highest of them: {_pairs_text(first['settings'])}"
+        )
+    for part, scores in {**first["scores"], **_of_baseline(study)}.items():
         known = {name: score["mean"] for name, score in scores.items() if score["mean"] is not None}
         show(f"  {part}: {_pairs_text(known)}")
     show(f"\nwrote {folder}")
@@ -51,11 +76,38 @@ def _print_study(study: dict[str, Any], folder: Path) -> int:
     return 0
 
 
-def _parse_cell(cell: str) -> float | str | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell.partition("\n")[0] or None
+def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings that differ, the backbone first, without weights that follow from the backbone."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    values = {name: {str(each.get(name)) for each in settings} for name in names}
+    pairs = {(str(each.get("backbone")), str(each.get("weights"))) for each in settings}
+    if len(pairs) == len(values.get("backbone", ())):
+        values.pop("weights", None)
+    return sorted(
+        (name for name, found in values.items() if len(found) > 1), key=lambda name: name != "backbone"
+    )
+
+
+def _of_baseline(study: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of the baseline on test, or on val, in the form of the other scores."""
+    part = "test" if "test" in study["baseline"] else "val"
+    scores = study["baseline"][part]
+    return {f"baseline, {part}": {name: {"mean": value} for name, value in scores.items()}}
+
+
+def _of_seeds(study: dict[str, Any]) -> str:
+    return "" if study["n_seeds"] > 1 else ", without the variation between trainings"
+
+
+def _is_clear(difference: dict[str, float | None]) -> bool:
+    low, high = difference["low"], difference["high"]
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def _interval(difference: dict[str, float | None]) -> str:
+    low, high = difference["low"], difference["high"]
+    interval = f" ({low:+.3f} to {high:+.3f})" if low is not None and high is not None else ", no interval"
+    return f"{difference['mean']:+.3f}{interval}"
 
 
 def _pairs_text(values: Mapping[str, Any]) -> str:

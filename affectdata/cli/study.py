@@ -1,4 +1,4 @@
-"""`affectdata study`: a grid of settings trained on one release, and the best of them."""
+"""`affectdata study`: many settings trained on one release, and compared on its val split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from affectdata.cli._study import run_study
 
 
 @click.command("study")
-@click.argument("study", metavar="STUDY.yaml", type=click.Path(path_type=Path))
+@click.argument("study", metavar="STUDY", type=click.Path(path_type=Path))
 @click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
 @folder_option("--out", "checks", "Folder for the results.")
@@ -32,9 +32,11 @@ def command(
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
-    """Train every combination of settings in STUDY.yaml on RELEASE, and name the best on its val split.
+    """Train every combination of settings in STUDY on RELEASE, and compare them on its val split.
 
-    RELEASE is a folder. [default: the newest in ./releases] Each run is scored on val and test;
-    OUT/<release>/studies/<study>/ holds results.csv and study.json. Finished runs are not repeated.
+    STUDY is a file, or a name: a file in ./studies, or a study of the package. RELEASE is a folder.
+    [default: the newest in ./releases] Each run is scored on train, val and test;
+    OUT/<release>/studies/<study>/ holds study.json and tables: results, curves, subgroups, confusion.
+    Finished runs are not repeated.
     """
     return run_study(study, release_path, device, out, parse_roots(roots), workers)

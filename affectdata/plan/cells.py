@@ -68,6 +68,20 @@ def _cut(
     return _binned(values.to_numpy(), edges, column), _interval_labels(edges), edges
 
 
+def column_bins(table: pa.Table, column: str, bins: Bins, own: np.ndarray) -> np.ndarray:
+    """Return the label of each row's bin of a numeric column, "" for null or a value outside the bins.
+
+    Edges from quantiles are those of the rows in `own`.
+    """
+    values = table[column]
+    edges = bin_edges(values.filter(pa.array(own)).drop_null(), bins)
+    numbers = np.asarray(values.cast(pa.float64()).to_numpy(), float)  # NaN for null
+    inside = (numbers >= edges[0]) & (numbers <= edges[-1])
+    labels = np.full(len(table), "", object)
+    labels[inside] = np.array(_interval_labels(edges))[_binned(numbers[inside], edges, column)]
+    return labels.astype(str)
+
+
 def own_rows(table: pa.Table, recipe: Recipe) -> np.ndarray:
     """Return a mask of the rows from the recipe's own sources, as opposed to `balance.fill_from`."""
     if not recipe.balance.fill_from:

@@ -194,6 +194,7 @@ def split_rows(
     for column in spec.group_columns:
         if column not in table.column_names:
             raise RecipeError(f"no column {column!r} in the manifest", where="split.groups")
+    declared = table["split"].unique().to_pylist()  # by the source or `split`, not by a former release
     table = assign_groups(table, EDGES.empty_table(), ["group_id", *spec.group_columns])
     if len(memory.rows):
         table = _apply_memory(table, memory, spec.group_columns, drop_train)
@@ -201,7 +202,7 @@ def split_rows(
         table = drop_conflicts(table)
     cells = assign_cells(table, recipe)
     strata = [cells.bin, cells.code]
-    table = assign_splits(table, strata, spec.fractions, recipe.seed)
+    table = assign_splits(table, strata, spec.open_fractions(declared), recipe.seed)
     if spec.folds is None:
         return _drop_folds(table)
     return assign_folds(table, strata, spec.folds, recipe.seed)

@@ -5,11 +5,20 @@ The models below document every key. The first line of a packaged recipe is a co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
@@ -160,7 +169,8 @@ class Split(StrictModel):
     `affectdata groups`: images of one group stay together. A single entry needs no list.
 
     Rows that already have a split keep it and count towards its share: a source's own test set grows only if
-    it is smaller than the share.
+    it is smaller than the share, and with `grow: false` never: a share then applies if the manifest's column
+    `split` does not have val or test at all.
 
     `folds` divides train into this many parts for cross-validation, stratified over bins and cells. Train on
     all folds but one, with their copies, and evaluate on the originals of that one:
@@ -176,6 +186,17 @@ class Split(StrictModel):
     groups: list[str | HashedFile] = Field(
         default=[], description="columns, or tables of groups; rows with equal values in one stay together"
     )
+    grow: bool = Field(
+        default=True, description="whether val and test that are smaller than their shares get more images"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `grow: true`: recipes without the key keep their hash, and releases their ids."""
+        document: dict[str, Any] = handler(self)
+        if self.grow:
+            document.pop("grow", None)
+        return document
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -207,6 +228,13 @@ class Split(StrictModel):
     def fractions(self) -> dict[str, float]:
         """The shares of val and test."""
         return {"val": self.val, "test": self.test}
+
+    def open_fractions(self, declared: Collection[str | None]) -> dict[str, float]:
+        """Return the shares of val and test that new images may go to; `declared` are splits that exist."""
+        return {
+            name: 0.0 if name in declared and not self.grow else share
+            for name, share in self.fractions.items()
+        }
 
 
 class Balance(StrictModel):

@@ -6,10 +6,12 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from affectdata.check.study import Study, load_study, run_study
-from affectdata.errors import InputError, MissingError, RecipeError
+from affectdata.check.study import Study, find_study, load_study, run_study
+from affectdata.errors import InputError, MissingError, RecipeError, UsageError
 from affectdata.store.parquet import read_json
 
 GRID: dict[str, Any] = {
@@ -21,33 +23,147 @@ GRID: dict[str, Any] = {
 }
 
 
-def score(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+def score(settings: dict[str, Any]) -> dict[str, Any]:
     """Validation is best at a rate of 0.2 without dropout; test, which must not be used, at 0.3."""
     val = 1 - abs(settings["lr"] - 0.2) - settings["dropout"] + 0.01 * settings["seed"]
-    return {"val": {"r2": val}, "test": {"r2": settings["lr"]}}
+    return {"scores": {"val": {"r2": val}, "test": {"r2": settings["lr"]}}}
 
 
 def test_the_best_is_named_on_validation_over_the_seeds(tmp_path: Path) -> None:
-    best = run_study(Study(**GRID), score, tmp_path)
-    assert best["settings"] == {"steps": 10, "lr": 0.2, "dropout": 0.0}
-    assert best["best_on"] == "val.r2"
+    document = run_study(Study(**GRID), score, tmp_path)
+    best = document["combinations"][0]
+    assert best["settings"] == document["winner"] == {"steps": 10, "lr": 0.2, "dropout": 0.0}
+    assert document["best_on"] == "val.r2"
     assert best["scores"]["val"]["r2"]["mean"] == pytest.approx(1.005)
     assert best["scores"]["test"]["r2"] == {"mean": pytest.approx(0.2), "sd": 0.0}
-    assert (best["n_runs"], best["n_compared"]) == (12, 6)
-    assert read_json(tmp_path / "study.json") == best
+    assert (document["n_runs"], len(document["combinations"])) == (12, 6)
+    assert read_json(tmp_path / "study.json") == document
+
+
+def test_the_winner_is_clear_of_every_other_combination(tmp_path: Path) -> None:
+    """By hand: the standard error over three seeds, and the t quantile of 2 degrees for one comparison."""
+
+    def noisy(settings: dict[str, Any]) -> dict[str, Any]:
+        noise = (0.00, 0.06, 0.03)[settings["seed"]] if settings["lr"] == 0.2 else 0.0
+        return {"scores": {"val": {"r2": settings["lr"] + noise}}}
+
+    for lr, is_clear in ((0.1, True), (0.19, False)):
+        study = Study(**{**GRID, "seeds": [0, 1, 2], "grid": {"lr": [lr, 0.2]}})
+        document = run_study(study, noisy, tmp_path / str(lr))
+        assert document["combinations"][0]["settings"]["lr"] == 0.2
+        assert document["winner"] == (document["combinations"][0]["settings"] if is_clear else None)
+        found = document["combinations"][1]["difference"]
+        reach = 4.302652729 * np.std([0.0, 0.06, 0.03], ddof=1) / 3**0.5
+        mean = 0.2 + 0.03 - lr
+        assert (found["low"], found["high"]) == (pytest.approx(mean - reach), pytest.approx(mean + reach))
+
+
+def test_noise_of_the_images_counts_too_and_is_corrected_for_the_number_of_combinations(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = {lr: rng.normal(0, 0.05, 400) for lr in (0.1, 0.15, 0.3)}
+
+    def one(settings: dict[str, Any]) -> dict[str, Any]:
+        return {"scores": {"val": {"r2": settings["lr"]}}}
+
+    study = Study(**{**GRID, "seeds": [0], "grid": {"lr": [0.1, 0.15, 0.3]}})
+    found = run_study(
+        study, one, tmp_path, resample=lambda run: run["settings"]["lr"] + noise[run["settings"]["lr"]]
+    )
+    for other in found["combinations"][1:]:
+        lr, difference = other["settings"]["lr"], other["difference"]
+        reach = stats.norm.ppf(1 - 0.025 / 2) * (noise[0.3] - noise[lr]).std(ddof=1)
+        assert difference["high"] - difference["mean"] == pytest.approx(reach)
+    assert found["winner"] is None and found["combinations"][2]["difference"]["low"] > 0
+
+
+def test_one_seed_without_resamples_names_no_winner(tmp_path: Path) -> None:
+    document = run_study(Study(**{**GRID, "seeds": [0]}), score, tmp_path)
+    assert document["winner"] is None
+    assert document["combinations"][1]["difference"]["low"] is None
+
+
+def test_frozen_runs_have_no_settings_of_networks_and_occur_once() -> None:
+    grid = {"mode": ["frozen", "finetune"], "lr_head": [0.1, 0.2], "head": ["ridge"]}
+    runs = Study(**{**GRID, "seeds": [0], "grid": grid}).runs()
+    assert runs == [
+        {"mode": "frozen", "head": "ridge", "seed": 0},
+        {"steps": 10, "mode": "finetune", "lr_head": 0.1, "seed": 0},
+        {"steps": 10, "mode": "finetune", "lr_head": 0.2, "seed": 0},
+    ]
+
+
+def test_weights_by_backbone() -> None:
+    settings = {"weights": {"a": "a.safetensors"}}
+    runs = Study(**{**GRID, "seeds": [0], "settings": settings, "grid": {"backbone": ["a", "b"]}}).runs()
+    assert [run["weights"] for run in runs] == ["a.safetensors", "DEFAULT"]
+
+
+def test_random_draws_are_repeatable_and_those_of_a_larger_search_begin_alike() -> None:
+    space = {"lr_body": {"log": [1e-5, 1e-3]}, "steps": {"uniform": [100, 200]}, "batch": [16, 32]}
+
+    def draws(n: int, **changes: Any) -> list[dict[str, Any]]:
+        document = {**GRID, "settings": {}, "seeds": [0], "grid": {}, **changes}
+        return Study(**document, random={"n": n, "settings": space}).runs()
+
+    few, many = draws(5), draws(200)
+    assert many[:5] == few
+    assert {run["batch"] for run in many} == {16, 32} and {type(run["steps"]) for run in many} == {int}
+    assert all(100 <= run["steps"] <= 200 and 1e-5 <= run["lr_body"] <= 1e-3 for run in many)
+    assert 70 < sum(run["lr_body"] < 1e-4 for run in many) < 130  # half of the draws in either decade
+    assert len(draws(3, grid={"dropout": [0.0, 0.5]})) == 6
+
+
+def test_a_run_without_weights_is_skipped_and_tried_again(tmp_path: Path) -> None:
+    study = Study(**{**GRID, "seeds": [0], "settings": {"dropout": 0}, "grid": {"lr": [0.1, 0.2]}})
+    missing = MissingError("could not download the weights of a")
+    found = run_study(study, score, tmp_path, run_inputs=["a", missing])
+    assert (found["n_skipped"], len(found["combinations"])) == (1, 1)
+    assert "could not download the weights of a" in (tmp_path / "results.csv").read_text()
+    again = run_study(study, score, tmp_path, run_inputs=["a", "b"])
+    assert (again["n_skipped"], len(again["combinations"])) == (0, 2)
+    with pytest.raises(MissingError):
+        run_study(study, score, tmp_path / "none", run_inputs=[missing, missing])
+
+
+def test_a_study_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_study("gaped_backbones").is_file()
+    own = tmp_path / "studies" / "gaped_backbones.yaml"
+    own.parent.mkdir()
+    own.write_text("name: mine\nbest: r2\n")
+    assert find_study("gaped_backbones").resolve() == own
+    with pytest.raises(UsageError, match="did you mean 'gaped_backbones'"):
+        find_study("gaped_backbone")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("settings: {mode: frozen, steps: 3}", "steps have no effect with mode frozen"),
+        ("settings: {head: ridge}", "head have no effect with mode finetune"),
+        ("settings: {weights: {vgg: none}, backbone: alexnet}", "weights are given for vgg"),
+    ],
+)
+def test_settings_without_effect_are_refused(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: rates\nbest: r2\n{text}\n")
+    with pytest.raises(UsageError, match=words):
+        load_study(path)
 
 
 def test_one_lucky_seed_is_not_the_best(tmp_path: Path) -> None:
-    def lucky(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def lucky(settings: dict[str, Any]) -> dict[str, Any]:
         luck = {0.1: (0.9, 0.1), 0.2: (0.6, 0.6), 0.3: (0.0, 0.0)}
-        return {"val": {"r2": luck[settings["lr"]][settings["seed"]]}}
+        return {"scores": {"val": {"r2": luck[settings["lr"]][settings["seed"]]}}}
 
     study = Study(**{**GRID, "grid": {"lr": [0.1, 0.2, 0.3]}})
-    assert run_study(study, lucky, tmp_path)["settings"]["lr"] == 0.2
+    assert run_study(study, lucky, tmp_path)["combinations"][0]["settings"]["lr"] == 0.2
 
 
 def test_lower_may_be_better(tmp_path: Path) -> None:
-    best = run_study(Study(**GRID, lower_is_better=True), score, tmp_path)
+    best = run_study(Study(**GRID, lower_is_better=True), score, tmp_path)["combinations"][0]
     assert best["settings"]["dropout"] == 0.5
     assert best["settings"]["lr"] in (0.1, 0.3)
 
@@ -56,7 +172,7 @@ def test_an_interrupted_study_resumes(tmp_path: Path) -> None:
     ran: list[dict[str, Any]] = []
     power = iter([True] * 5 + [False] + [True] * 7)
 
-    def stops(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def stops(settings: dict[str, Any]) -> dict[str, Any]:
         if not next(power):
             raise MissingError("no power")
         ran.append(settings)
@@ -74,7 +190,7 @@ def test_a_larger_grid_reuses_the_runs_of_a_smaller_one(tmp_path: Path) -> None:
     run_study(Study(**GRID), score, tmp_path)
     ran: list[float] = []
 
-    def count(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def count(settings: dict[str, Any]) -> dict[str, Any]:
         ran.append(settings["lr"])
         return score(settings)
 
@@ -85,7 +201,7 @@ def test_a_larger_grid_reuses_the_runs_of_a_smaller_one(tmp_path: Path) -> None:
 def test_a_run_is_repeated_if_its_inputs_besides_the_settings_change(tmp_path: Path) -> None:
     study, ran = Study(**{**GRID, "grid": {"lr": [0.1, 0.2], "dropout": [0.0]}}), []
 
-    def count(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def count(settings: dict[str, Any]) -> dict[str, Any]:
         ran.append((settings["lr"], settings["seed"]))
         return score(settings)
 
@@ -105,15 +221,15 @@ def test_the_table_has_a_row_per_run_and_validation_first(tmp_path: Path) -> Non
 
 
 def test_a_run_that_fails_is_kept_with_its_error_and_is_not_the_best(tmp_path: Path) -> None:
-    def fails(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    def fails(settings: dict[str, Any]) -> dict[str, Any]:
         if settings["lr"] == 0.2 and settings["seed"] == 1:
             raise InputError("the loss is no finite number")
         if settings["lr"] == 0.3:
-            return {"val": {"r2": float("nan")}}
+            return {"scores": {"val": {"r2": float("nan")}}}
         return score(settings)
 
-    best = run_study(Study(**GRID), fails, tmp_path)
-    assert (best["settings"]["lr"], best["n_compared"]) == (0.1, 2)
+    combinations = run_study(Study(**GRID), fails, tmp_path)["combinations"]
+    assert (combinations[0]["settings"]["lr"], len(combinations)) == (0.1, 2)
     assert "no finite number" in (tmp_path / "results.csv").read_text()
 
 

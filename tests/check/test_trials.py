@@ -12,6 +12,7 @@ import pytest
 import torchvision
 import yaml
 from safetensors.torch import save_file
+from sklearn.metrics import r2_score, root_mean_squared_error
 
 from affectdata.check import scores, trials
 from affectdata.check.study import Study, load_study
@@ -29,6 +30,7 @@ from affectdata.release.publish import publish_release
 from affectdata.release.release import Release, open_release
 from affectdata.store.parquet import read_json
 from affectdata.train.finetune import finetune
+from affectdata.train.packaged import PACKAGED
 from affectdata.train.trunks import SmallCnn
 
 pytestmark = pytest.mark.slow
@@ -36,7 +38,8 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = {  # by the name of the file: source, recipe, and changes to it
     "gaped_networks": ("gaped", "valence_bins", {}),
-    "capd_inception": ("capd", "capd_top6", {"split": {"val": 0.2, "test": 0.2}}),
+    "gaped_backbones": ("gaped", "valence_bins", {}),
+    "capd_inception": ("capd", "capd_top6", {}),
     "fi_resnet": ("fi", "fi_mikels8", {}),
     "utkface_separable": ("utkface", "utkface_fair", {}),
     "wikiart_lenet_alexnet": ("wikiart_emotions", "wikiart_quadrants", {}),
@@ -64,8 +67,13 @@ def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path:
     rows = rows_of(folder)
     assert [row["arm"] for row in rows] == arms and {row["error"] for row in rows} == {""}
     assert len({row["val_mae"] for row in rows}) == len(arms)  # each arm has rows or weights of its own
-    measures = {"r2", "ccc", "mae", "macro_mae", "sd_ratio"}
-    assert set(found["scores"]["val"]) == set(found["scores"]["test"]) == measures
+    measures = {"r2", "ccc", "mae", "rmse", "macro_mae", "sd_ratio"}
+    scored = found["combinations"][0]["scores"]
+    assert set(scored) == {"train", "val", "test"}
+    assert set(scored["train"]) == set(scored["val"]) == set(scored["test"]) == measures
+    assert set(found["baseline"]) == {"train", "val", "test"} and found["baseline"]["train"]["r2"] == 0
+    curves = (folder / "curves.csv").read_text().splitlines()
+    assert curves[0] == "arm,seed,step,phase,loss,val_loss" and len(curves) >= 1 + len(arms)
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".csv"}  # no network
 
 
@@ -89,7 +97,39 @@ def test_the_scores_are_over_originals_of_val_and_test(
     found, _ = study_release(release, path, tmp_path / "checks")
     for name in ("val", "test"):
         expected = np.abs(by_split[name] - mean).mean()
-        assert found["scores"][name]["mae"]["mean"] == pytest.approx(expected)
+        assert found["combinations"][0]["scores"][name]["mae"]["mean"] == pytest.approx(expected)
+
+
+def test_frozen_heads_beside_networks_score_like_scikit_learn(release: Release, tmp_path: Path) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_file(SmallCnn().state_dict(), weights)
+    settings = {**SMALL, "weights": {"small_cnn": str(weights)}}
+    grid = {"mode": ["frozen", "finetune"], "head": ["svr", "ridge"]}
+    path = write_study(tmp_path / "study.yaml", settings=settings, grid=grid)
+    _, folder = study_release(release, path, tmp_path / "checks")
+    runs = {(row["mode"], row["head"]) for row in rows_of(folder)}
+    assert runs == {("frozen", "svr"), ("frozen", "ridge"), ("finetune", "")}
+    val = release.split("val")["valence"].to_numpy()
+    val = val[np.argsort(release.split("val")["image_id"].to_pylist())]
+    for run in (read_json(path) for path in (folder / "runs").iterdir()):
+        predicted = np.array(run["predictions"]["val"])
+        assert sorted(val) == sorted(release.split("val")["valence"].to_pylist())
+        assert run["scores"]["val"]["rmse"] == pytest.approx(root_mean_squared_error(val, predicted))
+        assert run["scores"]["val"]["r2"] == pytest.approx(r2_score(val, predicted))
+
+
+def test_a_network_that_cannot_be_fetched_is_skipped_and_named(
+    release: Release, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    grid = {"backbone": ["small_cnn", "mobilenet_v1"], "mode": ["frozen"]}  # neither has published weights
+    settings = {"weights": {"small_cnn": "none"}}
+    path = write_study(tmp_path / "study.yaml", settings=settings, grid=grid, seeds=[0, 1])
+    ran = cli("study", path, release.path, "--out", tmp_path, "--device", "cpu")
+    assert ran.code == 0
+    assert ran.err.count("skipped: mobilenet_v1, mobilenet_v1 has no published weights") == 1
+    assert "  2 runs: skipped: mobilenet_v1: mobilenet_v1 has no published weights\n" in ran.out
+    path = write_study(tmp_path / "study.yaml", settings={}, grid={**grid, "backbone": ["mobilenet_v1"]})
+    assert cli("study", path, release.path, "--out", tmp_path, "--device", "cpu").code == 5
 
 
 def test_a_categorical_target_has_the_gap_between_subgroups(
@@ -107,9 +147,21 @@ def test_a_categorical_target_has_the_gap_between_subgroups(
     path = write_study(tmp_path / "study.yaml", best="accuracy", grid=grid)
     found, folder = study_release(grouped, path, tmp_path / "checks")
     measures = {"accuracy", "balanced_accuracy", "macro_f1", "gender_gap"}
-    assert set(found["scores"]["val"]) == set(found["scores"]["test"]) == measures
-    for run in (folder / "runs").iterdir():
-        assert 0 <= read_json(run)["scores"]["test"]["gender_gap"] <= 1
+    scored = found["combinations"][0]["scores"]
+    assert set(scored["val"]) == set(scored["test"]) == measures
+    for path in (folder / "runs").iterdir():
+        run = read_json(path)
+        assert 0 <= run["scores"]["test"]["gender_gap"] <= 1
+        groups = [each for each in run["subgroups"] if each["split"] == "test"]
+        assert [each["group"] for each in groups] == ["a", "b"]
+        assert all(each["low"] <= each["mean"] <= each["high"] for each in groups)
+        n = sum(each["n"] for each in groups)
+        share = sum(each["n"] * each["mean"] for each in groups) / n
+        assert share == pytest.approx(run["scores"]["test"]["accuracy"])
+        counts = [each for each in run["confusion"] if each["split"] == "test"]
+        assert sum(each["n"] for each in counts) == n
+        right = sum(each["n"] for each in counts if each["true"] == each["predicted"])
+        assert right / n == pytest.approx(run["scores"]["test"]["accuracy"])
 
 
 def test_a_run_is_repeated_if_code_weights_or_release_change(
@@ -214,11 +266,12 @@ def test_the_command_prints_every_run_and_the_best(
     ran = cli("study", path, release.path, "--out", tmp_path, "--device", "cpu")
     assert ran.code == 0 and ran.err == ""
     lines = ran.out.splitlines()
-    assert lines[0].split()[:3] == ["dropout", "seed", "val_ccc"] and len(lines[1:5]) == 4
-    assert lines[6].startswith("best val.ccc, mean over the seeds: backbone small_cnn")
-    assert "  val: " in ran.out and "  test: " in ran.out
+    assert lines[0].split()[:4] == ["dropout", "val_ccc", "test_ccc", "train_ccc"] and len(lines[1:3]) == 2
+    assert lines[5].startswith(("no clear best on val.ccc: 2 of 2", "best val.ccc, mean over the seeds"))
+    for words in ("  val: ", "  test: ", "  train: ", "  baseline, test: ", "means over 2 seeds"):
+        assert words in ran.out
     again = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--json")
-    assert again.document["schema"] == "affectdata/study/1" and "a command of its own" in again.err
+    assert again.document["schema"] == "affectdata/study/2" and "a command of its own" in again.err
     for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
         ran = cli("train-check", release.path, "--study", path, *options)
         assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
@@ -240,9 +293,11 @@ def make_manifest(source: str, gaped: Manifest, folder: Path) -> Manifest:
 
 def shrink(study: Study) -> dict[str, Any]:
     """Return a study as plain data with a small network in place of torchvision's, for two steps."""
-    document = study.model_dump()
+    document = study.model_dump(exclude={"random"})
     settings, grid = document["settings"], document["grid"]
-    settings |= {"weights": "none", "steps": 2, "batch": 8, "epochs": None}
+    settings |= {"weights": "none"}
+    if settings.get("mode") != "frozen":
+        settings |= {"steps": 2, "batch": 8, "epochs": None}
     if "backbone" in settings and ".py:" not in settings["backbone"]:
         settings |= {"backbone": "small_cnn", "size_px": 32}
     if "backbone" in grid:
@@ -263,7 +318,7 @@ def test_every_study_names_its_purpose_and_existing_networks() -> None:
         assert STUDIES[name][1] in path.read_text(encoding="utf-8").splitlines()[0]
         for run in study.runs():
             known = (REPOSITORY / run["backbone"].partition(".py:")[0]).with_suffix(".py").is_file()
-            assert known or run["backbone"] in torchvision.models.list_models()
+            assert known or run["backbone"] in (*torchvision.models.list_models(), *PACKAGED)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -282,7 +337,7 @@ def test_every_study_runs_on_a_release_of_its_recipe(
     study = load_study(REPOSITORY / "examples" / "studies" / f"{name}.yaml")
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(shrink(study)), encoding="utf-8")
-    monkeypatch.chdir(REPOSITORY)  # studies name networks from there
+    monkeypatch.chdir(tmp_path)  # the networks of the examples are found from any folder
     found, folder = study_release(open_release(release.path, roots), path, tmp_path / "checks", device="cpu")
     assert {row["error"] for row in rows_of(folder)} == {""}
-    assert found["scores"]["val"][study.best]["mean"] is not None
+    assert found["combinations"][0]["scores"]["val"][study.best]["mean"] is not None

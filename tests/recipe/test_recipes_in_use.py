@@ -15,7 +15,7 @@ import pytest
 from affectdata.labels import MAPS, VOCABULARIES
 from affectdata.plan.plan import Plan
 from affectdata.plan.planner import describe_splits, plan_release, plan_rows
-from affectdata.recipe.recipe import Recipe, packaged_recipes, read_recipe
+from affectdata.recipe.recipe import Recipe, packaged_recipes, parse_recipe, read_recipe
 from affectdata.schema import PLAN, manifest_schema
 from tests.made import image_id, make_manifest, make_recipe
 
@@ -97,7 +97,7 @@ def test_every_packaged_recipe_is_tried_here_or_with_the_golden_plans() -> None:
     assert {path.stem for path in packaged_recipes().glob("*.yaml")} == here
 
 
-# --- CAP-D: more than half agree, six largest classes, 80/20 ---------------------------------------------
+# --- CAP-D: more than half agree, six largest classes, 70/10/20 ---------------------------------------------
 
 
 def make_capd() -> pa.Table:
@@ -119,8 +119,8 @@ def test_capd_keeps_the_six_largest_classes_that_raters_agree_on() -> None:
     assert Counter(rows["label"].to_pylist()) == largest
     assert min(rows["agreement"].to_pylist()) > 0.5
     n = len(rows)
-    assert sizes(rows) == {"train": n - round(0.2 * n), "test": round(0.2 * n)}
-    for label, count in largest.items():  # 80/20 in every class
+    assert (sizes(rows)["val"], sizes(rows)["test"]) == (round(0.1 * n), round(0.2 * n))
+    for label, count in largest.items():  # 70/10/20 in every class
         part = rows.filter(pc.equal(rows["label"], label))
         assert abs(sizes(part)["test"] - 0.2 * count) <= 1
     assert len(plan.bins) == 6
@@ -170,7 +170,7 @@ def make_faces(n: int = 2000) -> pa.Table:
         "utkface",
         n,
         emotion=pick({"happiness": 0.55, "neutral": 0.35, "sadness": 0.06, "surprise": 0.04}),
-        age_group=pick({"0-12": 0.14, "13-19": 0.06, "20-39": 0.5, "40-59": 0.2, "60+": 0.1}),
+        age=pick({2: 0.07, 8: 0.07, 16: 0.06, 30: 0.5, 50: 0.2, 70: 0.1}),
         ethnicity=pick({"White": 0.42, "Black": 0.19, "Indian": 0.17, "Asian": 0.15, "Others": 0.07}),
         gender=pick({"male": 0.52, "female": 0.48}),
         subject_id=subjects,
@@ -192,12 +192,12 @@ def test_faces_come_to_12600_level_over_all_three() -> None:
         zip(
             *(
                 rows.filter(pc.equal(rows["split"], "train"))[name].to_pylist()
-                for name in ("emotion", "age_group", "ethnicity", "gender")
+                for name in ("emotion", "age", "ethnicity", "gender")
             ),
             strict=True,
         )
     )
-    after = copies_by(rows, plan, "emotion", "age_group", "ethnicity", "gender")
+    after = copies_by(rows, plan, "emotion", "age", "ethnicity", "gender")
     assert sum(after.values()) == 12_600
     level = {
         emotion: max(n for cell, n in after.items() if cell[0] == emotion)
@@ -205,10 +205,34 @@ def test_faces_come_to_12600_level_over_all_three() -> None:
     }
     for cell, n_before in before.items():  # level, or at the cap of 20
         assert level[cell[0]] - 1 <= after[cell] <= level[cell[0]] or after[cell] == 20 * n_before
-    for column in ("age_group", "gender"):  # the margins are closer than they were
+    for column in ("age", "gender"):  # the margins are closer than they were
         was = Counter(rows.filter(pc.equal(rows["split"], "train"))[column].to_pylist())
         now = {key[0]: count for key, count in copies_by(rows, plan, column).items()}
         assert max(now.values()) / min(now.values()) < 0.5 * max(was.values()) / min(was.values()) + 0.6
+
+
+def test_a_declared_test_set_of_faces_stays_as_it_is() -> None:
+    """63 images are fewer than a fifth; without `grow: false` others would join them."""
+    table = make_faces()
+    first = {row["subject_id"] for row in table.slice(0, 40).to_pylist()}
+    declared = ["test" if subject in first else None for subject in table["subject_id"].to_pylist()]
+    table = table.set_column(table.column_names.index("split"), "split", pa.array(declared, pa.string()))
+    fair = packaged("utkface_fair")
+    rows, _ = planned(table, fair)
+    before = {row["image_id"] for row in table.to_pylist() if row["split"] == "test"}
+    known = {*rows["image_id"].to_pylist()}
+    test = {row["image_id"] for row in rows.to_pylist() if row["split"] == "test"}
+    assert test == before & known and len(test) < 0.1 * len(rows)
+    assert abs(sizes(rows)["val"] - 0.1 * len(rows)) <= 15
+    grown, _ = planned(
+        table, parse_recipe({**fair.document(), "split": {**fair.document()["split"], "grow": True}})
+    )
+    assert sizes(grown)["test"] > 2 * len(test)
+
+
+def test_a_recipe_without_the_key_has_no_trace_of_it() -> None:
+    assert "grow" not in packaged("capd_top6").document()["split"]
+    assert packaged("utkface_fair").document()["split"]["grow"] is False
 
 
 def test_no_person_is_in_two_splits() -> None:
@@ -304,8 +328,8 @@ def test_oasis_levels_thirds_of_arousal_within_valence() -> None:
     themes = rows.group_by("theme").aggregate([("split", "count_distinct")])
     assert set(themes["split_count_distinct"].to_pylist()) == {1}
     found = describe_splits(rows, packaged("oasis_va"))
-    assert found["rows"]["test"] == pytest.approx(135, abs=8)
-    assert found["distance"]["bin"]["test"] < 0.08
+    assert found.rows["test"] == pytest.approx(135, abs=8)
+    assert found.distance.bin["test"] < 0.08
 
 
 # --- GAPED: undersampled, weighted, filled from OASIS ----------------------------------------------------
