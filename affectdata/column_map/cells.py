@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -125,27 +126,50 @@ def parse_emotions(
 ) -> tuple[dict[str, float], bool] | None:
     """Return the emotions of a cell with their shares, and whether it is a list; None if it is NA.
 
-    A label without a weight counts 1. With `counts`, weights are divided by their sum.
+    A label without a weight counts 1, and weights of labels with one meaning are added. With `counts`,
+    weights are divided by their sum.
 
     Raises:
-        ValueError: the cell is no word and no list, `values` has no such code, or a weight is no share.
+        ValueError: the cell is no word and no list, `values` has no such code, a weight is no share, or a
+            label is repeated.
     """
     if column not in cells:
         return None
     labels = split_labels(cells[column], spec.separator)
-    words = {cells[column]: None} if labels is None else labels
-    weights: dict[str, str | None] = {}
-    for word, weight in words.items():
-        meaning = spell_emotion(translate(spec, "emotion", column, word) or "")
-        if meaning:
-            weights[meaning] = weight
-    texts = {name: weight for name, weight in weights.items() if weight is not None}
-    if not texts:
-        return dict.fromkeys(weights, 1.0), labels is not None
-    named = {name: name for name in texts}
-    shares = parse_counts(spec, texts, named) if spec.counts else parse_shares(spec, texts, named)
+    meanings = {
+        word: spell_emotion(translate(spec, "emotion", column, word) or "")
+        for word, _ in labels or [(cells[column], None)]
+    }
+    if labels is None:
+        return dict.fromkeys(filter(None, meanings.values()), 1.0), False
+    listed = [(word, weight) for word, weight in labels if meanings[word]]
+    weights = {word: weight for word, weight in listed if weight is not None}
+    of_one_rater = spec.rows == "rater" or bool(spec.raters)
+    if not weights and of_one_rater:
+        return dict.fromkeys((meanings[word] for word, _ in listed), 1.0), True
+    _refuse_repeated(spec, column, [word for word, _ in listed], bool(weights))
+    parse = parse_counts if spec.counts else parse_shares
+    numbers = parse(spec, weights, {word: word for word in weights})
+    shares: dict[str, float] = {}
+    for word, _ in listed:
+        added = shares.get(meanings[word], 0.0) if weights or spec.counts else 0.0
+        shares[meanings[word]] = round(added + numbers.get(word, 1.0), 9)
     total = sum(shares.values()) if spec.counts else 1.0
-    return {name: shares[name] / total if name in shares else 1.0 for name in weights}, True
+    if excess := [name for name, share in shares.items() if share > total]:
+        raise ValueError(f"{column}: the shares of {excess[0]!r} add up to {shares[excess[0]]:g}")
+    return {name: share / total for name, share in shares.items()}, True
+
+
+def _refuse_repeated(spec: ColumnMap, column: str, words: list[str], are_weighted: bool) -> None:
+    """Refuse a label that occurs several times in a cell, unless each is a vote.
+
+    Raises:
+        ValueError: with the label.
+    """
+    repeated = [word for word, n in Counter(words).items() if n > 1]
+    if repeated and (are_weighted or not spec.counts):
+        hint = "" if are_weighted else "; if each is a vote: `counts: true`"
+        raise ValueError(f"{column}: {repeated[0]!r} occurs {words.count(repeated[0])} times{hint}")
 
 
 def parse_counts(spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, float]:

@@ -17,20 +17,20 @@ _NAMES = ("label", "emotion", "name", "category", "class")
 _WEIGHTS = ("weight", "share", "score", "confidence", "probability", "count", "votes", "value")
 
 
-def split_labels(cell: str, separator: str | None = None) -> dict[str, str | None] | None:
+def split_labels(cell: str, separator: str | None = None) -> list[tuple[str, str | None]] | None:
     """Return the labels of a cell and their weights (None: it has none); None for a cell with a plain word.
 
     Raises:
         ValueError: it begins like a list and is none.
     """
     if separator is not None and separator in cell:
-        return dict.fromkeys(filter(None, (word.strip() for word in cell.split(separator))))
+        return [(word.strip(), None) for word in cell.split(separator) if word.strip()]
     if not cell or _BRACKETS.get(cell[0]) != cell[-1]:
         return None
     content = _parse(cell)
     if isinstance(content, dict):
-        return {str(label): str(weight) for label, weight in content.items()}
-    return dict(_label(item, cell) for item in content)
+        return [(str(label), str(weight)) for label, weight in content.items()]
+    return [_label(item, cell) for item in content]
 
 
 def _parse(cell: str) -> Any:

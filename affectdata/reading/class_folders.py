@@ -121,6 +121,17 @@ class ClassFolders:
         least = max(2, _MOST * len(self.classes))
         return sorted(name for name, n in n_classes.items() if n >= least)
 
+    @property
+    def _emotions_below(self) -> list[str]:
+        """The emotions among the folder names below the classes, if most below one of these are emotions."""
+        emotions = {
+            word: {name for name in names if is_emotion(name)} for word, names in self._names_below.items()
+        }
+        is_certain = any(
+            len(emotions[word]) >= max(2, _MOST * len(self._names_below[word])) for word in emotions
+        )
+        return sorted(set[str]().union(*emotions.values())) if is_certain else []
+
     def _first_images(self, of: str | None = None) -> list[str]:
         """Return an image of each class folder, or of one."""
         firsts = ((path, self.place(path).word) for path in self._images.one_per_folder())
@@ -134,14 +145,13 @@ class ClassFolders:
         Raises:
             SourceError: with the folders, and a column map that names the class in the path.
         """
-        words, shared = sorted(self.classes), self._shared_below
-        emotions_below = [name for name in shared if is_emotion(name)]
+        words, emotions_below = sorted(self.classes), self._emotions_below
         if self._are_codes and self._is_certain:
             what = "they look like persons, sequences or parts"
             pattern = "{person}/{emotion}/{image}" if any(self._names_below.values()) else self._fixed_width
             columns = "{emotion: emotion, subject_id: person}"
-        elif len(emotions_below) >= max(2, _MOST * len(shared)) and not any(map(is_emotion, words)):
-            what = f"the same emotions ({shorten(emotions_below)}) are below each of them"
+        elif emotions_below and not any(map(is_emotion, words)):
+            what = f"folders with the names of emotions are below them: {shorten(emotions_below)}"
             pattern, columns = "{group}/{emotion}/{image}", "{emotion: emotion}"
         else:
             return

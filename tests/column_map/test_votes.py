@@ -289,6 +289,43 @@ def test_labels_with_weights(cell: str, keys: dict[str, Any], read_votes: ReadVo
     assert rows[["emotion_joy", "emotion_fear", "emotion"]].iloc[0].tolist() == [0.75, 0.25, "joy"]
 
 
+_SIGNS = {"joy": "positive", "awe": "positive", "fear": "negative"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "keys", "shares"),
+    [
+        ('{"joy": 3, "awe": 2, "fear": 5}', {"counts": True, "values": {"emotion": _SIGNS}}, (0.5, 0.5)),
+        ('{"joy": 0.3, "awe": 0.1, "fear": 0.6}', {"values": {"emotion": _SIGNS}}, (0.4, 0.6)),
+        ('["joy", "awe", "fear"]', {"values": {"emotion": _SIGNS}}, (1, 1)),
+        ('{"Positive": 2, "positive": 1, "negative": 1}', {"counts": True}, (0.75, 0.25)),
+        ("positive|positive|negative|positive", {"counts": True, "separator": "|"}, (0.75, 0.25)),
+    ],
+)
+def test_labels_with_one_meaning_are_added(
+    cell: str, keys: dict[str, Any], shares: tuple[float, float], read_votes: ReadVotes
+) -> None:
+    frame = pd.DataFrame({"file": ["a.jpg"], "labels": [cell]})
+    _, rows = read_votes(frame, ["a.jpg"], columns={"emotion": "labels"}, **keys)
+    assert tuple(rows[["emotion_positive", "emotion_negative"]].iloc[0]) == shares
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("joy|joy|fear", "'joy' occurs 2 times; if each is a vote: `counts: true`"),
+        ('[["joy", 0.3], ["joy", 0.2]]', "'joy' occurs 2 times"),
+        ('{"Joy": 0.8, "joy": 0.7}', "the shares of 'joy' add up to 1.5"),
+    ],
+)
+def test_repeated_labels_are_no_labels(cell: str, message: str, read_votes: ReadVotes) -> None:
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg"], "labels": [cell, "fear"]})
+    result, _ = read_votes(frame, ["a.jpg", "b.jpg"], columns={"emotion": "labels"}, separator="|")
+    (reject,) = result.rejects_without_junk.to_pylist()
+    assert (reject["path"], reject["reason"]) == ("a.jpg", "bad_rating")
+    assert message in reject["detail"]
+
+
 @pytest.mark.parametrize("cell", ["[{'a': 1}]", '{"joy": -1}', '{"joy": "x"}', "[['joy', 1, 2]]"])
 def test_a_cell_that_begins_like_a_list_and_is_none(cell: str, read_votes: ReadVotes) -> None:
     quoted = cell.replace('"', '""')

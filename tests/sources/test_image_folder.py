@@ -220,6 +220,14 @@ def test_folders_that_cannot_be_classes_are_refused(
     assert f'file: "{fix}"' in caught.value.fix and caught.value.exit_code == 3
 
 
+def test_classes_below_one_of_the_folders_are_refused(
+    images: Callable[..., Path], take: Callable[..., Any]
+) -> None:
+    root = images("lab/happy/1.jpg", "lab/sad/2.jpg", "web/images/3.jpg", "web/images/4.jpg")
+    with pytest.raises(SourceError, match="names of emotions are below them: happy, sad"):
+        take(root, "image_folder")
+
+
 def test_the_column_map_in_the_error_works(
     images: Callable[..., Path], take: Callable[..., Any], tmp_path: Path
 ) -> None:
