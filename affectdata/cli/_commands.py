@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write several manifests as one.",
         "concat manifests/gaped.parquet manifests/oasis.parquet --name both",
     ),
-    "groups": ("Group images of one scene that were cropped or re-encoded.", "groups manifests/gaped.parquet"),
+    "groups": (
+        "Group images of one scene that were cropped or re-encoded.",
+        "groups manifests/gaped.parquet",
+    ),
     "split": (
         "Write the splits of a recipe into a manifest.",
         "split manifests/gaped.parquet --recipe valence_bins",
