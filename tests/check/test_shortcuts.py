@@ -170,6 +170,21 @@ def test_rules_of_planted_figures(document: CheckDocument) -> None:
     assert all("P" in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("area", "rise", "outcome"), [(0.5, 14.0, "pass"), (0.97, 14.0, "undecided"), (0.97, 9.0, "pass")]
+)
+def test_a_look_is_held_to_less_where_a_scalar_tells_the_subtype(
+    document: CheckDocument, area: float, rise: float, outcome: str
+) -> None:
+    found = Shortcuts(
+        missing=None,
+        scalars={"block_edges": {"subtype P": area}},
+        looks={"jpeg 30": {"P": rise}, "blur": {"P": 11.0}},
+    )
+    ((_, result),) = shortcut_gate.looks(document.model_copy(update={"shortcuts": found}), Check())
+    assert result.outcome == outcome
+
+
 def test_rules_that_do_not_apply_say_so(document: CheckDocument) -> None:
     none = document.model_copy(update={"shortcuts": Shortcuts(missing="there are no two subtypes")})
     for evaluate in shortcut_gate.RULES.values():
