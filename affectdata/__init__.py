@@ -18,7 +18,7 @@ describes them in the order of the workflow. Errors are subclasses of `Affectdat
     ingest, concat, groups, split, forget_splits    a source tree becomes a manifest (`Manifest`)
     init, query                             a project folder with a recipe for it; SQL over manifests
     lint, plan_balance, balance             manifests become a release (`Release`, `open_release`)
-    select                                  a stimulus set from a manifest, matched between its cells
+    select, suggest                         a stimulus set from a manifest; which images to rate next
     verify, diff, export                    a release is checked, compared, and handed to other programs
     train_check, study, predict             models are trained on it, and used
     report                                  all of it as one HTML page
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         select,
         split,
         study,
+        suggest,
         train_check,
         verify,
     )
@@ -88,6 +89,7 @@ __all__ = [
     "select",
     "split",
     "study",
+    "suggest",
     "train_check",
     "verify",
 ]

@@ -4,7 +4,7 @@
     ingest, concat, groups, split      a source tree becomes a manifest
     init, query, compare               a recipe for it; SQL over manifests; how alike images are
     plan_balance, balance              manifests and a recipe become a release
-    select                             a stimulus set from a manifest, matched between its cells
+    select, suggest                    a stimulus set from a manifest; which images to rate next
     verify, diff, export               a release is checked, compared, and handed to other programs
     train_check, study                 models are trained on it
     report                             all of it as one HTML page
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from affectdata.release.release import Release
     from affectdata.release.workspace import Problem
     from affectdata.selection.selection import Selection
+    from affectdata.selection.suggestion import Suggestion
 
 PathLike: TypeAlias = str | Path
 Roots: TypeAlias = Mapping[str, PathLike]
@@ -434,6 +435,43 @@ def select(manifest: PathLike | Manifest, recipe: PathLike, *, out: PathLike = "
     selection = select_images(loaded, read_request(Path(recipe)), Path(out), str(recipe))
     write_selection(selection, loaded)
     return selection
+
+
+def suggest(
+    folder: PathLike,
+    recipe: PathLike,
+    *,
+    model: PathLike,
+    top: int = 200,
+    manifest: Sequence[PathLike] = (),
+    out: PathLike = "suggestions",
+    roots: Roots | None = None,
+    manifests: PathLike = "manifests",
+    note: Note | None = None,
+) -> Suggestion:
+    """Rank the unrated images of a folder by how well they would fill the short cells of a recipe.
+
+    `model` was kept by `train_check` on a release of this recipe. Writes `suggestions.csv` and a rating task
+    without predictions to `out`.
+
+    Raises:
+        UsageError: no such folder, or it has no files.
+        RecipeError: the target is no rating, a stratum cannot be predicted, or no image is held out.
+        InputError: the model predicts something else, or no image is left.
+        ImagesNotFound: the images of the manifest are not where they were.
+    """
+    from affectdata.selection.suggestion import suggest_images, write_suggestion
+    from affectdata.train.kept import load_model
+
+    root = Path(folder)
+    files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise UsageError(f"no files in {root}", fix="name a folder of images")
+    plan = plan_balance(recipe, manifest=manifest, roots=roots, manifests=manifests)
+    loaded = load_model(model, say=note or _ignore)
+    found = suggest_images(files, plan.manifests, plan.rows, plan.recipe, loaded, top)
+    write_suggestion(found, root, Path(out), plan.recipe.seed)
+    return found
 
 
 def verify(

@@ -26,6 +26,8 @@ def work(recipe: Path) -> None:
     print(assigned.splits.rows["train"], assigned.n_without)
     selection = affectdata.select("manifests/gaped.parquet", "set.yaml")
     print(selection.to_pandas().shape, selection.folder, selection.is_optimal)
+    suggested = affectdata.suggest("new/", recipe, model="model.safetensors")
+    print(suggested.images.shape, suggested.error, suggested.missing)
     n, digest = affectdata.forget_splits("manifests/gaped.parquet")
     print(n, digest)
     print([finding.text for finding in affectdata.lint(recipe)])

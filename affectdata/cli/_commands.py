@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-check": ("Train on a release, score originals, judge by rules.", "train-check releases/current"),
     "study": ("Train a grid of settings and name the best on val.", "study study.yaml releases/current"),
     "predict": ("Say what a kept model predicts for images.", "predict model.safetensors a.jpg b.jpg"),
+    "suggest": (
+        "Rank unrated images by the cells that they would fill.",
+        "suggest new/ --recipe valence_bins --model model.safetensors",
+    ),
     "report": ("Write one HTML page about a release or a manifest.", "report releases/current"),
     "export": (
         "Write a release for Hugging Face, timm, Keras, Croissant.",

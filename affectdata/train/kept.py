@@ -216,6 +216,27 @@ def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFr
     return pd.DataFrame(columns)
 
 
+def compute_features(model: KeptModel, images: Sequence[Image]) -> np.ndarray:
+    """Return the features (n, dim) of images by a model's backbone, as `predict` computes them.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    backbone, parts = model.backbone, []
+    with torch.inference_mode():
+        for squares in iter_squares(images, backbone.normalisation.size_px):
+            output = run_trunk(backbone.name, backbone.module, backbone.normalise(squares))
+            parts.append(pool(torch.as_tensor(output)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def predict_values(model: KeptModel, features: np.ndarray) -> np.ndarray:
+    """Return what the regressor of a model predicts from features (n, dim), POMP."""
+    with torch.inference_mode():
+        x = torch.as_tensor(features, device=model.backbone.device)
+        return np.asarray(model.heads["regressor"](x)[:, 0].cpu().numpy(), float)
+
+
 def _to_stderr(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
