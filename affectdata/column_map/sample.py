@@ -92,6 +92,9 @@ def _write_table(path: Path, rows: list[list[str]], spec: ColumnMap) -> None:
         path.write_bytes(_workbook(rows))
     elif path.suffix == ".xls":
         path.write_bytes(_old_workbook(rows))
+    elif path.suffix == ".json":
+        records = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+        path.write_text(json.dumps(records), encoding="ascii")
     else:
         text = io.StringIO()
         delimiter = spec.delimiter or ("\t" if path.suffix == ".txt" else ",")

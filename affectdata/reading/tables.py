@@ -84,6 +84,8 @@ def has_columns(tree: Tree, path: str, shape: Shape) -> bool:
         text = decode_head(tree.read_bytes(path, _HEAD_BYTES), shape.encoding)
     except SourceError:
         return False
+    if suffix in (".json", ".jsonl"):
+        return all(f'"{column}"' in text for column in shape.needed)
     return _find_text_header(text.split("\n")[:HEAD_ROWS], shape) is not None
 
 

@@ -32,6 +32,7 @@ from affectdata.splits.seeds import id_heads, id_keys, id_ranks
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import write_json, write_text
 from affectdata.train.heads import fit_classifier
+from affectdata.train.images import crop_square
 from affectdata.train.kept import KeptModel, compute_features, predict_values
 from affectdata.train.rows import Rows
 
@@ -156,10 +157,17 @@ def _features(rows: pa.Table, index: np.ndarray, model: KeptModel, read: Read) -
     keys = rows["image_id"].take(pa.array(index)).to_pylist()
     return np.concatenate(
         [
-            compute_features(model, [decode(read(key)).rgb for key in keys[start : start + _BATCH]])
+            compute_features(
+                model, [_square(model, decode(read(key)).rgb) for key in keys[start : start + _BATCH]]
+            )
             for start in range(0, len(keys), _BATCH)
         ]
     )
+
+
+def _square(model: KeptModel, rgb: np.ndarray) -> np.ndarray:
+    """Return what the model sees of an image: a small part of a photograph's memory."""
+    return crop_square(rgb, model.backbone.normalisation.size_px)
 
 
 def _measure_error(rows: pa.Table, recipe: Recipe, model: KeptModel, read: Read) -> tuple[float, int]:
@@ -234,7 +242,7 @@ def _read_files(
         looks = np.append(looks, views[0])
         fresh.append(file)
         ids.append(key)
-        waiting.append(rgb)
+        waiting.append(_square(model, rgb))
         if len(waiting) == _BATCH:
             parts.append(compute_features(model, waiting))
             waiting = []
