@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint bench bench-quick bench-gpu check-power clean
+.PHONY: env demo test check lint bench bench-quick bench-gpu check-power docs wheel clean
 
 env: $(VENV)/.installed
 
@@ -70,6 +70,23 @@ $(PEERS)/.installed: benchmarks/requirements.txt pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt --editable .
 	touch $@
+
+# The documentation as a site in build/site; a warning is an error.
+docs: env
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/reference.py
+	$(BIN)/zensical build --strict
+
+# The wheel alone, without torch, in an empty environment.
+wheel: env
+	rm -rf build/wheel build/alone
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/alone
+	build/alone/bin/pip install --quiet build/wheel/*.whl twine
+	build/alone/bin/twine check --strict build/wheel/*.whl
+	cd build/wheel && ../alone/bin/affectdata sample gaped gaped && ../alone/bin/affectdata ingest gaped
+	cd build/wheel && ../alone/bin/affectdata balance --recipe valence_bins --no-report --link current
+	cd build/wheel && ../alone/bin/affectdata verify && ../alone/bin/affectdata export current --to hf --i-may-redistribute
 
 clean:
 	rm -rf $(VENV) $(PEERS) demo build dist

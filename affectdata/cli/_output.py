@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from affectdata.records import Finding
+from affectdata.registry import find_data, find_plugins
 
 if TYPE_CHECKING:
     from affectdata.plan.plan import SplitSummary
@@ -213,6 +214,18 @@ def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
         if not (source and equals and path):
             raise click.BadParameter(f"{source + equals + path!r} is not SOURCE=PATH", param_hint="--root")
     return {source: Path(path) for source, _, path in pairs}
+
+
+def complete_recipes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of recipes that begin so, for the completion of shells."""
+    folders = (Path("recipes"), find_data("recipes"))
+    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_sources(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of sources that begin so."""
+    return [name for name in find_plugins("sources") if name.startswith(incomplete)]
 
 
 DROP_TRAIN = "drop-train"

@@ -10,6 +10,7 @@ import click
 from affectdata.cli._output import (
     DROP_TRAIN,
     common_options,
+    complete_recipes,
     document,
     folder_option,
     note,
@@ -36,7 +37,12 @@ _MOST_STRATA = 12  # that fit beside each other
 
 @click.command("balance")
 @click.option(
-    "--recipe", "recipe_name", required=True, metavar="R", help="A YAML file, or the name of a packaged one."
+    "--recipe",
+    "recipe_name",
+    required=True,
+    metavar="R",
+    shell_complete=complete_recipes,
+    help="A YAML file, or the name of a packaged one.",
 )
 @click.option(
     "--manifest",

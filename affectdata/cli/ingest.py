@@ -10,6 +10,7 @@ import click
 from affectdata.cli._output import (
     bar,
     common_options,
+    complete_sources,
     document,
     note,
     plain_findings,
@@ -28,7 +29,12 @@ _FIRST_KINDS = 8  # of junk
 
 @click.command("ingest")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="Source of the images. [default: recognised from the files]")
+@click.option(
+    "--source",
+    metavar="NAME",
+    shell_complete=complete_sources,
+    help="Source of the images. [default: recognised from the files]",
+)
 @click.option(
     "--map",
     "map_path",

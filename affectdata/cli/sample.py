@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, show
+from affectdata.cli._output import common_options, complete_sources, document, show
 
 
 @click.command("sample")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_sources)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the generated images."

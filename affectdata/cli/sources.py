@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from affectdata.cli._output import alarm, common_options, document, show
+from affectdata.cli._output import alarm, common_options, complete_sources, document, show
 from affectdata.errors import UsageError
 from affectdata.records import SourceInfo
 from affectdata.registry import check_outside, find_plugins, load_plugin
@@ -19,7 +19,7 @@ _EVIDENCE = {
 
 
 @click.command("sources")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_sources)
 @click.option("--cite", is_flag=True, help="Print only the BibTeX entry of NAME.")
 @common_options
 def command(name: str | None, cite: bool) -> int:

@@ -6,13 +6,26 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, show, show_splits, split_from_option
+from affectdata.cli._output import (
+    common_options,
+    complete_recipes,
+    document,
+    show,
+    show_splits,
+    split_from_option,
+)
 from affectdata.errors import UsageError
 
 
 @click.command("split")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--recipe", "recipe_name", metavar="R", help="Recipe that defines the split.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="R",
+    shell_complete=complete_recipes,
+    help="Recipe that defines the split.",
+)
 @split_from_option
 @click.option(
     "--forget", is_flag=True, help="Remove all splits from MANIFEST and its ledger; without --recipe."

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from affectdata import __version__
 from affectdata.cli import _main
@@ -150,6 +151,23 @@ def test_the_example_of_a_command_has_arguments_that_it_takes(name: str) -> None
     first, *arguments = shlex.split(COMMANDS[name][1])
     assert first == name
     command.make_context(name, arguments, obj=Settings(), resilient_parsing=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        ([], "bal", ["balance"]),
+        (["balance", "--recipe"], "valence_b", ["valence_bins", "valence_bins_oasis"]),
+        (["split", "x.parquet", "--recipe"], "und", ["undersample"]),
+        (["sources"], "gap", ["gaped"]),
+        (["ingest", "x", "--source"], "web", ["webdataset"]),
+    ],
+)
+def test_a_shell_completes_commands_recipes_and_sources(
+    words: list[str], incomplete: str, expected: list[str]
+) -> None:
+    completer = ShellComplete(_main.cli, {}, "affectdata", "_AFFECTDATA_COMPLETE")
+    assert [each.value for each in completer.get_completions(words, incomplete)] == expected
 
 
 def test_the_version(cli: Any) -> None:
