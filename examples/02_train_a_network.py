@@ -19,21 +19,19 @@ def shrink(image: torch.Tensor) -> torch.Tensor:
     return interpolate(image[None].float() / 255, (64, 64), mode="area")[0]
 
 
-def batch(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.stack([row["image"] for row in rows]), torch.tensor([[row["valence"]] for row in rows])
-
-
 torch.manual_seed(0)
 train = release.dataset("train", transform=shrink)
-loader = torch.utils.data.DataLoader(train, batch_size=32, shuffle=True, collate_fn=batch)
+loader = torch.utils.data.DataLoader(
+    train, batch_size=32, sampler=release.sampler("train"), collate_fn=train.collate
+)
 convolution = nn.Sequential(nn.Conv2d(3, 16, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
 network = nn.Sequential(convolution, nn.Linear(256, 1))
 optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
 
 for epoch in range(3):
     errors = []
-    for images, valences in loader:
-        loss = nn.functional.mse_loss(50 + 50 * network(images), valences.float())
+    for batch in loader:
+        loss = nn.functional.mse_loss(50 + 50 * network(batch["image"]), batch["valence"][:, None])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

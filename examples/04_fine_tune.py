@@ -22,7 +22,7 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of a split as squares, and their valence."""
     rows = list(release.dataset(split))
     squares = [crop_square(row["image"].permute(1, 2, 0).numpy(), SIZE_PX) for row in rows]
-    return np.stack(squares), np.array([row["valence"] for row in rows])
+    return np.stack(squares), np.array([float(row["valence"]) for row in rows])
 
 
 images, valence = load("train")
