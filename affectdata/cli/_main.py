@@ -63,7 +63,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"No such command {args[0]!r}. {suggest(args[0], known)}".rstrip(), ctx)
+            hint = suggest(args[0], known).rstrip()
+            raise click.UsageError(f"No such command {args[0]!r}" + (f": {hint}" if hint else "."), ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

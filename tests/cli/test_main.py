@@ -179,7 +179,7 @@ def test_the_version(cli: Any) -> None:
     [
         (["no-such-command"], "No such command 'no-such-command'"),
         (["_main"], "No such command"),
-        (["balence"], "No such command 'balence'. did you mean 'balance'?"),
+        (["balence"], "No such command 'balence': did you mean 'balance'?"),
         (["ingest", "s3://bucket/gaped"], "s3://bucket/gaped is a remote path"),
         (["verify", "--root", "gaped=https://x.org/g"], "with a client for https"),
         (["balance", "--recipe", "valence_bin"], "did you mean 'valence_bins.yaml'?"),
