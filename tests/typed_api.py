@@ -18,6 +18,7 @@ def work(recipe: Path) -> None:
     print(len(manifest), manifest.digest, manifest.path.name, manifest.to_pandas().columns)
     print(affectdata.query("SELECT count(*) FROM gaped").num_rows, affectdata.init(".").recipes)
     print(affectdata.groups(manifest).path.name, affectdata.report(manifest).path.name)
+    print(affectdata.doctor())
     print(affectdata.compare("a.jpg", "b.jpg")[0].apart)
     combined = affectdata.concat([manifest, "manifests/oasis.parquet"], name="all")
     print(combined.n_rows, [conflict.column for conflict in combined.conflicts])

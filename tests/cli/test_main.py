@@ -404,7 +404,7 @@ def test_whatever_says_that_memory_is_short_is_exit_3(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sources_command, "list_sources", fail)
+    monkeypatch.setattr(sources_command, "check_outside", fail)
     ran = cli("sources")
     assert ran.code == 3
     assert "not enough memory" in ran.err and "--workers" in ran.err
@@ -416,7 +416,7 @@ def test_a_full_disk_is_exit_3_with_the_way_out(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "manifests/gaped.parquet")
 
-    monkeypatch.setattr(sources_command, "list_sources", fail)
+    monkeypatch.setattr(sources_command, "check_outside", fail)
     ran = cli("sources")
     assert ran.code == 3
     assert "where: manifests/gaped.parquet" in ran.err and "free some space" in ran.err
