@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint bench bench-quick bench-gpu check-power docs wheel clean
+.PHONY: env demo test check lint bench bench-quick bench-gpu check-power torture docs wheel clean
 
 env: $(VENV)/.installed
 
@@ -46,6 +46,11 @@ bench-gpu: env
 # make check-power AFFECTDATA_GAPED_ROOT=PATH AFFECTDATA_OASIS_ROOT=PATH
 check-power: env
 	$(BIN)/python benchmarks/check_power.py
+
+# Kills, flipped bits, forgeries, hostile files and commands in any order; docs/reliability.md gets the counts.
+TORTURE_SECONDS ?= 300
+torture: env
+	$(BIN)/python -m tests.torture --seconds $(TORTURE_SECONDS)
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
 # A tree of real images, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "balance --recipe valence_bins --link releases/current",
     ),
     "verify": ("Re-hash a release and check its lineage.", "verify --rebuild 10"),
-    "doctor": ("Say what is unfinished or broken in a working folder.", "doctor"),
+    "doctor": ("Say what is unfinished or broken in a working folder.", "doctor ."),
     "diff": ("Say what changed between two releases.", "diff releases/a-01234567 releases/a-89abcdef"),
     "train-check": ("Train on a release, score originals, judge by rules.", "train-check releases/current"),
     "study": ("Train a grid of settings and name the best on val.", "study study.yaml releases/current"),
