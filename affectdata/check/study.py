@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from affectdata.check.study_results import Run, make_document, write_tables
+from affectdata.check.study_targets import TargetSpec, lower_is_better
 from affectdata.check.words import without_nan
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError, MissingError, UsageError
@@ -49,7 +50,17 @@ class Trial(StrictModel):
     head: Literal["svr", "ridge"] | None = None  # of frozen features, for a numeric target
     size_px: int | None = None
     arm: Literal["release", "originals", "even", "duplicates", "weights"] = "release"
-    loss: Literal["squared_error", "polarity", "cross_entropy"] | None = None
+    loss: (
+        Literal[
+            "squared_error",
+            "polarity",
+            "cross_entropy",
+            "polarity_cross_entropy",
+            "binary",
+            "distribution",
+        ]
+        | None
+    ) = None
     steps: int | None = None
     head_steps: int | None = None
     epochs: float | None = None
@@ -117,7 +128,8 @@ class Study(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # also the name of its folder
     best: str  # measure on val by which runs are compared
-    lower_is_better: bool = False
+    lower_is_better: bool | None = None  # by default as `study_targets` knows the measure
+    target: TargetSpec | None = None  # in place of the recipe's
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     settings: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
@@ -133,6 +145,11 @@ class Study(StrictModel):
                 "grid and random"
             )
         return self
+
+    @property
+    def is_lower_better(self) -> bool:
+        """Whether the best has the lowest score."""
+        return lower_is_better(self.best) if self.lower_is_better is None else self.lower_is_better
 
     @property
     def _drawn(self) -> list[str]:
@@ -260,7 +277,11 @@ def run_study(
         raise missing[0]
     runs: list[Run] = []
     for number, (settings, key) in enumerate(zip(wanted, inputs, strict=True), 1):
-        path = folder / "runs" / f"{file_hash(canonical_json([settings, _plain(key)]).encode())[:16]}.json"
+        path = (
+            folder
+            / "runs"
+            / f"{file_hash(canonical_json(_run_key(study, settings, key)).encode())[:16]}.json"
+        )
         if isinstance(key, MissingError):
             runs.append(
                 {
@@ -275,14 +296,15 @@ def run_study(
             runs.append(read_json(path))
         progress(number, len(wanted))
     write_tables(study.varied, runs, folder)
-    document = make_document(study.name, study.best, study.lower_is_better, runs, resample)
+    document = make_document(study.name, study.best, study.is_lower_better, runs, resample)
     document |= {**(more or {}), "n_skipped": len(missing)}
     write_json(folder / "study.json", document)
     return document
 
 
-def _plain(key: Any) -> Any:
-    return None if isinstance(key, MissingError) else key
+def _run_key(study: Study, settings: dict[str, Any], key: Any) -> list[Any]:
+    target = [study.target.model_dump()] if study.target else []
+    return [settings, None if isinstance(key, MissingError) else key, *target]
 
 
 def _try(run_one: RunOne, settings: dict[str, Any]) -> Run:

@@ -5,6 +5,7 @@
     curves.csv      training curves of networks
     subgroups.csv   scores by subgroup of val and test, with intervals
     confusion.csv   counts of true and predicted classes
+    labels.csv      of label sets: precision, recall, F1 and average precision by label
     runs/<key>.json one file per run; the key is a hash of everything that determines its scores
 
 The best combination is the one with the best mean on val. It is the `winner` only if its difference to
@@ -156,6 +157,7 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
         "curves": ["step", "phase", "loss", "val_loss"],
         "subgroups": ["split", "column", "group", "n", "measure", "mean", "low", "high"],
         "confusion": ["split", "true", "predicted", "n"],
+        "labels": ["split", "label", "n", "n_predicted", "precision", "recall", "f1", "average_precision"],
     }.items():
         rows = [
             [*own, *(row.get(column) for column in columns)]

@@ -37,6 +37,7 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.finetune import finetune
 from affectdata.train.heads import quiet_threads
 from affectdata.train.images import IMAGES, Progress, store_images
+from affectdata.train.losses import POLARITY_OF_CLASSES
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
@@ -104,7 +105,7 @@ class _Trials:
         images = release.images() if wanted != {RELEASE} else None
         unlimited = self.recipe.check.model_copy(update={"max_pictures": len(release.rows)})
         self.originals = find_originals(release, self.recipe.model_copy(update={"check": unlimited}))
-        self.target = find_target(self.originals)
+        self.target = find_target(self.originals, self.recipe.target, study.target)
         self.groups = subgroup_values(self.originals, self.recipe)
         arms = released_arms(release, self.originals, self.recipe, with_images=images is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
@@ -148,11 +149,14 @@ class _Trials:
             "scores": scored,
             "curves": curve,
             "subgroups": subgroups,
-            "confusion": [
-                {"split": part, **each}
-                for part, rows in held_out.items()
-                for each in self.target.confusion(rows, predicted[part])
-            ],
+            **{
+                table: [
+                    {"split": part, **each}
+                    for part, rows in held_out.items()
+                    for each in describe(self.target.true(rows), predicted[part])
+                ]
+                for table, describe in self.target.details.items()
+            },
             "predictions": {part: predicted[part].tolist() for part in held_out},
         }
 
@@ -173,16 +177,12 @@ class _Trials:
     def resample(self, run: Run) -> np.ndarray | None:
         """Return the score that decides on resamples of val; None if the measure is not of these images."""
         predicted = run.get("predictions", {}).get(VAL)
-        rows = self.rows[VAL]
-        if predicted is None or self.best not in self.target.score(rows, np.array(predicted)):
+        if predicted is None or self.best not in self.target.measures:
             return None
-        values = np.array(predicted)
-        return np.array(
-            [
-                self.target.score(rows.take(index), values[index])[self.best]
-                for index in resample_groups(rows.group, rows.stratum, self.recipe.seed, _N_RESAMPLES)
-            ]
-        )
+        rows, values, compute = self.rows[VAL], np.array(predicted), self.target.measures[self.best]
+        true = self.target.true(rows)
+        resamples = resample_groups(rows.group, rows.stratum, self.recipe.seed, _N_RESAMPLES)
+        return np.array([compute(true[index], values[index]) for index in resamples])
 
     def _fit_network(
         self, trial: Trial, train: Rows, known: dict[str, Rows]
@@ -215,7 +215,8 @@ class _Trials:
             return replace(rows, features=pool.features[rows.pool_index], widths=pool.widths)
 
         with quiet_threads():
-            predict = self.target.fit_head(with_features(train), trial.head, trial.seed)
+            known_rows, true = with_features(train), self.target.true(train)
+            predict = self.target.fit(known_rows, true, trial.head, trial.seed)
             return {part: predict(with_features(rows)) for part, rows in known.items()}, []
 
     def _run_inputs(self, release_id: str, trial: Trial) -> list[Any] | MissingError:
@@ -233,7 +234,7 @@ class _Trials:
         versions = {name: version(name) for name in _VERSIONS} | pixel_versions()
         if trial.mode == FROZEN:
             if trial.head and not self.target.takes_head:
-                raise InputError(f"the target {self.recipe.target} takes no `head`", fix="leave it out")
+                raise InputError(f"the target {self.target.name} takes no `head`", fix="leave it out")
             return [FROZEN, self._backbone(trial).key, versions]
         network = self._network(trial)
         self._settings(trial, network)
@@ -262,10 +263,14 @@ class _Trials:
         loss = trial.loss or self.target.losses[0]
         if loss not in self.target.losses:
             raise InputError(
-                f"the loss {loss} does not fit the target {self.recipe.target}",
+                f"the loss {loss} does not fit the target {self.target.name}",
                 fix=f"leave out `loss`, or use one of {', '.join(self.target.losses)}",
             )
         train = self.rows[trial.arm]
+        if loss == POLARITY_OF_CLASSES:
+            given["class_signs"] = self.target.signs
+        if trial.class_weights and not self.target.takes_class_weights:
+            raise InputError(f"the target {self.target.name} takes no class_weights", fix="leave them out")
         if trial.class_weights:
             counts = np.bincount(train.stratum, minlength=network.n_outputs)
             weights = len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
@@ -273,11 +278,12 @@ class _Trials:
         return choose_settings(network, len(train), **{**given, "loss": loss})
 
     def _examples(self, rows: Rows) -> Examples:
-        return Examples(rows.pool_index, self.target.values(rows), rows.weight)
+        return Examples(rows.pool_index, self.target.true(rows), rows.weight)
 
     def _by_subgroup(self, part: str, rows: Rows, predicted: np.ndarray) -> Iterator[dict[str, Any]]:
         """Yield the mean error of each subgroup with its interval, without a figure if it is too small."""
-        errors, index = self.target.errors(rows, predicted), self.originals.find(rows.image_id)
+        errors = np.asarray(self.target.errors(self.target.true(rows), predicted))
+        index = self.originals.find(rows.image_id)
         for column, of_all in self.groups.items():
             values, too_few = of_all[index], {}
             for group in sorted({*values.tolist()} - {""}):

@@ -155,7 +155,8 @@ class TunedNetworks:
 
     def describe(self) -> dict[str, Any]:
         settings = asdict(self.settings)
-        del settings["loss"], settings["seed"]  # a loss per model; the seed is the recipe's
+        for name in ("loss", "seed", "class_signs"):  # a loss per model; the seed is the recipe's
+            del settings[name]
         return {"mode": "finetune", "size_px": self.images.shape[1], **settings}
 
 

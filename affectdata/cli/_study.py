@@ -53,7 +53,7 @@ def _print_study(study: dict[str, Any], folder: Path) -> int:
     ]
     show_table([*varied, *(f"{part}_{measure}" for part in _PARTS), "sd", "best - it"], rows)
     show(
-        f"means over {study['n_seeds']} seeds and SD on val; intervals hold for all rows "
+        f"mean and SD on val over {_count_text(study['n_seeds'])}; intervals hold for all rows "
         f"together{_of_seeds(study)}"
     )
     for error in study["errors"]:
@@ -93,6 +93,10 @@ def _of_baseline(study: dict[str, Any]) -> dict[str, Any]:
     part = "test" if "test" in study["baseline"] else "val"
     scores = study["baseline"][part]
     return {f"baseline, {part}": {name: {"mean": value} for name, value in scores.items()}}
+
+
+def _count_text(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def _of_seeds(study: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 _SVR_EPSILON = 3.0  # POMP units: errors below the disagreement of raters are ignored
 OUTPUT_MIDDLE, OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _SEARCH_SVR, _SEARCH_LOGISTIC = 1e-2, 1e-3  # tolerances, ten times those of the final fits
-_MAX_ITER = 5000
+MAX_ITER = 5000
 _MIN_PROBABILITY = 1e-6  # of a class that is absent from the training rows of an inner fold
 
 
@@ -218,7 +218,7 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     chosen, on_edge = choose(
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
-    model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=_MAX_ITER, **chosen))])
+    model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=MAX_ITER, **chosen))])
     return Fitted(model.fit(x, labels, **_weights(rows.weight)), chosen, on_edge)
 
 
@@ -238,7 +238,7 @@ def _logistic_errors(
     train, test = fold
     scale = clone(scale).fit(x[train], sample_weight=None if (weight == 1).all() else weight[train])
     inside, outside = (scale.transform(x[side]).astype(np.float32) for side in fold)
-    model = LogisticRegression(max_iter=_MAX_ITER, tol=_SEARCH_LOGISTIC, warm_start=True)
+    model = LogisticRegression(max_iter=MAX_ITER, tol=_SEARCH_LOGISTIC, warm_start=True)
     losses = []
     for (c,) in settings:
         model.set_params(C=c).fit(inside, labels[train], sample_weight=weight[train])

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ class Loop:
         self.network, self.train, self.val, self.settings, self.note = network, train, val, settings, note
         self.module, self.device = network.module, network.device
         self.cost = find_loss(settings.loss).cost
-        self.class_weights = _class_weights(settings, network)
+        if settings.class_signs:
+            signs = _per_class(settings.class_signs, network, "class signs")
+            self.cost = partial(self.cost, signs=signs)
+        self.class_weights = _per_class(settings.class_weights, network, "class weights")
         self.n_steps = settings.count_steps(len(train.rows))
         self.head_steps = min(settings.head_steps, self.n_steps)
         self.groups = network.groups()
@@ -237,12 +241,12 @@ def _schedule(step: int, n_steps: int) -> float:
     return warm_up * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
-def _class_weights(settings: Settings, network: Network) -> Tensor | None:
-    if settings.class_weights is None:
+def _per_class(values: tuple[float, ...] | None, network: Network, name: str) -> Tensor | None:
+    if values is None:
         return None
-    if len(settings.class_weights) != network.n_outputs:
-        raise InputError(f"{len(settings.class_weights)} class weights for {network.n_outputs} outputs")
-    return torch.tensor(settings.class_weights, device=network.device)
+    if len(values) != network.n_outputs:
+        raise InputError(f"{len(values)} {name} for {network.n_outputs} outputs")
+    return torch.tensor(values, device=network.device)
 
 
 def run_key(network: Network, images: np.ndarray, examples: Iterable[Examples], settings: Settings) -> str:
@@ -260,7 +264,14 @@ def run_key(network: Network, images: np.ndarray, examples: Iterable[Examples], 
         network.module.takes_output,
     ]
     parts = [*architecture, network.code, network.device.type, state_hash(network.module), digest.hexdigest()]
-    return file_hash(canonical_json([*parts, asdict(settings)]).encode())[:16]
+    return file_hash(canonical_json([*parts, _plain(settings)]).encode())[:16]
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Return settings as data; signs only where there are some, so that other runs keep their key."""
+    return {
+        name: value for name, value in asdict(settings).items() if name != "class_signs" or value is not None
+    }
 
 
 class Checkpoint:

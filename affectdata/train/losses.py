@@ -3,6 +3,7 @@
 squared_error  numbers (POMP), one linear output each: valence, or valence and arousal
 polarity       the same, with a penalty if the first output (valence) is on the wrong side of 50
 cross_entropy  one class per image, as its index
+polarity_cross_entropy  the same, with a penalty if the predicted class has the opposite sign
 binary         several classes per image, 0 or 1 each
 distribution   shares of raters per class, which sum to 1
 """
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from affectdata.errors import InputError, UsageError
 
+POLARITY_OF_CLASSES = "polarity_cross_entropy"
 POLARITY_PENALTY = 1.0  # λ: a wrong sign multiplies the loss by 1 + λ
 _MIDDLE, _HALF_RANGE = 50.0, 50.0  # of POMP scores; networks are trained on -1 to 1
 _SUM_TOLERANCE = 1e-3  # published shares are rounded
@@ -43,6 +45,18 @@ def polarity(outputs: Tensor, targets: Tensor, class_weights: Tensor | None = No
 def cross_entropy(outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Return -w[y] log softmax(outputs)[y]: (n, k), int64 (n,) → (n,)."""
     return functional.cross_entropy(outputs, targets, weight=class_weights, reduction="none")
+
+
+def polarity_cross_entropy(
+    outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None, *, signs: Tensor
+) -> Tensor:
+    """Return the cross-entropy, times 1 + λ if the most probable class has the opposite sign.
+
+    The polarity-consistent cross-entropy of Zhao et al. (2020), arXiv:2003.00832. `signs` are 1 of a positive
+    class, -1 of a negative one, and 0 of one without polarity, which is never wrong.
+    """
+    wrong = (signs[outputs.argmax(1)] * signs[targets] < 0).to(outputs.dtype)
+    return cross_entropy(outputs, targets, class_weights) * (1 + POLARITY_PENALTY * wrong)
 
 
 def binary(outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -119,16 +133,20 @@ def _columns(targets: np.ndarray, n_outputs: int) -> np.ndarray:
 class Loss:
     """`cost` is the loss per row; `encode` converts targets to its scale, `decode` outputs to the user's."""
 
-    cost: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    cost: Callable[..., Tensor]
     encode: Callable[[np.ndarray, int], Tensor]
     decode: Callable[[Tensor], Tensor]
     has_classes: bool = True
+    takes_signs: bool = False
 
 
 LOSSES = {
     "squared_error": Loss(squared_error, _encode_numbers, _decode_numbers, has_classes=False),
     "polarity": Loss(polarity, _encode_numbers, _decode_numbers, has_classes=False),
     "cross_entropy": Loss(cross_entropy, _encode_class, partial(torch.softmax, dim=1)),
+    POLARITY_OF_CLASSES: Loss(
+        polarity_cross_entropy, _encode_class, partial(torch.softmax, dim=1), takes_signs=True
+    ),
     "binary": Loss(binary, _encode_flags, torch.sigmoid),
     "distribution": Loss(distribution, _encode_shares, partial(torch.softmax, dim=1)),
 }

@@ -43,6 +43,10 @@ class Rows:
         """Return the rows with other weights."""
         return replace(self, weight=np.asarray(weight, float))
 
+    def with_target(self, target: np.ndarray) -> Rows:
+        """Return the rows with other targets."""
+        return replace(self, target=np.asarray(target, float))
+
     @property
     def is_weighted(self) -> bool:
         """Whether rows weigh differently."""

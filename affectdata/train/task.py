@@ -37,13 +37,15 @@ class Settings:
     weight_decay: float = 0.01
     dropout: float = 0.0  # before the output layer
     batch: int = 32
+    class_signs: tuple[float, ...] | None = None  # of a loss with a polarity of classes
     class_weights: tuple[float, ...] | None = None  # with a mean of 1, learning rates keep their effect
     patience: int | None = None
     every: int = 50  # steps between points of the curve
     seed: int = 0
 
     def __post_init__(self) -> None:
-        has_classes = find_loss(self.loss).has_classes
+        loss = find_loss(self.loss)
+        has_classes = loss.has_classes
         rules = {
             "steps and epochs must be > 0": self.steps > 0 and (self.epochs is None or self.epochs > 0),
             "head_steps must be >= 0": self.head_steps >= 0,
@@ -53,6 +55,8 @@ class Settings:
             f"batch must be >= {MIN_PART}": self.batch >= MIN_PART,
             "every and patience must be >= 1": self.every > 0
             and (self.patience is None or self.patience > 0),
+            f"{self.loss} {'needs' if loss.takes_signs else 'takes no'} class_signs": loss.takes_signs
+            == (self.class_signs is not None),
             f"{self.loss} takes no class_weights": has_classes or self.class_weights is None,
         }
         broken = [rule for rule, holds in rules.items() if not holds]

@@ -41,6 +41,9 @@ STUDIES = {  # by the name of the file: source, recipe, and changes to it
     "gaped_backbones": ("gaped", "valence_bins", {}),
     "capd_inception": ("capd", "capd_top6", {}),
     "fi_resnet": ("fi", "fi_mikels8", {}),
+    "oasis_plane": ("oasis", "oasis_va", {"split": {"val": 0.2, "test": 0.2}}),
+    "wikiart_moods": ("wikiart_emotions", "wikiart_quadrants", {}),
+    "fi_polarity": ("fi", "fi_mikels8", {}),
     "utkface_separable": ("utkface", "utkface_fair", {}),
     "wikiart_lenet_alexnet": ("wikiart_emotions", "wikiart_quadrants", {}),
 }
@@ -232,7 +235,7 @@ def test_inverse_weights_have_a_mean_of_1_over_the_rows(
             InputError,
             "does not fit the target valence",
         ),
-        ({"settings": {**SMALL, "class_weights": "inverse"}}, UsageError, "takes no class_weights"),
+        ({"settings": {**SMALL, "class_weights": "inverse"}}, InputError, "takes no class_weights"),
         ({"settings": SMALL, "name": "../made"}, RecipeError, "name"),
         ({"settings": {"weights": "none"}, "grid": {"backbone": ["vgg"]}}, UsageError, "unknown backbone"),
     ],
@@ -268,7 +271,7 @@ def test_the_command_prints_every_run_and_the_best(
     lines = ran.out.splitlines()
     assert lines[0].split()[:4] == ["dropout", "val_ccc", "test_ccc", "train_ccc"] and len(lines[1:3]) == 2
     assert lines[5].startswith(("no clear best on val.ccc: 2 of 2", "best val.ccc, mean over the seeds"))
-    for words in ("  val: ", "  test: ", "  train: ", "  baseline, test: ", "means over 2 seeds"):
+    for words in ("  val: ", "  test: ", "  train: ", "  baseline, test: ", "on val over 2 seeds"):
         assert words in ran.out
     again = cli("train-check", release.path, "--study", path, "--out", tmp_path, "--json")
     assert again.document["schema"] == "affectdata/study/2" and "a command of its own" in again.err
