@@ -61,7 +61,11 @@ def parse_rating(spec: ColumnMap, cells: Mapping[str, str], name: str, column: s
     if column is not None and cells.get(column) in codes:
         code = codes[cells[column]]
         return None if code is None else parse_number(str(code))
-    return parse_cell(spec, cells, column, parse_number)
+    try:
+        return parse_cell(spec, cells, column, parse_number)
+    except ValueError as error:
+        others = f" and is not one of {', '.join(codes)}" if codes else ""
+        raise ValueError(f"{error}{others}") from None
 
 
 def parse_shares(spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, float]:

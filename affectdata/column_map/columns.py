@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from affectdata.config import StrictModel
 from affectdata.labels import spell_emotion
+from affectdata.reading.tree import is_image_name
 from affectdata.records import RATINGS, Scale, SourceInfo, Subtype
 from affectdata.schema import INTENSITY
 
@@ -251,13 +252,14 @@ class ColumnMap(StrictModel):
     @cached_property
     def name_pattern(self) -> re.Pattern[str]:
         """The pattern of image paths without suffix; its groups are the columns in braces, in their order."""
+        file = self.file.rpartition(".")[0] if is_image_name(self.file) else self.file
         pattern, end = "(?:.*/)?", 0
         for match in PLACEHOLDER.finditer(self.file):
             part = match[2] or "[^/]+?"
             part = f"[^/]{{{part}}}" if part.isdecimal() else f"(?:{part})"
-            pattern += re.escape(self.file[end : match.start()]) + f"(?P<_{end}>{part})"
+            pattern += re.escape(file[end : match.start()]) + f"(?P<_{end}>{part})"
             end = match.end()
-        return re.compile(pattern + re.escape(self.file[end:]))
+        return re.compile(pattern + re.escape(file[end:]))
 
     def to_info(self, name: str) -> SourceInfo:
         """Return the data sheet of the source that the map describes."""

@@ -18,7 +18,12 @@ from affectdata.reading.names import fold_path, is_readme
 from affectdata.reading.protocol import Item, Link
 from affectdata.reading.tables import TABLE_SUFFIXES, Shape, has_columns, read_table
 from affectdata.reading.tree import Tree, is_image_name
-from affectdata.records import Annotation, Finding, Reason, Reject
+from affectdata.records import Annotation, Finding, Reason, Reject, shorten
+
+# In names of columns that summarise the answers of raters.
+_SUMMARY = re.compile(
+    r"(?i)(?<![a-z])(mean|avg|average|median|mode|majority|sum|total|count|sd|std|stdev|sem|var)(?![a-z])"
+)
 
 
 def find_tables(tree: Tree, spec: ColumnMap) -> list[str]:
@@ -207,6 +212,7 @@ def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator
         *(note for note in lines.notes if "`sheet" in note),
     ]
     require_columns(header, wanted, table, fix="; ".join(hints))
+    _check_raters(spec, header, table)
     for number, line in enumerate(lines, 1):
         row = _named_row(table, dict(zip(header, line, strict=True)), spec, folder)
         if row is None:
@@ -220,6 +226,25 @@ def _read_rows(tree: Tree, table: str, spec: ColumnMap, folder: str) -> Iterator
             )
         else:
             yield row
+
+
+def _check_raters(spec: ColumnMap, header: list[str], table: str) -> None:
+    """Refuse a pattern of raters that also fits columns of means and the like.
+
+    Raises:
+        SourceError: with these columns.
+    """
+    for name, pattern in spec.raters.items():
+        columns = spec.rater_columns(name, header)
+        summaries = [column for column in columns if _SUMMARY.search(column)]
+        if summaries and isinstance(pattern, str):
+            others = ", ".join(column for column in columns if column not in summaries)
+            raise SourceError(
+                f"the pattern {pattern!r} under `raters` also fits {shorten(summaries)}, which seem to be no "
+                "answers of raters",
+                where=table,
+                fix=f"list the columns of raters: `raters: {{{name}: [{others}]}}`",
+            )
 
 
 def _find_repeated(spec: ColumnMap, header: list[str]) -> Iterator[str]:

@@ -124,6 +124,9 @@ class RowReader:
         spec = self.spec
         labelled = _label_columns(spec, row)
         if labelled and labels.is_empty:
+            if spec.raters and filled(spec, row).keys() & labelled:  # each cell is tallied
+                detail = f"{row.where}: nothing in {', '.join(labelled)} can be used"
+                return Reject(path, Reason.BAD_RATING, detail)
             if spec.has_votes:
                 self.tally.add("bad_vote", f"{row.where}: empty")
             detail = f"{row.where} has no value in {', '.join(labelled)}"

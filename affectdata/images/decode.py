@@ -23,6 +23,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from affectdata.errors import DecodeError
+from affectdata.store.files import LFS_POINTER
 
 MAX_PIXELS = 178_956_970  # the bound at which Pillow refuses too; 0.5 GB as RGB
 _LARGE_PIXELS = 1 << 24  # of larger images, all threads together decode MAX_PIXELS at a time
@@ -37,6 +38,7 @@ _UNREAD_FORMATS = {  # recognised only to be named in the reject
     "Photoshop": re.compile(rb"8BPS"),
     "SVG": re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]{,200}>\s*)?<svg[\s>]"),
 }
+_WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)[\s>]", re.IGNORECASE)
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
 _NUMBER = re.compile(r"\d+")
 _HOLE = bytes(4096)  # a block of most file systems
@@ -212,7 +214,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         if unread:
             detail = f"images in the format {unread} are not read: convert it to PNG or JPEG"
             raise DecodeError("unsupported_format", detail) from error
-        raise DecodeError("unreadable", "not an image that any decoder can read") from error
+        raise DecodeError("unreadable", _describe_other(data)) from error
     except Image.DecompressionBombError as error:
         raise DecodeError(
             "too_large", _too_large(int("".join(_NUMBER.findall(str(error))[:1]) or 0), max_pixels)
@@ -224,6 +226,15 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise DecodeError("too_large", _too_large(image.width * image.height, max_pixels))
     return image
+
+
+def _describe_other(data: bytes) -> str:
+    """Return what a file is that no decoder knows."""
+    if data.startswith(LFS_POINTER):
+        return "a pointer of Git LFS in place of the image: run `git lfs pull` in the repository"
+    if _WEB_PAGE.match(data):
+        return "a web page in place of the image: download the image again"
+    return "not an image that any decoder can read"
 
 
 def _too_large(n_pixels: int, max_pixels: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ _QUALITY: dict[str, tuple[str, Callable[..., Any], float, str]] = {
         "least(width_px, height_px) < 0.35 * greatest(width_px, height_px)",
     ),
 }
+LABEL_COLUMNS = ("emotion", *RATINGS, "subtype", "theme", "age", "age_group", "gender", "ethnicity")
 QUALITY_COLUMNS = ("width_px", "height_px", "brightness_p05", "brightness_p99", "entropy", "sharpness")
 _FAR_APART = 10.0  # POMP points between the ratings of near-duplicates
 
@@ -124,6 +126,20 @@ def find_bad_quality(parts: Iterable[pa.Table]) -> list[Finding]:
         for kind, (_, _, _, where) in _QUALITY.items()
         if (n := counts[kind])
     ]
+
+
+def find_unlabelled(parts: Iterable[pa.Table]) -> list[Finding]:
+    """Count the images without any label; of a part, all columns but `path` are labels."""
+    n = n_rows = 0
+    first: list[str] = []
+    for part in parts:
+        labels = [pc.is_null(part[name]) for name in part.column_names if name != "path"]
+        unlabelled = part.filter(reduce(pc.and_, labels))
+        first = sorted([*first, *unlabelled["path"].to_pylist()])[:_SHOWN]
+        n += len(unlabelled)
+        n_rows += len(part)
+    text = f"{n} of {n_rows} images have no label: {shorten(first, n)}"
+    return [Finding("unlabelled", text)] if n else []
 
 
 def find_undecided(parts: Iterable[pa.Table], emotions: list[str]) -> list[Finding]:

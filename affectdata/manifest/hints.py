@@ -21,9 +21,10 @@ from affectdata.registry import load_plugin
 Detect = Callable[[Tree], "tuple[str, bool] | None"]
 
 _FIXES: dict[str, str] = {
-    Reason.MISSING_IMAGE: "file names in a table must be relative to the root",
-    Reason.MISSING_RATING: "no row of a table names these images: compare their names with the table, or "
-    "describe the table in a column map",
+    Reason.MISSING_IMAGE: "file names in a table must be relative to the root; in a column map, "
+    "`match_parts: 1` compares them without folders; rows about no image, such as totals, do no harm",
+    Reason.MISSING_RATING: "compare the names of these images with those in the table, without folders by "
+    "`match_parts: 1` of a column map, fill in empty cells, or move the images into class folders",
     Reason.BAD_RATING: "correct these cells, or the columns and missing values (`na`) of the column map",
     Reason.RATING_OUT_OF_RANGE: "correct these ratings, or `scales` of the column map (lowest and highest "
     "possible answer)",
@@ -40,6 +41,7 @@ _FIXES: dict[str, str] = {
     Reason.LINK: "copy the files in place of the links: cp -rL ROOT COPY; then ingest COPY",
     Reason.PLACEHOLDER: "these stand for images that are gone: get the images from elsewhere",
 }
+_INSIDE_FILES = ("parquet_images", "webdataset")  # a folder of images is no part of these
 _N_PARENTS = 2
 _MAX_FILES = 50_000  # of a parent folder that is searched for a source
 
@@ -97,7 +99,12 @@ def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
             match = detect(read_tree(parent, max_files=_MAX_FILES))
         except SourceError:  # too large or unreadable
             break
-        if not match or (match[1] and not is_one_folder) or (found and not match[1]):
+        if (
+            not match
+            or match[0] in _INSIDE_FILES
+            or (match[1] and not is_one_folder)
+            or (found and not match[1])
+        ):
             break
         found = parent, match[0]
         if not match[1]:

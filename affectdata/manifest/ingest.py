@@ -25,11 +25,13 @@ from affectdata.images.hamming import MAX_BITS
 from affectdata.images.probe import PROBED, Probe
 from affectdata.manifest.content import join_by_content
 from affectdata.manifest.findings import (
+    LABEL_COLUMNS,
     QUALITY_COLUMNS,
     find_against_sign,
     find_bad_quality,
     find_far_apart,
     find_undecided,
+    find_unlabelled,
     group_findings,
 )
 from affectdata.manifest.hints import explain, fix_for, most_frequent_reason
@@ -397,6 +399,7 @@ def _find_warnings(rows: StoredTable, edges: pa.Table, items: Items) -> Iterator
     yield from find_bad_quality(read_parts(rows, ["path", *QUALITY_COLUMNS]))
     shares = [f"emotion_{name}" for name in items.emotions]
     yield from find_undecided(read_parts(rows, ["emotion", "path", *shares]), items.emotions)
+    yield from find_unlabelled(read_parts(rows, ["path", *LABEL_COLUMNS, *shares, *items.votes]))
 
 
 def describe_source(info: SourceInfo, emotions: list[str], votes: list[str]) -> dict[str, Any]:

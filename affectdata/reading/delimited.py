@@ -142,19 +142,36 @@ def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     """Yield the cells of every line; a blank as `delimiter` is one or more.
 
     Raises:
-        csv.Error: a cell is longer than the limit of `csv`.
+        csv.Error: a cell is longer than the limit of `csv`, or a quotation mark is not closed.
     """
-    blanks = delimiter == " "
-    trimmed = (line.strip() for line in lines) if blanks else lines
-    for row in csv.reader(trimmed, delimiter=delimiter, skipinitialspace=blanks):
+    blanks, n_quotes = delimiter == " ", 0
+
+    def trimmed() -> Iterator[str]:
+        nonlocal n_quotes
+        for line in lines:
+            n_quotes += line.count('"')
+            yield line.strip() if blanks else line
+
+    reader = csv.reader(trimmed(), delimiter=delimiter, skipinitialspace=blanks)
+    row: list[str] = []
+    begin = end = (0, 0)  # lines and quotation marks before the row, and with it
+    for row in reader:
+        begin, end = end, (reader.line_num, n_quotes)
         yield [clean_cell(cell) for cell in row]
+    if end[0] - begin[0] > 1 and (end[1] - begin[1]) % 2:
+        beginning = delimiter.join(row)[:_SHOWN].split("\n")[0]
+        raise csv.Error(f"a quotation mark is not closed in the row that begins with {beginning!r}")
 
 
 def _iter_cells(lines: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     try:
         yield from split_lines(lines, delimiter)
     except csv.Error as error:
-        raise SourceError(f"{name} cannot be read as delimited text: {error}", where=name) from error
+        raise SourceError(
+            f"{name} cannot be read as delimited text: {error}",
+            where=name,
+            fix="look for a quotation mark that is not closed; inside of a cell it is written twice",
+        ) from error
 
 
 def _iter_rows(lines: Iterable[str], delimiter: str, width: int, name: str) -> Iterator[list[str]]:
@@ -165,7 +182,8 @@ def _iter_rows(lines: Iterable[str], delimiter: str, width: int, name: str) -> I
             raise SourceError(
                 f"{name} has a row of {len(row)} cells, but its header has {width}",
                 where=f"{name}, line {number}: {delimiter.join(row)[:_SHOWN]}",
-                fix="put cells with the delimiter in them, such as decimal commas, into quotes",
+                fix="put cells with the delimiter in them, such as decimal commas, into quotes; if every row "
+                "begins with a number or name of the row, give its column a name in the header",
             )
         if any(row):
             n_padded += max(0, width - len(row))

@@ -22,6 +22,12 @@ _FILES = (  # what paths look like, what that is, and what to do
         f"sequence), with the person as subject_id, and use a column map: {_MAP}",
     ),
     (
+        re.compile(r"(.*/)?labels/(.*/)?[^/]+\.txt"),
+        "a label file per image, as in YOLO",
+        "write a table with a row per image (its file name, and its class by name, as in data.yaml), "
+        f"and use a column map: {_MAP}",
+    ),
+    (
         re.compile(r".*\.arrow"),
         "tables that `datasets` saved with save_to_disk",
         "write each split as Parquet: datasets.load_from_disk(FOLDER)['train'].to_parquet('train.parquet')",

@@ -76,7 +76,11 @@ def read_sheet(
         if name in sheets:
             return _read(name, sheets, fitting, is_chosen=sheet is not None)
     except Exception as error:  # a reader on hostile bytes may raise anything
-        raise SourceError(f"{path} cannot be read as a workbook: {error}", where=path) from error
+        raise SourceError(
+            f"{path} cannot be read as a workbook: {error}",
+            where=path,
+            fix="open it in a spreadsheet program, and save it as .xlsx or .csv",
+        ) from error
     raise SourceError(
         f"{path} has no sheet {name!r}",
         where=f"its sheets: {', '.join(sheets)}",

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the beginning of a text in place of a file
+
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, reading it in chunks."""

@@ -326,6 +326,27 @@ def test_repeated_labels_are_no_labels(cell: str, message: str, read_votes: Read
     assert message in reject["detail"]
 
 
+def test_a_pattern_of_raters_that_fits_summaries_is_refused(read_votes: ReadVotes) -> None:
+    table = "file,R1,R2,R_mean,R.SD\na.jpg,1,5,3,2\n"
+    keys: dict[str, Any] = {"scales": {"valence": [1, 5]}}
+    with pytest.raises(SourceError, match=r"'R\*' under `raters` also fits R_mean, R\.SD") as caught:
+        read_votes(table, ["a.jpg"], raters={"valence": "R*"}, **keys)
+    assert "`raters: {valence: [R1, R2]}`" in caught.value.fix
+    _, rows = read_votes(table, ["a.jpg"], raters={"valence": ["R1", "R2"]}, **keys)
+    assert (rows["valence"].item(), rows["valence_n"].item()) == (50, 2)
+
+
+def test_cells_of_raters_of_which_none_can_be_used(read_votes: ReadVotes) -> None:
+    table = "file,R1,R2\na.jpg,[3],Happy\nb.jpg,,\nc.jpg,2,low\n"
+    keys: dict[str, Any] = {"scales": {"valence": [1, 5]}, "values": {"valence": {"low": 1, "high": 5}}}
+    result, rows = read_votes(table, ["a.jpg", "b.jpg", "c.jpg"], raters={"valence": ["R1", "R2"]}, **keys)
+    rejects = {row["path"]: (row["reason"], row["detail"]) for row in result.rejects_without_junk.to_pylist()}
+    assert rejects["a.jpg"] == ("bad_rating", "votes.csv#a.jpg: nothing in R1, R2 can be used")
+    assert rejects["b.jpg"][0] == "missing_rating"
+    assert "'Happy' is not a number and is not one of low, high" in findings(result)["bad_vote"]
+    assert rows["valence"].tolist() == [12.5]
+
+
 @pytest.mark.parametrize("cell", ["[{'a': 1}]", '{"joy": -1}', '{"joy": "x"}', "[['joy', 1, 2]]"])
 def test_a_cell_that_begins_like_a_list_and_is_none(cell: str, read_votes: ReadVotes) -> None:
     quoted = cell.replace('"', '""')

@@ -108,6 +108,18 @@ def test_anything_but_an_image_is_unreadable(data: bytes, reason: str) -> None:
     assert error.what and not re.search("0x[0-9a-f]{6,}", error.what)  # an address differs from run to run
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+    ],
+)
+def test_what_is_in_place_of_an_image_is_named(data: bytes, what: str) -> None:
+    error = refused(data)
+    assert error.reason == "unreadable" and what in error.what
+
+
 @pytest.mark.parametrize("share", [0.5, 0.95])
 @pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "AVIF", "JPEG2000"])
 def test_a_cut_file_of_any_container_is_rejected(

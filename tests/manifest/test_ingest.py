@@ -464,6 +464,16 @@ def test_another_source_beside_a_tree_does_not_hide_its_own_error(small_gaped: P
             ingest(tmp_path / "trees/persons", source=source, out=tmp_path / "out")
 
 
+def test_images_beside_a_table_of_other_images_are_no_part_of_it(small_gaped: Path, tmp_path: Path) -> None:
+    image = next(small_gaped.glob("P/*.bmp"))
+    (tmp_path / "all/mine").mkdir(parents=True)
+    shutil.copy(image, tmp_path / "all/mine")
+    other = pa.table({"image": [{"bytes": image.read_bytes(), "path": "a"}], "label": ["joy"]})
+    pq.write_table(other, tmp_path / "all/other.parquet")
+    with pytest.raises(SourceError, match="no source recognises"):
+        ingest(tmp_path / "all/mine", out=tmp_path / "out")
+
+
 def test_archives_inside_of_archives_are_refused_with_the_way_out(small_gaped: Path, tmp_path: Path) -> None:
     inner = shutil.make_archive(str(tmp_path / "inner/train"), "zip", small_gaped)
     (tmp_path / "inner/notes.txt").write_text("see train.zip")

@@ -270,3 +270,15 @@ def test_a_wide_header_above_short_rows_is_refused(save: Save) -> None:
     with pytest.raises(SourceError, match="shorter than its header of 20000 cells"):
         for _ in rows:
             pass
+
+
+def test_columns_inside_of_objects(save: Save) -> None:
+    text = '{"img": "a", "valence": {"mean": 3, "by": {"n": 7}}}\n{"img": "b", "valence": {"mean": 4}}\n'
+    needed = ["img", "valence.mean", "valence.by.n"]
+    header, rows = read_table(save("v.jsonl", text), "v.jsonl", Shape(needed=needed))
+    assert [dict(zip(header, row, strict=True)) for row in rows] == [
+        {"img": "a", "valence": '{"by": {"n": 7}, "mean": 3}', "valence.mean": "3", "valence.by.n": "7"},
+        {"img": "b", "valence": '{"mean": 4}', "valence.mean": "4", "valence.by.n": ""},
+    ]
+    header, _ = read_table(save("v.jsonl", text), "v.jsonl", Shape(needed=["img", "valence.sd"]))
+    assert header == ["img", "valence"]

@@ -25,6 +25,7 @@ TASKS = '[{"id": 1, "annotations": [{"result": []}], "data": {"image": "a.jpg"}}
             r"label files per sequence.*\(1, such",
             "subject_id",
         ),
+        ("train/labels/0.txt", "1 0.5 0.5 1 1\n", "a label file per image, as in YOLO", "a row per image"),
         ("train/data-00000-of-00001.arrow", "ARROW1", "saved with save_to_disk", "to_parquet"),
         ("train-000000.tar.gz", "x", "compressed shards", "gunzip"),
         ("a.tfrecord-00000-of-00002", "x", "TFRecord files", "Parquet"),

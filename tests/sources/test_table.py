@@ -172,6 +172,23 @@ def test_every_file_format_gives_the_same_rows(
         ("n.parquet", b"PAR1 no parquet", {}, "cannot be read as Parquet"),
         ("n.jsonl", b'{"pic": "a"}\nnot json', {}, "not one JSON object per line"),
         ("n.sav", b"$FL2", {}, r"\.sav files are not supported"),
+        ("n.xls", b"<html><table></table></html>", {}, "cannot be read as a workbook"),
+        ("n.npy", b"\x93NUMPY\x01" + bytes(90), {}, "but a NumPy array"),
+        ("n.csv.gz", b"\x1f\x8b\x08\x00" + bytes(90), {}, "but compressed with gzip"),
+        ("n.html", b"<!DOCTYPE html>\n<table></table>", {}, "but a web page"),
+        ("n.arff", b"@RELATION norms\n@DATA\na,5,1,2", {}, "but an ARFF table"),
+        (
+            "n.parquet",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            {},
+            "pointer of Git LFS",
+        ),
+        (
+            "n.csv",
+            b'pic,V,SD,N\na,5,1,2\nb,"6,1,2\nc,7,1,2\n',
+            {},
+            "not closed in the row that begins with 'b,6",
+        ),
         ("n.csv", b"\xff\xfe\xfa", {"encoding": "utf-8"}, "is not utf-8"),
         ("n.csv", b"", {}, "n.csv is empty"),
         ("n.csv", b",,\n1,2,3", {}, "has no header"),
@@ -187,8 +204,10 @@ def test_tables_that_cannot_be_read(
     grow: Callable[..., Path],
     take: Callable[..., Any],
 ) -> None:
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=message) as caught:
         take(grow(content, table=name, **changes))
+    if name not in ("n.parquet", "n.jsonl"):
+        assert caught.value.fix
 
 
 def test_a_missing_column_is_reported_with_the_header(
@@ -500,6 +519,7 @@ KDEF = [
     "file",
     [
         "{session:1}{person:3}{emotion:2}{view}",
+        "{session:1}{person:3}{emotion:2}{view}.jpg",
         "{session:[AB]}{person:[FM][0-9]{2}}{emotion:AF|AN|HA|SA}{view:S|[FH][LR]}",
         r"{session:\w}{person:\w\d+}{emotion:2}{view:.+}",
     ],

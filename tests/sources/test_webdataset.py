@@ -176,3 +176,10 @@ def test_an_exported_image_that_was_changed_is_rejected(
     outcome = take(tmp_path / "shards")
     assert list(outcome.reasons.values()) == ["conflicting_rating"]
     assert hashlib.sha256(image(1)).hexdigest() not in {row["image_id"] for row in outcome.rows.values()}
+
+
+def test_images_without_labels_are_a_finding(plant: Plant, take: Take, image: Image) -> None:
+    files = {"0.jpg": image(1), "0.txt": "a caption", "1.jpg": image(2), "1.txt": "a face"}
+    outcome = take(plant({"a-000000.tar": shard(files)}))
+    (text,) = [finding.text for finding in outcome.result.findings if finding.kind == "unlabelled"]
+    assert text.startswith("2 of 2 images have no label: ")
