@@ -23,6 +23,7 @@ TEXTS = (
 SPREADS = tuple(f"{name}_{part}" for name in RATINGS for part in ("sd", "n"))
 MAPPED = (*RATINGS, *SPREADS, *TEXTS, "emotion", "agreement", "age", "split")
 MAP_FILE = "columns.yaml"  # the column map of a tree, at its root
+_SUMS = ("total", "sum", "n", "count", "votes", "n_votes")
 # A column in braces; in file names without a table also with a width or a regular expression: {emotion:2}.
 PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[\d,]+\})+))?\}")
 
@@ -213,6 +214,7 @@ class ColumnMap(StrictModel):
     def _spelt_emotions(cls, emotions: dict[str, str]) -> dict[str, str]:
         _refuse(
             [f"write {name} as {spell_emotion(name)}" for name in emotions if spell_emotion(name) != name]
+            + [f"{name} is no emotion; it is computed" for name in emotions if name in _SUMS]
         )
         return emotions
 

@@ -28,6 +28,8 @@ def split_labels(cell: str, separator: str | None = None) -> list[tuple[str, str
     if not cell or _BRACKETS.get(cell[0]) != cell[-1]:
         return None
     content = _parse(cell)
+    if isinstance(content, dict) and content.keys() == {"choices"}:  # several, as Label Studio writes them
+        content = content["choices"]
     if isinstance(content, dict):
         return [(str(label), str(weight)) for label, weight in content.items()]
     return [_label(item, cell) for item in content]

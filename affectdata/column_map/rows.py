@@ -235,6 +235,6 @@ def _split(spec: ColumnMap, row: Row, cells: Mapping[str, str]) -> str | None:
         raise SourceError(
             f"{word!r} is not a split; use train, val or test",
             where=f"{row.where}, {spec.columns['split']}",
-            fix="correct the cell, or remove the column from the map",
+            fix="correct the cell, or leave the column out",
         )
     return split

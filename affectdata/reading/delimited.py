@@ -15,6 +15,7 @@ from affectdata.errors import SourceError
 _BLOCK = 1 << 20  # bytes decoded at once
 _MAX_PADDED = 1 << 26  # cells that short rows of a table lack
 _SHOWN = 80  # characters of a line in an error
+_TRUTH = {"true": 1.0, "false": 0.0}
 _BLANKS = " \u00a0\u2009\u202f"  # between groups of three digits
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -292,11 +293,13 @@ def parse_spread(cell: str) -> float:
 
 
 def parse_share(cell: str, percent: bool = False) -> float:
-    """Read a share of raters: `13 %` is 0.13, and so is `13` with `percent`.
+    """Read a share of raters: `13 %` is 0.13, and so is `13` with `percent`; `True` is 1.
 
     Raises:
         ValueError: not a number, or outside 0–1.
     """
+    if cell.lower() in _TRUTH:  # one-hot columns of pandas
+        return _TRUTH[cell.lower()]
     number = cell.removesuffix("%").rstrip()
     share = parse_number(number)
     if percent or number != cell:

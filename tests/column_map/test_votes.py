@@ -299,6 +299,7 @@ _SIGNS = {"joy": "positive", "awe": "positive", "fear": "negative"}
         ('{"joy": 0.3, "awe": 0.1, "fear": 0.6}', {"values": {"emotion": _SIGNS}}, (0.4, 0.6)),
         ('["joy", "awe", "fear"]', {"values": {"emotion": _SIGNS}}, (1, 1)),
         ('{"Positive": 2, "positive": 1, "negative": 1}', {"counts": True}, (0.75, 0.25)),
+        ('{"choices": ["joy", "fear"]}', {"values": {"emotion": _SIGNS}}, (1, 1)),
         ("positive|positive|negative|positive", {"counts": True, "separator": "|"}, (0.75, 0.25)),
     ],
 )
@@ -324,6 +325,23 @@ def test_repeated_labels_are_no_labels(cell: str, message: str, read_votes: Read
     (reject,) = result.rejects_without_junk.to_pylist()
     assert (reject["path"], reject["reason"]) == ("a.jpg", "bad_rating")
     assert message in reject["detail"]
+
+
+def test_columns_of_true_and_false_are_shares(read_votes: ReadVotes) -> None:
+    frame = pd.get_dummies(pd.DataFrame({"emotion": ["joy", "fear"]}))
+    frame.insert(0, "file", ["a.jpg", "b.jpg"])
+    shares = {"joy": "emotion_joy", "fear": "emotion_fear"}
+    _, rows = read_votes(frame, ["a.jpg", "b.jpg"], emotions=shares)
+    assert rows["emotion"].tolist() == ["joy", "fear"]
+
+
+def test_the_total_of_votes_is_no_emotion(read_votes: ReadVotes) -> None:
+    table = "file,joy,fear,total\na.jpg,6,4,10\n"
+    columns = {"joy": "joy", "fear": "fear"}
+    with pytest.raises(RecipeError, match="total is no emotion"):
+        read_votes(table, ["a.jpg"], counts=True, emotions={**columns, "total": "total"})
+    _, rows = read_votes(table, ["a.jpg"], counts=True, emotions=columns)
+    assert rows[["emotion_joy", "agreement_n"]].iloc[0].tolist() == [0.6, 10]
 
 
 def test_a_pattern_of_raters_that_fits_summaries_is_refused(read_votes: ReadVotes) -> None:
