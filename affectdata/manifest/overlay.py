@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from affectdata.errors import SourceError
+from affectdata.errors import SourceError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.images.duplicates import assign_groups, find_edges
 from affectdata.manifest.findings import group_findings
@@ -57,8 +57,8 @@ def overlay(
 
     Raises:
         SourceError: the table does not exist, no source recognises it, or no row matches an image.
-        UsageError: a manifest of that name was made from another folder, and `replace` is not set; or the
-            source does not support an option.
+        UsageError: a manifest of that name was made from another folder, and `replace` is not set, or it is
+            one of `onto`; or the source does not support an option.
     """
     if not path.is_file():
         raise SourceError(f"{path} is not a file", fix="--onto takes labels from one table: give its path")
@@ -70,6 +70,7 @@ def overlay(
     reading = read_source(plugin, replaced(table_only, files=Paths([path.name, *images])), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
+    _check_target(out / f"{reading.info.name}.parquet", onto)
     items, records = Items(reading.info), []
     for item in reading.items:
         if isinstance(item, Record) and not out_of_range(item, reading.info):
@@ -84,7 +85,8 @@ def overlay(
         raise SourceError(
             f"no row of {path} matches an image of {', '.join(manifest.name for manifest in onto)}",
             where=details or str(path),
-            fix="give the manifests of the images with --onto; rows reference images by source and source id"
+            fix="give the manifests of the images with --onto; rows reference images by source and id, "
+            f"in a column map by `file: '{[*onto[0].sources, 'SOURCE'][0]}/{{key}}'`"
             if is_missing
             else fix_for(rejects) or "",
         )
@@ -103,6 +105,20 @@ def overlay(
                 record_root(out, name, Path(root))
     counts, findings = {**items.count(len(table)), "annotation": 1}, group_findings(items.findings)
     return IngestResult(written, reading.info, why, counts, items.rejects_table(), findings)
+
+
+def _check_target(target: Path, onto: Sequence[Manifest]) -> None:
+    """Refuse to write the images with new labels in place of all images of a manifest.
+
+    Raises:
+        UsageError: the result has the path of a manifest that the labels are put onto.
+    """
+    if any(manifest.path.resolve() == target.resolve() for manifest in onto):
+        raise UsageError(
+            f"the result would replace {target}, whose images without a row in the table would be lost",
+            where=f"the table and the manifest are both called {target.stem}",
+            fix="give the table another name (`name` in its column map, or --name), or another --out",
+        )
 
 
 def _recognise(table: Tree) -> tuple[str, str]:

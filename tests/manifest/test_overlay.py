@@ -294,6 +294,14 @@ def test_a_manifest_of_another_folder_is_not_replaced(
     assert put("N002,GAPED,Sad,1,4,5", name="elsewhere/capd.csv", replace=True).counts["kept"] == 1
 
 
+def test_the_manifest_of_the_images_is_not_replaced(put: Callable[..., IngestResult]) -> None:
+    first = put("N001,GAPED,Sad,1,4,5", "N002,GAPED,Joy,1,4,5").manifest
+    for replace in (False, True):
+        with pytest.raises(UsageError, match="whose images without a row in the table would be lost"):
+            put("N001,GAPED,Joy,1,4,5", onto=[first], replace=replace)
+    assert len(load_manifest(first.path).table) == 2
+
+
 def test_the_command_and_the_packaged_recipe_on_the_sample(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
