@@ -20,12 +20,26 @@ _FORMS = "a list of objects, an object per line, an object keyed by file name, a
 
 
 def read_records(text: str, path: str, needed: Sequence[str] = ()) -> Records:
-    """Return the rows of a table in JSON.
+    """Return the rows of a table in JSON; a needed `a.b` may be the value of `b` in an object `a`.
 
     Raises:
         SourceError: it is no JSON, has no rows, or is of a form that is recognised and not read.
     """
-    document = _parse(text, path)
+    records = _read(_parse(text, path), path, needed)
+    nested = [name for name in dict.fromkeys(needed) if "." in name]
+    for record in records if nested else ():
+        found = ((name, _nested(record, name)) for name in nested if name not in record)
+        record.update((name, value) for name, value in found if value is not None)
+    return records
+
+
+def _nested(record: Any, name: str) -> Any:
+    for part in name.split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
+
+
+def _read(document: Any, path: str, needed: Sequence[str]) -> Records:
     if isinstance(document, list):
         if not all(isinstance(item, dict) for item in document):
             raise _not_a_table(path, "a list of other things than objects")

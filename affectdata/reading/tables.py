@@ -29,6 +29,7 @@ from affectdata.reading.delimited import (
 )
 from affectdata.reading.json_tables import read_records
 from affectdata.reading.tree import Tree
+from affectdata.reading.unread import SAVE_TABLE, name_other_file, name_pointer
 from affectdata.reading.workbooks import (
     HEAD_ROWS,
     MAX_CELLS,
@@ -38,23 +39,10 @@ from affectdata.reading.workbooks import (
     cell_text,
     read_sheet,
 )
-from affectdata.store.files import LFS_POINTER
 
 _HEAD_BYTES = 1 << 16
-_MAGIC = 64  # bytes that tell what a file is
 _PARQUET_ROWS = 1 << 12  # as Python objects at a time
 _ALWAYS_BYTES = 256 << 20  # of an unpacked Parquet table, allowed whatever the ratio
-_SAVE = "save the table as .xlsx, .csv or .parquet"
-_NO_TEXT = {  # the beginning of files that are no text: what they are, and what to do
-    b"\x1f\x8b": ("compressed with gzip", "unpack it, such as with gunzip"),
-    b"PK\x03\x04": ("a zip archive or a workbook", "unpack it, or give it the suffix .xlsx"),
-    b"%PDF": ("a PDF", _SAVE),
-    b"\x93NUMPY": ("a NumPy array", _SAVE),
-    b"PAR1": ("a Parquet table", "give it the suffix .parquet"),
-    b"<html": ("a web page", _SAVE),
-    b"<!doctype": ("a web page", _SAVE),
-    b"@relation": ("an ARFF table", _SAVE),
-}
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
 _TEXTS = {".csv", ".tsv", ".tab", ".txt", ".dat"}
 TABLE_SUFFIXES = {*_TEXTS, ".parquet", ".json", ".jsonl", *WORKBOOK_SUFFIXES, *_NOT_READ}
@@ -116,14 +104,10 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
     data = tree.read_bytes(path)
     if not data:
         raise SourceError(f"{path} is empty", where=path, fix="restore the original file")
-    if data.startswith(LFS_POINTER):
-        raise SourceError(
-            f"{path} is a pointer of Git LFS in place of the table",
-            where=path,
-            fix="run `git lfs pull` in the repository",
-        )
+    if found := name_pointer(data):
+        raise SourceError(f"{path} is {found[0]}", where=path, fix=found[1])
     if suffix in _NOT_READ:
-        raise SourceError(f"{suffix} files are not supported", where=path, fix=_SAVE)
+        raise SourceError(f"{suffix} files are not supported", where=path, fix=SAVE_TABLE)
     rows: Iterable[list[str]]
     notes: Sequence[str] = ()
     if suffix in WORKBOOK_SUFFIXES:
@@ -178,9 +162,8 @@ def _letters(index: int) -> str:
 
 
 def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
-    start = data[:_MAGIC].lstrip().lower()
-    if known := next((known for magic, known in _NO_TEXT.items() if start.startswith(magic.lower())), None):
-        raise SourceError(f"{path} is no table in text, but {known[0]}", where=path, fix=known[1])
+    if other := name_other_file(data):
+        raise SourceError(f"{path} is no table in text, but {other[0]}", where=path, fix=other[1])
     encoding = find_encoding(data, shape.encoding, path)
     found = _find_text_header(
         [line.rstrip("\n") for line in islice(open_text(data, encoding), HEAD_ROWS)], shape
@@ -285,18 +268,7 @@ def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> N
 def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     records = read_records(decode_text(data, path), path, needed)
     header = list(dict.fromkeys(name for record in records for name in record))
-    nested = [name for name in dict.fromkeys(needed) if name not in header and "." in name]
-    for record in records if nested else ():
-        record.update((name, _nested(record, name)) for name in nested)
-    header += [name for name in nested if any(record[name] is not None for record in records)]
     return header, [[_cell_text(record.get(name)) for name in header] for record in records]
-
-
-def _nested(record: Any, name: str) -> Any:
-    """Return the value inside of objects that a column such as `ratings.valence` names."""
-    for part in name.split("."):
-        record = record.get(part) if isinstance(record, dict) else None
-    return record
 
 
 def _cell_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Layouts that are recognised and not read by themselves: what they are, and what to do."""
+"""Layouts and files that are recognised and not read by themselves: what they are, and what to do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from itertools import islice
 
 from affectdata.errors import SourceError
 from affectdata.reading.tree import Tree
+from affectdata.store.files import LFS_POINTER
 
 _HEAD = 1 << 16  # bytes of a file that are searched
 _MOST_FILES = 20
 _MAP = "--source table --map COLUMNS.yaml"
+SAVE_TABLE = "save the table as .xlsx, .csv or .parquet"
+_MAGIC = 64  # bytes that say what a file is
+_NO_TEXT = {  # the beginning of files that are no table in text, in lower case: what they are, and what to do
+    b"\x1f\x8b": ("compressed with gzip", "unpack it, such as with gunzip"),
+    b"pk\x03\x04": ("a zip archive or a workbook", "unpack it, or give it the suffix .xlsx"),
+    b"%pdf": ("a PDF", SAVE_TABLE),
+    b"\x93numpy": ("a NumPy array", SAVE_TABLE),
+    b"par1": ("a Parquet table", "give it the suffix .parquet"),
+    b"<html": ("a web page", SAVE_TABLE),
+    b"<!doctype": ("a web page", SAVE_TABLE),
+    b"@relation": ("an ARFF table", SAVE_TABLE),
+}
 
 
 _FILES = (  # what paths look like, what that is, and what to do
@@ -43,6 +56,19 @@ _FILES = (  # what paths look like, what that is, and what to do
         "write images in a folder per class, or Parquet tables with the images",
     ),
 )
+
+
+def name_pointer(data: bytes) -> tuple[str, str] | None:
+    """Return that a file is a pointer of Git LFS, and what to do; None if it is not."""
+    if not data.startswith(LFS_POINTER):
+        return None
+    return "a pointer of Git LFS in place of the table", "run `git lfs pull` in the repository"
+
+
+def name_other_file(data: bytes) -> tuple[str, str] | None:
+    """Return what a file is that should be a table in text, and what to do; None if it may be one."""
+    start = data[:_MAGIC].lstrip().lower()
+    return next((known for magic, known in _NO_TEXT.items() if start.startswith(magic)), None)
 
 
 def name_unread_layout(tree: Tree) -> tuple[str, str] | None:
