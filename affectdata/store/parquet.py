@@ -313,7 +313,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
             metadata = _metadata(file, path, kind)
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
             digest = _file_digest(file, metadata["schema_version"])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a damaged name of a column
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"
         )

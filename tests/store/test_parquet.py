@@ -491,3 +491,13 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, n_bytes: int) -> 
     assert raised.value.filename == str(path)
     assert raised.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_column_name_is_a_manifest_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(pa.table({"unlikely_name": [1, 2, 3]}), path, "test")
+    data = path.read_bytes()
+    assert data.count(b"unlikely_name") >= 1
+    path.write_bytes(data.replace(b"unlikely_name", b"unlike\xee\xffname"))
+    with pytest.raises((ManifestError, IntegrityError)):
+        open_table(path, "test")
