@@ -27,7 +27,7 @@ DOORS = {
     "albumentations": ["recipe/transforms.py"],
     "torch": ["train/", "release/dataset.py"],
     "torchvision": ["train/"],
-    "sklearn": ["train/"],
+    "sklearn": ["train/", "check/share_metrics.py"],  # heads, and measures of predictions
     "safetensors": ["train/"],
     "captum": ["train/"],
     "httpx2": ["manifest/fetch.py"],  # the network

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from affectdata.images import probe as probe_module
-from affectdata.images.decode import decode
+from affectdata.images.decode import decoded
 from affectdata.manifest import ingest as ingest_module
 from affectdata.manifest import join
 from affectdata.manifest import memo as memo_module
@@ -31,9 +31,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     def counting(data: bytes, max_pixels: int) -> object:
         sizes.append(len(data))
-        return decode(data, max_pixels)
+        return decoded(data, max_pixels)
 
-    monkeypatch.setattr(probe_module, "decode", counting)
+    monkeypatch.setattr(probe_module, "decoded", counting)
     yield sizes
 
 

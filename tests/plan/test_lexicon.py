@@ -108,7 +108,7 @@ def test_the_path_is_relative_to_the_recipe(lexicon: dict[str, Any], tmp_path: P
     ("text", "message"),
     [
         ("word,valence,arousal\nawe,9.5,5\n", "9.5, 5 is outside 1–9"),
-        ("word,valence,arousal\nawe,high,5\n", "awe: could not convert"),
+        ("word,valence,arousal\nawe,high,5\n", "awe: .high. is not a number"),
         ("word,valence,arousal\nawe,5,5\nAwe,6,5\n", "2 different values for awe"),
         ("word,V.Mean,A.Mean\nawe,5,5\n", "needs the columns word, valence, arousal"),
         ("", "is empty"),

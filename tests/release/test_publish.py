@@ -68,7 +68,7 @@ def test_a_release_contains_the_files_it_lists(whole: Path) -> None:
     assert release.info["originals"] == 18
     assert sum(release.info["rows"].values()) == release.table.num_rows == 18 + release.info["copies"]
     names = {path.name for path in whole.iterdir()}
-    tables = {"manifest.parquet", "recipe.yaml", "SHA256SUMS", "README.md", "release.json"}
+    tables = {"manifest.parquet", "recipe.yaml", "SHA256SUMS", "README.md", "release.json", "croissant.json"}
     assert names == tables | {"train", "val", "test"}
     for split in ("train", "val", "test"):
         files = {path.name for path in (whole / split).iterdir()}

@@ -192,8 +192,8 @@ def test_the_distances_are_those_of_the_folds_and_images_filled_in_have_none() -
     assert rows.filter(pc.equal(rows["source"], "oasis"))[FOLD.name].null_count == 8
     assert plan.table.column_names[-1] == FOLD.name
     splits = describe_splits(rows, recipe)
-    assert sum(splits["folds"]["rows"].values()) == splits["rows"]["train"]
-    distances = splits["folds"]["distance"]["bin"]
+    assert splits.folds and sum(splits.folds.rows.values()) == splits.rows["train"]
+    distances = splits.folds.distance.bin
     assert set(distances) == {"0", "1", "2"} and all(0 < far < 0.2 for far in distances.values())
 
 
