@@ -47,7 +47,7 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert isinstance(ingested, IngestResult) and ingested.counts["kept"] == len(ingested.manifest)
     plan = api.plan_balance("made.yaml")
     assert not Path("releases").exists()
-    assert plan.to_pandas()["n_before"].sum() == plan.splits["rows"]["train"]
+    assert plan.to_pandas()["n_before"].sum() == plan.splits.rows["train"]
     made = api.balance(plan, progress=progress)
     again = api.balance("made.yaml")
     assert made.is_new and not again.is_new and again.release.path == made.release.path

@@ -223,7 +223,7 @@ class Walk:
         self.releases.append(release)
 
     def export(self, number: int, kill_at: int | None = None) -> None:
-        """Export a release and ingest the folders as a new manifest of the same line."""
+        """Export a release as folders, perhaps killed on the way."""
         if not self.releases:
             return
         release = self.releases[number % len(self.releases)]

@@ -64,6 +64,7 @@ INFO = SourceInfo(
     takes=("name",),
 )
 _KEY = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<ending>[^/]+)")
+_INFO_FILE = "_info.json"  # lists splits and shards of an export, as timm reads it
 _TEXTS = ("cls", "txt", "text", "caption", "label", "class")
 _MAX_TEXT = 1 << 24  # bytes of a file of labels
 _OWN = ("sample_id", "image_id", "file_sha256", "group_id")  # of records that this package wrote
@@ -263,7 +264,8 @@ def _own_scales(tree: Tree, shards: list[str]) -> dict[str, Scale]:
 
 
 def _read_own(tree: Tree, shards: list[str], scales: dict[str, Scale]) -> Iterator[Item]:
-    yield from map(Annotation, [*find_readmes(tree), *shards])
+    notes = [path for path in tree.files if path.rpartition("/")[2] == _INFO_FILE]
+    yield from map(Annotation, [*find_readmes(tree), *shards, *notes])
     for shard, sample, labels in _own_rows(tree, shards):
         if sample.image is None:
             yield _without_image(shard, sample)

@@ -189,7 +189,7 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     assert Path(ran.document["path"]) == tmp_path / release.name / "finetune" / "train-check.json"
     assert "squared_error, " in ran.err and "cross_entropy, " in ran.err
     assert len([*(tmp_path / ".images").iterdir()]) == 1
-    again = cli("train-check", release.path, *options, *few)
+    again = cli("train-check", release.path, *options, *few, "-v")
     assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
     assert "network" in again.out and "rows: loss" not in again.err  # predictions are kept
     assert cli("train-check", release.path, *options, "--steps", 2).code == 2

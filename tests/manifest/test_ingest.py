@@ -665,10 +665,10 @@ SLOW = """
 import os, time
 from affectdata.images.probe import Probe
 probe = Probe._probe
-def slow(self, path):
+def slow(self, *path):
     os.write(2, b"probing\\n")  # at once: two threads do it
     time.sleep(0.1)
-    return probe(self, path)
+    return probe(self, *path)
 Probe._probe = slow
 """
 

@@ -76,7 +76,7 @@ def test_a_second_ingest_decodes_no_pixels(
 
     write_sample(tmp_path / "tree", np.random.default_rng(0))
     first = module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
-    monkeypatch.setattr("affectdata.images.probe.decode", lambda *_: pytest.fail("a row was decoded again"))
+    monkeypatch.setattr("affectdata.images.probe.decoded", lambda *_: pytest.fail("a row was decoded again"))
     module.ingest(tmp_path / "tree", out=tmp_path / "m", workers=1)
     row = first.manifest.table.to_pylist()[0]
     images = load_manifest(tmp_path / "m" / "ferplus.parquet").images()

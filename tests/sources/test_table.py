@@ -454,7 +454,7 @@ _FAR = '<row r="1"><c><v>1</v></c></row><row r="1999999999"><c><v>1</v></c></row
         (_FAR, {"_MAX_ROWS": 1000}, "cells up to row 1001, column 1"),
         (
             "<row>" + "<c><v>1</v></c>" * 4 + "</row><row/><row><c><v>1</v></c></row>",
-            {"_MAX_CELLS": 7},
+            {"MAX_CELLS": 7},
             "cells up to row 3, column 4",
         ),
     ],
