@@ -47,6 +47,7 @@ def check(subject: Subject) -> Section:
         *_subgroups(document),
         *_curves(document),
         _rules(document),
+        *_suspicious(document),
     ]
     return Section("check", "Did it help", blocks)
 
@@ -233,3 +234,12 @@ def _rules(document: CheckDocument) -> Block:
     gate = sorted(document.verdict.gate, key=lambda rule: order[rule.outcome])
     rows = [[rule.outcome, rule.rule, rule.text] for rule in gate]
     return Table(f"Rules ({len(rows)})", ("outcome", "rule", "finding"), rows, is_open=False)
+
+
+def _suspicious(document: CheckDocument) -> Iterator[Block]:
+    for source, figures in document.labels.items():
+        rows = [[each.path, each.rating, each.score] for each in figures.suspicious]
+        if rows:
+            text = "Unusual for their subtype and their look, worst first: a list to review, not a verdict."
+            header = ("image", "rating", "score")
+            yield Table(f"Ratings of {source} worth a second look", header, rows, text)
