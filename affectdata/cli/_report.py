@@ -29,9 +29,14 @@ def no_report_option(command: F) -> F:
     )(command)
 
 
-def can_report() -> bool:
-    """Return whether the extra `report` is installed."""
-    return all(find_spec(name) for name in _NEEDS)
+def may_report(no_report: bool) -> bool:
+    """Return whether to write a page: it is wanted, the extra `report` is installed, and memory suffices."""
+    if no_report or not all(find_spec(name) for name in _NEEDS):
+        return False
+    if not has_memory_for_charts():
+        note("no report: the address space is limited (ulimit -v)")
+        return False
+    return True
 
 
 def write_report(
@@ -42,9 +47,5 @@ def write_report(
     no_report: bool,
 ) -> None:
     """Write the page about a release (None: the newest) if the extra `report` is installed."""
-    if no_report or not can_report():
-        return
-    if has_memory_for_charts():
+    if may_report(no_report):
         show(f"wrote {report(release, out=out, roots=roots).path}")
-    else:
-        note("no report: the address space is limited (ulimit -v)")

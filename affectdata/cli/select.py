@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import common_options, document, folder_option, note, show, show_table
-from affectdata.cli._report import can_report, no_report_option
+from affectdata.cli._report import may_report, no_report_option
 
 
 @click.command("select")
@@ -35,7 +35,7 @@ def command(manifest: Path, recipe: Path, out: Path, no_report: bool) -> int:
     if not result.is_optimal:
         note("note: not proven to be the best match; the search ended at its limit")
     show(f"wrote {result.folder}/list.csv")
-    if not no_report and can_report():
+    if may_report(no_report):
         from affectdata.reporting.selection import selection_page
         from affectdata.store.parquet import write_text
 

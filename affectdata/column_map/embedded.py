@@ -17,9 +17,10 @@ from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import parse_number, require_columns
 from affectdata.reading.join import Row
-from affectdata.reading.names import spell_split
-from affectdata.reading.protocol import Item
-from affectdata.records import RATINGS, Annotation, Finding, Record, Reject
+from affectdata.reading.names import find_readmes, spell_split
+from affectdata.reading.protocol import Item, Reading
+from affectdata.reading.tree import Tree
+from affectdata.records import RATINGS, Annotation, Finding, Record, Reject, SourceInfo
 
 KEY = "#image"  # a column of every row: what the source calls the image
 CLASS_COLUMNS = ("emotion", "label", "labels", "class", "category", "expression", "cls")
@@ -97,6 +98,19 @@ def split_of(path: str) -> str | None:
         if splits:
             return splits.pop() if len(splits) == 1 else None
     return None
+
+
+def read_described(tree: Tree, info: SourceInfo, tables: Sequence[EmbeddedTable], name: str) -> Reading:
+    """Read tables by the names of their columns, as the collection `name`; `info` is their source."""
+    spec, findings = map_columns(tables, name)
+
+    def items() -> Iterator[Item]:
+        yield from map(Annotation, find_readmes(tree))
+        for table in tables:
+            yield from read_embedded(table, spec)
+        yield from findings
+
+    return Reading(replace(info, name=name, title=name, scales=spec.to_info(name).scales), items())
 
 
 def map_columns(tables: Sequence[EmbeddedTable], name: str) -> tuple[ColumnMap, list[Finding]]:

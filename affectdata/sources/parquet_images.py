@@ -23,7 +23,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,15 @@ import yaml
 from PIL import Image
 
 from affectdata.column_map.columns import MAP_FILE
-from affectdata.column_map.embedded import EmbeddedRow, EmbeddedTable, map_columns, read_embedded
+from affectdata.column_map.embedded import EmbeddedRow, EmbeddedTable, read_described
 from affectdata.errors import SourceError
 from affectdata.images.packed import image_columns
-from affectdata.reading.names import find_readmes, slug
-from affectdata.reading.protocol import Item, Reading, ReadOptions
+from affectdata.reading.names import slug
+from affectdata.reading.protocol import Reading, ReadOptions
 from affectdata.reading.sample import draw_image
 from affectdata.reading.tables import _cell_text
 from affectdata.reading.tree import Tree
-from affectdata.records import Annotation, Finding, Reject, SourceInfo
+from affectdata.records import Finding, Reject, SourceInfo
 from affectdata.store.files import open_regular
 
 INFO = SourceInfo(
@@ -80,16 +79,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
         )
     name = slug(options.name or tree.root.resolve().name) or INFO.name
     tables = [open_image_table(tree, path) for path in paths]
-    spec, findings = map_columns(tables, name)
-    info = replace(INFO, name=name, title=name, scales=spec.to_info(name).scales)
-
-    def items() -> Iterator[Item]:
-        yield from map(Annotation, find_readmes(tree))
-        for table in tables:
-            yield from read_embedded(table, spec)
-        yield from findings
-
-    return Reading(info, items())
+    return read_described(tree, INFO, tables, name)
 
 
 def find_image_tables(tree: Tree) -> list[str]:

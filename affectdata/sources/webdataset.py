@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from affectdata.column_map.columns import MAP_FILE
-from affectdata.column_map.embedded import EmbeddedRow, EmbeddedTable, map_columns, read_embedded
+from affectdata.column_map.embedded import EmbeddedRow, EmbeddedTable, read_described
 from affectdata.errors import DecodeError, SourceError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.packed import Member, list_members, read_member
@@ -116,16 +116,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
         info = replace(INFO, name=name, title=name, scales=scales)
         return Reading(info, _read_own(tree, shards, scales))
     tables = [open_shard(tree, path) for path in shards]
-    spec, findings = map_columns(tables, name)
-    info = replace(INFO, name=name, title=name, scales=spec.to_info(name).scales)
-
-    def items() -> Iterator[Item]:
-        yield from map(Annotation, find_readmes(tree))
-        for table in tables:
-            yield from read_embedded(table, spec)
-        yield from findings
-
-    return Reading(info, items())
+    return read_described(tree, INFO, tables, name)
 
 
 def find_shards(tree: Tree) -> list[str]:
