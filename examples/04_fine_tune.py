@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import affectdata
-from affectdata.train.finetune import Fitted, finetune
+from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.images import crop_square
 from affectdata.train.networks import build_network
 from affectdata.train.task import Examples, Settings
@@ -28,12 +28,12 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
 images, valence = load("train")
 # `small_cnn` is fast on any machine; for good results start with efficientnet_lite0 and weights DEFAULT.
 network = build_network("small_cnn", 1, "none", size_px=SIZE_PX)
-settings = Settings(steps=60, head_steps=0, lr_body=1e-3)
+settings = Settings(steps=60, head_steps=0, lr_trunk=1e-3)
 fitted = finetune(network, images, Examples(np.arange(len(images)), valence), settings, progress=print)
 torch.save(fitted.network.module.state_dict(), "network.pt")
 
 loaded = build_network("small_cnn", 1, "none", size_px=SIZE_PX)
 loaded.module.load_state_dict(torch.load("network.pt", weights_only=True))
 images, valence = load("test")
-predictions = Fitted(loaded, settings, []).predict(images)[:, 0]
+predictions = FittedNetwork(loaded, settings, []).predict(images)[:, 0]
 print(f"test: MAE {np.abs(predictions - valence).mean():.1f}, SD of the targets {valence.std():.1f}")

@@ -287,7 +287,7 @@ def test_every_folder_says_what_goes_in_and_out() -> None:
     [
         ("affectdata.manifest", ["Manifest", "Images", "load_manifest", "write_manifest"]),
         ("affectdata.release", ["Release", "newest_release", "open_release"]),
-        ("affectdata.train.finetune", ["finetune", "Fitted"]),
+        ("affectdata.train.finetune", ["finetune", "FittedNetwork"]),
     ],
 )
 def test_what_users_import_is_there_after_every_module_was_imported(module: str, names: list[str]) -> None:

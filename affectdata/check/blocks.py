@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -111,8 +112,12 @@ class CheckSettings(Block):
     seed: int
     n_splits: int = Field(description="of crossfit")
     n_deals: int = Field(description="assignments of all originals to folds")
-    n_pictures: int = Field(description="originals in the check")
-    n_pictures_of: int = Field(description="originals in the release")
+    n_images: int = Field(
+        validation_alias=AliasChoices("n_images", "n_pictures"), description="originals in the check"
+    )
+    n_images_of: int = Field(
+        validation_alias=AliasChoices("n_images_of", "n_pictures_of"), description="originals in the release"
+    )
     check: Check = Field(description="the bounds of the rules")
     mode: Literal["frozen", "finetune"]
     grids: dict[str, dict[str, list[float]]] = Field(default={}, description="frozen: of the heads")
@@ -123,7 +128,7 @@ class CheckSettings(Block):
     head_steps: int | None = None
     epochs: float | None = None
     lr_head: float | None = None
-    lr_body: float | None = None
+    lr_trunk: float | None = Field(default=None, validation_alias=AliasChoices("lr_trunk", "lr_body"))
     weight_decay: float | None = None
     dropout: float | None = None
     batch: int | None = None

@@ -162,8 +162,8 @@ def _settings(results: Results) -> blocks.CheckSettings:
         seed=prepared.recipe.seed,
         n_splits=len(prepared.crossfit),
         n_deals=len(prepared.fold_assignments),
-        n_pictures=int(prepared.originals.released.sum()),
-        n_pictures_of=len({*prepared.release.table["image_id"].to_pylist()}),
+        n_images=int(prepared.originals.released.sum()),
+        n_images_of=len({*prepared.release.table["image_id"].to_pylist()}),
         check=prepared.recipe.check,
         **results.learner.describe(),
     )

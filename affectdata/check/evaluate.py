@@ -21,7 +21,7 @@ from affectdata.check.prepare import Split
 from affectdata.check.subtype_aware import predict_subtype_arms
 from affectdata.labels import class_names, cut_values
 from affectdata.recipe.recipe import Recipe
-from affectdata.train.heads import Fitted, refit
+from affectdata.train.heads import FittedHead, refit
 from affectdata.train.rows import Rows
 
 REGRESSOR = "regressor"  # the head that every arm has, and whose output the classifier takes
@@ -57,7 +57,7 @@ class Learner(Protocol):
 
     def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Any: ...
 
-    def on_features(self, fitted: Any, train: Rows, labels: np.ndarray | None) -> Fitted: ...
+    def on_features(self, fitted: Any, train: Rows, labels: np.ndarray | None) -> FittedHead: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -142,7 +142,7 @@ class EvaluateSplit:
     classes: list[Classes]
     numeric: bool
     learner: Learner
-    sources: Mapping[str, Fitted] = field(default_factory=dict)
+    sources: Mapping[str, FittedHead] = field(default_factory=dict)
 
     def __call__(self, split: Split) -> SplitEvaluation:
         arms: dict[str, ArmResult] = {}
@@ -179,7 +179,7 @@ class EvaluateSplit:
             for name, (values, chosen) in predicted.items()
         }
 
-    def _frozen_head(self, originals: Rows, target: np.ndarray, fits: dict[Any, Any]) -> Fitted:
+    def _frozen_head(self, originals: Rows, target: np.ndarray, fits: dict[Any, Any]) -> FittedHead:
         """Return the originals' head on frozen features; for networks, one fitted for this purpose."""
         if self.numeric:
             return self.learner.on_features(self._regressor(originals, REGRESSOR, fits), originals, None)
@@ -291,7 +291,7 @@ def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _shuffled(
-    fitted: Fitted, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
+    fitted: FittedHead, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shuffle the labels over all images of a split, fit, and predict: true (shuffled) and predicted.
 

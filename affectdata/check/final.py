@@ -21,7 +21,7 @@ from affectdata.release.release import Release
 from affectdata.store.parquet import write_text
 from affectdata.train.heads import (
     N_FOLDS,
-    Fitted,
+    FittedHead,
     fit_classifier,
     fit_regressor,
     out_of_fold,
@@ -66,7 +66,7 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> KeptModel:
             classifier = fit_classifier(train, labels, outputs, seed)
     return make_model(
         prepared.backbone,
-        regressor.model if isinstance(regressor, Fitted) else regressor,
+        regressor.model if isinstance(regressor, FittedHead) else regressor,
         classifier and classifier.model,
         prepared.recipe.target,
     )

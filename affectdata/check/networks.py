@@ -1,4 +1,4 @@
-"""Arms that tell what further networks add to the features of the first one; of originals, by an SVR.
+"""Arms that show what further networks add to the features of the first one; of originals, by an SVR.
 
 first_network    the features of the first network alone
 shuffled_network the first network's features, and those of the others in the order of other images

@@ -14,7 +14,7 @@ import numpy as np
 
 from affectdata.check.arms import CALIBRATED, STACKED, UNSTACKED, WIDENED
 from affectdata.check.subtype_aware import Predicted
-from affectdata.train.heads import Fitted, fit_regressor
+from affectdata.train.heads import FittedHead, fit_regressor
 from affectdata.train.outputs import fit_calibrated, fit_stacked
 from affectdata.train.rows import Rows
 
@@ -23,17 +23,17 @@ _SHUFFLE = 6  # added to the seed
 _LEAST = 50  # images of another manifest that a model is trained on
 
 
-def fit_sources(others: Mapping[str, Rows], seed: int) -> dict[str, Fitted]:
+def fit_sources(others: Mapping[str, Rows], seed: int) -> dict[str, FittedHead]:
     """Fit a regressor on the images of each other manifest that has enough of them."""
     return {name: fit_regressor(rows, "svr", seed) for name, rows in others.items() if len(rows) >= _LEAST}
 
 
 def predict_output_arms(
-    regressor: Fitted,
+    regressor: FittedHead,
     out_of_fold: np.ndarray,
     train: Rows,
     test: Rows,
-    sources: Mapping[str, Fitted],
+    sources: Mapping[str, FittedHead],
     seed: int,
 ) -> Predicted:
     """Return the values and chosen settings of each arm for `test`.

@@ -17,7 +17,7 @@ from affectdata.release.release import Release
 
 @dataclass(frozen=True, eq=False)
 class ReadOriginal:
-    """Read the file of a row of `originals`. Without `images`, the released one, resized and encoded anew."""
+    """Read the file of a row of `originals`; without `images`, the released one, resized and re-encoded."""
 
     release: Release
     recipe: Recipe

@@ -6,7 +6,7 @@
     seeds: [0, 1, 2]
     settings: {steps: 600, weights: {mobilenet_v1: mobilenet.safetensors}}
     grid: {mode: [frozen, finetune], backbone: [mobilenet_v1, resnet18]}
-    random: {n: 10, settings: {lr_body: {log: [0.00001, 0.001]}, dropout: {uniform: [0, 0.6]}}}
+    random: {n: 10, settings: {lr_trunk: {log: [0.00001, 0.001]}, dropout: {uniform: [0, 0.6]}}}
 
 `mode: frozen` trains heads on the features of the backbone, in seconds; the settings of networks do not apply
 to it. `weights` is one value, or values by backbone. `random` draws settings for every combination of the
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from affectdata.check.study_results import Run, make_document, write_tables
 from affectdata.check.study_targets import TargetSpec, lower_is_better
@@ -65,7 +65,7 @@ class Trial(StrictModel):
     head_steps: int | None = None
     epochs: float | None = None
     lr_head: float | None = None
-    lr_body: float | None = None
+    lr_trunk: float | None = None
     weight_decay: float | None = None
     dropout: float | None = None
     batch: int | None = None
@@ -101,12 +101,25 @@ class Draw(StrictModel):
         return float(rng.uniform(*(self.uniform or (0, 1))))
 
 
+def _rename(settings: Any) -> Any:
+    """Give settings of older studies their present names."""
+    if not isinstance(settings, dict):
+        return settings
+    return {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+_FORMER_NAMES = {"lr_body": "lr_trunk"}
+_Renamed = BeforeValidator(_rename)
+
+
 class RandomSearch(StrictModel):
     """`n` random draws of some settings, each from a range or a list."""
 
     n: Annotated[int, Field(ge=1, le=10_000)]
     seed: Seed = 0
-    settings: Annotated[dict[str, Draw | Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    settings: Annotated[
+        dict[str, Draw | Annotated[list[Any], Field(min_length=1)]], Field(min_length=1), _Renamed
+    ]
 
     def draws(self) -> list[dict[str, Any]]:
         """Return the settings of each draw; integers are rounded, other numbers have four digits."""
@@ -131,8 +144,8 @@ class Study(StrictModel):
     lower_is_better: bool | None = None  # by default as `study_targets` knows the measure
     target: TargetSpec | None = None  # in place of the recipe's
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    settings: dict[str, Any] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    settings: Annotated[dict[str, Any], _Renamed] = {}
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], _Renamed] = {}
     random: RandomSearch | None = None
 
     @model_validator(mode="after")

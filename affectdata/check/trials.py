@@ -41,7 +41,7 @@ from affectdata.train.losses import POLARITY_OF_CLASSES
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
-from affectdata.train.trunks import Say
+from affectdata.train.trunks import Note
 from affectdata.train.weights import is_class, state_hash
 
 STUDIES = "studies"  # folder below that of a release's checks
@@ -57,7 +57,7 @@ def study_release(
     *,
     device: str | None = None,
     workers: int = 1,
-    say: Say = lambda _: None,
+    say: Note = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Run the study in the file `path` on a release; return its document (`study_results`) and folder.
@@ -94,7 +94,7 @@ class _Trials:
         folder: Path,
         device: str | None,
         workers: int,
-        say: Say,
+        say: Note,
     ) -> None:
         self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
         self.best = study.best

@@ -21,15 +21,14 @@ from affectdata.check.evaluate import Curve
 from affectdata.check.prepare import CheckInput
 from affectdata.hashing import file_hash
 from affectdata.store.parquet import read_json, write_json
-from affectdata.train.finetune import Fitted, finetune
-from affectdata.train.heads import Fitted as FittedHead
-from affectdata.train.heads import fit_classifier, fit_regressor, predict_out_of_fold
+from affectdata.train.finetune import FittedNetwork, finetune
+from affectdata.train.heads import FittedHead, fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.images import IMAGES, Progress, store_images
 from affectdata.train.loop import run_key
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
-from affectdata.train.trunks import Say
+from affectdata.train.trunks import Note
 from affectdata.train.weights import NONE
 
 RUNS = ".runs"  # folder below that of a release's checks
@@ -49,7 +48,7 @@ def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
     settings = Settings(**given)
     implied: dict[str, Any] = {"head_steps": round(_HEAD_FRAC * settings.count_steps(n_rows))}
     if network.weights == NONE or (network.code and not Path(network.weights).is_file()):
-        implied = {"head_steps": 0, "lr_body": settings.lr_head}
+        implied = {"head_steps": 0, "lr_trunk": settings.lr_head}
     return replace(settings, **{**implied, **given})
 
 
@@ -62,7 +61,7 @@ class LazyNetwork:
     examples: Examples
     settings: Settings
     folder: Path
-    say: Say
+    say: Note
     labels: np.ndarray
     curve: Curve = field(default_factory=list)  # empty before the first prediction
 
@@ -91,7 +90,7 @@ class LazyNetwork:
         return run_key(self.network, self.images, [examples], self.settings)
 
     @cached_property
-    def _fitted(self) -> Fitted:
+    def _fitted(self) -> FittedNetwork:
         states = self.folder / "states"
         fitted = finetune(
             self.network, self.images, self.examples, self.settings, folder=states, say=self.say
@@ -114,7 +113,7 @@ class TunedNetworks:
         images: np.ndarray,
         steps: int | None,
         folder: Path,
-        say: Say = lambda _: None,
+        say: Note = lambda _: None,
     ) -> None:
         self.backbone, self.seed = prepared.backbone, prepared.recipe.seed
         self.images, self.folder, self.say = images, folder, say
@@ -169,7 +168,7 @@ def prepare_networks(
     size_px: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-    say: Say = lambda _: None,
+    say: Note = lambda _: None,
 ) -> tuple[CheckInput, TunedNetworks]:
     """Return the input for networks, and the learner [defaults: five splits, 600 steps, the network's size].
 

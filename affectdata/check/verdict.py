@@ -265,8 +265,8 @@ def _caveat_sentences(document: CheckFigures) -> Iterator[str]:
             "one may be outside, and differences between arms may come from that."
         )
     settings, bins = document.settings, document.bins
-    if settings.n_pictures < settings.n_pictures_of:
-        part = f"{settings.n_pictures} of {settings.n_pictures_of} originals"
+    if settings.n_images < settings.n_images_of:
+        part = f"{settings.n_images} of {settings.n_images_of} originals"
         yield f"The check used {part} (`check.max_pictures`)."
     counts = bins.n.on(scored_on(document)) or []
     thin = [f"{label} ({n})" for label, n in zip(bins.labels, counts, strict=True) if n < _FEW]

@@ -125,7 +125,7 @@ class _PandasLater(MetaPathFinder):
 def _import_pandas_late() -> None:
     """Keep pyarrow from importing pandas at its first conversion of a list, which costs .2 s of CPU.
 
-    pyarrow tries once, and again where a DataFrame is asked of it: then pandas is imported.
+    pyarrow tries once, and again when a DataFrame is requested: then pandas is imported.
     """
     import pyarrow
 

@@ -40,7 +40,7 @@ class EmbeddedRow:
 
 @dataclass(frozen=True)
 class EmbeddedTable:
-    """A table that contains its images; `rows` reads it anew at every call.
+    """A table that contains its images; `rows` reads it again at every call.
 
     `classes` are the columns that the table itself declares to be classes.
     """

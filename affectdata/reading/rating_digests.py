@@ -1,4 +1,4 @@
-"""Digests of a source's ratings, per subtype and column: they tell whether a table has the published ratings.
+"""Digests of a source's ratings, per subtype and column: they show whether a table has the published ratings.
 
 In: rows with `source_id`, `subtype` and rating columns of the manifest. Out: a `RatingDigest` per subtype and
 column that has values. No rating can be read from them; number and mean are what papers print.

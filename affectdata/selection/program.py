@@ -58,7 +58,7 @@ def solve(problem: Problem) -> tuple[np.ndarray, bool]:
     """Return the list of every candidate (-1: not selected), and whether the selection is proven optimal.
 
     Raises:
-        ValueError: there is no selection of this size; `is_feasible` was not asked before.
+        ValueError: there is no selection of this size; call `is_feasible` first.
     """
     result = _run(problem, integral=True)
     if result.x is None:

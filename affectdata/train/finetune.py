@@ -29,7 +29,7 @@ from affectdata.train.trunks import Note
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedNetwork:
     """A trained network. `curve`: per point step, phase, loss (mean since the last point), val_loss if any.
 
     `n_parts` is how many parts each batch was split into to fit in memory.
@@ -75,7 +75,7 @@ def finetune(
     folder: Path | None = None,
     progress: Callable[[Point], None] = lambda _: None,
     say: Note = lambda _: None,
-) -> Fitted:
+) -> FittedNetwork:
     """Train a copy of `network` on examples of `images`, uint8 (n, height, width, 3), array or memmap.
 
     Checkpoints go to `folder`; an interrupted call resumes from them. `progress` receives each point of the
@@ -104,4 +104,4 @@ def finetune(
             progress(point)
             if checkpoint:
                 checkpoint.write(loop.state(), at_once=loop.done)
-    return Fitted(loop.network, settings, loop.curve, loop.n_parts)
+    return FittedNetwork(loop.network, settings, loop.curve, loop.n_parts)

@@ -49,7 +49,7 @@ _MIN_PROBABILITY = 1e-6  # of a class that is absent from the training rows of a
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
+class FittedHead:
     """A fitted pipeline, its chosen settings, and the names of those on the edge of the grid."""
 
     model: Any
@@ -100,7 +100,7 @@ def inner_folds(rows: Rows, stratum: np.ndarray, seed: int) -> Folds:
     return [(train, test) for train, test in pairs if len(train) and len(test)]
 
 
-def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
+def fit_regressor(rows: Rows, head: str, seed: int) -> FittedHead:
     """Fit `svr` or `ridge` on the target; choose the settings by mean squared error on originals."""
     folds = inner_folds(rows, rows.stratum, seed)
     if head == "ridge":
@@ -111,10 +111,10 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> Fitted:
         chosen["gamma"] /= rows.features.shape[1]
         model = SVR(epsilon=_SVR_EPSILON, **chosen)
     pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
-    return Fitted(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
+    return FittedHead(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
 
 
-def refit(fitted: Fitted, rows: Rows, targets: np.ndarray | None = None) -> Any:
+def refit(fitted: FittedHead, rows: Rows, targets: np.ndarray | None = None) -> Any:
     """Fit the same pipeline with the same settings on other rows or targets [default: theirs]."""
     y = rows.target if targets is None else targets
     return clone(fitted.model).fit(rows.features, y, **_weights(rows.weight))
@@ -207,7 +207,7 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(squares, 0.0))
 
 
-def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> Fitted:
+def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> FittedHead:
     """Fit a multinomial logistic regression of `labels`; choose C by log-likelihood on originals.
 
     Its inputs are the features and, if given, the regressor's `output` for each row (`with_output`). `labels`
@@ -219,7 +219,7 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
         GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
     )
     model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=MAX_ITER, **chosen))])
-    return Fitted(model.fit(x, labels, **_weights(rows.weight)), chosen, on_edge)
+    return FittedHead(model.fit(x, labels, **_weights(rows.weight)), chosen, on_edge)
 
 
 def _logistic_errors(
@@ -307,9 +307,9 @@ def _weights(weight: np.ndarray) -> dict[str, np.ndarray]:
     return {} if (weight == 1).all() else {"scale__sample_weight": weight, "head__sample_weight": weight}
 
 
-def out_of_fold(fitted: Fitted, rows: Rows, seed: int) -> np.ndarray:
+def out_of_fold(fitted: FittedHead, rows: Rows, seed: int) -> np.ndarray:
     """Predict each row with the same pipeline, fitted on the other folds."""
-    return predict_out_of_fold(lambda train: Fitted(refit(fitted, train), {}, []), rows, seed, N_FOLDS)
+    return predict_out_of_fold(lambda train: FittedHead(refit(fitted, train), {}, []), rows, seed, N_FOLDS)
 
 
 def predict_out_of_fold(fit: Callable[[Rows], Any], rows: Rows, seed: int, n_folds: int) -> np.ndarray:
@@ -336,16 +336,16 @@ class FrozenHeads:
     heads: ClassVar = {"regressor": "svr", "ridge": "ridge"}
     is_costly: ClassVar = False
 
-    def fit_regressor(self, train: Rows, head: str) -> Fitted:
+    def fit_regressor(self, train: Rows, head: str) -> FittedHead:
         return fit_regressor(train, head, self.seed)
 
-    def out_of_fold(self, regressor: Fitted, train: Rows) -> np.ndarray:
+    def out_of_fold(self, regressor: FittedHead, train: Rows) -> np.ndarray:
         return out_of_fold(regressor, train, self.seed)
 
-    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> Fitted:
+    def fit_classifier(self, train: Rows, labels: np.ndarray, outputs: np.ndarray | None) -> FittedHead:
         return fit_classifier(train, labels, outputs, self.seed)
 
-    def on_features(self, fitted: Fitted, train: Rows, labels: np.ndarray | None) -> Fitted:
+    def on_features(self, fitted: FittedHead, train: Rows, labels: np.ndarray | None) -> FittedHead:
         return fitted
 
     def describe(self) -> dict[str, Any]:

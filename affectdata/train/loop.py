@@ -120,7 +120,7 @@ class Loop:
         settings, is_head = self.settings, self.step < self.head_steps
         scale = 1.0 if is_head else _schedule(self.step - self.head_steps, self.n_steps - self.head_steps)
         head, trunk = self.optimiser.param_groups
-        head["lr"], trunk["lr"] = settings.lr_head * scale, settings.lr_body * scale
+        head["lr"], trunk["lr"] = settings.lr_head * scale, settings.lr_trunk * scale
 
     def _take_step(self, index: Tensor, images: Tensor) -> Tensor:
         """Train on one batch; when out of memory, split this and later batches into twice as many parts."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from affectdata.train.heads import Fitted, fit_regressor
+from affectdata.train.heads import FittedHead, fit_regressor
 from affectdata.train.rows import Rows
 
 _N_KNOTS = 101
@@ -23,7 +23,7 @@ SHARE = 0.5  # of the way to the quantiles
 class Calibrated:
     """A regressor and the knots of its mapping: quantiles of its predictions, and those of the targets."""
 
-    regressor: Fitted
+    regressor: FittedHead
     predicted: np.ndarray
     true: np.ndarray
 
@@ -33,7 +33,7 @@ class Calibrated:
         return np.asarray(plain + SHARE * (np.interp(plain, self.predicted, self.true) - plain))
 
 
-def fit_calibrated(regressor: Fitted, out_of_fold: np.ndarray, rows: Rows) -> Calibrated:
+def fit_calibrated(regressor: FittedHead, out_of_fold: np.ndarray, rows: Rows) -> Calibrated:
     """Fit the mapping of a regressor on its predictions out of fold for its training rows."""
     levels = np.linspace(0, 1, _N_KNOTS)
     return Calibrated(regressor, np.quantile(out_of_fold, levels), np.quantile(rows.target, levels))
@@ -43,9 +43,9 @@ def fit_calibrated(regressor: Fitted, out_of_fold: np.ndarray, rows: Rows) -> Ca
 class Stacked:
     """A regressor, the model of another source, and ridge on their two outputs."""
 
-    regressor: Fitted
-    source: Fitted
-    stack: Fitted
+    regressor: FittedHead
+    source: FittedHead
+    stack: FittedHead
 
     def predict(self, rows: Rows) -> np.ndarray:
         """Return the prediction for each row."""
@@ -57,8 +57,8 @@ class Stacked:
 
 
 def fit_stacked(
-    regressor: Fitted,
-    source: Fitted,
+    regressor: FittedHead,
+    source: FittedHead,
     out_of_fold: np.ndarray,
     rows: Rows,
     seed: int,

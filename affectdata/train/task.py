@@ -33,7 +33,7 @@ class Settings:
     head_steps: int = 100  # the first steps, which train the output layer only
     epochs: float | None = None
     lr_head: float = 1e-3
-    lr_body: float = 1e-4  # of the trunk
+    lr_trunk: float = 1e-4  # of the trunk
     weight_decay: float = 0.01
     dropout: float = 0.0  # before the output layer
     batch: int = 32
@@ -49,7 +49,9 @@ class Settings:
         rules = {
             "steps and epochs must be > 0": self.steps > 0 and (self.epochs is None or self.epochs > 0),
             "head_steps must be >= 0": self.head_steps >= 0,
-            "learning rates and weight_decay must be >= 0": min(self.lr_head, self.lr_body, self.weight_decay)
+            "learning rates and weight_decay must be >= 0": min(
+                self.lr_head, self.lr_trunk, self.weight_decay
+            )
             >= 0,
             "dropout must be >= 0 and < 1": 0 <= self.dropout < 1,
             f"batch must be >= {MIN_PART}": self.batch >= MIN_PART,

@@ -45,7 +45,6 @@ from affectdata.train.weights import (
 _SIZE_PX = 224
 _OTHERS = f"{', '.join(PACKAGED)}, timm:NAME, mobilenet_v1, small_cnn, or path.py:Class"
 Note = Callable[[str], None]
-Say = Note  # the name that `check` imports
 _WIDTHS = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)  # input channels of block i, then the output
 _STRIDE_2 = (1, 3, 5, 11)  # blocks, from 0, that halve the map
 MAX_BLOCKS = len(_WIDTHS) - 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from affectdata.check.study import Study, find_study, load_study, run_study
@@ -101,7 +102,7 @@ def test_weights_by_backbone() -> None:
 
 
 def test_random_draws_are_repeatable_and_those_of_a_larger_search_begin_alike() -> None:
-    space = {"lr_body": {"log": [1e-5, 1e-3]}, "steps": {"uniform": [100, 200]}, "batch": [16, 32]}
+    space = {"lr_trunk": {"log": [1e-5, 1e-3]}, "steps": {"uniform": [100, 200]}, "batch": [16, 32]}
 
     def draws(n: int, **changes: Any) -> list[dict[str, Any]]:
         document = {**GRID, "settings": {}, "seeds": [0], "grid": {}, **changes}
@@ -110,9 +111,22 @@ def test_random_draws_are_repeatable_and_those_of_a_larger_search_begin_alike() 
     few, many = draws(5), draws(200)
     assert many[:5] == few
     assert {run["batch"] for run in many} == {16, 32} and {type(run["steps"]) for run in many} == {int}
-    assert all(100 <= run["steps"] <= 200 and 1e-5 <= run["lr_body"] <= 1e-3 for run in many)
-    assert 70 < sum(run["lr_body"] < 1e-4 for run in many) < 130  # half of the draws in either decade
+    assert all(100 <= run["steps"] <= 200 and 1e-5 <= run["lr_trunk"] <= 1e-3 for run in many)
+    assert 70 < sum(run["lr_trunk"] < 1e-4 for run in many) < 130  # half of the draws in either decade
     assert len(draws(3, grid={"dropout": [0.0, 0.5]})) == 6
+
+
+def test_settings_of_older_studies_have_their_present_names() -> None:
+    study = Study(
+        name="old",
+        best="ccc",
+        settings={"lr_body": 1e-4},
+        grid={"dropout": [0.1]},
+        random={"n": 1, "settings": {"lr_head": [1e-3]}},
+    )
+    assert study.settings == {"lr_trunk": 1e-4}
+    with pytest.raises(ValidationError, match="lr_trunk: set twice"):
+        Study(name="old", best="ccc", settings={"lr_body": 1e-4}, grid={"lr_trunk": [1e-4]})
 
 
 def test_a_run_without_weights_is_skipped_and_tried_again(tmp_path: Path) -> None:

@@ -165,10 +165,10 @@ def test_only_splits_of_the_first_assignment_and_no_other_manifests(prepared: Ch
 def test_missing_settings_follow_from_the_weights(tmp_path: Path) -> None:
     random = build_network("small_cnn", 1, "none", size_px=SIZE, device="cpu")
     settings = choose_settings(random, 100, steps=60, lr_head=0.01)
-    assert (settings.head_steps, settings.lr_body) == (0, 0.01)
+    assert (settings.head_steps, settings.lr_trunk) == (0, 0.01)
     learnt = replace(random, weights="learnt.safetensors")
     settings = choose_settings(learnt, 100, steps=60, dropout=None)
-    assert (settings.head_steps, settings.lr_body) == (10, 1e-4)
+    assert (settings.head_steps, settings.lr_trunk) == (10, 1e-4)
     assert choose_settings(learnt, 320, epochs=6).head_steps == 10
     assert choose_settings(learnt, 100, steps=60, head_steps=3).head_steps == 3
     file = tmp_path / "mine.safetensors"

@@ -23,7 +23,7 @@ from affectdata.train.networks import build_network
 from affectdata.train.task import Examples, Settings, prepare_examples
 
 N, SIZE = 40, 24
-SETTINGS = Settings(steps=80, head_steps=20, every=10, batch=8, lr_body=1e-3, lr_head=1e-2)
+SETTINGS = Settings(steps=80, head_steps=20, every=10, batch=8, lr_trunk=1e-3, lr_head=1e-2)
 CUDA = torch.device("cuda")
 
 

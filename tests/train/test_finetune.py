@@ -15,13 +15,13 @@ from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.train import feed
 from affectdata.train import loop as training_loop
 from affectdata.train.feed import Feed, iter_batches
-from affectdata.train.finetune import Fitted, finetune
+from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.loop import Loop
 from affectdata.train.networks import HeadedNetwork, Network, build_network
 from affectdata.train.task import Examples, Settings
 
 N, SIZE = 40, 24
-FEW = Settings(steps=6, head_steps=2, every=2, batch=8, lr_body=1e-3, lr_head=1e-2)
+FEW = Settings(steps=6, head_steps=2, every=2, batch=8, lr_trunk=1e-3, lr_head=1e-2)
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
@@ -47,11 +47,11 @@ def small(n_outputs: int = 1, **options: Any) -> Network:
     return build_network("small_cnn", n_outputs, "none", **options)
 
 
-def weights_of(fitted: Fitted) -> dict[str, torch.Tensor]:
+def weights_of(fitted: FittedNetwork) -> dict[str, torch.Tensor]:
     return fitted.network.module.state_dict()
 
 
-def same(left: Fitted, right: Fitted) -> bool:
+def same(left: FittedNetwork, right: FittedNetwork) -> bool:
     """Return whether two trained networks have bit-identical weights, and equal curves."""
     pairs = zip(weights_of(left).values(), weights_of(right).values(), strict=True)
     return left.curve == right.curve and all(torch.equal(a, b) for a, b in pairs)
@@ -318,7 +318,7 @@ def test_a_network_that_never_fits_in_memory_is_an_error(
         {"dropout": 1.0},
         {"every": 0},
         {"patience": 0},
-        {"lr_body": -1.0},
+        {"lr_trunk": -1.0},
         {"loss": "hinge"},
         {"class_weights": (1.0,)},
     ],
@@ -357,7 +357,7 @@ def test_images_of_another_size_or_type(images: np.ndarray, examples: Examples) 
 
 def test_a_diverging_loss_is_an_error(images: np.ndarray, examples: Examples) -> None:
     with pytest.raises(InputError, match="not finite at step"):
-        finetune(small(), images, examples, replace(FEW, lr_head=1e30, lr_body=1e30, steps=20))
+        finetune(small(), images, examples, replace(FEW, lr_head=1e30, lr_trunk=1e30, steps=20))
 
 
 def test_invalid_outputs_and_class_weights(images: np.ndarray, examples: Examples) -> None:
