@@ -31,6 +31,16 @@ settings.load_profile("affectdata")
 SMALL = {"A": 3, "H": 2, "N": 3, "P": 4, "Sn": 4, "Sp": 2}  # images left of each subtype by `small_gaped`
 
 
+LONG_FIXTURES = {"checked"}  # a whole train-check
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a long fixture as slow, wherever they are."""
+    for item in items:
+        if LONG_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command did."""

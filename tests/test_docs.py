@@ -182,6 +182,7 @@ def test_the_column_map_of_a_survey_works(tmp_path: Path, monkeypatch: pytest.Mo
     assert (row["valence"], row["valence_sd"], row["valence_n"], row["emotion"]) == (50, 25, 3, "joy")
 
 
+@pytest.mark.slow
 def test_the_stimulus_set_of_the_page_is_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (REPOSITORY / "docs" / "select.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

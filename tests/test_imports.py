@@ -61,6 +61,7 @@ COMMANDS = {  # and the libraries that they do without
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_imports_only_what_it_needs(command: str, small_gaped: Path, tmp_path: Path) -> None:
     arguments = [*command.split(), *([small_gaped, "--out", tmp_path] if command == "ingest" else [])]
@@ -153,6 +154,7 @@ def place(module: Path) -> str:
     return module.relative_to(PACKAGE).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", DOORS)
 def test_a_heavy_library_has_one_door(library: str) -> None:
     users = [
@@ -201,6 +203,7 @@ def test_a_command_module_imports_nothing_heavy_at_its_top() -> None:
         assert not top & set(HEAVY), place(module)
 
 
+@pytest.mark.slow
 def test_every_module_says_what_it_holds() -> None:
     without = [place(module) for module in MODULES if not ast.get_docstring(ast.parse(module.read_text()))]
     assert without == []
@@ -247,6 +250,7 @@ def test_every_folder_and_root_module_has_a_layer() -> None:
     assert top - {"__main__"} <= layer_of().keys()
 
 
+@pytest.mark.slow
 def test_an_import_by_string_goes_up_no_layer() -> None:
     layers = layer_of()
     by_string = [
@@ -262,6 +266,7 @@ def test_an_import_by_string_goes_up_no_layer() -> None:
     assert up == []
 
 
+@pytest.mark.slow
 def test_no_import_makes_a_circle_at_run_time() -> None:
     graph = {name: set(edges(module)) - {name} for name, module in NAMES.items() if name not in LOADERS}
     TopologicalSorter(graph).prepare()  # a CycleError names the circle

@@ -104,6 +104,7 @@ def _scoring(rows: Rows, left: np.ndarray, right: np.ndarray) -> Scoring:
     return Scoring(splits, evaluations, 5, EDGES, np.array([True, False, False]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["r2", "ccc", "mae", "macro_mae", "tail_mae"])
 def test_the_interval_covers_the_true_difference(planted: Callable[..., Rows], measure: str) -> None:
     """The true difference is that of the same two models on very many images."""

@@ -37,6 +37,7 @@ def _evaluate(splits: list[Split]) -> Scoring:
     return _scoring(splits, [EvaluateSplit([], True, FrozenHeads(0))(split) for split in splits])
 
 
+@pytest.mark.slow
 def test_the_nearest_neighbour_scores_on_copies_made_before_the_split(
     planted: Planted, prepared: CheckInput
 ) -> None:
@@ -203,6 +204,7 @@ def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) 
     assert found["Crop"].low > 0 and found["Crop"].high > 0
 
 
+@pytest.mark.slow
 def test_more_images_per_group_do_not_narrow_the_interval_of_an_effect(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=40, dim=6, seed=1), "t")
     intervals = []

@@ -24,6 +24,7 @@ def test_doctests() -> None:
     assert doctest.testmod(metrics).failed == 0
 
 
+@pytest.mark.slow
 @given(RATINGS)
 def test_regression_measures_equal_scikit_learn(y: np.ndarray) -> None:
     predicted = _pair(y)
@@ -58,6 +59,7 @@ def test_ccc_by_hand() -> None:
     assert metrics.ccc(y, predicted + 2) == pytest.approx(2 * (4 / 3) / (8 / 3 + 2 / 3 + 4))
 
 
+@pytest.mark.slow
 @given(RATINGS)
 def test_ccc_is_symmetric_and_never_above_r(y: np.ndarray) -> None:
     predicted = _pair(y)

@@ -28,6 +28,7 @@ def sides(planted: Callable[..., Rows]) -> tuple[Rows, Rows]:
     return planted(n=80), planted(seed=1)
 
 
+@pytest.mark.slow
 def test_the_subtype_arms_are_deterministic_and_need_subtypes(sides: tuple[Rows, Rows]) -> None:
     train, test = sides
     first, second = (predict_subtype_arms(train, test, 3) for _ in range(2))
@@ -39,6 +40,7 @@ def test_the_subtype_arms_are_deterministic_and_need_subtypes(sides: tuple[Rows,
         assert predict_subtype_arms(replace(train, subtype=subtypes), test, 3) == {}
 
 
+@pytest.mark.slow
 def test_no_arm_but_the_oracle_sees_the_subtypes_of_test(sides: tuple[Rows, Rows]) -> None:
     train, test = sides
     other = replace(test, subtype=np.full(len(test), "up"), target=np.zeros(len(test)))
@@ -76,6 +78,7 @@ def test_a_second_network_is_compared_with_the_first_alone_and_with_shuffled_fea
     assert (predict_network_arms(train, changed, 0)["first_network"][0] == arms["first_network"][0]).all()
 
 
+@pytest.mark.slow
 def test_transfer_scores_both_heads_on_images_of_another_source(
     sides: tuple[Rows, Rows], planted: Callable[..., Rows]
 ) -> None:

@@ -52,12 +52,14 @@ def _ratios(change: Callable[[np.ndarray], np.ndarray], share: float = 1.0, n: i
     return pattern_ratios(group, rest)
 
 
+@pytest.mark.slow
 def test_patterns_of_clean_images_cancel_out() -> None:
     ratios = _ratios(lambda image: image)
     assert ratios.shape == (2, N_CELLS, N_CELLS)
     assert ratios.max() < 5 and 0.7 < ratios.mean() < 1.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_text_is_found_where_it_is(share: float) -> None:
     found = describe_pattern(_ratios(lambda image: _with_text(image, (150, 130)), share, 60))

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 MAP = "{name: mine, table: t.csv, key: pic, columns: {emotion: e, url: link}, license: CC0}"
 
 
+@pytest.mark.slow
 def test_counts_failures_and_exit_codes(
     cli: Callable[..., Any],
     tmp_path: Path,

@@ -273,6 +273,7 @@ def test_progress_is_drawn_on_a_terminal_only(
     assert ("working" in terminal.getvalue() and "30/30" in terminal.getvalue()) == drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -293,6 +294,7 @@ def test_where_nobody_reads_the_verdict_is_not_lost(
     assert "BrokenPipe" not in other
 
 
+@pytest.mark.slow
 def test_findings_nobody_reads_are_still_found(start: Any, gaped_copy: Path, tmp_path: Path) -> None:
     release = publish(gaped_copy, tmp_path).path
     (release / "README.md").write_text("changed")
@@ -377,6 +379,7 @@ def test_an_interrupt_at_the_first_line_is_130_with_one_line(start: Callable[...
     assert err == "interrupted; the same command goes on from here\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gib", [0.5, 1])
 @pytest.mark.parametrize("command", ["ingest", "balance", "train-check", "report"])
 def test_too_little_address_space_is_exit_3(start: Callable[..., Any], command: str, gib: float) -> None:

@@ -71,6 +71,7 @@ def test_a_sample_is_the_same_for_the_same_seed(cli: Any, tmp_path: Path) -> Non
     assert first == second and first.keys() and other != first
 
 
+@pytest.mark.slow
 def test_a_sample_says_that_it_is_generated(cli: Any, tmp_path: Path) -> None:
     ran = cli("sample", "gaped", tmp_path / "tree")
     assert ran.code == 0 and "not the real collection" in ran.out

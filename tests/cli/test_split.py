@@ -279,6 +279,7 @@ def test_a_group_on_both_sides_is_an_error_that_names_the_pair(
     assert not Path("releases").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["val", "test"])
 def test_drop_train_leaves_out_train_and_nothing_else(cli: Cli, here: Path, side: str) -> None:
     conflict(side)

@@ -312,6 +312,7 @@ def _ingest_elsewhere(
     return _tables(place / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_same_tree_same_bytes(
     workers: int,

@@ -8,6 +8,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
+import pytest
 from PIL import Image
 
 from affectdata.images.compare import KINDS, compare_images
@@ -15,6 +16,7 @@ from affectdata.images.decode import decode
 from affectdata.reading.sample import draw_image
 
 
+@pytest.mark.slow
 def test_a_mirrored_image_is_a_look_alike_by_its_phash_alone(
     image: np.ndarray, as_bytes: Callable[..., bytes]
 ) -> None:
@@ -29,6 +31,7 @@ def test_a_mirrored_image_is_a_look_alike_by_its_phash_alone(
     assert compare_images(first, first)[0].meaning.startswith("equal pixels")
 
 
+@pytest.mark.slow
 def test_a_crop_is_found_by_the_crop_resistant_hash(as_bytes: Callable[..., bytes]) -> None:
     whole = draw_image(np.random.default_rng(3), 50, 480, 360)
     crop = np.ascontiguousarray(whole[40:330, 30:440])

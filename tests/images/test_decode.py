@@ -138,6 +138,7 @@ def test_a_png_whose_checksums_do_not_match_is_not_silent(image: np.ndarray, as_
 CONTAINERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000")
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     st.sampled_from(CONTAINERS),

@@ -68,6 +68,7 @@ def test_more_hashes_are_keyed_on_more_bands(n: int, max_bits: int, n_bands: int
     assert sum(width for _, width in bands) == 64
 
 
+@pytest.mark.slow
 def test_a_key_shared_by_many_hashes_does_not_fill_the_memory() -> None:
     rng = np.random.default_rng(0)
     n = 6000  # 18 million comparisons in one bucket of several tables

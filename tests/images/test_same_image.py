@@ -49,6 +49,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_changed_image_is_the_same_image(name: str, mirrored: bool) -> None:

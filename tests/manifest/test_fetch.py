@@ -37,6 +37,7 @@ def test_names_beyond_ascii_are_escaped_and_escapes_kept(site: Site) -> None:
     assert set(site.asked) == {"/image/caf%C3%A9%201.jpg", "/image/caf%C3%A9%202.jpg"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "status", "message", "n_tries"),
     [

@@ -142,6 +142,7 @@ def test_a_contradiction_is_refused(changes: dict[str, Any], message: str, lexic
         parse_recipe(recipe_document(**changes))
 
 
+@pytest.mark.slow
 def test_paintings_are_levelled_over_the_bins_of_a_lexicon(tmp_path: Path) -> None:
     wikiart_emotions.write_sample(tmp_path / "art", np.random.default_rng(0))
     manifest = ingest(tmp_path / "art", out=tmp_path / "manifests", workers=1).manifest

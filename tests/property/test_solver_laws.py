@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ def bounds(supply: list[int], cap: int, undersample: bool) -> tuple[list[int], l
     return [0 if undersample else count for count in supply], [cap * count for count in supply]
 
 
+@pytest.mark.slow
 @given(supplies, targets, caps, st.booleans())
 @settings(max_examples=300)
 def test_the_sum_is_the_target_or_the_nearest_in_bounds(
@@ -29,6 +31,7 @@ def test_the_sum_is_the_target_or_the_nearest_in_bounds(
     assert sum(rows) == min(max(target, sum(low)), sum(high))
 
 
+@pytest.mark.slow
 @given(supplies.flatmap(lambda s: st.tuples(st.just(s), st.permutations(range(len(s))))), targets, caps)
 @settings(max_examples=200)
 def test_the_order_of_strata_only_moves_the_leftover_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def test_every_group_is_in_one_split_and_kept_splits_stay(case: Any, seed: int) 
             assert any(other["split"] == side for other in rows if other["group"] == row["group"])
 
 
+@pytest.mark.slow
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(case: Any, random: Any) -> None:
     rows, cells, fractions = case

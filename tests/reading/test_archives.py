@@ -56,6 +56,7 @@ def digest(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return ingest(tree, out=tmp_path_factory.mktemp("out"), workers=1).manifest.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "wrapped"),
     [
@@ -102,6 +103,7 @@ def test_long_names_in_every_tar_format(form: int, tmp_path: Path) -> None:
     assert unpacked == {"comment": b"", **inside}
 
 
+@pytest.mark.slow
 def test_a_second_ingest_unpacks_nothing(
     files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +254,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_archives_are_refused_and_leave_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,7 @@ def test_a_value_of_a_wrong_type_raises_an_error_of_ours(folder: Path) -> None:
             validate_release(open_release(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ["terms", "manifests", "rows", "drift", "balance", "created", "canaries", "id"]
 )

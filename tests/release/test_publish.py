@@ -76,6 +76,7 @@ def test_a_release_contains_the_files_it_lists(whole: Path) -> None:
         assert files == listed | {"metadata.parquet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 8])
 def test_two_runs_more_workers_and_another_path_give_the_same_bytes(
     small_gaped: Path, tmp_path: Path, whole: Path, workers: int, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +89,7 @@ def test_two_runs_more_workers_and_another_path_give_the_same_bytes(
     assert contents(release.path) == contents(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"seed": 1}, {"image": {"short_side_px": 33}}, {"image": {"short_side_px": 32, "quality": 94}}],
@@ -98,6 +100,7 @@ def test_another_recipe_is_another_release(
     assert publish(small_gaped, tmp_path, **changes).path.name != whole.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_batches", [0, 1, 4])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_run_is_resumed(
@@ -242,6 +245,7 @@ def test_an_existing_release_is_verified_and_not_written(small_gaped: Path, tmp_
     assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -49,6 +49,7 @@ def rendered(plan: Plan) -> pa.Table:
     return pa.table(columns, schema=RENDERED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [3, 7, 1000])
 @pytest.mark.parametrize("where", [None, "valence < 80"])
 def test_a_release_has_every_column_of_its_source_rows(

@@ -64,6 +64,7 @@ def manifest_page(manifest: Manifest) -> str:
     return page_of(describe_manifest(manifest))
 
 
+@pytest.mark.slow
 def test_a_page_requests_nothing_and_runs_nothing(manifest_page: str) -> None:
     links = read(manifest_page)
     outside = [each for each in links.references if not each.startswith(("data:", "#"))]
@@ -172,6 +173,7 @@ def test_a_release_without_a_check_says_so(release: Release, tmp_path: Path) -> 
         assert each["bin"] in html.unescape(page)
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_svg_and_pdf(release: Release, tmp_path: Path) -> None:
     result = affectdata.report(release, out=tmp_path, figures=tmp_path / "figures")
     names = {path.name for path in result.figures}
@@ -179,6 +181,7 @@ def test_figures_are_written_as_svg_and_pdf(release: Release, tmp_path: Path) ->
     assert all(path.read_bytes()[:4] in (b"%PDF", b"<svg") for path in result.figures)
 
 
+@pytest.mark.slow
 def test_the_release_folder_stays_as_it_was(release: Release, tmp_path: Path) -> None:
     affectdata.report(release, out=tmp_path)
     assert affectdata.verify(release).is_sound

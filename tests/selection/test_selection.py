@@ -104,6 +104,7 @@ def test_an_exchange_improves_and_keeps_the_counts() -> None:
     assert counts == [8] * 6
 
 
+@pytest.mark.slow
 def test_lists_have_n_images_per_cell_without_overlap_and_are_matched() -> None:
     manifest = made()
     selection = select(manifest, lists=3, n=8)

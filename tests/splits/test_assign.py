@@ -140,6 +140,7 @@ def test_an_empty_table_stays_empty() -> None:
     assert table.num_rows == 0
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_in_groups_and_alone() -> None:
     n = 100_000
     ids = [image_id(str(index)) for index in range(n)]

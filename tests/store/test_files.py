@@ -134,6 +134,7 @@ def test_a_link_in_place_of_an_image_is_a_finding(work: Path, tmp_path: Path) ->
     assert texts == [f"{path.relative_to(release.path)} is not a regular file (a link)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", IRREGULAR)
 def test_nothing_in_a_source_makes_a_command_wait(work: Path, make: Callable[[Path], None], cli: Cli) -> None:
     image = next((work / "gaped" / "A").glob("*.bmp"))

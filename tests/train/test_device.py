@@ -38,6 +38,7 @@ def images(truth: np.ndarray) -> np.ndarray:
     return np.clip(noise + 2.5 * truth[:, None, None, None], 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_in_bf16_it_learns_as_in_float32_and_weights_stay_float32(
     images: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +54,7 @@ def test_in_bf16_it_learns_as_in_float32_and_weights_stay_float32(
     assert np.abs(halved.predict(images, np.arange(30, N))[:, 0] - truth[30:]).mean() < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "n_outputs", "more"),
     [

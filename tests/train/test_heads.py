@@ -71,6 +71,7 @@ def test_a_head_equals_scikit_learns_grid_search(planted: Callable[..., Rows], h
     assert metrics.r2(test.target, predictions) == pytest.approx(r2_score(test.target, expected), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.5, 8.0, 40.0])
 def test_the_local_search_finds_the_optimum_of_the_full_grid(
     planted: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, noise: float
@@ -265,6 +266,7 @@ def test_arms_of_the_same_rows_and_weights_are_trained_once(
     assert (result.arms["weights"].values["regressor"] != result.arms["originals"].values["regressor"]).any()
 
 
+@pytest.mark.slow
 def test_labels_are_shuffled_by_image_and_cannot_be_learnt(planted: Callable[..., Rows]) -> None:
     train, test = planted(n=120), planted(n=120, seed=1)
     test = replace(test, image_id=np.array([f"other{number}" for number in range(120)]))

@@ -96,6 +96,7 @@ def test_one_file_per_stage_named_after_the_image_and_the_target(
     assert all((read_rgb(path)[:, :32] == lit).all() for path in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "mobilenet_v3_small"])
 def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("captum")

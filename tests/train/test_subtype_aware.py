@@ -192,6 +192,7 @@ def test_calibration_widens_half_way_to_the_targets() -> None:
     assert plain.std() < wider.std() < rows.target.std()
 
 
+@pytest.mark.slow
 def test_a_stack_uses_a_model_of_other_images_that_knows_more() -> None:
     rows, test = by_subtype(n=40), by_subtype(seed=1)
     regressor, source = fit_regressor(rows, "svr", 0), fit_regressor(by_subtype(n=400, seed=2), "svr", 0)
