@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
 from affectdata.errors import ManifestError
 from affectdata.hashing import canonical_json, file_hash
@@ -57,11 +56,10 @@ def fingerprint(tree: Tree, options: ReadOptions, arguments: list[Any]) -> str:
 
 @cache
 def _code() -> list[str]:
+    """Return the versions of libraries, and the stamps of the files of this package."""
     versions = [f"{name} {version(name)}" for name in (*PIXEL_LIBRARIES, *_LIBRARIES)]
-    digest = xxhash.xxh3_128()
-    for path in sorted(path for kind in ("py", "yaml") for path in _PACKAGE.rglob(f"*.{kind}")):
-        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes())
-    return [sys.version, *versions, digest.hexdigest()]
+    paths = sorted(path for kind in ("py", "yaml") for path in _PACKAGE.rglob(f"*.{kind}"))
+    return [sys.version, *versions, *(f"{path} {stamp_file(path)}" for path in paths)]
 
 
 def read_cached_result(out: Path, root: Path, state: str) -> tuple[str, CachedResult] | None:
