@@ -184,6 +184,7 @@ LATE = {
 }
 
 
+@pytest.mark.slow
 def test_imports_stand_inside_functions_only_in_commands_and_what_they_call() -> None:
     inside = [
         (place(module), name)

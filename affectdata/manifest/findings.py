@@ -59,8 +59,7 @@ def group_findings(findings: Iterable[Finding]) -> list[Finding]:
 
 def list_examples(texts: Sequence[str]) -> str:
     """Return the number of texts and the first three."""
-    more = len(texts) - _SHOWN
-    return f"{len(texts)}: {'; '.join(texts[:_SHOWN])}" + (f"; and {more} more" if more > 0 else "")
+    return f"{len(texts)}: {shorten(texts, separator='; ')}"
 
 
 def find_far_apart(parts: Iterable[pa.Table], edges: pa.Table) -> list[Finding]:

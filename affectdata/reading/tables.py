@@ -241,7 +241,7 @@ def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
     def rows() -> Iterator[list[str]]:
         try:
             for batch in file.iter_batches(_PARQUET_ROWS, use_threads=False):
-                columns = [[_cell_text(cell) for cell in column.to_pylist()] for column in batch.columns]
+                columns = [[value_text(cell) for cell in column.to_pylist()] for column in batch.columns]
                 yield from map(list, zip(*columns, strict=True))
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
@@ -268,10 +268,11 @@ def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> N
 def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     records = read_records(decode_text(data, path), path, needed)
     header = list(dict.fromkeys(name for record in records for name in record))
-    return header, [[_cell_text(record.get(name)) for name in header] for record in records]
+    return header, [[value_text(record.get(name)) for name in header] for record in records]
 
 
-def _cell_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a value of a typed table or of JSON as text; lists and objects as JSON."""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return cell_text(value)

@@ -39,7 +39,7 @@ from affectdata.images.packed import image_columns
 from affectdata.reading.names import slug
 from affectdata.reading.protocol import Reading, ReadOptions
 from affectdata.reading.sample import draw_image
-from affectdata.reading.tables import _cell_text
+from affectdata.reading.tables import value_text
 from affectdata.reading.tree import Tree
 from affectdata.records import Finding, Reject, SourceInfo
 from affectdata.store.files import open_regular
@@ -139,7 +139,7 @@ def _cell(value: Any, classes: list[str] | None) -> str:
         return names[0] if len(names) == 1 else json.dumps(names, ensure_ascii=False)
     if classes and isinstance(value, int):
         return classes[value] if 0 <= value < len(classes) else "" if value == -1 else str(value)
-    return _cell_text(value)
+    return value_text(value)
 
 
 def _class_names(tree: Tree, schema: pa.Schema) -> dict[str, list[str]]:

@@ -38,7 +38,7 @@ from affectdata.images.packed import Member, list_members, read_member
 from affectdata.reading.names import find_readmes, slug
 from affectdata.reading.protocol import Item, Reading, ReadOptions
 from affectdata.reading.sample import draw_image
-from affectdata.reading.tables import _cell_text
+from affectdata.reading.tables import value_text
 from affectdata.reading.tree import Tree, is_image_name, is_junk
 from affectdata.records import (
     RATINGS,
@@ -172,7 +172,7 @@ def _read_rows(tree: Tree, path: str) -> Iterator[EmbeddedRow | Reject | Finding
             continue
         number = sample.files[sample.image][0]
         try:
-            cells = {key: _cell_text(value) for key, value in _labels(tree, path, sample).items()}
+            cells = {key: value_text(value) for key, value in _labels(tree, path, sample).items()}
         except ValueError as error:
             yield Reject(f"{path}#{number}", Reason.BAD_RATING, f"{sample.key}: {error}")
             continue
@@ -291,7 +291,7 @@ def _own_record(path: str, labels: dict[str, Any], scales: dict[str, Scale]) -> 
         parts = ("", "_sd", "_n") if scales.get(name) is _POMP else ("", "_sd", "_n", "_raw", "_min", "_max")
         used |= {name + part for part in parts}
     shares = {key: value for key, value in labels.items() if key.startswith("emotion_")}
-    others = {key: _cell_text(value) for key, value in labels.items() if key not in used | shares.keys()}
+    others = {key: value_text(value) for key, value in labels.items() if key not in used | shares.keys()}
     return Record(
         path=path,
         source_id=labels["sample_id"],

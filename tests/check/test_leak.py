@@ -189,6 +189,7 @@ def test_a_shortcut_shifts_the_prediction_of_untouched_images(drawn: Callable[[f
     assert len(found.per_bin) == 2
 
 
+@pytest.mark.slow
 def test_an_effect_is_a_multiple_of_a_flip_on_the_same_images(planted: Planted) -> None:
     train, test = planted(n=120, dim=6), _renamed(planted(n=80, dim=6, seed=1), "t")
     half = test.take(np.arange(40))
@@ -235,6 +236,7 @@ def test_copies_on_one_side_correlate_with_the_target() -> None:
     assert abs(copies_and_target(np.array([True, False, False, True]), target)) < 0.01
 
 
+@pytest.mark.slow
 def test_the_majority_is_counted_over_originals_and_chance_over_classes_that_occur(
     planted: Planted,
 ) -> None:

@@ -36,6 +36,7 @@ def test_regression_measures_equal_scikit_learn(y: np.ndarray) -> None:
         assert metrics.pearson_r(y, predicted) == pytest.approx(np.corrcoef(y, predicted)[0, 1], abs=1e-9)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.int64, st.integers(2, 60), elements=st.integers(0, 3)), st.integers(0, 9))
 def test_class_measures_equal_scikit_learn(codes: np.ndarray, seed: int) -> None:
     names = np.array(["a", "b", "c", "d"])
@@ -77,6 +78,7 @@ def test_macro_mae_counts_every_non_empty_bin_once() -> None:
     assert per_bin[0] == 1 and np.isnan(per_bin[1]) and per_bin[2] == 20
 
 
+@pytest.mark.slow
 @given(RATINGS)
 def test_macro_mae_is_mae_with_one_bin(y: np.ndarray) -> None:
     assert metrics.macro_mae(y, _pair(y), [0, 100]) == pytest.approx(metrics.mae(y, _pair(y)))

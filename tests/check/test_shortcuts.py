@@ -69,6 +69,7 @@ def test_a_text_is_found_where_it_is(share: float) -> None:
     assert abs(found.column - (165 - 40) * scale / 14) <= 2
 
 
+@pytest.mark.slow
 def test_a_mark_outside_the_central_square_is_found_in_the_corners() -> None:
     """Networks do not see it; exports and other networks do."""
     ratios = _ratios(lambda image: _with_text(image, (2, 235)))
@@ -87,6 +88,7 @@ def test_a_mark_on_every_image_tells_nothing() -> None:
     assert pattern_ratios(group, every.without(group)).max() < 5
 
 
+@pytest.mark.slow
 def test_scalars_see_jpeg_blur_and_frames() -> None:
     rng = np.random.default_rng(2)
     photos = [_photo(rng, 300, 400) for _ in range(20)]
@@ -196,6 +198,7 @@ def test_rules_that_do_not_apply_say_so(document: CheckDocument) -> None:
     assert all(not list(evaluate(former, Check())) for evaluate in shortcut_gate.RULES.values())
 
 
+@pytest.mark.slow
 def test_without_subtypes_nothing_is_measured(prepared: CheckInput) -> None:
     def blank(rows: Rows) -> Rows:
         return replace(rows, subtype=np.full(len(rows), ""))

@@ -38,6 +38,7 @@ def test_the_same_release_is_exit_0(cli: Cli, made: Path, other: Path) -> None:
     assert document["cells"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "what", "step"),
     [

@@ -34,6 +34,7 @@ def found(folder: Path) -> list[tuple[str, str]]:
     return [(each.kind, str(each.path.relative_to(folder))) for each in api.doctor(folder)]
 
 
+@pytest.mark.slow
 def test_a_sound_folder_is_exit_0(cli: Cli, sound: Path) -> None:
     ran = cli("doctor", sound)
     assert (ran.code, ran.err) == (0, "")
@@ -45,6 +46,7 @@ def test_no_folder_is_a_usage_error(cli: Cli, tmp_path: Path) -> None:
     assert cli("doctor", tmp_path / "none").code == 2
 
 
+@pytest.mark.slow
 def test_every_finding_has_a_way_out(cli: Cli, folder: Path) -> None:
     (folder / "releases" / "notes.txt").write_text("mine")
     ran = cli("doctor", folder)
@@ -54,6 +56,7 @@ def test_every_finding_has_a_way_out(cli: Cli, folder: Path) -> None:
     assert listed["kind"] == "foreign" and listed["fix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "kind"),
     [

@@ -28,6 +28,7 @@ def problems(schema: dict[str, Any], document: Any) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(packaged_recipes().glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_as_their_schema_says(path: Path, cli: Cli) -> None:
     schema, recipe = cli("schema", "recipe").document, yaml.safe_load(path.read_text(encoding="utf-8"))

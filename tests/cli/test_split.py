@@ -322,6 +322,7 @@ def test_a_conflict_that_arises_from_the_earlier_release(cli: Cli, earlier: Path
     assert MANIFEST.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["val", "test"])
 def test_an_image_that_was_held_out_before_is_not_trained_on_because_the_manifest_says_train(
     cli: Cli, earlier: Path, side: str

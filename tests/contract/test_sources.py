@@ -175,6 +175,7 @@ def test_a_module_without_anything_is_told_everything_to_write() -> None:
     assert _gaps(SimpleNamespace(__name__="mine"))[0].startswith("sources/maps/mine.yaml has no function")
 
 
+@pytest.mark.slow
 def test_sample_depends_on_nothing_but_the_seed(plugin: ModuleType, sample: Path, tmp_path: Path) -> None:
     plugin.write_sample(tmp_path / "again", np.random.default_rng(0))
     first, second = _files(sample), _files(tmp_path / "again")

@@ -138,7 +138,7 @@ def test_labels_follow_the_content(
     if texts:
         assert texts[0].startswith(f"images with another name than in the index: {n_renamed}: ")
         assert texts[0].count(" it gets the ratings of ") == min(n_renamed, 3)
-        assert (f"; and {n_renamed - 3} more" in texts[0]) == (n_renamed > 3)
+        assert (f" and {n_renamed - 3} more" in texts[0]) == (n_renamed > 3)
 
 
 def test_a_finding_names_both_names(
@@ -242,7 +242,7 @@ def test_an_image_that_looks_different_is_rejected_unless_names_are_trusted(
     [text] = findings(trusting, "differs")
     assert text == (
         "images that differ from the indexed image of the same name, whose ratings they get: "
-        f"4: {'; '.join(indexed.names[:3])}; and 1 more"
+        f"4: {'; '.join(indexed.names[:3])} and 1 more"
     )
 
 

@@ -47,7 +47,7 @@ def edit(root: Path, table: str, change: Callable[[Lines], None]) -> None:
 
 
 def differ(change: str, *subtypes: str) -> str:
-    shown = "; ".join(subtypes[:3]) + (f"; and {len(subtypes) - 3} more" if len(subtypes) > 3 else "")
+    shown = "; ".join(subtypes[:3]) + (f" and {len(subtypes) - 3} more" if len(subtypes) > 3 else "")
     return f"subtypes with ratings that differ from the indexed ones, {change}: {len(subtypes)}: {shown}"
 
 

@@ -136,6 +136,7 @@ def test_names_that_are_not_utf8_are_listed_apart(tmp_path: Path) -> None:
     assert tree.bad_names == ("\\xff/inside.bmp", "caf\\xe9.bmp")
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
     depth = 1500  # of one-letter folders: longer than a path may be, so made from inside
     here = Path.cwd()

@@ -130,6 +130,7 @@ def test_an_interrupted_run_is_resumed(
     assert [path.name for path in (tmp_path / "releases").iterdir()] == [whole.name]
 
 
+@pytest.mark.slow
 def test_a_run_may_be_interrupted_again_and_again(small_gaped: Path, tmp_path: Path, whole: Path) -> None:
     rendered = []
     for _ in range(3):

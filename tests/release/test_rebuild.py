@@ -188,6 +188,7 @@ def test_an_image_taken_for_another_is_found(folder: Path) -> None:
 # --- another machine -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("levels", "n_findings"), [(0, 0), (1, 0), (GREY_LEVELS, 0), (GREY_LEVELS + 1, 1), (100, 1)]
 )

@@ -122,6 +122,7 @@ def file_of(folder: Path, name: str) -> Path:
     return next((folder / "val").glob("*.jpg")) if name == "picture" else folder / name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_changed_file_is_named(folder: Path, name: str) -> None:
     file = file_of(folder, name)
@@ -508,6 +509,7 @@ def test_the_table_opens_in_pandas_duckdb_and_polars(made: Path) -> None:
         ] == expected
 
 
+@pytest.mark.slow
 def test_hugging_face_loads_real_splits_with_their_labels(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_it_verifies_without_its_source_images(both: tuple[Release, Release], pa
     validate_release(both[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FILES - {"release.json", "SHA256SUMS", TABLE}))
 def test_a_changed_file_is_found(folder: Path, name: str) -> None:
     (folder / name).write_bytes((folder / name).read_bytes() + b"\n")

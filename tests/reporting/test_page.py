@@ -75,6 +75,7 @@ def test_a_page_requests_nothing_and_runs_nothing(manifest_page: str) -> None:
     assert not links.without_text
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_manifest_are_those_of_its_rows(manifest: Manifest, manifest_page: str) -> None:
     uri = re.search(
         r'href="data:text/csv;charset=utf-8;base64,([^"]+)" download="distribution.csv"', manifest_page
@@ -88,11 +89,13 @@ def test_the_figures_of_a_manifest_are_those_of_its_rows(manifest: Manifest, man
     assert {int(name.split("–")[0]) // 10: n for name, n in own.items()} == snakes.to_dict()
 
 
+@pytest.mark.slow
 def test_images_that_must_not_be_passed_on_are_left_out(manifest: Manifest, manifest_page: str) -> None:
     assert "data:image/jpeg" not in manifest_page
     assert "images are left out" in manifest_page
 
 
+@pytest.mark.slow
 def test_images_on_request_make_the_page_private(manifest: Manifest, tmp_path: Path) -> None:
     result = affectdata.report(manifest, images=True, out=tmp_path)
     page = result.path.read_text(encoding="utf-8")
@@ -166,6 +169,7 @@ def test_images_that_are_gone_leave_a_note(sample_gaped: Path, tmp_path: Path) -
     assert "data:image/jpeg" not in page and 'class="gone"' in page
 
 
+@pytest.mark.slow
 def test_a_release_without_a_check_says_so(release: Release, tmp_path: Path) -> None:
     page = affectdata.report(release, out=tmp_path).path.read_text(encoding="utf-8")
     assert "has not been run" in page

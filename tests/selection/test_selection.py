@@ -72,6 +72,7 @@ def every_selection(problem: Problem) -> list[np.ndarray]:
     return fill(np.full(len(problem.cell), -1), slots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "n_lists"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2)])
 def test_the_program_finds_the_optimum_of_brute_force(seed: int, n_lists: int) -> None:
     problem = small_problem(seed, n_lists)

@@ -29,6 +29,7 @@ def test_a_map_is_named_as_its_file_and_its_sample_has_its_evidence(name: str) -
     assert source.spec.sample is not None and source.INFO.evidence == source.spec.evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_works_the_same_from_a_folder_above(
     name: str, take: Callable[..., Any], tmp_path: Path

@@ -76,6 +76,7 @@ def test_valence_and_arousal_are_learnt_together(images: np.ndarray, truth: np.n
     assert np.abs(predicted - both).mean() < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary", "distribution"])
 def test_classes(loss: str, images: np.ndarray, truth: np.ndarray) -> None:
     numbers = (truth > 50).astype(int)

@@ -16,6 +16,7 @@ from affectdata.train.networks import build_network
 EXAMPLES = Path(__file__).parents[2] / "examples" / "networks.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size_px", "n_features"),
     [

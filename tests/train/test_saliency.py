@@ -69,6 +69,7 @@ def lit() -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "channel"), [(1.0, 0), (-1.0, 2)])
 def test_the_map_highlights_what_changes_valence(
     sign: float, channel: int, lit: np.ndarray, build: Any, tmp_path: Path

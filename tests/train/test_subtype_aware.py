@@ -215,6 +215,7 @@ def heads(dim: int, rows: Rows) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["subtype_aware", "calibrated", "stacked"])
 def test_a_head_as_arrays_predicts_the_same(kind: str) -> None:
     rows, test = by_subtype(), by_subtype(seed=1)
