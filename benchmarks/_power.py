@@ -33,7 +33,7 @@ from affectdata.check.prepare import CACHE
 from affectdata.config import read_yaml
 from affectdata.recipe.recipe import Recipe, parse_recipe
 from affectdata.splits.folds import deal_folds
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS

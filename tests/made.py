@@ -32,7 +32,8 @@ from affectdata.schema import manifest_schema
 from affectdata.sources.gaped import INFO
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
-from affectdata.store.parquet import read_table, table_digest, write_batches
+from affectdata.store.digest import table_digest
+from affectdata.store.parquet import read_table, write_batches
 
 FLIP = [{"HorizontalFlip": {"p": 1.0}}]
 

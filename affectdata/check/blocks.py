@@ -25,7 +25,7 @@ from pydantic import (
 
 from affectdata.errors import InputError
 from affectdata.recipe.bounds import Check
-from affectdata.store.parquet import read_json
+from affectdata.store.atomic import read_json
 
 SCHEMA = "affectdata/train-check/3"
 _FORMER = ("affectdata/train-check/1", "affectdata/train-check/2")

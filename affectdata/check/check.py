@@ -30,7 +30,8 @@ from affectdata.check.shortcuts import find_shortcuts
 from affectdata.check.summary import summarize
 from affectdata.check.transfer import score_transfer
 from affectdata.check.verdict import advise, make_sentences
-from affectdata.store.parquet import write_json, write_table
+from affectdata.store.atomic import write_json
+from affectdata.store.parquet import write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.images import Progress
 from affectdata.workers import map_ordered

@@ -18,7 +18,7 @@ from affectdata.errors import InputError, UsageError
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
-from affectdata.store.parquet import write_text
+from affectdata.store.atomic import write_text
 from affectdata.train.heads import (
     N_FOLDS,
     FittedHead,

@@ -21,8 +21,8 @@ import xxhash
 
 from affectdata.check.evaluate import ArmResult, EvaluateSplit, SplitEvaluation
 from affectdata.check.prepare import Split
+from affectdata.store.atomic import replace_file
 from affectdata.store.files import open_regular
-from affectdata.store.parquet import replace_file
 from affectdata.train.rows import Rows
 
 FOLDER = ".splits"  # below the folder of a release's checks

@@ -30,7 +30,7 @@ from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.registry import find_data, suggest
-from affectdata.store.parquet import read_json, write_json
+from affectdata.store.atomic import read_json, write_json
 from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.weights import DEFAULT
 

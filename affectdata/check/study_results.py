@@ -29,7 +29,7 @@ from scipy import stats
 
 from affectdata.errors import InputError
 from affectdata.hashing import canonical_json
-from affectdata.store.parquet import write_text
+from affectdata.store.atomic import write_text
 
 SCHEMA = "affectdata/study/2"
 TRAIN, VAL, TEST = "train", "val", "test"

@@ -20,7 +20,7 @@ from affectdata.check.arms import WITH
 from affectdata.check.evaluate import Curve
 from affectdata.check.prepare import CheckInput
 from affectdata.hashing import file_hash
-from affectdata.store.parquet import read_json, write_json
+from affectdata.store.atomic import read_json, write_json
 from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import FittedHead, fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.images import IMAGES, Progress, store_images

@@ -27,7 +27,7 @@ def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | No
 
     An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
     """
-    from affectdata.store.parquet import write_text
+    from affectdata.store.atomic import write_text
     from affectdata.train.kept import load_model, predict
 
     files = [file for path in images for file in _files(path)]

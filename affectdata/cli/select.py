@@ -37,7 +37,7 @@ def command(manifest: Path, recipe: Path, out: Path, no_report: bool) -> int:
     show(f"wrote {result.folder}/list.csv")
     if may_report(no_report):
         from affectdata.reporting.selection import selection_page
-        from affectdata.store.parquet import write_text
+        from affectdata.store.atomic import write_text
 
         write_text(result.folder / "report.html", selection_page(result))
         show(f"wrote {result.folder}/report.html")

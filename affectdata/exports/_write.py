@@ -18,7 +18,8 @@ from affectdata.release.images import released_reader
 from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.splits.assign import SPLITS
-from affectdata.store.parquet import distinct, locked_folder, write_text
+from affectdata.store.atomic import locked_folder, write_text
+from affectdata.store.parquet import distinct
 from affectdata.workers import default_workers
 
 TERMS_FILE = "README.md"

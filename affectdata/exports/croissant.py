@@ -14,7 +14,7 @@ from pathlib import Path
 from affectdata.exports._job import Job
 from affectdata.release.croissant import CROISSANT_FILE, describe
 from affectdata.release.release import TABLE_FILE
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 
 HAS_IMAGES = False
 HAS_CLASSES = False

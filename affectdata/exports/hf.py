@@ -24,7 +24,8 @@ from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, NOT_LABELS, ordered_images, split_sizes
 from affectdata.exports.webdataset import class_label
 from affectdata.release.card import SPLIT_NAMES
-from affectdata.store.parquet import Rows, distinct, read_parts, replace_file
+from affectdata.store.atomic import replace_file
+from affectdata.store.parquet import Rows, distinct, read_parts
 
 HAS_IMAGES = True
 HAS_CLASSES = True

@@ -29,7 +29,7 @@ from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, NOT_LABELS, ordered_images, split_sizes
 from affectdata.hashing import canonical_json
 from affectdata.release.classes import Classes
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 
 HAS_IMAGES = True
 HAS_CLASSES = True

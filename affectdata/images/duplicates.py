@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from affectdata.images.hamming import MAX_BITS, find_near
 from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 KINDS = ("same_pixels", "near_duplicate")
 _INVERSE = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])

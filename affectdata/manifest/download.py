@@ -24,7 +24,8 @@ from affectdata.reading.tree import DOWNLOADED, is_image_name, read_tree
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
-from affectdata.store.parquet import locked_folder, read_table, replace_file, write_table
+from affectdata.store.atomic import locked_folder, replace_file
+from affectdata.store.parquet import read_table, write_table
 
 _KIND = "downloads"
 _SAVE_EVERY = 500  # images after which the log is written, in case the run is killed

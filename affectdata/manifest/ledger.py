@@ -26,7 +26,8 @@ from affectdata.records import Finding, shorten
 from affectdata.schema import DIGITS, FOLD, LEDGER
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.folds import put_folds
-from affectdata.store.parquet import are_digits, as_one_array, open_table, read_parts, read_table, write_table
+from affectdata.store.chunks import are_digits, as_one_array
+from affectdata.store.parquet import open_table, read_parts, read_table, write_table
 from affectdata.store.spill import Spill
 
 KIND = "ledger"

@@ -23,17 +23,15 @@ from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, Usa
 from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
 from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
+from affectdata.store.atomic import locked_folder, read_json, write_json
+from affectdata.store.chunks import are_digits
 from affectdata.store.parquet import (
     Rows,
     StoredTable,
-    are_digits,
     distinct,
-    locked_folder,
     open_table,
-    read_json,
     read_parts,
     rows_to_html,
-    write_json,
     write_table,
 )
 

@@ -26,7 +26,8 @@ from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.tree import Tree
 from affectdata.records import Finding
 from affectdata.registry import has_outside
-from affectdata.store.parquet import read_json, table_digest, write_json
+from affectdata.store.atomic import read_json, write_json
+from affectdata.store.digest import table_digest
 
 _PACKAGE = Path(__file__).parents[1]
 # Libraries that read tables, find duplicates or write Parquet, in addition to PIXEL_LIBRARIES.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.recipe.recipe import Bins, Recipe
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 _SEPARATOR = "\x1f"  # between the values of crossed strata; no label contains it
 _ALL = "all"  # the only stratum of a recipe without strata

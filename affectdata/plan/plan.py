@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.splits.seeds import HEAD
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 _SHORT_ENDING = 2  # bytes: a dash and a digit
 

@@ -38,7 +38,7 @@ from affectdata.schema import EDGES, FOLD, LEDGER, PLAN
 from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, split_distance
 from affectdata.splits.folds import assign_folds
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 _TRAIN = SPLITS.index("train")
 _COLUMNS = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", "fold", "license")

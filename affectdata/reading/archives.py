@@ -25,8 +25,8 @@ from typing import IO, Any, TypeVar
 
 from affectdata.errors import SourceError
 from affectdata.reading.tree import Tree, is_junk
+from affectdata.store.atomic import locked_folder, remove_stale_files
 from affectdata.store.files import hash_file, name_in_errors
-from affectdata.store.parquet import locked_folder, remove_stale_files
 from affectdata.store.tar import BLOCK, content_end, iter_members
 
 _SUFFIX = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from affectdata.errors import InputError
 from affectdata.manifest.manifest import Manifest, find_manifests, load_manifest
 from affectdata.recipe.recipe import RATED
-from affectdata.store.parquet import write_text
+from affectdata.store.atomic import write_text
 
 _MOST_STRATA = 12
 _YAML_WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}

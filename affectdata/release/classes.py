@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from affectdata.errors import InputError
 from affectdata.labels import class_names, cut_values
 from affectdata.recipe.recipe import Recipe
-from affectdata.store.parquet import Rows, as_one_array
+from affectdata.store.chunks import as_one_array
+from affectdata.store.parquet import Rows
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from affectdata.render.drift import LOOKS, measure_look
 from affectdata.render.render import RenderSamples
 from affectdata.schema import RENDERED
 from affectdata.splits.assign import SPLITS
+from affectdata.store.chunks import STREAM_ROWS, rechunk
 from affectdata.store.files import hash_file, name_in_errors
-from affectdata.store.parquet import STREAM_ROWS, read_table, rechunk, write_table
+from affectdata.store.parquet import read_table, write_table
 from affectdata.store.spill import Spill, iter_by_rank
 from affectdata.workers import map_ordered
 

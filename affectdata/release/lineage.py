@@ -27,8 +27,9 @@ from affectdata.release.release import Release
 from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
 from affectdata.store.by_image import first_rows, iter_complete_images
+from affectdata.store.chunks import are_digits
 from affectdata.store.files import kind_of, open_regular
-from affectdata.store.parquet import Rows, are_digits, read_parts
+from affectdata.store.parquet import Rows, read_parts
 
 _PER_COPY = {"sample_id", "cell", "copy", "pipeline", "seed", "weight", "split", FOLD.name}
 _REQUIRED = [field.name for field in release_schema(manifest_schema()) if not field.nullable]

@@ -35,7 +35,9 @@ from affectdata.render.drift import (
     measure_look,
 )
 from affectdata.render.render import RENDER_VERSION, RenderSamples
-from affectdata.store.parquet import as_one_array, locked_folder, table_digest
+from affectdata.store.atomic import locked_folder
+from affectdata.store.chunks import as_one_array
+from affectdata.store.digest import table_digest
 from affectdata.workers import default_workers
 
 _ATTRIBUTION_IMAGES = 16  # on which each transform of a pipeline is tried alone

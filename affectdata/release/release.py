@@ -36,14 +36,14 @@ from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.classes import Classes, find_classes
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
+from affectdata.store.atomic import read_json
+from affectdata.store.chunks import STREAM_ROWS
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import (
-    STREAM_ROWS,
     Rows,
     StoredTable,
     distinct,
     open_table,
-    read_json,
     read_parts,
     read_table,
     rows_to_html,

@@ -26,16 +26,10 @@ from affectdata.release.release import (
     split_metadata,
 )
 from affectdata.splits.assign import SPLITS
+from affectdata.store.chunks import STREAM_ROWS
+from affectdata.store.digest import column_digest
 from affectdata.store.files import hash_file, kind_of, open_text
-from affectdata.store.parquet import (
-    STREAM_ROWS,
-    Rows,
-    StoredTable,
-    column_digest,
-    distinct,
-    open_table,
-    read_parts,
-)
+from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts
 from affectdata.store.text_set import StringHashSet
 
 _DIGITS = 64  # of a SHA-256; a line is the digits, two spaces, the name

@@ -16,7 +16,8 @@ from affectdata.manifest.ledger import KIND as LEDGER
 from affectdata.manifest.manifest import find_manifests, load_manifest, read_local
 from affectdata.release.release import INFO_FILE, open_release
 from affectdata.release.verify import check_release
-from affectdata.store.parquet import is_unlocked, read_json, read_table
+from affectdata.store.atomic import is_unlocked, read_json
+from affectdata.store.parquet import read_table
 
 _BESIDE = {"rejects": "rejects", "edges": "edges", "ledger": LEDGER}
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.tmp|partial)")

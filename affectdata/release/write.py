@@ -39,18 +39,9 @@ from affectdata.release.terms import combine_terms
 from affectdata.render.render import RENDER_VERSION, canaries
 from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.splits.assign import SPLITS
+from affectdata.store.atomic import replace_file, write_json, write_text
 from affectdata.store.files import hash_file
-from affectdata.store.parquet import (
-    Rows,
-    StoredTable,
-    distinct,
-    open_table,
-    read_parts,
-    replace_file,
-    write_batches,
-    write_json,
-    write_text,
-)
+from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, write_batches
 from affectdata.store.spill import Spill
 from affectdata.store.text_set import StringHashSet
 

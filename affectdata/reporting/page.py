@@ -24,7 +24,7 @@ from affectdata.reporting.overview import overview
 from affectdata.reporting.ratings import ratings
 from affectdata.reporting.subject import Subject
 from affectdata.reporting.thumbnails import Thumbnail, make_thumbnails, map_uri
-from affectdata.store.parquet import replace_file, write_text
+from affectdata.store.atomic import replace_file, write_text
 
 _SECTIONS = (overview, balance, ratings, check, images)
 _MOST_IMAGES = 400  # on a page, so that it stays under 10 MB

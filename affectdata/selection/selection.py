@@ -19,7 +19,7 @@ from affectdata.selection.equivalence import compare, describe, summarise
 from affectdata.selection.feasible import find_selection
 from affectdata.selection.program import Moment, Problem
 from affectdata.selection.request import SetRequest
-from affectdata.store.parquet import write_json, write_text
+from affectdata.store.atomic import write_json, write_text
 
 SCHEMA = "affectdata/select/1"
 _ALWAYS = ("image_id", "source", "source_id", "path", "valence", "arousal")

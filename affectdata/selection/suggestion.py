@@ -29,8 +29,8 @@ from affectdata.plan.cells import Cells, assign_cells
 from affectdata.recipe.recipe import RATED, Recipe
 from affectdata.selection.shortage import bin_probabilities, count_missing, rank_images
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
+from affectdata.store.atomic import write_json, write_text
 from affectdata.store.files import read_regular
-from affectdata.store.parquet import write_json, write_text
 from affectdata.train.heads import fit_classifier
 from affectdata.train.images import crop_square
 from affectdata.train.kept import KeptModel, compute_features, predict_values

@@ -15,7 +15,7 @@ from affectdata.errors import IntegrityError, ManifestError
 from affectdata.schema import FOLD
 from affectdata.splits.folds import put_folds
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 SPLITS = ("train", "val", "test")
 _FREE = -1

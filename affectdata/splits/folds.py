@@ -12,7 +12,7 @@ from affectdata.errors import IntegrityError, ManifestError
 from affectdata.hashing import hash_ranks
 from affectdata.schema import FOLD
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
-from affectdata.store.parquet import as_one_array
+from affectdata.store.chunks import as_one_array
 
 _FREE = -1
 _READ = ("image_id", "group_id", FOLD.name)

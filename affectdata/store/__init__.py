@@ -6,7 +6,10 @@ keep memory bounded.
 Read in this order:
 
 files     regular files only: a FIFO would never end
-parquet   read, write, digest; replace files and lock folders
+atomic    replace files and lock folders
+chunks    rows in chunks of a given size
+digest    hash of the logical rows of a table
+parquet   write and read tables
 spill     rows on disk while a job runs
 text_set  a set of strings as 64-bit hashes
 by_image  the rows of a release, image by image

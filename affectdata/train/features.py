@@ -21,8 +21,8 @@ import torch
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import pixel_versions
 from affectdata.recipe.recipe import Recipe
+from affectdata.store.atomic import replace_file
 from affectdata.store.files import check_regular
-from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone
 from affectdata.train.images import LoadImages, Progress, Readable
 from affectdata.workers import map_ordered

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from affectdata.images.duplicates import find_first_of_group
 from affectdata.manifest.manifest import Images
-from affectdata.store.parquet import replace_file
+from affectdata.store.atomic import replace_file
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features
 from affectdata.train.images import Progress, Readable

@@ -15,7 +15,7 @@ import pyarrow as pa
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import decoded, resize
 from affectdata.release.images import Read
-from affectdata.store.parquet import replace_file
+from affectdata.store.atomic import replace_file
 from affectdata.workers import map_ordered
 
 IMAGES = ".images"  # folder below the folder of checks

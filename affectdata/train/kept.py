@@ -25,8 +25,8 @@ from affectdata.config import StrictModel, parse_model
 from affectdata.errors import DecodeError, InputError, IntegrityError, UsageError
 from affectdata.hashing import canonical_json
 from affectdata.images.decode import decode
+from affectdata.store.atomic import replace_file
 from affectdata.store.files import check_regular, read_regular
-from affectdata.store.parquet import replace_file
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.images import crop_square
 from affectdata.train.plain_heads import PlainHead, plain_head

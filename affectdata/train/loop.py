@@ -21,8 +21,8 @@ from torch import Tensor
 
 from affectdata.errors import InputError, MissingError
 from affectdata.hashing import canonical_json, file_hash, stable_seed
+from affectdata.store.atomic import replace_file
 from affectdata.store.files import check_regular
-from affectdata.store.parquet import replace_file
 from affectdata.train.feed import Feed, iter_batches
 from affectdata.train.losses import find_loss
 from affectdata.train.networks import Network

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from affectdata.images.decode import encode, resize
-from affectdata.store.parquet import replace_file
+from affectdata.store.atomic import replace_file
 from affectdata.train.kept import Image, KeptModel, Stage, iter_squares
 from affectdata.train.trunks import load_extra
 

@@ -17,7 +17,7 @@ from affectdata.check.prepare import prepare_check
 from affectdata.images.decode import encode
 from affectdata.manifest.manifest import load_manifest
 from affectdata.release.release import Release, open_release
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 from affectdata.train import look_alikes
 from affectdata.train.backbones import Backbone
 from tests.fixtures import RECIPE

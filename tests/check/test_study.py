@@ -13,7 +13,7 @@ from scipy import stats
 
 from affectdata.check.study import Study, find_study, load_study, run_study
 from affectdata.errors import InputError, MissingError, RecipeError, UsageError
-from affectdata.store.parquet import read_json
+from affectdata.store.atomic import read_json
 
 GRID: dict[str, Any] = {
     "name": "rates",

@@ -28,7 +28,7 @@ from affectdata.registry import load_plugin
 from affectdata.release.info import CONTENT_HASH, content_hash
 from affectdata.release.publish import publish_release
 from affectdata.release.release import Release, open_release
-from affectdata.store.parquet import read_json
+from affectdata.store.atomic import read_json
 from affectdata.train.finetune import finetune
 from affectdata.train.packaged import PACKAGED
 from affectdata.train.trunks import SmallCnn

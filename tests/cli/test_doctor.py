@@ -11,7 +11,7 @@ import pytest
 
 from affectdata import api
 from affectdata.release.workspace import Problem
-from affectdata.store.parquet import locked_folder, replace_file
+from affectdata.store.atomic import locked_folder, replace_file
 from tests.made import publish
 
 Cli = Callable[..., Any]

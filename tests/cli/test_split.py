@@ -18,7 +18,7 @@ from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
 from affectdata.reading.sample import save_image
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
-from affectdata.store.parquet import table_digest
+from affectdata.store.digest import table_digest
 from tests.made import recipe_document
 
 Cli = Callable[..., Any]

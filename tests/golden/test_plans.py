@@ -20,7 +20,7 @@ from affectdata.plan.plan import Plan
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.schema import PLAN
-from affectdata.store.parquet import table_digest
+from affectdata.store.digest import table_digest
 from tests.made import make_manifest, make_recipe, make_rows
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ from affectdata.manifest.download import DownloadResult, download
 from affectdata.manifest.fetch import Limits
 from affectdata.manifest.ingest import ingest
 from affectdata.sources import gaped
-from affectdata.store.parquet import locked_folder
+from affectdata.store.atomic import locked_folder
 from tests.served import Site
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

@@ -20,7 +20,7 @@ from affectdata.plan.plan import Plan
 from affectdata.plan.planner import plan_release, split_rows
 from affectdata.reading.sample import draw_image
 from affectdata.recipe.recipe import Recipe
-from affectdata.store.parquet import table_digest
+from affectdata.store.digest import table_digest
 from tests.made import image_id, make_manifest, make_recipe, make_rows
 
 EDGES = {"edges": [0.0, 10.0, 20.0]}

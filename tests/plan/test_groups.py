@@ -11,7 +11,7 @@ from affectdata.config import read_yaml
 from affectdata.errors import RecipeError
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import parse_recipe, read_recipe
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 from tests.made import image_id, make_manifest, make_rows, recipe_document
 
 ROWS: list[dict[str, Any]] = [

@@ -22,7 +22,7 @@ from affectdata.plan.planner import choose_rows, plan_release, plan_rows, split_
 from affectdata.recipe.recipe import packaged_recipes, parse_recipe, read_recipe
 from affectdata.recipe.resolve import check_upright, resolve_strata, upright_subtypes
 from affectdata.schema import PLAN
-from affectdata.store.parquet import table_digest
+from affectdata.store.digest import table_digest
 from tests.made import FLIP, copy_seed, image_id, make_manifest, make_recipe, make_rows
 
 TURN = [{"D4": {"p": 1.0}}]

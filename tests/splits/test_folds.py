@@ -25,7 +25,7 @@ from affectdata.release.release import Release, open_release
 from affectdata.release.verify import check_release
 from affectdata.schema import FOLD
 from affectdata.splits.folds import assign_folds, deal_folds, put_folds
-from affectdata.store.parquet import table_digest
+from affectdata.store.digest import table_digest
 from tests.made import forge, make_manifest, make_recipe, make_rows, publish, recipe_document
 
 FOLDS = {"folds": 3, "test": 0.2}

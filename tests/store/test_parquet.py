@@ -24,21 +24,18 @@ from hypothesis import strategies as st
 
 from affectdata.errors import InputError, IntegrityError, ManifestError
 from affectdata.schema import METADATA_KEY
-from affectdata.store import parquet
+from affectdata.store import atomic, parquet
+from affectdata.store import digest as digest_module
+from affectdata.store.atomic import read_json, replace_file, write_json, write_text
+from affectdata.store.digest import column_digest, table_digest
 from affectdata.store.parquet import (
     StoredTable,
-    column_digest,
     distinct,
     open_table,
-    read_json,
     read_parts,
     read_table,
-    replace_file,
-    table_digest,
     write_batches,
-    write_json,
     write_table,
-    write_text,
 )
 
 SCHEMA = pa.schema([("name", pa.string()), ("value", pa.float64()), ("count", pa.int32())])
@@ -108,7 +105,7 @@ def test_a_digest_is_of_rows_and_not_of_parts(
 ) -> None:
     table, other = as_table(rows), as_table(others)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_DIGEST_ROWS", 2)  # of version 1
+        patch.setattr(digest_module, "_DIGEST_ROWS", 2)  # of version 1
         digest = column_digest(
             SCHEMA, len(table), lambda name: (part.select([name]) for part in cut(table, cuts))
         )
@@ -196,7 +193,7 @@ def test_a_table_that_cannot_be_written_keeps_the_old_one(
 def test_the_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     existed: list[bool] = []
-    monkeypatch.setattr(parquet.os, "fsync", lambda handle: existed.append(path.exists()))
+    monkeypatch.setattr(atomic.os, "fsync", lambda handle: existed.append(path.exists()))
     write_text(path, "text")
     assert existed == [False] and path.exists()
 
@@ -386,7 +383,7 @@ def test_the_digest_is_independent_of_chunks_and_dictionaries(
 def test_the_digest_of_many_blocks_is_independent_of_chunks(
     table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_DIGEST_ROWS", 7)
+    monkeypatch.setattr(digest_module, "_DIGEST_ROWS", 7)
     long = pa.concat_tables([table] * 5)
     assert table_digest(long.combine_chunks()) == table_digest(long)
     prefixes = [table_digest(long.slice(0, n)) for n in (0, 1, 6, 7, 8, 14, 50)]
@@ -443,7 +440,7 @@ def test_nested_columns_have_no_digest() -> None:
 
 
 def test_parts_are_written_like_one_table(tmp_path: Path) -> None:
-    n = 2 * parquet._DIGEST_ROWS + 5
+    n = 2 * digest_module._DIGEST_ROWS + 5
     rng = np.random.default_rng(0)
     table = pa.table(
         {
