@@ -272,7 +272,8 @@ def query(sql: str, *, manifests: PathLike = "manifests") -> pa.Table:
     """
     import pyarrow as pa
 
-    from affectdata.manifest.manifest import find_manifests, load_manifest, query_tables
+    from affectdata.manifest.manifest import find_manifests, load_manifest
+    from affectdata.manifest.query import query_tables
 
     paths = find_manifests(Path(manifests))
     if not paths:

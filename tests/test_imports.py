@@ -174,7 +174,7 @@ LATE = {
     "cli/_main.py": {"pyarrow"},
     "column_map/sample.py": {"openpyxl"},
     "images/phash.py": {"scipy"},
-    "manifest/manifest.py": {"duckdb"},
+    "manifest/query.py": {"duckdb"},
     "reading/sample.py": {"cv2"},
     "reading/workbooks.py": {"openpyxl", "xlrd"},
     "recipe/recipe.py": {"affectdata"},  # transforms import albumentations, which only pipelines need

@@ -31,8 +31,8 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
     exist are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
     """
     from affectdata import api
-    from affectdata.manifest.concat import describe_conflict
     from affectdata.manifest.manifest import is_beside_manifest
+    from affectdata.manifest.merge import describe_conflict
 
     besides = [path for path in manifests if is_beside_manifest(path)]
     if besides:  # manifests/*.parquet names them too

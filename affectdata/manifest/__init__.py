@@ -9,7 +9,9 @@ ingest              the steps from a tree to a manifest
 items, memo, join   labels on disk; cache of probed files; labels joined with images
 content, ledger     labels by content instead of by name; every split that an image ever had
 findings            warnings about a new manifest
-concat, overlay     several manifests as one; labels of one source on the images of others
+query               SQL over manifests
+merge, concat       several manifests as one
+overlay             labels of one source on the images of others
 unchanged           up-to-date check of a whole run
 download, fetch     images of which a source ships only the URLs
 """

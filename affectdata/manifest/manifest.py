@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow as pa
 from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
+from affectdata.manifest.query import open_parquet, query_tables, select
 from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
 from affectdata.store.atomic import locked_folder, read_json, write_json
 from affectdata.store.chunks import are_digits
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 KIND = "manifest"
 LOCAL_FILE = ".local.json"
 _TABLE = "manifest"  # name of the table in SQL
-_LIMITS = {"memory_limit": "2GB", "max_temp_directory_size": "0KB"}  # of a bounded query
-_QUERY_S, _REPEAT_S = 30.0, 0.1
 _IN_NOTEBOOKS = ("path", "subtype", "valence", "arousal", "emotion", "split")
 _SOURCE_KEYS = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
@@ -117,20 +114,12 @@ class Manifest:
         """
         if isinstance(self.rows, pa.Table):
             return query_tables({_TABLE: self.rows}, query)
-        return _select(lambda: self._database.cursor(), query, [_TABLE])
+        return select(lambda: self._database.cursor(), query, [_TABLE])
 
     @cached_property
     def _database(self) -> duckdb.DuckDBPyConnection:
         """DuckDB over the file; kept, because reading Parquet metadata can dominate the time of a query."""
-        import duckdb
-
-        connection, path = duckdb.connect(), self.path.resolve()
-        connection.from_parquet(str(path)).create_view(_TABLE)
-        quoted = str(path).replace("'", "''")
-        for setting in (f"allowed_paths = ['{quoted}']", "enable_external_access = false"):
-            connection.execute(f"SET {setting}")
-        connection.execute("SET GLOBAL parquet_metadata_cache = true")
-        return connection
+        return open_parquet(self.path.resolve(), _TABLE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -144,74 +133,6 @@ class Manifest:
             ImagesNotFound: the folder of a source is unknown or does not exist.
         """
         return Images(find_roots(self.sources, self.path.parent, self.roots))
-
-
-def query_tables(tables: Mapping[str, pa.Table], query: str, bounded: bool = False) -> pa.Table:
-    """Run one SELECT in DuckDB over Arrow tables, with external access disabled.
-
-    `bounded`: DuckDB gets 2 GiB of memory, no disk, and 30 s.
-
-    Raises:
-        UsageError: the query is not a single SELECT, or DuckDB rejects it; the message has the reason.
-        MemoryError: the result does not fit into memory.
-        TimeoutError: the query takes longer than a bounded one may.
-    """
-
-    import duckdb
-
-    def connect() -> duckdb.DuckDBPyConnection:
-        limits = _LIMITS if bounded else {}
-        connection = duckdb.connect(config={"enable_external_access": False, **limits})
-        for name, table in tables.items():
-            connection.register(name, table)
-        return connection
-
-    return _select(connect, query, list(tables), _QUERY_S if bounded else None)
-
-
-def _select(
-    connect: Callable[[], duckdb.DuckDBPyConnection],
-    query: str,
-    names: list[str],
-    seconds: float | None = None,
-) -> pa.Table:
-    """Run one SELECT on a new connection; other statements could write to a readable file."""
-    import duckdb
-
-    try:
-        with connect() as connection, _interrupted_after(connection, seconds):
-            types = [statement.type for statement in connection.extract_statements(query)]
-            if types != [duckdb.StatementType.SELECT]:
-                raise UsageError(f"only a single SELECT statement is allowed, not: {query}")
-            return connection.sql(query).to_arrow_table()
-    except duckdb.OutOfMemoryException as error:
-        raise MemoryError(f"DuckDB: {error}") from error
-    except duckdb.InterruptException as error:
-        raise TimeoutError(f"DuckDB did not finish in {seconds} s") from error
-    except duckdb.Error as error:
-        raise UsageError(f"DuckDB: {error}", fix=f"the tables are: {', '.join(names)}") from error
-
-
-@contextmanager
-def _interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
-    """Interrupt queries of a connection that still run after some seconds."""
-    if seconds is None:
-        yield
-        return
-    is_done = threading.Event()
-
-    def watch() -> None:
-        is_late = not is_done.wait(seconds)
-        while is_late and not is_done.wait(_REPEAT_S):  # between two statements an interrupt has no effect
-            connection.interrupt()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_done.set()
-        watcher.join()
 
 
 def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from affectdata.errors import IntegrityError, RecipeError, UsageError
 from affectdata.images.duplicates import assign_groups, find_edges
 from affectdata.manifest.ledger import NO_MEMORY, Memory, RelatedImages, copy_splits, read_memory
-from affectdata.manifest.manifest import Manifest, query_tables
+from affectdata.manifest.manifest import Manifest
+from affectdata.manifest.query import query_tables
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
 from affectdata.plan.groups import join_groups

@@ -28,10 +28,10 @@ from affectdata.manifest.manifest import (
     find_roots,
     load_manifest,
     load_others,
-    query_tables,
     read_local,
     record_root,
 )
+from affectdata.manifest.query import query_tables
 from affectdata.schema import DIGITS
 from affectdata.store.parquet import write_table
 

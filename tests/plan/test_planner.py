@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from affectdata.errors import IntegrityError, RecipeError
-from affectdata.manifest import manifest as manifest_module
+from affectdata.manifest import query as query_module
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest, load_manifest
 from affectdata.plan.plan import Plan
@@ -380,7 +380,7 @@ def test_real_gaped_comes_out_level(real_gaped: Manifest) -> None:
 
 
 def test_a_condition_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "_QUERY_S", 0.3)
+    monkeypatch.setattr(query_module, "_QUERY_S", 0.3)
     where = "(SELECT count(*) FROM range(10000000) a, range(10000000) b) > 0"
     with pytest.raises(RecipeError, match=r"too much time or memory: .* 0\.3 s") as caught:
         choose_rows([make_manifest(make_mixed())], make_recipe(where=where))
@@ -388,7 +388,7 @@ def test_a_condition_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_condition_that_needs_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(manifest_module._LIMITS, "memory_limit", "20MB")
+    monkeypatch.setitem(query_module._LIMITS, "memory_limit", "20MB")
     where = "(SELECT count(DISTINCT range) FROM range(30000000)) > 0"
     with pytest.raises(RecipeError, match="too much time or memory"):
         choose_rows([make_manifest(make_mixed())], make_recipe(where=where))
