@@ -56,7 +56,8 @@ def command(
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 on findings."""
     from affectdata import api
-    from affectdata.release.release import explain_image, newest_release, open_release
+    from affectdata.release.explain import explain_image
+    from affectdata.release.release import newest_release, open_release
 
     opened = open_release(release or newest_release(releases), parse_roots(roots))
     if why:

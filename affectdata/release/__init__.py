@@ -6,6 +6,7 @@ Read in this order:
 
 info            the schema of release.json, and the hash over it
 release         open a release
+explain         why an image is where it is
 images          read its images: from files, or rendered in memory
 dataset         a split as a torch Dataset
 card, write     the data card; tables and release.json

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +35,6 @@ from affectdata.release.classes import Classes, find_classes
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.atomic import read_json
-from affectdata.store.chunks import STREAM_ROWS
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import (
     Rows,
@@ -45,10 +42,8 @@ from affectdata.store.parquet import (
     distinct,
     open_table,
     read_parts,
-    read_table,
     rows_to_html,
 )
-from affectdata.store.text_set import StringHashSet
 
 if TYPE_CHECKING:
     import torch
@@ -315,34 +310,6 @@ def _nearby_releases(folder: Path) -> str:
     return f"available releases: {', '.join(map(str, releases[:5]))}" if releases else ""
 
 
-def find_unlisted_files(folder: Path, listed: StringHashSet) -> list[str]:
-    """Return the files under a folder that are not `listed`; names are relative to it, sorted."""
-    unlisted, names = [], _iter_files(folder, "")
-    while batch := list(islice(names, STREAM_ROWS)):
-        unlisted += [name for name, is_listed in zip(batch, listed.has(batch), strict=True) if not is_listed]
-    return sorted(unlisted)
-
-
-def _iter_files(folder: Path, base: str) -> Iterator[str]:
-    """Yield the names of all files, without listing a whole folder in memory."""
-    with os.scandir(folder / base) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _iter_files(folder, f"{base}{entry.name}/")
-            else:
-                yield f"{base}{entry.name}"
-
-
-def find_empty_folders(folder: Path) -> list[str]:
-    """Return the folders without a file in them or below, relative to `folder`, sorted."""
-    empty: set[str] = set()
-    for path, folders, files in os.walk(folder, topdown=False):
-        inside = {f"{path}/{name}" for name in folders}
-        if path != str(folder) and not files and inside <= empty:
-            empty.add(path)
-    return sorted(Path(path).relative_to(folder).as_posix() for path in empty)
-
-
 def newest_release(folder: Path) -> Path:
     """Return the release with the latest `created` in its release.json.
 
@@ -365,50 +332,6 @@ def _created(folder: Path) -> str:
     if not isinstance(created, str):
         raise IntegrityError(f"created is missing in {INFO_FILE}", where=str(folder), fix=_REBUILD)
     return created
-
-
-_KEYS = ("image_id", "source", "source_id", "path", "split", "cell", "group_id")  # of an image
-_ROW_KEYS = ("sample_id", "copy", "pipeline", "file_name")  # of each of its rows
-
-
-def explain_image(release: Release, image_id: str, manifests: Path) -> dict[str, Any]:
-    """Return an image's group with its edges, its split, cell and copies; `image_id` may be a prefix.
-
-    Edges are read from the edge tables in the folder `manifests`, if any.
-
-    Raises:
-        UsageError: no image of the release, or several, match the prefix.
-    """
-    table = release.rows.select([*_KEYS, *_ROW_KEYS])
-    rows = table.filter(pc.starts_with(table["image_id"], image_id)).to_pylist()
-    ids = {row["image_id"] for row in rows}
-    if len(ids) != 1:
-        subject = f"{len(ids)} images begin" if ids else "no image begins"
-        raise UsageError(
-            f"{subject} with {image_id!r}", where=str(release.path), fix="give more digits of the image_id"
-        )
-    first = rows[0]
-    members = table.filter(
-        pc.and_(pc.equal(table["group_id"], first["group_id"]), pc.equal(table["copy"], 0))
-    )
-    group = members.select(["image_id", "split", "path"]).to_pylist()
-    return {
-        **{key: first[key] for key in _KEYS},
-        "group": group,
-        "edges": _read_edges({row["image_id"] for row in group}, manifests),
-        "rows": [{key: row[key] for key in _ROW_KEYS} for row in rows],
-    }
-
-
-def _read_edges(ids: set[str], manifests: Path) -> list[dict[str, Any]]:
-    """Return the edges between images of `ids`, from every edge table of a folder."""
-    rows = []
-    for path in sorted(manifests.glob("*.edges.parquet")):
-        edges, _ = read_table(path, "edges")
-        nodes = pa.array(sorted(ids), pa.string())
-        inside = pc.and_(pc.is_in(edges["image_id_a"], nodes), pc.is_in(edges["image_id_b"], nodes))
-        rows += edges.filter(inside).to_pylist()
-    return rows
 
 
 def split_metadata(rows: Rows, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

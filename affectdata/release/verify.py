@@ -20,8 +20,6 @@ from affectdata.release.release import (
     METADATA_KIND,
     SUMS_FILE,
     Release,
-    find_empty_folders,
-    find_unlisted_files,
     split_file,
     split_metadata,
 )
@@ -29,6 +27,7 @@ from affectdata.splits.assign import SPLITS
 from affectdata.store.chunks import STREAM_ROWS
 from affectdata.store.digest import column_digest
 from affectdata.store.files import hash_file, kind_of, open_text
+from affectdata.store.listing import find_empty_folders, find_unlisted_files
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts
 from affectdata.store.text_set import StringHashSet
 

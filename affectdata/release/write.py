@@ -29,8 +29,6 @@ from affectdata.release.release import (
     RECIPE_FILE,
     SCHEMA,
     SUMS_FILE,
-    find_empty_folders,
-    find_unlisted_files,
     split_file,
     split_metadata,
     table_file,
@@ -41,6 +39,7 @@ from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import replace_file, write_json, write_text
 from affectdata.store.files import hash_file
+from affectdata.store.listing import find_empty_folders, find_unlisted_files
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, write_batches
 from affectdata.store.spill import Spill
 from affectdata.store.text_set import StringHashSet

@@ -6,6 +6,7 @@ keep memory bounded.
 Read in this order:
 
 files     regular files only: a FIFO would never end
+listing   files and folders under a folder
 atomic    replace files and lock folders
 chunks    rows in chunks of a given size
 digest    hash of the logical rows of a table
