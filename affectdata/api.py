@@ -294,7 +294,8 @@ def split(
     """
     from affectdata.manifest.ledger import read_ledger, read_memory, splits_of, write_ledger
     from affectdata.manifest.manifest import load_manifest, write_manifest
-    from affectdata.plan.planner import choose_rows, describe_splits, split_rows
+    from affectdata.plan.planner import describe_splits, split_rows
+    from affectdata.plan.rows import choose_rows
     from affectdata.recipe.recipe import find_recipe, read_recipe
     from affectdata.recipe.resolve import resolve_strata
     from affectdata.splits.assign import adopt_splits

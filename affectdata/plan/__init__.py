@@ -8,6 +8,7 @@ user_table a table that the recipe names, by its hash
 groups     images that must stay together, by such a table
 lexicon    valence and arousal of emotion words, from the user's table
 labelling  map emotions to classes
+rows       the rows that a recipe applies to
 cells      bin and stratum of every row
 solver     distribute the rows of a bin over its strata
 fill       fill rare bins with images of other manifests

@@ -14,7 +14,7 @@ from affectdata.errors import RecipeError
 from affectdata.images.duplicates import assign_groups, codes_of, find_edges
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.labelling import add_labels
-from affectdata.plan.planner import filter_rows
+from affectdata.plan.rows import filter_rows
 from affectdata.recipe.recipe import LABEL
 from affectdata.selection.request import Levels, SetRequest
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks

@@ -18,7 +18,8 @@ from affectdata.errors import RecipeError
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import load_manifest, write_manifest
 from affectdata.plan.labelling import add_labels
-from affectdata.plan.planner import choose_rows, plan_release
+from affectdata.plan.planner import plan_release
+from affectdata.plan.rows import choose_rows
 from affectdata.recipe.recipe import Labels
 from affectdata.release.publish import publish_release
 from affectdata.release.release import open_release

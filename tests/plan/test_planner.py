@@ -18,7 +18,8 @@ from affectdata.manifest import query as query_module
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest, load_manifest
 from affectdata.plan.plan import Plan
-from affectdata.plan.planner import choose_rows, plan_release, plan_rows, split_rows
+from affectdata.plan.planner import plan_release, plan_rows, split_rows
+from affectdata.plan.rows import choose_rows
 from affectdata.recipe.recipe import packaged_recipes, parse_recipe, read_recipe
 from affectdata.recipe.resolve import check_upright, resolve_strata, upright_subtypes
 from affectdata.schema import PLAN
