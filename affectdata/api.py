@@ -292,7 +292,13 @@ def split(
         RecipeError: the recipe is wrong in itself or does not fit the manifest.
         IntegrityError: a group has rows in two splits already.
     """
-    from affectdata.manifest.ledger import read_ledger, read_memory, splits_of, write_ledger
+    from affectdata.manifest.ledger import (
+        find_left_out,
+        read_ledger,
+        read_memory,
+        splits_of,
+        write_ledger,
+    )
     from affectdata.manifest.manifest import load_manifest, write_manifest
     from affectdata.plan.planner import describe_splits, split_rows
     from affectdata.plan.rows import choose_rows
@@ -303,10 +309,12 @@ def split(
     path = Path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
-    memory = read_memory([loaded], _earlier(split_from))
-    rows = split_rows(choose_rows([loaded], spec, memory), spec, memory=memory)
+    columns = spec.group_columns
+    memory = read_memory([loaded], _earlier(split_from, columns), columns)
+    rows = choose_rows([loaded], spec, memory)
+    rows = split_rows(rows, spec, memory=memory.merge(find_left_out([loaded], rows, columns)))
     table = adopt_splits(loaded.table, rows)
-    write_ledger([splits_of(table), read_ledger(path)], path)
+    write_ledger([splits_of(table), read_ledger(path), memory.rows], path)
     written = write_manifest(table, loaded.metadata, path)
     return SplitResult(written, describe_splits(rows, spec), table["split"].null_count)
 
@@ -353,7 +361,8 @@ def plan_balance(
     check_roots(roots, [*chosen, *others])
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
     drop_train = on_conflict == "drop-train"
-    rows, plan = plan_release(chosen, others, spec, earlier=_earlier(split_from), drop_train=drop_train)
+    earlier = _earlier(split_from, spec.group_columns)
+    rows, plan = plan_release(chosen, others, spec, earlier=earlier, drop_train=drop_train)
     splits = describe_splits(rows, spec)
     n_left_out = sum(map(len, chosen)) - sum(splits.rows.values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
@@ -808,15 +817,16 @@ def _release(
     return open_release(newest_release(Path(releases)) if release is None else release, roots)
 
 
-def _earlier(release: PathLike | Release | None) -> pa.Table | None:
-    """Return the rows of a release whose splits are taken over; it must not contradict itself."""
+def _earlier(release: PathLike | Release | None, columns: Sequence[str]) -> pa.Table | None:
+    """Return the splits to take over from a release, which must not contradict itself."""
+    from affectdata.release.held_out import earlier_splits
     from affectdata.release.lineage import validate_release
 
     if release is None:
         return None
     opened = _release(release)
     validate_release(opened, with_files=False)
-    return opened.table
+    return earlier_splits(opened, columns)
 
 
 def _manifest(manifest: PathLike | Manifest) -> Manifest:

@@ -64,16 +64,26 @@ def read_ledger(manifest: Path) -> pa.Table:
     if not os.path.lexists(path):  # a link that leads nowhere is a ledger that cannot be read
         return LEDGER.empty_table()
     try:
-        table = read_table(path, KIND)[0]
-        if not table.schema.equals(LEDGER):
-            raise ManifestError("its columns are not those of a ledger", where=str(path))
-        if strange := _strange_columns(table):
-            raise ManifestError(
-                f"it holds values that no ledger has in {', '.join(strange)}", where=str(path)
-            )
+        return read_ledger_file(path)
     except (ManifestError, IntegrityError) as error:
         fix = f"restore it, or discard its splits with `affectdata split {manifest} --forget`"
         raise type(error)(error.what, where=str(path), fix=fix) from error
+
+
+def read_ledger_file(path: Path) -> pa.Table:
+    """Return the rows of a ledger; the columns of `schema.LEDGER` come first, those of groups may follow.
+
+    Raises:
+        ManifestError: the ledger cannot be read.
+        IntegrityError: its rows are not those that were written.
+    """
+    table = read_table(path, KIND)[0]
+    columns = list(table.schema)
+    is_ledger = pa.schema(columns[: len(LEDGER)]).equals(LEDGER)
+    if not is_ledger or any(column.type != pa.string() for column in columns[len(LEDGER) :]):
+        raise ManifestError("its columns are not those of a ledger", where=str(path))
+    if strange := _strange_columns(table):
+        raise ManifestError(f"it holds values that no ledger has in {', '.join(strange)}", where=str(path))
     return table
 
 
@@ -85,22 +95,26 @@ def _strange_columns(table: pa.Table) -> list[str]:
 
 def write_ledger(tables: Sequence[pa.Table], manifest: Path) -> None:
     """Write the merged splits of several tables (`merge_splits`) as the ledger of a manifest, if any."""
-    table = merge_splits(tables)
+    table = merge_splits(tables).select(LEDGER.names)
     if len(table):
         write_table(table, ledger_path(manifest), KIND)
 
 
-def splits_of(table: pa.Table) -> pa.Table:
-    """Return the rows of a manifest or release that have a split, as ledger rows."""
+def splits_of(table: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
+    """Return the rows of a manifest or release that have a split, as ledger rows.
+
+    Those of `columns` that the table has, and a ledger has not, are added as strings.
+    """
     table = table.filter(pc.is_valid(table["split"]))
     if "copy" in table.column_names:
         table = table.filter(pc.equal(table["copy"], 0))
-    return _with_columns(table, LEDGER)
+    more = sorted({*columns} & {*table.column_names} - {*LEDGER.names})
+    return _with_columns(table, pa.schema([*LEDGER, *(pa.field(name, pa.string()) for name in more)]))
 
 
 def merge_splits(tables: Sequence[pa.Table]) -> pa.Table:
     """Merge ledgers, a row per image: the first one, but test wins over val, and val over train."""
-    table = pa.concat_tables([LEDGER.empty_table(), *(table.select(LEDGER.names) for table in tables)])
+    table = pa.concat_tables([LEDGER.empty_table(), *tables], promote_options="default")
     strictness = -_codes(table)
     without_fold = pc.is_null(table[FOLD.name]).to_numpy()
     rank = pc.rank(table["image_id"], tiebreaker="dense").to_numpy()
@@ -158,13 +172,22 @@ class Memory:
         """Return both; of an image that both remember, the stricter split."""
         return Memory(merge_splits([self.rows, other.rows]), self.declared | other.declared)
 
+    def held_out_beyond(self, table: pa.Table) -> pa.Table:
+        """Return the rows in val or test whose image is not in a table, or has another split there."""
+        return _beyond(self.rows.filter(_is_held_out(self.rows)), table)
+
 
 NO_MEMORY = Memory(LEDGER.empty_table())
 
 
-def read_memory(manifests: Iterable[Manifest], earlier: pa.Table | None = None) -> Memory:
-    """Return the splits that are in ledgers but not in the manifests, and those of an `earlier` release."""
-    tables = [] if earlier is None else [splits_of(earlier)]
+def read_memory(
+    manifests: Iterable[Manifest], earlier: pa.Table | None = None, columns: Iterable[str] = ()
+) -> Memory:
+    """Return the splits that are in ledgers but not in the manifests, and those of an `earlier` release.
+
+    `columns` are those of groups, as far as the release has them.
+    """
+    tables = [] if earlier is None else [splits_of(earlier, columns)]
     declared: set[str] = set()
     for manifest in manifests:
         declared.update(manifest.metadata.get("groups", ()))
@@ -174,11 +197,30 @@ def read_memory(manifests: Iterable[Manifest], earlier: pa.Table | None = None) 
     return Memory(merge_splits(tables), frozenset(declared))
 
 
+def find_left_out(manifests: Iterable[Manifest], rows: pa.Table, columns: Iterable[str] = ()) -> Memory:
+    """Return the images that are val or test in a manifest and not in `rows`, which were chosen from it."""
+    tables = []
+    for manifest in manifests:
+        keys = manifest.rows.select(["image_id", "split"])
+        left_out = pc.and_(_is_held_out(keys), _is_beyond(keys, rows))
+        if pc.any(left_out).as_py():
+            names = [name for name in manifest.rows.column_names if name in {*LEDGER.names, *columns}]
+            tables.append(splits_of(manifest.rows.select(names).filter(left_out), columns))
+    return Memory(merge_splits(tables))
+
+
+def _is_held_out(table: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(table["split"], pa.array(HELD_OUT))
+
+
 def _beyond(ledger: pa.Table, table: pa.Table) -> pa.Table:
     """Return the ledger rows whose image is not in the table, or has another split there or none."""
+    return ledger.filter(_is_beyond(ledger, table))
+
+
+def _is_beyond(ledger: pa.Table, table: pa.Table) -> pa.ChunkedArray:
     index = pc.index_in(ledger["image_id"], as_one_array(table["image_id"]))
-    same = pc.equal(ledger["split"], table["split"].take(index))
-    return ledger.filter(pc.invert(pc.fill_null(same, False)))
+    return pc.invert(pc.fill_null(pc.equal(ledger["split"], table["split"].take(index)), False))
 
 
 def copy_splits(table: pa.Table, splits: pa.Table, *, replace: bool = False) -> pa.Table:
@@ -194,8 +236,8 @@ def copy_splits(table: pa.Table, splits: pa.Table, *, replace: bool = False) -> 
         fold = pc.coalesce(table[FOLD.name], fold)
     elif splits[FOLD.name].null_count == len(splits):
         return _set_split(table, split)
-    is_held_out = pc.is_in(split, pa.array(HELD_OUT))
-    return put_folds(_set_split(table, split), pc.if_else(is_held_out, pa.scalar(None, FOLD.type), fold))
+    table = _set_split(table, split)
+    return put_folds(table, pc.if_else(_is_held_out(table), pa.scalar(None, FOLD.type), fold))
 
 
 def inherit_splits(

@@ -62,8 +62,7 @@ def _is_independent(own: pa.Table, others: pa.Table, recipe: Recipe, memory: Mem
     """Return a mask of `others`: in no component with a row of `own` or a held-out image."""
     held = others.filter(pc.is_in(others["split"], pa.array(HELD_OUT)))
     remembered = memory.rows.filter(pc.is_in(memory.rows["split"], pa.array(HELD_OUT)))
-    columns = recipe.split.group_columns if recipe.split != "none" else []
-    code = components_of([others, own, held, remembered], columns, memory.declared)
+    code = components_of([others, own, held, remembered], recipe.group_columns, memory.declared)
     return ~np.isin(code[: len(others)], code[len(others) :])
 
 

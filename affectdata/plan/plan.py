@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.schema import LEDGER
 from affectdata.splits.seeds import HEAD
 from affectdata.store.chunks import as_one_array
 
@@ -76,11 +77,13 @@ class Plan:
     """`table` is sorted by image_id and copy; `bins` and `cells` are in the order of the bins.
 
     The table has the columns of schema.PLAN; strings are dictionary-encoded, so that each id is stored once.
+    `held_out` has images that are not in the table and were val or test before, in the columns of a ledger.
     """
 
     table: pa.Table
     bins: list[BinCount]
     cells: list[CellCount]
+    held_out: pa.Table = field(default_factory=LEDGER.empty_table)
 
     @property
     def rows(self) -> pa.Array:

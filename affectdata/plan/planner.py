@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, RecipeError
 from affectdata.images.duplicates import assign_groups
-from affectdata.manifest.ledger import NO_MEMORY, Memory, RelatedImages, copy_splits, read_memory
+from affectdata.manifest.ledger import (
+    NO_MEMORY,
+    Memory,
+    RelatedImages,
+    copy_splits,
+    find_left_out,
+    read_memory,
+)
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.cells import Cells, assign_cells, own_rows
 from affectdata.plan.fill import fill_rows
@@ -52,9 +60,9 @@ def plan_release(
 ) -> tuple[pa.Table, Plan]:
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
 
-    The recipe must have subtype codes, not names (`resolve_subtypes`). `earlier` is the table of a release
-    whose splits are reused, as are those in the manifests' ledgers. With `drop_train`, train rows whose group
-    is also in val or test are dropped; otherwise they are an error.
+    The recipe must have subtype codes, not names (`resolve_subtypes`). `earlier` are the splits of a release
+    and of its ledger, which are reused, as are those in the manifests' ledgers. With `drop_train`, train rows
+    whose group is also in val or test are dropped; otherwise they are an error.
 
     Raises:
         RecipeError: the recipe does not match the manifests.
@@ -62,15 +70,18 @@ def plan_release(
     """
     check_subtypes(recipe, [*manifests, *others])
     check_upright(recipe, upright_subtypes([*manifests, *others]))
-    memory = read_memory(manifests, earlier)
-    whole = memory.merge(read_memory(others)) if others else memory
-    rows = choose_rows(manifests, recipe, whole)
+    columns = recipe.group_columns
+    memory = read_memory(manifests, earlier, columns)
+    rest = read_memory(others)
+    rows = choose_rows(manifests, recipe, memory.merge(rest))
+    memory = memory.merge(find_left_out(manifests, rows, columns))
+    whole = memory.merge(rest)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)
     if others:
         candidates = _drop_folds(read_candidates(others, recipe, whole))
         rows = fill_rows(rows, candidates, recipe, whole)
     rows = _with_shared_ids(rows)
-    return rows, plan_rows(rows, recipe)
+    return rows, replace(plan_rows(rows, recipe), held_out=memory.held_out_beyond(rows))
 
 
 def _with_shared_ids(rows: pa.Table) -> pa.Table:

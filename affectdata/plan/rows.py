@@ -30,7 +30,8 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
         RecipeError: no row is left, or two manifests contain the same image.
     """
     several = len(manifests) > 1
-    columns = {*(_LOOK_COLUMNS if several or recipe.balance.fill_from else ()), *_memory_columns(memory)}
+    compared = several or recipe.balance.fill_from or recipe.labels  # these may leave out a held-out row
+    columns = {*(_LOOK_COLUMNS if compared else ()), *_memory_columns(memory)}
     table = pa.concat_tables(
         [_read(manifest, recipe, columns) for manifest in manifests], promote_options="default"
     )
@@ -77,7 +78,7 @@ def _read(manifest: Manifest, recipe: Recipe, more: Iterable[str]) -> pa.Table:
     needed = {
         recipe.target,
         *recipe.strata_bins,
-        *(recipe.split.group_columns if recipe.split != "none" else []),
+        *recipe.group_columns,
     }
     needed -= {LABEL, *LEXICON}
     available = manifest.rows.column_names

@@ -396,6 +396,11 @@ class Recipe(StrictModel):
         pairs = [(item, None) if isinstance(item, str) else next(iter(item.items())) for item in self.strata]
         return dict(pairs)
 
+    @property
+    def group_columns(self) -> list[str]:
+        """The columns whose equal values keep images in one split."""
+        return [] if self.split == "none" else self.split.group_columns
+
     def needs_split(self, split: str) -> bool:
         """Whether the recipe requests a share of images for val or test."""
         return self.split != "none" and self.split.fractions[split] > 0

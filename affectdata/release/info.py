@@ -131,6 +131,7 @@ class ReleaseInfo(_Part):
     terms: Terms | None = None
     lexicon: Lexicon | None = None
     drift: Drift | None = None
+    ledger_sha256: _Sha256 | None = None
     content_sha256: str | None = None
 
 

@@ -23,8 +23,9 @@ from affectdata.images.duplicates import find_across, hash_views
 from affectdata.plan.plan import sample_ids
 from affectdata.records import RATINGS, Finding
 from affectdata.release.derived import check_info
+from affectdata.release.held_out import HeldOut, read_held_out
 from affectdata.release.release import Release
-from affectdata.schema import DIGITS, FOLD, manifest_schema, release_schema
+from affectdata.schema import DIGITS, FOLD, LEDGER, manifest_schema, release_schema
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys
 from affectdata.store.by_image import first_rows, iter_complete_images
 from affectdata.store.chunks import are_digits
@@ -70,14 +71,16 @@ def check_lineage(release: Release) -> list[Finding]:
 
     Rows are sorted by image and copy. Every row's image has its original in the same split; val and test
     contain originals only; ratings follow from the source's own numbers; no group is in two splits or folds,
-    and no file, equal pixels or look-alikes are in two splits; ids, seeds and file names follow from image
-    and copy; a copy has a pipeline of the recipe, and the labels and fold of its original.
+    and no file, equal pixels or look-alikes are in two splits; nothing in train was held out earlier; ids,
+    seeds and file names follow from image and copy; a copy has a pipeline of the recipe, and the labels and
+    fold of its original.
     """
     findings, recipe = [], None
     try:
         recipe = release.recipe_document
     except IntegrityError as error:
         findings.append(Finding("changed", error.what))
+    held_out = _open_ledger(release, findings)
     violations, last = _Violations(), ""
     splits = [_OnePlace(*spec) for spec in _ONE_PLACE if spec[1] in release.rows.column_names]
     files = _OnePlace("file_sha256", "split", "sample_id", "equal files are in two splits")
@@ -102,12 +105,23 @@ def check_lineage(release: Release) -> list[Finding]:
         files.add(part)
         images = part.take(pa.array(np.unique(first)))
         look_alikes.add(images)
+        for message, keys in held_out.add(images):
+            violations.add(message, keys)
         for check in splits:
             check.add(images)
     for check in (*splits, files):
         violations.add(check.message, check.find_violations(release.rows))
     violations.add("looks like an image of another split", look_alikes.find_violations())
+    violations.add("looks alike: one is in train, one was held out earlier", held_out.find_look_alikes())
     return findings + violations.findings()
+
+
+def _open_ledger(release: Release, findings: list[Finding]) -> HeldOut:
+    try:
+        return HeldOut(read_held_out(release))
+    except IntegrityError as error:
+        findings.append(Finding("changed", error.what))
+        return HeldOut(LEDGER.empty_table())
 
 
 @dataclass

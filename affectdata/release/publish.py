@@ -48,12 +48,14 @@ def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan) -> str
 
     The plan follows from manifests and recipe, except for splits taken from an earlier release.
     """
+    held_out = {"held_out": table_digest(plan.held_out)} if len(plan.held_out) else {}
     parts = {
         "manifests": sorted(manifest.digest for manifest in manifests),
         "recipe": recipe.document(),
         "plan": table_digest(plan.table),
         "pixels": pixel_versions(),
         "render": RENDER_VERSION,
+        **held_out,
     }
     return file_hash(canonical_json(parts).encode())
 

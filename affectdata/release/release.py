@@ -6,6 +6,7 @@
     SHA256SUMS           every file but itself and release.json; for `sha256sum -c`
     README.md            the data card
     croissant.json       the same for programs: Croissant metadata
+    .affectdata/ledger.parquet   what was held out before, and is not in the rows; only if there is any
     release.json         written last: id, time, versions, counts, canaries, SHA-256 of SHA256SUMS
 
 In a virtual release the table of all rows is `.affectdata/manifest.parquet`, because loaders that collect the
@@ -36,14 +37,7 @@ from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.atomic import read_json
 from affectdata.store.files import read_regular
-from affectdata.store.parquet import (
-    Rows,
-    StoredTable,
-    distinct,
-    open_table,
-    read_parts,
-    rows_to_html,
-)
+from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, rows_to_html
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +50,7 @@ SCHEMA = "affectdata/release/3"  # form of release.json, and of how seeds and ke
 INFO_FILE, RECIPE_FILE = "release.json", "recipe.yaml"
 TABLE_FILE = "manifest.parquet"
 HIDDEN_TABLE_FILE = ".affectdata/manifest.parquet"  # in a virtual release: a loader would mix the splits
+LEDGER_FILE = ".affectdata/ledger.parquet"  # hidden for the same reason
 SUMS_FILE, CARD_FILE = "SHA256SUMS", "README.md"
 METADATA_FILE, ROWS_FILE = "metadata.parquet", "rows.parquet"  # of a split: with images, in a virtual release
 _IN_NOTEBOOKS = ("sample_id", "split", "cell", "copy", "pipeline", "path")

@@ -17,6 +17,7 @@ from affectdata.release.derived import check_info
 from affectdata.release.lineage import check_encoding, check_lineage
 from affectdata.release.release import (
     INFO_FILE,
+    LEDGER_FILE,
     METADATA_KIND,
     SUMS_FILE,
     Release,
@@ -106,7 +107,7 @@ def _compare_rows_with_sums(release: Release, path: Path) -> list[Finding]:
             for name in part["file_name"].filter(pa.array(~lines.has(expected.to_pylist()))).to_pylist()
         ]
     in_rows = StringHashSet(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
-    tables = {release.table_file, *(split_file(release.info["mode"], split) for split in SPLITS)}
+    tables = {release.table_file, LEDGER_FILE, *(split_file(release.info["mode"], split) for split in SPLITS)}
     for chunk in _read_sums(path):
         images = [name for name in map(_name, chunk) if "/" in name and name not in tables]
         without = [name for name, has_row in zip(images, in_rows.has(images), strict=True) if not has_row]

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import yaml
 
 from affectdata.images.decode import pixel_versions
+from affectdata.manifest.ledger import KIND as LEDGER
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.labelling import counted_emotions
 from affectdata.plan.plan import Plan
@@ -25,6 +26,7 @@ from affectdata.release.release import (
     CARD_FILE,
     INFO_FILE,
     KIND,
+    LEDGER_FILE,
     METADATA_KIND,
     RECIPE_FILE,
     SCHEMA,
@@ -40,7 +42,15 @@ from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import replace_file, write_json, write_text
 from affectdata.store.files import hash_file
 from affectdata.store.listing import find_empty_folders, find_unlisted_files
-from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, write_batches
+from affectdata.store.parquet import (
+    Rows,
+    StoredTable,
+    distinct,
+    open_table,
+    read_parts,
+    write_batches,
+    write_table,
+)
 from affectdata.store.spill import Spill
 from affectdata.store.text_set import StringHashSet
 
@@ -70,6 +80,10 @@ def write_release(
     write_text(partial / RECIPE_FILE, document)
     write_text(partial / CARD_FILE, data_card(info))
     suffix = recipe.image.suffix if recipe.mode == "files" else None
+    info["ledger_sha256"] = None
+    if len(plan.held_out):
+        write_table(plan.held_out, partial / LEDGER_FILE, LEDGER)
+        info["ledger_sha256"] = hash_file(partial / LEDGER_FILE)
     write_json(partial / CROISSANT_FILE, describe(info, schema, path, table_file(recipe.mode), suffix))
     info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
     info[CONTENT_HASH] = content_hash(info)
@@ -149,7 +163,7 @@ def _write_split_tables(partial: Path, table: StoredTable, mode: str) -> None:
 def _write_sums(partial: Path, table: StoredTable, mode: str) -> str:
     """Remove leftovers of a killed run, write SHA256SUMS (tables first) and return its hash."""
     candidates = (
-        *(table_file(mode), RECIPE_FILE, CARD_FILE, CROISSANT_FILE),
+        *(table_file(mode), LEDGER_FILE, RECIPE_FILE, CARD_FILE, CROISSANT_FILE),
         *(split_file(mode, split) for split in SPLITS),
     )
     names = [name for name in candidates if (partial / name).is_file()]

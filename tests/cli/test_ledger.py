@@ -6,20 +6,27 @@ kept here by number, from what the commands wrote, and compared with the train r
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import imagehash
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import yaml
 from PIL import Image
 
 from affectdata.manifest.manifest import load_manifest
-from affectdata.release.release import open_release
+from affectdata.release.held_out import read_held_out
+from affectdata.release.lineage import check_lineage
+from affectdata.release.release import LEDGER_FILE, open_release
+from affectdata.store.files import hash_file
+from affectdata.store.parquet import write_table
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +51,8 @@ def draw(number: int) -> Image.Image:
 class Line:
     """A source folder, its manifest, and the numbers of the images that it ever held out (val, test)."""
 
-    def __init__(self, name: str, cli: Cli, first: int = 0, n: int = 0) -> None:
-        self.name, self.cli, self.folder = name, cli, Path(name)
+    def __init__(self, name: str, cli: Cli, first: int = 0, n: int = 0, themes_group: bool = True) -> None:
+        self.name, self.cli, self.folder, self.themes_group = name, cli, Path(name), themes_group
         self.number: dict[str, int] = {}  # by path
         self.rated: dict[str, str] = {}  # the row of the table, by path
         self.held: set[int] = set()
@@ -79,9 +86,10 @@ class Line:
 
     def ingest(self, *more: object) -> dict[str, Any]:
         (self.folder / "r.csv").write_text("\n".join(["file,v,theme,split", *self.rated.values()]) + "\n")
-        columns = {"valence": "v", "theme": "theme", "split": "split"}
+        columns = {"valence": "v", "theme" if self.themes_group else "gender": "theme", "split": "split"}
         document = {"name": self.name, "table": "r.csv", "key": "file", "scales": {"valence": [1, 9]}}
-        document |= {"columns": columns, "groups": ["theme"], "license": "CC BY 4.0"}
+        groups = ["theme"] if self.themes_group else []
+        document |= {"columns": columns, "groups": groups, "license": "CC BY 4.0"}
         Path(f"{self.name}.yaml").write_text(yaml.safe_dump(document))
         ran = self.cli("ingest", self.folder, "--map", f"{self.name}.yaml", "--json", *more)
         assert ran.code == 0, ran.err
@@ -113,8 +121,10 @@ def write_recipe(name: str, seed: int = 1, fill_from: list[str] | None = None, *
     Path(f"{name}.yaml").write_text(yaml.safe_dump(document))
 
 
-def balance(cli: Cli, line: Line, *more: object, seed: int = 2, fill: list[str] | None = None) -> Any:
-    write_recipe("release", seed, fill, sources=[line.name])
+def balance(
+    cli: Cli, line: Line, *more: object, seed: int = 2, fill: list[str] | None = None, **changes: Any
+) -> Any:
+    write_recipe("release", seed, fill, sources=[line.name], **changes)
     return cli("balance", "--recipe", "release.yaml", "--json", *more)
 
 
@@ -394,6 +404,125 @@ def test_no_held_out_image_of_another_manifest_fills(cli: Cli, where: str) -> No
     found = set().union(*(trained(ran, line) for line in lines))
     assert len(found) > 3  # something fills
     assert found.isdisjoint(b.held)
+
+
+# --- along a chain of releases ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["plain", "encoded", "mirrored", "theme", "group column"])
+@pytest.mark.parametrize("command", ["balance", "split"])
+def test_a_chain_of_releases_remembers_what_one_of_them_lacks(cli: Cli, how: str, command: str) -> None:
+    """By bytes, look-alikes and groups; no manifest has splits before the last step."""
+    a = Line("a", cli, themes_group=how != "group column")
+    for number in range(30):
+        a.add(number, theme=f"t{number // 2}" if how in ("theme", "group column") else "")
+    a.ingest()
+    split = {**REST["split"], **({"groups": ["gender"]} if how == "group column" else {})}
+    first = balance(cli, a, split=split)
+    held = set(range(30)) - trained(first, a)
+    gone = {path: row for path, row in a.rated.items() if a.number[path] in held}
+    assert len(gone) > 5
+    for path in gone:
+        a.remove(path)
+        del a.rated[path]
+    a.ingest()
+    second = balance(cli, a, "--split-from", first.document["release"], split=split)
+    assert trained(second, a) == set(range(30)) - held
+    for path, row in gone.items():
+        if how == "plain":
+            a.bring_back(path)
+            a.rated[path] = row
+        elif how in ("encoded", "mirrored"):
+            a.add(a.number[path], how)
+        else:  # new images of the same group
+            a.number[a.add(100 + a.number[path], theme=row.split(",")[2])] = a.number[path]
+    a.ingest()
+    release = second.document["release"]
+    for seed in range(3 if command == "balance" else 0):
+        third = balance(cli, a, "--split-from", release, split=split, seed=seed)
+        assert trained(third, a).isdisjoint(held)
+        assert cli("verify", third.document["release"]).code == 0
+    if command == "split":
+        write_recipe("ra", split=split)
+        assert cli("split", a.manifest, "--recipe", "ra.yaml", "--split-from", release).code == 0
+        assert held <= {a.number[path] for path, side in a.splits().items() if side in ("val", "test")}
+
+
+def test_the_ledger_of_a_manifest_takes_over_what_a_release_remembers(cli: Cli) -> None:
+    a = Line("a", cli, n=30)
+    a.ingest()
+    first = balance(cli, a)
+    held = set(range(30)) - trained(first, a)
+    gone = [path for path in a.rated if a.number[path] in held]
+    for path in gone:
+        a.remove(path)
+    a.ingest()
+    assert a.split("--split-from", first.document["release"]).code == 0
+    for path in gone:
+        a.bring_back(path)
+    a.ingest()
+    assert trained(balance(cli, a), a).isdisjoint(held)
+
+
+def test_what_a_recipe_leaves_out_of_a_release_is_remembered(cli: Cli, a: Line) -> None:
+    """A test image that `where` drops; a later release is made of look-alikes in another manifest."""
+    first = balance(cli, a, where="split = 'train' OR split = 'val' OR theme = 'none'")
+    left_out = {a.number[path] for path in a.tests()}
+    assert first.code == 0, first.err
+    b = Line("b", cli)
+    for number in range(30):
+        b.add(number, "encoded")
+    b.ingest()
+    ran = balance(cli, b, "--split-from", first.document["release"])
+    assert trained(ran, b).isdisjoint(left_out)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "other", "fifo"])
+def test_a_release_without_its_ledger_is_refused(cli: Cli, a: Line, damage: str) -> None:
+    for path in a.tests():
+        a.remove(path)
+    a.ingest()
+    release = Path(balance(cli, a).document["release"])
+    ledger = release / ".affectdata" / "ledger.parquet"
+    assert open_release(release).info["ledger_sha256"] and cli("verify", release).code == 0
+    data = ledger.read_bytes()
+    ledger.unlink()
+    if damage == "fifo":
+        os.mkfifo(ledger)
+    elif damage != "missing":
+        ledger.write_bytes(
+            data[:-1] + b"x" if damage == "changed" else Path("manifests/a.parquet").read_bytes()
+        )
+    for command in (("verify", release), ("balance", "--recipe", "release.yaml", "--split-from", release)):
+        ran = cli(*command)
+        assert ran.code == 4 and ".affectdata/ledger.parquet" in ran.out + ran.err
+
+
+def test_verify_finds_in_train_what_the_ledger_holds_out(cli: Cli, a: Line) -> None:
+    """A release whose ledger was made from its own train images, each related to one in another way."""
+    tests = a.tests()
+    for path in tests:
+        a.remove(path)
+    a.ingest()
+    release = open_release(balance(cli, a).document["release"])
+    held, train = read_held_out(release), release.split("train")
+    train = train.filter(pc.equal(train["copy"], 0))
+    for name, message in (
+        ("image_id", "held it out"),
+        ("pixel_id", "has the pixels"),
+        ("group_id", "in the group"),
+        ("phash", "looks alike"),
+    ):
+        columns = ["phash", "phash_views"] if name == "phash" else [name]
+        forged = held.slice(0, 1)
+        for column in columns:
+            at = forged.column_names.index(column)
+            forged = forged.set_column(at, held.schema.field(column), train[column].slice(0, 1))
+        path = release.path / LEDGER_FILE
+        write_table(forged, path, "ledger")
+        info = {**release.info, "ledger_sha256": hash_file(path)}
+        found = check_lineage(replace(release, info=info))
+        assert len(found) == 1 and message in found[0].text
 
 
 # --- a walk ----------------------------------------------------------------------------------------------
