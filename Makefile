@@ -3,17 +3,31 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 
-.PHONY: env demo test check lint bench bench-quick bench-gpu check-power torture docs wheel clean
+.PHONY: env lock demo test check lint bench bench-quick bench-gpu check-power torture docs wheel clean
 
 env: $(VENV)/.installed
 
-# torch and torchvision come in one command, so that they are a matching pair; the rest follows.
-$(VENV)/.installed: pyproject.toml
+# torch and torchvision come in one command, so that they are a matching pair; the rest follows. With LOCK=1,
+# exactly the versions of requirements.lock, each file checked against its hash (Linux, Python 3.11 to 3.13).
+LOCK ?=
+$(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(LOCK),1)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+else
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+endif
 	touch $@
+
+# Write requirements.lock with the newest versions that pyproject.toml allows; names no registry.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
 
 # The main job on a generated tree in GAPED's layout, in the folder demo/. Needs no network.
 demo: env
