@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from sklearn.svm import SVR
 
 from affectdata import api
 from affectdata.check import metrics
-from affectdata.check.arms import EVEN, ORIGINALS, RELEASE, spread_evenly
+from affectdata.check.arms import EVEN, ORIGINALS, spread_evenly
 from affectdata.check.blocks import Interval
 from affectdata.check.image_pool import (
     Originals,
@@ -120,10 +119,12 @@ def _progress(done: int, of: int) -> None:
         print(f"features: {done} of {of}", flush=True)
 
 
+CLEAN = "clean"
 LABEL_FAULTS = (
     *(f"{share} % shuffled" for share in (5, 10, 25, 50, 100)),
     "shuffled inside subtypes",
     *(f"every folder {offset:+d} rows off" for offset in (1, 2)),
+    "one folder +1 rows off",
     *(f"a line lost at {share} %" for share in (25, 50, 75)),
     *(f"two subtypes {share} % exchanged" for share in (20, 50, 100)),
     *(f"one subtype {points:+d}" for points in (5, 10)),
@@ -147,12 +148,14 @@ def plant_in_labels(fault: str, rows: Rows, paths: np.ndarray, rng: np.random.Ge
     if fault == "shuffled inside subtypes":
         return permute_within(target, rows.subtype, 1, int(rng.integers(1 << 30)))[:, 0]
     if "rows off" in fault:
-        return move_ratings(target, folders_in_order(paths), number)
+        folders = folders_in_order(paths)
+        moved = folders if fault.startswith("every") else [folders[int(rng.integers(len(folders)))]]
+        return move_ratings(target, moved, number)
     if "line lost" in fault:
-        moved, place, folders = target.copy(), np.zeros(len(target)), folders_in_order(paths)
+        place, folders = np.zeros(len(target)), folders_in_order(paths)
         for inside in folders:
             place[inside] = np.arange(len(inside)) / len(inside)
-        return np.where(place >= number / 100, move_ratings(target, folders, -1), moved)
+        return np.where(place >= number / 100, move_ratings(target, folders, -1), target)
     if "exchanged" in fault:
         return _exchange(target, rows.subtype, number / 100, rng)
     if fault.startswith("one subtype"):
@@ -184,8 +187,8 @@ def _exchange(target: np.ndarray, subtypes: np.ndarray, share: float, rng: np.ra
     return exchanged
 
 
-def plant_in_copies(fault: str, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Return train rows with a fault of `PAIR_FAULTS` in the labels of copies."""
+def plant_in_copies(fault: str, rows: Rows, rng: np.random.Generator) -> np.ndarray:
+    """Return the labels of train rows with a fault of `PAIR_FAULTS` in those of copies."""
     number, copy = int(re.sub(r"[^\d]", "", fault)), rows.copy > 0
     target = rows.target.copy()
     if "shuffled" in fault:
@@ -194,61 +197,66 @@ def plant_in_copies(fault: str, rows: Rows, rng: np.random.Generator) -> Rows:
         target[copy] = 50 + (1 + number / 100) * (target[copy] - 50)
     else:
         target[copy] += rng.normal(0, number, copy.sum()) if "noise" in fault else number
-    return replace(rows, target=np.clip(target, 0, 100))
+    return np.clip(target, 0, 100)
 
 
-Plant = Callable[[Rows, np.random.Generator], Rows]
 Pair = tuple[str, str]  # baseline, measure
 
 
-def compare_arms(kept: KeptFeatures, seed: int, plant: Plant | None) -> dict[Pair, Interval]:
+def compare_arms(kept: KeptFeatures, seed: int) -> dict[str, dict[Pair, Interval]]:
     """Train release, originals and even copies on two assignments to folds, as train-check does.
 
-    A recipe seed decides folds and copies. The SVR has fixed settings, near those that the inner search
-    chooses, and features standardised once.
-    Copies are drawn from the kept ones of their image.
+    Returns the differences as they are ("clean"), and with each of `PAIR_FAULTS` in the labels of copies of
+    the release; the two baselines are the same. A recipe seed decides folds and copies. The SVR has fixed
+    settings, near those that the inner search chooses, and features standardised once. Copies are drawn from
+    the kept ones of their image.
     """
-    estimates: dict[Pair, list[tuple[float, float]]] = defaultdict(list)
+    estimates: dict[str, dict[Pair, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     originals, own, rng = kept.originals, kept.plain, np.random.default_rng([3, seed])
-    recipe = kept.recipe.model_copy(update={"seed": seed})
+    recipe, cases = kept.recipe.model_copy(update={"seed": seed}), (CLEAN, *PAIR_FAULTS)
     for assignment in range(2):
         fold = deal_folds(own.group, [own.stratum], seed + assignment, N_FOLDS)
-        predicted = {arm: np.zeros(len(own)) for arm in (RELEASE, ORIGINALS, EVEN)}
+        predicted = {arm: np.zeros(len(own)) for arm in (*cases, ORIGINALS, EVEN)}
         for number in range(N_FOLDS):
             train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             planned = replan(originals, fold != number, recipe)
             copies = Counter(planned["image_id"].to_pylist())
-            released = [copies[image_id] - 1 for image_id in own.image_id[train].tolist()]
-            n_even, rest = divmod(sum(released), len(train))
+            released = np.array([copies[image_id] - 1 for image_id in own.image_id[train].tolist()])
+            n_even, rest = divmod(int(released.sum()), len(train))
             even = n_even + (rng.permutation(len(train)) < rest)
-            arms = {
-                RELEASE: kept.with_copies(train, np.array(released), rng),
-                ORIGINALS: kept.with_copies(train, np.zeros(len(train), int), rng),
-                EVEN: kept.with_copies(train, even, rng),
+            scored = kept.with_copies(test, np.zeros(len(test), int), rng)
+            rows = kept.with_copies(train, released, rng)
+            targets = {CLEAN: rows.target} | {
+                fault: plant_in_copies(fault, rows, rng) for fault in PAIR_FAULTS
             }
-            if plant:
-                arms[RELEASE] = plant(arms[RELEASE], rng)
-            for arm, rows in arms.items():
-                predicted[arm][test] = _fit_predict(
-                    kept.kernel, rows, kept.with_copies(test, np.zeros(len(test), int), rng)
-                )
-        for baseline in (ORIGINALS, EVEN):
-            for measure in ("r2", "ccc"):
-                estimates[baseline, measure].append(_estimate(own, predicted, baseline, measure))
-    return {key: pooled_interval(values) for key, values in estimates.items()}
+            found = _fit_predict(kept.kernel, rows, {CLEAN: rows.target, **targets}, scored)
+            for arm, plan in ((ORIGINALS, np.zeros(len(train), int)), (EVEN, even)):
+                rows = kept.with_copies(train, plan, rng)
+                found |= _fit_predict(kept.kernel, rows, {arm: rows.target}, scored)
+            for arm, values in found.items():
+                predicted[arm][test] = values
+        for case in cases:
+            for baseline in (ORIGINALS, EVEN):
+                for measure in ("r2", "ccc"):
+                    estimate = _estimate(own, predicted[case], predicted[baseline], measure)
+                    estimates[case][baseline, measure].append(estimate)
+    return {
+        case: {key: pooled_interval(values) for key, values in found.items()}
+        for case, found in estimates.items()
+    }
 
 
-def _fit_predict(kernel: np.ndarray, rows: Rows, test: Rows) -> np.ndarray:
+def _fit_predict(
+    kernel: np.ndarray, rows: Rows, targets: dict[str, np.ndarray], test: Rows
+) -> dict[str, np.ndarray]:
+    inside = kernel[np.ix_(rows.pool_index, rows.pool_index)]
+    outside = kernel[np.ix_(test.pool_index, rows.pool_index)]
     model = SVR(kernel="precomputed", C=_C, epsilon=3.0, tol=1e-2)
-    model.fit(kernel[np.ix_(rows.pool_index, rows.pool_index)], rows.target)
-    return np.asarray(model.predict(kernel[np.ix_(test.pool_index, rows.pool_index)]))
+    return {name: model.fit(inside, target).predict(outside) for name, target in targets.items()}
 
 
-def _estimate(
-    own: Rows, predicted: dict[str, np.ndarray], baseline: str, measure: str
-) -> tuple[float, float]:
+def _estimate(own: Rows, left: np.ndarray, right: np.ndarray, measure: str) -> tuple[float, float]:
     influence = {"r2": influence_r2, "ccc": influence_ccc}[measure]
-    left, right = (predicted[arm] for arm in (RELEASE, baseline))
     score = getattr(metrics, measure)
     values = influence(own.target, left) - influence(own.target, right)
     return score(own.target, left) - score(own.target, right), grouped_variance(values, own.group)

@@ -11,7 +11,7 @@ import numpy as np
 from _power import KeptFeatures
 
 from affectdata.check import shortcut_gate
-from affectdata.check.marks import PatternSums, measure_marks, pattern_ratios
+from affectdata.check.marks import SIDE_PX, PatternSums, measure_marks, pattern_ratios
 from affectdata.check.shortcuts import LOOKS, auc, look_rises
 from affectdata.images.decode import decode, encode
 from affectdata.images.same_image import MIN_INLIERS, count_inliers, find_points
@@ -22,7 +22,7 @@ from affectdata.train.look_alikes import nearest_pairs
 Change = Callable[[np.ndarray], np.ndarray]
 Record = dict[str, float]
 _N_CHANGED = 120
-_LEAST = 15
+_LEAST, _BATCH = 15, 32
 
 
 def _watermark(strength: float, *, corner: bool = False) -> Change:
@@ -66,19 +66,41 @@ def _at_input(look: str) -> Change:
     return lambda rgb: LOOKS[look](crop_square(rgb, 224))
 
 
+def _stored_as_jpeg(quality: int) -> Change:
+    return lambda rgb: decode(encode(rgb, "jpeg", quality)).rgb
+
+
+def _strong_cast(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(rgb.astype(int) + np.array([30, 0, -20]), 0, 255).astype(np.uint8))
+
+
 MARKS: dict[str, Change] = {
-    "watermark": _watermark(0.8),
-    "faint watermark (15 %)": _watermark(0.15),
-    "watermark in a corner": _watermark(0.8, corner=True),
-    "frame": _frame(4),
+    "watermark (80 %)": _watermark(0.8),
+    "watermark (40 %)": _watermark(0.4),
+    "watermark (15 %)": _watermark(0.15),
+    "watermark (80 %) in a corner": _watermark(0.8, corner=True),
+    "frame of 4 px": _frame(4),
+    "frame of 2 px": _frame(2),
     "letterbox": _letterbox,
-    "JPEG 30 of the stored image": lambda rgb: decode(encode(rgb, "jpeg", 30)).rgb,
+    "JPEG 30 of the stored image": _stored_as_jpeg(30),
+    "JPEG 60 of the stored image": _stored_as_jpeg(60),
     "JPEG 30 at 224 pixels": _at_input("jpeg 30"),
     "blur at 224 pixels": _at_input("blur"),
     "half size at 224 pixels": _at_input("half size"),
     "colour cast": LOOKS["colour cast"],
+    "strong colour cast": _strong_cast,
 }
-SHARES = (1.0, 0.25)
+SHARES = (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the rules see of every image: patterns (n, pixels) and their squares, scalars, features."""
+
+    patterns: np.ndarray
+    squares: np.ndarray
+    scalars: np.ndarray
+    features: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +116,26 @@ class KeptImages:
         return decode(self.images.read(entry["source"], entry["path"], entry["image_id"])).rgb
 
     @cached_property
-    def marks(self) -> tuple[np.ndarray, np.ndarray]:
-        """The patterns and scalars of every image."""
-        found = [measure_marks(self.read(row)) for row in range(len(self.kept.plain))]
-        return np.array([each.patterns for each in found], np.float16), np.array(
-            [each.scalars for each in found]
-        )
+    def plain(self) -> Seen:
+        """Every image unchanged."""
+        return self._see(lambda rgb: rgb, self.kept.plain.features)
+
+    def marked(self, mark: str) -> Seen:
+        """Return what is seen of every image with a mark."""
+        return self._see(MARKS[mark], None)
+
+    def _see(self, change: Change, features: np.ndarray | None) -> Seen:
+        """Read every image once; without `features` pass it through the network."""
+        n = len(self.kept.plain)
+        patterns, scalars, found = np.empty((n, 2 * SIDE_PX**2), np.float32), [], []
+        for rows in np.array_split(np.arange(n), -(-n // _BATCH)):
+            changed = [change(self.read(row)) for row in rows]
+            marks = [measure_marks(each) for each in changed]
+            patterns[rows] = [each.patterns.ravel() for each in marks]
+            scalars += [each.scalars for each in marks]
+            found += [] if features is not None else [self.features_of(changed)]
+        features = np.concatenate(found) if features is None else features
+        return Seen(patterns, patterns**2, np.array(scalars), features)
 
     @cached_property
     def looks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,59 +152,76 @@ class KeptImages:
 
 def clean_subset(images: KeptImages, seed: int) -> Record:
     """Return the largest figures of four fifths of the images."""
-    n = len(images.kept.plain)
-    part = np.sort(np.random.default_rng([4, seed]).permutation(n)[: round(0.8 * n)])
-    return _figures(images, part, *images.marks, images.kept.plain.features)
+    return _figures(images, images.plain, _draw(images, seed), np.empty(0, int))
 
 
 def random_groups(images: KeptImages, seed: int) -> Record:
     """Return the largest ratio of a random group of 15 to 300 images, which has no mark."""
-    rng, patterns = np.random.default_rng([5, seed]), images.marks[0]
-    order = rng.permutation(len(patterns))
+    rng, plain = np.random.default_rng([5, seed]), images.plain
+    order = rng.permutation(len(plain.patterns))
     n = int(rng.integers(_LEAST, 300))
-    return {"pattern": float(pattern_ratios(_sums(patterns[order[:n]]), _sums(patterns[order[n:]])).max())}
+    member = np.zeros((2, len(order)), np.float32)
+    member[0, order[:n]] = member[1, order[n:]] = 1
+    group, rest = _sums(member, plain, plain, np.empty(0, int))
+    return {"pattern": float(pattern_ratios(group, rest).max())}
 
 
-def planted_mark(images: KeptImages, mark: str, share: float, seed: int) -> Record:
-    """Return the largest figures with a mark on this share of a random subtype of 60 images or more."""
-    rng, plain = np.random.default_rng([6, seed]), images.kept.plain
-    names, sizes = np.unique(plain.subtype, return_counts=True)
-    members = np.flatnonzero(plain.subtype == rng.choice(names[sizes >= 60]))
-    marked = np.sort(rng.permutation(members)[: max(1, round(share * len(members)))])
-    changed = [MARKS[mark](images.read(row)) for row in marked]
-    patterns, scalars = (values.copy() for values in images.marks)
-    found = [measure_marks(each) for each in changed]
-    patterns[marked], scalars[marked] = [each.patterns for each in found], [each.scalars for each in found]
-    features = plain.features.copy()
-    features[marked] = images.features_of(changed)
-    return _figures(images, np.arange(len(plain)), patterns, scalars, features)
+def planted_mark(images: KeptImages, marked: Seen, share: float, seed: int) -> Record:
+    """Return the largest figures of four fifths of the images, with a mark on part of a random subtype.
+
+    The subtype has 60 images or more.
+    """
+    rng, subtypes = np.random.default_rng([6, seed]), images.kept.plain.subtype
+    part = _draw(images, seed)
+    names, sizes = np.unique(subtypes, return_counts=True)
+    members = part[subtypes[part] == rng.choice(names[sizes >= 60])]
+    n = max(1, round(share * len(members)))
+    return _figures(images, marked, part, np.sort(rng.permutation(members)[:n]))
 
 
-def _sums(patterns: np.ndarray) -> PatternSums:
-    sums = PatternSums()
-    for each in patterns:
-        sums.add(each.astype(np.float32))
-    return sums
+def _draw(images: KeptImages, seed: int) -> np.ndarray:
+    n = len(images.kept.plain)
+    return np.sort(np.random.default_rng([4, seed]).permutation(n)[: round(0.8 * n)])
 
 
-def _figures(
-    images: KeptImages, part: np.ndarray, patterns: np.ndarray, scalars: np.ndarray, features: np.ndarray
-) -> Record:
-    """Return the largest ratio by place, distance of an AUC from a half, and rise of a score."""
-    plain = images.kept.plain
-    subtype, every = plain.subtype[part], _sums(patterns[part])
-    ratios, areas = [], []
-    for name in np.unique(subtype):
-        own = subtype == name
-        if own.sum() >= _LEAST:
-            sums = _sums(patterns[part[own]])
-            ratios.append(pattern_ratios(sums, every.without(sums)).max(axis=(1, 2)))
-            areas.append([auc(column, own) for column in scalars[part].T])
+def _sums(member: np.ndarray, plain: Seen, marked: Seen, changed: np.ndarray) -> list[PatternSums]:
+    """Return the sums of the patterns of groups of images; the images `changed` are taken from `marked`.
+
+    `member` has a row per group: 1 for its images, else 0.
+    """
+    own = member.copy()
+    own[:, changed] = 0
+    totals = own @ plain.patterns + member[:, changed] @ marked.patterns[changed]
+    squares = own @ plain.squares + member[:, changed] @ marked.squares[changed]
+    found = []
+    for row, total, square in zip(member, totals, squares, strict=True):
+        sums = PatternSums()
+        sums.n = int(row.sum())
+        sums.total, sums.squares = (x.reshape(2, SIDE_PX, SIDE_PX).astype(float) for x in (total, square))
+        found.append(sums)
+    return found
+
+
+def _figures(images: KeptImages, marked: Seen, part: np.ndarray, changed: np.ndarray) -> Record:
+    """Return the largest ratio by place, distance of an AUC from a half, and rise of a score.
+
+    `part` are the images of the run, of which `changed` have the mark.
+    """
+    plain, subtypes = images.plain, images.kept.plain.subtype
+    names = [name for name in np.unique(subtypes[part]) if (subtypes[part] == name).sum() >= _LEAST]
+    member = np.zeros((len(names) + 1, len(subtypes)), np.float32)
+    member[-1, part] = 1
+    for number, name in enumerate(names):
+        member[number, part[subtypes[part] == name]] = 1
+    *groups, every = _sums(member, plain, marked, changed)
+    ratios = [pattern_ratios(group, every.without(group)).max(axis=(1, 2)) for group in groups]
+    scalars, features = plain.scalars.copy(), plain.features.copy()
+    scalars[changed], features[changed] = marked.scalars[changed], marked.features[changed]
+    areas = [auc(column, subtypes[part] == name) for name in names for column in scalars[part].T]
     rows, looks = images.looks
     tried = np.isin(rows, part)
-    train = replace(plain, features=features).take(np.setdiff1d(part, rows))
-    changed = looks[:, tried].reshape(-1, looks.shape[2])
-    rises = look_rises(train, plain.subtype[rows[tried]], changed)
+    train = replace(images.kept.plain, features=features).take(np.setdiff1d(part, rows))
+    rises = look_rises(train, subtypes[rows[tried]], looks[:, tried].reshape(-1, looks.shape[2]))
     centre, corners = np.max(ratios, axis=0)
     return {
         "pattern": float(max(centre, corners)),

@@ -24,15 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from _power import (
-    LABEL_FAULTS,
-    PAIR_FAULTS,
-    KeptFeatures,
-    compare_arms,
-    keep_features,
-    plant_in_copies,
-    plant_in_labels,
-)
+from _power import CLEAN, LABEL_FAULTS, KeptFeatures, compare_arms, keep_features, plant_in_labels
 from _power_images import (
     COPIES,
     MARKS,
@@ -49,12 +41,13 @@ from threadpoolctl import threadpool_limits
 
 from affectdata.check import label_gate
 from affectdata.check.blocks import LabelFigures
-from affectdata.check.label_model import predict_out_of_fold
 from affectdata.check.label_rules import (
     EXPECTED_R2,
+    N_ASSIGNMENTS,
     describe_fit,
     label_columns,
     predict_by,
+    predict_by_assignment,
 )
 from affectdata.manifest.manifest import Images
 from affectdata.recipe.bounds import Check
@@ -65,8 +58,9 @@ Record = dict[str, Any]
 Case = tuple[str, Record]
 Tasks = dict[str, Callable[[], Iterator[Case]]]
 DOCUMENT = Path(__file__).parents[1] / "docs" / "check.md"
-CLEAN, _HALF = "clean", "50 % shuffled"
+_HALF = "50 % shuffled"
 _WITHOUT_SHEET = ("labels.order", "labels.r2", "labels.within")  # rules that need no data sheet
+_SUBSETS = (("subsets of 500, ", 500), ("subsets of 250, ", 250))
 _TOLERANCES = {"originals": 0.02, "even": 0.025}
 
 
@@ -74,8 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(_PARTS), help=", ".join(_PARTS))
     parser.add_argument("--seeds", type=int, default=100, help="dealings, subsets and recipe seeds")
-    parser.add_argument("--faults", type=int, default=20, help="seeds per planted fault")
-    parser.add_argument("--marks", type=int, default=3, help="seeds per planted mark")
+    parser.add_argument("--faults", type=int, default=100, help="seeds per planted fault")
+    parser.add_argument("--marks", type=int, default=100, help="seeds per planted mark and share")
     parser.add_argument("--copies", type=int, default=100, help="images per planted change")
     options = parser.parse_args()
     kept = list(_kept(copies="pairs" in options.parts))
@@ -131,7 +125,8 @@ def _label_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -
     def measure(name: str, part: np.ndarray, targets: dict[str, np.ndarray], seed: int) -> Iterator[Case]:
         some, paths = rows.take(part), kept.path[part]
         columns = [label_columns(target, some.subtype, paths, seed) for target in targets.values()]
-        predicted = np.split(predict_out_of_fold(some, np.hstack(columns), seed), len(targets), axis=1)
+        predicted = predict_by_assignment(some, np.hstack(columns), N_ASSIGNMENTS * seed)
+        predicted = np.split(predicted, len(targets), axis=2)
         anchors = {key: (values[part], 0) for key, values in predictions.items()}
         for (fault, target), own, fitted in zip(targets.items(), columns, predicted, strict=True):
             faulty = replace(some, target=target)
@@ -141,7 +136,7 @@ def _label_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -
     def clean(seed: int) -> Iterator[Case]:
         yield from measure("", np.arange(len(rows)), {CLEAN: rows.target}, seed)
         rng = np.random.default_rng([1, seed])
-        for name, n in (("subsets of 4/5, ", round(0.8 * len(rows))), ("subsets of 250, ", 250)):
+        for name, n in (("subsets of 4/5, ", round(0.8 * len(rows))), *_SUBSETS):
             part = np.sort(rng.permutation(len(rows))[:n])
             halved = plant_in_labels(_HALF, rows.take(part), kept.path[part], rng)
             yield from measure(name, part, {CLEAN: rows.target[part], _HALF: halved}, seed)
@@ -216,14 +211,11 @@ def _figures(kept: KeptFeatures, record: Record) -> LabelFigures:
 def _pair_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
     """Measure training.not_worse: clean recipe seeds, then faults in the copies."""
 
-    def compare(case: str, seed: int) -> Iterator[Case]:
-        plant = None if case == CLEAN else partial(plant_in_copies, case)
-        found = compare_arms(kept, seed, plant)
-        yield case, {" ".join(key): interval.to_dict() for key, interval in found.items()}
+    def compare(seed: int) -> Iterator[Case]:
+        for case, found in compare_arms(kept, seed).items():
+            yield case, {" ".join(key): interval.to_dict() for key, interval in found.items()}
 
-    tasks: Tasks = {f"{CLEAN} {seed}": partial(compare, CLEAN, seed) for seed in range(options.seeds)}
-    for seed in range(options.faults):
-        tasks |= {f"{fault} {seed}": partial(compare, fault, 1000 + seed) for fault in PAIR_FAULTS}
+    tasks: Tasks = {f"seed {seed}": partial(compare, seed) for seed in range(options.seeds)}
     yield from _pair_table(kept, _run(kept, "pairs", tasks))
 
 
@@ -254,17 +246,18 @@ def _mark_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) ->
     """Measure shortcut.pattern, .scalars and .looks: clean subsets and groups, then each mark."""
     images = _images(kept)
 
-    def one(case: str, measure: Callable[[], Record]) -> Iterator[Case]:
-        yield case, measure()
+    def clean(case: str, measure: Callable[[KeptImages, int], Record]) -> Iterator[Case]:
+        for seed in range(options.seeds):
+            yield case, measure(images, seed)
 
-    tasks: Tasks = {}
-    for seed in range(options.seeds):
-        subset, groups = "subsets of 4/5, clean", "random groups, clean"
-        tasks[f"{subset} {seed}"] = partial(one, subset, partial(clean_subset, images, seed))
-        tasks[f"{groups} {seed}"] = partial(one, groups, partial(random_groups, images, seed))
-    for seed, share, mark in itertools.product(range(options.marks), SHARES, MARKS):
-        case = f"{mark}, {share:.0%} of a subtype"
-        tasks[f"{case} {seed}"] = partial(one, case, partial(planted_mark, images, mark, share, seed))
+    def planted(mark: str) -> Iterator[Case]:
+        marked = images.marked(mark)
+        for share, seed in itertools.product(SHARES, range(options.marks)):
+            yield f"{mark}, {share:.0%} of a subtype", planted_mark(images, marked, share, seed)
+
+    cases = {"subsets of 4/5, clean": clean_subset, "random groups, clean": random_groups}
+    tasks: Tasks = {case: partial(clean, case, measure) for case, measure in cases.items()}
+    tasks |= {mark: partial(planted, mark) for mark in MARKS}
     runs = _run(kept, "marks", tasks)
     yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}:\n"
     yield "| | runs | centre | corners | AUC | rise | `pattern` | `scalars` (notice) | `looks` |"

@@ -57,7 +57,7 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert api.export(made.release, "croissant", progress=progress).is_dir()
     checked = api.train_check(backbone="small_cnn", weights="none", workers=1, progress=progress)
     assert checked.path.is_file() and checked.passed == checked.document.verdict.passed
-    assert set(checked.rules["outcome"]) <= {"pass", "fail", "undecided"}
+    assert set(checked.rules["outcome"]) <= {"pass", "fail", "undecided", "notice"}
     assert len(checked.to_pandas()) == ingested.counts["kept"]
     assert stages.keys() == {"ingest", "render", "verify", "features", "train"}
     assert all(done == total for done, total in stages.values())

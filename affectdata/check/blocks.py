@@ -469,7 +469,7 @@ class RuleOutcome(Block):
     """What a rule found."""
 
     rule: str
-    outcome: Literal["pass", "fail", "undecided"]
+    outcome: Literal["pass", "fail", "undecided", "notice"]
     text: str
     figure: Number
     low: Number

@@ -1,8 +1,9 @@
-"""The gate: rules over a check's document, each with three outcomes.
+"""The gate: rules over a check's document.
 
 A figure passes or fails only if its whole interval is on one side of the bound; otherwise the rule is
-undecided. A rule that could not be run fails. A rule that does not apply to the release passes, and its text
-gives the reason.
+undecided, unless its interval is calibrated: then the estimate decides. What is only listed is a notice. A
+rule that could not be run fails. A rule that does not apply to the release passes, and its text gives the
+reason. docs/check.md lists the rules that may be undecided.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from affectdata.recipe.bounds import Check
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
+_LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
 _BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
 _NOT_APPLICABLE = {"copies": "the release has no copies", "numeric": "the target is not numeric"}
 
@@ -152,7 +154,7 @@ def _features(document: CheckFigures, check: Check) -> NamedResults:
     if features.pairs:
         pair = features.pairs[0]
         text += f", first {pair.scored} and {pair.trained_on}: compare them by eye"
-    outcome = Outcome.UNDECIDED if features.n_over else Outcome.PASS
+    outcome = Outcome.NOTICE if features.n_over else Outcome.PASS
     yield "", RuleResult(outcome, text, features.largest, bound=bound)
 
 
@@ -317,7 +319,7 @@ def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
 
 @_rule("training.not_worse")
 def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
-    """At most `not_worse` below the originals (open: half), and 1.25 times that below even copies."""
+    """At most `not_worse` below the originals, and 1.25 times that below even copies (open: .6 of it)."""
     for baseline, factor in ((ORIGINALS, 1.0), (EVEN, _BETWEEN_COPIES)):
         compared = document.comparison.get(f"{RELEASE} - {baseline}")
         if compared is None:
@@ -336,8 +338,9 @@ def _one_not_worse(
 ) -> RuleResult:
     """Compare a difference with its tolerance.
 
-    A pooled interval that contains the tolerance fails if the estimate is worse than half of it: failing
-    every such interval would fail a quarter of honest OASIS runs, passing them all would pass most faults.
+    A pooled interval that contains the tolerance is calibrated, so the estimate decides: it fails if it is
+    worse than `_LIKELY` of the tolerance. Failing every such interval would fail a fifth of honest OASIS
+    runs, passing them all would pass most faults.
     """
     text = (
         f"{NAMES[measure]} {interval_text(difference, 3, '+')} compared with {ARM_NAMES[baseline]}"
@@ -349,11 +352,12 @@ def _one_not_worse(
     if document.on_edge and result.outcome is not Outcome.UNDECIDED and not same:
         text += "; no verdict, because the best setting is on the edge of its grid"
         return replace(result, outcome=Outcome.UNDECIDED, text=text)
-    can_fail = document.pooled_differences and not document.on_edge and not too_few_text(document)
-    is_likely = difference.mean is not None and difference.mean < -margin / 2
-    if can_fail and is_likely and result.outcome is Outcome.UNDECIDED:
-        text += ", and the estimate is beyond half of that"
-        return replace(result, outcome=Outcome.FAIL, text=text)
+    decides = document.pooled_differences and not document.on_edge and not too_few_text(document)
+    if decides and difference.mean is not None and result.outcome is Outcome.UNDECIDED:
+        is_likely = difference.mean < -_LIKELY * margin
+        side = "beyond" if is_likely else "within"
+        text += f"; the interval contains that, and the estimate is {side} {_LIKELY:g} of it"
+        return replace(result, outcome=Outcome.FAIL if is_likely else Outcome.PASS, text=text)
     return result
 
 

@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     UNDECIDED = "undecided"
+    NOTICE = "notice"  # something to look at, whatever it is: it neither passes nor fails
 
 
 @dataclass(frozen=True)

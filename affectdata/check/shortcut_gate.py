@@ -67,7 +67,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
             f"{_SCALARS[scalar]} tell {name} from the rest with an AUC of {area:.2f}; notable outside "
             f"{1 - MAX_AUC:.2f} to {MAX_AUC:.2f}"
         )
-        outcome = Outcome.UNDECIDED if is_notable(area) else Outcome.PASS
+        outcome = Outcome.NOTICE if is_notable(area) else Outcome.PASS
         yield scalar, RuleResult(outcome, text, area, bound=MAX_AUC)
 
 

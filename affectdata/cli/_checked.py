@@ -16,7 +16,7 @@ _SHORT = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")  # fits 80 co
 _MEASURES = (*_SHORT[:2], "pearson_r", *_SHORT[2:5], "sd_ratio", "r_within")
 _HEADLINES = ("release", "originals", "even", "weights", "subtype_aware", "subtype_mean", "mean")
 _TITLES = {**NAMES, "r_within": "r within", "pearson_r": "r", "sd_ratio": "SD ratio"}
-_OUTCOMES = {"pass": "passed", "fail": "FAILED", "undecided": "could not be decided"}
+_OUTCOMES = {"pass": "passed", "fail": "FAILED", "undecided": "could not be decided", "notice": "to look at"}
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
     "tail MAE: over the thin bins; r within: over images of one subtype; SD ratio: of predictions and "

@@ -230,7 +230,7 @@ def _curves(document: CheckDocument) -> Iterator[Block]:
 
 
 def _rules(document: CheckDocument) -> Block:
-    order = {"fail": 0, "undecided": 1, "pass": 2}
+    order = {"fail": 0, "undecided": 1, "notice": 2, "pass": 3}
     gate = sorted(document.verdict.gate, key=lambda rule: order[rule.outcome])
     rows = [[rule.outcome, rule.rule, rule.text] for rule in gate]
     return Table(f"Rules ({len(rows)})", ("outcome", "rule", "finding"), rows, is_open=False)

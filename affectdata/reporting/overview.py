@@ -95,7 +95,7 @@ def _pairs(subject: Subject) -> Iterator[str]:
 def _rules(subject: Subject) -> Iterator[str]:
     for rule in subject.check.verdict.gate if subject.check else []:
         if rule.outcome != "pass":
-            word = "failed" if rule.outcome == "fail" else "is undecided"
+            word = {"fail": "failed", "notice": "has a notice"}.get(rule.outcome, "is undecided")
             yield f"The rule {rule.rule} {word}: {rule.text}"
 
 

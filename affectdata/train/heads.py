@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from affectdata.splits.folds import deal_folds
 from affectdata.train.rows import Rows
+from affectdata.train.svr import RbfSVR, evaluate, squared_distances
 
 N_FOLDS = 5
 _INNER, _SECOND_STAGE = 1, 2  # added to the seed, so that nested folds differ from the outer ones
@@ -109,7 +110,7 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> FittedHead:
     else:
         chosen, on_edge = choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
         chosen["gamma"] /= rows.features.shape[1]
-        model = SVR(epsilon=_SVR_EPSILON, **chosen)
+        model = RbfSVR(epsilon=_SVR_EPSILON, **chosen)
     pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
     return FittedHead(pipeline.fit(rows.features, rows.target, **_weights(rows.weight)), chosen, on_edge)
 
@@ -195,16 +196,11 @@ def _svr_errors(
             if c < sufficient:
                 model = SVR(kernel="precomputed", C=c, epsilon=_SVR_EPSILON, tol=_SEARCH_SVR)
                 model.fit(inside, rows.target[train], sample_weight=weight if rows.is_weighted else None)
-                error = float(np.mean((model.predict(outside) - rows.target[test]) ** 2))
+                error = float(np.mean((evaluate(model, outside) - rows.target[test]) ** 2))
                 if (np.abs(model.dual_coef_[0]) < c * weight[model.support_]).all():
                     converged[key] = c, error
             errors[c, gamma] = error
     return [errors[setting] for setting in settings]
-
-
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.asarray(np.maximum(squares, 0.0))
 
 
 def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> FittedHead:

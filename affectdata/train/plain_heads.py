@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from sklearn.svm import SVR
 from torch import Tensor
 
 from affectdata.errors import InputError
 from affectdata.train.heads import OUTPUT_MIDDLE, OUTPUT_UNIT
 from affectdata.train.outputs import SHARE, Calibrated, Stacked
 from affectdata.train.subtype_aware import SubtypeAware
+from affectdata.train.svr import RbfSVR
 
 Arrays = Mapping[str, Tensor]
 
@@ -179,11 +179,11 @@ def _scaling(pipeline: Pipeline) -> dict[str, Any]:
 
 def _svr_arrays(pipeline: Pipeline) -> dict[str, Any]:
     svr = pipeline[-1]
-    if not isinstance(svr, SVR) or svr.kernel != "rbf":
+    if not isinstance(svr, RbfSVR):
         raise InputError(
-            f"a model with {type(svr).__name__} cannot be saved", fix="use SVR (rbf) or LogisticRegression"
+            f"a model with {type(svr).__name__} cannot be saved", fix="use RbfSVR or LogisticRegression"
         )
-    fitted = {"vectors": svr.support_vectors_, "dual": svr.dual_coef_[0], "gamma": svr._gamma}
+    fitted = {"vectors": svr.support_vectors_, "dual": svr.dual_coef_[0], "gamma": svr.gamma}
     return {**_scaling(pipeline), **fitted, "intercept": svr.intercept_}
 
 

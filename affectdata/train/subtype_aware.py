@@ -33,9 +33,9 @@ from affectdata.train.heads import (
     inner_folds,
     ridge_errors,
     scaled,
-    squared_distances,
 )
 from affectdata.train.rows import Rows
+from affectdata.train.svr import squared_distances
 
 # The optimum on GAPED and OASIS is inside each grid. gamma is in units of 1 / number of features.
 KERNEL_GRID = {"alpha": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "gamma": (0.05, 0.1, 0.2, 0.5, 1.0)}
@@ -212,7 +212,12 @@ class SubtypeAwareFits:
         }
 
         def errors(fold: Fold, settings: list[Setting]) -> list[float]:
-            return [ridge_errors(inputs[temperature], fold, [(alpha,)])[0] for temperature, alpha in settings]
+            found: dict[Setting, float] = {}
+            for temperature in {setting[0] for setting in settings}:
+                alphas: list[Setting] = [(alpha,) for t, alpha in settings if t == temperature]
+                values = ridge_errors(inputs[temperature], fold, alphas)
+                found |= {(temperature, *alpha): value for alpha, value in zip(alphas, values, strict=True)}
+            return [found[setting] for setting in settings]
 
         grid = {"temperature": tuple(shares), "alpha": STACK_ALPHAS}
         chosen, on_edge = choose(grid, inner_folds(rows, rows.stratum, self.seed + _STACK_SEED), errors)

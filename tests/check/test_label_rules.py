@@ -157,7 +157,7 @@ def test_a_single_wrong_rating_is_listed_and_fails_nothing(rows: Rows, paths: np
     assert int(suspicion(target, predicted, alike.subtype).argmax()) == 17
     figures = _describe(alike, paths)
     assert figures.suspicious[0].path == paths[17]
-    assert _outcomes(figures)["labels.suspicious"] == "undecided"
+    assert _outcomes(figures)["labels.suspicious"] == "notice"
 
 
 def test_with_few_images_a_failure_is_undecided(rows: Rows, paths: np.ndarray) -> None:

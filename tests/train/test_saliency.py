@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
 
 from affectdata.errors import MissingError
 from affectdata.train.backbones import load_backbone
 from affectdata.train.kept import KeptModel, make_model, read_rgb
 from affectdata.train.plain_heads import PlainHead
 from affectdata.train.saliency import GRID, attribute, draw_map, save_maps
+from affectdata.train.svr import RbfSVR
 
 CODE = """
 import torch
@@ -104,7 +104,7 @@ def test_networks_and_the_heads_of_a_check_have_maps(name: str, lit: np.ndarray,
     backbone = load_backbone(name, "none", "cpu")
     rng, size = np.random.default_rng(0), backbone.normalisation.size_px
     images = rng.integers(0, 256, (12, size, size, 3), np.uint8)
-    regressor = make_pipeline(StandardScaler(), SVR())
+    regressor = make_pipeline(StandardScaler(), RbfSVR())
     regressor.fit(backbone.features(images), rng.uniform(0, 100, 12))
     (path,) = save_maps(make_model(backbone, regressor), [lit], tmp_path)
     assert read_rgb(path).shape == (size, 2 * size, 3)
