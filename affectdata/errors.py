@@ -14,6 +14,9 @@ AffectdataError              what is wrong, where, what to do
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class AffectdataError(Exception):
     """Say what is wrong (with the value), where (file, row, key) and what to do about it."""
@@ -25,6 +28,10 @@ class AffectdataError(Exception):
         self.what = what
         self.where = where
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the fields, not a call of `__init__`: a worker in another process may raise any of these."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         lines = [self.what]

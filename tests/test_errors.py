@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 
 import pytest
@@ -57,3 +59,28 @@ def test_message_says_what_where_and_what_to_do(where: str, fix: str, lines: lis
 def test_a_decode_error_carries_its_reason() -> None:
     error = DecodeError("truncated", "Premature end of JPEG file")
     assert (error.reason, error.what) == ("truncated", "Premature end of JPEG file")
+
+
+def example(kind: type[AffectdataError]) -> AffectdataError:
+    """Return an exception of a class with all its fields filled."""
+    if issubclass(kind, DecodeError):
+        error: AffectdataError = kind("truncated", "what")
+        error.where, error.fix = "a.csv", "correct it"
+        return error
+    return kind("what", where="a.csv", fix="correct it")
+
+
+@pytest.mark.parametrize("name", ["AffectdataError", *EXIT_CODES])
+def test_an_exception_survives_pickling_with_its_fields(name: str) -> None:
+    error = example(getattr(errors, name))
+    error.add_note("row 7")
+    for back in (
+        *(pickle.loads(pickle.dumps(error, n)) for n in (2, pickle.HIGHEST_PROTOCOL)),
+        copy.copy(error),
+    ):
+        assert (type(back), back.args, vars(back), str(back)) == (
+            type(error),
+            error.args,
+            vars(error),
+            str(error),
+        )
