@@ -46,6 +46,7 @@ from affectdata.results import (
     VerifyResult,
 )
 from affectdata.train.packaged import DEFAULT_BACKBONE
+from affectdata.workers import THREADS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,6 +139,7 @@ def ingest(
     rehash: bool = False,
     trust_names: bool = False,
     workers: int | None = None,
+    engine: str = THREADS,
     progress: Progress | None = None,
 ) -> IngestResult:
     """Turn a source's folder or archive into `out/<name>.parquet`, with its rejects and edges beside it.
@@ -157,7 +159,7 @@ def ingest(
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
     if onto:
         idle = {"--strict": strict, "--rehash": rehash, "--trust-names": trust_names}
-        idle |= {"--workers": workers is not None}
+        idle |= {"--workers": workers is not None, "--engine": engine != THREADS}
         refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
         return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
@@ -167,6 +169,7 @@ def ingest(
         options=options,
         out=Path(out),
         workers=workers,
+        engine=engine,
         strict=strict,
         replace=replace,
         rehash=rehash,
@@ -203,6 +206,7 @@ def groups(
     checks: PathLike = "checks",
     roots: Roots | None = None,
     workers: int | None = None,
+    engine: str = THREADS,
     announce: Note | None = None,
     progress: Progress | None = None,
 ) -> GroupsResult:
@@ -229,9 +233,10 @@ def groups(
         images,
         network,
         Path(checks) / ".features",
-        workers or default_workers(),
+        workers or default_workers(engine),
         _stage(progress, "features"),
         _stage(progress, "points"),
+        engine,
     )
     path = Path(out) if out else opened.path.with_name(f"{opened.name}.groups.csv")
     return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
@@ -387,6 +392,7 @@ def balance(
     roots: Roots | None = None,
     manifests: PathLike = "manifests",
     workers: int | None = None,
+    engine: str = THREADS,
     progress: Progress | None = None,
 ) -> BalanceResult:
     """Split, level and render the images of manifests as a recipe says, into `out/<recipe>-<id>/`.
@@ -422,6 +428,7 @@ def balance(
         plan.recipe,
         Path(out),
         workers=workers,
+        engine=engine,
         progress=_stage(progress, "render"),
     )
     if link is not None:
@@ -493,6 +500,8 @@ def verify(
     releases: PathLike = "releases",
     manifests: PathLike = "manifests",
     roots: Roots | None = None,
+    workers: int | None = None,
+    engine: str = THREADS,
     progress: Progress | None = None,
 ) -> VerifyResult:
     """Check the files and the lineage of a release [default: the newest in `releases`].
@@ -506,9 +515,12 @@ def verify(
     from affectdata.release.rebuild import pick_rows
     from affectdata.release.rebuild import rebuild as rebuild_rows
     from affectdata.release.verify import check_release
+    from affectdata.workers import default_workers
 
     opened = _release(release, releases, roots)
-    findings, n_rebuilt, notes = check_release(opened, _stage(progress, "verify")), 0, list[str]()
+    n_workers = workers or default_workers(engine)
+    findings = check_release(opened, _stage(progress, "verify"), n_workers, engine)
+    n_rebuilt, notes = 0, list[str]()
     if (rebuild or sample) and not findings:
         rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), Path(manifests))
         findings, n_rebuilt, notes = rebuilt.findings, rebuilt.n_rows, rebuilt.notes
@@ -591,6 +603,7 @@ def export(
     i_may_redistribute: bool = False,
     roots: Roots | None = None,
     workers: int | None = None,
+    engine: str = THREADS,
     progress: Progress | None = None,
 ) -> Path:
     """Write a release in the form `to` (folders, hf, webdataset, croissant) and return the folder.
@@ -611,6 +624,7 @@ def export(
         by=by,
         may_redistribute=i_may_redistribute,
         workers=workers,
+        engine=engine,
         progress=_stage(progress, "export"),
     )
     return folder
@@ -636,6 +650,7 @@ def train_check(
     manifests: PathLike = "manifests",
     roots: Roots | None = None,
     workers: int | None = None,
+    engine: str = THREADS,
     note: Note | None = None,
     announce: Note | None = None,
     progress: Progress | None = None,
@@ -694,6 +709,7 @@ def train_check(
         check=bounds,
         why_none=why_none,
         workers=n_workers,
+        engine=engine,
         progress=_stage(progress, "features"),
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")

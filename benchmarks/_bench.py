@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from affectdata.cli._main import _keep_freed_memory
 from affectdata.reading.sample import draw_image, save_image
 from affectdata.schema import manifest_schema
-from affectdata.workers import default_workers
+from affectdata.workers import default_workers, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 ROOT_VARIABLE = "AFFECTDATA_BENCH_ROOT"  # a tree of real images (GAPED) instead of generated ones
@@ -48,7 +47,7 @@ def parse_options(description: str) -> Options:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few images and rows")
-    _keep_freed_memory()
+    keep_freed_memory()
     return Options(parser.parse_args().quick)
 
 

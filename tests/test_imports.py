@@ -31,7 +31,8 @@ DOORS = {
     "safetensors": ["train/"],
     "captum": ["train/"],
     "httpx2": ["manifest/fetch.py"],  # the network
-    "ctypes": ["cli/_main.py"],  # mallopt: a library must not change its host's allocator
+    "ray": ["engines/ray.py"],
+    "ctypes": ["workers.py"],  # mallopt: a library must not change its host's allocator
 }
 
 

@@ -29,6 +29,7 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features, render_keys
 from affectdata.train.images import Progress, Readable
 from affectdata.train.rows import Rows
+from affectdata.workers import THREADS
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,10 +229,17 @@ def plan_image_pool(
 
 
 def fill_image_pool(
-    image_pool: ImagePool, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
+    image_pool: ImagePool,
+    backbone: Backbone,
+    cache: FeatureCache,
+    workers: int,
+    progress: Progress,
+    engine: str = THREADS,
 ) -> ImagePool:
     """Compute the features of all images of a pool, or read them from the cache; add them to those it has."""
-    computed = [compute_features(part, backbone, cache, workers, progress) for part in image_pool.parts]
+    computed = [
+        compute_features(part, backbone, cache, workers, progress, engine) for part in image_pool.parts
+    ]
     # float64, as scikit-learn computes; float32 costs digits in the scaler.
     features = np.empty((len(image_pool), computed[0][0].shape[1]))
     for part, (part_features, _) in zip(image_pool.parts, computed, strict=True):

@@ -39,6 +39,7 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.heads import N_FOLDS
 from affectdata.train.images import Progress
 from affectdata.train.rows import Rows
+from affectdata.workers import THREADS
 
 CACHE = ".features"  # folder below that of the checks
 N_ASSIGNMENTS = 2  # assignments to N_FOLDS folds: ten splits, in which every original is scored twice
@@ -115,6 +116,7 @@ def prepare_check(
     check: Check | None = None,
     why_none: str = "the source images are not available",
     workers: int = 1,
+    engine: str = THREADS,
     progress: Progress | None = None,
 ) -> CheckInput:
     """Plan every split and compute the features of all images that any of them needs.
@@ -161,7 +163,8 @@ def prepare_check(
     image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
     for network in (backbone, *more_backbones):
         cache = FeatureCache(checks / CACHE, network)
-        image_pool = fill_image_pool(image_pool, network, cache, workers, progress or (lambda *_: None))
+        say = progress or (lambda *_: None)
+        image_pool = fill_image_pool(image_pool, network, cache, workers, say, engine)
     return CheckInput(
         release,
         recipe,

@@ -6,9 +6,7 @@ optional is missing; 130 interrupted, and the same command goes on; 141 nobody r
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 import re
 import signal
 import sys
@@ -26,9 +24,11 @@ from affectdata.cli._memory import check_memory, explain_memory
 from affectdata.cli._output import Settings, alarm, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
+from affectdata.workers import keep_freed_memory
 
 _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
     "httpx2": "download",
+    "ray": "ray",
     **dict.fromkeys(("altair", "vl_convert", "jinja2"), "report"),
 }
 INTERRUPTED = 130
@@ -38,8 +38,6 @@ _REMOTE = re.compile(r"(?:[\w-]+=)?([a-z][a-z0-9+.-]+)://")
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE_SPACE = "\n  fix:   free some space, or choose another folder (--out), and run the same command again"
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, bytes.
-_MALLOC = {-3: 32 << 20, -1: 256 << 20, -2: 16 << 20}
 
 
 class Commands(click.Group):
@@ -102,7 +100,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     try:
-        _keep_freed_memory()
+        keep_freed_memory()
         given = sys.argv[1:] if arguments is None else arguments
         if given[:1] == ["ingest"]:
             _import_pandas_late()
@@ -135,21 +133,6 @@ def _import_pandas_late() -> None:
         pyarrow.array([])
     finally:
         sys.meta_path.remove(finder)
-
-
-def _keep_freed_memory() -> None:
-    """Stop glibc from giving each image's buffers back to the kernel: page faults cost more than the work.
-
-    Arrow shares its heap, where a pool of its own would hold on to as much again. Only for a process of our
-    own; a library must not change its host's allocator.
-    """
-    if sys.platform != "linux":
-        return
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt:
-        for parameter, value in _MALLOC.items():
-            mallopt(parameter, value)
 
 
 def run(arguments: list[str]) -> int:

@@ -58,8 +58,17 @@ def common_options(command: F) -> F:
 def workers_option(command: F) -> F:
     """Add --workers."""
     return click.option(
-        "--workers", type=click.IntRange(1), help="Number of threads. [default: the cores of this machine]"
+        "--workers",
+        type=click.IntRange(1),
+        help="Number of workers. [default: one per core]",
     )(command)
+
+
+def engine_option(command: F) -> F:
+    """Add --engine."""
+    text = "What runs the workers; ray: the cluster of RAY_ADDRESS, else Ray on this machine."
+    choice = click.Choice(find_plugins("engines"))
+    return click.option("--engine", type=choice, default="threads", show_default=True, help=text)(command)
 
 
 def settings() -> Settings:

@@ -12,6 +12,7 @@ from affectdata.cli._output import (
     common_options,
     complete_recipes,
     document,
+    engine_option,
     folder_option,
     note,
     on_conflict_option,
@@ -66,6 +67,7 @@ _MOST_STRATA = 12  # that fit beside each other
 @no_report_option
 @roots_option
 @workers_option
+@engine_option
 @common_options
 def command(
     recipe_name: str,
@@ -79,6 +81,7 @@ def command(
     no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
+    engine: str,
 ) -> int:
     """Split, balance and render the images of a manifest according to a recipe.
 
@@ -106,7 +109,7 @@ def command(
         document("affectdata/plan/1", planned.to_dict())
         return 0
     with progress() as move:
-        result = api.balance(planned, out=out, link=link, workers=workers, progress=move)
+        result = api.balance(planned, out=out, link=link, workers=workers, engine=engine, progress=move)
     _print_drift(result.release.info["drift"])
     show(f"\n{'wrote' if result.is_new else 'already there, verified:'} {result.release.path}")
     if link:

@@ -9,6 +9,7 @@ import click
 from affectdata.cli._output import (
     common_options,
     document,
+    engine_option,
     parse_roots,
     progress,
     roots_option,
@@ -45,6 +46,7 @@ class _Export(click.Command):
 )
 @roots_option
 @workers_option
+@engine_option
 @common_options
 def command(
     release: Path,
@@ -54,6 +56,7 @@ def command(
     may_redistribute: bool,
     roots: tuple[str, ...],
     workers: int | None,
+    engine: str,
 ) -> int:
     """Write RELEASE for other programs: a folder per class, Parquet or tar shards, Croissant.
 
@@ -74,6 +77,7 @@ def command(
             by=by,
             i_may_redistribute=may_redistribute,
             workers=workers,
+            engine=engine,
             progress=move,
         )
     show(f"wrote {folder}")

@@ -10,6 +10,7 @@ import click
 from affectdata.cli._output import (
     common_options,
     document,
+    engine_option,
     parse_roots,
     progress,
     roots_option,
@@ -37,6 +38,7 @@ _SHOWN = 20
 )
 @roots_option
 @workers_option
+@engine_option
 @common_options
 def command(
     manifest: Path,
@@ -46,6 +48,7 @@ def command(
     out: Path | None,
     roots: tuple[str, ...],
     workers: int | None,
+    engine: str,
 ) -> int:
     """Find images of MANIFEST that are one picture cropped, mirrored, framed, rotated a little or recoded.
 
@@ -65,6 +68,7 @@ def command(
             out=out,
             roots=parse_roots(roots),
             workers=workers,
+            engine=engine,
             announce=aloud,
             progress=move,
         )

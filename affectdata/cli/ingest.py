@@ -12,6 +12,7 @@ from affectdata.cli._output import (
     common_options,
     complete_sources,
     document,
+    engine_option,
     note,
     plain_findings,
     progress,
@@ -67,6 +68,7 @@ _FIRST_KINDS = 8  # of junk
     help="Keep images that look different from the indexed image of their name.",
 )
 @workers_option
+@engine_option
 @common_options
 def command(
     root: Path,
@@ -81,6 +83,7 @@ def command(
     rehash: bool,
     trust_names: bool,
     workers: int | None,
+    engine: str,
 ) -> int:
     """Turn the folder ROOT of a source, or its .zip or .tar, into a manifest; with --onto, a table of labels.
 
@@ -104,6 +107,7 @@ def command(
             rehash=rehash,
             trust_names=trust_names,
             workers=workers,
+            engine=engine,
             progress=move,
         )
     _print(result, find_recipe_for(result.path.stem))

@@ -12,6 +12,7 @@ from affectdata.api import FINETUNE
 from affectdata.cli._output import (
     common_options,
     document,
+    engine_option,
     folder_option,
     note,
     parse_roots,
@@ -128,6 +129,7 @@ _OF_A_CHECK = {  # options that --study does not take
 @no_report_option
 @roots_option
 @workers_option
+@engine_option
 @common_options
 def command(
     release_path: Path | None,
@@ -150,6 +152,7 @@ def command(
     no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
+    engine: str,
 ) -> int:
     """Train on a release, score untouched originals, and compare with the alternatives to balancing.
 
@@ -193,6 +196,7 @@ def command(
             out=out,
             roots=parse_roots(roots),
             workers=workers,
+            engine=engine,
             note=note,
             announce=aloud,
             progress=move,

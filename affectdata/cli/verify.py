@@ -10,6 +10,7 @@ import click
 from affectdata.cli._output import (
     common_options,
     document,
+    engine_option,
     folder_option,
     note,
     parse_roots,
@@ -17,6 +18,7 @@ from affectdata.cli._output import (
     roots_option,
     show,
     show_table,
+    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ _MANIFESTS = Path("manifests")
 )
 @click.option("--why", metavar="IMAGE_ID", help="Only show an image's group, split, cell and copies.")
 @roots_option
+@workers_option
+@engine_option
 @common_options
 def command(
     release: Path | None,
@@ -53,6 +57,8 @@ def command(
     samples: tuple[str, ...],
     why: str | None,
     roots: tuple[str, ...],
+    workers: int | None,
+    engine: str,
 ) -> int:
     """Re-hash the files of RELEASE (default: the newest) and check its lineage; exit 4 on findings."""
     from affectdata import api
@@ -64,7 +70,9 @@ def command(
         _print_why(explain_image(opened, why, _MANIFESTS))
         return 0
     with progress() as move:
-        result = api.verify(opened, rebuild=n_rebuild or 0, sample=samples, progress=move)
+        result = api.verify(
+            opened, rebuild=n_rebuild or 0, sample=samples, workers=workers, engine=engine, progress=move
+        )
     for remark in result.notes:
         note(f"note: {remark}")
     _print_findings(result)

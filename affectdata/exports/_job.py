@@ -27,7 +27,7 @@ from affectdata.release.classes import Classes, find_classes
 from affectdata.release.images import Read
 from affectdata.release.release import Release
 from affectdata.store.parquet import Rows, read_parts
-from affectdata.workers import map_ordered
+from affectdata.workers import THREADS, map_ordered
 
 _BATCH = 24  # images per worker task
 _MAX_SHOWN = 3
@@ -42,6 +42,7 @@ class Job:
     read: Read | None
     by: str | None = None
     workers: int = 1
+    engine: str = THREADS
     progress: Callable[[int, int], None] | None = None
 
     def images(self, parts: Iterable[pa.Table]) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -55,7 +56,8 @@ class Job:
         done = 0
         for part in parts:
             batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
-            for batch, images in zip(batches, map_ordered(self.read, batches, self.workers), strict=True):
+            read = map_ordered(self.read, batches, self.workers, self.engine)
+            for batch, images in zip(batches, read, strict=True):
                 yield from zip(batch.to_pylist(), images, strict=True)
                 done += len(batch)
                 if self.progress:

@@ -20,7 +20,7 @@ from affectdata.release.release import Release
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import locked_folder, write_text
 from affectdata.store.parquet import distinct
-from affectdata.workers import default_workers
+from affectdata.workers import THREADS, default_workers
 
 TERMS_FILE = "README.md"
 
@@ -33,6 +33,7 @@ def export_release(
     by: str | None = None,
     may_redistribute: bool = False,
     workers: int | None = None,
+    engine: str = THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a release in the format `to` as the folder `out`, atomically.
@@ -57,7 +58,7 @@ def export_release(
     read = None
     if plugin.HAS_IMAGES:
         read = released_reader(release.path, recipe, release.sources_to_render())
-    job = Job(release, recipe, read, by, workers or default_workers(), progress)
+    job = Job(release, recipe, read, by, workers or default_workers(engine), engine, progress)
     out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
     _check_free(out)

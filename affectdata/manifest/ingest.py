@@ -66,7 +66,7 @@ from affectdata.store.parquet import (
     write_batches,
     write_table,
 )
-from affectdata.workers import default_workers
+from affectdata.workers import THREADS, default_workers
 
 _SHOWN = 5  # rejects listed when no image is kept
 
@@ -146,6 +146,7 @@ def ingest(
     options: ReadOptions | None = None,
     out: Path = Path("manifests"),
     workers: int | None = None,
+    engine: str = THREADS,
     strict: bool = False,
     replace: bool = False,
     rehash: bool = False,
@@ -200,7 +201,7 @@ def ingest(
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
     settings["columns"] = PROBED.names
     with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
-        probe_all(memo, probe, rehash, workers or default_workers(), progress)
+        probe_all(memo, probe, rehash, workers or default_workers(engine), progress, engine)
         if index and indexed:
             items = join_by_content(plugin, indexed, options, items, memo, index, trust_names)
             index_of = find_indices(items, paths)

@@ -21,7 +21,7 @@ from affectdata.manifest.memo import Memo
 from affectdata.records import RATINGS, Finding, Reason, Reject
 from affectdata.schema import REJECTS, manifest_schema
 from affectdata.store.spill import iter_by_rank
-from affectdata.workers import map_ordered
+from affectdata.workers import THREADS, map_ordered
 
 _BATCH = 16  # images probed per call
 _PAIRS = 1 << 10  # merged images as Python objects in memory
@@ -32,7 +32,12 @@ _IMAGE_SCHEMA = pa.schema([*(PROBED.field(name) for name in _IMAGE), (_GROUP, pa
 
 
 def probe_all(
-    memo: Memo, probe: Probe, rehash: bool, workers: int, progress: Callable[[int, int], None] | None
+    memo: Memo,
+    probe: Probe,
+    rehash: bool,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+    engine: str = THREADS,
 ) -> None:
     """Add missing and changed images to the memo, or all with `rehash`."""
     todo = memo.stale_files(force=rehash)
@@ -41,7 +46,7 @@ def probe_all(
         pa.table({"path": memo.paths.take(pa.array(todo[start : start + _BATCH]))}) for start in starts
     )
     n_done = len(memo.paths) - len(todo)
-    for start, result in zip(starts, map_ordered(probe, batches, workers), strict=True):
+    for start, result in zip(starts, map_ordered(probe, batches, workers, engine), strict=True):
         memo.add(result, todo[start : start + _BATCH])
         n_done += len(result)
         if progress:

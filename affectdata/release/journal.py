@@ -26,7 +26,7 @@ from affectdata.store.chunks import STREAM_ROWS, rechunk
 from affectdata.store.files import hash_file, name_in_errors
 from affectdata.store.parquet import read_table, write_table
 from affectdata.store.spill import Spill, iter_by_rank
-from affectdata.workers import map_ordered
+from affectdata.workers import THREADS, map_ordered
 
 _BATCH = 24  # rows rendered per call, plus the remaining rows of the last image
 _FLUSH_S = 1.0  # seconds; images rendered since the last flush are lost if the process is killed
@@ -64,6 +64,7 @@ def render_all(
     journal_folder: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
+    engine: str = THREADS,
 ) -> Spill:
     """Render the rows that an earlier run did not; return one record per row of `table`, in its order."""
     if write.folder is not None:
@@ -82,7 +83,7 @@ def render_all(
         todo = np.flatnonzero(~done)
         rest = table.select(_COLUMNS).filter(pa.array(~done)) if done.any() else table.select(_COLUMNS)
         n_before = n_done = len(table) - len(todo)
-        for part in journal.record(map_ordered(write, _batches(rest), workers)):
+        for part in journal.record(map_ordered(write, _batches(rest), workers, engine)):
             yield part, todo[n_done - n_before :][: len(part)]
             n_done += len(part)
             if progress:

@@ -38,7 +38,7 @@ from affectdata.render.render import RENDER_VERSION, RenderSamples
 from affectdata.store.atomic import locked_folder
 from affectdata.store.chunks import as_one_array
 from affectdata.store.digest import table_digest
-from affectdata.workers import default_workers
+from affectdata.workers import THREADS, default_workers
 
 _ATTRIBUTION_IMAGES = 16  # on which each transform of a pipeline is tried alone
 
@@ -68,6 +68,7 @@ def publish_release(
     folder: Path,
     *,
     workers: int | None = None,
+    engine: str = THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Release, bool]:
     """Render a plan into `folder/<recipe>-<first 8 of the id>`; return the release and whether it is new.
@@ -92,7 +93,8 @@ def publish_release(
             shutil.rmtree(partial)
             return _open_verified(target), False
         write = WriteSamples(render, str(partial) if recipe.mode == "files" else None)
-        rendered = render_all(table, write, partial, journal, workers or default_workers(), progress)
+        n_workers = workers or default_workers(engine)
+        rendered = render_all(table, write, partial, journal, n_workers, progress, engine)
         drift = measure_drift(table, rendered.read(LOOKS.names))
         try:
             _check_drift(drift, table, render, recipe)

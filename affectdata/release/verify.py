@@ -6,6 +6,7 @@ In: an opened release. Out: findings; an empty list means valid. File names are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,19 +32,31 @@ from affectdata.store.files import hash_file, kind_of, open_text
 from affectdata.store.listing import find_empty_folders, find_unlisted_files
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts
 from affectdata.store.text_set import StringHashSet
+from affectdata.workers import THREADS, map_ordered
 
+_BATCH = 64  # files hashed per task
 _DIGITS = 64  # of a SHA-256; a line is the digits, two spaces, the name
 
 
-def check_release(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def check_release(
+    release: Release,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+    engine: str = THREADS,
+) -> list[Finding]:
     """Check every file against SHA256SUMS, and release.json, lineage and encoding; empty if valid."""
-    files = check_files(release, progress)
+    files = check_files(release, progress, workers, engine)
     texts = {finding.text for finding in files}
     others = [*check_info(release), *check_lineage(release), *check_encoding(release)]
     return files + [finding for finding in others if finding.text not in texts]
 
 
-def check_files(release: Release, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def check_files(
+    release: Release,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+    engine: str = THREADS,
+) -> list[Finding]:
     """Hash every file again; report files that changed, are missing, or were added."""
     path = release.path / SUMS_FILE
     if (kind := kind_of(path)) or not path.is_file():
@@ -53,12 +66,14 @@ def check_files(release: Release, progress: Callable[[int, int], None] | None = 
         findings.append(Finding("changed", f"{SUMS_FILE} differs from the published file"))
     listed = StringHashSet(list(map(_name, lines)) for lines in _read_sums(path))
     done = 0
-    for lines in _read_sums(path):
-        for line in lines:
-            findings += _check_file(release.path, _name(line), line[:_DIGITS])
-            done += 1
-            if progress:
-                progress(done, len(listed))
+    batches = (
+        lines[start : start + _BATCH] for lines in _read_sums(path) for start in range(0, len(lines), _BATCH)
+    )
+    for n, found in map_ordered(_CheckFiles(str(release.path)), batches, workers, engine):
+        findings += found
+        done += n
+        if progress:
+            progress(done, len(listed))
     unlisted = find_unlisted_files(release.path, listed)
     added = [name for name in unlisted if name not in (SUMS_FILE, INFO_FILE)]
     findings += [Finding("added", f"{name} is not part of the release") for name in added]
@@ -80,6 +95,17 @@ def _read_sums(path: Path) -> Iterator[list[str]]:
 
 def _name(line: str) -> str:
     return line[_DIGITS + 2 :]
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckFiles:
+    """Hash the files of some lines of SHA256SUMS; return how many, and findings."""
+
+    folder: str
+
+    def __call__(self, lines: list[str]) -> tuple[int, list[Finding]]:
+        found = [_check_file(Path(self.folder), _name(line), line[:_DIGITS]) for line in lines]
+        return len(lines), [finding for each in found for finding in each]
 
 
 def _check_file(folder: Path, name: str, expected: str) -> list[Finding]:

@@ -216,7 +216,7 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         "versions": pixel_versions(),
         "render_version": RENDER_VERSION,
         "cpu_features": cv2.getCPUFeaturesLine(),
-        "canaries": canaries(recipe),
+        "canaries": canaries(recipe.pipelines),
     }
 
 

@@ -6,7 +6,7 @@ seed, image spec) and library versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from affectdata.errors import InputError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decoded, encode, resize
 from affectdata.manifest.manifest import Images
-from affectdata.recipe.recipe import ImageSpec, Recipe
+from affectdata.recipe.recipe import ImageSpec
 from affectdata.recipe.transforms import Pipeline, Step
 from affectdata.schema import RENDERED
 
@@ -119,11 +119,11 @@ def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
     return resize(rgb, width, height)
 
 
-def canaries(recipe: Recipe) -> dict[str, str]:
+def canaries(pipelines: Mapping[str, list[Step]]) -> dict[str, str]:
     """Return the SHA-256 of a small generated image through every pipeline, to detect CPU differences."""
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
     hashes = {"": file_hash(encode(image, "jpeg", 95))}
-    for name, steps in recipe.pipelines.items():
+    for name, steps in pipelines.items():
         hashes[name] = file_hash(encode(Pipeline(steps).apply(image, 1), "png", 0))
     return hashes

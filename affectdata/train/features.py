@@ -25,7 +25,7 @@ from affectdata.store.atomic import replace_file
 from affectdata.store.files import check_regular
 from affectdata.train.backbones import Backbone
 from affectdata.train.images import LoadImages, Progress, Readable
-from affectdata.workers import map_ordered
+from affectdata.workers import THREADS, map_ordered
 
 _BATCH = 32  # images per pass through the network
 _FILE_BATCHES = 8  # batches per cache file: the most an interrupted run loses
@@ -87,11 +87,16 @@ class FeatureCache:
 
 
 def compute_features(
-    wanted: Readable, backbone: Backbone, cache: FeatureCache, workers: int, progress: Progress
+    wanted: Readable,
+    backbone: Backbone,
+    cache: FeatureCache,
+    workers: int,
+    progress: Progress,
+    engine: str = THREADS,
 ) -> tuple[np.ndarray, int]:
     """Return the features of every image of `wanted`, in order, and how many of them were computed now.
 
-    Images are read, decoded and passed through the network on `workers` threads.
+    Images are read, decoded and passed through the network by `workers` workers.
     """
     keys = wanted.table["key"].to_pylist()
     cached = cache.read(keys)
@@ -99,14 +104,14 @@ def compute_features(
     new = pa.array(sorted(row for key, row in first.items() if key not in cached), pa.int64())
     todo = wanted.table.take(new)
     load = LoadImages(wanted.read, backbone.normalisation.size_px)
-    for part_keys, features in _compute_parts(todo, load, backbone, workers, progress):
+    for part_keys, features in _compute_parts(todo, load, backbone, workers, progress, engine):
         cache.write(part_keys, features)
         cached.update(zip(part_keys, features, strict=True))
     return np.stack([cached[key] for key in keys]) if keys else np.empty((0, 0), np.float32), len(todo)
 
 
 def _compute_parts(
-    todo: pa.Table, load: LoadImages, backbone: Backbone, workers: int, progress: Progress
+    todo: pa.Table, load: LoadImages, backbone: Backbone, workers: int, progress: Progress, engine: str
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield keys and features, one cache file at a time."""
     batches = [todo.slice(start, _BATCH) for start in range(0, len(todo), _BATCH)]
@@ -114,7 +119,7 @@ def _compute_parts(
     features: list[np.ndarray] = []
     n_done = 0
     with _one_thread_per_worker():
-        results = map_ordered(_Features(load, backbone), batches, workers)
+        results = map_ordered(_Features(load, backbone), batches, workers, engine)
         for batch, result in zip(batches, results, strict=True):
             keys += batch["key"].to_pylist()
             features.append(result)

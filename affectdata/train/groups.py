@@ -21,6 +21,7 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features
 from affectdata.train.images import Progress, Readable
 from affectdata.train.look_alikes import SamePair, nearest_pairs, prove_pairs
+from affectdata.workers import THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def find_same_pairs(
     workers: int,
     on_features: Progress | None = None,
     on_points: Progress | None = None,
+    engine: str = THREADS,
 ) -> list[SamePair]:
     """Return pairs of rows of a manifest that are the same image and not in one group, the surest first.
 
@@ -50,7 +52,8 @@ def find_same_pairs(
     read = _ReadSource(images)
     keyed = table.select(["source", "path", "image_id"]).append_column("key", table["image_id"])
     wanted, kept = Readable(np.arange(len(table)), keyed, read), FeatureCache(cache, backbone)
-    features, _ = compute_features(wanted, backbone, kept, workers, on_features or (lambda *_: None))
+    say = on_features or (lambda *_: None)
+    features, _ = compute_features(wanted, backbone, kept, workers, say, engine)
     group = np.array(table["group_id"].to_pylist(), str)
     pairs = nearest_pairs(features, features, group, group)
     ids = table["image_id"].to_pylist()

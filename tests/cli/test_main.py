@@ -33,6 +33,7 @@ from affectdata.errors import (
     UsageError,
 )
 from affectdata.registry import find_plugins, load_plugin
+from affectdata.workers import keep_freed_memory
 from tests.made import publish
 
 
@@ -349,7 +350,7 @@ def test_only_the_command_line_sets_the_allocator(monkeypatch: pytest.MonkeyPatc
 def test_without_glibc_nothing_is_set(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # musl: a libc without mallopt
     monkeypatch.setattr(sys, "platform", platform)
-    _main._keep_freed_memory()
+    keep_freed_memory()
 
 
 @pytest.mark.skipif(
@@ -357,7 +358,7 @@ def test_without_glibc_nothing_is_set(monkeypatch: pytest.MonkeyPatch, platform:
 )
 def test_glibc_takes_the_settings() -> None:
     code = (
-        "import ctypes\nfrom affectdata.cli._main import _MALLOC\n"
+        "import ctypes\nfrom affectdata.workers import _MALLOC\n"
         "assert all(ctypes.CDLL(None).mallopt(*each) == 1 for each in _MALLOC.items())"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -371,7 +372,7 @@ def test_an_interrupt_at_the_first_line_is_130_with_one_line(start: Callable[...
     first = (
         "import os, signal\n"
         "import affectdata.cli._main as m\n"
-        "m._keep_freed_memory = lambda: os.kill(os.getpid(), signal.SIGINT)"
+        "m.keep_freed_memory = lambda: os.kill(os.getpid(), signal.SIGINT)"
     )
     process = start("sources", first=first)
     out, err = process.communicate(timeout=60)

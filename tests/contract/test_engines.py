@@ -1,0 +1,260 @@
+"""Every engine: results in order, a bounded window, exceptions at their place, the same bytes as threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectdata import api
+from affectdata.errors import DecodeError, InputError
+from affectdata.registry import find_plugins
+from affectdata.workers import default_workers, map_ordered
+
+HAS_RAY = find_spec("ray") is not None
+ON_RAY = [
+    pytest.mark.skipif(not HAS_RAY, reason="the extra `ray` is not installed"),
+    pytest.mark.slow,  # Ray takes seconds to start
+    pytest.mark.enable_socket,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+ENGINES = [
+    pytest.param(name, marks=ON_RAY if name == "ray" else [], id=name) for name in find_plugins("engines")
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep Ray from writing its token to the home folder, and from joining a cluster; stop it at the end."""
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text("0123456789abcdef" * 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+
+
+def fail_at_five(number: int) -> int:
+    if number == 5:
+        error = DecodeError("truncated", "it ends early")
+        error.where = "a.jpg"
+        raise error
+    return number
+
+
+def wait_unevenly(number: int) -> int:
+    time.sleep(0.02 * (number % 3 == 0))
+    return number
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_results_come_in_the_order_of_the_batches(engine: str) -> None:
+    assert list(map_ordered(wait_unevenly, range(30), 2, engine)) == list(range(30))
+    assert list(map_ordered(wait_unevenly, [], 2, engine)) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_window_is_bounded(engine: str) -> None:
+    taken = 0
+
+    def batches() -> Iterator[int]:
+        nonlocal taken
+        for number in range(40):
+            taken += 1
+            yield number
+
+    results = map_ordered(abs, batches(), 2, engine)
+    for n_out, _ in enumerate(results, 1):
+        assert taken - n_out < 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_exception_comes_at_its_place_with_its_fields(engine: str) -> None:
+    got: list[int] = []
+    with pytest.raises(DecodeError, match="it ends early") as caught:
+        got.extend(map_ordered(fail_at_five, range(40), 2, engine))
+    assert (caught.value.reason, caught.value.what, caught.value.where) == (
+        "truncated",
+        "it ends early",
+        "a.jpg",
+    )
+    got.clear()
+    with pytest.raises(DecodeError):
+        for number in map_ordered(fail_at_five, range(40), 2, engine):
+            got.append(number)
+    assert got == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_there_is_at_least_one_worker(engine: str) -> None:
+    assert default_workers(engine) >= 1
+
+
+def make_all(root: Path, folder: Path, engine: str) -> dict[str, str]:
+    """Ingest, balance, verify and export a tree with an engine; return the SHA-256 of every file written."""
+    given: dict[str, Any] = {"workers": 2, "engine": engine}
+    manifest = api.ingest(root, out=folder / "manifests", **given).path
+    release = api.balance("valence_bins", manifest=[manifest], out=folder / "releases", **given).release
+    assert api.verify(release, **given).is_sound
+    api.export(release, "webdataset", out=folder / "export", i_may_redistribute=True, **given)
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    created = {"release.json"}  # it has the time of its making
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name not in created
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What threads write for `small_gaped`."""
+    return make_all(small_gaped, tmp_path_factory.mktemp("threads"), "threads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each.id != "threads"])
+def test_an_engine_writes_the_bytes_that_threads_write(
+    engine: str, small_gaped: Path, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    assert make_all(small_gaped, tmp_path, engine) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each.id != "threads"])
+def test_relative_paths_are_those_of_the_caller(
+    engine: str, small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_gaped)
+    result = api.ingest(Path(), source="gaped", out=tmp_path, workers=2, engine=engine)
+    assert result.counts["kept"] == 18
+
+
+def test_ray_is_not_imported_unless_chosen() -> None:
+    code = (
+        "import sys\nfrom affectdata.workers import map_ordered\n"
+        "assert list(map_ordered(abs, [1, -2], 2)) == [1, 2]\nassert 'ray' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_ray_the_engine_says_what_to_install(
+    cli: Callable[..., Any], small_gaped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "affectdata.engines.ray", raising=False)
+    ran = cli("ingest", small_gaped, "--out", tmp_path, "--engine", "ray")
+    assert ran.code == 5 and "pip install 'affectdata[ray]'" in ran.err
+
+
+# Nodes of a cluster on this machine, in a process of its own: `ray.cluster_utils.Cluster`.
+CLUSTER = """
+import os, sys, threading, time
+import ray
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from affectdata import api
+from affectdata.errors import AffectdataError
+from affectdata.workers import map_ordered
+
+root, out, way, other = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+second = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": other} if way == "mixed" else None)
+os.environ["RAY_ADDRESS"] = cluster.address
+
+def work(number):
+    time.sleep(.1)
+    if way == "killed" and number == 7 and not Path(out, "killed").exists():
+        Path(out, "killed").touch()
+        os._exit(1)
+    return number, ray.get_runtime_context().get_node_id()
+
+code = 0
+try:
+    nodes = set()
+    for at, (number, node) in enumerate(map_ordered(work, range(60), 2, "ray")):
+        assert number == at
+        nodes.add(node)
+        if way == "removed" and at == 15:
+            cluster.remove_node(second, allow_graceful=False)
+    assert way != "removed" or len(nodes) == 2, nodes
+    assert way != "killed" or Path(out, "killed").exists()
+    result = api.ingest(root, out=Path(out, "manifests"), engine="ray", workers=2)
+    print(result.digest)
+except AffectdataError as error:
+    print(error, file=sys.stderr)
+    code = error.exit_code
+ray.shutdown()
+cluster.shutdown()
+sys.exit(code)
+"""
+
+
+def run_on_cluster(root: Path, out: Path, way: str, other: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CLUSTER, str(root), str(out), way, other],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="the extra `ray` is not installed")
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("way", ["killed", "removed"])
+def test_lost_workers_and_nodes_change_nothing(way: str, small_gaped: Path, tmp_path: Path) -> None:
+    digest = api.ingest(small_gaped, out=tmp_path / "threads").digest
+    ran = run_on_cluster(small_gaped, tmp_path, way)
+    assert (ran.returncode, ran.stdout.split()[-1:]) == (0, [digest]), ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="the extra `ray` is not installed")
+@pytest.mark.xdist_group("ray")
+def test_a_node_with_other_versions_is_refused(small_gaped: Path, tmp_path: Path) -> None:
+    fake = tmp_path / "other" / "pillow-1.0.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 1.0\n")
+    path = os.pathsep.join(filter(None, [str(fake.parent), *sys.path]))
+    ran = run_on_cluster(small_gaped, tmp_path, "mixed", path)
+    assert ran.returncode == InputError.exit_code, ran.stderr
+    assert "pillow 1.0 instead of" in ran.stderr and "node " in ran.stderr
+    assert not list(tmp_path.glob("manifests/*.parquet"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_RAY, reason="the extra `ray` is not installed")
+@pytest.mark.xdist_group("ray")
+def test_an_interrupt_ends_with_130_and_the_run_resumes(
+    start: Callable[..., Any], sample_gaped: Path, tmp_path: Path
+) -> None:
+    slow = (
+        "import os, signal, threading, time\nimport affectdata.manifest.memo as memo\nadd = memo.Memo.add\n"
+        "def interrupt(self, result, at):\n    add(self, result, at)\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "memo.Memo.add = interrupt"
+    )
+    arguments = ["ingest", sample_gaped, "--out", tmp_path, "--engine", "ray", "--workers", "2"]
+    process = start(*arguments, first=slow)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted; the same command goes on from here\n")
+    process = start(*arguments, "--quiet")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (
+        api.ingest(sample_gaped, out=tmp_path / "threads").digest
+        == api.ingest(sample_gaped, out=tmp_path).digest
+    )
