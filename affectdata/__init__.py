@@ -83,6 +83,7 @@ __all__ = [
     "open_release",
     "plan_balance",
     "predict",
+    "publish",
     "query",
     "report",
     "sample",

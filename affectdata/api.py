@@ -5,7 +5,7 @@
     init, query, compare               a recipe for it; SQL over manifests; how alike images are
     plan_balance, balance              manifests and a recipe become a release
     select, suggest                    a stimulus set from a manifest; which images to rate next
-    verify, diff, export               a release is checked, compared, and handed to other programs
+    verify, diff, export, publish      a release is checked, compared, and handed to others
     train_check, study                 models are trained on it
     report                             all of it as one HTML page
     doctor                             what is unfinished or broken in a working folder
@@ -144,7 +144,8 @@ def ingest(
 ) -> IngestResult:
     """Turn a source's folder or archive into `out/<name>.parquet`, with its rejects and edges beside it.
 
-    With `onto`, `root` is a table of labels for the images of these manifests.
+    With `onto`, `root` is a table of labels for the images of these manifests. The objects below an address
+    (s3://, gs://, az://) are first copied to a local cache, as far as they changed.
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
@@ -157,14 +158,15 @@ def ingest(
 
     source = source or ("table" if column_map else None)
     options = ReadOptions(map_path=_path(column_map), name=name, variant=variant)
+    folder = _local(root, progress)
     if onto:
         idle = {"--strict": strict, "--rehash": rehash, "--trust-names": trust_names}
         idle |= {"--workers": workers is not None, "--engine": engine != THREADS}
         refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
-        return overlay(Path(root), manifests, source=source, options=options, out=Path(out), replace=replace)
+        return overlay(folder, manifests, source=source, options=options, out=Path(out), replace=replace)
     return ingest_tree(
-        Path(root),
+        folder,
         source=source,
         options=options,
         out=Path(out),
@@ -506,6 +508,7 @@ def verify(
 ) -> VerifyResult:
     """Check the files and the lineage of a release [default: the newest in `releases`].
 
+    Of a release in a bucket every object is read again.
     `rebuild` is a number of images to render again and compare; `sample` names more of them.
 
     Raises:
@@ -517,7 +520,7 @@ def verify(
     from affectdata.release.verify import check_release
     from affectdata.workers import default_workers
 
-    opened = _release(release, releases, roots)
+    opened = _release(release, releases, roots, again=True)
     n_workers = workers or default_workers(engine)
     findings = check_release(opened, _stage(progress, "verify"), n_workers, engine)
     n_rebuilt, notes = 0, list[str]()
@@ -577,6 +580,28 @@ def report(
         target = target.with_name(f"{target.stem}-private.html")
     _, *drawn = write_page(page, target, _path(figures))
     return ReportResult(target, drawn, page.is_private)
+
+
+def publish(
+    release: PathLike | Release, address: str, *, note: Note | None = None, progress: Progress | None = None
+) -> tuple[str, bool]:
+    """Write a release to a bucket, as `address/<name>`; return that address, and whether it is new there.
+
+    A run that was interrupted goes on; until its end there is no release for those who read. `verify`,
+    `export`, `train_check` and `open_release` take the address in place of a folder.
+
+    Raises:
+        IntegrityError: a file differs from SHA256SUMS, or another release of that name is there.
+        InputError: the store cannot be reached, or denies access.
+    """
+    from affectdata.release.release import INFO_FILE
+    from affectdata.store.published import publish_folder
+
+    opened = _release(release)
+    target = f"{address.rstrip('/')}/{opened.path.resolve().name}"
+    if note and not opened.info["terms"].get("redistributable"):
+        note("note: the terms of its images forbid to pass them on: keep the bucket private")
+    return target, publish_folder(opened.path, target, INFO_FILE, _stage(progress, "publish"))
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
@@ -822,15 +847,30 @@ def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Images |
         return None, error.what
 
 
+def _local(root: PathLike, progress: Progress | None) -> Path:
+    """Return the folder of a source; of one in a bucket, its local copy."""
+    from affectdata.store.addresses import is_address
+
+    if not is_address(root):
+        return Path(root)
+    from affectdata.store.published import fetch_tree
+
+    return fetch_tree(root, _stage(progress, "fetch"))
+
+
 def _release(
-    release: PathLike | Release | None, releases: PathLike = "releases", roots: Roots | None = None
+    release: PathLike | Release | None,
+    releases: PathLike = "releases",
+    roots: Roots | None = None,
+    again: bool = False,
 ) -> Release:
     """Open a release, or the newest in the folder `releases`; one that is open stays as it is."""
     from affectdata.release.release import Release, newest_release, open_release
 
     if isinstance(release, Release):
         return release
-    return open_release(newest_release(Path(releases)) if release is None else release, roots)
+    chosen = newest_release(Path(releases)) if release is None else release
+    return open_release(chosen, roots, again=again)
 
 
 def _earlier(release: PathLike | Release | None, columns: Sequence[str]) -> pa.Table | None:

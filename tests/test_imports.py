@@ -31,6 +31,7 @@ DOORS = {
     "safetensors": ["train/"],
     "captum": ["train/"],
     "httpx2": ["manifest/fetch.py"],  # the network
+    "obstore": ["store/objects.py"],
     "ray": ["engines/ray.py"],
     "ctypes": ["workers.py"],  # mallopt: a library must not change its host's allocator
 }
@@ -179,6 +180,7 @@ LATE = {
     "reading/sample.py": {"cv2"},
     "reading/workbooks.py": {"openpyxl", "xlrd"},
     "recipe/recipe.py": {"affectdata"},  # transforms import albumentations, which only pipelines need
+    "release/release.py": {"affectdata"},  # published folders import obstore
     "sources/emotic.py": {"scipy"},
     "sources/ferplus.py": {"cv2"},
     "workers.py": {"cv2"},

@@ -49,5 +49,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write a release for Hugging Face, timm, Keras, Croissant.",
         "export releases/current --to hf --i-may-redistribute",
     ),
+    "publish": (
+        "Write a release to a bucket (s3://, gs://, az://).",
+        "publish releases/current s3://lab/sets",
+    ),
     "schema": ("Print the JSON Schema of a file.", "schema recipe"),
 }

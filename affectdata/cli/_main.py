@@ -13,6 +13,7 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib.abc import MetaPathFinder
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -24,14 +25,18 @@ from affectdata.cli._memory import check_memory, explain_memory
 from affectdata.cli._output import Settings, alarm, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
+from affectdata.store.addresses import is_address
 from affectdata.workers import keep_freed_memory
 
 _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
     "httpx2": "download",
     "ray": "ray",
+    "obstore": "remote",
     **dict.fromkeys(("altair", "vl_convert", "jinja2"), "report"),
 }
 INTERRUPTED = 130
+_TAKE_ADDRESSES = ("ingest", "verify", "export", "publish", "train-check")  # as an argument, not an option
+_FLAGS = ("--json", "--quiet", "-v", "-vv", "--strict", "--replace", "--rehash", "--trust-names")
 _UNREAD = 141  # 128 + SIGPIPE
 _SUMMARY = 62  # characters of a line of help
 _REMOTE = re.compile(r"(?:[\w-]+=)?([a-z][a-z0-9+.-]+)://")
@@ -166,15 +171,18 @@ def _run(arguments: list[str], settings: Settings) -> int:
 
 
 def _refuse_remote(arguments: list[str]) -> None:
-    """Refuse addresses, which would be read as names of local folders.
+    """Refuse addresses where they would be read as names of local folders.
 
     Raises:
         UsageError: an argument is one.
     """
-    for argument in arguments:
+    for before, argument in pairwise(["", *arguments]):
+        is_option = before.startswith("-") and before not in _FLAGS
+        if is_address(argument) and arguments[0] in _TAKE_ADDRESSES and not is_option:
+            continue
         if match := _REMOTE.match(argument):
             raise UsageError(
-                f"{argument} is a remote path, and affectdata reads and writes local folders only",
+                f"{argument} is a remote path, and here only local ones are read and written",
                 fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
             )
 

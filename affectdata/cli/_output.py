@@ -18,6 +18,7 @@ import click
 
 from affectdata.records import Finding
 from affectdata.registry import find_data, find_plugins
+from affectdata.store.addresses import is_address
 
 if TYPE_CHECKING:
     from affectdata.plan.plan import SplitSummary
@@ -69,6 +70,16 @@ def engine_option(command: F) -> F:
     text = "What runs the workers; ray: the cluster of RAY_ADDRESS, else Ray on this machine."
     choice = click.Choice(find_plugins("engines"))
     return click.option("--engine", type=choice, default="threads", show_default=True, help=text)(command)
+
+
+class PathOrAddress(click.Path):
+    """A path, or an address in a bucket, which stays a text."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if is_address(value) else super().convert(value, param, ctx)
 
 
 def settings() -> Settings:

@@ -41,7 +41,7 @@ def may_report(no_report: bool) -> bool:
 
 def write_report(
     report: Callable[..., ReportResult],
-    release: Path | None,
+    release: Path | str | None,
     out: Path,
     roots: Mapping[str, str | Path],
     no_report: bool,

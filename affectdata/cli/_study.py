@@ -17,7 +17,7 @@ _PARTS = ("val", "test", "train")
 
 def run_study(
     study: Path,
-    release: Path | None,
+    release: Path | str | None,
     device: str | None,
     out: Path,
     roots: dict[str, str | Path],

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     engine_option,
@@ -30,7 +31,7 @@ class _Export(click.Command):
 
 
 @click.command("export", cls=_Export)
-@click.argument("release", type=click.Path(path_type=Path))
+@click.argument("release", type=PathOrAddress())
 @click.option("--to", required=True, type=click.Choice(find_plugins("exports")), help="Output format.")
 @click.option(
     "--out",
@@ -49,7 +50,7 @@ class _Export(click.Command):
 @engine_option
 @common_options
 def command(
-    release: Path,
+    release: Path | str,
     to: str,
     out: Path | None,
     by: str | None,

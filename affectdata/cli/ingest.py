@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     bar,
     common_options,
     complete_sources,
@@ -29,7 +30,7 @@ _FIRST_KINDS = 8  # of junk
 
 
 @click.command("ingest")
-@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("root", type=PathOrAddress())
 @click.option(
     "--source",
     metavar="NAME",
@@ -71,7 +72,7 @@ _FIRST_KINDS = 8  # of junk
 @engine_option
 @common_options
 def command(
-    root: Path,
+    root: Path | str,
     source: str | None,
     map_path: Path | None,
     name: str | None,

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from affectdata.api import FINETUNE
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     engine_option,
@@ -43,7 +44,7 @@ _OF_A_CHECK = {  # options that --study does not take
 
 
 @click.command("train-check")
-@click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
+@click.argument("release_path", metavar="[RELEASE]", required=False, type=PathOrAddress())
 @click.option(
     "--backbone",
     multiple=True,
@@ -132,7 +133,7 @@ _OF_A_CHECK = {  # options that --study does not take
 @engine_option
 @common_options
 def command(
-    release_path: Path | None,
+    release_path: Path | str | None,
     backbone: tuple[str, ...],
     weights: tuple[str, ...],
     device: str | None,

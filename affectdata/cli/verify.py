@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     engine_option,
@@ -29,7 +30,7 @@ _MANIFESTS = Path("manifests")
 
 
 @click.command("verify")
-@click.argument("release", required=False, type=click.Path(path_type=Path))
+@click.argument("release", required=False, type=PathOrAddress())
 @folder_option("--releases", "releases", "Folder of releases; the newest is used if none is given.")
 @click.option(
     "--rebuild",
@@ -51,7 +52,7 @@ _MANIFESTS = Path("manifests")
 @engine_option
 @common_options
 def command(
-    release: Path | None,
+    release: Path | str | None,
     releases: Path,
     n_rebuild: int | None,
     samples: tuple[str, ...],
@@ -65,7 +66,7 @@ def command(
     from affectdata.release.explain import explain_image
     from affectdata.release.release import newest_release, open_release
 
-    opened = open_release(release or newest_release(releases), parse_roots(roots))
+    opened = open_release(release or newest_release(releases), parse_roots(roots), again=not why)
     if why:
         _print_why(explain_image(opened, why, _MANIFESTS))
         return 0

@@ -35,6 +35,7 @@ from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.classes import Classes, find_classes
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
+from affectdata.store.addresses import is_address
 from affectdata.store.atomic import read_json
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, rows_to_html
@@ -245,14 +246,19 @@ class Release:
 _REBUILD = "remove the folder and re-run `affectdata balance`"
 
 
-def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Release:
+def open_release(
+    path: str | Path, roots: Mapping[str, str | Path] | None = None, *, again: bool = False
+) -> Release:
     """Open a release; `roots` maps sources to the folders of the original images, if they are needed.
+
+    Of a release in a bucket (s3://, gs://, az://) the local copy is opened; with `again`, every object is
+    read again.
 
     Raises:
         ManifestError: not a finished release, or of a newer form.
         IntegrityError: the table was modified, or release.json has fields of a wrong type.
     """
-    folder = Path(path)
+    folder = _fetch(path, again) if is_address(path) else Path(path)
     if not (folder / INFO_FILE).is_file():
         raise ManifestError(
             f"{folder} is not a finished release: "
@@ -270,6 +276,13 @@ def open_release(path: str | Path, roots: Mapping[str, str | Path] | None = None
     if problem := _schema_problem(rows, info):
         raise IntegrityError(f"{name} {problem}", where=str(folder), fix=_REBUILD)
     return Release(folder, rows, info, {name: Path(root) for name, root in (roots or {}).items()})
+
+
+def _fetch(address: str, again: bool) -> Path:
+    """Return the local copy of a release in a bucket."""
+    from affectdata.store.published import fetch_folder  # it imports obstore
+
+    return fetch_folder(address, INFO_FILE, "sums_sha256", again=again)
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

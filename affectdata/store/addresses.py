@@ -1,0 +1,51 @@
+"""Addresses in a bucket, and where local copies of what is there lie. Imports no client."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TypeGuard
+
+from affectdata.errors import IntegrityError, UsageError
+from affectdata.hashing import file_hash
+
+SCHEMES = ("s3", "gs", "az")
+_ADDRESS = re.compile(rf"(?:{'|'.join(SCHEMES)})://[A-Za-z0-9][A-Za-z0-9._-]*(?:/[^?#]*)?\Z")
+
+
+def is_address(path: object) -> TypeGuard[str]:
+    """Return whether this is an address in a bucket rather than a path."""
+    return isinstance(path, str) and path.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def check_address(address: str) -> str:
+    """Return an address without a slash at its end.
+
+    Raises:
+        UsageError: it is none, or has more than bucket and path, such as credentials.
+    """
+    if not _ADDRESS.match(address):
+        raise UsageError(
+            "the address of a bucket must be SCHEME://BUCKET/PATH, without credentials or a query",
+            fix=f"schemes: {', '.join(SCHEMES)}; credentials belong to the configuration of the store",
+        )
+    return address.rstrip("/")
+
+
+def cache_folder(address: str, *, kind: str) -> Path:
+    """Return the folder for local copies of what is at an address, below AFFECTDATA_CACHE or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = Path(os.environ.get("AFFECTDATA_CACHE") or Path(base, "affectdata"))
+    return root / kind / file_hash(check_address(address).encode())[:16]
+
+
+def check_name(name: str, where: str) -> str:
+    """Return the name of an object that is to be a file.
+
+    Raises:
+        IntegrityError: it would be outside of its folder, or no file can have it.
+    """
+    if "\0" in name or {"", ".", ".."} & {*name.split("/")}:
+        raise IntegrityError(f"{name!r} cannot be the name of a file", where=where, fix="rename the object")
+    return name

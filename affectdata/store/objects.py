@@ -1,0 +1,132 @@
+"""Whole objects of a bucket (s3://, gs://, az://), through obstore (extra `remote`).
+
+Credentials come from the store's own configuration (environment, profile, role of the machine), never from an
+address, and messages have none: they name the object and the kind of error, not what the server answered.
+Requests are repeated with growing pauses by obstore; an object is seen whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from affectdata.errors import InputError
+from affectdata.store.addresses import check_address
+
+_RETRIES = 8
+_RETRY_FOR = timedelta(minutes=3)
+_PAUSES_S = (0.1, 0.5, 2.0, 8.0)
+_CONFIGURATION = "the configuration of the store, e.g. AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS"
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """An object: its name below the address, its bytes, and its version or ETag, which changes with it."""
+
+    name: str
+    size: int
+    tag: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The objects below an address; picklable, as it connects where it is used."""
+
+    address: str
+
+    @cached_property
+    def _store(self) -> Any:
+        retry: Any = {"max_retries": _RETRIES, "retry_timeout": _RETRY_FOR}
+        with self._explained(""):
+            return from_url(check_address(self.address), retry_config=retry)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"address": self.address}
+
+    def get(self, name: str) -> tuple[bytes, Stat]:
+        """Read an object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with self._explained(name):
+            result = obstore.get(self._store, name)
+            return bytes(result.bytes()), _stat(dict(result.meta))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object, in place of one that is there."""
+        with self._explained(name):
+            obstore.put(self._store, name, data, use_multipart=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object if there is none; return whether it has these bytes now.
+
+        obstore does not repeat such a write if its connection ends; this does, and a write whose response was
+        lost is found by its bytes.
+        """
+        with self._explained(name):
+            for pause in (*_PAUSES_S, None):
+                try:
+                    obstore.put(self._store, name, data, mode="create", use_multipart=False)
+                    break
+                except (AlreadyExistsError, PreconditionError):
+                    return self.get(name)[0] == data
+                except GenericError:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """Yield the objects below a prefix, a request per thousand."""
+        with self._explained(prefix):
+            for part in obstore.list(self._store, prefix or None, chunk_size=1000):
+                yield from (_stat(dict(meta)) for meta in part)
+
+    def stat(self, name: str) -> Stat | None:
+        """Return what is known of an object without reading it, or None if there is none."""
+        try:
+            with self._explained(name):
+                return _stat(dict(obstore.head(self._store, name)))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Turn what obstore raises into errors without what the server answered."""
+        where = f"{self.address.rstrip('/')}/{name}"
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(2, "no such object", where) from None
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise InputError("access was denied", where=where, fix=f"check {_CONFIGURATION}") from error
+        except (BaseError, OSError) as error:
+            status = re.search(r"\b[45]\d\d [A-Z][A-Za-z ]+", str(error))
+            reason = status[0] if status else type(error).__name__
+            raise InputError(
+                f"the store cannot be reached or refuses ({reason})",
+                where=where,
+                fix=f"check the address and {_CONFIGURATION}; the same command goes on from here",
+            ) from error
+
+
+def _stat(meta: dict[str, Any]) -> Stat:
+    return Stat(meta["path"], meta["size"], meta["version"] or meta["e_tag"] or str(meta["last_modified"]))

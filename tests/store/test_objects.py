@@ -1,0 +1,299 @@
+"""Buckets: trees and releases through a server on the loopback, with its faults; needs obstore and moto."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affectdata import api
+from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
+from affectdata.release.release import open_release
+from affectdata.release.verify import check_release
+from affectdata.store.addresses import check_address, check_name, is_address
+
+pytest.importorskip("obstore", reason="the extra `remote` is not installed")
+pytest.importorskip("moto", reason="moto, a server of buckets for tests, is not installed")
+pytest.importorskip("flask_cors", reason="the server of moto needs flask-cors")
+
+from affectdata.store.objects import Bucket
+from affectdata.store.published import fetch_folder, fetch_tree, publish_folder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.enable_socket,
+    pytest.mark.xdist_group("bucket"),
+    pytest.mark.filterwarnings("ignore"),  # moto's own
+]
+ADDRESS = "s3://bucket/lab"
+Answer = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+@dataclass
+class Server:
+    """A server of buckets; `fault` may answer a request in its place, by method, path and number."""
+
+    app: Answer
+    port: int = 0
+    requests: list[str] = field(default_factory=list)
+    fault: Callable[[str, str, int], str | None] = lambda method, path, number: None
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append(f"{method} {path}?{environ['QUERY_STRING']}")
+        found = self.fault(method, path, len(self.requests))
+        if found == "slow":
+            time.sleep(0.5)
+        if found == "busy":
+            start("503 Slow Down", [("Content-Length", "0")])
+            return [b""]
+        answer = list(self.app(environ, start))
+        if found == "lost":  # it was done, and the client does not learn of it
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionAbortedError
+        return answer
+
+    def count(self, method: str, part: str = "") -> int:
+        return sum(each.startswith(method) and part in each for each in self.requests)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_: Any) -> None:
+            pass
+
+    running = Server(DomainDispatcherApplication(create_backend_app))
+    http = make_server("127.0.0.1", 0, running, threaded=True, request_handler=Quiet)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIATEST",
+        "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
+        "AFFECTDATA_CACHE": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import urllib.request
+
+    for path, method in (("/moto-api/reset", "POST"), ("/bucket", "PUT")):
+        address = f"http://127.0.0.1:{http.server_port}{path}"
+        urllib.request.urlopen(urllib.request.Request(address, data=b"", method=method)).close()
+    running.requests.clear()
+    yield running
+    http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def release(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published release. Not to be written to."""
+    folder = tmp_path_factory.mktemp("release")
+    manifest = api.ingest(small_gaped, out=folder / "manifests").path
+    return api.balance("valence_bins", manifest=[manifest], out=folder / "releases").release.path
+
+
+def upload(root: Path, address: str = f"{ADDRESS}/gaped") -> str:
+    bucket = Bucket(address)
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            bucket.put(path.relative_to(root).as_posix(), path.read_bytes())
+    return address
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_put_create_get_list_and_stat(server: Server) -> None:
+    bucket = Bucket(ADDRESS)
+    bucket.put("a/1", b"one")
+    assert bucket.create("a/2", b"two") and bucket.create("a/2", b"two")
+    assert not bucket.create("a/2", b"other") and bucket.get("a/2")[0] == b"two"
+    data, stat = bucket.get("a/1")
+    assert (data, stat) == (b"one", bucket.stat("a/1"))
+    assert [each.name for each in bucket.list("a")] == ["a/1", "a/2"]
+    assert bucket.stat("none") is None
+    with pytest.raises(FileNotFoundError, match="no such object"):
+        bucket.get("none")
+
+
+@pytest.mark.parametrize("fault", ["busy", "lost", "slow"])
+def test_a_write_is_repeated_and_its_lost_response_found(server: Server, fault: str) -> None:
+    server.fault = lambda method, path, number: fault if method == "PUT" and number <= 2 else None
+    assert Bucket(ADDRESS).create("x", b"data")
+    assert Bucket(ADDRESS).get("x")[0] == b"data"
+    server.fault = lambda method, path, number: fault if method == "GET" and number % 3 == 0 else None
+    assert all(Bucket(ADDRESS).get("x")[0] == b"data" for _ in range(4))
+
+
+def test_messages_have_no_credentials(server: Server) -> None:
+    with pytest.raises(InputError) as caught:
+        Bucket("s3://no-such-bucket/x").put("a", b"")
+    assert "no-such-bucket/x/a" in str(caught.value)
+    for secret in ("AKIATEST", "very-secret"):
+        assert secret not in str(caught.value)
+    for address in ("s3://key:secret@bucket/x", "s3://bucket/x?sig=secret", "s3://", "s3:///x"):
+        with pytest.raises(UsageError) as refused:
+            check_address(address)
+        assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../b", "/a", "a//b", "a/", ".", "a\0"])
+def test_no_object_becomes_a_file_elsewhere(name: str) -> None:
+    with pytest.raises(IntegrityError, match="cannot be the name of a file"):
+        check_name(name, ADDRESS)
+
+
+def test_a_tree_gives_the_manifest_of_the_folder(server: Server, small_gaped: Path, tmp_path: Path) -> None:
+    address = upload(small_gaped)
+    local = api.ingest(small_gaped, out=tmp_path / "local")
+    server.requests.clear()
+    remote = api.ingest(address, out=tmp_path / "remote")
+    assert remote.path.read_bytes() == local.path.read_bytes()
+    assert remote.counts == local.counts
+    n_files = len(files_of(small_gaped))
+    assert server.count("GET", "list-type=2") == 1 and len(server.requests) == n_files + 1
+    server.requests.clear()
+    assert api.ingest(address, out=tmp_path / "remote").digest == local.digest
+    assert len(server.requests) == 1  # the list
+
+
+def test_a_change_in_a_tree_is_read_and_what_is_gone_removed(server: Server, tmp_path: Path) -> None:
+    bucket = Bucket(f"{ADDRESS}/tree")
+    for name in ("a/1", "a/2", "b/3"):
+        bucket.put(name, name.encode())
+    folder = fetch_tree(bucket.address)
+    assert files_of(folder) == {"a/1": b"a/1", "a/2": b"a/2", "b/3": b"b/3"}
+    bucket.put("a/1", b"A/1")  # as many bytes
+    shutil.copytree(folder, tmp_path / "before")
+    import obstore
+
+    obstore.delete(bucket._store, "b/3")
+    server.requests.clear()
+    assert files_of(fetch_tree(bucket.address)) == {"a/1": b"A/1", "a/2": b"a/2"}
+    assert len(server.requests) == 2 and not (folder / "b").exists()
+    (folder / "a/2").write_bytes(b"cut")
+    (folder / "a/2").write_bytes(b"c")
+    assert files_of(fetch_tree(bucket.address))["a/2"] == b"a/2"
+
+
+def test_an_empty_address_is_an_error(server: Server) -> None:
+    with pytest.raises(UsageError, match="there is nothing below"):
+        fetch_tree(f"{ADDRESS}/nothing")
+
+
+def test_a_published_release_is_the_release(server: Server, release: Path) -> None:
+    address, is_new = api.publish(release, ADDRESS)
+    assert is_new and address == f"{ADDRESS}/{release.name}"
+    opened = open_release(address)
+    assert files_of(opened.path) == files_of(release) and opened.name == release.name
+    assert check_release(opened) == [] and api.verify(address).is_sound
+    assert len(opened.dataset("train")) == opened.info["rows"]["train"]
+    order = [each.rpartition("/lab/")[2] for each in server.requests if each.startswith("PUT")]
+    assert order[-1].startswith(f"{release.name}/release.json") and "SHA256SUMS" in order[-2]
+    server.requests.clear()
+    assert api.publish(release, ADDRESS) == (address, False)
+    assert open_release(address).path == opened.path
+    assert server.count("PUT") == 0 and len(server.requests) <= 3
+
+
+def test_verify_reads_every_object_again(server: Server, release: Path) -> None:
+    address, _ = api.publish(release, ADDRESS)
+    open_release(address)
+    bucket = Bucket(address)
+    name = next(each.name for each in bucket.list("objects"))
+    bucket.put(name, b"forged")
+    with pytest.raises(IntegrityError, match="differs from the published file"):
+        api.verify(address)
+
+
+@pytest.mark.parametrize("fault", ["busy", "lost"])
+def test_faults_change_nothing_in_a_release(server: Server, release: Path, fault: str) -> None:
+    server.fault = lambda method, path, number: fault if number % 7 == 3 else None
+    address, _ = api.publish(release, ADDRESS)
+    assert files_of(open_release(address).path) == files_of(release)
+
+
+def test_two_writers_end_well_and_leave_one_release(server: Server, release: Path, tmp_path: Path) -> None:
+    import json
+
+    other = tmp_path / release.name  # made at another time
+    shutil.copytree(release, other)
+    info = json.loads((other / "release.json").read_text())
+    (other / "release.json").write_text(json.dumps({**info, "created": "2001-01-01T00:00:00+00:00"}))
+    found: list[Any] = []
+    writers = [
+        threading.Thread(target=lambda each=each: found.append(api.publish(each, ADDRESS)[1]))
+        for each in (release, other)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(found) == [False, True]
+    assert api.verify(f"{ADDRESS}/{release.name}").is_sound
+
+
+def test_another_release_of_that_name_is_refused(server: Server, release: Path, tmp_path: Path) -> None:
+    import json
+
+    api.publish(release, ADDRESS)
+    other = tmp_path / release.name
+    shutil.copytree(release, other)
+    info = json.loads((other / "release.json").read_text())
+    (other / "release.json").write_text(json.dumps({**info, "originals": 1}))
+    with pytest.raises(IntegrityError, match="another folder was published"):
+        publish_folder(other, f"{ADDRESS}/{release.name}", "release.json")
+
+
+@pytest.mark.parametrize("after", [1, 10, 40])
+def test_a_killed_writer_leaves_no_release_and_the_next_run_ends_it(
+    server: Server, release: Path, after: int
+) -> None:
+    address = f"{ADDRESS}/{release.name}"
+    code = f"from affectdata import api; api.publish({str(release)!r}, {ADDRESS!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
+    server.fault = lambda *_: process.kill() if server.count("PUT") == after else None  # type: ignore[func-returns-value]
+    process.wait(60)
+    assert process.returncode == -9
+    with pytest.raises(ManifestError, match="not a finished release"):
+        open_release(address)
+    server.fault = lambda *_: None
+    assert api.publish(release, ADDRESS) == (address, True)
+    assert files_of(open_release(address).path) == files_of(release)
+
+
+def test_hostile_names_in_a_published_release_are_refused(server: Server, tmp_path: Path) -> None:
+    from affectdata.hashing import file_hash
+
+    sums = f"{'0' * 64}  ../../evil\n".encode()
+    bucket = Bucket(f"{ADDRESS}/evil")
+    bucket.put("SHA256SUMS", sums)
+    bucket.put("release.json", f'{{"sums_sha256": "{file_hash(sums)}"}}'.encode())
+    with pytest.raises(IntegrityError, match="cannot be the name of a file"):
+        fetch_folder(bucket.address, "release.json", "sums_sha256")
+
+
+def test_commands_take_addresses(server: Server, release: Path, cli: Callable[..., Any]) -> None:
+    ran = cli("publish", release, ADDRESS, "--json")
+    assert ran.code == 0 and ran.document["new"] and "keep the bucket private" in ran.err
+    assert cli("verify", "--json", ran.document["address"]).code == 0
+    refused = cli("ingest", "gaped", "--out", ADDRESS)
+    assert refused.code == 2 and "only local ones" in refused.err
+    assert is_address(ADDRESS) and not is_address(Path(ADDRESS))
