@@ -693,7 +693,7 @@ def train_check(
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import PLAIN, check_head, check_maps, draw_maps, fit_final
+    from affectdata.check.final import PLAIN, check_head, check_kept, check_maps, draw_maps, fit_final
     from affectdata.check.prepare import prepare_check
     from affectdata.check.resume import FOLDER, SplitStore
     from affectdata.check.tuned import prepare_networks
@@ -739,6 +739,7 @@ def train_check(
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     check_head(prepared, head or PLAIN)
+    check_kept(prepared, model_path, maps)
     store = None
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)

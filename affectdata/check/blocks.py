@@ -141,6 +141,17 @@ class CheckSettings(Block):
         return check.model_dump(mode="json")
 
 
+class TargetBlock(Block):
+    """What is predicted in place of the recipe's target."""
+
+    kind: Literal["numbers", "multi", "shares", "polarity"]
+    name: str
+    outputs: list[str] = Field(description="columns, or labels")
+    skill: str = Field(
+        description="what `skill` is: 0 if a prediction does not depend on the image, at most 1"
+    )
+
+
 class Bins(Block):
     """The bins of the target, or its classes."""
 
@@ -243,6 +254,37 @@ class ClassScores(Block):
         return {name: each for name, each in scores.items() if each is not None}
 
 
+class LabelOfSets(Block):
+    """A label of label sets, over every original once."""
+
+    label: str
+    n: int = Field(description="images that have it")
+    n_predicted: int
+    precision: Number
+    recall: Number
+    f1: Number
+    average_precision: Number = Field(description="null if no image has it")
+
+
+class TargetScores(OpenBlock):
+    """Scores of an arm for a target of several values: its measures by name, `skill` first."""
+
+    __pydantic_extra__: dict[str, Figure] = Field(init=False)
+    per_source: dict[str, SourceScores]
+    labels: list[LabelOfSets] | None = Field(default=None, description="of label sets")
+    confusion: list[list[int]] | None = Field(
+        default=None, description="of classes, over every original once; rows: true"
+    )
+
+    @property
+    def measures(self) -> dict[str, Figure]:
+        """The measures by name."""
+        return self.__pydantic_extra__ or {}
+
+    def __getitem__(self, measure: str) -> Figure:
+        return self.measures[measure]
+
+
 class Arm(OpenBlock):
     """A training set and the models trained on it (`arms`): its heads by name, and these.
 
@@ -253,8 +295,11 @@ class Arm(OpenBlock):
     __pydantic_extra__: dict[str, Head] = Field(init=False)
     n_train: ByScoring[float] = Field(description="rows trained on, mean over the splits")
     classifier: dict[str, ByScoring[ClassScores]] = Field(
-        {},
+        default={},
         description="by classes: `<target>_class` (check.classes of the recipe), the target, `subtype`",
+    )
+    target: ByScoring[TargetScores] | None = Field(
+        default=None, description="if `target` of the document is given; `mean` predicts the mean of train"
     )
 
     @property
@@ -326,10 +371,11 @@ class Leak(Block):
     same_images: SameImages | None = Field(default=None, description="null in a former form")
     nearest: Interval = Field(
         description="R² of copying the label of the most similar training image; classes: "
-        "(balanced accuracy - chance) / (1 - chance)"
+        "(balanced accuracy - chance) / (1 - chance); else skill"
     )
     shuffled: Annotated[Interval, BeforeValidator(_interval)] = Field(
-        description="R² (classes: balanced accuracy) of the originals' arm after training on shuffled labels"
+        description="R² (classes: balanced accuracy; else skill) of the originals' arm after training on "
+        "shuffled labels"
     )
 
 
@@ -393,12 +439,15 @@ class Subgroup(Block):
     mae: Number = Field(default=None, description="of a numeric target")
     bias: Number = Field(default=None, description="mean of prediction - target")
     accuracy: Number = Field(default=None, description="of a target of classes")
+    distance: Number = Field(default=None, description="of points, mean")
+    exact_match: Number = Field(default=None, description="of label sets")
+    kl: Number = Field(default=None, description="of shares, mean")
 
 
 class Subgroups(Block):
     """Errors of the release's model per value of a column, over every original once."""
 
-    measure: Literal["mae", "accuracy"]
+    measure: Literal["mae", "accuracy", "distance", "exact_match", "kl"]
     groups: dict[str, Subgroup]
     gap: Number = Field(description="between the largest and the smallest figure")
     too_few: dict[str, int] = Field(
@@ -546,6 +595,9 @@ class CheckFigures(Block):
     settings: CheckSettings
     versions: dict[str, str] = Field(description="of the libraries that decide the numbers")
     numeric: bool = Field(description="whether the target is numeric")
+    target: TargetBlock | None = Field(
+        default=None, description="if it is not the recipe's; `numeric` is then false"
+    )
     copies: int = Field(description="number of copies in train")
     bins: Bins
     crossfit_missing: str | None = Field(description="why there is only the held-out score")
@@ -580,16 +632,21 @@ class CheckFigures(Block):
     ceiling: Number = Field(description="the highest R² that the raters' noise allows, if SD and N are known")
     subgroups: dict[str, Subgroups] = Field(description="by column")
     regrouped: dict[str, Interval] = Field(
-        description="R² of the originals with undeclared groups kept together, by column"
+        description="R² (skill) of the originals with undeclared groups kept together, by column"
     )
     not_offered: dict[str, str] = Field(
         description="manifests that could not be tried for the thin bins, and the reason"
     )
     transfer: dict[str, Transfer] = Field(default={}, description="by other source (frozen)")
     advice: Advice | None = Field(
-        default=None, description="what would help; null in finetune, and for a target of classes"
+        default=None, description="what would help; null in finetune, and if the target is not one number"
     )
     curves: list[Curve] = Field(description="of networks")
+
+    @property
+    def has_skill(self) -> bool:
+        """Whether predictions are scored by R², or by the skill of a target of several values."""
+        return self.numeric or self.target is not None
 
 
 class CheckDocument(CheckFigures):

@@ -28,13 +28,17 @@ from affectdata.check.resume import SplitStore
 from affectdata.check.scores import Scoring
 from affectdata.check.shortcuts import find_shortcuts
 from affectdata.check.summary import summarize
+from affectdata.check.target_arms import EvaluateTarget
 from affectdata.check.transfer import score_transfer
+from affectdata.check.tuned import TunedNetworks
 from affectdata.check.verdict import advise, make_sentences
 from affectdata.store.atomic import write_json
 from affectdata.store.parquet import write_table
 from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.images import Progress
 from affectdata.workers import map_ordered
+
+_Task = tuple[Split, EvaluateSplit | EvaluateTarget]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,9 @@ def _train(
     same_images, shortcuts = find_same_images(prepared, workers), find_shortcuts(prepared, workers)
     originals, recipe, n_first = prepared.originals, prepared.recipe, prepared.n_first
     subtypes = sorted(set(originals.column("subtype")[originals.own].tolist()))
+    target = prepared.target
     classes = find_classes(recipe, None if prepared.numeric else originals.labels, subtypes)
+    classes = [] if target else classes
     classes = classes[:1] if learner.is_costly else classes
     heldout = [prepared.heldout] if prepared.heldout else []
     sources, transfer = {}, {}
@@ -108,10 +114,13 @@ def _train(
     by_name = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
     # The subtype classifier is scored on every original once, so it is trained on the first splits only.
     n_all = {"crossfit": n_first, "heldout": 1}
-    tasks = [
+    fit = learner.fit_target if isinstance(learner, TunedNetworks) else None
+    tasks: list[_Task] = [
         (
             split,
-            EvaluateSplit(
+            EvaluateTarget(target, learner, fit)
+            if target
+            else EvaluateSplit(
                 classes if number < n_all.get(name, 0) else classes[:1], prepared.numeric, learner, sources
             ),
         )
@@ -126,14 +135,14 @@ def _train(
     for name, splits in by_name.items():
         own = [next(evaluations) for _ in splits]
         n = n_first if name == "crossfit" else len(splits)
-        scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio)
+        scorings[name] = Scoring(splits, own, n, edges, tail, recipe.seed, recipe.check.min_sd_ratio, target)
     main: dict[ScoringName, Scoring] = {name: scorings.pop(name) for name in ("crossfit", "heldout")}
     scored = {name: scoring if scoring.splits else None for name, scoring in main.items()}
     return Results(prepared, learner, classes, scored, scorings, transfer, labels, same_images, shortcuts)
 
 
 def _evaluate(
-    tasks: Sequence[tuple[Split, EvaluateSplit]],
+    tasks: Sequence[_Task],
     learner: Learner,
     store: SplitStore | None,
     workers: int,
@@ -142,7 +151,7 @@ def _evaluate(
     """Evaluate every split, heads on several threads at once; networks use all cores for one split."""
     evaluations = []
 
-    def evaluate(task: tuple[Split, EvaluateSplit]) -> SplitEvaluation:
+    def evaluate(task: _Task) -> SplitEvaluation:
         split, function = task
         return store.evaluate(split, function) if store else function(split)
 
@@ -161,6 +170,8 @@ def _predictions(results: Results) -> pa.Table:
     table = prepared.originals.table
     names = ["image_id", "source", "path", "subtype", "group_id"]
     out = table.select([*names, *({prepared.recipe.target} - set(names))])
+    for name, values in prepared.target.columns() if prepared.target else ():
+        out = out.append_column(f"true.{name}", pa.array(values))
     folds = prepared.fold_assignments[0].tolist() if prepared.fold_assignments else [-1] * len(table)
     out = out.append_column("fold", pa.array([fold if fold >= 0 else None for fold in folds], pa.int32()))
     for name, values, rows in _columns(results):
@@ -172,14 +183,16 @@ def _predictions(results: Results) -> pa.Table:
 
 
 def _columns(results: Results) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield name, values and rows of each column: `<scoring>.<arm>.<head or classes>`."""
+    """Yield name, values and rows of each column: `<scoring>.<arm>.<head, classes or output>`."""
     for scored_on, scoring in results.scorings.items():
         if scoring is None:
             continue
         rows = results.prepared.originals.find(scoring.tests().image_id)
         for arm, result in scoring.evaluations[0].arms.items():
-            for head in result.values:
+            for head in result.values if results.prepared.numeric else ():
                 yield f"{scored_on}.{arm}.{head}", scoring.values(arm, head), rows
+            for number, output in enumerate(scoring.target.outputs if scoring.target else ()):
+                yield f"{scored_on}.{arm}.{output}", scoring.values(arm)[:, number], rows
             for classes, predictions in result.labels.items():
                 name = "both" if "both" in predictions else "image"
                 yield f"{scored_on}.{arm}.{classes}", scoring.labels(arm, classes, name), rows

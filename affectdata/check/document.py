@@ -45,6 +45,8 @@ from affectdata.check.scores import (
     subgroup_values,
 )
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
+from affectdata.check.target_scores import describe_target, score_target, score_target_subgroups
+from affectdata.check.words import SKILL
 
 _VERSIONS = (
     *("affectdata", "numpy", "opencv-python-headless", "scikit-learn", "scipy", "timm", "torch"),
@@ -104,7 +106,7 @@ def describe(results: Results) -> CheckFigures:
     probed = results.scorings["crossfit"] if numeric else None
     drift = release.info.get("drift") or {}
     splits = [split for scoring in results.scorings.values() if scoring for split in scoring.splits]
-    classes = None if numeric else results.classes[0]
+    classes = None if numeric or prepared.target else results.classes[0]
     return CheckFigures(
         schema=blocks.SCHEMA,
         release=blocks.ReleaseBlock(
@@ -113,6 +115,7 @@ def describe(results: Results) -> CheckFigures:
         settings=_settings(results),
         versions={name: version(name) for name in _VERSIONS},
         numeric=numeric,
+        **describe_target(prepared.target),
         copies=int((train.copy > 0).sum()),
         bins=_bins(results),
         crossfit_missing=prepared.crossfit_missing,
@@ -133,9 +136,9 @@ def describe(results: Results) -> CheckFigures:
         ceiling=_ceiling(prepared) if numeric else None,
         subgroups=_subgroups(results),
         regrouped={
-            name: scoring.interval(scoring.figure("r2", ORIGINALS))
+            name: scoring.interval(scoring.figure("r2" if numeric else SKILL, ORIGINALS))
             for name, scoring in results.regrouped.items()
-            if numeric
+            if numeric or prepared.target
         },
         not_offered=prepared.not_offered,
         transfer=results.transfer,
@@ -184,14 +187,18 @@ def _bins(results: Results) -> blocks.Bins:
 
 
 def _arm(results: Results, arm: str) -> blocks.Arm:
-    result = results.best.evaluations[0].arms[arm]
+    result, target = results.best.evaluations[0].arms[arm], results.prepared.target
+    n_train = results.by_scoring(arm, partial(_mean_n_train, arm=arm))
+    if target:
+        scored = results.by_scoring(arm, partial(score_target, target=target, arm=arm))
+        return blocks.Arm(n_train=n_train, target=scored)
     parts: dict[str, Any] = {head: _head(results, arm, head) for head in result.values}
     if result.labels:
         parts["classifier"] = {
             classes.name: results.by_scoring(arm, partial(score_classes, arm=arm, classes=classes))
             for classes in results.classes
         }
-    return blocks.Arm(n_train=results.by_scoring(arm, partial(_mean_n_train, arm=arm)), **parts)
+    return blocks.Arm(n_train=n_train, **parts)
 
 
 def _head(results: Results, arm: str, head: str) -> blocks.Head:
@@ -231,6 +238,7 @@ def _curves(results: Results) -> Iterator[blocks.Curve]:
 def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
     """Return the differences between arms on the same images, measure by measure."""
     best, numeric = results.best, results.prepared.numeric
+    measures = best.measures or (COMPARED if numeric else LABEL_MEASURES)
     compare = partial(pooled_difference, best) if results.pools_differences else _compare_splits(results)
 
     pairs = [
@@ -238,9 +246,7 @@ def _compare(results: Results) -> dict[str, dict[str, blocks.Interval]]:
         *((arm, ORIGINALS) for arm in best.evaluations[0].arms if arm.startswith((WITH, STACKED))),
     ]
     return {
-        f"{left} - {right}": {
-            name: compare(name, left, right) for name in (COMPARED if numeric else LABEL_MEASURES)
-        }
+        f"{left} - {right}": {name: compare(name, left, right) for name in measures}
         for left, right in pairs
         if best.has(left) and best.has(right)
     }
@@ -251,7 +257,7 @@ def _compare_splits(results: Results) -> Callable[[str, str, str], blocks.Interv
     best, numeric = results.best, results.prepared.numeric
 
     def figure(measure: str, arm: str) -> Figure:
-        if numeric:
+        if numeric or best.target:
             return best.figure(measure, arm)
         return best.label_figure(measure, arm, results.classes[0], "image")
 
@@ -265,6 +271,8 @@ def _difference(first: Figure, second: Figure) -> Figure:
 
 
 def _on_edge(results: Results) -> list[str]:
+    if results.prepared.target:  # its heads do not report their settings
+        return []
     head = "regressor" if results.prepared.numeric else f"{results.classes[0].name}.image"
     arms = []
     for arm in (RELEASE, ORIGINALS, EVEN):
@@ -314,12 +322,21 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
     best, originals = results.best, results.prepared.originals
     test = best.tests()
     rows = originals.find(test.image_id)
+    info, values = results.prepared.release.info, subgroup_values(originals, results.prepared.recipe)
+    if target := results.prepared.target:
+        errors = np.asarray(target.errors(target.true(test), best.values(RELEASE)), float)
+        scored = {
+            column: score_target_subgroups(
+                values[column][rows], errors, target.error, estimated_in(info, column)
+            )
+            for column in SUBGROUPS
+        }
+        return {column: block for column, block in scored.items() if block.groups or block.too_few}
     if results.prepared.numeric:
         true, predicted = test.target, best.values(RELEASE)
     else:
         classes = results.classes[0]
         true, predicted = classes.of(test), best.labels(RELEASE, classes.name, "image")
-    info, values = results.prepared.release.info, subgroup_values(originals, results.prepared.recipe)
     scored = {
         column: score_subgroups(values[column][rows], true, predicted, estimated_in(info, column))
         for column in SUBGROUPS

@@ -144,6 +144,12 @@ class EvaluateSplit:
     learner: Learner
     sources: Mapping[str, FittedHead] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> list[Any]:
+        """What determines the predictions, beside the rows."""
+        classes = [[each.name, each.labels, each.thresholds] for each in self.classes]
+        return [classes, self.numeric, self.learner.seed, self.learner.describe(), sorted(self.sources)]
+
     def __call__(self, split: Split) -> SplitEvaluation:
         arms: dict[str, ArmResult] = {}
         fits: dict[Any, Any] = {}
@@ -293,17 +299,24 @@ def cosines(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def _shuffled(
     fitted: FittedHead, train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffle the labels over all images of a split, fit, and predict: true (shuffled) and predicted.
+    """Shuffle the labels over all images of a split, fit, and predict: true (shuffled) and predicted."""
+    train_target, test_target = shuffle_targets(train, test, targets, seed)
+    if len(np.unique(train_target)) == 1:  # by chance; there is nothing to fit
+        return test_target, np.full(len(test), train_target[0])
+    return test_target, np.asarray(refit(fitted, train, train_target).predict(test.features))
+
+
+def shuffle_targets(
+    train: Rows, test: Rows, targets: tuple[np.ndarray, np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle targets, a row per image, over all images of a split; return those of train and of test.
 
     Every split has its own shuffle, so that an interval over splits includes the variation of the shuffle.
     """
     rng = np.random.default_rng([seed + _SHUFFLE, zlib.crc32("".join(test.image_id.tolist()).encode())])
     images, index = np.unique(np.concatenate([train.image_id, test.image_id]), return_inverse=True)
     every = np.concatenate(targets)
-    by_image = np.empty(len(images), every.dtype)
+    by_image = np.empty((len(images), *every.shape[1:]), every.dtype)
     by_image[index] = every
     shuffled = rng.permutation(by_image)[index]
-    train_target, test_target = shuffled[: len(train)], shuffled[len(train) :]
-    if len(np.unique(train_target)) == 1:  # by chance; there is nothing to fit
-        return test_target, np.full(len(test), train_target[0])
-    return test_target, np.asarray(refit(fitted, train, train_target).predict(test.features))
+    return shuffled[: len(train)], shuffled[len(train) :]

@@ -72,6 +72,20 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> KeptModel:
     )
 
 
+def check_kept(prepared: CheckInput, *wanted: object) -> None:
+    """Check that a model of the target can be kept, if anything of it is wanted.
+
+    Raises:
+        InputError: the target is not the recipe's.
+    """
+    if prepared.target and any(wanted):
+        raise InputError(
+            f"a model of {prepared.target.name} cannot be kept, and has no maps",
+            where=str(prepared.release.path),
+            fix="leave out --keep-model and --maps, or the recipe's `check: {target: …}`",
+        )
+
+
 def check_head(prepared: CheckInput, head: str) -> None:
     """Check that a head can be fitted, before anything is trained.
 

@@ -19,10 +19,14 @@ from affectdata.check.rule_result import Outcome, RuleResult, check_bounds
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
+    NUMBERS,
+    SKILL,
     class_scores,
     interval_text,
     number_text,
     scores,
+    skill_name,
+    skill_of,
     too_few_text,
 )
 from affectdata.images.hamming import MAX_BITS
@@ -32,7 +36,12 @@ _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive s
 _ROUNDING = 1e-9
 _LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
 _BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
-_NOT_APPLICABLE = {"copies": "the release has no copies", "numeric": "the target is not numeric"}
+_NOT_APPLICABLE = {
+    "copies": "the release has no copies",
+    "numeric": "the target is not numeric",
+    "has_skill": "the target is not numeric",
+}
+_NOT_ONE_NUMBER = "the target is not one number"
 
 NamedResults = Iterator[tuple[str, RuleResult]]
 EvaluateRule = Callable[[CheckFigures, Check], NamedResults]
@@ -56,7 +65,8 @@ class Rule:
         """Return the name and the result of each thing that the rule checks."""
         for need in self.needs:
             if not getattr(document, need):
-                return [("", _pass(_NOT_APPLICABLE[need]))]
+                several = need == "numeric" and document.target
+                return [("", _pass(_NOT_ONE_NUMBER if several else _NOT_APPLICABLE[need]))]
         reason = document.crossfit_missing or "there is no figure for it"
         results = list(self.evaluate(document, check))
         return results or [("", RuleResult(Outcome.FAIL, f"not run: {reason}"))]
@@ -162,29 +172,31 @@ def _features(document: CheckFigures, check: Check) -> NamedResults:
 def _nearest(document: CheckFigures, check: Check) -> NamedResults:
     """Predicting the label of the most similar training image scores at most `max_nearest`."""
     nearest, bound = document.leak.nearest, check.max_nearest
-    measure = "R²" if document.numeric else "balanced accuracy above chance"
+    measure = skill_name(document) or "balanced accuracy above chance"
     text = f"copying the label of the most similar training image scores {measure} {interval_text(nearest)}"
     leaked = ": test images are in the training set in another form"
     yield "", _at_most(nearest, bound, text, {Outcome.FAIL: leaked})
 
 
-@_rule("leak.too_good", "numeric")
+@_rule("leak.too_good", "has_skill")
 def _too_good(document: CheckFigures, check: Check) -> NamedResults:
     """R² of the originals is at most `max_r2`."""
-    scored = scores(document, ORIGINALS)
-    if scored is None:
+    if document.target and document.target.kind != NUMBERS:
+        yield "", _pass("the target is not numeric")
         return
-    r2 = scored["r2"]
+    r2 = skill_of(document, ORIGINALS)
+    if r2 is None:
+        return
     alarm = ", more than a network should reach on ratings: look for a leak"
     alarms = {Outcome.FAIL: alarm, Outcome.UNDECIDED: alarm}
     yield "", _at_most(r2, check.max_r2, f"R² of the originals is {interval_text(r2)}", alarms)
 
 
-@_rule("leak.shuffled", "numeric")
+@_rule("leak.shuffled", "has_skill")
 def _shuffled(document: CheckFigures, check: Check) -> NamedResults:
     """R² after training on shuffled labels is at most `max_shuffled`."""
     shuffled = document.leak.shuffled
-    text = f"after training on shuffled labels, R² is {interval_text(shuffled)}"
+    text = f"after training on shuffled labels, {skill_name(document)} is {interval_text(shuffled)}"
     yield "", _at_most(shuffled, check.max_shuffled, text)
 
 
@@ -269,7 +281,7 @@ def _one_above_shuffled(document: CheckFigures, check: Check, arm: str) -> RuleR
     200 originals an honest data set may end there too, so the rule is undecided and the check inconclusive.
     """
     score, least = _score_and_floor(document, check, arm)
-    shuffled, name = document.leak.shuffled, NAMES["r2" if document.numeric else "balanced_accuracy"]
+    shuffled, name = document.leak.shuffled, skill_name(document) or NAMES["balanced_accuracy"]
     high = shuffled.mean if shuffled.high is None else shuffled.high
     bound = least if high is None else max(least, high)
     text = (
@@ -289,9 +301,11 @@ def _one_above_shuffled(document: CheckFigures, check: Check, arm: str) -> RuleR
 
 def _score_and_floor(document: CheckFigures, check: Check, arm: str) -> tuple[Interval, float]:
     """Return the score of an arm with its interval, and the value that the interval must exceed."""
-    scored = scores(document, arm)
-    if scored is not None:
-        return scored["r2"], check.min_r2_low
+    skill = skill_of(document, arm)
+    if skill is not None:
+        # The floor was measured for one number; on other scales of skill only chance is known.
+        is_of_numbers = document.target is None or document.target.kind == NUMBERS
+        return skill, check.min_r2_low if is_of_numbers else 0.0
     classifier = class_scores(document, arm, document.release.target)
     return classifier.interval["balanced_accuracy"], classifier.chance["balanced_accuracy"] or 0.0
 
@@ -300,6 +314,13 @@ def _score_and_floor(document: CheckFigures, check: Check, arm: str) -> tuple[In
 def _score(document: CheckFigures, check: Check) -> NamedResults:
     """R² is at least `min_r2`, SD of predictions / targets at least `min_sd_ratio`; classes beat chance."""
     scored = scores(document, RELEASE)
+    if document.target:
+        skill, text = skill_of(document, RELEASE), skill_name(document)
+        least = check.min_r2 if document.target.kind == NUMBERS else 0.0
+        if skill:
+            text = f"{text} {interval_text(skill)}; must be at least {least:g}"
+            yield "skill", check_bounds(skill, text, least)
+        return
     if scored is None:
         yield "above_chance", _above_chance(document, check)
         return
@@ -327,10 +348,18 @@ def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
             not_run = RuleResult(Outcome.FAIL, f"not run: {reason}")
             yield baseline, not_run if reason else _pass("the release has no copies to spread evenly")
             continue
-        for measure, margin in check.not_worse.model_dump().items():
+        for measure, margin in _tolerances(document, check).items():
             if measure in compared:
                 result = _one_not_worse(document, measure, compared[measure], baseline, factor * margin)
                 yield f"{baseline}.{measure}", result
+
+
+def _tolerances(document: CheckFigures, check: Check) -> dict[str, float]:
+    """Return the measures that decide, and their tolerances: of several values the skill alone."""
+    given: dict[str, float] = check.not_worse.model_dump()
+    if document.target is None:
+        return given
+    return {SKILL: given["r2" if document.target.skill == NAMES["r2"] else "balanced_accuracy"]}
 
 
 def _one_not_worse(
@@ -343,7 +372,8 @@ def _one_not_worse(
     runs, passing them all would pass most faults.
     """
     text = (
-        f"{NAMES[measure]} {interval_text(difference, 3, '+')} compared with {ARM_NAMES[baseline]}"
+        f"{NAMES.get(measure) or skill_name(document)} {interval_text(difference, 3, '+')} compared with "
+        f"{ARM_NAMES[baseline]}"
         f"{' for the images of this data set' if document.pooled_differences else ''}; "
         f"must be at most {margin:g} worse"
     )

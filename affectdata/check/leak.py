@@ -71,7 +71,7 @@ def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Figure:
     def figure(number: int, rows: np.ndarray) -> float:
         test, predicted = scoring.splits[number].test.take(rows), scoring.evaluations[number].nearest[rows]
         if classes is None:
-            return scoring.measure("r2", test, predicted)
+            return scoring.measure("skill" if scoring.target else "r2", test, predicted)
         true = classes.of(test)
         return by_source(test.source, lambda part: above_chance(true[part], predicted[part]))
 
@@ -79,15 +79,13 @@ def _nearest_figure(scoring: Scoring, classes: Classes | None) -> Figure:
 
 
 def above_chance(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Return (balanced accuracy - chance) / (1 - chance): 0 is chance, 1 is perfect."""
-    chance = metrics.chance(true)
-    return (
-        (metrics.balanced_accuracy(true, predicted) - chance) / (1 - chance) if chance < 1 else float("nan")
-    )
+    """Return the balanced accuracy above chance."""
+    return metrics.above_chance(metrics.balanced_accuracy(true, predicted), true)
 
 
 def _shuffled_figure(scoring: Scoring, classes: Classes | None) -> Figure:
-    measure = metrics.r2 if classes is None else metrics.balanced_accuracy
+    of_one = metrics.r2 if classes is None else metrics.balanced_accuracy
+    measure = scoring.target.skill if scoring.target else of_one
 
     def figure(number: int, rows: np.ndarray) -> float:
         shuffled, source = scoring.evaluations[number].shuffled, scoring.splits[number].test.source[rows]

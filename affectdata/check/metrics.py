@@ -192,6 +192,12 @@ def chance(true: np.ndarray) -> float:
     return 1 / len(np.unique(true))
 
 
+def above_chance(balanced: float, true: np.ndarray) -> float:
+    """Return (balanced accuracy - chance) / (1 - chance): 0 is chance, 1 is perfect; NaN with one label."""
+    guess = chance(true)
+    return (balanced - guess) / (1 - guess) if guess < 1 else float("nan")
+
+
 def most_frequent(labels: np.ndarray) -> str:
     """Return the most frequent label; of several, the first by name.
 
@@ -237,3 +243,15 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
         hits = int(np.sum((true == label) & (predicted == label)))
         scores.append(2 * hits / (np.sum(true == label) + np.sum(predicted == label)))
     return float(np.mean(scores))
+
+
+_LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae", "rmse", "distance", "kl", "js", "emd", "wrong_sign")
+
+
+def lower_is_better(measure: str) -> bool:
+    """Return whether a measure is an error or a gap.
+
+    >>> lower_is_better("rmse_arousal"), lower_is_better("r2")
+    (True, False)
+    """
+    return measure in _LOWER_IS_BETTER or measure.startswith("rmse_") or measure.endswith("_gap")

@@ -23,6 +23,7 @@ from affectdata.check.image_pool import (
 )
 from affectdata.check.probes import plan_probes, with_effects
 from affectdata.check.stored import ReadOriginal
+from affectdata.check.study_targets import StudyTarget, find_target
 from affectdata.errors import InputError, RecipeError
 from affectdata.images.duplicates import assign_groups
 from affectdata.manifest.ledger import read_memory
@@ -69,7 +70,7 @@ class CheckInput:
     manifests that could not be tried for the thin bins, and the reason; `others`, by source, all images of
     other manifests that have the target and are independent of the originals. `more_backbones` are networks
     whose features stand beside those of `backbone`. `cache` is the folder of features; `images` reads those
-    of the sources, if they are at hand.
+    of the sources, if they are at hand. `target` is what is predicted, if it is not the recipe's.
     """
 
     release: Release
@@ -88,6 +89,7 @@ class CheckInput:
     more_backbones: Sequence[Backbone] = ()
     cache: Path = Path(CACHE)
     images: Images | None = None
+    target: StudyTarget | None = None
 
     @property
     def read_original(self) -> ReadOriginal:
@@ -96,8 +98,8 @@ class CheckInput:
 
     @property
     def numeric(self) -> bool:
-        """Whether the target is numeric."""
-        return self.originals.edges is not None
+        """Whether one number is predicted."""
+        return self.originals.edges is not None and self.target is None
 
     @property
     def n_first(self) -> int:
@@ -127,19 +129,24 @@ def prepare_check(
 
     Raises:
         IntegrityError: the lineage of the release is broken, or an image differs from the recorded one.
-        InputError: there is nothing to train on, or no split to score without the source images.
+        InputError: there is nothing to train on, or no split to score without the source images, or the
+            release lacks the columns of the target.
     """
     validate_release(release)
     recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
     recipe = recipe.model_copy(update={"check": check}) if check else recipe
     originals = find_originals(release, recipe)
+    target = find_target(originals, recipe.target, recipe.predicts) if recipe.predicts else None
+    if target:
+        others = ()  # they need not have all of its columns
     n_groups = len(set(originals.column("group_id")[originals.own]))
     if images and n_groups < 2:
         images, why_none = None, f"folds need at least 2 groups of images, and there is {n_groups}"
     not_offered: dict[str, str] = {}
     if images:
         originals, not_offered = _offer(originals, others, recipe)
-    planner = _SplitPlanner(originals, recipe, plan_probes(originals, release, recipe) if images else {})
+    probes = plan_probes(originals, release, recipe) if images and not target else {}
+    planner = _SplitPlanner(originals, recipe, probes)
     fold_assignments = (
         [planner.folds(recipe.seed + number, planner.group) for number in range(N_ASSIGNMENTS)]
         if images
@@ -182,6 +189,7 @@ def prepare_check(
         more_backbones,
         checks / CACHE,
         images,
+        target,
     )
 
 

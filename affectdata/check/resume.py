@@ -21,6 +21,7 @@ import xxhash
 
 from affectdata.check.evaluate import ArmResult, EvaluateSplit, SplitEvaluation
 from affectdata.check.prepare import Split
+from affectdata.check.target_arms import EvaluateTarget
 from affectdata.store.atomic import replace_file
 from affectdata.store.files import open_regular
 from affectdata.train.rows import Rows
@@ -37,7 +38,7 @@ class SplitStore:
     folder: Path
     others: Mapping[str, Rows]
 
-    def evaluate(self, split: Split, evaluate: EvaluateSplit) -> SplitEvaluation:
+    def evaluate(self, split: Split, evaluate: EvaluateSplit | EvaluateTarget) -> SplitEvaluation:
         """Return the kept evaluation of a split, or evaluate it and keep the result."""
         path = self.folder / f"{self._key(split, evaluate)}.npz"
         kept = _read(path)
@@ -50,12 +51,9 @@ class SplitStore:
         """Remove all evaluations, once the check is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _key(self, split: Split, evaluate: EvaluateSplit) -> str:
+    def _key(self, split: Split, evaluate: EvaluateSplit | EvaluateTarget) -> str:
         digest = xxhash.xxh3_128()
-        learner = evaluate.learner
-        classes = [[each.name, each.labels, each.thresholds] for each in evaluate.classes]
-        settings = [classes, evaluate.numeric, learner.seed, learner.describe(), sorted(evaluate.sources)]
-        digest.update(f"{self._code} {settings!r}".encode())
+        digest.update(f"{self._code} {evaluate.settings!r}".encode())
         for part in _walk([split, self._others]):
             digest.update(part)
         return digest.hexdigest()

@@ -27,6 +27,7 @@ from affectdata.check.evaluate import Classes, SplitEvaluation
 from affectdata.check.image_pool import Originals
 from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.check.prepare import Split
+from affectdata.check.study_targets import Measure, StudyTarget
 from affectdata.plan.cells import column_bins
 from affectdata.recipe.recipe import Recipe
 from affectdata.train.rows import Rows
@@ -102,6 +103,12 @@ class Scoring:
     tail: np.ndarray
     seed: int = 0
     min_sd_ratio: float = 0.0  # of the recipe; a lower ratio is a mean collapse
+    target: StudyTarget | None = None  # what is predicted, if not the recipe's target
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """The measures of the target in `target`, its skill first."""
+        return {"skill": self.target.skill, **self.target.measures} if self.target else {}
 
     def interval(self, figure: Figure) -> Interval:
         """Return mean and interval of a figure over the splits; for one split over its resampled groups."""
@@ -115,6 +122,9 @@ class Scoring:
 
     def measure(self, name: str, test: Rows, predicted: np.ndarray) -> float:
         """Return a measure of the predictions for some rows."""
+        if self.target:
+            true, of_target = self.target.true(test), self.measures[name]
+            return by_source(test.source, lambda part: of_target(true[part], predicted[part]))
         compute, needs = metrics.MEASURES[name]
 
         def on(part: np.ndarray) -> float:
@@ -216,26 +226,26 @@ def score_head(scoring: Scoring, arm: str, head: str) -> blocks.HeadScores:
         mae_per_bin=per_bin.tolist(),
         mae_per_subtype={
             name: metrics.mae(test.target[rows], predicted[rows])
-            for name, rows in _groups(test.subtype)
+            for name, rows in groups_of(test.subtype)
             if name
         },
-        per_source=_per_source(
+        per_source=score_per_source(
             scoring, {name: scoring.figure(name, arm, head) for name in ("r2", "ccc", "mae", "sd_ratio")}
         ),
         **measures,
     )
 
 
-def _per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, blocks.SourceScores]:
+def score_per_source(scoring: Scoring, figures: Mapping[str, Figure]) -> dict[str, blocks.SourceScores]:
     """Return by source the number of scored originals, and the mean of each figure over the splits."""
     scores = {}
-    for source, rows in _groups(scoring.tests().source):
+    for source, rows in groups_of(scoring.tests().source):
         means: dict[str, Any] = {name: scoring.mean(figure, source) for name, figure in figures.items()}
         scores[source] = blocks.SourceScores(n=int(rows.sum()), **means)
     return scores
 
 
-def _groups(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def groups_of(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every value, and whether each row has it."""
     for value in np.unique(values).tolist():
         yield value, values == value
@@ -281,7 +291,8 @@ def _score_labels(scoring: Scoring, arm: str, classes: Classes, name: str) -> bl
     counts = metrics.confusion(true, predicted, classes.labels)
     return blocks.LabelScores(
         accuracy_per_source={
-            source: scoring.mean(figures["accuracy"], source) for source, _ in _groups(scoring.tests().source)
+            source: scoring.mean(figures["accuracy"], source)
+            for source, _ in groups_of(scoring.tests().source)
         },
         confusion=counts.tolist(),
         confusion_normalised=(counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist(),
@@ -298,7 +309,7 @@ def score_subgroups(
     the sources in which a machine filled in the column.
     """
     groups, too_few, figures = {}, {}, []
-    for name, rows in _groups(values):
+    for name, rows in groups_of(values):
         n = int(rows.sum())
         if name and n < LEAST_SUBGROUP:
             too_few[name] = n

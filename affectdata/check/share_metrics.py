@@ -9,7 +9,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
-from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 THRESHOLD = 0.5
 _LEAST = 1e-6  # of a predicted share, so that no divergence is infinite
@@ -61,6 +66,20 @@ def per_label(flags: np.ndarray, probabilities: np.ndarray, labels: list[str]) -
         }
         for column, (label, precision, recall, f1, n) in enumerate(rows)
     ]
+
+
+def auc_above_chance(flags: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return 2 AUC - 1, averaged over the labels that some images have and others lack."""
+    varies = flags.any(0) & ~flags.all(0)
+    if not varies.any():
+        return float("nan")
+    return 2 * float(roc_auc_score(flags[:, varies], probabilities[:, varies], average="macro")) - 1
+
+
+def r2(values: np.ndarray, predicted: np.ndarray) -> float:
+    """Return 1 - squared error / that of the means, both over all columns; NaN if no column varies."""
+    total = float(((values - values.mean(0)) ** 2).sum())
+    return 1 - float(((values - predicted) ** 2).sum()) / total if total > 0 else float("nan")
 
 
 def kl_divergences(shares: np.ndarray, predicted: np.ndarray) -> np.ndarray:

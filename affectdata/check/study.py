@@ -23,12 +23,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
+from affectdata.check.metrics import lower_is_better
 from affectdata.check.study_results import Run, make_document, write_tables
-from affectdata.check.study_targets import TargetSpec, lower_is_better
 from affectdata.check.words import without_nan
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import canonical_json, file_hash
+from affectdata.recipe.target import TargetSpec
 from affectdata.registry import find_data, suggest
 from affectdata.store.atomic import read_json, write_json
 from affectdata.train.packaged import DEFAULT_BACKBONE

@@ -1,4 +1,4 @@
-"""What a study predicts, and the scores that fit it: the recipe's target, or its own (`target` of the study).
+"""What studies and train-check predict, and the scores that fit it: the recipe's target, or another.
 
 the recipe's, numeric   r2, ccc, mae, rmse, sd_ratio, macro_mae
 the recipe's, classes   accuracy, balanced_accuracy, macro_f1; if classes have a polarity (`labels.MAPS`):
@@ -7,29 +7,34 @@ numbers: [a, b]         a point: rmse, distance (Euclidean, mean), and rmse_<col
 multi: label            label sets, joined by "+": micro_f1, macro_f1, map (mean average precision),
                         exact_match
 shares: true            shares of raters, all or those of a list: kl, js, top_class; with `order`, emd over it
+polarity: true          the recipe's classes, one of the opposite polarity costs twice; scores of classes
 
 A prediction that is the same for every image (the mean of train, its most frequent class, the mean
 distribution) is the baseline. A prediction is an array with a row per image.
+
+Rules of train-check use one `skill` for each kind: 0 for a prediction that does not depend on the image, 1
+for a perfect one. It is R² over all columns of points and shares, 2 AUC - 1 averaged over the labels of
+sets, and balanced accuracy above chance for classes; the last two do not suffer if labels are levelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
 
 from affectdata.check import metrics, share_metrics
 from affectdata.check.image_pool import Originals
 from affectdata.check.metrics import LABEL_MEASURES
-from affectdata.config import StrictModel
 from affectdata.errors import InputError
 from affectdata.labels import MAPS
+from affectdata.recipe.target import TargetSpec
 from affectdata.train.heads import fit_classifier, fit_regressor
+from affectdata.train.losses import POLARITY_OF_CLASSES
 from affectdata.train.rows import Rows
 from affectdata.train.share_heads import fit_label_sets, fit_shares
 
@@ -37,46 +42,23 @@ Scores = dict[str, float]
 Predict = Callable[[Rows], np.ndarray]
 Measure = Callable[[np.ndarray, np.ndarray], float]
 Detail = dict[str, Any]
-LOWER_IS_BETTER = ("mae", "macro_mae", "rmse", "distance", "kl", "js", "emd", "wrong_sign")
 _SHARE = "emotion_"
 _SUM_TOLERANCE = 1e-3  # published shares are rounded
-_Names = Annotated[list[str], Field(min_length=2)]
-
-
-def lower_is_better(measure: str) -> bool:
-    """Say whether a measure of a study is an error or a gap."""
-    return measure in LOWER_IS_BETTER or measure.startswith("rmse_") or measure.endswith("_gap")
-
-
-class TargetSpec(StrictModel):
-    """A study's own target: exactly one of these."""
-
-    numbers: _Names | None = None
-    multi: str | None = None
-    shares: Literal[True] | _Names | None = None
-    order: _Names | None = None
-
-    @model_validator(mode="after")
-    def _one_target(self) -> TargetSpec:
-        if sum(value is not None for value in (self.numbers, self.multi, self.shares)) != 1:
-            raise ValueError("give exactly one of numbers, multi, shares")
-        if self.order and not self.shares:
-            raise ValueError("order is of shares")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
 class StudyTarget:
     """A target. `values` has one row per original, as the first of `losses` takes it.
 
-    `errors` are per image and `error` names their mean; `signs` are the polarities of classes. `details` are
-    tables of predictions, by the name of their file.
+    `outputs` are the names of what is predicted: numbers, or labels. `errors` are per image and `error` names
+    their mean; `signs` are the polarities of classes. `details` are tables of predictions, by the name of
+    their file. `encode` turns values into what the loss of a network takes. `skill` is what rules use.
     """
 
     name: str
     originals: Originals
     values: np.ndarray
-    n_outputs: int
+    outputs: tuple[str, ...]
     losses: tuple[str, ...]
     measures: Mapping[str, Measure]
     error: str
@@ -88,10 +70,18 @@ class StudyTarget:
     takes_head: bool = False
     takes_class_weights: bool = False
     signs: tuple[float, ...] | None = None
+    encode: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    kind: Literal["recipe", "numbers", "multi", "shares", "polarity"] = "recipe"
+    skill: Measure = share_metrics.r2
+    skill_name: str = "R²"
 
     def true(self, rows: Rows) -> np.ndarray:
         """Return the values of rows."""
         return np.asarray(self.values[self.originals.find(rows.image_id)])
+
+    def columns(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the values of each output, for all originals."""
+        yield from zip(self.outputs, np.asarray(self.values, float).T, strict=True)
 
     def score(self, rows: Rows, predicted: np.ndarray) -> Scores:
         """Return every measure."""
@@ -113,6 +103,8 @@ def find_target(originals: Originals, name: str, spec: TargetSpec | None) -> Stu
         return _plane(originals, spec.numbers)
     if spec and spec.multi:
         return _label_sets(originals, spec.multi)
+    if spec and spec.polarity:
+        return _polarity(originals, name)
     if spec:
         return _shares(originals, spec.shares, spec.order)
     return _number(originals, name) if originals.edges is not None else _classes(originals, name)
@@ -125,7 +117,7 @@ def _number(originals: Originals, name: str) -> StudyTarget:
         name,
         originals,
         originals.target,
-        1,
+        (name,),
         ("squared_error", "polarity"),
         {**measures, "macro_mae": partial(metrics.macro_mae, edges=edges)},
         "mae",
@@ -165,8 +157,8 @@ def _classes(originals: Originals, name: str) -> StudyTarget:
         name,
         originals,
         originals.bin,
-        len(labels),
-        ("cross_entropy", "polarity_cross_entropy") if both else ("cross_entropy",),
+        tuple(labels),
+        ("cross_entropy", POLARITY_OF_CLASSES) if both else ("cross_entropy",),
         measures,
         "accuracy",
         lambda true, predicted: np.asarray(true == predicted, float),
@@ -192,6 +184,61 @@ def _fit_classes(train: Rows, true: np.ndarray, head: str | None, seed: int) -> 
     return lambda rows: fitted.labels[fitted.shares(rows, None).argmax(1)]
 
 
+def _polarity(originals: Originals, name: str) -> StudyTarget:
+    """Return the target of the recipe's classes as one column per class; the largest output decides.
+
+    Heads choose the class of least expected cost, networks are trained with the loss of Zhao et al. (2020).
+    """
+    plain = _classes(originals, name) if originals.edges is None else None
+    if plain is None or plain.signs is None:
+        raise InputError(
+            f"the target {name} does not have both positive and negative classes",
+            where="target.polarity",
+            fix="balance by emotions, or by a recipe with `labels: {map: polarity}`",
+        )
+
+    def of_best(compute: Callable[[np.ndarray, np.ndarray], Any], *pair: np.ndarray) -> Any:
+        return compute(*(each.argmax(1) for each in pair))
+
+    accuracy = plain.measures["balanced_accuracy"]
+    return replace(
+        plain,
+        name=f"{name} with its polarity",
+        values=np.eye(len(plain.outputs))[originals.bin],
+        losses=(POLARITY_OF_CLASSES,),
+        measures={each: partial(of_best, compute) for each, compute in plain.measures.items()},
+        errors=partial(of_best, plain.errors),
+        fit=partial(_fit_polarity, np.array(plain.signs)),
+        decode=lambda outputs: np.asarray(outputs, float),
+        constant=lambda values: np.asarray(values.mean(0)),
+        details={each: partial(of_best, describe) for each, describe in plain.details.items()},
+        encode=lambda values: values.argmax(1),
+        kind="polarity",
+        skill=partial(of_best, lambda true, found: metrics.above_chance(accuracy(true, found), true)),
+        skill_name="balanced accuracy above chance",
+    )
+
+
+def _fit_polarity(signs: np.ndarray, train: Rows, true: np.ndarray, _: str | None, seed: int) -> Predict:
+    """Return a head that predicts 1 - half of the expected cost of each class."""
+    cost = 1 - np.eye(len(signs)) + (np.outer(signs, signs) < 0)
+    shares = _fit_class_shares(train, true.argmax(1), len(signs), seed)
+    return lambda rows: 1 - shares(rows) @ cost / 2
+
+
+def _fit_class_shares(train: Rows, codes: np.ndarray, n: int, seed: int) -> Predict:
+    if len(np.unique(codes)) == 1:
+        return lambda rows: np.tile(np.eye(n)[codes[0]], (len(rows), 1))
+    fitted = fit_classifier(train, codes, None, seed)
+
+    def shares(rows: Rows) -> np.ndarray:
+        found = np.zeros((len(rows), n))
+        found[:, fitted.labels] = fitted.shares(rows, None)
+        return found
+
+    return shares
+
+
 def _plane(originals: Originals, columns: list[str]) -> StudyTarget:
     values = _columns(originals, columns)
     measures: dict[str, Measure] = {
@@ -206,13 +253,14 @@ def _plane(originals: Originals, columns: list[str]) -> StudyTarget:
         " and ".join(columns),
         originals,
         values,
-        len(columns),
+        tuple(columns),
         ("squared_error", "polarity"),
         measures,
         "distance",
         share_metrics.plane_distances,
         _fit_columns,
         takes_head=True,
+        kind="numbers",
     )
 
 
@@ -236,7 +284,7 @@ def _label_sets(originals: Originals, column: str) -> StudyTarget:
         f"sets of {column}",
         originals,
         flags,
-        len(labels),
+        tuple(labels),
         ("binary",),
         {
             "micro_f1": share_metrics.micro_f1,
@@ -248,6 +296,9 @@ def _label_sets(originals: Originals, column: str) -> StudyTarget:
         lambda true, predicted: (true == share_metrics.chosen(predicted)).all(1).astype(float),
         lambda train, true, _, seed: fit_label_sets(train, true, seed),
         details={"labels": partial(share_metrics.per_label, labels=labels)},
+        kind="multi",
+        skill=share_metrics.auc_above_chance,
+        skill_name="AUC above chance",
     )
 
 
@@ -276,12 +327,13 @@ def _shares(originals: Originals, wanted: Any, order: list[str] | None) -> Study
         f"shares of {', '.join(names)}",
         originals,
         values / sums[:, None],
-        len(names),
+        tuple(names),
         ("distribution",),
         {**measures, "emd": share_metrics.emd} if order else measures,
         "kl",
         share_metrics.kl_divergences,
         lambda train, true, _, seed: fit_shares(train, true, seed),
+        kind="shares",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from affectdata.check.advice import HELPS
 from affectdata.check.arms import MEAN, ORIGINALS, RELEASE
 from affectdata.check.blocks import CheckFigures, RuleOutcome
+from affectdata.check.target_words import summary_line
 from affectdata.check.verdict import find_balance, find_knowledge
 from affectdata.check.words import (
     change_text,
@@ -40,6 +41,8 @@ def _reaches(document: CheckFigures) -> Iterator[str]:
             f"where predicting the mean gives 0; its mean error is {number_text(scored['mae'].mean, 1)} "
             f"points of 100, that of the mean {number_text(mean['mae'].mean, 1)}.{random}"
         )
+    elif document.target:
+        yield from (f"{line}{random}" for line in summary_line(document))
     elif document.release.target in document.arms[RELEASE].classifier:
         found = class_scores(document, RELEASE, document.release.target)
         yield (

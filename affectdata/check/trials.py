@@ -105,7 +105,7 @@ class _Trials:
         images = release.images() if wanted != {RELEASE} else None
         unlimited = self.recipe.check.model_copy(update={"max_pictures": len(release.rows)})
         self.originals = find_originals(release, self.recipe.model_copy(update={"check": unlimited}))
-        self.target = find_target(self.originals, self.recipe.target, study.target)
+        self.target = find_target(self.originals, self.recipe.target, study.target or self.recipe.predicts)
         self.groups = subgroup_values(self.originals, self.recipe)
         arms = released_arms(release, self.originals, self.recipe, with_images=images is not None)
         plans = {name: released_rows(release, self.originals, name) for name in (VAL, TEST)}
@@ -250,7 +250,7 @@ class _Trials:
     def _network(self, trial: Trial) -> Network:
         return build_network(
             locate(trial.backbone),
-            self.target.n_outputs,
+            len(self.target.outputs),
             trial.weights,
             size_px=trial.size_px,
             device=self.device,
@@ -278,7 +278,7 @@ class _Trials:
         return choose_settings(network, len(train), **{**given, "loss": loss})
 
     def _examples(self, rows: Rows) -> Examples:
-        return Examples(rows.pool_index, self.target.true(rows), rows.weight)
+        return Examples(rows.pool_index, self.target.encode(self.target.true(rows)), rows.weight)
 
     def _by_subgroup(self, part: str, rows: Rows, predicted: np.ndarray) -> Iterator[dict[str, Any]]:
         """Yield the mean error of each subgroup with its interval, without a figure if it is too small."""

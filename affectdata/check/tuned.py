@@ -19,12 +19,15 @@ import numpy as np
 from affectdata.check.arms import WITH
 from affectdata.check.evaluate import Curve
 from affectdata.check.prepare import CheckInput
+from affectdata.check.study_targets import StudyTarget
+from affectdata.check.target_arms import FittedTarget
 from affectdata.hashing import file_hash
 from affectdata.store.atomic import read_json, write_json
 from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import FittedHead, fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.images import IMAGES, Progress, store_images
 from affectdata.train.loop import run_key
+from affectdata.train.losses import POLARITY_OF_CLASSES
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
@@ -142,9 +145,19 @@ class TunedNetworks:
         names, codes = np.unique(labels, return_inverse=True)
         return self._train(Examples(train.pool_index, codes, train.weight, outputs), "cross_entropy", names)
 
-    def _train(self, examples: Examples, loss: str, labels: np.ndarray) -> LazyNetwork:
+    def fit_target(self, train: Rows, target: StudyTarget) -> FittedTarget:
+        """Train a network for a target of several values, or of classes with a polarity."""
+        values, loss = target.encode(target.true(train)), target.losses[0]
+        examples = Examples(train.pool_index, values, train.weight)
+        signs = target.signs if loss == POLARITY_OF_CLASSES else None
+        fitted = self._train(examples, loss, np.array(target.outputs), signs)
+        return FittedTarget(lambda rows: target.decode(fitted.shares(rows, None)), fitted.curve)
+
+    def _train(
+        self, examples: Examples, loss: str, labels: np.ndarray, signs: tuple[float, ...] | None = None
+    ) -> LazyNetwork:
         network = self._build(len(labels), examples.outputs is not None)
-        settings = replace(self.settings, loss=loss)
+        settings = replace(self.settings, loss=loss, class_signs=signs)
         return LazyNetwork(network, self.images, examples, settings, self.folder, self.say, labels)
 
     def on_features(self, fitted: LazyNetwork, train: Rows, labels: np.ndarray | None) -> FittedHead:

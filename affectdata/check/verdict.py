@@ -13,6 +13,7 @@ from typing import Any
 from affectdata.check.advice import HELPS
 from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_AWARE, SUBTYPE_MEAN
 from affectdata.check.blocks import CheckFigures
+from affectdata.check.target_words import score_sentence
 from affectdata.check.words import (
     ARM_NAMES,
     NAMES,
@@ -25,6 +26,8 @@ from affectdata.check.words import (
     number_text,
     scored_on,
     scores,
+    skill_name,
+    skill_of,
     small_groups_text,
     too_few_text,
 )
@@ -41,6 +44,7 @@ def make_sentences(document: CheckFigures, recipe: Recipe) -> list[str]:
     """Return the findings as sentences, the most important first."""
     return [
         *_score_sentences(document),
+        *score_sentence(document),
         *_subtype_sentences(document),
         *_subtype_aware_sentences(document),
         *_source_sentences(document),
@@ -275,7 +279,8 @@ def _caveat_sentences(document: CheckFigures) -> Iterator[str]:
     if document.crossfit_missing:
         yield (
             f"Only the held-out score: {document.crossfit_missing}. "
-            f"With {sum(counts)} images, a difference of .05 in R² may be due to chance."
+            f"With {sum(counts)} images, a difference of .05 in {skill_name(document) or NAMES['r2']} may be "
+            "due to chance."
         )
 
 
@@ -316,13 +321,13 @@ def _not_offered(document: CheckFigures) -> Iterator[str]:
 
 
 def _groups(document: CheckFigures) -> Iterator[str]:
-    before = scores(document, ORIGINALS)
+    before, name = skill_of(document, ORIGINALS), skill_name(document)
     for column, regrouped in document.regrouped.items():
-        r2 = before["r2"].mean if before else None
+        r2 = before.mean if before else None
         if regrouped.mean is None or r2 is None:
             continue
         figures = (
-            f"with equal values kept together, the originals score R² {interval_text(regrouped)}, "
+            f"with equal values kept together, the originals score {name} {interval_text(regrouped)}, "
             f"not {number_text(r2)}"
         )
         if r2 - regrouped.mean > _DROP:

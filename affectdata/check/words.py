@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from affectdata.check.blocks import Advice, CheckFigures, ClassScores, HeadScores, Interval, ScoringName
+from affectdata.check.blocks import (
+    Advice,
+    CheckFigures,
+    ClassScores,
+    HeadScores,
+    Interval,
+    ScoringName,
+    TargetScores,
+)
+from affectdata.check.metrics import lower_is_better
 
 NAMES = {
     "r2": "R²",
@@ -17,17 +26,24 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "map": "mAP",
+    "kl": "KL",
+    "js": "JS",
+    "emd": "EMD",
+    "rmse": "RMSE",
 }
 ARM_NAMES = {
     "originals": "the unbalanced originals",
     "even": "as many copies spread evenly",
     "stretched": "the originals' predictions stretched",
 }
+SKILL, NUMBERS = "skill", "numbers"  # the measure of targets of several values, and their numeric kind
 ADVICE_TITLE = "What would help here, compared with the originals"
 ADVICE_NOTE = "95 % intervals that hold for all rows together"
 ADVICE_COLUMNS = ["option", "measure", "change", "over its control", "outcome", "by"]
 LEAST_ORIGINALS = 200  # scored originals; with fewer, a check is inconclusive
-_LOWER_IS_BETTER = ("mae", "macro_mae", "tail_mae")
+_IN_POINTS = ("mae", "macro_mae", "tail_mae", "distance", "rmse")  # of 100: two digits will do
 
 
 def clear_change(measure: str, difference: Interval) -> int:
@@ -35,7 +51,7 @@ def clear_change(measure: str, difference: Interval) -> int:
     if difference.low is None or difference.high is None:
         return 0
     sign = int(difference.low > 0) - int(difference.high < 0)
-    return -sign if measure in _LOWER_IS_BETTER else sign
+    return -sign if lower_is_better(measure) else sign
 
 
 def scored_on(document: CheckFigures) -> ScoringName:
@@ -66,6 +82,37 @@ def scores(document: CheckFigures, arm: str, head: str = "regressor") -> HeadSco
     """Return the scores of an arm; None if it has none."""
     found = document.arms[arm].heads.get(head) if arm in document.arms else None
     return found.on(scored_on(document)) if found else None
+
+
+def target_scores(document: CheckFigures, arm: str) -> TargetScores | None:
+    """Return the scores of an arm for a target of several values; None if it has none."""
+    found = document.arms[arm].target if arm in document.arms else None
+    return found.on(scored_on(document)) if found else None
+
+
+def skill_of(document: CheckFigures, arm: str) -> Interval | None:
+    """Return R² of an arm, or its skill for a target of several values; None if it has neither."""
+    one, several = scores(document, arm), target_scores(document, arm)
+    return one["r2"] if one else several[SKILL] if several else None
+
+
+def skill_name(document: CheckFigures) -> str | None:
+    """Return how sentences call R² or the skill; None for the recipe's classes, which have neither."""
+    if document.target:
+        return document.target.skill
+    return NAMES["r2"] if document.numeric else None
+
+
+def target_table(document: CheckFigures, scoring: ScoringName) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of the arms of a target of several values."""
+    header, rows = ["arm", "rows"], []
+    for name, arm in document.arms.items():
+        found = arm.target.on(scoring) if arm.target else None
+        if found:
+            header[2:] = [measure_name(measure) for measure in found.measures]
+            n = round(arm.n_train.on(scoring) or 0)
+            rows.append([name, n, *(figure.mean for figure in found.measures.values())])
+    return header, rows
 
 
 def class_scores(document: CheckFigures, arm: str, classes: str) -> ClassScores:
@@ -99,9 +146,7 @@ def measure_name(measure: str) -> str:
 
 def change_text(measure: str, difference: Interval) -> str:
     """Format a difference in a measure with its interval."""
-    return (
-        f"{measure_name(measure)} {interval_text(difference, 2 if measure in _LOWER_IS_BETTER else 3, '+')}"
-    )
+    return f"{measure_name(measure)} {interval_text(difference, 2 if measure in _IN_POINTS else 3, '+')}"
 
 
 def advice_rows(advice: Advice) -> list[list[str]]:

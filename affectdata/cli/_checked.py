@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from affectdata.check.words import ADVICE_COLUMNS, ADVICE_NOTE, ADVICE_TITLE, NAMES, advice_rows
+from affectdata.check.words import (
+    ADVICE_COLUMNS,
+    ADVICE_NOTE,
+    ADVICE_TITLE,
+    NAMES,
+    advice_rows,
+    target_table,
+)
 from affectdata.cli._output import alarm, document, echo, settings, show, show_table, wrap
 
 if TYPE_CHECKING:
@@ -124,6 +131,9 @@ def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple
         header, rows = _headline_table(result, scored_on)
         show_table(header, rows)
         return
+    if result.target:
+        show_table(*target_table(result, scored_on))
+        return
     rows = list(_head_rows(result, scored_on, measures))
     if rows:
         show_table(["arm", "head", "trained on", *(_TITLES[name] for name in measures)], rows)
@@ -134,6 +144,8 @@ def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple
 
 def _headline_table(result: CheckDocument, scored_on: ScoringName) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows of the arms that the summary compares: their regressor, or their classifier."""
+    if result.target:
+        return target_table(result, scored_on)
     if result.numeric:
         rows = [
             [arm, n, *figures]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from affectdata.config import StrictModel
+from affectdata.recipe.target import TargetSpec
 
 
 class NotWorse(StrictModel):
@@ -20,6 +21,9 @@ class NotWorse(StrictModel):
 class Check(StrictModel):
     """The bounds of `train-check`; `train-check --rules` explains each of them."""
 
+    target: TargetSpec | None = Field(
+        default=None, description="what is predicted, in place of the recipe's target"
+    )
     classes: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
         default={"valence": [40.0, 60.0]},
         description="thresholds of the target for negative, neutral, positive",
@@ -42,3 +46,12 @@ class Check(StrictModel):
     max_affect_shift: float = Field(default=5.0, gt=0, description="POMP units")
     max_second_stage: float = Field(default=0.2, gt=0, description="R²")
     max_pictures: int = Field(default=5000, ge=20, description="sample this many if there are more")
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_target(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not given: recipes without it keep the hash that they have had."""
+        document: dict[str, Any] = handler(self)
+        target = {
+            key: value for key, value in (document.pop("target", None) or {}).items() if value is not None
+        }
+        return {"target": target, **document} if target else document

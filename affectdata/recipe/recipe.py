@@ -24,6 +24,7 @@ from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.bounds import Check
+from affectdata.recipe.target import TargetSpec
 from affectdata.registry import find_data, suggest
 from affectdata.store.files import read_regular
 
@@ -132,6 +133,9 @@ class Labels(StrictModel):
     at_least: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of raters: every emotion with at least this share counts"
     )
+    multi: bool = Field(
+        default=False, description="with at_least: train-check and studies predict each emotion, yes or no"
+    )
     agreement_over: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="share of raters on the dominant emotion"
     )
@@ -153,6 +157,8 @@ class Labels(StrictModel):
             raise ValueError(
                 "at_least uses every emotion, agreement_over only the dominant one: give one of them"
             )
+        if self.multi and self.at_least is None:
+            raise ValueError("multi needs at_least: without it an image has one emotion")
         if self.map == BY_RATINGS and (self.at_least, self.agreement_over) != (None, None):
             raise ValueError(
                 "the map valence_arousal does not use emotions: remove at_least and agreement_over"
@@ -160,6 +166,12 @@ class Labels(StrictModel):
         if self.map is not None and self.lexicon is not None:
             raise ValueError("a map derives classes, a lexicon derives coordinates: give one of them")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_multi(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `multi` if it is not set: recipes without it keep the hash that they have had."""
+        document: dict[str, Any] = handler(self)
+        return {key: value for key, value in document.items() if key != "multi" or value}
 
 
 class Split(StrictModel):
@@ -400,6 +412,11 @@ class Recipe(StrictModel):
     def group_columns(self) -> list[str]:
         """The columns whose equal values keep images in one split."""
         return [] if self.split == "none" else self.split.group_columns
+
+    @property
+    def predicts(self) -> TargetSpec | None:
+        """What train-check and studies predict in place of the target; None for the target itself."""
+        return self.check.target or (TargetSpec(multi=LABEL) if self.labels and self.labels.multi else None)
 
     def needs_split(self, split: str) -> bool:
         """Whether the recipe requests a share of images for val or test."""

@@ -18,6 +18,8 @@ from affectdata.check.words import (
     number_text,
     scored_on,
     scores,
+    target_scores,
+    target_table,
 )
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
@@ -40,6 +42,7 @@ def check(subject: Subject) -> Section:
         *_advice(document),
         *_comparison(document),
         *_arms(document),
+        *_target(document),
         *_predicted(subject, document),
         *_per_bin(document),
         *_confusions(document),
@@ -98,6 +101,22 @@ def _arms(document: CheckDocument) -> Iterator[Block]:
     if rows:
         header = ["arm", "head", "trained on", *(measure_name(name) for name in _MEASURES)]
         yield Table(f"Scores by arm ({where})", header, rows, "Means over the splits.")
+
+
+def _target(document: CheckDocument) -> Iterator[Block]:
+    """Yield the scores of a target of several values, by arm and, of label sets, by label."""
+    if document.target is None:
+        return
+    where = scored_on(document)
+    header, rows = target_table(document, where)
+    text = f"Means over the splits. Skill is {document.target.skill}: 0 if a prediction is the same for all."
+    yield Table(f"Scores by arm ({where}): {document.target.name}", header, rows, text)
+    scored = target_scores(document, RELEASE)
+    if scored and scored.labels:
+        names = ["label", "n", "n_predicted", "precision", "recall", "f1", "average_precision"]
+        by_label = [[getattr(row, name) for name in names] for row in scored.labels]
+        header = [measure_name(name) for name in names]
+        yield Table("Labels", header, by_label, "Over every original once; predicted from .5 on.")
 
 
 def _predicted(subject: Subject, document: CheckDocument) -> Iterator[Block]:

@@ -18,10 +18,11 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import average_precision_score, f1_score
 
 from affectdata.check import share_metrics
+from affectdata.check.metrics import lower_is_better
 from affectdata.check.study import Study
-from affectdata.check.study_targets import TargetSpec, lower_is_better
 from affectdata.check.trials import study_release
 from affectdata.errors import InputError, UsageError
+from affectdata.recipe.target import TargetSpec
 from affectdata.release.release import Release
 from affectdata.train import share_heads
 from affectdata.train.losses import polarity_cross_entropy
