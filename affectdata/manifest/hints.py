@@ -91,6 +91,7 @@ def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
     """Return the parent folder that is a source, and its name; a parent of that only if both are generic.
 
     A generic source is a folder of classes, say: the tree is a part of it only if it is one folder of images.
+    A folder that merely has the source as another subfolder is none.
     """
     found = None
     is_one_folder = all("/" not in path for path in tree.images().one_per_folder())
@@ -104,9 +105,24 @@ def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
             or match[0] in _INSIDE_FILES
             or (match[1] and not is_one_folder)
             or (found and not match[1])
+            or (not match[1] and _is_beside(parent, tree.root.resolve(), match[0], detect))
         ):
             break
         found = parent, match[0]
         if not match[1]:
             break
     return found
+
+
+def _is_beside(parent: Path, root: Path, name: str, detect: Detect) -> bool:
+    """Return whether a subfolder of `parent` that does not contain `root` is the source on its own."""
+    for folder in sorted(path for path in parent.iterdir() if path.is_dir()):
+        if root.is_relative_to(folder):
+            continue
+        try:
+            match = detect(read_tree(folder, max_files=_MAX_FILES))
+        except SourceError:
+            continue
+        if match and match[0] == name:
+            return True
+    return False

@@ -453,6 +453,17 @@ def test_a_part_of_a_source_points_to_the_whole(
     assert caught.value.fix == f"affectdata ingest '{small_gaped}'"
 
 
+def test_a_source_in_the_folder_beside_is_not_the_whole(small_gaped: Path, tmp_path: Path) -> None:
+    """Collections are kept side by side; the votes of one are not those of its neighbour."""
+    shutil.copytree(small_gaped / "A", tmp_path / "data/mine/pictures")
+    (tmp_path / "data/mine/odd.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    (tmp_path / "data/fi/agg").mkdir(parents=True)
+    (tmp_path / "data/fi/agg/awe_votes.csv").write_text("0,http://a.b/c.jpg,1,4\n", encoding="utf-8")
+    with pytest.raises(SourceError) as caught:
+        ingest(tmp_path / "data/mine", out=tmp_path / "out")
+    assert "is a part of" not in caught.value.what and str(tmp_path / "data'") not in (caught.value.fix or "")
+
+
 def test_one_class_of_several_points_to_all(small_gaped: Path, tmp_path: Path) -> None:
     images = list(small_gaped.glob("*/*.bmp"))
     for number, name in enumerate(["train/happy", "train/sad", "test/sad"]):
