@@ -126,6 +126,7 @@ class ReleaseInfo(_Part):
     render_version: _Count | str
     cpu_features: str
     canaries: dict[str, str]
+    canary_draws: Annotated[int, Field(ge=1, le=1000)] = 1
     sums_sha256: str
     created: str
     terms: Terms | None = None

@@ -36,7 +36,7 @@ from affectdata.release.release import (
     table_file,
 )
 from affectdata.release.terms import combine_terms
-from affectdata.render.render import RENDER_VERSION, canaries
+from affectdata.render.render import CANARY_DRAWS, RENDER_VERSION, canaries
 from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import replace_file, write_json, write_text
@@ -217,6 +217,7 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         "render_version": RENDER_VERSION,
         "cpu_features": cv2.getCPUFeaturesLine(),
         "canaries": canaries(recipe.pipelines),
+        "canary_draws": CANARY_DRAWS,
     }
 
 

@@ -23,6 +23,7 @@ from affectdata.recipe.transforms import Pipeline, Step
 from affectdata.schema import RENDERED
 
 RENDER_VERSION = 2  # part of every release id; increase it if the same plan would give different pixels
+CANARY_DRAWS = 8  # seeds of the canary; releases that state no `canary_draws` have 1
 _HALVE_ABOVE = 4  # images larger than this many times the output are halved first
 _MAX_SIDE_PX = 65_500  # of a JPEG
 
@@ -119,11 +120,16 @@ def _scaled(rgb: np.ndarray, scale: float) -> np.ndarray:
     return resize(rgb, width, height)
 
 
-def canaries(pipelines: Mapping[str, list[Step]]) -> dict[str, str]:
-    """Return the SHA-256 of a small generated image through every pipeline, to detect CPU differences."""
+def canaries(pipelines: Mapping[str, list[Step]], n_draws: int = CANARY_DRAWS) -> dict[str, str]:
+    """Return the SHA-256 of a small generated image through every pipeline, drawn with `n_draws` seeds.
+
+    They differ where the random streams of numpy, or the pixels on this CPU, do.
+    """
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (9, 12, 3), np.uint8), (96, 72), interpolation=cv2.INTER_LINEAR)
     hashes = {"": file_hash(encode(image, "jpeg", 95))}
     for name, steps in pipelines.items():
-        hashes[name] = file_hash(encode(Pipeline(steps).apply(image, 1), "png", 0))
+        pipeline = Pipeline(steps)
+        drawn = (pipeline.apply(image, seed) for seed in range(1, n_draws + 1))
+        hashes[name] = file_hash(b"".join(encode(rgb, "png", 0) for rgb in drawn))
     return hashes

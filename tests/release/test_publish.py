@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageError
+from affectdata.images.decode import pixel_versions
+from affectdata.recipe.transforms import Pipeline
 from affectdata.release import journal as journaling
 from affectdata.release import publish as publishing
 from affectdata.release.journal import WriteSamples
@@ -351,6 +353,24 @@ def test_nothing_of_this_machine_is_in_a_release(whole: Path, small_gaped: Path)
             text = f"{table.to_pylist()} {table.schema.metadata}"
         assert str(small_gaped.parent) not in text
         assert not host.search(text) or name == "release.json"
+
+
+def test_the_id_follows_from_draws_and_pixels_in_place_of_the_version_of_numpy(
+    small_gaped: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = pixel_versions()
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "pixel_versions", lambda: {**versions, "numpy": "9.9"})
+        assert publish(small_gaped, tmp_path / "numpy").path.name == whole.name
+        patch.setattr(publishing, "pixel_versions", lambda: {**versions, "pillow": "9.9"})
+        assert publish(small_gaped, tmp_path / "pillow").path.name != whole.name
+    apply = Pipeline.apply  # in place of a numpy with other random streams
+    monkeypatch.setattr(Pipeline, "apply", lambda self, rgb, seed: apply(self, rgb, seed + 1))
+    turn = {"turn": [{"Affine": {"rotate": [-9, 9], "p": 1.0}}]}
+    recipe = {"pipelines": turn, "subtypes": {"default": {"pipeline": "turn"}}}
+    name = publish(small_gaped, tmp_path, **recipe).path.name
+    monkeypatch.undo()
+    assert publish(small_gaped, tmp_path / "streams", **recipe).path.name != name
 
 
 def test_release_json_records_recipe_sources_and_versions(whole: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 from affectdata.errors import ImagesNotFound, IntegrityError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode, encode
+from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.rebuild import GREY_LEVELS, pick_rows, rebuild
 from affectdata.release.release import Release, open_release
 from affectdata.release.verify import check_release
+from affectdata.render.render import canaries
 from tests.made import forge, publish, sign
 
 Cli = Callable[..., Any]
@@ -211,6 +213,14 @@ def test_one_canary_of_several_is_enough(made: Path, here: Path) -> None:
     release = open_release(made)
     info = {**release.info, "canaries": {**release.info["canaries"], "flip": "1" * 64}}
     assert not rebuild(replace(release, info=info), pick_rows(release, 1), here / "manifests").exact
+
+
+def test_a_canary_of_one_draw_as_earlier_releases_have_it_is_compared(made: Path, here: Path) -> None:
+    release = open_release(made)
+    info = {key: value for key, value in release.info.items() if key != "canary_draws"}
+    info["canaries"] = canaries(parse_recipe(release.recipe_document).pipelines, 1)
+    assert info["canaries"] != release.info["canaries"]
+    assert rebuild(replace(release, info=info), pick_rows(release, 1), here / "manifests").exact
 
 
 def test_other_versions_are_reported(made: Path, here: Path) -> None:

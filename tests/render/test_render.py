@@ -179,3 +179,10 @@ def test_canaries_differ_by_pipeline_and_are_reproducible() -> None:
     assert list(found) == ["", "flip", "turn"]
     assert len(set(found.values())) == 3
     assert canaries(recipe.pipelines) == found
+
+
+def test_a_canary_shows_draws_that_one_seed_leaves_out() -> None:
+    """A flip in half of the draws is not in the first one, but in some of eight."""
+    often, never = (make_recipe(pipelines={"flip": [{"HorizontalFlip": {"p": p}}]}) for p in (0.5, 1e-9))
+    same = [canaries(often.pipelines, n) == canaries(never.pipelines, n) for n in (1, 8)]
+    assert same == [True, False]
