@@ -119,8 +119,7 @@ def _hugging_face(job: Job, plugin: Exporter) -> list[str]:
     if files is None:
         return []
     patterns = {split: files.format(split=split, name=SPLIT_NAMES[split]) for split in SPLITS}
-    more: dict[str, Any] = {"dataset_info": {"features": features(job)}} if features else {}
-    return front_matter(job.release.info, patterns, more)
+    return front_matter(job.release.info, patterns, features(job) if features else ())
 
 
 def _readme(job: Job, to: str, plugin: Exporter, terms: dict[str, Any]) -> str:

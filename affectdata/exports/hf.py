@@ -22,19 +22,17 @@ import pyarrow.parquet as pq
 
 from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, NOT_LABELS, ordered_images, split_sizes
-from affectdata.exports.webdataset import class_label
 from affectdata.release.card import SPLIT_NAMES
+from affectdata.release.features import category_names, column_type, describe_columns
 from affectdata.store.atomic import replace_file
-from affectdata.store.parquet import Rows, distinct, read_parts
+from affectdata.store.parquet import Rows, read_parts
 
 HAS_IMAGES = True
 HAS_CLASSES = True
 SPLIT_FILES = "data/{name}-*.parquet"
 _SHARD = 256 << 20  # bytes of images
 _ROW_GROUP = 100  # rows: what a stream or the viewer reads at once
-_CATEGORIES = ("emotion", "subtype", "label")
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # other types have equal names in Arrow
 
 
 def export(job: Job, folder: Path) -> None:
@@ -53,7 +51,7 @@ def export(job: Job, folder: Path) -> None:
 def features(job: Job) -> list[dict[str, Any]]:
     """Return the types of the columns in the notation of README.md."""
     names = _class_names(job)
-    return [{"name": field.name, "dtype": _dtype(field, names)} for field in _schema(job.release.rows, names)]
+    return describe_columns(_schema(job.release.rows, names), names)
 
 
 def notes(job: Job) -> list[str]:
@@ -71,19 +69,10 @@ def notes(job: Job) -> list[str]:
     ]
 
 
-def _dtype(field: pa.Field, names: dict[str, list[str]]) -> Any:
-    if field.name == "image":
-        return "image"
-    return class_label(names[field.name]) if field.name in names else _DTYPES.get(field.type, str(field.type))
-
-
 def _class_names(job: Job) -> dict[str, list[str]]:
     """Return the names of the classes of every ClassLabel that has some."""
-    rows, classes = job.release.rows, job.known_classes
-    texts = {field.name for field in rows.schema if pa.types.is_string(field.type)}
-    found = {name: distinct(rows, name) for name in _CATEGORIES if name in texts}
-    found[CLASS] = classes.names if classes else []
-    return {name: words for name, words in found.items() if words}
+    names, classes = category_names(job.release.rows), job.known_classes
+    return {**names, CLASS: classes.names} if classes and classes.names else names
 
 
 def _schema(rows: Rows, names: dict[str, list[str]]) -> pa.Schema:
@@ -102,7 +91,7 @@ def _feature(field: pa.Field, names: dict[str, list[str]]) -> dict[str, Any]:
         return {"_type": "Image"}
     if field.name in names:
         return {"names": names[field.name], "_type": "ClassLabel"}
-    return {"dtype": _dtype(field, names), "_type": "Value"}
+    return {"dtype": column_type(field, names), "_type": "Value"}
 
 
 def _split_bytes(rows: Rows) -> dict[str, int]:

@@ -23,19 +23,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, NOT_LABELS, ordered_images, split_sizes
 from affectdata.hashing import canonical_json
 from affectdata.release.classes import Classes
+from affectdata.release.features import class_label, describe_columns
 from affectdata.store.atomic import write_json
 
 HAS_IMAGES = True
 HAS_CLASSES = True
 SPLIT_FILES = "{split}-*.tar"
 _SHARD = 1000  # images
-_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # other types have equal names in Arrow
 
 
 def export(job: Job, folder: Path) -> None:
@@ -76,7 +74,7 @@ def _write_index(sizes: Mapping[str, int], names: list[str], folder: Path) -> No
 def features(job: Job) -> list[dict[str, Any]]:
     """Return the types of a record in the notation of `datasets`, which cannot infer them from nulls."""
     columns = [field for field in job.release.rows.schema if field.name not in NOT_LABELS]
-    labels = [{"name": field.name, "dtype": _DTYPES.get(field.type, str(field.type))} for field in columns]
+    labels = describe_columns(columns, {})
     classes = _classes(job)
     return [
         {"name": job.recipe.image.suffix.removeprefix("."), "dtype": "image"},
@@ -84,11 +82,6 @@ def features(job: Job) -> list[dict[str, Any]]:
         {"name": "json", "struct": labels},
         *({"name": name, "dtype": "string"} for name in ("__key__", "__url__")),
     ]
-
-
-def class_label(names: list[str]) -> dict[str, Any]:
-    """Return the type of a class in the notation of README.md."""
-    return {"class_label": {"names": {str(code): name for code, name in enumerate(names)}}}
 
 
 def _shards(sizes: Mapping[str, int]) -> Iterator[str]:

@@ -403,6 +403,7 @@ def describe_source(info: SourceInfo, emotions: list[str], votes: list[str]) -> 
         "title": info.title,
         "license": info.license,
         "citation": info.citation,
+        "bibtex": info.bibtex.strip(),
         "url": info.url,
         "redistributable": info.redistributable,
         "evidence": info.evidence,

@@ -43,7 +43,7 @@ LOCAL_FILE = ".local.json"
 _TABLE = "manifest"  # name of the table in SQL
 _IN_NOTEBOOKS = ("path", "subtype", "valence", "arousal", "emotion", "split")
 _SOURCE_KEYS = (
-    *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated"),
+    *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated", "bibtex"),
 )
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
 _SHOWN = 80  # characters of a value in a message

@@ -1,28 +1,33 @@
 """The data card of a release: contents, balance, sources, terms of use, how to load it.
 
-It opens with YAML front matter for Hugging Face, which lists the files of every split.
+It opens with YAML front matter for Hugging Face: files of every split, columns with the names of classes,
+licence, task and size.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
+from affectdata.release.features import category_names, describe_columns
 from affectdata.release.release import split_file, table_file
+from affectdata.store.parquet import Rows
 
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _WITH_SPDX = re.compile(r"CC BY(-NC)?(-SA)? [34]\.0|CC BY(-NC)?-ND 4\.0|CC0 1\.0|MIT")
 
 
-def data_card(info: dict[str, Any]) -> str:
-    """Return the README.md of a release, from its release.json alone."""
+def data_card(info: dict[str, Any], rows: Rows) -> str:
+    """Return the README.md of a release, from its release.json and the table of all rows."""
     files = {split: _data_files(info["mode"], split) for split in info["rows"]}
+    features = describe_columns(_columns(info["mode"], rows), category_names(rows))
     lines = [
-        *front_matter(info, files),
+        *front_matter(info, files, features, image_folder=info["mode"] == "files"),
         f"# {info['name']}",
         "",
         f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images ({info['originals']} originals, "
@@ -71,10 +76,24 @@ def _data_files(mode: str, split: str) -> str:
     return split_file(mode, split) if mode == "virtual" else f"{split}/*"
 
 
+def _columns(mode: str, rows: Rows) -> list[pa.Field]:
+    """Return the columns as `datasets` gives them: the image in place of the name of its file."""
+    if mode == "virtual":
+        return list(rows.schema)
+    return [pa.field("image", pa.binary()), *(field for field in rows.schema if field.name != "file_name")]
+
+
 def front_matter(
-    info: dict[str, Any], files: Mapping[str, str], more: Mapping[str, Any] | None = None
+    info: dict[str, Any],
+    files: Mapping[str, str],
+    features: Sequence[Mapping[str, Any]] = (),
+    image_folder: bool = False,
 ) -> list[str]:
-    """Return the YAML front matter for Hugging Face; `files` maps each split to its file pattern."""
+    """Return the YAML front matter for Hugging Face; `files` maps each split to its file pattern.
+
+    `imagefolder` takes features from its config alone, other builders from `dataset_info`.
+    """
+    declared = {"features": list(features)} if features else {}
     licenses = list(info["terms"]["pictures"]) if "terms" in info else ["not stated"]
     n = sum(info["rows"].values())
     document = {
@@ -91,9 +110,10 @@ def front_matter(
                     for split, name in SPLIT_NAMES.items()
                     if info["rows"].get(split) and split in files
                 ],
+                **(declared if image_folder else {}),
             }
         ],
-        **(more or {}),
+        **({"dataset_info": declared} if declared and not image_folder else {}),
     }
     return ["---", yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
 
@@ -159,6 +179,7 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
             f"**{source['title']}** ({source['source']}). Terms: {source['license']}. "
             f"Its images {_redistribution(source)}.",
             f"Cite: {source['citation']}",
+            *_bibtex(source.get("bibtex", "")),  # absent in earlier releases
             *_estimated(source.get("estimated", [])),  # absent in earlier releases
             "",
         ]
@@ -167,6 +188,10 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
 
 def _redistribution(terms: dict[str, Any]) -> str:
     return "may be redistributed" if terms["redistributable"] else "must not be redistributed"
+
+
+def _bibtex(entry: str) -> list[str]:
+    return ["", "```bibtex", entry, "```"] if entry else []
 
 
 def _estimated(columns: list[str]) -> list[str]:

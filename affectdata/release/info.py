@@ -66,6 +66,7 @@ class Entry(_Part):
     title: str
     license: str
     citation: str
+    bibtex: str = ""
     redistributable: bool
     url: str = ""
     evidence: str = ""

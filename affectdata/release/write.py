@@ -78,7 +78,7 @@ def write_release(
     _write_split_tables(partial, table, recipe.mode)
     document = yaml.safe_dump(recipe.document(), sort_keys=False, allow_unicode=True)
     write_text(partial / RECIPE_FILE, document)
-    write_text(partial / CARD_FILE, data_card(info))
+    write_text(partial / CARD_FILE, data_card(info, table))
     suffix = recipe.image.suffix if recipe.mode == "files" else None
     info["ledger_sha256"] = None
     if len(plan.held_out):

@@ -15,7 +15,7 @@ import yaml
 from affectdata.errors import InputError, UsageError
 from affectdata.exports import hf, webdataset
 from affectdata.exports._write import export_release
-from affectdata.release.card import front_matter
+from affectdata.release.card import data_card, front_matter
 from affectdata.release.release import Release, open_release
 from affectdata.release.terms import combine_terms
 from affectdata.release.verify import check_release
@@ -113,6 +113,41 @@ def test_a_release_loads_with_the_right_builder_alone(made: Release, load: Load)
     assert labels(load(builder, data_dir=str(made.path))) == labels_of(made)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_release_has_the_features_that_its_card_declares(
+    made: Release, load: Load, tmp_path: Path, streaming: bool
+) -> None:
+    """Categories are ClassLabels; a row without a category, and one without a number, has None."""
+    import datasets
+
+    folder = Path(shutil.copytree(made.path, tmp_path / made.name))
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            lacks = row["image_id"] < "8"
+            row["emotion"], row["arousal"] = (None, None) if lacks else ("joy", 12.5)
+
+    release = forge(folder, change)
+    (folder / "README.md").write_text(data_card(release.info, release.rows), encoding="utf-8")
+    found = datasets.load_dataset(str(folder), streaming=streaming, cache_dir=str(tmp_path / ".cache"))
+    names = {"emotion": ["joy"], "subtype": sorted(set(release.table["subtype"].to_pylist()))}
+    for ours, theirs in NAMES.items():
+        features = found[theirs].features
+        assert {name: features[name].names for name in names} == names
+        assert set(features) - {"image"} == set(release.table.column_names) - (
+            set() if made.is_virtual else {"file_name"}
+        )
+        own = {row["sample_id"]: row for row in release.split(ours).to_pylist()}
+        rows = list(found[theirs])
+        assert len(rows) == len(own)
+        for row in rows:
+            expected = own[row["sample_id"]]
+            assert (row["valence"], row["arousal"]) == (expected["valence"], expected["arousal"])
+            for name in names:
+                code = row[name]
+                assert (None if code is None else features[name].int2str(code)) == expected[name]
+
+
 def test_the_card_is_read_and_names_the_licence(made: Release) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -123,7 +158,8 @@ def test_the_card_is_read_and_names_the_licence(made: Release) -> None:
     assert card.data.license_name == "cc-by-nc-sa-3.0-research-only-must-not-be-broadcast"
     assert (card.data.pretty_name, card.data.size_categories) == ("made", ["n<1K"])
     assert [item["split"] for item in card.data.configs[0]["data_files"]] == list(NAMES.values())
-    assert card.text.lstrip().startswith("# made\n")
+    assert card.data.task_categories == ["image-classification"]
+    assert card.text.lstrip().startswith("# made\n") and "```bibtex\n@article{" in card.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from affectdata.release.card import data_card
+from affectdata.release.release import open_release
 from affectdata.release.terms import combine_terms
 from tests.made import publish
 
@@ -31,27 +32,28 @@ def test_the_card_holds_the_numbers_and_the_terms(folder: Path) -> None:
     assert "Dan-Glauser" in text
 
 
-def test_the_card_follows_from_release_json_alone(folder: Path) -> None:
-    info = json.loads((folder / "release.json").read_text())
-    assert data_card(info) == (folder / "README.md").read_text()
+def test_the_card_follows_from_release_json_and_the_rows(folder: Path) -> None:
+    release = open_release(folder)
+    assert data_card(release.info, release.rows) == (folder / "README.md").read_text()
+    assert "```bibtex\n@article{" in (folder / "README.md").read_text()
 
 
 def test_a_redistributable_collection_is_described_as_such(folder: Path) -> None:
     info = json.loads((folder / "release.json").read_text())
     info["manifests"][0]["redistributable"] = info["terms"]["redistributable"] = True
-    assert "may be redistributed" in data_card(info)
-    assert "must not be redistributed" not in data_card(info)
+    assert "may be redistributed" in data_card(info, open_release(folder).rows)
+    assert "must not be redistributed" not in data_card(info, open_release(folder).rows)
 
 
 def test_the_strictest_terms_hold_for_the_whole(folder: Path) -> None:
     info = json.loads((folder / "release.json").read_text())
     (gaped,) = info["terms"]["pictures"]
     assert info["terms"]["pictures"] == {gaped: sum(info["rows"].values())}
-    text = data_card(info)
+    text = data_card(info, open_release(folder).rows)
     assert "no commercial use; share alike: derived work must be redistributed under CC BY-NC-SA 3.0" in text
     assert "| terms | images |" not in text
     info["terms"] = combine_terms({"CC BY-ND 4.0": 3, "CC0 1.0": 2}, True)
-    text = data_card(info)
+    text = data_card(info, open_release(folder).rows)
     for line in ("may be redistributed; commercial use is allowed; modified images", "| CC BY-ND 4.0 | 3 |"):
         assert line in text
     assert "share alike" not in text
