@@ -17,6 +17,7 @@ from affectdata.errors import SourceError
 from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import parse_number, require_columns
 from affectdata.reading.join import Row
+from affectdata.reading.label_tables import is_own_table
 from affectdata.reading.names import find_readmes, spell_split
 from affectdata.reading.protocol import Item, Reading
 from affectdata.reading.tree import Tree
@@ -152,6 +153,8 @@ def _read_columns(tables: Iterable[EmbeddedTable]) -> dict[str, _Column]:
 
 def _class_column(columns: dict[str, _Column], declared: Sequence[str]) -> str | None:
     filled = {name.lower(): name for name, column in columns.items() if column.values}
+    if is_own_table(columns):
+        return filled.get("emotion")
     words = [
         name for name in _TEXTS if name in filled and all(map(_WORD.fullmatch, columns[filled[name]].values))
     ]

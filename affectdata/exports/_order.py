@@ -32,17 +32,29 @@ def _count(rows: Rows) -> tuple[list[str], list[int]]:
 def ordered_images(job: Job) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield every row with the number of its class (`CLASS`) and the bytes of its image, in order."""
     rows = job.release.rows
-    schema = rows.schema.append(pa.field(CLASS, pa.int64()))
-    return job.images(iter_by_rank(_with_ranks(job, schema), schema, len(rows)))
+    return job.images(ordered_rows(job, _rank(rows, distinct(rows, "split"))))
 
 
-def _with_ranks(job: Job, schema: pa.Schema) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def ordered_rows(job: Job, ranks: np.ndarray) -> Iterator[pa.Table]:
+    """Yield rows with the number of their class by rank; those with a negative rank are left out."""
+    schema = job.release.rows.schema.append(pa.field(CLASS, pa.int64()))
+    return iter_by_rank(_with_ranks(job, ranks), schema, int((ranks >= 0).sum()))
+
+
+def _with_ranks(job: Job, ranks: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    start = 0
+    for part in rows_with_classes(job):
+        yield part, ranks[start : start + len(part)]
+        start += len(part)
+
+
+def rows_with_classes(job: Job) -> Iterator[pa.Table]:
+    """Yield all rows with the number of their class (`CLASS`), in the order of the release."""
     rows, classes, start = job.release.rows, job.known_classes, 0
-    ranks = _rank(rows, distinct(rows, "split"))
     for part in read_parts(rows):
         n = len(part)
         codes = classes.codes.slice(start, n) if classes else pa.nulls(n, pa.int64())
-        yield pa.table([*part.columns, codes], schema=schema), ranks[start : start + n]
+        yield part.append_column(pa.field(CLASS, pa.int64()), codes)
         start += n
 
 

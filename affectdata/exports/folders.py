@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from affectdata.errors import InputError
+from affectdata.exports._images import METADATA, with_files
 from affectdata.exports._job import Job
 from affectdata.store.parquet import distinct, read_parts
 
 HAS_IMAGES = True
 HAS_CLASSES = True
-_METADATA = "metadata.parquet"  # the name that Hugging Face and `ingest` look for
 SPLIT_FILES = "{split}/**"  # prevents a class named like a split from being read as a split
 
 
@@ -38,24 +38,19 @@ def export(job: Job, folder: Path) -> None:
     images, start = job.images(read_parts(rows)), 0
     with ExitStack() as stack:
         labels = stack.enter_context(csv.CSVWriter(folder / "labels.csv", schema))
-        writers = {split: pq.ParquetWriter(folder / split / _METADATA, schema) for split in splits}
+        writers = {split: pq.ParquetWriter(folder / split / METADATA, schema) for split in splits}
         tables = {split: stack.enter_context(writer) for split, writer in writers.items()}
         for part in read_parts(rows):
             part = pa.table([*part.columns, words.slice(start, len(part))], schema=schema)
             files = pc.binary_join_element_wise(part["sample_id"], job.recipe.image.suffix, "")
             inside = pc.binary_join_element_wise(part["class"], files, "/")
             paths = pc.binary_join_element_wise(part["split"], inside, "/")
-            labels.write_table(_with_files(part, paths))
+            labels.write_table(with_files(part, paths))
             for split, table in tables.items():
-                table.write_table(_with_files(part, inside).filter(pc.equal(part["split"], split)))
+                table.write_table(with_files(part, inside).filter(pc.equal(part["split"], split)))
             for path in paths.to_pylist():
                 (folder / path).write_bytes(next(images)[1])
             start += len(part)
-
-
-def _with_files(part: pa.Table, paths: pa.ChunkedArray) -> pa.Table:
-    at = part.schema.get_field_index("file_name")
-    return part.set_column(at, part.schema.field(at), paths)
 
 
 def _folder_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -35,6 +35,11 @@ def find_label_files(tree: Tree) -> list[str]:
         for path in tree.others()
         if PurePosixPath(path).suffix.lower() in _LABEL_SUFFIXES and not is_readme(path)
     ]
+
+
+def is_own_table(columns: Container[str]) -> bool:
+    """Return whether this package wrote the table: its `emotion` is the class, whatever else there is."""
+    return "pixel_id" in columns and "emotion" in columns
 
 
 def find_class_column(

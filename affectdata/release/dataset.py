@@ -1,18 +1,25 @@
-"""A split of a release as a torch Dataset."""
+"""A split of a release as a torch Dataset, or as a stream over workers and ranks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import Dataset, WeightedRandomSampler, default_collate
+from torch.utils.data import (
+    Dataset,
+    IterableDataset,
+    WeightedRandomSampler,
+    default_collate,
+    get_worker_info,
+)
 
 from affectdata.errors import InputError
+from affectdata.hashing import stable_seed
 from affectdata.images.decode import decode
 from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import parse_recipe
@@ -80,6 +87,10 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
             **numbers,
         }
 
+    def stream(self, seed: int | None = 0, even: bool = False) -> ReleaseStream:
+        """Return the items as an IterableDataset, in an order drawn from `seed`; None: as the rows."""
+        return ReleaseStream(self, seed, even)
+
     @staticmethod
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return a batch of items, for `DataLoader(collate_fn=)`.
@@ -97,6 +108,47 @@ class ReleaseDataset(Dataset[dict[str, Any]]):
             )
         batch: dict[str, Any] = default_collate(list(items))
         return batch
+
+
+class ReleaseStream(IterableDataset[dict[str, Any]]):
+    """The items of a `ReleaseDataset`, every one once, shared among the workers of a DataLoader and ranks.
+
+    Ranks are those of `torch.distributed`, if it is initialized when the stream is made. The order is one for
+    all of them, and another in every epoch (`set_epoch`). Ranks may differ by one item. With `even`, the
+    first items are repeated until all ranks have as many, as DistributedDataParallel needs for training.
+    """
+
+    def __init__(self, dataset: ReleaseDataset, seed: int | None = 0, even: bool = False) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.rank, self.n_ranks = _find_rank()
+        n = len(dataset)
+        self.length = n + (-n % self.n_ranks if even else 0)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by persistent workers too
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.n_ranks))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch, by which the order differs; call it before every epoch."""
+        self._epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        order: Sequence[int] = range(len(self.dataset))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(stable_seed(self.seed, int(self._epoch)))
+            order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        positions = range(self.rank, self.length, self.n_ranks)
+        worker = get_worker_info()
+        if worker:
+            positions = positions[worker.id :: worker.num_workers]
+        for position in positions:
+            yield self.dataset[order[position % len(order)]]
+
+
+def _find_rank() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def _number(value: float | None) -> torch.Tensor:

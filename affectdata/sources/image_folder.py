@@ -49,6 +49,7 @@ from affectdata.reading.label_tables import (
     compare_with_folders,
     find_class_column,
     find_label_files,
+    is_own_table,
     read_label_table,
 )
 from affectdata.reading.names import find_readmes, slug, spell_split
@@ -189,8 +190,9 @@ def _map_columns(tree: Tree, path: str, name: str) -> ColumnMap:
     absent = tuple(f"{rating}_" for rating in RATINGS if rating not in header)  # no SD without its mean
     columns = {column: column for column in MAPPED if column in header and not column.startswith(absent)}
     shares = [column for column in header if column.startswith("emotion_")]
-    if not shares and (column := find_class_column(header, list(islice(rows, _HEAD)), CLASS_COLUMNS)):
-        columns["emotion"] = column
+    if not shares and not is_own_table(header):
+        column = find_class_column(header, list(islice(rows, _HEAD)), CLASS_COLUMNS)
+        columns |= {"emotion": column} if column else {}
     document = {
         "name": name,
         "table": path,

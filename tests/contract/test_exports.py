@@ -6,12 +6,14 @@ import csv
 import io
 import itertools
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,7 @@ from affectdata.errors import ImagesNotFound, InputError, IntegrityError, UsageE
 from affectdata.exports import webdataset
 from affectdata.exports._write import export_release
 from affectdata.manifest.ingest import ingest
+from affectdata.reading.protocol import ReadOptions
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.release.derived import release_terms
 from affectdata.release.release import INFO_FILE, Release, open_release
@@ -69,7 +72,7 @@ def copied(release: Release, tmp_path: Path) -> Path:
 
 
 def test_there_are_export_formats() -> None:
-    assert {"croissant", "folders", "hf", "webdataset"} <= set(NAMES)
+    assert {"croissant", "fiftyone", "folders", "hf", "label_studio", "webdataset"} <= set(NAMES)
 
 
 def test_a_second_run_and_more_workers_give_the_same_bytes(made: Release, name: str, tmp_path: Path) -> None:
@@ -324,20 +327,118 @@ def test_rows_without_a_class_leave_out_the_files_of_classes(made: Release, tmp_
 # --- an export is ingested again -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["folders", "hf", "webdataset"])
 def test_an_export_is_recognised_and_comes_back_image_for_image(
-    made: Release, form: str, tmp_path: Path
+    made: Release, plugin: ModuleType, name: str, tmp_path: Path
 ) -> None:
-    export(made, form, tmp_path / "mine")
+    """By the hash of its file, every row has its labels and split; tasks for raters have originals only."""
+    if not plugin.HAS_IMAGES:
+        return
+    export(made, name, tmp_path / "mine")
     result = ingest(tmp_path / "mine", out=tmp_path / "manifests", workers=1)
+    columns = ("split", "subtype", "valence", "valence_raw", "arousal", "emotion", "license")
     expected = {
-        row["file_sha256"]: (row["split"], row["subtype"], row["valence"]) for row in made.table.to_pylist()
+        row["file_sha256"]: [row[column] for column in columns]
+        for row in made.table.to_pylist()
+        if name != "label_studio" or not row["copy"]
     }
     found = {
-        row["image_id"]: (row["split"], row["subtype"], row["valence"])
-        for row in result.manifest.table.to_pylist()
+        row["image_id"]: [row[column] for column in columns] for row in result.manifest.table.to_pylist()
     }
     assert found == expected and result.counts["rejected"] == 0
+
+
+# --- FiftyOne and Label Studio ---------------------------------------------------------------------------
+
+
+def test_fiftyone_has_a_sample_for_every_row(made: Release, tmp_path: Path) -> None:
+    files = export(made, "fiftyone", tmp_path / "out")
+    samples = json.loads(files["samples.json"])["samples"]
+    assert [sample["sample_id"] for sample in samples] == made.table["sample_id"].to_pylist()
+    for sample, row in zip(samples, made.table.to_pylist(), strict=True):
+        assert files[sample["filepath"]] == made.read(row["file_name"])
+        split = {"val": "validation"}.get(row["split"], row["split"])
+        assert sample["tags"] == [split, "copy" if row["copy"] else "original"]
+        size = (sample["metadata"]["width"], sample["metadata"]["height"])
+        assert size == (row["out_width_px"], row["out_height_px"])
+        valence = row["valence"]
+        word = "negative" if valence < 40 else "positive" if valence > 60 else "neutral"
+        assert sample["ground_truth"] == {"_cls": "Classification", "label": word}
+        fields = {"valence", "subtype", "emotion", "weight", "file_sha256", "license", "extra"}
+        assert {name: sample[name] for name in fields} == {name: row[name] for name in fields}
+        reserved = {"id", "created_at", "last_modified_at"}  # of every sample
+        assert not reserved & set(sample) and not any(name.startswith("_") for name in sample)
+    metadata = json.loads(files["metadata.json"])
+    assert "version" not in metadata  # with one it would be read as a dump of a database
+    classes = {"ground_truth": ["negative", "neutral", "positive"]}
+    assert metadata == {"media_type": "image", "info": {"name": "made", "classes": classes}}
+
+
+def test_tasks_are_the_originals_by_disagreement(made: Release, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            known = row["image_id"] < "c"
+            row["valence_sd"] = int(row["image_id"][:2], 16) / 10 if known else None
+            row["valence_n"] = 9 if known else None
+
+    release = forge(copied(made, tmp_path), change)
+    files = export(release, "label_studio", tmp_path / "out")
+    tasks = [task["data"] for task in json.loads(files["tasks.json"])]
+    rows = {row["sample_id"]: row for row in release.table.to_pylist() if not row["copy"]}
+    assert {task["sample_id"] for task in tasks} == set(rows) and len(tasks) == len(rows)
+    spreads = [task["valence_sd"] for task in tasks if task["valence_sd"] is not None]
+    assert spreads == sorted(spreads, reverse=True) and len(spreads) > 3
+    assert all(task["valence_sd"] is None for task in tasks[len(spreads) :])
+    for task in tasks:
+        assert task["image"] == f"/data/local-files/?d={task['file_name']}"
+        assert files[task["file_name"]] == release.read(rows[task["sample_id"]]["file_name"])
+        assert (task["valence"], task["split"]) == (
+            rows[task["sample_id"]]["valence"],
+            rows[task["sample_id"]]["split"],
+        )
+    interface = ElementTree.fromstring(files["label_config.xml"])
+    (rating,) = interface.iter("Rating")
+    assert rating.attrib == {
+        "name": "new_valence",
+        "toName": "image",
+        "required": "true",
+        "maxRating": "9",
+    }
+    assert rating.attrib["name"] not in tasks[0]
+    assert [image.attrib["value"] for image in interface.iter("Image")] == ["$image"]
+
+
+def test_classes_are_choices_and_agreement_decides_the_order(made: Release, tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["emotion"] = "joy & <awe>" if row["image_id"] < "8" else "fear"
+            row["agreement"] = int(row["image_id"][:2], 16) / 256
+
+    release = forge(copied(made, tmp_path), change)
+    files = export(release, "label_studio", tmp_path / "out", by="emotion")
+    interface = ElementTree.fromstring(files["label_config.xml"])
+    assert [choice.attrib["value"] for choice in interface.iter("Choice")] == ["fear", "joy & <awe>"]
+    shares = [task["data"]["agreement"] for task in json.loads(files["tasks.json"])]
+    assert shares == sorted(shares)
+
+
+def test_new_ratings_of_label_studio_are_ingested(made: Release, tmp_path: Path) -> None:
+    """JSON-MIN, as it exports the results of two raters, with the column map of the page."""
+    files = export(made, "label_studio", tmp_path / "out")
+    tasks = [task["data"] for task in json.loads(files["tasks.json"])]
+    answers = [
+        {**task, "id": number, "annotator": rater, "annotation_id": number, "new_valence": 3 + rater}
+        for number, task in enumerate(tasks)
+        for rater in (1, 2)
+    ]
+    (tmp_path / "out" / "answers.json").write_text(json.dumps(answers))
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "new_valence" in block)
+    (tmp_path / "columns.yaml").write_text(text)
+    options = ReadOptions(map_path=tmp_path / "columns.yaml")
+    result = ingest(tmp_path / "out", source="table", options=options, out=tmp_path / "manifests", workers=1)
+    found = result.manifest.table
+    assert len(found) == len(tasks)
+    assert set(found["valence"].to_pylist()) == {43.75} and set(found["valence_n"].to_pylist()) == {2}
 
 
 # --- croissant -------------------------------------------------------------------------------------------

@@ -345,3 +345,52 @@ def test_a_batch_of_images_of_different_size_is_explained_and_the_sampler_draws_
     assert len(list(sampler)) == len(dataset)
     with pytest.raises(UsageError, match="has no split 'dev'"):
         made.sampler("dev")
+
+
+@pytest.fixture(scope="module")
+def train(files: Release) -> Any:
+    pytest.importorskip("torch")
+    return files.dataset("train")
+
+
+def keys_of(items: Any) -> list[str]:
+    return [item["sample_id"] for item in items]
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 3])
+def test_a_stream_gives_every_item_once_to_the_workers(train: Any, n_workers: int) -> None:
+    from torch.utils.data import DataLoader
+
+    stream = train.stream(seed=3)
+    loader = DataLoader(stream, batch_size=None, num_workers=n_workers, persistent_workers=n_workers > 1)
+    epochs = []
+    for epoch in (0, 1, 0):
+        stream.set_epoch(epoch)
+        epochs.append(keys_of(loader))
+    assert len(stream) == len(train) == len(loader)
+    assert [sorted(keys) for keys in epochs] == [sorted(keys_of(train))] * 3
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert keys_of(train.stream(seed=None)) == keys_of(train)
+    assert keys_of(train.stream(seed=3)) != keys_of(train.stream(seed=4))
+
+
+def test_ranks_share_a_stream(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank has items of its own; with `even` all have as many, and the first are repeated."""
+    import torch
+
+    parts: dict[bool, list[list[str]]] = {}
+    n = len(train)
+    n_ranks = next(k for k in range(3, n) if n % k)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: n_ranks)
+    for even in (False, True):
+        parts[even] = []
+        for rank in range(n_ranks):
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+            stream = train.stream(even=even)
+            parts[even].append(keys_of(stream))
+            assert len(stream) == len(parts[even][-1])
+    uneven = sorted(key for part in parts[False] for key in part)
+    assert uneven == sorted(keys_of(train))
+    assert len({len(part) for part in parts[True]}) == 1
+    assert sorted({key for part in parts[True] for key in part}) == uneven
