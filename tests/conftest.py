@@ -22,6 +22,7 @@ from PIL import Image
 from affectdata.cli._main import run
 from affectdata.reading.sample import draw_image
 from affectdata.sources import gaped
+from tests.documents import problems
 from tests.served import Site, serve
 
 # Derandomized: the same commit gives the same verdict. Run with `--hypothesis-profile=default` to search on.
@@ -51,8 +52,10 @@ class Ran:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout, and nothing else there."""
-        return json.loads(self.out)
+        """The one JSON document on stdout, and nothing else there; it is as its schema says."""
+        document = json.loads(self.out)
+        assert problems(document) == []
+        return document
 
 
 @pytest.fixture(autouse=True)

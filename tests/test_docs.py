@@ -103,6 +103,83 @@ def test_every_example_runs(
     assert capsys.readouterr().out
 
 
+def blocks_of(name: str) -> list[tuple[str, str]]:
+    """The blocks of a page with their languages, in order."""
+    page = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def run_lines(block: str, *more: str) -> None:
+    """Run commands; a check may fail, and gets `more` options."""
+    for line in block.splitlines():
+        program, command, *rest = shlex.split(line.partition(" #")[0])
+        assert program == "affectdata"
+        if command == "train-check":
+            assert run([command, *rest, *more]) in (0, 1), line
+        elif command == "export":
+            assert run([command, *rest, "--i-may-redistribute"]) == 0, line
+        else:
+            assert run([command, *rest]) == 0, line
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_a_folder_to_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, block in blocks_of("tutorial.md"):
+        if language == "python":
+            exec(compile(block, "tutorial.md", "exec"), {})
+        elif language == "yaml":
+            Path("columns.yaml").write_text(block, encoding="utf-8")
+        else:
+            run_lines(block)
+    assert "240 kept, 0 merged" in capsys.readouterr().out
+    document = json.loads(Path("checks/current/train-check.json").read_text(encoding="utf-8"))
+    assert document["verdict"]["outcome"] in ("passed", "failed")
+    assert Path("checks/current/report.html").is_file() and Path("for_hugging_face/README.md").is_file()
+
+
+PROJECTS = ["gaped", "capd", "fi", "utkface", "wikiart_emotions"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(5), ids=PROJECTS)
+def test_the_projects_run_on_generated_samples(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = PROJECTS[at]
+    assert run(["sample", name, name]) == 0
+    if name == "capd":  # its sample has the images beside the table
+        monkeypatch.chdir(tmp_path / name)
+    (language, block) = blocks_of("projects.md")[at]
+    assert language == "bash" and block.startswith("affectdata ingest ")
+    run_lines(block, "--backbone", "small_cnn", "--weights", "none", "--no-report")
+    assert Path("releases/current/release.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the packages that are shown
+def test_releases_are_read_as_the_page_on_other_programs_says(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands, then the snippets of libraries that are installed with the tests."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(workplace / ".home"))
+    monkeypatch.chdir(workplace)
+    (release,) = (workplace / "releases").glob("valence_bins-*")
+    Path("releases/current").symlink_to(release.name)
+    page = (REPOSITORY / "docs" / "export.md").read_text(encoding="utf-8")
+    run_lines("\n".join(re.findall(r"^    (affectdata export releases/.*)$", page, re.MULTILINE)))
+    snippets = [block for language, block in blocks_of("export.md") if language == "python"]
+    run_by_others = [block for block in snippets if re.search("import (keras|lightning|fiftyone)", block)]
+    assert len(run_by_others) == 3
+    for block in snippets:
+        if block not in run_by_others:
+            exec(compile(block, "export.md", "exec"), {})
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
@@ -111,7 +188,7 @@ def test_the_generated_pages_have_every_command_and_every_key_of_a_recipe() -> N
     reference = runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))
     for name in reference["PAGES"]:
         page = REPOSITORY / "docs" / name
-        assert page.read_text(encoding="utf-8") == reference["render"](page), "run python docs/reference.py"
+        assert page.read_text(encoding="utf-8") == reference["render"](name), "run python docs/reference.py"
     assert set(COMMANDS) == {name.replace("_", "-") for name in find_plugins("cli")}
 
 

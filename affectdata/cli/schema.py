@@ -1,4 +1,4 @@
-"""`affectdata schema`: what the keys of a file mean, as JSON."""
+"""`affectdata schema`: what the keys of a document mean, as JSON."""
 
 from __future__ import annotations
 
@@ -8,22 +8,46 @@ from typing import Any
 import click
 
 from affectdata.cli._output import common_options, echo
+from affectdata.errors import UsageError
+from affectdata.registry import suggest
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_FORMS = ["train-check", "recipe", "manifest"]
+_FILES = ("manifest", "recipe")
+
+
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _names() if name.startswith(incomplete)]
+
+
+def _names() -> list[str]:
+    from affectdata.cli._documents import DOCUMENTS
+
+    return sorted({*DOCUMENTS, *_FILES})
 
 
 @click.command("schema")
-@click.argument("form", type=click.Choice(_FORMS), metavar="|".join(_FORMS))
+@click.argument("form", required=False, shell_complete=_complete)
 @common_options
-def command(form: str) -> int:
-    """Print the JSON Schema of train-check.json or of a recipe, or the columns of a manifest."""
-    from affectdata.check.blocks import CheckDocument
+def command(form: str | None) -> int:
+    """Print the JSON Schema of FORM; without it, list what there is.
+
+    FORM is `recipe`, `manifest` (its columns), or the middle of the `schema` that a document states: `ingest`
+    for what `affectdata ingest --json` prints, `release` for release.json, `train-check`, `study`, …
+    """
+    from affectdata.cli._documents import DOCUMENTS
     from affectdata.recipe.recipe import Recipe
     from affectdata.schema import describe_manifest
 
+    known = _names()
+    if form is None:
+        echo("\n".join(known))
+        return 0
+    if form not in known:
+        fix = f"{suggest(form, known)}known: {', '.join(known)}"
+        raise UsageError(f"no document is called {form!r}", fix=fix)
     found: dict[str, Any] = describe_manifest()
     if form != "manifest":
-        found = {"$schema": _DIALECT, **(Recipe if form == "recipe" else CheckDocument).model_json_schema()}
+        model = Recipe if form == "recipe" else DOCUMENTS[form]
+        found = {"$schema": _DIALECT, **model.model_json_schema()}
     echo(json.dumps(found, indent=2, ensure_ascii=False))
     return 0

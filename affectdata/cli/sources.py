@@ -12,7 +12,7 @@ from affectdata.errors import UsageError
 from affectdata.records import SourceInfo
 from affectdata.registry import check_outside, find_plugins, load_plugin
 
-_EVIDENCE = {
+EVIDENCE = {
     "seen": "seen (this layout was read in real files)",
     "unverified": "unverified (this layout is known from code and papers, not from real files)",
 }
@@ -54,7 +54,7 @@ def _show(name: str) -> int:
         show(f"variants: {', '.join(info.variants)} (--variant; the first is the default)")
     if info.estimated:
         show(f"machine:  estimated {', '.join(info.estimated)}")
-    show(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {_EVIDENCE[info.evidence]}")
+    show(f"from:     {info.url}\ncite:     {info.citation}\nevidence: {EVIDENCE[info.evidence]}")
     more = {"bibtex": info.bibtex, "variants": info.variants, "estimated": info.estimated}
     document("affectdata/source/1", {**_sheet(info), **more})
     return 0

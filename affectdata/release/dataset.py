@@ -123,7 +123,8 @@ class ReleaseStream(IterableDataset[dict[str, Any]]):
         self.rank, self.n_ranks = _find_rank()
         n = len(dataset)
         self.length = n + (-n % self.n_ranks if even else 0)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by persistent workers too
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # persistent workers see it too
 
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.n_ranks))

@@ -17,7 +17,7 @@ FORMER = "affectdata/release/2"  # the last form without CONTENT_HASH
 _RESTORE = "restore the file, or re-run `affectdata balance`"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
 from affectdata.check.blocks import read_document
+from affectdata.cli._commands import COMMANDS
+from affectdata.cli._documents import DOCUMENTS
 from affectdata.errors import InputError
 from affectdata.manifest.ingest import ingest
+from affectdata.manifest.manifest import load_manifest
 from affectdata.recipe.recipe import packaged_recipes
 from affectdata.schema import SCHEMA_VERSION, manifest_schema
+from tests.documents import name_of
+from tests.documents import problems as problems_of
 from tests.golden.test_formats import earlier  # noqa: F401
 
 Cli = Callable[..., Any]
@@ -85,5 +91,86 @@ def test_what_is_no_check_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_another_form_is_a_usage_error(cli: Cli) -> None:
-    ran = cli("schema", "release")
-    assert ran.code == 2 and "train-check" in ran.err
+    ran = cli("schema", "releas")
+    assert ran.code == 2 and "did you mean 'release'?" in ran.err
+
+
+def test_every_document_has_a_schema_that_is_listed(cli: Cli) -> None:
+    listed = cli("schema").out.split()
+    assert set(listed) == {*DOCUMENTS, "manifest", "recipe"}
+    for name in DOCUMENTS:
+        Draft202012Validator.check_schema(cli("schema", name).document)
+        stated = DOCUMENTS[name].model_fields["form"].annotation
+        assert stated is str or get_args(stated)[0].split("/")[1] == name
+
+
+STUDY = """
+name: small
+settings: {mode: frozen, backbone: small_cnn, weights: none}
+grid: {head: [svr, ridge]}
+"""
+MODEL = "model.safetensors"
+NETWORK = ("--backbone", "small_cnn", "--weights", "none")
+JOB = [  # every command, in an order in which it has what it needs, with the document that it prints
+    ("sources", "sources"),
+    ("source", "sources", "gaped"),
+    ("citation", "sources", "gaped", "--cite"),
+    ("sample", "sample", "gaped", "gaped"),
+    ("sample", "sample", "oasis", "oasis"),
+    ("ingest", "ingest", "gaped"),
+    ("ingest", "ingest", "oasis"),
+    ("init", "init", "."),
+    ("query", "query", "SELECT subtype, avg(valence) FROM gaped GROUP BY 1"),
+    ("concat", "concat", "manifests/gaped.parquet", "manifests/oasis.parquet", "--name", "both"),
+    ("groups", "groups", "manifests/oasis.parquet", *NETWORK),
+    ("split", "split", "manifests/both.parquet", "--recipe", "valence_bins_oasis"),
+    ("split", "split", "manifests/both.parquet", "--forget"),
+    ("select", "select", "manifests/gaped.parquet", "--recipe", "set.yaml"),
+    ("lint", "balance", "--recipe", "valence_bins", "--lint"),
+    ("plan", "balance", "--recipe", "valence_bins", "--dry-run"),
+    ("balance", "balance", "--recipe", "valence_bins", "--link", "releases/first"),
+    ("balance", "balance", "--recipe", "gaped", "--link", "releases/second"),
+    ("verify", "verify", "releases/first", "--rebuild", "1"),
+    ("doctor", "doctor", "."),
+    ("diff", "diff", "releases/first", "releases/second"),
+    ("rules", "train-check", "--rules"),
+    (
+        "train-check",
+        "train-check",
+        "releases/first",
+        *NETWORK,
+        "--splits",
+        "2",
+        "--keep-model",
+        "m.safetensors",
+    ),
+    ("study", "study", "study.yaml", "releases/first"),
+    ("predict", "predict", MODEL, "gaped/A"),
+    ("suggest", "suggest", "oasis/images", "--recipe", "valence_bins", "--model", MODEL),
+    ("report", "report", "manifests/gaped.parquet"),
+    ("export", "export", "releases/first", "--to", "croissant"),
+]
+
+
+@pytest.mark.slow
+def test_every_command_prints_what_its_schema_says(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "select.md").read_text(encoding="utf-8")
+    Path("set.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    Path("study.yaml").write_text(STUDY, encoding="utf-8")
+    for name, *arguments in JOB:
+        ran = cli(*arguments, "--json", "--quiet")
+        assert ran.out, f"{arguments}: {ran.err}"
+        assert name_of(ran.document) == name
+    image = load_manifest("manifests/gaped.parquet").table["image_id"][0].as_py()
+    assert name_of(cli("verify", "releases/first", "--why", image, "--json").document) == "why"
+    (first,) = (path for path in Path("gaped/A").iterdir() if path.name == "A001.bmp")
+    assert name_of(cli("compare", first, first, "--json").document) == "compare"
+    for path in ("releases/first/release.json", "checks/first/train-check.json"):
+        document = json.loads(Path(path).resolve().read_text(encoding="utf-8"))
+        assert name_of(document) in DOCUMENTS and problems_of(document) == []
+    others = {"why", "compare", "release", "download"}  # test_download.py has the last
+    assert {name for name, *_ in JOB} | others == set(DOCUMENTS)
+    assert {command for _, command, *_ in JOB} | {"compare", "download", "schema"} == set(COMMANDS)
