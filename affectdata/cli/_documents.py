@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from affectdata.check.blocks import CheckDocument
 from affectdata.images.compare import Distance
-from affectdata.manifest.concat import Conflict
+from affectdata.manifest.merge import Conflict
 from affectdata.plan.plan import SplitDistance
 from affectdata.recipe.bounds import Check
 from affectdata.records import Finding

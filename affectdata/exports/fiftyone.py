@@ -20,7 +20,7 @@ from affectdata.exports._images import write_images, write_records
 from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, NOT_LABELS, rows_with_classes
 from affectdata.release.card import SPLIT_NAMES
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 
 HAS_IMAGES = True
 HAS_CLASSES = True

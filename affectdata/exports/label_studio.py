@@ -23,7 +23,8 @@ from affectdata.exports._images import write_images, write_records
 from affectdata.exports._job import Job
 from affectdata.exports._order import CLASS, ordered_rows
 from affectdata.records import RATINGS
-from affectdata.store.parquet import Rows, write_text
+from affectdata.store.atomic import write_text
+from affectdata.store.parquet import Rows
 
 HAS_IMAGES = True
 HAS_CLASSES = True

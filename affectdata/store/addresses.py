@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
 from typing import TypeGuard
 
 from affectdata.errors import IntegrityError, UsageError
-from affectdata.hashing import file_hash
 
 SCHEMES = ("s3", "gs", "az")
 _ADDRESS = re.compile(rf"(?:{'|'.join(SCHEMES)})://[A-Za-z0-9][A-Za-z0-9._-]*(?:/[^?#]*)?\Z")
@@ -37,7 +37,7 @@ def cache_folder(address: str, *, kind: str) -> Path:
     """Return the folder for local copies of what is at an address, below AFFECTDATA_CACHE or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(os.environ.get("AFFECTDATA_CACHE") or Path(base, "affectdata"))
-    return root / kind / file_hash(check_address(address).encode())[:16]
+    return root / kind / hashlib.sha256(check_address(address).encode()).hexdigest()[:16]
 
 
 def check_name(name: str, where: str) -> str:
