@@ -115,7 +115,7 @@ class Bucket:
         try:
             yield
         except FileNotFoundError:
-            raise FileNotFoundError(2, "no such object", where) from None
+            raise FileNotFoundError(2, "no such object or bucket", where) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise InputError("access was denied", where=where, fix=f"check {_CONFIGURATION}") from error
         except (BaseError, OSError) as error:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import pixel_versions
 from affectdata.recipe.recipe import Recipe
@@ -97,7 +98,15 @@ def compute_features(
     """Return the features of every image of `wanted`, in order, and how many of them were computed now.
 
     Images are read, decoded and passed through the network by `workers` workers.
+
+    Raises:
+        UsageError: another engine than threads, and a network that is not on the CPU.
     """
+    if engine != THREADS and backbone.device.type != "cpu":
+        raise UsageError(
+            f"--engine {engine} computes features on the CPU, and the network is on {backbone.device}",
+            fix="add --device cpu, or leave --engine out",
+        )
     keys = wanted.table["key"].to_pylist()
     cached = cache.read(keys)
     first = {key: row for row, key in reversed(list(enumerate(keys)))}

@@ -181,7 +181,7 @@ def test_the_version(cli: Any) -> None:
         (["no-such-command"], "No such command 'no-such-command'"),
         (["_main"], "No such command"),
         (["balence"], "No such command 'balence': did you mean 'balance'?"),
-        (["ingest", "s3://bucket/gaped"], "s3://bucket/gaped is a remote path"),
+        (["ingest", "x", "--out", "s3://bucket/out"], "s3://bucket/out is a remote path"),
         (["verify", "--root", "gaped=https://x.org/g"], "with a client for https"),
         (["balance", "--recipe", "valence_bin"], "did you mean 'valence_bins.yaml'?"),
         (["ingest"], "Missing argument 'ROOT'"),

@@ -257,3 +257,16 @@ def test_an_interrupt_ends_with_130_and_the_run_resumes(
     assert process.returncode == 0, err
     by_threads = api.ingest(sample_gaped, out=tmp_path / "threads")
     assert api.ingest(sample_gaped, out=tmp_path).digest == by_threads.digest
+
+
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each.id != "threads"])
+@pytest.mark.slow
+def test_features_are_those_of_threads(engine: str, small_gaped: Path, tmp_path: Path) -> None:
+    manifest = api.ingest(small_gaped, out=tmp_path / "manifests").path
+    found = []
+    for name in ("threads", engine):
+        api.groups(manifest, checks=tmp_path / name, out=tmp_path / f"{name}.csv", workers=2, engine=name)
+        files = sorted((tmp_path / name / ".features").rglob("*.parquet"))
+        found.append({path.name: path.read_bytes() for path in files})
+    assert found[0] == found[1] and found[0]
+    assert (tmp_path / "threads.csv").read_bytes() == (tmp_path / f"{engine}.csv").read_bytes()
