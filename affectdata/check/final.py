@@ -15,6 +15,7 @@ from affectdata.check.arms import CALIBRATED, STACKED, SUBTYPE_AWARE
 from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
 from affectdata.errors import InputError, UsageError
+from affectdata.escape import to_csv
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
@@ -193,9 +194,8 @@ def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path)
         chosen = ordered[:n_maps]
         images = _images(read, table.take(pa.array(chosen, pa.int64())))
         written += save_maps(model, images, folder / name, _captions(predictions.loc[chosen], prepared))
-        write_text(
-            folder / name / "index.csv", predictions.loc[chosen].to_csv(index=False, lineterminator="\n")
-        )
+        listed = predictions.loc[chosen]
+        write_text(folder / name / "index.csv", to_csv(list(listed.columns), listed.itertuples(index=False)))
     return written
 
 

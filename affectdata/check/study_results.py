@@ -16,11 +16,9 @@ variation between trainings.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import numpy as np
 from scipy import stats
 
 from affectdata.errors import InputError
+from affectdata.escape import to_csv
 from affectdata.hashing import canonical_json
 from affectdata.store.atomic import write_text
 
@@ -152,7 +151,7 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
         for own, run in zip(of_runs, runs, strict=True)
     ]
     header = [*names, *(f"{part}_{name}" for part, name in scores), "error"]
-    write_text(folder / "results.csv", _as_csv(header, results))
+    write_text(folder / "results.csv", to_csv(header, results))
     for table, columns in {
         "curves": ["step", "phase", "loss", "val_loss"],
         "subgroups": ["split", "column", "group", "n", "measure", "mean", "low", "high"],
@@ -167,12 +166,4 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
         path = folder / f"{table}.csv"
         path.unlink(missing_ok=True)
         if rows:
-            write_text(path, _as_csv([*names, *columns], rows))
-
-
-def _as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+            write_text(path, to_csv([*names, *columns], rows))

@@ -15,6 +15,7 @@ from affectdata.check.words import (
     target_table,
 )
 from affectdata.cli._output import alarm, document, echo, settings, show, show_table, wrap
+from affectdata.escape import to_markdown
 
 if TYPE_CHECKING:
     from affectdata.check.blocks import Advice, CheckDocument, RuleOutcome, ScoringName
@@ -80,9 +81,9 @@ def _count_rules(result: CheckDocument) -> str:
 
 def print_markdown(result: CheckDocument) -> None:
     """Print summary, rules that did not pass, and scores as Markdown, for the summary of a CI job."""
-    echo(f"### {_escape(result.release.name)}: the check {_VERDICTS[result.verdict.outcome]}\n")
+    echo(f"### {to_markdown(result.release.name)}: the check {_VERDICTS[result.verdict.outcome]}\n")
     for line in result.verdict.summary:
-        echo(f"- {_escape(line)}")
+        echo(f"- {to_markdown(line)}")
     rules = [rule for rule in result.verdict.gate if rule.outcome != "pass"]
     _print_markdown_table(["rule", "outcome", "finding"], [_rule_cells(rule) for rule in rules])
     scored_on: ScoringName = "heldout" if result.crossfit_missing else "crossfit"
@@ -96,13 +97,7 @@ def _rule_cells(rule: RuleOutcome) -> list[str]:
 def _print_markdown_table(header: list[str], rows: list[list[Any]]) -> None:
     if rows:
         lines = [header, ["---"] * len(header), *rows]
-        echo("\n" + "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines))
-
-
-def _escape(value: Any) -> str:
-    """Return a cell of a Markdown table; what its text could format or break is escaped."""
-    text = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-    return "".join(f"\\{each}" if each in "\\|`*_<>[]" else each for each in " ".join(text.split()))
+        echo("\n" + "\n".join(f"| {' | '.join(to_markdown(cell) for cell in line)} |" for line in lines))
 
 
 def _print_details(result: CheckDocument) -> None:

@@ -27,6 +27,7 @@ def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | No
 
     An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
     """
+    from affectdata.escape import to_csv
     from affectdata.store.atomic import write_text
     from affectdata.train.kept import load_model, predict
 
@@ -34,7 +35,7 @@ def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | No
     loaded = load_model(model, say=note)
     predicted = predict(loaded, files)
     if as_csv:
-        echo(predicted.to_csv(index=False).rstrip("\n"))
+        echo(to_csv(list(predicted.columns), predicted.itertuples(index=False)).rstrip("\n"))
     else:
         names = [name for name in map(str, predicted.columns) if not name.startswith("p_")]
         show_table(names, predicted[names].to_numpy().tolist(), indent="")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from affectdata.errors import UsageError
+from affectdata.escape import to_markdown
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.registry import load_plugin
@@ -126,7 +127,7 @@ def _readme(job: Job, to: str, plugin: Exporter, terms: dict[str, Any]) -> str:
     release, notes = job.release, getattr(plugin, "notes", None)
     lines = [
         *_hugging_face(job, plugin),
-        f"# {release.info['name']}, as {to}",
+        f"# {to_markdown(release.info['name'])}, as {to}",
         "",
         f"Exported from the affectdata release `{release.id[:16]}`: {release.info['originals']} images and "
         f"{release.info['copies']} augmented copies of them.",

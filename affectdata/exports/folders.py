@@ -1,6 +1,7 @@
 """A folder per split and class, for torchvision's ImageFolder and Keras' image_dataset_from_directory.
 
-<split>/<class>/<sample_id>.jpg    every class has a folder in every split, so that class numbers are equal
+<split>/<class>/<sample_id>.jpg    every class has a folder in every split, so that class numbers are equal;
+                                   what a folder cannot be called is percent-encoded (`escape.folder_names`)
 <split>/metadata.parquet           every column of the release and `class`; `file_name` is from this folder.
                                    Hugging Face reads it; torchvision and Keras skip it. Not CSV: its types
                                    would follow from the values of a split, and splits must have the same
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from affectdata.errors import InputError
+from affectdata.escape import folder_names
 from affectdata.exports._images import METADATA, with_files
 from affectdata.exports._job import Job
 from affectdata.store.parquet import distinct, read_parts
@@ -31,9 +32,10 @@ def export(job: Job, folder: Path) -> None:
     """Write the images into folders, then the tables."""
     rows, classes = job.release.rows, job.classes()
     splits = distinct(rows, "split")
+    folders = folder_names(classes.names, taken=[METADATA])
     for split in splits:
-        for name in classes.names:
-            (folder / split / _folder_name(name)).mkdir(parents=True)
+        for name in folders:
+            (folder / split / name).mkdir(parents=True)
     schema, words = rows.schema.append(pa.field("class", pa.string())), classes.words()
     images, start = job.images(read_parts(rows)), 0
     with ExitStack() as stack:
@@ -43,7 +45,8 @@ def export(job: Job, folder: Path) -> None:
         for part in read_parts(rows):
             part = pa.table([*part.columns, words.slice(start, len(part))], schema=schema)
             files = pc.binary_join_element_wise(part["sample_id"], job.recipe.image.suffix, "")
-            inside = pc.binary_join_element_wise(part["class"], files, "/")
+            where = pa.array(folders).take(pc.index_in(part["class"], pa.array(classes.names)))
+            inside = pc.binary_join_element_wise(where, files, "/")
             paths = pc.binary_join_element_wise(part["split"], inside, "/")
             labels.write_table(with_files(part, paths))
             for split, table in tables.items():
@@ -53,9 +56,3 @@ def export(job: Job, folder: Path) -> None:
             start += len(part)
 
 
-def _folder_name(name: str) -> str:
-    if name in ("", ".", "..") or set(name) & set("/\\\0"):
-        raise InputError(
-            f"the class {name!r} is not a valid folder name", fix="choose another column with --by"
-        )
-    return name

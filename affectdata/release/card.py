@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from affectdata.escape import to_markdown
 from affectdata.release.features import category_names, describe_columns
 from affectdata.release.release import split_file, table_file
 from affectdata.store.parquet import Rows
@@ -28,10 +29,10 @@ def data_card(info: dict[str, Any], rows: Rows) -> str:
     features = describe_columns(_columns(info["mode"], rows), category_names(rows))
     lines = [
         *front_matter(info, files, features, image_folder=info["mode"] == "files"),
-        f"# {info['name']}",
+        f"# {to_markdown(info['name'])}",
         "",
         f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images ({info['originals']} originals, "
-        f"{info['copies']} augmented copies), balanced on {info['target']}.",
+        f"{info['copies']} augmented copies), balanced on {to_markdown(info['target'])}.",
         "",
         *_table(("split", "images"), sorted(info["rows"].items())),
         "",
@@ -41,7 +42,7 @@ def data_card(info: dict[str, Any], rows: Rows) -> str:
         "",
         *_folds(info["folds"]),
         *_lexicon(info.get("lexicon")),  # absent in earlier releases
-        f"## Balance of the train split, by {info['target']}",
+        f"## Balance of the train split, by {to_markdown(info['target'])}",
         "",
         *_table(
             ("bin", "before", "after", "short of target"),
@@ -148,7 +149,7 @@ def _lexicon(lexicon: dict[str, Any] | None) -> list[str]:
         return []
     return [
         "`lexicon_valence` and `lexicon_arousal` are not ratings: they are derived from emotions, as the",
-        f"mean coordinates of {', '.join(lexicon['words'])} in {lexicon['file']}",
+        f"mean coordinates of {to_markdown(', '.join(lexicon['words']))} in {to_markdown(lexicon['file'])}",
         f"(SHA-256 {lexicon['sha256']}).",
         "",
     ]
@@ -167,7 +168,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     return [
         "| " + " | ".join(header) + " |",
         "|" + " --- |" * len(header),
-        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
+        *("| " + " | ".join(to_markdown(cell) for cell in row) + " |" for row in rows),
     ]
 
 
@@ -176,9 +177,9 @@ def sources_and_terms(info: dict[str, Any]) -> list[str]:
     lines = []
     for source in info["manifests"]:
         lines += [
-            f"**{source['title']}** ({source['source']}). Terms: {source['license']}. "
-            f"Its images {_redistribution(source)}.",
-            f"Cite: {source['citation']}",
+            f"**{to_markdown(source['title'])}** ({to_markdown(source['source'])}). "
+            f"Terms: {to_markdown(source['license'])}. Its images {_redistribution(source)}.",
+            f"Cite: {to_markdown(source['citation'])}",
             *_bibtex(source.get("bibtex", "")),  # absent in earlier releases
             *_estimated(source.get("estimated", [])),  # absent in earlier releases
             "",
@@ -191,11 +192,12 @@ def _redistribution(terms: dict[str, Any]) -> str:
 
 
 def _bibtex(entry: str) -> list[str]:
-    return ["", "```bibtex", entry, "```"] if entry else []
+    return ["", "```bibtex", entry.replace("```", "'''"), "```"] if entry else []
 
 
 def _estimated(columns: list[str]) -> list[str]:
-    return [f"These columns were estimated automatically: {', '.join(columns)}."] if columns else []
+    listed = to_markdown(", ".join(columns))
+    return [f"These columns were estimated automatically: {listed}."] if columns else []
 
 
 def _combined_terms(terms: dict[str, Any]) -> list[str]:
@@ -207,7 +209,7 @@ def _combined_terms(terms: dict[str, Any]) -> list[str]:
     if not terms["changes"]:
         conditions.append("modified images, such as the copies, must not be redistributed")
     if terms["share_alike"]:
-        licenses = " and ".join(terms["share_alike"])
+        licenses = to_markdown(" and ".join(terms["share_alike"]))
         conditions.append(f"share alike: derived work must be redistributed under {licenses}")
     text = f"**This release as a whole**, by its strictest terms: {'; '.join(conditions)}."
     lines = [f"{text} Every row has its own terms (`license`, `attribution`, `url`).", ""]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import pandas as pd
 
+from affectdata.escape import to_csv
 from affectdata.reporting import charts
 from affectdata.reporting.balance import balance
 from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
@@ -28,7 +25,6 @@ from affectdata.store.atomic import replace_file, write_text
 
 _SECTIONS = (overview, balance, ratings, check, images)
 _MOST_IMAGES = 400  # on a page, so that it stays under 10 MB
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet recognises a formula
 
 
 @dataclass(frozen=True)
@@ -121,21 +117,9 @@ def _svg_uri(figure: Figure) -> str:
 
 
 def _csv_uri(figure: Figure) -> str:
-    return _data_uri("text/csv;charset=utf-8", to_csv(figure.data).encode())
+    text = to_csv(list(figure.data.columns), figure.data.itertuples(index=False))
+    return _data_uri("text/csv;charset=utf-8", text.encode())
 
 
 def _data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def to_csv(data: pd.DataFrame) -> str:
-    """Return the data of a figure as CSV; text that a spreadsheet would take for a formula is quoted."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_safe(name) for name in data.columns])
-    writer.writerows([_safe(value) for value in row] for row in data.itertuples(index=False))
-    return out.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.escape import to_csv
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.manifest.manifest import Manifest, read_local, record_root, write_manifest
 from affectdata.selection.candidates import Candidates, find_candidates
@@ -119,7 +120,8 @@ def _images(candidates: Candidates, lists: np.ndarray, columns: list[str]) -> pd
 def write_selection(selection: Selection, manifest: Manifest) -> None:
     """Write `list.csv`, the manifest of the images and `select.json` to the selection's folder."""
     folder, name = selection.folder, selection.request.name
-    write_text(folder / "list.csv", selection.images.to_csv(index=False))
+    images = selection.images
+    write_text(folder / "list.csv", to_csv(list(images.columns), images.itertuples(index=False)))
     metadata = {key: value for key, value in manifest.metadata.items() if key != "digest"}
     write_manifest(selection.rows, metadata, folder / f"{name}.parquet")
     roots = read_local(manifest.path.parent) | {key: str(path) for key, path in manifest.roots.items()}

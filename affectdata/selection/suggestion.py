@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import DecodeError, InputError, RecipeError
+from affectdata.escape import to_csv
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode
 from affectdata.images.duplicates import hash_views
@@ -266,7 +267,8 @@ def write_suggestion(suggestion: Suggestion, folder: Path, out: Path, seed: int)
     The task is `rating_task.csv` with empty columns, in random order, `columns.yaml` with which `ingest`
     reads it once it is filled in, and `label_studio.json`.
     """
-    write_text(out / "suggestions.csv", suggestion.images.to_csv(index=False))
+    images = suggestion.images
+    write_text(out / "suggestions.csv", to_csv(list(images.columns), images.itertuples(index=False)))
     shuffled = suggestion.images.sample(frac=1, random_state=seed)
     files = [Path(file).relative_to(folder).as_posix() for file in shuffled["file"]]
     task = pd.DataFrame({"file": files, "rater": "", "valence": "", "arousal": "", "subtype": ""})

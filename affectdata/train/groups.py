@@ -6,7 +6,6 @@ In: a manifest, its images, and a backbone. Out: proven pairs (`look_alikes`), a
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from affectdata.escape import to_csv
 from affectdata.images.duplicates import find_first_of_group
 from affectdata.manifest.manifest import Images
-from affectdata.store.atomic import replace_file
+from affectdata.store.atomic import write_text
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features
 from affectdata.train.images import Progress, Readable
@@ -83,8 +83,5 @@ def write_groups(table: pa.Table, pairs: list[SamePair], path: Path) -> int:
     listed = table.select(["image_id", "source", "path"]).take(rows)
     listed = listed.add_column(1, "group", table["image_id"].take(pa.array(first[np.unique(links)])))
     listed = listed.sort_by([("group", "ascending"), ("image_id", "ascending")])
-    with replace_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(listed.column_names)
-        writer.writerows(zip(*listed.to_pydict().values(), strict=True))
+    write_text(path, to_csv(listed.column_names, zip(*listed.to_pydict().values(), strict=True)))
     return pc.count_distinct(listed["group"]).as_py() or 0

@@ -238,7 +238,6 @@ def test_every_class_has_a_folder_in_every_split(made: Release, tmp_path: Path) 
         ("mood", "no column 'mood'"),
         ("emotion", "emotion is null in"),
         ("arousal", "has no thresholds for it"),
-        ("url", "is not a valid folder name"),
     ],
 )
 def test_a_column_that_gives_no_classes_is_refused(
