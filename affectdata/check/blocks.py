@@ -25,7 +25,7 @@ from pydantic import (
 
 from affectdata.errors import InputError
 from affectdata.recipe.bounds import Check
-from affectdata.store.atomic import read_json
+from affectdata.store.sealed import read_sealed
 
 SCHEMA = "affectdata/train-check/3"
 _FORMER = ("affectdata/train-check/1", "affectdata/train-check/2")
@@ -653,6 +653,9 @@ class CheckDocument(CheckFigures):
     """train-check.json: the training, the scores, the comparisons and the verdict."""
 
     verdict: Verdict
+    content_sha256: str | None = Field(
+        default=None, description="only in the file: SHA-256 over the canonical JSON of all other keys"
+    )
 
 
 def read_document(path: Path) -> CheckDocument:
@@ -660,9 +663,10 @@ def read_document(path: Path) -> CheckDocument:
 
     Raises:
         InputError: the file is no such document.
+        IntegrityError: the document is not the one that was written.
         ManifestError: the file does not exist or is not JSON.
     """
-    data = read_json(path)
+    data = read_sealed(path, "run `affectdata train-check` again")
     form = data.get("schema") if isinstance(data, dict) else None
     if form not in (SCHEMA, *_FORMER):
         raise InputError(f"{path.name} does not have the form {SCHEMA} or a former one", where=str(path))

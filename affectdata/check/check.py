@@ -32,8 +32,8 @@ from affectdata.check.target_arms import EvaluateTarget
 from affectdata.check.transfer import score_transfer
 from affectdata.check.tuned import TunedNetworks
 from affectdata.check.verdict import advise, make_sentences
-from affectdata.store.atomic import write_json
 from affectdata.store.parquet import write_table
+from affectdata.store.sealed import write_sealed
 from affectdata.train.heads import FrozenHeads, quiet_threads
 from affectdata.train.images import Progress
 from affectdata.workers import map_ordered
@@ -54,7 +54,7 @@ class CheckOutput:
         if self.document.settings.mode == "finetune":
             target /= "finetune"
         write_table(self.predictions, target / "predictions.parquet", "predictions")
-        write_json(target / "train-check.json", self.document.to_dict())
+        write_sealed(target / "train-check.json", self.document.to_dict())
         return target / "train-check.json"
 
 

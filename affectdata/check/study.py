@@ -31,7 +31,8 @@ from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.target import TargetSpec
 from affectdata.registry import find_data, suggest
-from affectdata.store.atomic import read_json, write_json
+from affectdata.store.atomic import write_json
+from affectdata.store.sealed import read_sealed, write_sealed
 from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.weights import DEFAULT
 
@@ -305,9 +306,9 @@ def run_study(
                 }
             )
         elif not path.exists():
-            write_json(path, _try(run_one, settings))
+            write_sealed(path, _try(run_one, settings))
         if not isinstance(key, MissingError):
-            runs.append(read_json(path))
+            runs.append(read_sealed(path, f"remove {path} and run the same study again"))
         progress(number, len(wanted))
     write_tables(study.varied, runs, folder)
     document = make_document(study.name, study.best, study.is_lower_better, runs, resample)

@@ -22,7 +22,7 @@ from affectdata.check.prepare import CheckInput
 from affectdata.check.study_targets import StudyTarget
 from affectdata.check.target_arms import FittedTarget
 from affectdata.hashing import file_hash
-from affectdata.store.atomic import read_json, write_json
+from affectdata.store.sealed import read_sealed, write_sealed
 from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import FittedHead, fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.images import IMAGES, Progress, store_images
@@ -79,8 +79,8 @@ class LazyNetwork:
         path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
             predictions = self._fitted.predict(self.images, rows.pool_index, outputs)
-            write_json(path, {"curve": self._fitted.curve, "predictions": predictions.tolist()})
-        kept = read_json(path)
+            write_sealed(path, {"curve": self._fitted.curve, "predictions": predictions.tolist()})
+        kept = read_sealed(path, f"remove {path} and run the same check again")
         self.curve[:] = kept["curve"]
         predictions = kept["predictions"] if "predictions" in kept else kept["said"]  # "said": before 0.1
         return np.array(predictions, float).reshape(len(rows), -1)

@@ -16,8 +16,9 @@ from affectdata.manifest.ledger import KIND as LEDGER
 from affectdata.manifest.manifest import find_manifests, load_manifest, read_local
 from affectdata.release.release import INFO_FILE, open_release
 from affectdata.release.verify import check_release
-from affectdata.store.atomic import is_unlocked, read_json
+from affectdata.store.atomic import is_unlocked
 from affectdata.store.parquet import read_table
+from affectdata.store.sealed import read_sealed
 
 _BESIDE = {"rejects": "rejects", "edges": "edges", "ledger": LEDGER}
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.tmp|partial)")
@@ -185,7 +186,7 @@ def _check(path: Path, again: str) -> Iterator[Problem]:
     document = path / "train-check.json"
     try:
         if document.exists():
-            read_json(document)["schema"]
+            read_sealed(document, again)["schema"]
         if (path / "predictions.parquet").exists():
             read_table(path / "predictions.parquet", "predictions")
     except (AffectdataError, LookupError, TypeError):

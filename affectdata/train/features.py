@@ -69,7 +69,7 @@ class FeatureCache:
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 check_regular(path)
-                table = pq.read_table(path, partitioning=None)
+                table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
             except (OSError, pa.ArrowException):
                 continue  # truncated by a disk failure; its features are computed again
             table = table.filter(pc.is_in(table["key"], wanted)).combine_chunks()
@@ -84,7 +84,8 @@ class FeatureCache:
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
         table = pa.table({"key": pa.array(keys, pa.string()), "feature": vectors})
         with replace_file(self.folder / f"{file_hash(canonical_json(keys).encode())[:16]}.parquet") as path:
-            pq.write_table(table, path, compression="none")  # network activations do not compress
+            # Network activations do not compress; a page that was damaged is not read.
+            pq.write_table(table, path, compression="none", write_page_checksum=True)
 
 
 def compute_features(

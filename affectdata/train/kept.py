@@ -7,9 +7,10 @@ contains the tensors of the heads, named `regressor.…` and `classifier.…`, a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,13 +51,25 @@ class BackboneRef(StrictModel):
 
 
 class Header(StrictModel):
-    """The metadata of a model file; `heads` maps stages to kinds of head."""
+    """The metadata of a model file; `heads` maps stages to kinds of head.
+
+    `sha256` covers the other fields and the tensors; former versions wrote none.
+    """
 
     form: Literal["affectdata/model/1"]
     targets: list[str]
     labels: list[str]
     backbone: BackboneRef
     heads: dict[Stage, str]
+    sha256: str | None = None
+
+    def with_hash(self, tensors: Mapping[str, Tensor]) -> Header:
+        """Return the header with the hash over itself and the tensors."""
+        digest = hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"sha256"})).encode())
+        for name, tensor in sorted(tensors.items()):
+            array = tensor.numpy()
+            digest.update(f"{name}:{array.dtype}:{array.shape}:".encode() + array.tobytes())
+        return self.model_copy(update={"sha256": digest.hexdigest()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +136,7 @@ def keep_model(model: KeptModel, path: Path) -> None:
         for stage, head in model.heads.items()
         for name, value in head.arrays.items()
     }
+    header = header.with_hash(tensors)
     with replace_file(path) as temporary:
         save_file(tensors, temporary, {_KEY: canonical_json(header.model_dump(mode="json"))})
 
@@ -144,7 +158,7 @@ def load_model(
         MissingError: the weights of the backbone, or the device, are not available.
         InputError: the file is not a kept model, its tensors do not match its header, or its backbone is a
             class and `backbone` is not given.
-        IntegrityError: the backbone differs from the one that the model was saved with.
+        IntegrityError: the file was changed, or the backbone differs from that of the saved model.
     """
     tensors, header = _read(Path(path))
     saved = header.backbone
@@ -180,7 +194,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
         raise InputError(f"{path.name} is not a kept model: {error}", where=str(path), fix=fix) from error
     if not isinstance(header, dict) or header.get("form") != SCHEMA:
         raise InputError(f"{path.name} does not have the form {SCHEMA}", where=str(path), fix=fix)
-    return tensors, parse_model(Header, header, str(path))
+    parsed = parse_model(Header, header, str(path))
+    if parsed.sha256 is not None and parsed != parsed.with_hash(tensors):
+        raise IntegrityError(f"{path.name} is not the model that was kept", where=str(path), fix=fix)
+    return tensors, parsed
 
 
 def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFrame:
