@@ -2,24 +2,21 @@
 
 python -m tests.torture [--seconds 300] [--seed 0] [--out docs/reliability.md]
 
-Commands run in forked processes, so that SIGKILL is a real one. Exit code 70 anywhere is a failure.
+Commands run in forked processes, so that a kill is a real one. Exit code 70 anywhere is a failure. In an
+hour every command is killed 100 times, in less time less often.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,172 +26,37 @@ from PIL import Image
 import affectdata.api
 import affectdata.release.publish
 import affectdata.release.verify  # noqa: F401
-from affectdata.cli._main import run
-from affectdata.errors import AffectdataError, DecodeError
+from affectdata.errors import DecodeError
 from affectdata.images.decode import decode
-from affectdata.manifest.manifest import load_manifest
 from affectdata.release.info import CONTENT_HASH, content_hash
+from tests.flips import prepare, try_flips
+from tests.kills import Tally, call, make_folder, try_kills
+from tests.served import serve
 from tests.walk import Walk
 
-_CRASH = "crash"
-_VOLATILE = {"created"}  # keys of release.json that differ between equal releases
+
+def code_of(folder: Path, arguments: list[str]) -> int | str:
+    """Run a command in a forked process; return its exit code, or `crash`."""
+    return call(folder, arguments)[0]
 
 
-@dataclass
-class Tally:
-    """What was tried for one promise: how often, how often it held, and the first failures."""
-
-    promise: str
-    tries: int = 0
-    failures: list[str] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
-
-    def count(self, held: bool, what: str, note: str = "") -> None:
-        self.tries += 1
-        if not held:
-            self.failures.append(what)
-        if note:
-            self.notes[note] = self.notes.get(note, 0) + 1
-
-    def row(self) -> str:
-        notes = "; ".join(f"{n} {note}" for note, n in sorted(self.notes.items()))
-        return f"| {self.promise} | {self.tries} | {self.tries - len(self.failures)} | {notes} |"
-
-
-class Folder:
-    """A working folder with a small source, made again for each try."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.walk = Walk(root)
-        self.walk.split("a", 1)
-        self.recipe = self.walk.recipe(1)
-
-    def command(self, name: str) -> list[str]:
-        release = next((self.root / "releases").glob("[!.]*/release.json"), Path("none/none")).parent.name
-        manifest = "manifests/a.parquet"
-        commands = {
-            "ingest": "ingest a --source table --map a.yaml --rehash --replace",
-            "split": f"split manifests/b.parquet --recipe {self.recipe}",
-            "balance": f"balance --recipe {self.recipe} --manifest {manifest} --no-report",
-            "concat": f"concat {manifest} manifests/b.parquet --name both",
-            "export": f"export releases/{release} --to webdataset --out x --i-may-redistribute",
-        }
-        return commands[name].split()
-
-
-def call(folder: Path, arguments: list[str], kill_after: float | None = None) -> int | str:
-    """Run a command in a forked process; return its exit code, `killed`, or `crash` for a signal not ours."""
-    child = os.fork()
-    if not child:
-        os.chdir(folder)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        os._exit(run([*arguments, "--quiet"]))
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return "killed" if kill_after is not None else _CRASH
-    return os.WEXITSTATUS(status)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Return a hash per file of what a command wrote, without times and caches."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or name.endswith((".memo", ".ending.json", ".local.json")):
-            continue
-        data = path.read_bytes()
-        if path.name == "release.json":
-            document = {key: value for key, value in json.loads(data).items() if key not in _VOLATILE}
-            data = json.dumps(document, sort_keys=True).encode()
-        found[name] = hashlib.sha256(data).hexdigest()
-    return found
-
-
-def try_kills(base: Path, scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
-    """SIGKILL at a random time, the same command again: the same bytes as without the kill."""
-    names = ("ingest", "split", "balance", "concat", "export")
-    for number, name in enumerate(names):
-        tally = Tally(f"`{name}` killed at a random time and run again gives the same bytes")
-        command, work = Folder.command(_Opened(base), name), scratch / "work"
-
-        def start(work: Path = work, name: str = name) -> None:
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(base, work)
-            if name == "balance":
-                shutil.rmtree(work / "releases")
-
-        start()
-        started = time.monotonic()
-        code = call(work, command)
-        tally.count(code in (0, 1), f"{name} without a kill: exit {code}")
-        duration, expected = time.monotonic() - started, contents(work)
-        end = time.monotonic() + max(0, until - time.monotonic()) / (len(names) - number)
-        while time.monotonic() < end and tally.tries < 250:
-            start()
-            state = call(work, command, kill_after=rng.uniform(0, 1.1 * duration))
-            again = call(work, command)
-            same = contents(work) == expected
-            is_done = again == 2 and name == "export"  # it was finished: the folder exists
-            held = same and (again in (0, 1) or is_done)
-            note = "killed while running" if state == "killed" else "finished before the kill"
-            tally.count(held, f"{name}: {state}, then exit {again}, same bytes: {same}", note)
-        shutil.rmtree(work)
-        yield tally
-
-
-class _Opened(Folder):
-    def __init__(self, root: Path) -> None:
-        self.root, self.recipe = root, "r1.yaml"
-
-
-def try_flips(base: Path, scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
-    """One bit, or the end of a file: exit 3 or 4, or equal rows."""
-    release = next((base / "releases").glob("[!.]*/release.json")).parent
-    files = sorted(path for path in release.rglob("*") if path.is_file())
-    flips = Tally("a flipped bit in any file of a release: `verify` exits 3 or 4")
-    cuts = Tally("a file of a release cut anywhere: `verify` exits 3 or 4")
-    manifest = base / "manifests" / "a.parquet"
-    table = load_manifest(manifest).table
-    rows = Tally("a flipped bit in a manifest: refused, or the logical rows are equal")
-    end = time.monotonic() + (until - time.monotonic())
-    while time.monotonic() < end and flips.tries < 2000:
+def try_cuts(base: Path, scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
+    """Cut the end off a file of a release."""
+    tally = Tally("a file of a release cut anywhere: `verify` exits 3 or 4")
+    files = sorted(path for path in (base / "released").rglob("*") if path.is_file())
+    while time.monotonic() < until and tally.tries < 300:
         path = rng.choice(files)
-        data = bytearray(path.read_bytes())
-        original = bytes(data)
-        at, bit = rng.randrange(len(data)), rng.randrange(8)
-        data[at] ^= 1 << bit
-        path.write_bytes(data)
-        code = call(base, ["verify", str(release.relative_to(base))])
-        flips.count(code in (3, 4), f"{path.name} byte {at} bit {bit}: exit {code}")
+        original = path.read_bytes()
         path.write_bytes(original[: rng.randrange(len(original))])
-        code = call(base, ["verify", str(release.relative_to(base))])
-        cuts.count(code in (3, 4), f"{path.name} cut: exit {code}")
+        code = code_of(base, ["verify", "released"])
+        tally.count(code in (3, 4), f"{path.name} cut: exit {code}")
         path.write_bytes(original)
-        data = bytearray(manifest.read_bytes())
-        original = bytes(data)
-        at, bit = rng.randrange(len(data)), rng.randrange(8)
-        data[at] ^= 1 << bit
-        manifest.write_bytes(data)
-        try:
-            same = load_manifest(manifest).table.equals(table)
-            rows.count(same, f"manifest byte {at} bit {bit}: other rows", "opened with equal rows")
-        except AffectdataError as error:
-            rows.count(error.exit_code in (3, 4), f"exit {error.exit_code}", "refused")
-        except Exception as error:
-            rows.count(False, f"manifest byte {at} bit {bit}: {error!r}")
-        manifest.write_bytes(original)
-    yield from (flips, cuts, rows)
+    yield tally
 
 
 def try_forgeries(base: Path, scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
     """Change each value in release.json; then sign it anew."""
-    path = next((base / "releases").glob("[!.]*/release.json"))
+    path = base / "released" / "release.json"
     original = path.read_bytes()
     edited = Tally("a value of `release.json` changed: `verify` exits 3 or 4")
     signed = Tally("a value of `release.json` changed and its hash computed anew: not exit 70")
@@ -207,7 +69,7 @@ def try_forgeries(base: Path, scratch: Path, rng: random.Random, until: float) -
             if tally is signed and keys != [CONTENT_HASH]:
                 info[CONTENT_HASH] = content_hash(info)
             path.write_text(json.dumps(info))
-            code = call(base, ["verify", str(path.parent.relative_to(base))])
+            code = code_of(base, ["verify", "released"])
             if tally is edited:
                 tally.count(code in (3, 4), f"{'.'.join(map(str, keys))}: exit {code}")
             else:
@@ -242,13 +104,9 @@ def _change(info: Any, keys: list[Any]) -> None:
 def try_decoders(scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
     """Mutated images: decoded, or a DecodeError."""
     tally = Tally("a damaged image (flips, cuts, blocks) is decoded or rejected, nothing else")
-    small = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
-    image = Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC)
-    seeds = []
-    for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF"):
-        buffer = io.BytesIO()
-        image.save(buffer, kind)
-        seeds.append(buffer.getvalue())
+    seeds = [
+        _image(kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG2000", "PPM", "AVIF")
+    ]
     while time.monotonic() < until:
         data = _mutate(rng.choice(seeds), rng)
         try:
@@ -259,6 +117,13 @@ def try_decoders(scratch: Path, rng: random.Random, until: float) -> Iterator[Ta
         except Exception as error:
             tally.count(False, repr(error)[:100])
     yield tally
+
+
+def _image(kind: str) -> bytes:
+    small = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def _mutate(data: bytes, rng: random.Random) -> bytes:
@@ -281,7 +146,7 @@ def _mutate(data: bytes, rng: random.Random) -> bytes:
 
 def try_doors(base: Path, scratch: Path, rng: random.Random, until: float) -> Iterator[Tally]:
     """Mutated recipes, column maps and tables: an error of the user's, never a bug of ours."""
-    balance = [*Folder.command(_Opened(base), "balance"), "--dry-run"]
+    balance = ["balance", "--recipe", "r1.yaml", "--manifest", "manifests/a.parquet", "--dry-run"]
     ingest = ["ingest", "b", "--source", "table", "--map", "b.yaml", "--replace"]
     doors = {
         "recipe": ("r1.yaml", balance),
@@ -298,7 +163,7 @@ def try_doors(base: Path, scratch: Path, rng: random.Random, until: float) -> It
         path, command = keep / doors[name][0], doors[name][1]
         original = path.read_bytes()
         path.write_bytes(_mutate(original, rng))
-        code = call(keep, command)
+        code = code_of(keep, command)
         tallies[name].count(code in (0, 1, 2, 3, 4), f"{name}: exit {code}", f"exit {code}")
         shutil.rmtree(keep)
         shutil.copytree(base, keep)
@@ -337,26 +202,18 @@ def main() -> int:
     rng, started = random.Random(given.seed), time.monotonic()
     scratch = Path(tempfile.mkdtemp())
     base = scratch / "base"
-    Folder(base)
-    call(base, Folder.command(_Opened(base), "balance"))
     tallies: list[Tally] = []
-    shares = {"kills": 0.45, "flips": 0.15, "forgeries": 0.05, "doors": 0.15, "decoders": 0.05, "walks": 0.15}
-    end = started
-    for name, share in shares.items():
-        end = max(end, time.monotonic()) + share * given.seconds
-        common = (scratch, rng, end)
-        if name == "kills":
-            clean = scratch / "clean"
-            shutil.copytree(base, clean)
-            tallies += try_kills(clean, *common)
-        elif name == "flips":
-            tallies += try_flips(base, *common)
-        elif name == "forgeries":
-            tallies += try_forgeries(base, *common)
-        elif name == "doors":
-            tallies += try_doors(base, *common)
-        else:
-            tallies += (try_decoders if name == "decoders" else try_walks)(*common)
+    with serve(_image("JPEG")) as site:
+        make_folder(base, site.address)
+        end = time.monotonic() + given.seconds
+        tallies += try_kills(base, scratch, rng, started + 0.6 * given.seconds)
+    prepare(base)
+    tallies += try_flips(base, scratch, rng, max(12, min(300, int(given.seconds // 4))))
+    left = max(30.0, end - time.monotonic())
+    for share, trial in ((0.1, try_cuts), (0.1, try_forgeries), (0.3, try_doors)):
+        tallies += trial(base, scratch, rng, time.monotonic() + share * left)
+    for share, search in ((0.1, try_decoders), (0.4, try_walks)):
+        tallies += search(scratch, rng, time.monotonic() + share * left)
     shutil.rmtree(scratch)
     _write(given.out, tallies, given.seed, time.monotonic() - started)
     failures = [f"{tally.promise}: {failure}" for tally in tallies for failure in tally.failures[:5]]

@@ -382,7 +382,7 @@ def test_an_interrupt_at_the_first_line_is_130_with_one_line(start: Callable[...
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", [0.5, 1])
-@pytest.mark.parametrize("command", ["ingest", "balance", "train-check", "report"])
+@pytest.mark.parametrize("command", ["ingest", "balance", "verify", "train-check", "report"])
 def test_too_little_address_space_is_exit_3(start: Callable[..., Any], command: str, gib: float) -> None:
     n_bytes = int(gib * (1 << 30))
     first = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({n_bytes}, {n_bytes}))"
