@@ -54,5 +54,3 @@ def export(job: Job, folder: Path) -> None:
             for path in paths.to_pylist():
                 (folder / path).write_bytes(next(images)[1])
             start += len(part)
-
-
