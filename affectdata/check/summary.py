@@ -64,8 +64,8 @@ def _balancing(document: CheckFigures) -> Iterator[str]:
         return
     changes = document.comparison[f"{RELEASE} - {ORIGINALS}"]
     shown = [*found.helped[:1], *found.lost[:1]] or list(changes)[:1]
-    figures = "; ".join(change_text(measure, changes[measure]) for measure in shown)
-    lost = ", ".join(measure_name(measure) for measure in found.lost)
+    figures = "; ".join(change_text(measure, changes[measure], document) for measure in shown)
+    lost = ", ".join(measure_name(measure, document) for measure in found.lost)
     if too_few_text(document):
         answer = f"there are too few images to tell ({n_scored(document)})"
     elif found.is_on_edge:

@@ -196,7 +196,10 @@ def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
     if found is None:
         yield "The release trains on the unchanged originals: there is nothing to compare them with."
         return
-    gains, losses = (", ".join(map(measure_name, measures)) for measures in (found.helped, found.lost))
+    gains, losses = (
+        ", ".join(measure_name(each, document) for each in measures)
+        for measures in (found.helped, found.lost)
+    )
     controls = " and ".join(ARM_NAMES[arm] for arm in found.controls) or "the originals"
     if found.is_on_edge:
         finding = "No verdict on balancing: in too many splits the best setting is on the edge of its grid"
@@ -210,7 +213,7 @@ def _balance_sentences(document: CheckFigures, recipe: Recipe) -> Iterator[str]:
         finding = (
             "Whether balancing helps is undecided: the differences are within the variation of the splits"
         )
-    figures = "; ".join(change_text(measure, change) for measure, change in changes.items())
+    figures = "; ".join(change_text(measure, change, document) for measure, change in changes.items())
     yield f"{finding}. Compared with {ARM_NAMES[ORIGINALS]}: {figures}."
     if recipe.balance.undersample:
         yield "The recipe drops images (undersample): it is compared with the originals that it kept."

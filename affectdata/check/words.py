@@ -109,9 +109,10 @@ def target_table(document: CheckFigures, scoring: ScoringName) -> tuple[list[str
     for name, arm in document.arms.items():
         found = arm.target.on(scoring) if arm.target else None
         if found:
-            header[2:] = [measure_name(measure) for measure in found.measures]
+            measures = sorted(found.measures, key=lambda measure: measure != SKILL)  # files sort their keys
+            header[2:] = [measure_name(measure) for measure in measures]
             n = round(arm.n_train.on(scoring) or 0)
-            rows.append([name, n, *(figure.mean for figure in found.measures.values())])
+            rows.append([name, n, *(found[measure].mean for measure in measures)])
     return header, rows
 
 
@@ -144,9 +145,10 @@ def measure_name(measure: str) -> str:
     return NAMES.get(measure, measure.replace("_", " "))
 
 
-def change_text(measure: str, difference: Interval) -> str:
+def change_text(measure: str, difference: Interval, document: CheckFigures | None = None) -> str:
     """Format a difference in a measure with its interval."""
-    return f"{measure_name(measure)} {interval_text(difference, 2 if measure in _IN_POINTS else 3, '+')}"
+    digits = 2 if measure in _IN_POINTS else 3
+    return f"{measure_name(measure, document)} {interval_text(difference, digits, '+')}"
 
 
 def advice_rows(advice: Advice) -> list[list[str]]:

@@ -9,8 +9,9 @@ arousal. There are no images: CAP-D is a table of labels for images of other dat
 
 The layout was not checked on a real table. Columns are recognised by words in the first row: the image
 (picture, image, stimulus, file, id), its database (database, source), the category (category, dominant), the
-agreement (agreement); shares may be 0–1 or percentages. All other columns go into `extra`, intensity and
-arousal too, as their scales are not known. If a column is not recognised, use a column map (--source capd
+agreement (agreement), and the shares of categories (columns named like those of the table, such as Sad or
+Sad (%)); shares may be 0–1 or percentages. All other columns go into `extra`, intensity and arousal too, as
+their scales are not known. If a column is not recognised, use a column map (--source capd
 --map COLUMNS.yaml) as for `table`, with `file: "{Database}/{key}"`; it can also give the scale of arousal,
 and shares for all categories. Images are identified by the id in their own source, as in `source_id`:
 GAPED/Sp004. Rows without an image are rejects.
@@ -29,6 +30,7 @@ from affectdata.column_map.columns import ColumnMap
 from affectdata.column_map.read import read_mapped
 from affectdata.config import parse_model, read_yaml
 from affectdata.errors import SourceError, UsageError
+from affectdata.labels import spell_emotion
 from affectdata.reading.delimited import parse_number
 from affectdata.reading.protocol import Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
@@ -121,14 +123,24 @@ def _map_columns(tree: Tree, table: str, sources: list[str]) -> dict[str, Any]:
         )
     column = {name: columns[0] for name, columns in matches.items() if columns}
     index = header.index(column["agreement"]) if "agreement" in column else None
+    rows = list(rows)
+    shares = _share_columns(header, {row[header.index(column["emotion"])] for row in rows})
     return {
         "name": INFO.name,
         "table": table,
         "key": column["key"],
         "file": f"{{{column['database']}}}/{{key}}" if "database" in column else f"{sources[0]}/{{key}}",
         "columns": {name: column[name] for name in ("emotion", "agreement") if name in column},
+        **({"emotions": shares} if shares else {}),
         "percent": index is not None and any(_over_one(row[index]) for row in rows),
     }
+
+
+def _share_columns(header: list[str], categories: set[str]) -> dict[str, str]:
+    """Return the columns of shares by category; none unless at least two categories have one."""
+    titles = {re.sub(r"[\s%()]+", " ", title).strip().casefold(): title for title in header}
+    known = sorted(name for name in categories - {""} if name.casefold() in titles)
+    return {spell_emotion(name): titles[name.casefold()] for name in known} if len(known) > 1 else {}
 
 
 def _matches(title: str, name: str) -> bool:
@@ -151,17 +163,26 @@ _SAMPLE_CATEGORIES = ("Disgust", "Sad", "Happy", "Fear")
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
     """Write a table of 14 rows and, under gaped/, 12 generated images; two rows have no image."""
-    lines = ["Picture ID;Database;Category;Agreement (%);Intensity;Arousal"]
+    titles = ";".join(f"{category} (%)" for category in _SAMPLE_CATEGORIES)
+    lines = [f"Picture ID;Database;Category;Agreement (%);Intensity;Arousal;{titles}"]
     for number in range(1, 13):
         valence = float(rng.uniform(45, 65))
         save_image(root / "gaped" / "N" / f"N{number:03d}.bmp", draw_image(rng, valence, 96, 72), "BMP")
         category = _SAMPLE_CATEGORIES[number % 4]
         rates = f"{rng.uniform(1, 7):.2f};{rng.uniform(1, 9):.2f}"
-        lines.append(f"N{number:03d};GAPED;{category};{rng.uniform(30, 99):.1f};{rates}")
-    lines += ["N999;GAPED;Fear;61.0;4.10;5.20", "1050;IAPS;Fear;88.0;5.20;7.10"]
+        lines.append(_sample_line(f"N{number:03d};GAPED", category, rng.uniform(30, 99), rates))
+    lines.append(_sample_line("N999;GAPED", "Fear", 61, "4.10;5.20"))
+    lines.append(_sample_line("1050;IAPS", "Fear", 88, "5.20;7.10"))
     (root / "capd.csv").write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
     rated = [
         f"N{number:03d}.jpg\t{rng.uniform(45, 65):.3f}\t{rng.uniform(10, 40):.3f}" for number in range(1, 13)
     ]
     table = "\n".join(["\tValence\tArousal", *rated])
     (root / "gaped" / "N.txt").write_text(table, encoding="ascii", newline="\n")
+
+
+def _sample_line(image: str, category: str, agreement: float, rates: str) -> str:
+    rest = (100 - round(agreement, 1)) / (len(_SAMPLE_CATEGORIES) - 1)
+    shares = (agreement if each == category else rest for each in _SAMPLE_CATEGORIES)
+    texts = [f"{share:.1f}" if share == agreement else f"{share:.2f}" for share in shares]
+    return ";".join([image, category, f"{agreement:.1f}", rates, *texts])

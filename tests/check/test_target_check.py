@@ -61,9 +61,9 @@ def prepare(several: Release, backbone: Backbone, checks: Path) -> Callable[...,
 
 
 @pytest.fixture(scope="session")
-def with_images(several: Release, backbone: Backbone, checks: Path) -> CheckInput:
+def with_images(release: Release, backbone: Backbone, checks: Path) -> CheckInput:
     target = TargetSpec(**TARGETS["numbers"])
-    return prepare_check(several, backbone, several.images(), checks, check=Check(target=target), workers=2)
+    return prepare_check(release, backbone, release.images(), checks, check=Check(target=target), workers=2)
 
 
 @pytest.fixture(scope="session")

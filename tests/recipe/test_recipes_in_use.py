@@ -93,7 +93,15 @@ def copies_by(rows: pa.Table, plan: Plan, *columns: str) -> Counter[tuple[Any, .
 
 def test_every_packaged_recipe_is_tried_here_or_with_the_golden_plans() -> None:
     here = {"capd_top6", "fi_mikels8", "utkface_fair", "wikiart_quadrants", "oasis_va"}
-    here |= {"undersample", "weights_only", "valence_bins_oasis", "valence_bins"}
+    here |= {
+        "capd_shares",
+        "emotion6_shares",
+        "fi_sets",
+        "undersample",
+        "weights_only",
+        "valence_bins_oasis",
+        "valence_bins",
+    }
     assert {path.stem for path in packaged_recipes().glob("*.yaml")} == here
 
 
