@@ -324,6 +324,15 @@ class Doctor(Part):
     findings: list[Problem]
 
 
+class Publish(Part):
+    """`affectdata publish`."""
+
+    form: Literal["affectdata/publish/1"] = Field(alias="schema")
+    release: str
+    address: str
+    new: bool = Field(description="it was not there before")
+
+
 class Sheet(Part):
     """The data sheet of a source."""
 
@@ -395,6 +404,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "lint": Lint,
     "plan": Plan,
     "predict": Predict,
+    "publish": Publish,
     "query": Query,
     "release": ReleaseInfo,
     "report": Report,

@@ -171,6 +171,6 @@ def test_every_command_prints_what_its_schema_says(
     for path in ("releases/first/release.json", "checks/first/train-check.json"):
         document = json.loads(Path(path).resolve().read_text(encoding="utf-8"))
         assert name_of(document) in DOCUMENTS and problems_of(document) == []
-    others = {"why", "compare", "release", "download"}  # test_download.py has the last
+    others = {"why", "compare", "release", "download", "publish"}  # test_download.py, test_objects.py
     assert {name for name, *_ in JOB} | others == set(DOCUMENTS)
-    assert {command for _, command, *_ in JOB} | {"compare", "download", "schema"} == set(COMMANDS)
+    assert {command for _, command, *_ in JOB} | {"compare", "download", "publish", "schema"} == set(COMMANDS)

@@ -21,6 +21,7 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.addresses import check_address, check_name, is_address
+from tests.documents import name_of
 
 pytest.importorskip("obstore", reason="the extra `remote` is not installed")
 pytest.importorskip("moto", reason="moto, a server of buckets for tests, is not installed")
@@ -296,6 +297,7 @@ def test_hostile_names_in_a_published_release_are_refused(server: Server, tmp_pa
 
 def test_commands_take_addresses(server: Server, release: Path, cli: Callable[..., Any]) -> None:
     ran = cli("publish", release, ADDRESS, "--json")
+    assert name_of(ran.document) == "publish"
     assert ran.code == 0 and ran.document["new"] and "keep the bucket private" in ran.err
     assert cli("verify", "--json", ran.document["address"]).code == 0
     refused = cli("ingest", "gaped", "--out", ADDRESS)
