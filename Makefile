@@ -96,16 +96,14 @@ docs: env
 	$(BIN)/python docs/reference.py
 	$(BIN)/zensical build --strict
 
-# The wheel alone, without torch, in an empty environment.
+# The wheel alone, without torch, in an empty environment: every command of README and docs.
 wheel: env
 	rm -rf build/wheel build/alone
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv build/alone
 	build/alone/bin/pip install --quiet build/wheel/*.whl twine
 	build/alone/bin/twine check --strict build/wheel/*.whl
-	cd build/wheel && ../alone/bin/affectdata sample gaped gaped && ../alone/bin/affectdata ingest gaped
-	cd build/wheel && ../alone/bin/affectdata balance --recipe valence_bins --no-report --link current
-	cd build/wheel && ../alone/bin/affectdata verify && ../alone/bin/affectdata export current --to hf --i-may-redistribute
+	$(PYTHON) docs/run_commands.py build/alone/bin
 
 clean:
 	rm -rf $(VENV) $(PEERS) demo build dist

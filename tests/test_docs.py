@@ -209,8 +209,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 )
 def test_the_commands_of_a_page_have_options_that_they_take(page: Path) -> None:
     text = page.read_text(encoding="utf-8").split("<!-- generated")[0]
-    for found in re.findall(r"^ *(?:- run: |cmd: |shell: \")?(affectdata .*)", text, re.MULTILINE):
-        line = re.sub(r"\[[^]]*\]|\"$| >> .*| #.*", "", found)
+    found = re.findall(
+        r'^ *shell: "(affectdata .*)"$|^ *(?:- run: |cmd: )?(affectdata .*)', text, re.MULTILINE
+    )
+    for quoted, plain in found:
+        line = re.sub(r"\[[^]]*\]| >> .*| #.*", "", quoted or plain)
         for part in line.split("&&"):
             program, name, *arguments = shlex.split(part)
             if program == "affectdata" and name in COMMANDS:

@@ -591,6 +591,7 @@ class CheckFigures(Block):
     """Everything that was measured: the document without its verdict."""
 
     form: str = Field(default=SCHEMA, alias="schema")
+    path: str | None = Field(default=None, description="of this file; in the output of the command only")
     release: ReleaseBlock
     settings: CheckSettings
     versions: dict[str, str] = Field(description="of the libraries that decide the numbers")

@@ -89,12 +89,6 @@ class Lint(Part):
     lint: list[Finding]
 
 
-class TrainCheck(CheckDocument):
-    """train-check.json; `affectdata train-check --json` adds the path of the file."""
-
-    path: str = ""
-
-
 class RuleText(Part):
     """A rule and when it passes."""
 
@@ -416,7 +410,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "split": Split,
     "study": Study,
     "suggest": Suggest,
-    "train-check": TrainCheck,
+    "train-check": CheckDocument,
     "verify": Verify,
     "why": Why,
 }

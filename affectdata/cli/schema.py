@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from affectdata.cli._output import common_options, echo
 from affectdata.errors import UsageError
@@ -34,20 +35,33 @@ def command(form: str | None) -> int:
     FORM is `recipe`, `manifest` (its columns), or the middle of the `schema` that a document states: `ingest`
     for what `affectdata ingest --json` prints, `release` for release.json, `train-check`, `study`, …
     """
-    from affectdata.cli._documents import DOCUMENTS
-    from affectdata.recipe.recipe import Recipe
-    from affectdata.schema import describe_manifest
-
-    known = _names()
     if form is None:
-        echo("\n".join(known))
+        echo("\n".join(_names()))
         return 0
-    if form not in known:
+    echo(json.dumps(_describe(form), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _describe(form: str) -> dict[str, Any]:
+    """Return the schema of a document; the files that editors and programs ask for load nothing else."""
+    if form == "manifest":
+        from affectdata.schema import describe_manifest
+
+        return describe_manifest()
+    if form == "recipe":
+        from affectdata.recipe.recipe import Recipe as model
+    elif form == "train-check":
+        from affectdata.check.blocks import CheckDocument as model
+    else:
+        model = _find(form)
+    return {"$schema": _DIALECT, **model.model_json_schema()}
+
+
+def _find(form: str) -> type[BaseModel]:
+    from affectdata.cli._documents import DOCUMENTS
+
+    if form not in DOCUMENTS:
+        known = _names()
         fix = f"{suggest(form, known)}known: {', '.join(known)}"
         raise UsageError(f"no document is called {form!r}", fix=fix)
-    found: dict[str, Any] = describe_manifest()
-    if form != "manifest":
-        model = Recipe if form == "recipe" else DOCUMENTS[form]
-        found = {"$schema": _DIALECT, **model.model_json_schema()}
-    echo(json.dumps(found, indent=2, ensure_ascii=False))
-    return 0
+    return DOCUMENTS[form]
