@@ -13,7 +13,7 @@ from affectdata.check.study_targets import StudyTarget
 from affectdata.check.words import SKILL
 
 
-def describe_target(target: StudyTarget | None) -> dict[str, blocks.TargetBlock]:
+def describe_target(target: StudyTarget | None) -> dict[str, Any]:
     """Return the block of a target as a field of the document; nothing for the recipe's."""
     if target is None or target.kind == "recipe":
         return {}

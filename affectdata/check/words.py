@@ -140,8 +140,10 @@ def interval_text(figure: Interval, digits: int = 3, sign: str = "") -> str:
     return f"{mean} ({' to '.join(interval)})" if interval else mean
 
 
-def measure_name(measure: str) -> str:
-    """Return how sentences call a measure."""
+def measure_name(measure: str, document: CheckFigures | None = None) -> str:
+    """Return how sentences call a measure; with a document, what its skill is."""
+    if measure == SKILL and document and document.target:
+        return document.target.skill
     return NAMES.get(measure, measure.replace("_", " "))
 
 

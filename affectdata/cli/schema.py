@@ -48,16 +48,18 @@ def _describe(form: str) -> dict[str, Any]:
         from affectdata.schema import describe_manifest
 
         return describe_manifest()
-    if form == "recipe":
-        from affectdata.recipe.recipe import Recipe as model
-    elif form == "train-check":
-        from affectdata.check.blocks import CheckDocument as model
-    else:
-        model = _find(form)
-    return {"$schema": _DIALECT, **model.model_json_schema()}
+    return {"$schema": _DIALECT, **_find(form).model_json_schema()}
 
 
 def _find(form: str) -> type[BaseModel]:
+    if form == "recipe":
+        from affectdata.recipe.recipe import Recipe
+
+        return Recipe
+    if form == "train-check":
+        from affectdata.check.blocks import CheckDocument
+
+        return CheckDocument
     from affectdata.cli._documents import DOCUMENTS
 
     if form not in DOCUMENTS:

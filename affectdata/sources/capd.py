@@ -105,7 +105,7 @@ def read(tree: Tree, options: ReadOptions) -> Reading:
 
 def _map_columns(tree: Tree, table: str, sources: list[str]) -> dict[str, Any]:
     """Build the column map from the words in the header."""
-    header, rows = read_table(tree, table)
+    header, lines = read_table(tree, table)
     matches = {name: [title for title in header if _matches(title, name)] for name in _WORDS}
     missing = [name for name in ("key", "emotion") if not matches[name]]
     if not matches["database"] and len(sources) > 1:
@@ -123,7 +123,7 @@ def _map_columns(tree: Tree, table: str, sources: list[str]) -> dict[str, Any]:
         )
     column = {name: columns[0] for name, columns in matches.items() if columns}
     index = header.index(column["agreement"]) if "agreement" in column else None
-    rows = list(rows)
+    rows = list(lines)
     shares = _share_columns(header, {row[header.index(column["emotion"])] for row in rows})
     return {
         "name": INFO.name,
