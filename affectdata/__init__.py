@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from affectdata.errors import AffectdataError
     from affectdata.manifest.manifest import Manifest, load_manifest
     from affectdata.release.release import Release, open_release
-    from affectdata.train.kept import predict
+    from affectdata.train.predict import predict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -101,7 +101,7 @@ _HOMES = dict.fromkeys(__all__, "api") | {
     "Release": "release.release",
     "load_manifest": "manifest.manifest",
     "open_release": "release.release",
-    "predict": "train.kept",
+    "predict": "train.predict",
 }
 
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from affectdata.release.workspace import Problem
     from affectdata.selection.selection import Selection
     from affectdata.selection.suggestion import Suggestion
+    from affectdata.train.kept import KeptModel
 
 PathLike: TypeAlias = str | Path
 Roots: TypeAlias = Mapping[str, PathLike]
@@ -481,7 +482,7 @@ def suggest(
         ImagesNotFound: the images of the manifest are not where they were.
     """
     from affectdata.selection.suggestion import suggest_images, write_suggestion
-    from affectdata.train.kept import load_model
+    from affectdata.train.model_file import load_model
 
     root = Path(folder)
     files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
@@ -693,7 +694,17 @@ def train_check(
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import PLAIN, check_head, check_kept, check_maps, draw_maps, fit_final
+    from affectdata.check.final import (
+        PLAIN,
+        check_head,
+        check_kept,
+        check_maps,
+        draw_maps,
+        explain_no_clearest,
+        fit_final,
+        fit_final_networks,
+    )
+    from affectdata.check.model_card import check_scores, write_card
     from affectdata.check.prepare import prepare_check
     from affectdata.check.resume import FOLDER, SplitStore
     from affectdata.check.tuned import prepare_networks
@@ -701,8 +712,8 @@ def train_check(
     from affectdata.manifest.manifest import load_others
     from affectdata.recipe.bounds import Check
     from affectdata.train.backbones import load_backbones
-    from affectdata.train.kept import check_name
-    from affectdata.train.kept import keep_model as write_model
+    from affectdata.train.model_file import check_name
+    from affectdata.train.model_file import keep_model as write_model
     from affectdata.workers import default_workers
 
     note, out, model_path = note or _ignore, Path(out), _path(keep_model)
@@ -740,23 +751,24 @@ def train_check(
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     check_head(prepared, head or PLAIN)
     check_kept(prepared, model_path, maps)
-    store = None
+    fit: Callable[[], KeptModel]
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
         checked = run_check(prepared, learner, progress=_stage(progress, "train"))
+        path, fit = checked.write(out), partial(fit_final_networks, prepared, learner)
     else:
         store = SplitStore(out / opened.name / FOLDER, prepared.others)
         checked = run_check(prepared, store=store, workers=n_workers, progress=_stage(progress, "train"))
-    path = checked.write(out)
-    if store:
+        path, fit = checked.write(out), partial(fit_final, prepared, head or PLAIN)
         store.clear()
-    model = fit_final(prepared, head or PLAIN) if model_path or maps else None
+    model = fit() if model_path or maps else None
     if model and model_path:
         write_model(model, model_path)
+        write_card(model, model_path, opened.info, check_scores(checked.document, head or PLAIN))
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
-    if maps and not any(each.parent.name == "clearest" for each in drawn):
-        note("note: no prediction on test is more than 80 % certain, so maps/clearest is empty")
+    if model and maps and (reason := explain_no_clearest(model, drawn)):
+        note(f"note: {reason}")
     return CheckResult(checked.document, checked.predictions, path, model_path, drawn)
 
 
@@ -765,6 +777,7 @@ def study(
     release: PathLike | Release | None = None,
     *,
     device: str | None = None,
+    keep_model: PathLike | None = None,
     out: PathLike = "checks",
     releases: PathLike = "releases",
     roots: Roots | None = None,
@@ -775,7 +788,8 @@ def study(
     """Train networks, or heads on frozen features, with many settings on one release; compare them on val.
 
     `study` is a file, or the name of a study in `./studies` or of the package. A run whose weights cannot be
-    found is skipped, and `note` says so.
+    found is skipped, and `note` says so. `keep_model` is a file for the model of the best combination,
+    trained again with the first seed.
 
     Raises:
         RecipeError: a setting is unknown or has no such value.
@@ -792,11 +806,12 @@ def study(
         find_study(str(study)),
         Path(out),
         device=device,
+        keep=_path(keep_model),
         workers=workers or default_workers(),
         say=note or _ignore,
         progress=_stage(progress, "runs"),
     )
-    return StudyResult(found, folder)
+    return StudyResult(found, folder, _path(keep_model))
 
 
 def _check_mode(mode: str, **given: object) -> None:
@@ -805,7 +820,8 @@ def _check_mode(mode: str, **given: object) -> None:
     Raises:
         UsageError: naming them, or an unknown mode.
     """
-    takes = {"frozen": ("keep_model", "head", "maps"), FINETUNE: ("steps", "size", "splits")}
+    both = ("keep_model", "maps")
+    takes = {"frozen": (*both, "head"), FINETUNE: (*both, "steps", "size", "splits")}
     if mode not in takes:
         raise UsageError(f"unknown mode {mode!r}", fix=f"known: {', '.join(takes)}")
     idle = [name for name, value in given.items() if value is not None and name not in takes[mode]]

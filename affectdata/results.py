@@ -223,10 +223,14 @@ class CheckResult:
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """What a study found: `document` as in study.json; `folder` also holds results.csv, a row per run."""
+    """What a study found: `document` as in study.json; `folder` also holds results.csv, a row per run.
+
+    `model` is the file of the model that was kept.
+    """
 
     document: dict[str, Any] = field(repr=False)
     folder: Path
+    model: Path | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a row per run: its settings, scores on val and test, and its error if it failed."""

@@ -19,7 +19,7 @@ from affectdata.manifest.manifest import load_manifest
 from affectdata.store.parquet import read_table
 from affectdata.store.sealed import read_sealed
 from affectdata.train.features import FeatureCache
-from affectdata.train.kept import load_model
+from affectdata.train.model_file import load_model
 from tests.kills import NETWORK, Tally, call
 
 _SAME, _OTHER = 0, 1

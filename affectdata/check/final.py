@@ -14,12 +14,14 @@ import pyarrow as pa
 from affectdata.check.arms import CALIBRATED, STACKED, SUBTYPE_AWARE
 from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
+from affectdata.check.tuned import LazyNetwork, TunedNetworks
 from affectdata.errors import InputError, UsageError
 from affectdata.escape import to_csv
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
 from affectdata.store.atomic import write_text
+from affectdata.train.backbones import content_hash
 from affectdata.train.heads import (
     N_FOLDS,
     FittedHead,
@@ -29,8 +31,20 @@ from affectdata.train.heads import (
     predict_out_of_fold,
     quiet_threads,
 )
-from affectdata.train.kept import KeptModel, make_model, predict
+from affectdata.train.kept import (
+    BackboneRef,
+    FrozenModel,
+    KeptModel,
+    SourceRef,
+    Stage,
+    TrainedOn,
+    TunedModel,
+    make_model,
+    no_model,
+)
+from affectdata.train.networks import Network
 from affectdata.train.outputs import Calibrated, Stacked, fit_calibrated, fit_stacked
+from affectdata.train.predict import predict
 from affectdata.train.rows import Rows
 from affectdata.train.saliency import save_maps
 from affectdata.train.subtype_aware import can_fit, fit_subtype_aware
@@ -38,10 +52,11 @@ from affectdata.train.trunks import load_extra
 
 PLAIN = "plain"  # the head that every arm has: an SVR
 _CLEAR = 0.8  # certainty above which a prediction is clear
+CLEAREST = "clearest"
 _BATCH = 64
 
 
-def fit_final(prepared: CheckInput, head: str = PLAIN) -> KeptModel:
+def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
     """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
 
     A `head` other than the plain one is fitted on the originals of these rows, as its arm in the check is.
@@ -53,23 +68,22 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> KeptModel:
     check_head(prepared, head)
     seed = prepared.recipe.seed
     train = prepared.train if head == PLAIN else _own_originals(prepared)
-    classes = find_classes(prepared.recipe, None if prepared.numeric else prepared.originals.labels, [])
     regressor, classifier, outputs = None, None, None
     with quiet_threads():
-        labels = classes[0].of(train) if classes else np.empty(0)
-        has_classes = len(np.unique(labels)) > 1
+        labels = _labels_of(prepared, train)
         if prepared.numeric:
             fit = _regressor_of(prepared, head)
             regressor = fit(train)
-            if has_classes:
+            if len(labels):
                 outputs = predict_out_of_fold(fit, train, seed, N_FOLDS)
-        if has_classes:
+        if len(labels):
             classifier = fit_classifier(train, labels, outputs, seed)
     return make_model(
         prepared.backbone,
         regressor.model if isinstance(regressor, FittedHead) else regressor,
         classifier and classifier.model,
         prepared.recipe.target,
+        describe_training(prepared.release),
     )
 
 
@@ -85,6 +99,66 @@ def check_kept(prepared: CheckInput, *wanted: object) -> None:
             where=str(prepared.release.path),
             fix="leave out --keep-model and --maps, or the recipe's `check: {target: …}`",
         )
+
+
+def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedModel:
+    """Fine-tune a network for the target on the release's train rows, and one for its classes.
+
+    Raises:
+        InputError: there is nothing to predict: the target is not numeric and has one class.
+    """
+    train, fitted = prepared.train, dict[Stage, LazyNetwork]()
+    outputs = None
+    if prepared.numeric:
+        fitted["regressor"] = learner.fit_regressor(train, "")
+    labels = _labels_of(prepared, train)
+    if len(labels):
+        if "regressor" in fitted:
+            outputs = learner.out_of_fold(fitted["regressor"], train)
+        fitted["classifier"] = learner.fit_classifier(train, labels, outputs)
+    if not fitted:
+        raise no_model(prepared.recipe.target)
+    networks = {stage: each.trained() for stage, each in fitted.items()}
+    return TunedModel(
+        targets=[prepared.recipe.target] if prepared.numeric else [],
+        labels=[str(label) for label in np.unique(labels)],
+        trained_on=describe_training(prepared.release),
+        networks=networks,
+        start=start_of(next(iter(networks.values())), prepared.backbone.weights_sha256),
+    )
+
+
+def start_of(network: Network, weights_sha256: str) -> BackboneRef:
+    """Return the reference to what a network's training started from."""
+    return BackboneRef(
+        name=network.name,
+        weights=network.weights,
+        content=content_hash(network.normalisation, network.code, weights_sha256),
+        weights_sha256=weights_sha256,
+    )
+
+
+def describe_training(release: Release) -> TrainedOn:
+    """Return what a model file says about the release that its model was trained on."""
+    info = release.info
+    return TrainedOn(
+        name=release.name,
+        id=release.id,
+        n_train=info["rows"]["train"],
+        n_originals=info["originals"],
+        redistributable=bool(info.get("terms", {}).get("redistributable")),
+        sources=[
+            SourceRef(**{name: str(each[name] or "") for name in SourceRef.model_fields})
+            for each in info["manifests"]
+        ],
+    )
+
+
+def _labels_of(prepared: CheckInput, train: Rows) -> np.ndarray:
+    """Return the class of each row that the classifier learns; empty if there are fewer than two."""
+    classes = find_classes(prepared.recipe, None if prepared.numeric else prepared.originals.labels, [])
+    labels = classes[0].of(train) if classes else np.empty(0)
+    return labels if len(np.unique(labels)) > 1 else np.empty(0)
 
 
 def check_head(prepared: CheckInput, head: str) -> None:
@@ -188,7 +262,7 @@ def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path)
     error = _errors(predictions, certainty, prepared)
     written = []
     for name, ordered in (
-        ("clearest", certainty[certainty > _CLEAR].sort_values(ascending=False, kind="stable").index),
+        (CLEAREST, certainty[certainty > _CLEAR].sort_values(ascending=False, kind="stable").index),
         ("worst", error[error > 0].sort_values(ascending=False, kind="stable").index),
     ):
         chosen = ordered[:n_maps]
@@ -197,6 +271,15 @@ def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path)
         listed = predictions.loc[chosen]
         write_text(folder / name / "index.csv", to_csv(list(listed.columns), listed.itertuples(index=False)))
     return written
+
+
+def explain_no_clearest(model: KeptModel, drawn: list[Path]) -> str | None:
+    """Return why `draw_maps` wrote no map of clear predictions; None if it did."""
+    if any(each.parent.name == CLEAREST for each in drawn):
+        return None
+    if not model.labels:
+        return "the model predicts no classes, so no prediction has a certainty and maps/clearest is empty"
+    return f"no prediction on test is more than {_CLEAR:.0%} certain, so maps/clearest is empty"
 
 
 def _captions(predictions: pd.DataFrame, prepared: CheckInput) -> list[str]:

@@ -42,6 +42,7 @@ Scores = dict[str, float]
 Predict = Callable[[Rows], np.ndarray]
 Measure = Callable[[np.ndarray, np.ndarray], float]
 Detail = dict[str, Any]
+FitHeads = Callable[[Rows, np.ndarray, str | None, int], tuple[Any, Any]]
 _SHARE = "emotion_"
 _SUM_TOLERANCE = 1e-3  # published shares are rounded
 
@@ -53,6 +54,7 @@ class StudyTarget:
     `outputs` are the names of what is predicted: numbers, or labels. `errors` are per image and `error` names
     their mean; `signs` are the polarities of classes. `details` are tables of predictions, by the name of
     their file. `encode` turns values into what the loss of a network takes. `skill` is what rules use.
+    `fit_heads` returns a regressor and a classifier of codes that can be kept; None if none can.
     """
 
     name: str
@@ -67,6 +69,7 @@ class StudyTarget:
     decode: Callable[[np.ndarray], np.ndarray] = lambda outputs: np.asarray(outputs, float)
     constant: Callable[[np.ndarray], np.ndarray] = lambda values: np.asarray(values.mean(0))
     details: Mapping[str, Callable[[np.ndarray, np.ndarray], list[Detail]]] = field(default_factory=dict)
+    fit_heads: FitHeads | None = None
     takes_head: bool = False
     takes_class_weights: bool = False
     signs: tuple[float, ...] | None = None
@@ -124,6 +127,7 @@ def _number(originals: Originals, name: str) -> StudyTarget:
         lambda true, predicted: np.abs(true - predicted),
         _fit_number,
         decode=lambda outputs: np.asarray(outputs[:, 0], float),
+        fit_heads=lambda train, _, head, seed: (fit_regressor(train, head or "svr", seed).model, None),
         takes_head=True,
     )
 
@@ -166,6 +170,7 @@ def _classes(originals: Originals, name: str) -> StudyTarget:
         decode=lambda outputs: np.asarray(outputs.argmax(1)),
         constant=lambda values: np.asarray(np.bincount(values).argmax()),
         details={"confusion": confusion},
+        fit_heads=lambda train, true, _, seed: (None, fit_classifier(train, true, None, seed).model),
         takes_class_weights=True,
         signs=signs if both else None,
     )

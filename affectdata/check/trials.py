@@ -8,7 +8,7 @@ reported (see `study_targets`), and by subtype, age group, gender and ethnicity,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,9 @@ import numpy as np
 
 from affectdata.check import scores
 from affectdata.check.arms import RELEASE
+from affectdata.check.final import describe_training, start_of
 from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
+from affectdata.check.model_card import study_scores, write_card
 from affectdata.check.prepare import CACHE, released_arms, released_rows
 from affectdata.check.scores import SUBGROUPS, bootstrap_interval, resample_groups, subgroup_values
 from affectdata.check.study import FROZEN, Outcome, Study, Trial, load_study, run_study
@@ -34,10 +36,12 @@ from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone, choose_device, load_backbone
 from affectdata.train.features import FeatureCache
-from affectdata.train.finetune import finetune
+from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import quiet_threads
 from affectdata.train.images import IMAGES, Progress, store_images
-from affectdata.train.losses import POLARITY_OF_CLASSES
+from affectdata.train.kept import KeptModel, TunedModel, make_model
+from affectdata.train.losses import POLARITY_OF_CLASSES, find_loss
+from affectdata.train.model_file import check_name, keep_model
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples, Settings
@@ -56,19 +60,25 @@ def study_release(
     checks: Path,
     *,
     device: str | None = None,
+    keep: Path | None = None,
     workers: int = 1,
     say: Note = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Run the study in the file `path` on a release; return its document (`study_results`) and folder.
 
+    `keep` is a file for the model of the best combination, trained again with the first of its seeds.
+
     Raises:
         RecipeError: a setting is unknown or has an invalid value; raised before training.
-        InputError: the release has no val split or lacks an arm, or a loss does not fit its target.
+        InputError: the release has no val split or lacks an arm, a loss does not fit its target, or the best
+            model cannot be kept.
         MissingError: the device is missing, or the weights of every run.
         ImagesNotFound: an arm other than the release's own needs the source images.
     """
     study = load_study(path)
+    if keep:
+        check_name(keep)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
     document = run_study(
@@ -80,6 +90,11 @@ def study_release(
         trials.resample,
         {"baseline": without_nan(trials.baseline())},
     )
+    if keep:
+        best = {**document["combinations"][0]["settings"], "seed": study.seeds[0]}
+        model = trials.fit_model(Trial(**best))
+        keep_model(model, keep)
+        write_card(model, keep, release.info, study_scores(document))
     return document, folder
 
 
@@ -97,6 +112,7 @@ class _Trials:
         say: Note,
     ) -> None:
         self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
+        self.release = release
         self.best = study.best
         validate_release(release)
         self.recipe = parse_recipe(release.recipe_document, str(release.path / "recipe.yaml"))
@@ -187,7 +203,13 @@ class _Trials:
     def _fit_network(
         self, trial: Trial, train: Rows, known: dict[str, Rows]
     ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        network = self._network(trial)
+        fitted, images = self._train_network(trial)
+        outputs = {part: fitted.predict(images, rows.pool_index) for part, rows in known.items()}
+        return {part: self.target.decode(each) for part, each in outputs.items()}, fitted.curve
+
+    def _train_network(self, trial: Trial) -> tuple[FittedNetwork, np.ndarray]:
+        """Return a trained network, and the images of the pool at its size."""
+        network, train = self._network(trial), self.rows[trial.arm]
         size_px = network.normalisation.size_px
         images = store_images(self.image_pool.parts, size_px, self.checks / IMAGES, self.workers)
         runs = self.folder / RUNS
@@ -196,28 +218,58 @@ class _Trials:
             images,
             self._examples(train),
             self._settings(trial, network),
-            val=self._examples(known[VAL]),
+            val=self._examples(self.rows[VAL]),
             folder=runs,
             say=self.say,
         )
         shutil.rmtree(runs)  # only its scores are kept
-        outputs = {part: fitted.predict(images, rows.pool_index) for part, rows in known.items()}
-        return {part: self.target.decode(each) for part, each in outputs.items()}, fitted.curve
+        return fitted, images
+
+    def fit_model(self, trial: Trial) -> KeptModel:
+        """Train once more with the settings of a run, and return the model.
+
+        Raises:
+            InputError: heads on frozen features cannot be kept for this target.
+        """
+        target, trained_on = self.target, describe_training(self.release)
+        if trial.mode == FROZEN:
+            backbone, train = self._backbone(trial), self._with_features(trial)(self.rows[trial.arm])
+            if target.fit_heads is None:
+                raise InputError(
+                    f"heads on frozen features that predict {target.name} cannot be kept",
+                    fix="leave out --keep-model, or use `mode: finetune`",
+                )
+            with quiet_threads():
+                heads = target.fit_heads(train, target.true(train), trial.head, trial.seed)
+            model = make_model(backbone, *heads, target.name, trained_on)
+            return replace(model, labels=[target.outputs[int(code)] for code in model.labels])
+        network = self._train_network(trial)[0].network
+        start = start_of(network, state_hash(self._network(trial).module.body))
+        has_labels = find_loss(target.losses[0]).has_classes
+        return TunedModel(
+            targets=[] if has_labels else list(target.outputs),
+            labels=list(target.outputs) if has_labels else [],
+            several_labels=target.losses[0] == "binary",
+            trained_on=trained_on,
+            networks={"classifier" if has_labels else "regressor": network},
+            start=start,
+        )
 
     def _fit_head(
         self, trial: Trial, train: Rows, known: dict[str, Rows]
     ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        backbone = self._backbone(trial)
-        cache = FeatureCache(self.checks / CACHE, backbone)
-        pool = fill_image_pool(self.image_pool, backbone, cache, self.workers, lambda *_: None)
-
-        def with_features(rows: Rows) -> Rows:
-            return replace(rows, features=pool.features[rows.pool_index], widths=pool.widths)
-
+        with_features = self._with_features(trial)
         with quiet_threads():
             known_rows, true = with_features(train), self.target.true(train)
             predict = self.target.fit(known_rows, true, trial.head, trial.seed)
             return {part: predict(with_features(rows)) for part, rows in known.items()}, []
+
+    def _with_features(self, trial: Trial) -> Callable[[Rows], Rows]:
+        """Return a function that gives rows the features of a run's backbone."""
+        backbone = self._backbone(trial)
+        cache = FeatureCache(self.checks / CACHE, backbone)
+        pool = fill_image_pool(self.image_pool, backbone, cache, self.workers, lambda *_: None)
+        return lambda rows: replace(rows, features=pool.features[rows.pool_index], widths=pool.widths)
 
     def _run_inputs(self, release_id: str, trial: Trial) -> list[Any] | MissingError:
         """Validate the settings of a run; return what else determines its scores, or what is missing."""

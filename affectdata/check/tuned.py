@@ -85,6 +85,10 @@ class LazyNetwork:
         predictions = kept["predictions"] if "predictions" in kept else kept["said"]  # "said": before 0.1
         return np.array(predictions, float).reshape(len(rows), -1)
 
+    def trained(self) -> Network:
+        """Return the trained network; if only its predictions were kept, it is trained again."""
+        return self._fitted.network
+
     @cached_property
     def _key(self) -> str:
         return self._hash(self.examples)

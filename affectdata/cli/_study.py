@@ -19,6 +19,7 @@ def run_study(
     study: Path,
     release: Path | str | None,
     device: str | None,
+    keep_model: Path | None,
     out: Path,
     roots: dict[str, str | Path],
     workers: int | None,
@@ -29,16 +30,17 @@ def run_study(
             study,
             release,
             device=device,
+            keep_model=keep_model,
             out=out,
             roots=roots,
             workers=workers,
             note=partial(click.echo, err=True),  # what goes to the network is printed even with --quiet
             progress=move,
         )
-    return _print_study(result.document, result.folder)
+    return _print_study(result.document, result.folder, result.model)
 
 
-def _print_study(study: dict[str, Any], folder: Path) -> int:
+def _print_study(study: dict[str, Any], folder: Path, model: Path | None) -> int:
     """Print the combinations of a study, the best first, and its errors; return the exit code."""
     combinations, measure = study["combinations"], study["best_on"].partition(".")[2]
     varied = _varied([each["settings"] for each in combinations])
@@ -72,6 +74,8 @@ def _print_study(study: dict[str, Any], folder: Path) -> int:
         known = {name: score["mean"] for name, score in scores.items() if score["mean"] is not None}
         show(f"  {part}: {_pairs_text(known)}")
     show(f"\nwrote {folder}")
+    if model:
+        show(f"wrote {model}")
     document(study["schema"], {**study, "path": str(folder)})
     return 0
 

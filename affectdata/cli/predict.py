@@ -21,15 +21,25 @@ from affectdata.errors import UsageError
     metavar="FILE",
     help="Also write a page with the images; with saliency maps if the extra `saliency` is installed.",
 )
+@click.option(
+    "--maps",
+    "map_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write a saliency map of every image, as PNG, to DIR; needs the extra `saliency`.",
+)
 @common_options
-def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | None) -> int:
-    """Predict the labels of IMAGES with MODEL, a file written by `train-check --keep-model`.
+def command(
+    model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | None, map_folder: Path | None
+) -> int:
+    """Predict the labels of IMAGES with MODEL, a file written by --keep-model of `train-check` or `study`.
 
     An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
     """
     from affectdata.escape import to_csv
     from affectdata.store.atomic import write_text
-    from affectdata.train.kept import load_model, predict
+    from affectdata.train.model_file import load_model
+    from affectdata.train.predict import predict
 
     files = [file for path in images for file in _files(path)]
     loaded = load_model(model, say=note)
@@ -47,6 +57,11 @@ def command(model: Path, images: tuple[Path, ...], as_csv: bool, html: Path | No
         show(f"wrote {html}")
         if not maps:
             note("note: without saliency maps: pip install 'affectdata[saliency]'")
+    if map_folder:
+        from affectdata.train.saliency import save_maps
+
+        save_maps(loaded, files, map_folder)
+        show(f"wrote {map_folder}")
     document("affectdata/predict/1", {"model": str(model), "predictions": predicted.to_dict("records")})
     return 0
 

@@ -20,6 +20,13 @@ from affectdata.cli._study import run_study
 @click.argument("study", metavar="STUDY", type=click.Path(path_type=Path))
 @click.argument("release_path", metavar="[RELEASE]", required=False, type=click.Path(path_type=Path))
 @click.option("--device", metavar="NAME", help="cpu, cuda, … [default: a GPU where there is one]")
+@click.option(
+    "--keep-model",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Train the best combination again with its first seed, and save it as a .safetensors file, with a "
+    "model card beside it.",
+)
 @folder_option("--out", "checks", "Folder for the results.")
 @roots_option
 @workers_option
@@ -28,6 +35,7 @@ def command(
     study: Path,
     release_path: Path | None,
     device: str | None,
+    keep_model: Path | None,
     out: Path,
     roots: tuple[str, ...],
     workers: int | None,
@@ -39,4 +47,4 @@ def command(
     OUT/<release>/studies/<study>/ holds study.json and tables: results, curves, subgroups, confusion.
     Finished runs are not repeated.
     """
-    return run_study(study, release_path, device, out, parse_roots(roots), workers)
+    return run_study(study, release_path, device, keep_model, out, parse_roots(roots), workers)

@@ -32,7 +32,6 @@ _OF_A_CHECK = {  # options that --study does not take
         "--steps",
         "--size",
         "--splits",
-        "--keep-model",
         "--head",
         "--maps",
         "--mode",
@@ -104,7 +103,8 @@ _OF_A_CHECK = {  # options that --study does not take
     "--keep-model",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Save the model trained on the release for affectdata.predict; a .safetensors file.",
+    help="Save the model trained on the release for `affectdata predict`, a .safetensors file, and a model "
+    "card beside it.",
 )
 @click.option(
     "--head",
@@ -178,7 +178,7 @@ def command(
     if study:
         note("note: `affectdata study STUDY.yaml` is a command of its own now; --study does the same")
         api.refuse_options(_given_of_a_check(), "--study")
-        return run_study(study, release_path, device, out, parse_roots(roots), workers)
+        return run_study(study, release_path, device, keep_model, out, parse_roots(roots), workers)
     with progress() as move:
         result = api.train_check(
             release_path,

@@ -7,7 +7,7 @@ licence, task and size.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ def data_card(info: dict[str, Any], rows: Rows) -> str:
         f"Release `{info['id'][:16]}`, {sum(info['rows'].values())} images ({info['originals']} originals, "
         f"{info['copies']} augmented copies), balanced on {to_markdown(info['target'])}.",
         "",
-        *_table(("split", "images"), sorted(info["rows"].items())),
+        *markdown_table(("split", "images"), sorted(info["rows"].items())),
         "",
         *_empty_splits(info["rows"]),
         "Only `train` contains augmented copies; val and test contain originals only. Near-duplicate images",
@@ -44,7 +44,7 @@ def data_card(info: dict[str, Any], rows: Rows) -> str:
         *_lexicon(info.get("lexicon")),  # absent in earlier releases
         f"## Balance of the train split, by {to_markdown(info['target'])}",
         "",
-        *_table(
+        *markdown_table(
             ("bin", "before", "after", "short of target"),
             [(b["bin"], b["n_before"], b["n_after"], b["shortfall"] or "–") for b in info["balance"]["bins"]],
         ),
@@ -164,7 +164,8 @@ def _virtual_note(info: dict[str, Any]) -> list[str]:
     ]
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     return [
         "| " + " | ".join(header) + " |",
         "|" + " --- |" * len(header),
@@ -214,5 +215,5 @@ def _combined_terms(terms: dict[str, Any]) -> list[str]:
     text = f"**This release as a whole**, by its strictest terms: {'; '.join(conditions)}."
     lines = [f"{text} Every row has its own terms (`license`, `attribution`, `url`).", ""]
     if len(terms["pictures"]) > 1:
-        lines += [*_table(("terms", "images"), list(terms["pictures"].items())), ""]
+        lines += [*markdown_table(("terms", "images"), list(terms["pictures"].items())), ""]
     return lines

@@ -12,7 +12,8 @@ import pandas as pd
 from affectdata.reporting.blocks import Card, Images, Section
 from affectdata.reporting.page import render
 from affectdata.reporting.thumbnails import make_thumbnail
-from affectdata.train.kept import KeptModel, read_rgb
+from affectdata.train.kept import KeptModel
+from affectdata.train.predict import read_rgb
 from affectdata.train.saliency import save_maps
 
 _SHARE = "p_"  # columns with the probability of a class begin with it
@@ -37,7 +38,7 @@ def predictions_page(model: KeptModel, images: Sequence[Path], predicted: pd.Dat
         text = "○: predicted value on the scale from 0 to 100. Red raises the prediction, blue lowers it."
         return render(
             "Predictions",
-            f"{len(images)} images, {model.backbone.name}",
+            f"{len(images)} images, {model.name}",
             [Section("predictions", "Predictions", [Images("Images", text if maps else "", cards)])],
             thumbnails,
         )

@@ -34,7 +34,8 @@ from affectdata.store.atomic import write_json, write_text
 from affectdata.store.files import read_regular
 from affectdata.train.heads import fit_classifier
 from affectdata.train.images import crop_square
-from affectdata.train.kept import KeptModel, compute_features, predict_values
+from affectdata.train.kept import FrozenModel, KeptModel
+from affectdata.train.predict import compute_features, predict_values
 from affectdata.train.rows import Rows
 
 SCHEMA = "affectdata/suggest/1"
@@ -88,6 +89,11 @@ def suggest_images(
         InputError: the model predicts something else, or no image is left.
         ImagesNotFound: the images of the manifests are not at hand.
     """
+    if not isinstance(model, FrozenModel):
+        raise InputError(
+            "the model is a fine-tuned network, and images are compared by features of a frozen one",
+            fix="use a model that `train-check --mode frozen --keep-model` wrote",
+        )
     _check(recipe, model)
     cells = assign_cells(rows, recipe)
     counts = np.zeros((len(cells.bin_labels), len(cells.stratum_labels)), int)
@@ -124,7 +130,7 @@ def suggest_images(
     return Suggestion(recipe.target, images, short, error, n_held_out, skipped)
 
 
-def _check(recipe: Recipe, model: KeptModel) -> None:
+def _check(recipe: Recipe, model: FrozenModel) -> None:
     if recipe.target not in RATED:
         raise RecipeError(
             f"target {recipe.target} is no rating", where="target", fix=f"one of {', '.join(RATED)}"
@@ -154,7 +160,7 @@ def _sample(rows: pa.Table, splits: Sequence[str], seed: int, most: int) -> np.n
     return found[np.argsort(ranks, kind="stable")][:most]
 
 
-def _features(rows: pa.Table, index: np.ndarray, model: KeptModel, read: Read) -> np.ndarray:
+def _features(rows: pa.Table, index: np.ndarray, model: FrozenModel, read: Read) -> np.ndarray:
     keys = rows["image_id"].take(pa.array(index)).to_pylist()
     return np.concatenate(
         [
@@ -166,12 +172,12 @@ def _features(rows: pa.Table, index: np.ndarray, model: KeptModel, read: Read) -
     )
 
 
-def _square(model: KeptModel, rgb: np.ndarray) -> np.ndarray:
+def _square(model: FrozenModel, rgb: np.ndarray) -> np.ndarray:
     """Return what the model sees of an image: a small part of a photograph's memory."""
-    return crop_square(rgb, model.backbone.normalisation.size_px)
+    return crop_square(rgb, model.normalisation.size_px)
 
 
-def _measure_error(rows: pa.Table, recipe: Recipe, model: KeptModel, read: Read) -> tuple[float, int]:
+def _measure_error(rows: pa.Table, recipe: Recipe, model: FrozenModel, read: Read) -> tuple[float, int]:
     """Return the root mean squared error on held-out originals, and their number."""
     index = _sample(rows, ("val", "test"), recipe.seed, _MOST_HELD_OUT)
     if len(index) < 2:
@@ -186,7 +192,7 @@ def _measure_error(rows: pa.Table, recipe: Recipe, model: KeptModel, read: Read)
 
 
 def _subtype_shares(
-    rows: pa.Table, cells: Cells, recipe: Recipe, model: KeptModel, read: Read, features: np.ndarray
+    rows: pa.Table, cells: Cells, recipe: Recipe, model: FrozenModel, read: Read, features: np.ndarray
 ) -> np.ndarray:
     """Return the probability of each stratum (n, strata), by logistic regression on the train originals."""
     n_strata = len(cells.stratum_labels)
@@ -219,7 +225,7 @@ def _subtype_shares(
 
 
 def _read_files(
-    files: Sequence[Path], manifests: Sequence[Manifest], model: KeptModel
+    files: Sequence[Path], manifests: Sequence[Manifest], model: FrozenModel
 ) -> tuple[list[Path], list[str], np.ndarray, dict[str, str]]:
     """Return files that are new images with their ids and features, and why others are skipped."""
     rows = [each.rows.select(["image_id", "phash", "phash_views"]) for each in manifests]

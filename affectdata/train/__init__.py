@@ -21,6 +21,6 @@ feed       batches, moved to the device
 loop       the training loop and its checkpoints
 finetune   the entry point: train a network on examples
 plain_heads   all of these as arrays
-kept       a model in one file, and its predictions
+kept, model_file, predict   models to keep, their file, and what they predict
 saliency   maps of the image regions that a prediction depends on
 """

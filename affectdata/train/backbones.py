@@ -78,7 +78,6 @@ def load_backbone(
     module = module.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights_hash = state_hash(module)
     parts = f"{PREPROCESSING} {name} {trunk.normalisation} {trunk.code} {torch_device.type} {weights_hash}"
-    content = f"{PREPROCESSING} {trunk.normalisation} {trunk.code} {weights_hash}"
     stem = re.sub(r"\W+", "_", Path(name).name)
     return Backbone(
         name,
@@ -87,9 +86,14 @@ def load_backbone(
         trunk.normalisation,
         torch_device,
         f"{stem}-{file_hash(parts.encode())[:16]}",
-        file_hash(content.encode()),
+        content_hash(trunk.normalisation, trunk.code, weights_hash),
         weights_hash,
     )
+
+
+def content_hash(normalisation: Normalisation, code: str, weights_sha256: str) -> str:
+    """Return the hash of what determines the features of a network, on any device."""
+    return file_hash(f"{PREPROCESSING} {normalisation} {code} {weights_sha256}".encode())
 
 
 def load_backbones(

@@ -79,7 +79,8 @@ def _encode_numbers(targets: np.ndarray, n_outputs: int) -> Tensor:
     return torch.from_numpy((_columns(targets, n_outputs) - _MIDDLE) / _HALF_RANGE).float()
 
 
-def _decode_numbers(outputs: Tensor) -> Tensor:
+def decode_numbers(outputs: Tensor) -> Tensor:
+    """Return outputs of a network, -1 to 1, as POMP scores."""
     return _MIDDLE + _HALF_RANGE * outputs
 
 
@@ -141,8 +142,8 @@ class Loss:
 
 
 LOSSES = {
-    "squared_error": Loss(squared_error, _encode_numbers, _decode_numbers, has_classes=False),
-    "polarity": Loss(polarity, _encode_numbers, _decode_numbers, has_classes=False),
+    "squared_error": Loss(squared_error, _encode_numbers, decode_numbers, has_classes=False),
+    "polarity": Loss(polarity, _encode_numbers, decode_numbers, has_classes=False),
     "cross_entropy": Loss(cross_entropy, _encode_class, partial(torch.softmax, dim=1)),
     POLARITY_OF_CLASSES: Loss(
         polarity_cross_entropy, _encode_class, partial(torch.softmax, dim=1), takes_signs=True

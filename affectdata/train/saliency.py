@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from affectdata.images.decode import encode, resize
 from affectdata.store.atomic import replace_file
-from affectdata.train.kept import Image, KeptModel, Stage, iter_squares
+from affectdata.train.kept import KeptModel, Stage
+from affectdata.train.predict import Image, iter_squares
 from affectdata.train.trunks import load_extra
 
 GRID = 28  # cells of a map on each side
@@ -34,15 +35,15 @@ def save_maps(
 ) -> list[Path]:
     """Write a PNG per image and stage, the centre square beside the map over it in grey; return the paths.
 
-    A file name is the index of the image, the name of its file if it has one, `valence` (the first target) or
-    the most likely class, and the caption of the image if there are `captions`.
+    A file name is the index of the image, the name of its file if it has one, the target or the most
+    likely class, and the caption of the image if there are `captions`.
 
     Raises:
         MissingError: captum is not installed.
         InputError: an image cannot be read.
     """
     load_extra("captum.attr", "saliency")
-    squares = itertools.chain.from_iterable(iter_squares(images, model.backbone.normalisation.size_px))
+    squares = itertools.chain.from_iterable(iter_squares(images, model.normalisation.size_px))
     paths = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
         stem = f"{number:04d}" + ("" if isinstance(image, np.ndarray) else f"_{Path(image).stem}")
@@ -66,7 +67,7 @@ def attribute(model: KeptModel, square: np.ndarray, stage: Stage, column: int) -
         MissingError: captum is not installed.
     """
     captum = load_extra("captum.attr", "saliency")
-    x = model.backbone.normalise(square[None])
+    x = model.normalise(square[None])
     pixels: Tensor = captum.IntegratedGradients(_Stage(model, stage)).attribute(
         x, baselines=torch.zeros_like(x), target=column, n_steps=_STEPS, internal_batch_size=_BATCH
     )
@@ -78,8 +79,10 @@ def attribute(model: KeptModel, square: np.ndarray, stage: Stage, column: int) -
 def _find_targets(model: KeptModel, square: np.ndarray) -> list[tuple[Stage, int, str]]:
     """Return stage, output column and name of each map: the targets and the most likely class."""
     with torch.no_grad():
-        _, scores = model(model.backbone.normalise(square[None]))
-    targets: list[tuple[Stage, int, str]] = [("regressor", 0, name) for name in model.targets]
+        _, scores = model(model.normalise(square[None]))
+    targets: list[tuple[Stage, int, str]] = [
+        ("regressor", column, name) for column, name in enumerate(model.targets)
+    ]
     if scores is not None:
         column = int(scores[0].argmax())
         targets.append(("classifier", column, model.labels[column]))

@@ -169,15 +169,15 @@ class SmallCnn(nn.Module):
         return torch.cat(means, 1)
 
 
-def run_trunk(name: str, module: nn.Module, x: Tensor) -> Any:
-    """Run a network; errors name it.
+def run_trunk(name: str, module: nn.Module, x: Tensor, *more: Any) -> Any:
+    """Run a network on images and what else it takes; errors name it.
 
     Raises:
         InputError: the network cannot process the images.
         MissingError: the device has too little memory.
     """
     try:
-        return module(x)
+        return module(x, *more)
     except torch.cuda.OutOfMemoryError as error:
         raise MissingError(
             f"a batch of {len(x)} images does not fit in the memory of {x.device}",

@@ -12,7 +12,7 @@ import pickle
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,13 @@ def _shorten(keys: list[str]) -> str:
 
 def state_hash(module: nn.Module) -> str:
     """Return the SHA-256 of a network's weights: their names, types, shapes and values."""
+    return tensors_hash(module.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of tensors: their names, types, shapes and values."""
     digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted(tensors.items()):
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from sklearn.metrics import r2_score, root_mean_squared_error
 
+import affectdata
 from affectdata.check import scores, trials
 from affectdata.check.study import Study, load_study
 from affectdata.check.trials import study_release
@@ -281,6 +282,36 @@ def test_the_command_prints_every_run_and_the_best(
     for options in (["--backbone", "small_cnn"], ["--steps", 3], ["--mode", "frozen"], ["--no-crossfit"]):
         ran = cli("train-check", release.path, "--study", path, *options)
         assert ran.code == 2 and f"{options[0]} has no effect with --study" in ran.err
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_the_best_model_of_a_study_is_kept_and_predicts_as_its_run_did(
+    mode: str, cli: Callable[..., Any], release: Release, tmp_path: Path
+) -> None:
+    settings = SMALL if mode == "finetune" else {"backbone": "small_cnn", "weights": "none"}
+    study = write_study(tmp_path / "study.yaml", settings={**settings, "mode": mode}, seeds=[3])
+    path = tmp_path / "model.safetensors"
+    ran = cli("study", study, release.path, "--out", tmp_path, "--device", "cpu", "--keep-model", path)
+    assert ran.code == 0 and f"wrote {path}" in ran.out
+    (run,) = (tmp_path / release.name / "studies" / "made" / "runs").glob("*.json")
+    val = release.split("val")
+    predicted = affectdata.predict(path, [release.path / name for name in val["file_name"].to_pylist()])
+    assert sorted(predicted["valence"]) == pytest.approx(
+        sorted(read_json(run)["predictions"]["val"]), abs=1e-3
+    )
+    card = path.with_suffix(".md").read_text()
+    assert "The best of 1 settings on val.ccc, mean over 1 seed." in card and "| CCC |" in card
+
+
+def test_heads_that_cannot_be_kept_are_refused(
+    cli: Callable[..., Any], release: Release, tmp_path: Path
+) -> None:
+    settings = {"backbone": "small_cnn", "weights": "none", "mode": "frozen"}
+    target = {"numbers": ["valence", "arousal"]}
+    study = write_study(tmp_path / "study.yaml", settings=settings, target=target, best="rmse")
+    options = ("--out", tmp_path, "--device", "cpu", "--keep-model", tmp_path / "model.safetensors")
+    ran = cli("study", study, release.path, *options)
+    assert ran.code == 3 and "valence and arousal cannot be kept" in ran.err
 
 
 # --- the studies of the five projects --------------------------------------------------------------------

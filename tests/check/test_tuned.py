@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import affectdata
 from affectdata.check import tuned
 from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.evaluate import EvaluateSplit, find_classes
@@ -20,6 +22,7 @@ from affectdata.errors import UsageError
 from affectdata.release.release import Release
 from affectdata.train.finetune import finetune
 from affectdata.train.images import store_images
+from affectdata.train.model_file import load_model
 from affectdata.train.networks import build_network
 from affectdata.train.rows import Rows
 from affectdata.train.task import Examples
@@ -193,3 +196,32 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path) 
     assert f"small_cnn fine-tuned for {STEPS} steps at {SIZE} px" in again.out
     assert "network" in again.out and "rows: loss" not in again.err  # predictions are kept
     assert cli("train-check", release.path, *options, "--steps", 2).code == 2
+
+
+def test_a_fine_tuned_model_is_kept_with_its_card_and_maps(
+    cli: Callable[..., Any], release: Release, tmp_path: Path
+) -> None:
+    pytest.importorskip("captum")
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--out", tmp_path)
+    few = ("--mode", "finetune", "--steps", STEPS, "--size", SIZE, "--no-crossfit")
+    path = tmp_path / "model.safetensors"
+    ran = cli("train-check", release.path, *options, *few, "--keep-model", path, "--maps", 1, "--quiet")
+    assert ran.code in (0, 1) and f"wrote {path}" in ran.out
+    test = release.split("test")
+    files = [release.path / name for name in test["file_name"].to_pylist()]
+    predicted = affectdata.predict(path, files)
+    checked = pd.read_parquet(tmp_path / release.name / "finetune" / "predictions.parquet")
+    expected = checked.set_index("image_id").loc[test["image_id"].to_pylist()]
+    regressed = expected["heldout.release.regressor"].to_numpy()
+    assert predicted["valence"].to_numpy() == pytest.approx(regressed, abs=1e-3)
+    assert predicted["class"].tolist() == expected["heldout.release.valence_class"].tolist()
+    loaded = load_model(path, device="cpu")
+    assert loaded.trained_on and loaded.trained_on.id == release.id
+    card = path.with_suffix(".md").read_text()
+    for words in (release.id[:16], "GAPED", "small_cnn, fine-tuned", "| R² |", "must not be redistributed"):
+        assert words in card
+    assert len(list((tmp_path / release.name / "finetune" / "maps" / "worst").glob("*.png"))) == 2
+    page, maps = tmp_path / "page.html", tmp_path / "maps"
+    ran = cli("predict", path, files[0], "--html", page, "--maps", maps, "--csv")
+    assert ran.code == 0 and len(list(maps.glob("*.png"))) == 2
+    assert f"{predicted['valence'][0]:.1f}" in page.read_text()

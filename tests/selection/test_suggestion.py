@@ -16,7 +16,9 @@ from affectdata.errors import InputError, RecipeError, UsageError
 from affectdata.selection.shortage import bin_probabilities, count_missing, rank_images
 from affectdata.train.backbones import load_backbone
 from affectdata.train.heads import fit_regressor
-from affectdata.train.kept import KeptModel, compute_features, keep_model, make_model
+from affectdata.train.kept import FrozenModel, make_model
+from affectdata.train.model_file import keep_model
+from affectdata.train.predict import compute_features
 from affectdata.train.rows import Rows
 
 
@@ -53,7 +55,7 @@ def keep_small_model(file: str) -> None:
     backbone = load_backbone("small_cnn", "none", "cpu")
     paths = [Path("gaped") / path for path in rows["path"].to_pylist()]
     n = len(rows)
-    features = compute_features(KeptModel(backbone, {}, [], []), paths)
+    features = compute_features(FrozenModel(backbone=backbone, heads={}, targets=[], labels=[]), paths)
     none = np.full(n, "")
     train = Rows(
         features=features,

@@ -21,9 +21,11 @@ from sklearn.svm import SVR
 
 import affectdata
 from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
-from affectdata.train.backbones import Backbone, load_backbone
+from affectdata.train.backbones import Backbone, content_hash, load_backbone
 from affectdata.train.heads import fit_classifier, fit_regressor, with_output
-from affectdata.train.kept import KeptModel, keep_model, load_model, make_model
+from affectdata.train.kept import BackboneRef, FrozenModel, TunedModel, make_model
+from affectdata.train.model_file import keep_model, load_model
+from affectdata.train.networks import build_network
 from affectdata.train.plain_heads import plain_head
 from affectdata.train.rows import Rows
 
@@ -58,7 +60,7 @@ def fitted(rows: Rows) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> KeptModel:
+def frozen(backbone: Backbone, fitted: tuple[Any, Any]) -> FrozenModel:
     return make_model(backbone, *fitted)
 
 
@@ -104,7 +106,7 @@ def test_a_head_without_its_output_column_is_an_error(fitted: tuple[Any, Any], r
 
 
 def test_a_frozen_model_comes_back(
-    frozen: KeptModel, fitted: tuple[Any, Any], rows: Rows, images: np.ndarray, tmp_path: Path
+    frozen: FrozenModel, fitted: tuple[Any, Any], rows: Rows, images: np.ndarray, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     predictions = affectdata.predict(tmp_path / "model.safetensors", list(images))
@@ -119,7 +121,7 @@ def test_a_frozen_model_comes_back(
     assert predictions["class"].tolist() == fitted[1].classes_[shares.argmax(1)].tolist()
 
 
-def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], images: np.ndarray) -> None:
+def test_one_stage_is_enough(frozen: FrozenModel, fitted: tuple[Any, Any], images: np.ndarray) -> None:
     only = make_model(frozen.backbone, fitted[0])
     assert list(affectdata.predict(only, images[:1])) == ["image", "valence"]
     assert len(affectdata.predict(frozen, [])) == 0
@@ -127,7 +129,7 @@ def test_one_stage_is_enough(frozen: KeptModel, fitted: tuple[Any, Any], images:
 
 
 def test_files_are_cropped_as_in_training(
-    frozen: KeptModel, images: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
+    frozen: FrozenModel, images: np.ndarray, as_bytes: Callable[..., bytes], tmp_path: Path
 ) -> None:
     wide = np.pad(images[0], ((0, 0), (40, 40), (0, 0)))
     (tmp_path / "wide.png").write_bytes(as_bytes(wide, "PNG"))
@@ -139,7 +141,7 @@ def test_files_are_cropped_as_in_training(
 # Errors.
 
 
-def test_an_image_that_cannot_be_read_is_named(frozen: KeptModel, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(frozen: FrozenModel, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "absent.jpg"):
         with pytest.raises(InputError, match=name):
@@ -170,7 +172,10 @@ def test_files_of_another_form(tmp_path: Path) -> None:
         load_model(path)
     for metadata in (None, {"affectdata": "[1"}, {"affectdata": '{"form": "affectdata/model/9"}'}):
         save_file({"a": torch.zeros(1)}, path, metadata)
-        with pytest.raises(InputError, match=r"not a kept model|does not have the form affectdata/model/1"):
+        with pytest.raises(
+            InputError,
+            match=r"not a kept model|does not have the form affectdata/model/",
+        ):
             load_model(path)
 
 
@@ -194,7 +199,7 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
     ],
 )
 def test_a_changed_file_is_rejected(
-    change: Callable[..., Any], words: str, frozen: KeptModel, tmp_path: Path
+    change: Callable[..., Any], words: str, frozen: FrozenModel, tmp_path: Path
 ) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     forge(tmp_path / "model.safetensors", change)
@@ -202,7 +207,7 @@ def test_a_changed_file_is_rejected(
         load_model(tmp_path / "model.safetensors", device="cpu")
 
 
-def test_a_backbone_with_other_weights(frozen: KeptModel, tmp_path: Path) -> None:
+def test_a_backbone_with_other_weights(frozen: FrozenModel, tmp_path: Path) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     state = frozen.backbone.module.state_dict()
     save_file({key: (value + 1).contiguous() for key, value in state.items()}, tmp_path / "other.safetensors")
@@ -225,7 +230,7 @@ def test_a_users_class_that_changed(fitted: tuple[Any, Any], tmp_path: Path) -> 
         load_model(model, backbone=f"{tmp_path / 'moved.py'}:Mine", device="cpu")
 
 
-def test_a_model_runs_no_code_that_its_header_names(frozen: KeptModel, tmp_path: Path) -> None:
+def test_a_model_runs_no_code_that_its_header_names(frozen: FrozenModel, tmp_path: Path) -> None:
     code = f"from pathlib import Path\nPath({str(tmp_path / 'was_run')!r}).touch()\n"
     (tmp_path / "evil.py").write_text(code)
     model = tmp_path / "model.safetensors"
@@ -240,9 +245,90 @@ def test_a_model_runs_no_code_that_its_header_names(frozen: KeptModel, tmp_path:
     assert (tmp_path / "was_run").exists()  # allowed by the caller
 
 
-def test_a_model_without_heads_and_a_wrong_file_name(frozen: KeptModel, tmp_path: Path) -> None:
+def test_a_model_without_heads_and_a_wrong_file_name(frozen: FrozenModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model to save"):
         make_model(frozen.backbone)
     with pytest.raises(UsageError, match=r"model\.pt"):
         keep_model(frozen, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_first_form_is_still_read(
+    frozen: FrozenModel, images: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    keep_model(frozen, path)
+
+    def age(header: dict[str, Any], _: object) -> None:
+        header["form"] = "affectdata/model/1"
+        for name in ("several_labels", "ranges", "preprocessing", "trained_on", "content_sha256"):
+            del header[name]
+        del header["backbone"]["weights_sha256"]
+
+    forge(path, age)
+    assert affectdata.predict(path, images[:3]).equals(affectdata.predict(frozen, images[:3]))
+
+
+# Fine-tuned networks.
+
+
+def tuned(several: bool = False) -> TunedModel:
+    """A regressor with random weights, and a classifier that takes its output."""
+    size = {"size_px": 32, "device": "cpu"}
+    networks: dict[Any, Any] = {
+        "regressor": build_network("small_cnn", 2, "none", seed=1, **size),
+        "classifier": build_network("small_cnn", 3, "none", takes_output=True, seed=2, **size),
+    }
+    start = BackboneRef(
+        name="small_cnn",
+        weights="none",
+        content=content_hash(networks["regressor"].normalisation, "", "0" * 64),
+        weights_sha256="0" * 64,
+    )
+    labels = ["awe", "joy", "fear"]
+    return TunedModel(
+        targets=["valence", "arousal"], labels=labels, several_labels=several, networks=networks, start=start
+    )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_fine_tuned_networks_come_back(several: bool, images: np.ndarray, tmp_path: Path) -> None:
+    model, path = tuned(several), tmp_path / "model.safetensors"
+    keep_model(model, path)
+    before, after = (affectdata.predict(each, images[:5]) for each in (model, path))
+    numbers = ["valence", "arousal", "p_awe", "p_joy", "p_fear"]
+    assert list(after) == ["image", "valence", "arousal", "class", *numbers[2:]]
+    assert after[numbers].to_numpy() == pytest.approx(before[numbers].to_numpy(), abs=1e-5)
+    assert after["class"].tolist() == before["class"].tolist()
+    sums = after[numbers[2:]].sum(axis=1).to_numpy()
+    assert (np.abs(sums - 1) < 1e-5).all() != several
+    for sets, shares in zip(after["class"], after[numbers[2:]].to_numpy(), strict=True):
+        likely = [label for label, share in zip(model.labels, shares, strict=True) if share >= 0.5]
+        assert sets == ("+".join(likely) if several else model.labels[shares.argmax()])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda header, tensors: tensors.pop("regressor.head.bias"), InputError, "missing: head.bias"),
+        (lambda header, tensors: header["labels"].append("rage"), InputError, "shape: head"),
+        (lambda header, tensors: header.update(preprocessing=None), InputError, "lacks their preprocessing"),
+        (lambda header, tensors: header["labels"].reverse(), IntegrityError, "do not match their hash"),
+        (
+            lambda header, tensors: tensors["regressor.head.bias"].add_(1),
+            IntegrityError,
+            "do not match their hash",
+        ),
+        (lambda header, tensors: header["preprocessing"].update(size_px=64), IntegrityError, "differs from"),
+    ],
+)
+def test_changed_networks_are_rejected(
+    change: Callable[..., Any], error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    keep_model(tuned(), tmp_path / "model.safetensors")
+    forge(tmp_path / "model.safetensors", change)
+    with pytest.raises(error, match=words):
+        load_model(tmp_path / "model.safetensors", device="cpu")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(InputError, match="not a kept model"):
+        load_model(tmp_path / "cut.safetensors", device="cpu")

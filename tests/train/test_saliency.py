@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 
 from affectdata.errors import MissingError
 from affectdata.train.backbones import load_backbone
-from affectdata.train.kept import KeptModel, make_model, read_rgb
+from affectdata.train.kept import FrozenModel, make_model
 from affectdata.train.plain_heads import PlainHead
+from affectdata.train.predict import read_rgb
 from affectdata.train.saliency import GRID, attribute, draw_map, save_maps
 from affectdata.train.svr import RbfSVR
 
@@ -53,10 +54,11 @@ def build(tmp_path: Path) -> Any:
     """Build a model that predicts `sign` times the brightness; `both` adds a classifier."""
     (tmp_path / "mine.py").write_text(CODE)
 
-    def call(name: str, sign: float = 1.0, *, both: bool = False) -> KeptModel:
+    def call(name: str, sign: float = 1.0, *, both: bool = False) -> FrozenModel:
         backbone = load_backbone(f"{tmp_path / 'mine.py'}:{name}", "none", "cpu")
         heads: Any = {"regressor": head(1, sign), **({"classifier": head(2)} if both else {})}
-        return KeptModel(backbone, heads, ["valence"], ["light", "dark"] if both else [])
+        labels = ["light", "dark"] if both else []
+        return FrozenModel(backbone=backbone, heads=heads, targets=["valence"], labels=labels)
 
     return call
 
@@ -115,7 +117,7 @@ def test_the_cells_add_up_to_the_change_from_the_baseline(build: Any, lit: np.nd
     model = build("Edge", both=True)
     for stage, column in (("regressor", 0), ("classifier", 1)):
         cells = attribute(model, lit, stage, column)
-        x = model.backbone.normalise(lit[None])
+        x = model.normalise(lit[None])
         outputs = [model(each)[stage == "classifier"][0, column].item() for each in (x, torch.zeros_like(x))]
         assert cells.shape == (GRID, GRID) and cells.sum() == pytest.approx(outputs[0] - outputs[1], rel=1e-3)
 

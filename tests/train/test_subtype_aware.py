@@ -24,7 +24,8 @@ from affectdata.errors import InputError
 from affectdata.train import subtype_aware
 from affectdata.train.backbones import Backbone
 from affectdata.train.heads import fit_regressor, inner_folds, out_of_fold, quiet_threads
-from affectdata.train.kept import keep_model, make_model
+from affectdata.train.kept import make_model
+from affectdata.train.model_file import keep_model
 from affectdata.train.outputs import fit_calibrated, fit_stacked
 from affectdata.train.plain_heads import PlainHead, plain_head
 from affectdata.train.rows import Rows

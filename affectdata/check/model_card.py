@@ -1,0 +1,145 @@
+"""The card of a kept model, in Markdown beside its file: training data and terms, scores, limits, use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from affectdata.check.arms import RELEASE
+from affectdata.check.blocks import CheckDocument, Figure, Interval
+from affectdata.check.verdict import find_knowledge
+from affectdata.check.words import (
+    class_scores,
+    interval_text,
+    measure_name,
+    n_scored,
+    scored_on,
+    scores,
+    small_groups_text,
+)
+from affectdata.release.card import markdown_table, sources_and_terms
+from affectdata.store.atomic import write_text
+from affectdata.train.kept import KeptModel, TunedModel
+
+_MEASURES = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")
+_LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
+PLAIN_ARMS = ("plain", RELEASE)
+
+
+@dataclass(frozen=True)
+class CardScores:
+    """What a card says about scores: how they were measured, a table, and what limits them."""
+
+    text: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    limits: Sequence[str] = field(default=())
+
+
+def check_scores(document: CheckDocument, head: str) -> CardScores:
+    """Return the scores of a check for a model with this head: those of the arm that is trained as it is."""
+    arm = RELEASE if head in PLAIN_ARMS else head
+    scored, target = scores(document, arm), document.release.target
+    rows: list[tuple[str, ...]] = []
+    if scored:
+        rows += [(measure_name(name), _text(scored[name])) for name in _MEASURES]
+    if target in document.arms[RELEASE].classifier and not document.numeric:
+        found = class_scores(document, RELEASE, target)
+        rows += [(measure_name(name), _text(found.interval[name])) for name in _LABEL_MEASURES]
+    where = "the held-out test split of the release"
+    if scored_on(document) == "crossfit":
+        where = f"{document.settings.n_splits} models trained alike, on images they were not trained on"
+    knows = find_knowledge(document)
+    limits = [f"The model {knows}."] if knows else []
+    for column, groups in document.subgroups.items():
+        small = small_groups_text(groups.too_few)
+        parts = [small] if small else []
+        if groups.gap is not None:
+            parts.insert(0, f"the largest gap in {measure_name(groups.measure)} is {groups.gap:.3f}")
+        limits += [f"By {column.replace('_', ' ')}: {'; '.join(parts)}."] if parts else []
+    failed = [rule.rule for rule in document.verdict.gate if rule.outcome == "fail"]
+    if failed:
+        limits.append(f"Rules of the check that failed: {', '.join(failed)}.")
+    text = f"Of {where}: {n_scored(document)} untouched originals, with 95 % intervals where there are some."
+    return CardScores(text, ("measure", "value"), rows, limits)
+
+
+def study_scores(study: Mapping[str, Any]) -> CardScores:
+    """Return the scores of the best combination of a study."""
+    best = study["combinations"][0]
+    parts = [part for part in ("train", "val", "test") if part in best["scores"]]
+    names = list(best["scores"]["val"])
+    rows = [
+        (measure_name(name), *(_mean(best["scores"][part].get(name)) for part in parts)) for name in names
+    ]
+    seeds = "1 seed" if study["n_seeds"] == 1 else f"{study['n_seeds']} seeds"
+    text = f"The best of {len(study['combinations'])} settings on {study['best_on']}, mean over {seeds}."
+    limits = []
+    if len(study["combinations"]) > 1:
+        limits = ["These settings were chosen on val, so that the scores on val are too good; test is not."]
+        if not study["winner"]:
+            limits.append("Other settings were within the noise.")
+    return CardScores(text, ("measure", *parts), rows, limits)
+
+
+def write_card(model: KeptModel, path: Path, info: dict[str, Any], found: CardScores) -> Path:
+    """Write the card beside the model file `path`, with the ending .md; `info` is release.json."""
+    is_tuned = isinstance(model, TunedModel)
+    network = f"{model.name}, fine-tuned" if is_tuned else f"heads on frozen {model.name}"
+    predicted = [f"{target}, from 0 to 100" for target in model.targets]
+    if model.labels:
+        kind = "probabilities of labels" if model.several_labels else "a class"
+        predicted.append(f"{kind}: {', '.join(model.labels)}")
+    lines = [
+        f"# {path.stem}",
+        "",
+        f"Predicts {'; '.join(predicted)}. Network: {network}, on the centre square of an image at "
+        f"{model.normalisation.size_px} px.",
+        "",
+        "## Trained on",
+        "",
+        f"Release `{info['name']}` (`{info['id'][:16]}`): {info['rows']['train']} rows of train, balanced on "
+        f"{info['target']}. The weights of the network that training started from have terms of their own.",
+        "",
+        *sources_and_terms(info),
+        "## Scores",
+        "",
+        found.text,
+        "",
+        *markdown_table(found.header, found.rows),
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in found.limits),
+        "- It predicts what the raters of these collections would say about images like theirs, not what a",
+        "  person in an image feels, nor what one viewer will.",
+        "- It was not scored on images of other sources than those above.",
+        "",
+        "## Use",
+        "",
+        "```",
+        f"affectdata predict {path.name} photo.jpg --html page.html",
+        "```",
+        "",
+        "```python",
+        "import affectdata",
+        f'affectdata.predict("{path.name}", ["photo.jpg"])',
+        "```",
+    ]
+    card = path.with_suffix(".md")
+    write_text(card, "\n".join(lines) + "\n")
+    return card
+
+
+def _text(figure: Interval | Figure) -> str:
+    known = Interval(mean=figure.mean, low=figure.low, high=figure.high)
+    return interval_text(known)
+
+
+def _mean(figure: Mapping[str, Any] | None) -> str:
+    if not figure or figure["mean"] is None:
+        return "–"
+    spread = "" if figure["sd"] is None else f" (SD {figure['sd']:.3f})"
+    return f"{figure['mean']:.3f}{spread}"
