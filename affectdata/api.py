@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from affectdata.release.diff import ReleaseDiff
     from affectdata.release.release import Release
     from affectdata.release.workspace import Problem
+    from affectdata.reporting.comparison import Side
     from affectdata.selection.selection import Selection
     from affectdata.selection.suggestion import Suggestion
     from affectdata.train.kept import KeptModel
@@ -546,6 +547,7 @@ def doctor(folder: PathLike = ".") -> list[Problem]:
 
 def report(
     subject: PathLike | Manifest | Release | None = None,
+    other: PathLike | Release | None = None,
     *,
     images: bool = False,
     figures: PathLike | None = None,
@@ -558,17 +560,32 @@ def report(
 
     The page is `out/<release>/report.html`, or `out/<name>.report.html` about a manifest. Images whose terms
     forbid passing them on are left out; `images` adds them, and the name then ends in `-private.html`.
-    `figures` is a folder for the charts as SVG and PDF.
+    `figures` is a folder for the charts as SVG and PDF. `subject` may also be the folder of a study. With an
+    `other` release, or the train-check.json of two checks, the page says what changed from the first to it.
 
     Raises:
         ManifestError: neither a release nor a manifest.
+        UsageError: a manifest or a study is to be compared.
         MissingError: the extra `report` is not installed.
     """
     from affectdata.manifest.manifest import Manifest
-    from affectdata.reporting.page import make_page, write_page
+    from affectdata.reporting.page import make_comparison, make_page, make_study, write_page
+    from affectdata.reporting.study import STUDY_FILE
     from affectdata.reporting.subject import describe_manifest, describe_release
 
     folders = {name: Path(path) for name, path in (roots or {}).items()}
+    is_study = isinstance(subject, str | Path) and (Path(subject) / STUDY_FILE).is_file()
+    if other is not None:
+        if is_study or isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
+            raise UsageError("only two releases, or two checks, can be compared", fix="name two releases")
+        sides = [_side(each, releases, folders, Path(out), Path(manifests)) for each in (subject, other)]
+        page, name = make_comparison(*sides)
+        path = Path(out) / f"{name}.report.html"
+        return ReportResult(path, write_page(page, path, _path(figures))[1:], False)
+    if is_study:
+        folder = Path(cast("PathLike", subject))
+        path = folder / "report.html"
+        return ReportResult(path, write_page(make_study(folder), path, _path(figures))[1:], False)
     if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
         manifest = _manifest(cast("PathLike | Manifest", subject))
         described, target = describe_manifest(manifest), Path(out) / f"{manifest.name}.report.html"
@@ -581,6 +598,18 @@ def report(
         target = target.with_name(f"{target.stem}-private.html")
     _, *drawn = write_page(page, target, _path(figures))
     return ReportResult(target, drawn, page.is_private)
+
+
+def _side(
+    subject: PathLike | Release | None, releases: PathLike, roots: Roots, out: Path, manifests: Path
+) -> Side:
+    """Return a release with its check, or a check by its file, as one side of a comparison."""
+    from affectdata.reporting.comparison import is_check, read_side, side_of
+    from affectdata.reporting.subject import describe_release
+
+    if isinstance(subject, str | Path) and is_check(Path(subject)):
+        return read_side(Path(subject))
+    return side_of(describe_release(_release(subject, releases, roots), out, manifests))
 
 
 def publish(

@@ -442,6 +442,9 @@ class Subgroup(Block):
     distance: Number = Field(default=None, description="of points, mean")
     exact_match: Number = Field(default=None, description="of label sets")
     kl: Number = Field(default=None, description="of shares, mean")
+    interval: Interval | None = Field(
+        default=None, description="of the figure, over groups of images; null in a former form"
+    )
 
 
 class Subgroups(Block):
@@ -462,7 +465,9 @@ class CurvePoint(Block):
     step: int
     phase: str
     loss: float
+    accuracy: Number = Field(default=None, description="on the training rows, of classes")
     val_loss: float | None = None
+    val_accuracy: Number = None
 
 
 class HeadTransfer(Block):

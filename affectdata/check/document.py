@@ -322,7 +322,8 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
     best, originals = results.best, results.prepared.originals
     test = best.tests()
     rows = originals.find(test.image_id)
-    info, values = results.prepared.release.info, subgroup_values(originals, results.prepared.recipe)
+    info, recipe = results.prepared.release.info, results.prepared.recipe
+    values = subgroup_values(originals, recipe)
     if target := results.prepared.target:
         errors = np.asarray(target.errors(target.true(test), best.values(RELEASE)), float)
         scored = {
@@ -338,7 +339,9 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
         classes = results.classes[0]
         true, predicted = classes.of(test), best.labels(RELEASE, classes.name, "image")
     scored = {
-        column: score_subgroups(values[column][rows], true, predicted, estimated_in(info, column))
+        column: score_subgroups(
+            values[column][rows], test, true, predicted, recipe.seed, estimated_in(info, column)
+        )
         for column in SUBGROUPS
     }
     return {column: block for column, block in scored.items() if block.groups or block.too_few}

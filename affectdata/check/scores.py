@@ -301,28 +301,41 @@ def _score_labels(scoring: Scoring, arm: str, classes: Classes, name: str) -> bl
 
 
 def score_subgroups(
-    values: np.ndarray, true: np.ndarray, predicted: np.ndarray, estimated: Sequence[str] = ()
+    values: np.ndarray,
+    test: Rows,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    seed: int,
+    estimated: Sequence[str] = (),
 ) -> blocks.Subgroups:
     """Return the error (numbers) or the accuracy (labels) per value of a column, and the largest gap.
 
-    Values of fewer than `LEAST_SUBGROUP` images have no figure; `too_few` has their sizes. `estimated` are
-    the sources in which a machine filled in the column.
+    Intervals are over resampled groups of the images `test`. Values of fewer than `LEAST_SUBGROUP` images
+    have no figure; `too_few` has their sizes. `estimated` are the sources in which a machine filled in the
+    column.
     """
     groups, too_few, figures = {}, {}, []
+    is_number = predicted.dtype.kind == "f"
+    per_image = np.abs(predicted - true) if is_number else (predicted == true).astype(float)
     for name, rows in groups_of(values):
         n = int(rows.sum())
         if name and n < LEAST_SUBGROUP:
             too_few[name] = n
-        elif name and predicted.dtype.kind == "f":
-            mae, bias = metrics.mae(true[rows], predicted[rows]), float(np.mean((predicted - true)[rows]))
-            groups[name] = blocks.Subgroup(n=n, mae=mae, bias=bias)
-            figures.append(mae)
         elif name:
-            accuracy = metrics.accuracy(true[rows], predicted[rows])
-            groups[name] = blocks.Subgroup(n=n, accuracy=accuracy)
-            figures.append(accuracy)
+            own = per_image[rows]
+            interval = bootstrap_interval(
+                lambda index, own=own: float(own[index].mean()),  # type: ignore[misc]
+                test.group[rows],
+                test.stratum[rows],
+                seed,
+            )
+            figure: dict[str, Any] = {"accuracy": interval.mean}
+            if is_number:
+                figure = {"mae": interval.mean, "bias": float(np.mean((predicted - true)[rows]))}
+            groups[name] = blocks.Subgroup(n=n, interval=interval, **figure)
+            figures.append(float(own.mean()))
     return blocks.Subgroups(
-        measure="mae" if predicted.dtype.kind == "f" else "accuracy",
+        measure="mae" if is_number else "accuracy",
         groups=groups,
         gap=max(figures) - min(figures) if figures else None,
         too_few=too_few,

@@ -153,7 +153,7 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
     header = [*names, *(f"{part}_{name}" for part, name in scores), "error"]
     write_text(folder / "results.csv", to_csv(header, results))
     for table, columns in {
-        "curves": ["step", "phase", "loss", "val_loss"],
+        "curves": ["step", "phase", "loss", "val_loss", "accuracy", "val_accuracy"],
         "subgroups": ["split", "column", "group", "n", "measure", "mean", "low", "high"],
         "confusion": ["split", "true", "predicted", "n"],
         "labels": ["split", "label", "n", "n_predicted", "precision", "recall", "f1", "average_precision"],

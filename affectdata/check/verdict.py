@@ -12,7 +12,7 @@ from typing import Any
 
 from affectdata.check.advice import HELPS
 from affectdata.check.arms import EVEN, MEAN, ORIGINALS, RELEASE, STRETCHED, SUBTYPE_AWARE, SUBTYPE_MEAN
-from affectdata.check.blocks import CheckFigures
+from affectdata.check.blocks import CheckFigures, Interval
 from affectdata.check.target_words import score_sentence
 from affectdata.check.words import (
     ARM_NAMES,
@@ -33,6 +33,7 @@ from affectdata.check.words import (
 )
 from affectdata.recipe.recipe import Recipe
 
+_FEW_IN_TAIL = 20  # images of all thin bins
 _FEW = 5  # images in a bin; with fewer, its figures are due to chance
 _WITHIN = 0.3  # correlation within subtypes from which a model predicts the target, …
 _WITHIN_LITTLE = 0.1  # … and below which it predicts only the subtype
@@ -249,13 +250,20 @@ def _subgroup_sentences(document: CheckFigures) -> Iterator[str]:
             continue
         figures = {name: getattr(group, scored.measure) for name, group in scored.groups.items()}
         low, high = (choose(figures, key=lambda name: figures[name]) for choose in (min, max))
+        lowest, highest = (
+            f"{_figure_text(figures[name], scored.groups[name].interval)} "
+            f"({name}, n = {scored.groups[name].n})"
+            for name in (low, high)
+        )
         yield (
-            f"By {by}, {NAMES[scored.measure]} ranges from {number_text(figures[low])} "
-            f"({low}, n = {scored.groups[low].n}) to {number_text(figures[high])} "
-            f"({high}, n = {scored.groups[high].n}): "
+            f"By {by}, {NAMES[scored.measure]} ranges from {lowest} to {highest}: "
             f"a gap of {number_text(scored.gap)}{_estimated_text(scored.estimated)}"
             f"{f'; {too_few}' if too_few else ''}."
         )
+
+
+def _figure_text(value: float | None, interval: Interval | None) -> str:
+    return number_text(value) if interval is None else interval_text(interval)
 
 
 def _estimated_text(sources: list[str]) -> str:
@@ -279,6 +287,9 @@ def _caveat_sentences(document: CheckFigures) -> Iterator[str]:
     thin = [f"{label} ({n})" for label, n in zip(bins.labels, counts, strict=True) if n < _FEW]
     if thin:
         yield f"Fewer than {_FEW} scored images in {', '.join(thin)}: their figures are due to chance."
+    in_tail = [n for n, is_thin in zip(counts, bins.tail, strict=False) if is_thin]
+    if in_tail and sum(in_tail) < _FEW_IN_TAIL:
+        yield f"Figures of the thin bins together (tail MAE) rest on {sum(in_tail)} scored images."
     if document.crossfit_missing:
         yield (
             f"Only the held-out score: {document.crossfit_missing}. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from affectdata.check.blocks import (
@@ -32,6 +32,9 @@ NAMES = {
     "js": "JS",
     "emd": "EMD",
     "rmse": "RMSE",
+    "pearson_r": "r",
+    "sd_ratio": "SD ratio",
+    "r_within": "r within",
 }
 ARM_NAMES = {
     "originals": "the unbalanced originals",
@@ -163,6 +166,18 @@ def advice_rows(advice: Advice) -> list[list[str]]:
             figures = [*changes, row.outcome]
         rows.append([row.option, measure_name(row.measure), *figures, row.enable])
     return rows
+
+
+def varied_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings that differ, the backbone first, without weights that follow from the backbone."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    values = {name: {str(each.get(name)) for each in settings} for name in names}
+    pairs = {(str(each.get("backbone")), str(each.get("weights"))) for each in settings}
+    if len(pairs) == len(values.get("backbone", ())):
+        values.pop("weights", None)
+    return sorted(
+        (name for name, found in values.items() if len(found) > 1), key=lambda name: name != "backbone"
+    )
 
 
 def without_nan(value: Any) -> Any:

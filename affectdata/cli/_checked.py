@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _SHORT = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")  # fits 80 columns
 _MEASURES = (*_SHORT[:2], "pearson_r", *_SHORT[2:5], "sd_ratio", "r_within")
 _HEADLINES = ("release", "originals", "even", "weights", "subtype_aware", "subtype_mean", "mean")
-_TITLES = {**NAMES, "r_within": "r within", "pearson_r": "r", "sd_ratio": "SD ratio"}
 _OUTCOMES = {"pass": "passed", "fail": "FAILED", "undecided": "could not be decided", "notice": "to look at"}
 _VERDICTS = {"passed": "passed", "failed": "FAILED", "inconclusive": "is inconclusive: too few images"}
 _LEGEND = (
@@ -131,7 +130,7 @@ def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple
         return
     rows = list(_head_rows(result, scored_on, measures))
     if rows:
-        show_table(["arm", "head", "trained on", *(_TITLES[name] for name in measures)], rows)
+        show_table(["arm", "head", "trained on", *(NAMES[name] for name in measures)], rows)
     show(wrap(_LEGEND, "  "))
     for name in result.arms["release"].classifier:
         show_table(["arm", name, *_LABEL_MEASURES], list(_class_rows(result, name, scored_on)))
@@ -148,7 +147,7 @@ def _headline_table(result: CheckDocument, scored_on: ScoringName) -> tuple[list
             if arm in _HEADLINES and head != "ridge"
         ]
         rows.sort(key=lambda row: _HEADLINES.index(row[0]))
-        return ["arm", "rows", *(_TITLES[name] for name in _SHORT)], rows
+        return ["arm", "rows", *(NAMES[name] for name in _SHORT)], rows
     return ["arm", "given", *_LABEL_MEASURES], list(_class_rows(result, result.release.target, scored_on))
 
 

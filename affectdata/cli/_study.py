@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from affectdata import api
+from affectdata.check.words import varied_settings
 from affectdata.cli._output import document, progress, show, show_table
+from affectdata.cli._report import may_report
 
 _PARTS = ("val", "test", "train")
 
@@ -20,6 +22,7 @@ def run_study(
     release: Path | str | None,
     device: str | None,
     keep_model: Path | None,
+    no_report: bool,
     out: Path,
     roots: dict[str, str | Path],
     workers: int | None,
@@ -37,13 +40,16 @@ def run_study(
             note=partial(click.echo, err=True),  # what goes to the network is printed even with --quiet
             progress=move,
         )
-    return _print_study(result.document, result.folder, result.model)
+    code = _print_study(result.document, result.folder, result.model)
+    if may_report(no_report):
+        show(f"wrote {api.report(result.folder).path}")
+    return code
 
 
 def _print_study(study: dict[str, Any], folder: Path, model: Path | None) -> int:
     """Print the combinations of a study, the best first, and its errors; return the exit code."""
     combinations, measure = study["combinations"], study["best_on"].partition(".")[2]
-    varied = _varied([each["settings"] for each in combinations])
+    varied = varied_settings([each["settings"] for each in combinations])
     rows = [
         [
             *(each["settings"].get(name) for name in varied),
@@ -78,18 +84,6 @@ def _print_study(study: dict[str, Any], folder: Path, model: Path | None) -> int
         show(f"wrote {model}")
     document(study["schema"], {**study, "path": str(folder)})
     return 0
-
-
-def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings that differ, the backbone first, without weights that follow from the backbone."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    values = {name: {str(each.get(name)) for each in settings} for name in names}
-    pairs = {(str(each.get("backbone")), str(each.get("weights"))) for each in settings}
-    if len(pairs) == len(values.get("backbone", ())):
-        values.pop("weights", None)
-    return sorted(
-        (name for name, found in values.items() if len(found) > 1), key=lambda name: name != "backbone"
-    )
 
 
 def _of_baseline(study: dict[str, Any]) -> dict[str, Any]:

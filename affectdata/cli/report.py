@@ -18,7 +18,10 @@ from affectdata.cli._output import (
 
 
 @click.command("report")
-@click.argument("subject", metavar="[RELEASE|MANIFEST]", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "subject", metavar="[RELEASE|MANIFEST|STUDY]", required=False, type=click.Path(path_type=Path)
+)
+@click.argument("other", metavar="[OTHER]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--images",
     is_flag=True,
@@ -31,16 +34,24 @@ from affectdata.cli._output import (
 @roots_option
 @common_options
 def command(
-    subject: Path | None, images: bool, figures: Path | None, out: Path, roots: tuple[str, ...]
+    subject: Path | None,
+    other: Path | None,
+    images: bool,
+    figures: Path | None,
+    out: Path,
+    roots: tuple[str, ...],
 ) -> int:
     """Write one self-contained HTML page about a release (default: the newest) and its check, or a manifest.
 
     The page requests nothing from the network. Images whose terms forbid passing them on are left out
-    unless --images is given. Needs the extra `report`.
+    unless --images is given. STUDY is the folder of a study. With OTHER, another release, the page says what
+    changed from the first to the other: counts, bins and subtypes, scores. Both may be train-check.json
+    files.
+    Needs the extra `report`.
     """
     from affectdata import api
 
-    result = api.report(subject, images=images, figures=figures, out=out, roots=parse_roots(roots))
+    result = api.report(subject, other, images=images, figures=figures, out=out, roots=parse_roots(roots))
     show(f"wrote {result.path}")
     if result.figures:
         show(f"wrote {len(result.figures)} figures to {figures}")

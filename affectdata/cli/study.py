@@ -13,6 +13,7 @@ from affectdata.cli._output import (
     roots_option,
     workers_option,
 )
+from affectdata.cli._report import no_report_option
 from affectdata.cli._study import run_study
 
 
@@ -28,6 +29,7 @@ from affectdata.cli._study import run_study
     "model card beside it.",
 )
 @folder_option("--out", "checks", "Folder for the results.")
+@no_report_option
 @roots_option
 @workers_option
 @common_options
@@ -37,6 +39,7 @@ def command(
     device: str | None,
     keep_model: Path | None,
     out: Path,
+    no_report: bool,
     roots: tuple[str, ...],
     workers: int | None,
 ) -> int:
@@ -47,4 +50,4 @@ def command(
     OUT/<release>/studies/<study>/ holds study.json and tables: results, curves, subgroups, confusion.
     Finished runs are not repeated.
     """
-    return run_study(study, release_path, device, keep_model, out, parse_roots(roots), workers)
+    return run_study(study, release_path, device, keep_model, no_report, out, parse_roots(roots), workers)

@@ -178,7 +178,7 @@ def command(
     if study:
         note("note: `affectdata study STUDY.yaml` is a command of its own now; --study does the same")
         api.refuse_options(_given_of_a_check(), "--study")
-        return run_study(study, release_path, device, keep_model, out, parse_roots(roots), workers)
+        return run_study(study, release_path, device, keep_model, no_report, out, parse_roots(roots), workers)
     with progress() as move:
         result = api.train_check(
             release_path,

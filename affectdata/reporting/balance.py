@@ -17,6 +17,7 @@ from affectdata.reporting.subject import Subject
 
 _PER_CELL, _MOST_CELLS = 4, 60
 _BINS = 10
+_LONG_EDGE = re.compile(r"\d+\.\d{3,}")  # quantiles have six decimals
 
 
 def balance(subject: Subject) -> Section:
@@ -35,7 +36,7 @@ def _of_manifest(subject: Subject) -> Iterator[Block]:
 
 
 def _of_release(subject: Subject, info: dict[str, Any]) -> Iterator[Block]:
-    order = [clean(each["bin"], MOST_LABEL) for each in info["bins"]]
+    order = [bin_label(each["bin"]) for each in info["bins"]]
     train = subject.rows[subject.rows["split"] == "train"]
     train = train.assign(bin=_bins_of(train))
     before, after = _counts(subject, train[train["copy"] == 0]), _counts(subject, train)
@@ -77,23 +78,35 @@ def _bin(values: pd.Series, is_numeric: bool) -> tuple[pd.Series, list[str]]:
 def _bins_of(rows: pd.DataFrame) -> pd.Series:
     """Return the bin of each row of a release, which its cell begins with: `TARGET=BIN|…`."""
     bins = rows["cell"].str.extract(r"^[^=]*=([^|]*)", flags=re.DOTALL)[0]
-    return bins.map(lambda each: clean(each, MOST_LABEL), na_action="ignore").rename("bin")
+    return bins.map(bin_label, na_action="ignore").rename("bin")
+
+
+def bin_label(name: str) -> str:
+    """Return the name of a bin for a chart; edges between quantiles have one decimal.
+
+    >>> bin_label("[41.419142,51.174125)")
+    '[41.4,51.2)'
+    """
+    return clean(_LONG_EDGE.sub(lambda edge: f"{float(edge[0]):.1f}", name), MOST_LABEL)
 
 
 def _heat_map(subject: Subject, cells: list[dict[str, Any]], order: list[str]) -> Figure:
     frame = pd.DataFrame(cells)[["bin", "stratum", "n_before", "n_after", "n_eff"]]
-    frame["bin"] = frame["bin"].map(lambda each: clean(each, MOST_LABEL))
-    frame["subtype"] = frame["stratum"].map(subject.subtype_name)
+    frame["bin"] = frame["bin"].map(bin_label)
+    axis = "subtype" if frame["stratum"].isin(subject.originals["subtype"].unique()).all() else "stratum"
+    frame[axis] = [bin_label(subject.subtype_name(each)) for each in frame["stratum"]]
     frame["label"] = [
         str(before) if before == after else f"{before}→{after}"
         for before, after in zip(frame["n_before"], frame["n_after"], strict=True)
     ]
-    columns = list(dict.fromkeys(frame["subtype"]))
-    chart = charts.heat_map(frame, "subtype", "bin", "n_after", "label", (columns, order[::-1]))
+    columns = list(dict.fromkeys(frame[axis]))
+    chart = charts.heat_map(frame, axis, "bin", "n_after", "label", (columns, order[::-1]))
     text = (
         "Images before → after. Empty cells have no original: no copy can fill them, only other images can."
     )
-    return Figure("cells", "Bins × subtypes of train", text, chart, frame.drop(columns=["stratum"]))
+    plural = "subtypes" if axis == "subtype" else "strata"
+    data = frame.drop(columns=["stratum"] if axis == "subtype" else [])
+    return Figure("cells", f"Bins × {plural} of train", text, chart, data)
 
 
 def _bin_table(info: dict[str, Any]) -> Table:

@@ -10,6 +10,7 @@ import pandas as pd
 
 WIDTH, HEIGHT = 300, 190  # pixels of the plot without its axes
 MOST_POINTS = 5000  # of a scatter plot; above, a sample is drawn
+_FEW_POINTS = 100  # fewer are drawn larger
 _TEXT = 11
 _SCHEME = [
     "#4477aa",
@@ -51,20 +52,29 @@ def stacked_bars(data: pd.DataFrame, x: str, color: str | None, order: list[Any]
 
 
 def heat_map(
-    data: pd.DataFrame, x: str, y: str, value: str, label: str, orders: tuple[list[Any], list[Any]]
+    data: pd.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    label: str,
+    orders: tuple[list[Any], list[Any]],
+    *,
+    is_change: bool = False,
 ) -> Chart:
-    """Return a cell per pair of `x` and `y`, coloured by `value` and labelled by the column `label`."""
+    """Return a cell per pair of `x` and `y`, coloured by `value` and labelled by the column `label`.
+
+    Changes are red below 0 and blue above.
+    """
     columns, rows = orders
     height = max(HEIGHT // 2, min(22 * len(rows), 440))
     base: Chart = alt.Chart(data, width=WIDTH, height=height).encode(
         x=alt.X(f"{x}:N", sort=columns, axis=alt.Axis(labelAngle=-45, grid=False)),
         y=alt.Y(f"{y}:N", sort=rows, axis=alt.Axis(grid=False)),
     )
-    middle = float(data[value].max()) * 0.6 if len(data) else 0.0
-    ink = alt.condition(f"datum['{value}'] > {middle}", alt.value("white"), alt.value("black"))
-    cells = base.mark_rect().encode(
-        color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme="blues"), legend=None)
-    )
+    most = float(data[value].abs().max()) if len(data) else 0.0
+    ink = alt.condition(f"abs(datum['{value}']) > {most * 0.6}", alt.value("white"), alt.value("black"))
+    scale = alt.Scale(scheme="redblue", domain=[-most, most]) if is_change else alt.Scale(scheme="blues")
+    cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", scale=scale, legend=None))
     labels = base.mark_text(fontSize=_TEXT - 1).encode(text=f"{label}:N", color=ink)
     return cells + labels
 
@@ -75,7 +85,9 @@ def scatter(data: pd.DataFrame, x: alt.X, y: alt.Y, color: str | None = None, li
     if color:
         encoded["color"] = alt.Color(f"{color}:N", title=color)
     points: Chart = (
-        alt.Chart(data, width=WIDTH, height=WIDTH).mark_circle(size=14, opacity=0.55).encode(**encoded)
+        alt.Chart(data, width=WIDTH, height=WIDTH)
+        .mark_circle(size=14 if len(data) > _FEW_POINTS else 50, opacity=0.55)
+        .encode(**encoded)
     )
     return points if lines is None else lines + points
 

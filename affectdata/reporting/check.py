@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from affectdata.check.blocks import CheckDocument, ClassScores
+from affectdata.check.blocks import CheckDocument, ClassScores, Subgroup
 from affectdata.check.words import (
     ADVICE_COLUMNS,
     ADVICE_NOTE,
@@ -22,6 +22,7 @@ from affectdata.check.words import (
     target_table,
 )
 from affectdata.reporting import charts
+from affectdata.reporting.balance import bin_label
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
 from affectdata.reporting.subject import Subject
 
@@ -45,7 +46,7 @@ def check(subject: Subject) -> Section:
         *_target(document),
         *_predicted(subject, document),
         *_per_bin(document),
-        *_confusions(document),
+        *_confusions(subject, document),
         *_class_table(document),
         *_subgroups(document),
         *_curves(document),
@@ -158,7 +159,7 @@ def predictions(subject: Subject) -> pd.DataFrame | None:
 
 
 def _per_bin(document: CheckDocument) -> Iterator[Block]:
-    labels = document.bins.labels
+    labels = [bin_label(label) for label in document.bins.labels]
     rows = [
         {"bin": label, "MAE": value, "arm": arm}
         for arm in (RELEASE, ORIGINALS, MEAN)
@@ -184,9 +185,11 @@ def _classes(document: CheckDocument) -> Iterator[tuple[str, ClassScores]]:
             yield name, scored
 
 
-def _confusions(document: CheckDocument) -> Iterator[Block]:
+def _confusions(subject: Subject, document: CheckDocument) -> Iterator[Block]:
     for name, scored in _classes(document):
         best, labels = next(iter(scored.inputs.values())), scored.labels
+        if name == "subtype":
+            labels = [subject.subtype_name(label) for label in labels]
         for kind, key in (("counts", "confusion"), ("share of the true class", "confusion_normalised")):
             values = np.asarray(getattr(best, key), float)
             frame = pd.DataFrame(
@@ -223,15 +226,22 @@ def _subgroups(document: CheckDocument) -> Iterator[Block]:
     for column, scored in document.subgroups.items():
         measure, title = scored.measure, column.replace("_", " ")
         rows: list[list[object]] = [
-            [name, group.n, getattr(group, measure)] for name, group in scored.groups.items()
+            [name, group.n, getattr(group, measure), _interval_of(group)]
+            for name, group in scored.groups.items()
         ]
-        rows += [[name, n, "too few to report"] for name, n in scored.too_few.items()]
+        rows += [[name, n, "too few to report", ""] for name, n in scored.too_few.items()]
         text = f"Largest gap {number_text(scored.gap)}." if scored.gap is not None else ""
         if scored.estimated:
             text += f" Filled in by a machine in {', '.join(scored.estimated)}."
-        yield Table(
-            f"{measure_name(measure)} by {title}", (title, "images", measure_name(measure)), rows, text
-        )
+        header = (title, "images", measure_name(measure), "95 % interval")
+        yield Table(f"{measure_name(measure)} by {title}", header, rows, text)
+
+
+def _interval_of(group: Subgroup) -> str:
+    found = group.interval
+    if found is None or found.low is None or found.high is None:
+        return "–"
+    return f"{found.low:.3f} to {found.high:.3f}"
 
 
 def _curves(document: CheckDocument) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,9 +17,11 @@ from affectdata.reporting import charts
 from affectdata.reporting.balance import balance
 from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
 from affectdata.reporting.check import check
+from affectdata.reporting.comparison import Side, comparison_sections
 from affectdata.reporting.images import images
 from affectdata.reporting.overview import overview
 from affectdata.reporting.ratings import ratings
+from affectdata.reporting.study import study_sections
 from affectdata.reporting.subject import Subject
 from affectdata.reporting.thumbnails import Thumbnail, make_thumbnails, map_uri
 from affectdata.store.atomic import replace_file, write_text
@@ -55,6 +58,20 @@ def make_page(subject: Subject, *, with_images: bool, manifests: Path, roots: Ma
     return Page(html, sections, private)
 
 
+def make_study(folder: Path) -> Page:
+    """Return the page about a study; it has no images."""
+    name, sections = study_sections(folder)
+    return Page(render(name, "Report on a study", sections, {}), sections, False)
+
+
+def make_comparison(first: Side, second: Side) -> tuple[Page, str]:
+    """Return the page that compares two sides, without images, and its name."""
+    sections = comparison_sections(first, second)
+    html = render(f"{first.name} → {second.name}", "Comparison", sections, {})
+    stems = [re.sub(r"[^\w.-]+", "-", side.name).strip("-") for side in (first, second)]
+    return Page(html, sections, False), "-to-".join(stems)
+
+
 def render(
     title: str,
     subtitle: str,
@@ -79,12 +96,19 @@ def render(
         is_private=is_private,
         thumbnails=thumbnails or {},
         shorten=shorten,
+        is_number_column=_is_number_column,
         map_uri=lambda card: map_uri(Path(card.map_file)),
         svg_uri=_svg_uri,
         csv_uri=_csv_uri,
         version=version("affectdata"),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _is_number_column(rows: Sequence[Sequence[Any]], column: int) -> bool:
+    """Return whether a column of a table has numbers and nothing else that is known."""
+    known = [row[column] for row in rows if row[column] is not None]
+    return bool(known) and all(isinstance(each, int | float) for each in known)
 
 
 def write_page(page: Page, path: Path, figures: Path | None = None) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import altair as alt
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import Block, Figure, Section
@@ -59,7 +60,8 @@ def _norms(subject: Subject) -> Iterator[Block]:
     rows: Rows = subject.source.rows
     if "extra" not in rows.column_names or "gaped" not in subject.sheets:
         return
-    columns = rows.select(["extra", "subtype"]).to_pylist()
+    table = rows.select(["extra", "subtype"])
+    columns = table.filter(pc.match_substring(table["extra"], _NORMS[0])).to_pylist()
     found = [(json.loads(row["extra"]), row["subtype"]) for row in columns]
     points = [
         [*(float(extra[name]) for name in _NORMS), subject.subtype_name(subtype)]

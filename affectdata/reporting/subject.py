@@ -23,7 +23,7 @@ CHECK_FILE, PREDICTIONS_FILE, MAPS = "train-check.json", "predictions.parquet", 
 SENSITIVE = "sensitive"  # column: whether an image is hidden until the reader opens it
 _COLUMNS = (
     *("sample_id", "image_id", "source", "source_id", "path", "split", "cell", "copy", "pipeline"),
-    *("subtype", "emotion", "agreement", "valence", "valence_sd", "arousal", "content_tags", "group_id"),
+    *("subtype", "emotion", "valence", "valence_sd", "arousal", "content_tags"),
 )
 
 

@@ -30,9 +30,10 @@ from affectdata.train.trunks import Note
 
 @dataclass(frozen=True, eq=False)
 class FittedNetwork:
-    """A trained network. `curve`: per point step, phase, loss (mean since the last point), val_loss if any.
+    """A trained network.
 
-    `n_parts` is how many parts each batch was split into to fit in memory.
+    `curve`: per point step, phase, loss (mean since the last point), val_loss if any; of classes
+    accuracy and val_accuracy too. `n_parts` is how many parts each batch was split into to fit in memory.
     """
 
     network: Network

@@ -51,6 +51,7 @@ class Loop:
         self.network, self.train, self.val, self.settings, self.note = network, train, val, settings, note
         self.module, self.device = network.module, network.device
         self.cost = find_loss(settings.loss).cost
+        self.has_classes = train.targets.dtype == torch.int64
         if settings.class_signs:
             signs = _per_class(settings.class_signs, network, "class signs")
             self.cost = partial(self.cost, signs=signs)
@@ -86,7 +87,7 @@ class Loop:
         batches = iter_batches(len(rows), settings.batch, settings.seed, self.step)
         n_left = 0 if self.done else self.n_steps - self.step
         batches, upcoming = itertools.tee(itertools.islice(batches, n_left))
-        total, first, start = torch.zeros((), device=self.device), self.step, time.monotonic()
+        total, first, start = self._zeros(), self.step, time.monotonic()
         self._set_phase()
         for index, images in zip(batches, feed.stream(rows[batch] for batch in upcoming), strict=True):
             torch.manual_seed(stable_seed(settings.seed, self.step))  # the same dropout in a resumed run
@@ -95,9 +96,9 @@ class Loop:
             self.step += 1
             if self.step % settings.every and self.step not in (self.head_steps, self.n_steps):
                 continue
-            n_steps, loss = self.step - first, float(total)
+            n_steps = self.step - first
             rate = n_steps / max(time.monotonic() - start, 1e-9)
-            self._add_point(loss / n_steps, feed)
+            self._add_point(total / n_steps, feed)
             yield {
                 **self.curve[-1],
                 "steps": self.n_steps,
@@ -107,7 +108,11 @@ class Loop:
             self._set_phase()  # the last step of the first phase is a point
             if self.done:
                 return
-            total, first, start = torch.zeros_like(total), self.step, time.monotonic()
+            total, first, start = self._zeros(), self.step, time.monotonic()
+
+    def _zeros(self) -> Tensor:
+        """Return a sum of the loss and the accuracy, to add to."""
+        return torch.zeros(2, device=self.device)
 
     def _set_phase(self) -> None:
         is_head = self.step < self.head_steps
@@ -132,14 +137,15 @@ class Loop:
             self._halve(len(index))
 
     def _accumulate(self, index: Tensor, images: Tensor) -> Tensor:
-        """Take one optimiser step with gradients summed over the parts; return the loss of the batch."""
+        """Take one optimiser step with gradients summed over the parts; return loss and accuracy."""
         self.optimiser.zero_grad()
-        total = torch.zeros((), device=self.device)
+        total = self._zeros()
         parts = (values.tensor_split(self.n_parts) for values in (index, images))
         for part_index, part_images in zip(*parts, strict=True):
-            loss = self._costs(self.train, part_index, part_images).sum() / len(index)
+            costs, n_right = self._costs(self.train, part_index, part_images)
+            loss = costs.sum() / len(index)
             torch.autograd.backward(loss)
-            total += loss.detach()
+            total += torch.stack([loss.detach(), n_right / len(index)])
         self.optimiser.step()
         return total
 
@@ -158,8 +164,11 @@ class Loop:
             "with accumulated gradients"
         )
 
-    def _costs(self, examples: ExampleTensors, index: Tensor, images: Tensor) -> Tensor:
-        """Return the weighted loss of each image; in training it includes the auxiliary heads."""
+    def _costs(self, examples: ExampleTensors, index: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss of each image, and how many of its classes are right.
+
+        In training the loss includes the auxiliary heads.
+        """
         x = self.network.normalisation.apply(images)
         regressor_outputs = None if examples.outputs is None else examples.outputs[index]
         kind = self.device.type
@@ -168,13 +177,14 @@ class Loop:
         targets = examples.targets[index]
         costs = [self.cost(output.float(), targets, self.class_weights) for output in outputs]
         total = costs[0] + self.network.auxiliary_weight * sum(costs[1:])
-        return torch.as_tensor(total * examples.weights[index])
+        n_right = (outputs[0].argmax(1) == targets).sum().float() if self.has_classes else self._zeros()[0]
+        return torch.as_tensor(total * examples.weights[index]), n_right
 
-    def _add_point(self, loss: float, feed: Feed) -> None:
+    def _add_point(self, means: Tensor, feed: Feed) -> None:
         phase = "head" if self.step <= self.head_steps else "all"
-        point: Point = {"step": self.step, "phase": phase, "loss": loss}
+        point: Point = {"step": self.step, "phase": phase, **self._named(means)}
         if self.val:
-            point["val_loss"] = self._validate(self.val, feed)
+            point |= {f"val_{name}": value for name, value in self._validate(self.val, feed).items()}
         if not all(math.isfinite(value) for name, value in point.items() if name.endswith("loss")):
             raise InputError(
                 f"the loss is not finite at step {self.step}",
@@ -186,6 +196,11 @@ class Loop:
         if self.settings.patience:
             self._stop_early(self.settings.patience)
 
+    def _named(self, means: Tensor) -> dict[str, float]:
+        """Return loss and accuracy by name; numbers, label sets and shares have no accuracy."""
+        loss, accuracy = means.tolist()
+        return {"loss": loss, "accuracy": accuracy} if self.has_classes else {"loss": loss}
+
     def _stop_early(self, patience: int) -> None:
         """Save the weights of the best point; `patience` points after it, stop and restore them."""
         losses = [point["val_loss"] for point in self.curve if point["phase"] == "all"]
@@ -196,16 +211,17 @@ class Loop:
         if losses and self.done:
             self.module.load_state_dict(self.best)
 
-    def _validate(self, examples: ExampleTensors, feed: Feed) -> float:
+    def _validate(self, examples: ExampleTensors, feed: Feed) -> dict[str, float]:
         self.module.eval()
         n, size = len(examples.rows), self.settings.batch
         batches = [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
-        total = torch.zeros((), device=self.device)
+        total = self._zeros()
         with torch.no_grad():
             stream = feed.stream(examples.rows[index] for index in batches)
             for index, images in zip(batches, stream, strict=True):
-                total += self._costs(examples, torch.from_numpy(index).to(self.device), images).sum()
-        return float(total) / n
+                costs, n_right = self._costs(examples, torch.from_numpy(index).to(self.device), images)
+                total += torch.stack([costs.sum(), n_right])
+        return self._named(total / n)
 
 
 @contextmanager

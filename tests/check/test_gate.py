@@ -346,16 +346,33 @@ def test_balancing_helps_only_if_it_beats_every_control(
     assert "Balancing worsens R²" in _sentences(document, recipe_of())
 
 
+def test_a_tail_of_few_images_is_named(document: dict[str, Any], recipe_of: Callable[..., Recipe]) -> None:
+    n = len(document["bins"]["labels"])
+    document["bins"]["tail"] = [True] + [False] * (n - 1)
+    document["bins"]["n"]["crossfit"] = [6] + [50] * (n - 1)
+    words = "Figures of the thin bins together (tail MAE) rest on 6 scored images."
+    assert words in _sentences(document, recipe_of())
+    document["bins"]["n"]["crossfit"][0] = 20
+    assert "tail MAE) rest on" not in _sentences(document, recipe_of())
+
+
 def test_a_collapse_and_subgroups_are_named(
     document: dict[str, Any], recipe_of: Callable[..., Recipe]
 ) -> None:
     document["arms"]["release"]["regressor"]["crossfit"]["mean_collapse"] = True
-    groups = {"0-12": {"n": 40, "mae": 20.0}, "13-19": {"n": 50, "mae": 12.5}}
+    interval = {"mean": 20.0, "low": 18.0, "high": 22.0}
+    groups: dict[str, Any] = {
+        "0-12": {"n": 40, "mae": 20.0, "interval": interval},
+        "13-19": {"n": 50, "mae": 12.5},
+    }
     scored = {"groups": groups, "measure": "mae", "gap": 7.5, "too_few": {"80+": 4}, "estimated": ["utkface"]}
     document["subgroups"] = {"age_group": scored}
     text = _sentences(document, recipe_of())
     assert "Mean collapse: the SVR of the release arm" in text
-    assert "MAE ranges from 12.500 (13-19, n = 50) to 20.000 (0-12, n = 40): a gap of 7.500" in text
+    assert (
+        "MAE ranges from 12.500 (13-19, n = 50) to 20.000 (18.000 to 22.000) (0-12, n = 40): a gap of 7.500"
+        in text
+    )
     assert "a gap of 7.500 (estimated by a machine in utkface); too few to report: 80+ (n = 4)." in text
     document["subgroups"] = {
         "gender": {"groups": {}, "measure": "mae", "gap": None, "too_few": {"f": 9, "m": 2}}

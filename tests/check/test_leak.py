@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from affectdata.check.blocks import Arm, Bins, ByScoring, CheckFigures, ReleaseBlock
+from affectdata.check.blocks import Arm, Bins, ByScoring, CheckFigures, Interval, ReleaseBlock
 from affectdata.check.evaluate import Classes, EvaluateSplit, SplitEvaluation
 from affectdata.check.gate import RULES
 from affectdata.check.image_pool import Originals
@@ -255,7 +255,26 @@ def test_the_majority_is_counted_over_originals_and_chance_over_classes_that_occ
     assert found.n == [10, 0, 20]
 
 
-def test_subgroups_that_are_too_small_are_named_with_their_size() -> None:
+def test_subgroups_that_are_too_small_are_named_with_their_size(planted: Planted) -> None:
     values = np.repeat(["20-29", "80+", ""], [40, 4, 9])
-    found = score_subgroups(values, np.zeros(53), np.ones(53))
+    found = score_subgroups(values, planted(53), np.zeros(53), np.ones(53), 0)
     assert list(found.groups) == ["20-29"] and found.too_few == {"80+": 4}
+    assert found.groups["20-29"].interval == Interval(mean=1.0, low=1.0, high=1.0)
+
+
+def test_intervals_of_subgroups_are_those_of_a_binomial_share(planted: Planted) -> None:
+    rng = np.random.default_rng(5)
+    true = np.array(["a", "b"])[rng.integers(0, 2, 400)]
+    right = rng.random(400) < 0.7
+    predicted = np.where(right, true, "c")
+    values = np.repeat(["x", "y"], [100, 300])
+    rows = planted(400)
+    rows = replace(rows, group=np.arange(400).astype(str), stratum=np.zeros(400, int))
+    found = score_subgroups(values, rows, true, predicted, 0)
+    for name, mask in (("x", values == "x"), ("y", values == "y")):
+        group, share = found.groups[name], right[mask].mean()
+        reach = 1.96 * np.sqrt(share * (1 - share) / mask.sum())
+        assert group.accuracy == pytest.approx(share) and group.interval is not None
+        assert (group.interval.low, group.interval.high) == pytest.approx(
+            (share - reach, share + reach), abs=0.02
+        )

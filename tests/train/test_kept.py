@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -266,7 +267,9 @@ def test_a_file_of_the_first_form_is_still_read(
         del header["backbone"]["weights_sha256"]
 
     forge(path, age)
-    assert affectdata.predict(path, images[:3]).equals(affectdata.predict(frozen, images[:3]))
+    pd.testing.assert_frame_equal(
+        affectdata.predict(path, images[:3]), affectdata.predict(frozen, images[:3])
+    )
 
 
 # Fine-tuned networks.

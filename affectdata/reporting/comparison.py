@@ -1,0 +1,200 @@
+"""The page that compares two releases, or two checks: counts, bins × subtypes, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from affectdata.check import metrics
+from affectdata.check.blocks import CheckDocument, read_document
+from affectdata.check.scores import bootstrap_interval
+from affectdata.check.words import class_scores, interval_text, measure_name, scored_on, scores
+from affectdata.reporting import charts
+from affectdata.reporting.balance import bin_label
+from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
+from affectdata.reporting.subject import CHECK_FILE, PREDICTIONS_FILE, Subject
+from affectdata.store.parquet import read_table
+
+_MEASURES = ("r2", "ccc", "mae")
+_RELEASE = "release"
+_LEAST = 30  # common images
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side: a check, and release.json if it is a release."""
+
+    name: str
+    info: dict[str, Any] | None
+    check: CheckDocument | None
+    predictions: pd.DataFrame | None
+
+
+def side_of(subject: Subject) -> Side:
+    """Return a release with its check as a side."""
+    info = subject.release.info if subject.release else None
+    return Side(subject.source.name, info, subject.check, subject.predictions)
+
+
+def read_side(path: Path) -> Side:
+    """Return a check by its train-check.json as a side.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    check, beside = read_document(path), path.with_name(PREDICTIONS_FILE)
+    predictions = read_table(beside, "predictions")[0].to_pandas() if beside.is_file() else None
+    return Side(f"{check.release.name} ({check.settings.mode})", None, check, predictions)
+
+
+def is_check(path: Path) -> bool:
+    """Return whether a path names the result of a check."""
+    return path.name == CHECK_FILE
+
+
+def comparison_sections(first: Side, second: Side) -> list[Section]:
+    """Return the sections: what changed from the first to the second."""
+    names = _names(first, second)
+    blocks: list[Block] = []
+    if first.info and second.info:
+        blocks += [_counts(first.info, second.info, names), *_bins(first.info, second.info, names)]
+    blocks += list(_scores(first, second, names))
+    return [Section("comparison", "What changed", blocks)]
+
+
+def _names(first: Side, second: Side) -> tuple[str, str]:
+    same = first.name == second.name
+    return (f"{first.name} (first)", f"{second.name} (second)") if same else (first.name, second.name)
+
+
+def _counts(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str]) -> Table:
+    rows: list[list[Any]] = [
+        [f"{split} rows", first["rows"].get(split, 0), second["rows"].get(split, 0)]
+        for split in dict.fromkeys([*first["rows"], *second["rows"]])
+    ]
+    for name in ("originals", "copies", "target"):
+        rows.append([name, first[name], second[name]])
+    for name in ("imbalance_ratio", "entropy"):
+        values = [info["balance"][name]["after"] for info in (first, second)]
+        rows.append([f"{name.replace('_', ' ')} after", *values])
+    sources = [", ".join(each["source"] for each in info["manifests"]) for info in (first, second)]
+    rows.append(["sources", *sources])
+    return Table("Counts", ("", *names), rows)
+
+
+def _bins(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str]) -> Iterator[Block]:
+    after = [{each["bin"]: each["n_after"] for each in info["balance"]["bins"]} for info in (first, second)]
+    rows = [
+        [name, *(side.get(name) for side in after), after[1].get(name, 0) - after[0].get(name, 0)]
+        for name in dict.fromkeys([*after[0], *after[1]])
+    ]
+    yield Table("Train rows by bin", ("bin", *names, "change"), rows)
+    if not {*after[0]} & {*after[1]}:
+        return  # no cell is in both
+    frames = [
+        pd.DataFrame(info["balance"]["cells"]).set_index(["bin", "stratum"])["n_after"]
+        for info in (first, second)
+    ]
+    change = frames[1].sub(frames[0], fill_value=0).astype(int).rename("change").reset_index()
+    if change["change"].eq(0).all() or first["target"] != second["target"]:
+        return
+    for name in ("bin", "stratum"):
+        change[name] = change[name].map(bin_label)
+    change["label"] = change["change"].map("{:+d}".format)
+    orders = list(dict.fromkeys(change["stratum"])), list(dict.fromkeys(change["bin"]))[::-1]
+    chart = charts.heat_map(change, "stratum", "bin", "change", "label", orders, is_change=True)
+    text = f"Rows of train, {names[1]} minus {names[0]}."
+    yield Figure("change", "Change in bins × subtypes", text, chart, change.drop(columns="label"))
+
+
+def _scores(first: Side, second: Side, names: tuple[str, str]) -> Iterator[Block]:
+    if first.check is None or second.check is None:
+        without = [name for name, side in zip(names, (first, second), strict=True) if side.check is None]
+        yield Text(f"There is no check of {' and of '.join(without)}, so that no scores are compared.")
+        return
+    checks = first.check, second.check
+    rows = list(_rows(checks))
+    lines = []
+    for check, name in zip(checks, names, strict=True):
+        failed = [rule.rule for rule in check.verdict.gate if rule.outcome == "fail"]
+        lines.append(
+            f"{name}: {check.verdict.outcome}, {check.settings.backbone}, {check.settings.mode}"
+            f"{'; failed: ' + ', '.join(failed) if failed else ''}."
+        )
+    yield Text("\n".join(lines), is_list=True)
+    if rows:
+        text = "Each over its own images, with 95 % intervals: they show no difference by themselves."
+        yield Table("Scores side by side", ("measure", *names), rows, text)
+    paired, why_not = _paired(first, second)
+    if why_not:
+        yield Text(f"No paired intervals: {why_not}.")
+    else:
+        text = (
+            f"{names[1]} minus {names[0]} on the same {paired[1]} images; 95 % bootstrap intervals over "
+            "groups of images, which leave out the variation between trainings."
+        )
+        yield Table("Paired differences", ("measure", "difference"), paired[0], text)
+
+
+def _rows(checks: tuple[CheckDocument, CheckDocument]) -> Iterator[tuple[str, ...]]:
+    heads = [scores(check, _RELEASE) for check in checks]
+    if heads[0] and heads[1]:
+        for name in _MEASURES:
+            yield measure_name(name), interval_text(heads[0][name]), interval_text(heads[1][name])
+    elif not any(check.numeric for check in checks):
+        found = [class_scores(check, _RELEASE, check.release.target).interval for check in checks]
+        for name in found[0]:
+            yield measure_name(name), *(interval_text(each[name]) for each in found)
+
+
+def _paired(first: Side, second: Side) -> tuple[tuple[list[tuple[str, str]], int], str]:
+    """Return the paired differences and the number of common images, or why there are none."""
+    none: tuple[list[tuple[str, str]], int] = ([], 0)
+    frames = []
+    for side in (first, second):
+        check, frame = side.check, side.predictions
+        if check is None or frame is None:
+            return none, "the predictions of a check are not there"
+        if not check.numeric:
+            return none, "they are of checks of numbers only"
+        column = f"{scored_on(check)}.{_RELEASE}.regressor"
+        if column not in frame:
+            return none, "a check has no predictions of the release's model"
+        known = frame[frame[column].notna()]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "image_id": known["image_id"],
+                    "group": known["group_id"],
+                    "true": known[check.release.target],
+                    "predicted": known[column],
+                }
+            )
+        )
+    if first.check and second.check and first.check.release.target != second.check.release.target:
+        return none, "the targets differ"
+    both = frames[0].merge(frames[1], on="image_id", suffixes=("_a", "_b"))
+    if len(both) < _LEAST:
+        return none, f"{len(both)} images are scored in both, at least {_LEAST} are needed"
+    if not np.allclose(both["true_a"], both["true_b"]):
+        return none, "the ratings of the same images differ"
+    true = both["true_a"].to_numpy()
+    a, b = both["predicted_a"].to_numpy(), both["predicted_b"].to_numpy()
+    group = both["group_a"].astype(str).to_numpy()
+    bins = np.clip(true // 10, 0, 9).astype(int)
+    rows = []
+    for name in _MEASURES:
+        compute: Callable[..., float] = metrics.MEASURES[name][0]
+        found = bootstrap_interval(
+            lambda index, compute=compute: compute(true[index], b[index]) - compute(true[index], a[index]),  # type: ignore[misc]
+            group,
+            bins,
+            0,
+        )
+        rows.append((measure_name(name), interval_text(found, 3, "+")))
+    return (rows, len(both)), ""

@@ -1,0 +1,204 @@
+"""The page of a study: its combinations, the best by split, training curves, confusion and subgroups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from affectdata.check.words import measure_name, varied_settings
+from affectdata.errors import InputError
+from affectdata.reporting import charts
+from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
+from affectdata.store.parquet import read_json
+
+STUDY_FILE = "study.json"
+_PARTS = ("train", "val", "test")
+_MOST_CURVES = 8  # combinations whose curves are drawn
+_CURVES = {"loss": "train", "val_loss": "val"}, {"accuracy": "train", "val_accuracy": "val"}
+
+
+def study_sections(folder: Path) -> tuple[str, list[Section]]:
+    """Return the name of a study and the sections of its page.
+
+    Raises:
+        InputError: the folder has no readable study.
+    """
+    study = read_json(folder / STUDY_FILE)
+    if not isinstance(study, dict) or study.get("schema") != "affectdata/study/2":
+        raise InputError(f"{folder / STUDY_FILE} is not a study", fix="run `affectdata study` again")
+    combinations = study["combinations"]
+    varied = varied_settings([each["settings"] for each in combinations])
+    blocks: list[Block] = [
+        Text("\n".join(_sentences(study, varied)), is_list=True),
+        _results(study, varied),
+        *(_scores(study, varied, part) for part in _PARTS if part in combinations[0]["scores"]),
+        _by_split(study),
+        *_curves(_read(folder, "curves"), combinations, varied),
+        *_confusion(_read(folder, "confusion"), combinations[0], varied),
+        *_subgroups(_read(folder, "subgroups"), combinations[0], varied),
+        *_labels(_read(folder, "labels"), combinations[0], varied),
+    ]
+    return str(study["name"]), [Section("study", "Study", blocks)]
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame | None:
+    path = folder / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def _label(settings: dict[str, Any], varied: list[str]) -> str:
+    text = ", ".join(_value(settings.get(name, "–")) for name in varied)
+    return clean(text or _value(settings.get("backbone", "the only one")), MOST_LABEL)
+
+
+def _value(value: Any) -> str:
+    """Return a setting as text, of a path the name of the file."""
+    return str(value).rpartition("/")[2]
+
+
+def _sentences(study: dict[str, Any], varied: list[str]) -> Iterator[str]:
+    n = len(study["combinations"])
+    first = _label(study["combinations"][0]["settings"], varied)
+    if study["winner"] or n == 1:
+        yield f"Best on {study['best_on']}: {first}."
+    else:
+        yield f"No clear best of {n} on {study['best_on']}; the highest, within the noise: {first}."
+    if study["n_seeds"] == 1:
+        yield "One seed: intervals leave out the variation between trainings."
+    yield from study["errors"]
+
+
+def _results(study: dict[str, Any], varied: list[str]) -> Table:
+    measure = study["best_on"].partition(".")[2]
+    rows = []
+    for each in study["combinations"]:
+        scores, gap = each["scores"], each["difference"]
+        means = [scores.get(part, {}).get(measure, {}).get("mean") for part in _PARTS]
+        interval = (
+            ""
+            if not gap
+            else f"{gap['mean']:+.3f}"
+            + (f" ({gap['low']:+.3f} to {gap['high']:+.3f})" if gap["low"] is not None else "")
+        )
+        rows.append([*(_value(each["settings"].get(name, "–")) for name in varied), *means, interval])
+    header = [*varied, *(f"{part} {measure_name(measure)}" for part in _PARTS), "best − it, on val"]
+    return Table(f"{len(rows)} settings by {measure_name(measure)}", header, rows)
+
+
+def _scores(study: dict[str, Any], varied: list[str], part: str) -> Table:
+    """Return every measure of every combination on one split."""
+    names = list(study["combinations"][0]["scores"][part])
+    rows = [
+        [
+            _label(each["settings"], varied),
+            *(each["scores"].get(part, {}).get(name, {}).get("mean") for name in names),
+        ]
+        for each in study["combinations"]
+    ]
+    baseline = study["baseline"].get(part, {})
+    rows.append(["the same for every image", *(baseline.get(name) for name in names)])
+    header = ["settings", *(measure_name(name) for name in names)]
+    return Table(f"Scores on {part}", header, rows, is_open=part == "test")
+
+
+def _by_split(study: dict[str, Any]) -> Table:
+    scores = study["combinations"][0]["scores"]
+    parts = [part for part in _PARTS if part in scores]
+    rows = [
+        [measure_name(name), *(scores[part].get(name, {}).get("mean") for part in parts)]
+        for name in scores[parts[0]]
+    ]
+    return Table("The best over the splits", ["measure", *parts], rows, "Far better on train: overfitting.")
+
+
+def _own(frame: pd.DataFrame, settings: dict[str, Any], varied: list[str]) -> pd.DataFrame:
+    """Return the rows of a table that belong to a combination."""
+    columns = [name for name in varied if name in frame]
+    mask = pd.Series(True, frame.index)
+    for name in columns:
+        value, column = settings.get(name), frame[name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        mask &= column.isna() if value is None else column.eq(value) if is_number else column.eq(str(value))
+    return frame[mask]
+
+
+def _curves(
+    frame: pd.DataFrame | None, combinations: list[dict[str, Any]], varied: list[str]
+) -> Iterator[Block]:
+    if frame is None:
+        return
+    shown = []
+    for each in combinations:
+        own = _own(frame, each["settings"], varied)
+        if len(own) and len(shown) < _MOST_CURVES:
+            shown.append(own.assign(settings=_label(each["settings"], varied)))
+    if not shown:
+        return
+    table = pd.concat(shown)
+    for columns in _CURVES:
+        known = [name for name in columns if name in table and table[name].notna().any()]
+        if not known:
+            continue
+        measure = known[0].removeprefix("val_")
+        means = table.groupby(["settings", "step"], sort=False)[known].mean().reset_index()
+        named = means.rename(columns=columns)
+        long = named.melt(["settings", "step"], var_name="split", value_name=measure).dropna()
+        for name, part in long.groupby("settings", sort=False):
+            chart = charts.lines(
+                part,
+                alt.X("step:Q"),
+                alt.Y(f"{measure}:Q", scale=alt.Scale(zero=measure == "accuracy")),
+                "split",
+            )
+            text = "By training step, mean over seeds. A val curve that turns away from train: overfitting."
+            yield Figure(f"{measure}_{len(str(name))}", f"{measure}, {name}", text, chart, part)
+
+
+def _confusion(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
+    if frame is None:
+        return
+    own = _own(frame, best["settings"], varied)
+    for part in [part for part in ("test", "val") if (own["split"] == part).any()][:1]:
+        counts = own[own["split"] == part].groupby(["true", "predicted"], sort=False)["n"].sum().reset_index()
+        counts["true"], counts["predicted"] = (
+            counts[name].map(lambda each: clean(str(each), MOST_LABEL)) for name in ("true", "predicted")
+        )
+        labels = list(dict.fromkeys(counts["true"]))
+        totals = counts.groupby("true")["n"].transform("sum").clip(lower=1)
+        counts["share"] = counts["n"] / totals
+        counts["label"] = counts["share"].map("{:.2f}".format)
+        chart = charts.heat_map(counts, "predicted", "true", "share", "label", (labels, labels))
+        text = f"The best settings on {part}, over all seeds: share of each true class (rows)."
+        yield Figure("confusion", "Confusion, normalised", text, chart, counts.drop(columns="label"))
+
+
+def _subgroups(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
+    if frame is None:
+        return
+    own = _own(frame, best["settings"], varied)
+    own = own[own["seed"] == own["seed"].min()]
+    for (part, column), rows in own.groupby(["split", "column"], sort=False):
+        measure = next(iter(rows["measure"].dropna()), "")
+        table = [
+            [str(row["group"]), row["n"], row["mean"], f"{row['low']:.3f} to {row['high']:.3f}"]
+            if pd.notna(row["mean"])
+            else [str(row["group"]), row["n"], "too few to report", ""]
+            for row in rows.to_dict("records")
+        ]
+        title = f"{measure_name(str(measure))} by {str(column).replace('_', ' ')}, {part}".strip()
+        header = ("group", "images", measure_name(str(measure)) or "figure", "95 % interval")
+        yield Table(title, header, table, "The best settings, first seed.")
+
+
+def _labels(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
+    if frame is None:
+        return
+    own = _own(frame, best["settings"], varied)
+    own = own[own["seed"] == own["seed"].min()].drop(columns=[*varied, "seed"], errors="ignore")
+    yield Table(
+        "By label", list(own.columns), own.to_numpy(object).tolist(), "The best settings, first seed."
+    )
