@@ -569,7 +569,7 @@ def report(
         MissingError: the extra `report` is not installed.
     """
     from affectdata.manifest.manifest import Manifest
-    from affectdata.reporting.page import make_comparison, make_page, make_study, write_page
+    from affectdata.reporting.page import make_page, make_study, write_page
     from affectdata.reporting.study import STUDY_FILE
     from affectdata.reporting.subject import describe_manifest, describe_release
 
@@ -578,6 +578,8 @@ def report(
     if other is not None:
         if is_study or isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
             raise UsageError("only two releases, or two checks, can be compared", fix="name two releases")
+        from affectdata.reporting.comparison import make_comparison  # loads scikit-learn
+
         sides = [_side(each, releases, folders, Path(out), Path(manifests)) for each in (subject, other)]
         page, name = make_comparison(*sides)
         path = Path(out) / f"{name}.report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from affectdata.check.words import class_scores, interval_text, measure_name, sc
 from affectdata.reporting import charts
 from affectdata.reporting.balance import bin_label
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
+from affectdata.reporting.page import Page, render
 from affectdata.reporting.subject import CHECK_FILE, PREDICTIONS_FILE, Subject
 from affectdata.store.parquet import read_table
 
@@ -55,6 +57,14 @@ def read_side(path: Path) -> Side:
 def is_check(path: Path) -> bool:
     """Return whether a path names the result of a check."""
     return path.name == CHECK_FILE
+
+
+def make_comparison(first: Side, second: Side) -> tuple[Page, str]:
+    """Return the page that compares two sides, without images, and its name."""
+    sections = comparison_sections(first, second)
+    html = render(f"{first.name} → {second.name}", "Comparison", sections, {})
+    stems = [re.sub(r"[^\w.-]+", "-", side.name).strip("-") for side in (first, second)]
+    return Page(html, sections, False), "-to-".join(stems)
 
 
 def comparison_sections(first: Side, second: Side) -> list[Section]:

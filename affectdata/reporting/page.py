@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from affectdata.reporting import charts
 from affectdata.reporting.balance import balance
 from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
 from affectdata.reporting.check import check
-from affectdata.reporting.comparison import Side, comparison_sections
 from affectdata.reporting.images import images
 from affectdata.reporting.overview import overview
 from affectdata.reporting.ratings import ratings
@@ -62,14 +60,6 @@ def make_study(folder: Path) -> Page:
     """Return the page about a study; it has no images."""
     name, sections = study_sections(folder)
     return Page(render(name, "Report on a study", sections, {}), sections, False)
-
-
-def make_comparison(first: Side, second: Side) -> tuple[Page, str]:
-    """Return the page that compares two sides, without images, and its name."""
-    sections = comparison_sections(first, second)
-    html = render(f"{first.name} → {second.name}", "Comparison", sections, {})
-    stems = [re.sub(r"[^\w.-]+", "-", side.name).strip("-") for side in (first, second)]
-    return Page(html, sections, False), "-to-".join(stems)
 
 
 def render(
