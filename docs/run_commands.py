@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("gaped", "oasis", "fi", "utkface", "wikiart_emotions", "image_folder")
-EXTRAS = ("groups", "predict", "report", "study", "suggest", "train-check")
+EXTRAS = ("groups", "predict", "publish", "report", "study", "suggest", "train-check")
 FINDINGS = ("diff", "doctor")  # exit code 1 if there are any
 PLACEHOLDERS = {
     "RECIPE": "valence_bins_oasis",
@@ -30,7 +30,9 @@ PLACEHOLDERS = {
     "releases/theirs": "releases/current",
     "releases/mine": "releases/current",
     "wikiart/": "wikiart_emotions/",
+    "sample gaped gaped/": "sample gaped sampled/",
 }
+SMALL_SET = "{name: pair, cells: {valence: {low: [0, 50], high: [50, 100]}}, n: 2}"
 _COMMAND = re.compile(
     r'^ *(?:- run: |cmd: )?(affectdata .*)$|^ *shell: "(affectdata .*)"$|^Example: `(affectdata .*)`$', re.M
 )
@@ -45,6 +47,8 @@ def sections() -> Iterator[tuple[str, str]]:
         text = page.read_text(encoding="utf-8")
         if page.name in ("howto.md", "projects.md"):
             yield from ((f"{page.stem}: {part.splitlines()[0]}", part) for part in text.split("\n## ")[1:])
+        elif page.name == "commands.md":  # other lines are synopses
+            yield page.stem, "\n".join(re.findall("^Example: .*", text, re.M))
         elif page.name != "plugins.md":
             yield page.stem, text
 
@@ -90,6 +94,8 @@ def prepare(title: str, text: str, place: Path, samples: Path, environment: dict
     for name, found in (("columns.yaml", _MAP.search(text)), ("set.yaml", _SET.search(text))):
         if found:
             (place / name).write_text(found[1], encoding="utf-8")
+    if not (place / "set.yaml").is_file():
+        (place / "set.yaml").write_text(SMALL_SET, encoding="utf-8")
     for script in _PYTHON.findall(text):
         (place / "draw.py").write_text(script, encoding="utf-8")
         shell("python draw.py", place, environment)
