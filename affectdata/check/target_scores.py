@@ -54,7 +54,10 @@ def score_target_subgroups(
     means = {name: float(errors[values == name].mean()) for name, n in sizes.items() if n >= LEAST_SUBGROUP}
     return blocks.Subgroups(
         measure=measure,
-        groups={name: blocks.Subgroup(n=sizes[name], **{measure: mean}) for name, mean in means.items()},
+        groups={
+            name: blocks.Subgroup.model_validate({"n": sizes[name], measure: mean})
+            for name, mean in means.items()
+        },
         gap=max(means.values()) - min(means.values()) if means else None,
         too_few={name: n for name, n in sizes.items() if n < LEAST_SUBGROUP},
         estimated=estimated,

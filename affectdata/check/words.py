@@ -144,9 +144,9 @@ def interval_text(figure: Interval, digits: int = 3, sign: str = "") -> str:
 
 
 def measure_name(measure: str, document: CheckFigures | None = None) -> str:
-    """Return how sentences call a measure; with a document, what its skill is."""
-    if measure == SKILL and document and document.target:
-        return document.target.skill
+    """Return how sentences call a measure; the skill of a document has the name of what it is."""
+    if measure == SKILL and document:
+        return skill_name(document) or measure
     return NAMES.get(measure, measure.replace("_", " "))
 
 

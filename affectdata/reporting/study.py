@@ -13,7 +13,7 @@ from affectdata.check.words import measure_name, varied_settings
 from affectdata.errors import InputError
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
-from affectdata.store.parquet import read_json
+from affectdata.store.atomic import read_json
 
 STUDY_FILE = "study.json"
 _PARTS = ("train", "val", "test")
@@ -131,7 +131,7 @@ def _curves(
 ) -> Iterator[Block]:
     if frame is None:
         return
-    shown = []
+    shown: list[pd.DataFrame] = []
     for each in combinations:
         own = _own(frame, each["settings"], varied)
         if len(own) and len(shown) < _MOST_CURVES:

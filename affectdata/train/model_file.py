@@ -19,8 +19,8 @@ from torch import Tensor
 from affectdata.config import StrictModel, parse_model
 from affectdata.errors import InputError, IntegrityError, UsageError
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.store.files import check_regular
 from affectdata.store.atomic import replace_file
+from affectdata.store.files import check_regular
 from affectdata.train.backbones import content_hash, load_backbone
 from affectdata.train.kept import BackboneRef, FrozenModel, KeptModel, Stage, TrainedOn, TunedModel
 from affectdata.train.networks import Network, build_network

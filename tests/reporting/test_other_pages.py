@@ -19,7 +19,7 @@ from affectdata.manifest.manifest import Manifest
 from affectdata.release.release import Release
 from affectdata.reporting.comparison import Side, comparison_sections
 from affectdata.reporting.page import make_study
-from affectdata.store.parquet import write_json
+from affectdata.store.atomic import write_json
 
 pytest.importorskip("altair")
 
