@@ -9,12 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
 THRESHOLD = 0.5
 _LEAST = 1e-6  # of a predicted share, so that no divergence is infinite
@@ -70,10 +66,14 @@ def per_label(flags: np.ndarray, probabilities: np.ndarray, labels: list[str]) -
 
 def auc_above_chance(flags: np.ndarray, probabilities: np.ndarray) -> float:
     """Return 2 AUC - 1, averaged over the labels that some images have and others lack."""
+    flags = np.asarray(flags, bool)
     varies = flags.any(0) & ~flags.all(0)
     if not varies.any():
         return float("nan")
-    return 2 * float(roc_auc_score(flags[:, varies], probabilities[:, varies], average="macro")) - 1
+    flags, ranks = flags[:, varies], rankdata(probabilities[:, varies], axis=0)
+    n = flags.sum(0)
+    auc = ((ranks * flags).sum(0) - n * (n + 1) / 2) / (n * (len(flags) - n))  # Mann and Whitney's U
+    return float(2 * auc.mean() - 1)
 
 
 def r2(values: np.ndarray, predicted: np.ndarray) -> float:

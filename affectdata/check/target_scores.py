@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from affectdata.check import blocks
+from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
 from affectdata.check.scores import LEAST_SUBGROUP, Scoring, groups_of, score_per_source
 from affectdata.check.study_targets import StudyTarget
@@ -31,7 +32,7 @@ def score_target(scoring: Scoring, target: StudyTarget, arm: str) -> blocks.Targ
         figure = scoring.figure(name, arm)
         splits = [figure(number, np.arange(len(split.test))) for number, split in enumerate(scoring.splits)]
         # Rules need the interval of the skill; nobody reads a bootstrap of every measure of every arm.
-        known = len(splits) > 1 or name == SKILL
+        known = len(splits) > 1 or (name == SKILL and arm in (RELEASE, ORIGINALS))
         over = scoring.interval(figure) if known else Interval(mean=splits[0], low=None, high=None)
         pooled = scoring.measure(name, test, predicted)
         measures[name] = blocks.Figure(**over.to_dict(), splits=splits, pooled=pooled)
