@@ -223,7 +223,7 @@ def commands(root: Path) -> list[Command]:
         Command("concat", f"concat {a} {b} --name both"),
         *(
             Command(f"export --to {form}", f"export released --to {form} --out x {rights}", True)
-            for form in ("folders --by subtype", "hf", "webdataset", "croissant")
+            for form in ("folders --by subtype", "hf", "webdataset", "croissant", "fiftyone", "label_studio")
         ),
         Command("download", "download web --map web.yaml"),
         Command("select", f"select {a} --recipe set.yaml --no-report"),

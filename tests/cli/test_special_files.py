@@ -40,6 +40,7 @@ NEEDS: dict[str, dict[str, list[str]]] = {
     "ingest": {"root": ["a"], "map_path": ["--map", "a.yaml"]},
     "init": {"folder": ["project"], "manifest": ["--manifest", _MANIFEST]},
     "predict": {"model": ["model.safetensors"], "images": ["new/one.png"]},
+    "publish": {"release": ["released"], "address": ["s3://nowhere/sets"]},
     "query": {"sql": ["SELECT 1"]},
     "report": {"subject": ["released"]},
     "sample": {"name": ["gaped"], "folder": ["drawn"]},
