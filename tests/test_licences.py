@@ -47,7 +47,7 @@ CUDA = re.compile(r"nvidia-|cuda-(toolkit|bindings|pathfinder)$")
 
 
 def direct(*extras: str) -> list[Requirement]:
-    """Return the requirements in pyproject.toml with these extras [default: all], and those that they name."""
+    """Return the requirements in pyproject.toml with these extras [default: all] and those they name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     found = [Requirement(line) for line in project["dependencies"]]
