@@ -267,14 +267,14 @@ def test_another_release_of_that_name_is_refused(server: Server, release: Path, 
         publish_folder(other, f"{ADDRESS}/{release.name}", "release.json")
 
 
-@pytest.mark.parametrize("after", [1, 10, 40])
+@pytest.mark.parametrize("after", [1, 10, 20])
 def test_a_killed_writer_leaves_no_release_and_the_next_run_ends_it(
     server: Server, release: Path, after: int
 ) -> None:
     address = f"{ADDRESS}/{release.name}"
     code = f"from affectdata import api; api.publish({str(release)!r}, {ADDRESS!r})"
     process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-    server.fault = lambda *_: process.kill() if server.count("PUT") == after else None  # type: ignore[func-returns-value]
+    server.fault = lambda *_: process.kill() if server.count("PUT") >= after else None  # type: ignore[func-returns-value]
     process.wait(60)
     assert process.returncode == -9
     with pytest.raises(ManifestError, match="not a finished release"):
