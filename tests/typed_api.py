@@ -44,6 +44,8 @@ def work(recipe: Path) -> None:
     changed = affectdata.diff(release, balanced.release)
     print(changed.step, changed.cells, changed.added)
     print(affectdata.export(release, "folders").name)
+    address, is_new = affectdata.publish(release, "s3://lab/sets")
+    print(address.upper(), is_new)
     checked = affectdata.train_check(release, backbone="small_cnn", weights="none")
     figures = checked.document
     print(checked.outcome, checked.sentences, checked.rules.shape, checked.to_pandas().shape)
