@@ -72,6 +72,11 @@ class KeptFeatures:
         return np.asarray(np.exp(-_GAMMA / scaled.shape[1] * np.maximum(squares, 0)))
 
     @cached_property
+    def pool_features(self) -> np.ndarray:
+        """The features of all kept images, by their place in the pool."""
+        return np.asarray(self.rows.features[np.argsort(self.rows.pool_index)])
+
+    @cached_property
     def _light(self) -> Rows:
         """The rows without features, which the kernel stands for."""
         return replace(self.rows, features=np.empty((len(self.rows), 0)))

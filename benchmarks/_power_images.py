@@ -9,9 +9,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 from _power import KeptFeatures
+from imagehash import crop_resistant_hash
+from PIL import Image
 
-from affectdata.check import shortcut_gate
-from affectdata.check.marks import SIDE_PX, PatternSums, measure_marks, pattern_ratios
+from affectdata.check import blocks, shortcut_gate
+from affectdata.check.marks import SCALARS, SIDE_PX, PatternSums, measure_marks, pattern_ratios
 from affectdata.check.shortcuts import LOOKS, auc, look_rises
 from affectdata.images.decode import decode, encode
 from affectdata.images.same_image import MIN_INLIERS, count_inliers, find_points
@@ -21,7 +23,7 @@ from affectdata.train.look_alikes import nearest_pairs
 
 Change = Callable[[np.ndarray], np.ndarray]
 Record = dict[str, float]
-_N_CHANGED = 120
+_N_CHANGED, _N_HASHED = 120, 20
 _LEAST, _BATCH = 15, 32
 
 
@@ -217,29 +219,35 @@ def _figures(images: KeptImages, marked: Seen, part: np.ndarray, changed: np.nda
     ratios = [pattern_ratios(group, every.without(group)).max(axis=(1, 2)) for group in groups]
     scalars, features = plain.scalars.copy(), plain.features.copy()
     scalars[changed], features[changed] = marked.scalars[changed], marked.features[changed]
-    areas = [auc(column, subtypes[part] == name) for name in names for column in scalars[part].T]
+    areas = {
+        scalar: {f"subtype {name}": auc(column, subtypes[part] == name) for name in names}
+        for scalar, column in zip(SCALARS, scalars[part].T, strict=True)
+    }
     rows, looks = images.looks
     tried = np.isin(rows, part)
     train = replace(images.kept.plain, features=features).take(np.setdiff1d(part, rows))
     rises = look_rises(train, subtypes[rows[tried]], looks[:, tried].reshape(-1, looks.shape[2]))
+    found = blocks.Shortcuts(missing=None, scalars=areas, looks=rises)
     centre, corners = np.max(ratios, axis=0)
+    by_look = {(look, name): rise for look, by in rises.items() for name, rise in by.items()}
+    of_notable = [rise for key, rise in by_look.items() if shortcut_gate.is_moved(found, *key)]
     return {
         "pattern": float(max(centre, corners)),
         "centre": float(centre),
         "corners": float(corners),
-        "auc": float(np.abs(np.array(areas) - 0.5).max() + 0.5),
-        "rise": max(rise for by in rises.values() for rise in by.values()),
+        "auc": 0.5 + max(abs(area - 0.5) for by in areas.values() for area in by.values()),
+        "rise": max(by_look.values()),
+        "rise_of_notable": max(of_notable, default=0.0),
     }
 
 
 def failing(figures: Record) -> dict[str, bool]:
-    """Return which bounds the figures of a run exceed; the AUC and the rise may be of different subtypes."""
-    is_notable = shortcut_gate.is_notable(figures.get("auc", 0.5))
-    max_rise = shortcut_gate.MAX_RISE_OF_NOTABLE if is_notable else shortcut_gate.MAX_RISE
+    """Return which bounds the figures of a run exceed."""
+    rise, of_notable = (figures.get(key, 0.0) for key in ("rise", "rise_of_notable"))
     return {
         "pattern": figures["pattern"] >= shortcut_gate.MAX_RATIO,
-        "auc": is_notable,
-        "rise": figures.get("rise", 0.0) > max_rise,
+        "auc": shortcut_gate.is_notable(figures.get("auc", 0.5)),
+        "rise": rise > shortcut_gate.MAX_RISE or of_notable > shortcut_gate.MAX_RISE_OF_NOTABLE,
     }
 
 
@@ -292,7 +300,11 @@ COPIES: dict[str, Copy] = {
 
 
 def planted_copies(images: KeptImages, copy: str, n: int, seed: int) -> Iterator[Record]:
-    """Yield whether the original is among the five nearest of each changed image, and their inliers."""
+    """Yield whether the original is among the five nearest of each changed image, and their inliers.
+
+    The first record has the shares of pairs that `imagehash.crop_resistant_hash` takes for the same image, of
+    the first changed images with their originals and with those of the others.
+    """
     plain, rng = images.kept.plain, np.random.default_rng([7, seed])
     rows = np.sort(rng.permutation(len(plain))[:n])
     sources = [images.read(row) for row in rows]
@@ -301,6 +313,12 @@ def planted_copies(images: KeptImages, copy: str, n: int, seed: int) -> Iterator
         images.features_of(changed), plain.features, np.full(len(rows), -1), np.arange(len(plain))
     )
     near = {(int(rows[left]), int(right)) for left, right in pairs}
+    left, right = (
+        [crop_resistant_hash(Image.fromarray(rgb)) for rgb in side[:_N_HASHED]] for side in (sources, changed)
+    )
+    same = np.array([[one.matches(other) for other in left] for one in right])
+    others = same[~np.eye(len(same), dtype=bool)]
+    yield {"hashed": float(np.diag(same).mean()), "hashed_falsely": float(others.mean())}
     for row, rgb, other in zip(rows.tolist(), sources, changed, strict=True):
         inliers, _ = count_inliers(find_points(rgb), find_points(other))
         is_near = (row, row) in near

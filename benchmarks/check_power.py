@@ -4,8 +4,8 @@
 
 Features and the figures of every run are kept in benchmarks/.power (AFFECTDATA_POWER_FOLDER): what was run is
 not run again. Faults are planted in memory, and no file is changed. `labels` measures the rules labels.*,
-`pairs` training.not_worse, `marks` shortcut.pattern, .scalars and .looks, `copies` leak.same_image; all by
-default.
+`pairs` training.not_worse, `scores` leak.nearest, .too_good, .shuffled, learns, training.score and cascade,
+`marks` shortcut.pattern, .scalars and .looks, `copies` leak.same_image; all by default.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ from _power_images import (
     planted_copies,
     planted_mark,
     random_groups,
+)
+from _power_scores import (
+    IN_FOLD,
+    LEAKS,
+    OUT_OF_FOLD,
+    outcomes,
+    score_clean,
+    score_leak,
 )
 from threadpoolctl import threadpool_limits
 
@@ -70,9 +78,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100, help="dealings, subsets and recipe seeds")
     parser.add_argument("--faults", type=int, default=100, help="seeds per planted fault")
     parser.add_argument("--marks", type=int, default=100, help="seeds per planted mark and share")
+    parser.add_argument("--cascades", type=int, default=20, help="seeds for the cascade")
     parser.add_argument("--copies", type=int, default=100, help="images per planted change")
     options = parser.parse_args()
-    kept = list(_kept(copies="pairs" in options.parts))
+    kept = list(_kept(copies={"pairs", "scores"} & {*options.parts} != set()))
     with threadpool_limits(1):
         for name, measure in _PARTS.items():
             if name in options.parts:
@@ -180,7 +189,7 @@ def _label_table(kept: KeptFeatures, by_case: dict[str, list[Record]]) -> Iterat
 
 def _worst(labels: LabelFigures) -> dict[str, str]:
     """Return the worst outcome by rule; `labels.r2.expected` stands for itself."""
-    order, worst = ["pass", "undecided", "fail"], dict[str, str]()
+    order, worst = ["pass", "notice", "undecided", "fail"], dict[str, str]()
     labels = labels.model_copy(update={"n": max(labels.n, label_gate.LEAST_IMAGES)})
     document: Any = SimpleNamespace(labels={"": labels})
     for rule, evaluate in label_gate.RULES.items():
@@ -242,6 +251,35 @@ def _pair_table(kept: KeptFeatures, runs: dict[str, list[Record]]) -> Iterator[s
         yield f"| {name} | {len(results)} | " + " | ".join([*cells, _share(failed.mean())]) + " |"
 
 
+def _score_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure leak.nearest, .too_good, .shuffled, training.score, learns.above_shuffled and cascade."""
+
+    def one(case: str, measure: Callable[[], Record]) -> Iterator[Case]:
+        yield case, {"figures": measure()}
+
+    tasks: Tasks = {}
+    for seed in range(options.seeds):
+        tasks[f"{CLEAN} {seed}"] = partial(one, CLEAN, partial(score_clean, kept, seed))
+    for seed, share in itertools.product(range(options.faults), LEAKS):
+        case = f"{share} % of the images twice"
+        tasks[f"{case} {seed}"] = partial(one, case, partial(score_leak, kept, seed, share))
+    for seed, kind in itertools.product(range(options.cascades), (OUT_OF_FOLD, IN_FOLD)):
+        case = f"cascade, outputs {kind}"
+        tasks[f"{case} {seed}"] = partial(one, case, partial(score_clean, kept, seed, kind))
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}, SVR with C 100 and gamma .5:\n"
+    yield "| | runs | rule | figure | lower end | upper end | undecided | fails |\n|" + "---|" * 8
+    for case, runs in _run(kept, "scores", tasks).items():
+        found = [outcomes(run["figures"]) for run in runs]
+        for rule in found[0]:
+            ends = [[run["figures"][rule][key] for run in runs] for key in ("mean", "low", "high")]
+            cells = [_range([value for value in end if value is not None]) for end in ends]
+            cells += [
+                _share(float(np.mean([each[rule] == name for each in found])))
+                for name in ("undecided", "fail")
+            ]
+            yield f"| {case} | {len(runs)} | `{rule}` | " + " | ".join(cells) + " |"
+
+
 def _mark_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
     """Measure shortcut.pattern, .scalars and .looks: clean subsets and groups, then each mark."""
     images = _images(kept)
@@ -289,13 +327,15 @@ def _copy_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) ->
         f"{whole['next']:.0f} inliers.\n"
     )
     yield (
-        "| | images | original among the five nearest | inliers: least, median | found |\n" + "|---" * 5 + "|"
+        "| | images | original among the five nearest | inliers: least, median | found | crop-resistant "
+        "hash: found, of other images |\n" + "---".join("|" * 7)
     )
-    for name, found in runs.items():
+    for name, (hashes, *found) in runs.items():
         inliers = np.array([run["inliers"] for run in found])
         near, is_found = (_share(float(np.mean([run[key] for run in found]))) for key in ("near", "found"))
         middle = f"{inliers.min():.0f}, {np.median(inliers):.0f}"
-        yield f"| {name} | {len(found)} | {near} | {middle} | {is_found} |"
+        hashed = f"{_share(hashes['hashed'])}, {_share(round(hashes['hashed_falsely'], 3))}"
+        yield f"| {name} | {len(found)} | {near} | {middle} | {is_found} | {hashed} |"
 
 
 _MARK_FIGURES = ("centre", "corners", "auc", "rise")
@@ -334,7 +374,13 @@ def _note(name: str, lines: list[str]) -> None:
     print(body)
 
 
-_PARTS = {"labels": _label_tables, "pairs": _pair_tables, "marks": _mark_tables, "copies": _copy_tables}
+_PARTS = {
+    "labels": _label_tables,
+    "pairs": _pair_tables,
+    "scores": _score_tables,
+    "marks": _mark_tables,
+    "copies": _copy_tables,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from affectdata.images.decode import resize
 SIDE_PX, CELL_PX = 224, 14
 N_CELLS = SIDE_PX // CELL_PX
 PLACES: tuple[Literal["centre", "corners"], ...] = ("centre", "corners")
-SCALARS = ("block_edges", "fine_detail", "flat_sides")
+SCALARS = ("block_edges", "fine_detail", "flat_sides", "warmth")
 _BLOCK_PX = 8  # of JPEG
 _BORDER_PX = 4
 _FLAT = 2.0  # standard deviation of grey values
@@ -30,7 +30,8 @@ class Marks:
     `patterns` (2, 224, 224): of the central square, which networks see, and of the four corners of the whole
     image, 112 pixels each. `scalars`, in the order of `SCALARS`: differences of neighbouring pixels across
     the borders of 8 × 8 blocks relative to others, on the pixels as stored (a logarithm); Laplacian relative
-    to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform.
+    to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform; mean of red
+    less that of blue.
     """
 
     patterns: np.ndarray
@@ -47,7 +48,8 @@ def measure_marks(rgb: np.ndarray) -> Marks:
     centre = whole[top : top + SIDE_PX, left : left + SIDE_PX]
     upper, lower = (np.hstack([rows[:, :half], rows[:, -half:]]) for rows in (whole[:half], whole[-half:]))
     patterns = np.stack([_less_cell_means(centre), _less_cell_means(np.vstack([upper, lower]))])
-    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole)]
+    warmth = float(rgb[..., 0].mean() - rgb[..., 2].mean())
+    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole), warmth]
     return Marks(patterns, np.array(scalars))
 
 

@@ -17,16 +17,18 @@ NamedResults = Iterator[tuple[str, RuleResult]]
 MAX_RATIO = 10.0
 MAX_AUC = 0.85
 MAX_RISE = 15.0  # of a score of 0–100
-MAX_RISE_OF_NOTABLE = 10.0  # where a scalar tells the subtype from the rest, and the look moves that scalar
+MAX_RISE_OF_NOTABLE = 5.0  # where a scalar tells the subtype from the rest, and the look moves that scalar
 _MOVED = {
     **dict.fromkeys(("jpeg 30", "jpeg 60"), "block_edges"),
     **dict.fromkeys(("blur", "half size"), "fine_detail"),
     **dict.fromkeys(("frame", "letterbox"), "flat_sides"),
+    "colour cast": "warmth",
 }
 _SCALARS = {
     "block_edges": "the edges of JPEG blocks",
     "fine_detail": "fine detail",
     "flat_sides": "uniform sides",
+    "warmth": "a colour cast from red to blue",
 }
 
 
@@ -54,7 +56,7 @@ def pattern(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def scalars(document: CheckFigures, check: Check) -> NamedResults:
-    """Traces of JPEG, fine detail or uniform sides that tell a subtype are listed (never a fail)."""
+    """Traces of JPEG, fine detail, uniform sides or a cast that tell a subtype are listed (never a fail)."""
     found = document.shortcuts
     if found is None:
         return
@@ -72,7 +74,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def looks(document: CheckFigures, check: Check) -> NamedResults:
-    """No look (JPEG, blur, …) raises a subtype's score on other images by over 15 of 100, or 10."""
+    """No look (JPEG, blur, …) raises a subtype's score on other images by over 15 of 100, or 5."""
     found = document.shortcuts
     if found is None:
         return
@@ -96,8 +98,12 @@ def looks(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def _max_rise(found: Shortcuts, look: str, name: str) -> float:
-    area = found.scalars.get(_MOVED.get(look, ""), {}).get(f"subtype {name}", 0.5)
-    return MAX_RISE_OF_NOTABLE if is_notable(area) else MAX_RISE
+    return MAX_RISE_OF_NOTABLE if is_moved(found, look, name) else MAX_RISE
+
+
+def is_moved(found: Shortcuts, look: str, name: str) -> bool:
+    """Return whether the scalar that a look moves tells this subtype from the rest."""
+    return is_notable(found.scalars.get(_MOVED.get(look, ""), {}).get(f"subtype {name}", 0.5))
 
 
 def is_notable(area: float) -> bool:

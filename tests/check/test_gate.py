@@ -288,6 +288,7 @@ def test_a_calibrated_interval_that_contains_the_tolerance_is_decided_by_the_est
 
 def test_between_copies_the_tolerance_is_a_quarter_wider(document: dict[str, Any]) -> None:
     document["on_edge"], document["pooled_differences"] = [], True
+    document["bins"]["n"]["crossfit"] = [100, 50, 50]
     for mean, outcome in ((-0.014, "pass"), (-0.016, "fail")):
         _set(document, "comparison/release - even/r2", _over(-0.026, mean, 0.02))
         assert _outcome(document, "training.not_worse.even.r2") == outcome
