@@ -68,7 +68,7 @@ torture: env
 
 # Against DuckDB, loops written by hand, and others at the same job (these in an environment of their own).
 # A tree of real images, GAPED say, is measured as well: make bench AFFECTDATA_BENCH_ROOT=PATH
-BENCHMARKS := ingest render near plan query scale dataset
+BENCHMARKS := ingest render near plan query scale dataset heads
 PEERS      := benchmarks/.venv
 
 bench: env $(PEERS)/.installed
