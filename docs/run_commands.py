@@ -24,7 +24,7 @@ SOURCES = ("gaped", "oasis", "fi", "utkface", "wikiart_emotions", "image_folder"
 EXTRAS = ("groups", "predict", "publish", "report", "study", "suggest", "train-check")
 FINDINGS = ("diff", "doctor")  # exit code 1 if there are any
 PLACEHOLDERS = {
-    "RECIPE": "valence_bins_oasis",
+    "RECIPE": "weights_only",
     "releases/valence_bins-…": "releases/current",
     "releases/a-01234567 releases/a-89abcdef": "releases/current releases/current",
     "releases/theirs": "releases/current",
