@@ -334,7 +334,7 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
         errors = np.asarray(target.errors(target.true(test), best.values(RELEASE)), float)
         scored = {
             column: score_target_subgroups(
-                values[column][rows], errors, target.error, estimated_in(info, column)
+                values[column][rows], test, errors, target.error, recipe.seed, estimated_in(info, column)
             )
             for column in SUBGROUPS
         }

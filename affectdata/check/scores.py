@@ -300,6 +300,11 @@ def _score_labels(scoring: Scoring, arm: str, classes: Classes, name: str) -> bl
     )
 
 
+def mean_interval(values: np.ndarray, rows: Rows, seed: int) -> Interval:
+    """Return the mean of a value per row, with its interval over resampled groups."""
+    return bootstrap_interval(lambda index: float(values[index].mean()), rows.group, rows.stratum, seed)
+
+
 def score_subgroups(
     values: np.ndarray,
     test: Rows,
@@ -322,18 +327,12 @@ def score_subgroups(
         if name and n < LEAST_SUBGROUP:
             too_few[name] = n
         elif name:
-            own = per_image[rows]
-            interval = bootstrap_interval(
-                lambda index, own=own: float(own[index].mean()),  # type: ignore[misc]
-                test.group[rows],
-                test.stratum[rows],
-                seed,
-            )
+            interval = mean_interval(per_image[rows], test.take(rows), seed)
             figure: dict[str, Any] = {"accuracy": interval.mean}
             if is_number:
                 figure = {"mae": interval.mean, "bias": float(np.mean((predicted - true)[rows]))}
             groups[name] = blocks.Subgroup(n=n, interval=interval, **figure)
-            figures.append(float(own.mean()))
+            figures.append(float(per_image[rows].mean()))
     return blocks.Subgroups(
         measure="mae" if is_number else "accuracy",
         groups=groups,

@@ -9,9 +9,16 @@ import numpy as np
 from affectdata.check import blocks
 from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
-from affectdata.check.scores import LEAST_SUBGROUP, Scoring, groups_of, score_per_source
+from affectdata.check.scores import (
+    LEAST_SUBGROUP,
+    Scoring,
+    groups_of,
+    mean_interval,
+    score_per_source,
+)
 from affectdata.check.study_targets import StudyTarget
 from affectdata.check.words import SKILL
+from affectdata.train.rows import Rows
 
 
 def describe_target(target: StudyTarget | None) -> dict[str, Any]:
@@ -48,18 +55,23 @@ def score_target(scoring: Scoring, target: StudyTarget, arm: str) -> blocks.Targ
 
 
 def score_target_subgroups(
-    values: np.ndarray, errors: np.ndarray, measure: Any, estimated: list[str]
+    values: np.ndarray, test: Rows, errors: np.ndarray, measure: Any, seed: int, estimated: list[str]
 ) -> blocks.Subgroups:
     """Return the mean of `errors`, which are per image, by value of a column; as `scores.score_subgroups`."""
     sizes = {name: int(rows.sum()) for name, rows in groups_of(values) if name}
-    means = {name: float(errors[values == name].mean()) for name, n in sizes.items() if n >= LEAST_SUBGROUP}
+    found = {
+        name: mean_interval(errors[values == name], test.take(values == name), seed)
+        for name, n in sizes.items()
+        if n >= LEAST_SUBGROUP
+    }
+    means = [float(errors[values == name].mean()) for name in found]
     return blocks.Subgroups(
         measure=measure,
         groups={
-            name: blocks.Subgroup.model_validate({"n": sizes[name], measure: mean})
-            for name, mean in means.items()
+            name: blocks.Subgroup.model_validate({"n": sizes[name], measure: mean, "interval": interval})
+            for (name, interval), mean in zip(found.items(), means, strict=True)
         },
-        gap=max(means.values()) - min(means.values()) if means else None,
+        gap=max(means) - min(means) if means else None,
         too_few={name: n for name, n in sizes.items() if n < LEAST_SUBGROUP},
         estimated=estimated,
     )

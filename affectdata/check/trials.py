@@ -22,7 +22,7 @@ from affectdata.check.final import describe_training, start_of
 from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
 from affectdata.check.model_card import study_scores, write_card
 from affectdata.check.prepare import CACHE, released_arms, released_rows
-from affectdata.check.scores import SUBGROUPS, bootstrap_interval, resample_groups, subgroup_values
+from affectdata.check.scores import SUBGROUPS, mean_interval, resample_groups, subgroup_values
 from affectdata.check.study import FROZEN, Outcome, Study, Trial, load_study, run_study
 from affectdata.check.study_results import PARTS, TEST, TRAIN, VAL, Run
 from affectdata.check.study_targets import Scores, find_target
@@ -345,12 +345,7 @@ class _Trials:
                     too_few[group] = len(members)
                     yield common
                     continue
-                interval = bootstrap_interval(
-                    lambda chosen, own=errors[members]: float(own[chosen].mean()),  # type: ignore[misc]
-                    rows.group[members],
-                    rows.stratum[members],
-                    self.recipe.seed,
-                )
+                interval = mean_interval(errors[members], rows.take(members), self.recipe.seed)
                 yield {**common, "measure": self.target.error, **interval.to_dict()}
             text = f"{part}, by {column.replace('_', ' ')}: {small_groups_text(too_few)}"
             if too_few and column in SUBGROUPS and text not in self._too_few:  # once, not for every run

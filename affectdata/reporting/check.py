@@ -246,16 +246,28 @@ def _interval_of(group: Subgroup) -> str:
 
 def _curves(document: CheckDocument) -> Iterator[Block]:
     points = [
-        {"step": point.step, "loss": point.loss, "phase": point.phase, "arm": curve.arm}
+        {
+            "step": point.step,
+            "loss": point.loss,
+            "accuracy": point.accuracy,
+            "phase": point.phase,
+            "arm": curve.arm,
+        }
         for curve in document.curves
         for point in curve.points
     ]
     if not points:
         return
-    frame = pd.DataFrame(points).groupby(["arm", "phase", "step"])[["loss"]].mean().reset_index()
-    frame["curve"] = frame["arm"] + ", " + frame["phase"].astype(str)
-    chart = charts.lines(frame, alt.X("step:Q"), alt.Y("loss:Q"), "curve")
-    yield Figure("curves", "Learning curves", "Loss by training step, mean over the splits.", chart, frame)
+    every = pd.DataFrame(points)
+    for name, measure in (("curves", "loss"), ("accuracy_curves", "accuracy")):
+        known = every.dropna(subset=[measure]).astype({measure: float})
+        if known.empty:
+            continue
+        frame = known.groupby(["arm", "phase", "step"])[[measure]].mean().reset_index()
+        frame["curve"] = frame["arm"] + ", " + frame["phase"].astype(str)
+        chart = charts.lines(frame, alt.X("step:Q"), alt.Y(f"{measure}:Q"), "curve")
+        text = f"{measure.capitalize()} by training step, on train, mean over the splits."
+        yield Figure(name, f"Learning curves, {measure}", text, chart, frame)
 
 
 def _rules(document: CheckDocument) -> Block:

@@ -98,6 +98,8 @@ def _maps(files: list[Path]) -> Iterator[Block]:
     ]
     if cards:
         text = "Image and saliency map side by side: do the pixels that matter show what people rated?"
+        if not any(file.parent.name == "clearest" for file in files):
+            text += " Only the worst: no prediction on test has a certainty above 80 %."
         yield Images("Saliency", text, cards)
 
 

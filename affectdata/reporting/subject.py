@@ -109,8 +109,9 @@ def describe_manifest(manifest: Manifest) -> Subject:
 def describe_release(release: Release, checks: Path, manifests: Path) -> Subject:
     """Return a report's subject for a release, with its check and the tables of its manifests."""
     frozen = checks / release.name
-    folder = next((each for each in (frozen, frozen / "finetune") if (each / CHECK_FILE).is_file()), frozen)
-    missing: list[str] = []
+    known = [each for each in (frozen, frozen / "finetune") if (each / CHECK_FILE).is_file()]
+    folder = max(known, key=lambda each: (each / CHECK_FILE).stat().st_mtime, default=frozen)
+    missing = [f"This page shows {folder / CHECK_FILE}, the newer of two checks."] if len(known) > 1 else []
     check: CheckDocument | None = None
     predictions: pd.DataFrame | None = None
     if (folder / CHECK_FILE).is_file():

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -20,7 +21,7 @@ from affectdata.check.check import CheckOutput
 from affectdata.manifest.manifest import Manifest
 from affectdata.release.release import Release
 from affectdata.reporting.page import make_page
-from affectdata.reporting.subject import Subject, describe_manifest
+from affectdata.reporting.subject import Subject, describe_manifest, describe_release
 
 HOSTILE = ["<script>alert(1)</script>", "\u202eevil", "\x1b[31mred", "=1+1", "x" * 10_000, "a\n# b | c"]
 OPEN = """\
@@ -195,6 +196,21 @@ def test_a_check_is_shown(release: Release, checked: CheckOutput, tmp_path: Path
     for rule in checked.document.verdict.gate:
         assert rule.text in page or rule.text[:200] in page
     assert "has not been run" not in page
+
+
+@pytest.mark.slow
+def test_the_newer_of_two_checks_is_shown(release: Release, checked: CheckOutput, tmp_path: Path) -> None:
+    path = checked.write(tmp_path)
+    folder = path.parent / "finetune"
+    folder.mkdir()
+    shutil.copy(path, folder)
+    (path.parent / "predictions.parquet").rename(folder / "predictions.parquet")
+    os.utime(path, (1, 1))
+    subject = describe_release(release, tmp_path, Path("none"))
+    assert f"This page shows {folder / path.name}, the newer of two checks." in subject.missing
+    assert subject.check is not None and subject.predictions is not None
+    os.utime(folder / path.name, (0, 0))
+    assert describe_release(release, tmp_path, Path("none")).predictions is None
 
 
 @pytest.mark.slow
