@@ -106,6 +106,7 @@ def test_every_document_has_a_schema_that_is_listed(cli: Cli) -> None:
 
 STUDY = """
 name: small
+best: ccc
 settings: {mode: frozen, backbone: small_cnn, weights: none}
 grid: {head: [svr, ridge]}
 """
