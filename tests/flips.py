@@ -135,7 +135,7 @@ def _ingest_again(work: Path) -> int | str:
     """Ingest with a damaged memo; the manifest is the same, or the command refuses."""
     manifest = work / "manifests" / "a.parquet"
     before, kept = manifest.read_bytes(), {p: p.read_bytes() for p in (work / "manifests").iterdir()}
-    code = call(work, ["ingest", "a", "--source", "table", "--map", "a.yaml"])[0]
+    code = call(work, ["ingest", "a", "--source", "table", "--map", "a.yaml", "--replace"])[0]
     same = manifest.read_bytes() == before
     for path, data in kept.items():
         path.write_bytes(data)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.sym
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _VOLATILE = {"created", "seconds"}  # of JSON documents: these differ between equal runs
 _CACHES = (".memo", ".ending.json", ".local.json")
+_TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 KILLS = 100  # per command; at least the last ones of its operations are among them
 _LAST, _LEAST = 10, 4
 
@@ -132,6 +134,8 @@ def contents(folder: Path) -> dict[str, str]:
         data = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
         if path.suffix == ".pdf":  # has the time
             data = b""
+        if path.suffix == ".html":
+            data = _TIME.sub(b"", data)
         if path.suffix == ".json" and not path.is_symlink():
             data = json.dumps(_steady(json.loads(data)), sort_keys=True).encode()
         found[name] = hashlib.sha256(data).hexdigest()
@@ -162,10 +166,10 @@ _CELLS = {"valence": {"low": [0, 40], "high": [60, 100]}}
 _SET = {"name": "set", "cells": _CELLS, "n": 2, "match": ["brightness"]}
 _STUDY = {
     "name": "s",
-    "seeds": [0],
-    "settings": {"method": "frozen", "backbone": "small_cnn", "weights": "none"},
-    "grid": {"regressor": ["ridge", "svr"]},
     "best": "r2",
+    "seeds": [0],
+    "settings": {"mode": "frozen", "backbone": "small_cnn", "weights": "none"},
+    "grid": {"head": ["ridge", "svr"]},
 }
 
 

@@ -25,6 +25,7 @@ from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
 from affectdata.store.atomic import locked_folder, replace_file
+from affectdata.store.files import read_regular
 from affectdata.store.parquet import read_table, write_table
 
 _KIND = "downloads"
@@ -100,15 +101,19 @@ def download(
         )
     with locked_folder(out, wait=False):
         rows = _read_log(out / DOWNLOADED)
+        n_recovered = _recover(rows, out)
         existing = {path for path in urls if not _why_refused(out, path) and (out / path).exists()}
         todo = [path for path in urls if path not in existing and not _is_settled(rows.get(path), urls[path])]
         todo = todo[:limit]
         if todo and announce:
             announce(f"fetching {len(todo)} images over the network into {out}")
+        if todo:
+            rows |= {path: _pending(path, urls[path][0], rows.get(path)) for path in todo}
+            _write_log(rows, out / DOWNLOADED)
         try:
             asyncio.run(_fetch_all(out, {path: urls[path] for path in todo}, rows, limits, progress))
         finally:
-            if todo:
+            if todo or n_recovered:
                 _write_log(rows, out / DOWNLOADED)
     n_fetched = sum(rows[path]["status"] == Status.FETCHED for path in todo)
     missing = [rows[path] for path in urls if path in rows and path not in existing]
@@ -116,6 +121,35 @@ def download(
     counts = {"there already": len(existing), "fetched": n_fetched, "failed": len(failures)}
     counts["left for later"] = len(urls) - sum(counts.values())
     return DownloadResult(info, out / DOWNLOADED, counts, failures)
+
+
+def _pending(path: str, url: str, before: Row | None) -> Row:
+    """Return a row to write before the request, so that a killed run leaves no image without a row."""
+    attempts = before["attempts"] if before else 0
+    return {
+        "path": path,
+        "url": url,
+        "status": Status.PENDING,
+        "attempts": attempts,
+        "bytes": None,
+        "sha256": None,
+    }
+
+
+def _recover(rows: dict[str, Row], out: Path) -> int:
+    """Complete the rows that a killed run left: what it fetched is there, the rest was not requested."""
+    pending = [path for path, row in rows.items() if row["status"] == Status.PENDING]
+    for path in pending:
+        try:
+            data = None if _why_refused(out, path) else read_regular(out / path)
+        except OSError:
+            data = None
+        if data is None:
+            rows.pop(path)
+            continue
+        row = rows[path] = {**rows[path], "status": Status.FETCHED, "attempts": rows[path]["attempts"] + 1}
+        row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return len(pending)
 
 
 def _by_path(links: Iterable[Link]) -> dict[str, list[str]]:
@@ -160,8 +194,7 @@ async def _fetch_all(
     async def work() -> None:
         nonlocal n_done
         for path, urls in waiting:
-            before = rows[path]["attempts"] if path in rows else 0
-            rows[path] = await _fetch_one(fetcher, out, path, urls, before)
+            rows[path] = await _fetch_one(fetcher, out, path, urls, rows[path]["attempts"])
             n_done += 1
             if n_done % _SAVE_EVERY == 0:
                 _write_log(rows, out / DOWNLOADED)

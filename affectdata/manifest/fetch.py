@@ -36,6 +36,7 @@ class Status(StrEnum):
     NO_IMAGE = "no_picture"  # another kind of content, such as an HTML page
     TOO_LARGE = "too_large"  # more bytes or pixels than the limit
     REFUSED = "refused"  # a URL or file name that is not allowed
+    PENDING = "pending"  # the run that requests it has not ended
 
 
 TEMPORARY = frozenset({Status.UNREACHABLE, Status.BROKEN})

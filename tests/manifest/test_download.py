@@ -208,8 +208,10 @@ def test_an_interrupted_run_keeps_its_images(plant: Callable[..., Path]) -> None
             run(root, progress=interrupt)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert 3 <= len(log(root)) <= len(list(root.glob("*.jpg"))) < 9
+    fetched = [row for row in log(root).values() if row["status"] == "fetched"]
+    assert 3 <= len(fetched) <= len(list(root.glob("*.jpg"))) < 9
     assert run(root).counts["failed"] == 0
+    assert {row["status"] for row in log(root).values()} == {"fetched"} and len(log(root)) == 9
     assert len(list(root.glob("*.jpg"))) == 9
 
 
