@@ -241,6 +241,4 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
         raise _wrong(path, f"is not a kept model: {error}") from error
     if not isinstance(header, dict) or header.get("form") not in _FORMS:
         raise _wrong(path, f"does not have the form {' or '.join(_FORMS)}")
-    if header["form"] != SCHEMA:
-        header.pop("sha256", None)  # some files of the first form have another hash
     return tensors, parse_model(Header, header, str(path))
