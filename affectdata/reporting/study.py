@@ -13,9 +13,10 @@ from affectdata.check.words import measure_name, varied_settings
 from affectdata.errors import InputError
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
-from affectdata.store.atomic import read_json
+from affectdata.store.sealed import read_sealed
 
 STUDY_FILE = "study.json"
+_AGAIN = "run `affectdata study` again"
 _PARTS = ("train", "val", "test")
 _MOST_CURVES = 8  # combinations whose curves are drawn
 _CURVES = {"loss": "train", "val_loss": "val"}, {"accuracy": "train", "val_accuracy": "val"}
@@ -26,10 +27,11 @@ def study_sections(folder: Path) -> tuple[str, list[Section]]:
 
     Raises:
         InputError: the folder has no readable study.
+        IntegrityError: the study is not the one that was written.
     """
-    study = read_json(folder / STUDY_FILE)
+    study = read_sealed(folder / STUDY_FILE, _AGAIN)
     if not isinstance(study, dict) or study.get("schema") != "affectdata/study/2":
-        raise InputError(f"{folder / STUDY_FILE} is not a study", fix="run `affectdata study` again")
+        raise InputError(f"{folder / STUDY_FILE} is not a study", fix=_AGAIN)
     combinations = study["combinations"]
     varied = varied_settings([each["settings"] for each in combinations])
     blocks: list[Block] = [

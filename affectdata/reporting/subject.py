@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from affectdata.check.blocks import CheckDocument, read_document
-from affectdata.errors import InputError
+from affectdata.errors import InputError, IntegrityError
 from affectdata.manifest.manifest import Manifest
 from affectdata.records import SourceInfo
 from affectdata.registry import find_plugins, load_plugin
@@ -141,7 +141,7 @@ def _read_check(path: Path, release: Release) -> tuple[CheckDocument | None, str
     again = f"run `affectdata train-check {release.path}` again."
     try:
         check = read_document(path)
-    except InputError as error:
+    except (InputError, IntegrityError) as error:
         return None, f"The check cannot be read: {error.what}; {again}"
     if check.release.id != release.id:
         return None, f"The check is of another release of the same name: {again}"

@@ -217,6 +217,11 @@ def test_the_newer_of_two_checks_is_shown(release: Release, checked: CheckOutput
 def test_an_older_or_foreign_check_is_named(release: Release, checked: CheckOutput, tmp_path: Path) -> None:
     path = checked.write(tmp_path)
     document = json.loads(path.read_text(encoding="utf-8"))
+    damaged = {**document, "copies": document["copies"] + 1}
+    path.write_text(json.dumps(damaged), encoding="utf-8")
+    page = affectdata.report(release, out=tmp_path).path.read_text(encoding="utf-8")
+    assert "The check cannot be read: train-check.json is not what was written" in page
+    del document["content_sha256"]
     for change, text in (
         ({"schema": "affectdata/train-check/0"}, "cannot be read"),
         ({"release": {**document["release"], "id": "0" * 64}}, "of another release"),
