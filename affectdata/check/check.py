@@ -188,7 +188,8 @@ def _columns(results: Results) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         if scoring is None:
             continue
         rows = results.prepared.originals.find(scoring.tests().image_id)
-        for arm, result in scoring.evaluations[0].arms.items():
+        known = {arm: result for arm, result in scoring.evaluations[0].arms.items() if scoring.has(arm)}
+        for arm, result in known.items():
             for head in result.values if results.prepared.numeric else ():
                 yield f"{scored_on}.{arm}.{head}", scoring.values(arm, head), rows
             for number, output in enumerate(scoring.target.outputs if scoring.target else ()):
