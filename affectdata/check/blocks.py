@@ -612,7 +612,7 @@ class CheckFigures(Block):
     )
     arms: dict[str, Arm] = Field(description="`affectdata.check.arms` explains them")
     labels: dict[str, LabelFigures] = Field(
-        default={}, description="by source; empty if the target is not numeric"
+        default={}, description="by source; empty if the recipe's target is not numeric"
     )
     comparison: dict[str, dict[str, Interval]] = Field(
         description='"<arm> - <arm>": difference in each measure on the same images'
@@ -648,6 +648,11 @@ class CheckFigures(Block):
         default=None, description="what would help; null in finetune, and if the target is not one number"
     )
     curves: list[Curve] = Field(description="of networks")
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether the recipe's target is numeric, whatever is predicted."""
+        return self.numeric or bool(self.labels)
 
     @property
     def has_skill(self) -> bool:

@@ -40,6 +40,7 @@ _NOT_APPLICABLE = {
     "copies": "the release has no copies",
     "numeric": "the target is not numeric",
     "has_skill": "the target is not numeric",
+    "has_ratings": "the target is not numeric",
 }
 _NOT_ONE_NUMBER = "the target is not one number"
 
@@ -122,7 +123,7 @@ def _structure(document: CheckFigures, check: Check) -> NamedResults:
 
 
 for _name, _evaluate in label_gate.RULES.items():
-    _rule(_name, "numeric")(_evaluate)
+    _rule(_name, "has_ratings")(_evaluate)
 
 
 @_rule("leak.looks")

@@ -52,8 +52,8 @@ Measure = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def find_label_figures(prepared: CheckInput) -> dict[str, LabelFigures]:
-    """Return the figures of every source of a release, by name; empty if the target is not numeric."""
-    if not prepared.numeric:
+    """Return the figures of every source of a release, by name; empty if the recipe's target has classes."""
+    if prepared.originals.edges is None:
         return {}
     originals, target, seed = prepared.originals, prepared.recipe.target, prepared.recipe.seed
     rows = plain_rows(prepared)
