@@ -60,7 +60,7 @@ NEEDS: dict[str, dict[str, list[str]]] = {
 }
 KINDS = ("fifo", "device", "dangling", "socket", "loop", "link to fifo")
 _WRITTEN = {"out", "link", "html", "figures", "keep_model", "roots"}  # may be made, replaced or not needed
-_HUNG_S = 60
+_HUNG_S = 300
 _MANY = 4  # files of one kind
 _PATH_LIKE = {"FILE", "PATH", "R", "RELEASE", "STUDY.yaml", "FILE|none|DEFAULT", "SOURCE=PATH", "DIR"}
 
@@ -130,7 +130,7 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def run_apart(folder: Path, arguments: list[str]) -> tuple[int, str]:
-    """Run a command in a forked process of a minute at most; return its exit code, or a negative signal."""
+    """Run a command in a forked process; return its exit code, or the negative signal that ended it."""
     log = folder / "log"
     child = os.fork()
     if not child:
