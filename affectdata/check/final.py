@@ -16,11 +16,11 @@ from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
 from affectdata.check.tuned import LazyNetwork, TunedNetworks
 from affectdata.errors import InputError, UsageError
-from affectdata.escape import to_csv
 from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
 from affectdata.store.atomic import write_text
+from affectdata.store.escape import to_csv
 from affectdata.train.backbones import content_hash
 from affectdata.train.heads import (
     N_FOLDS,

@@ -17,7 +17,7 @@ NamedResults = Iterator[tuple[str, RuleResult]]
 MAX_RATIO = 10.0
 MAX_AUC = 0.85
 MAX_RISE = 15.0  # of a score of 0–100
-MAX_RISE_OF_NOTABLE = 5.0  # where a scalar tells the subtype from the rest, and the look moves that scalar
+MAX_RISE_OF_NOTABLE = 10.0  # where a scalar tells the subtype from the rest, and the look moves that scalar
 _MOVED = {
     **dict.fromkeys(("jpeg 30", "jpeg 60"), "block_edges"),
     **dict.fromkeys(("blur", "half size"), "fine_detail"),
@@ -74,7 +74,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def looks(document: CheckFigures, check: Check) -> NamedResults:
-    """No look (JPEG, blur, …) raises a subtype's score on other images by over 15 of 100, or 5."""
+    """No look (JPEG, blur, …) raises a subtype's score on other images by over 15 of 100, or 10."""
     found = document.shortcuts
     if found is None:
         return

@@ -26,9 +26,9 @@ import numpy as np
 from scipy import stats
 
 from affectdata.errors import InputError
-from affectdata.escape import to_csv
 from affectdata.hashing import canonical_json
 from affectdata.store.atomic import write_text
+from affectdata.store.escape import to_csv
 
 SCHEMA = "affectdata/study/2"
 TRAIN, VAL, TEST = "train", "val", "test"

@@ -15,7 +15,7 @@ from affectdata.check.words import (
     target_table,
 )
 from affectdata.cli._output import alarm, document, echo, settings, show, show_table, wrap
-from affectdata.escape import to_markdown
+from affectdata.store.escape import to_markdown
 
 if TYPE_CHECKING:
     from affectdata.check.blocks import Advice, CheckDocument, RuleOutcome, ScoringName

@@ -36,8 +36,8 @@ def command(
 
     An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
     """
-    from affectdata.escape import to_csv
     from affectdata.store.atomic import write_text
+    from affectdata.store.escape import to_csv
     from affectdata.train.model_file import load_model
     from affectdata.train.predict import predict
 

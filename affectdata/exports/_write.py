@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from affectdata.errors import UsageError
-from affectdata.escape import to_markdown
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.registry import load_plugin
@@ -20,6 +19,7 @@ from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import locked_folder, write_text
+from affectdata.store.escape import to_markdown
 from affectdata.store.parquet import distinct
 from affectdata.workers import THREADS, default_workers
 

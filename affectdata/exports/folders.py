@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from affectdata.escape import folder_names
 from affectdata.exports._images import METADATA, with_files
 from affectdata.exports._job import Job
+from affectdata.store.escape import folder_names
 from affectdata.store.parquet import distinct, read_parts
 
 HAS_IMAGES = True

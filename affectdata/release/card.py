@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from affectdata.escape import to_markdown
 from affectdata.release.features import category_names, describe_columns
 from affectdata.release.release import split_file, table_file
+from affectdata.store.escape import to_markdown
 from affectdata.store.parquet import Rows
 
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 
-from affectdata.escape import to_csv
 from affectdata.reporting import charts
 from affectdata.reporting.balance import balance
 from affectdata.reporting.blocks import Card, Figure, Images, Section, shorten, without_controls
@@ -24,6 +23,7 @@ from affectdata.reporting.study import study_sections
 from affectdata.reporting.subject import Subject
 from affectdata.reporting.thumbnails import Thumbnail, make_thumbnails, map_uri
 from affectdata.store.atomic import replace_file, write_text
+from affectdata.store.escape import to_csv
 
 _SECTIONS = (overview, balance, ratings, check, images)
 _MOST_IMAGES = 400  # on a page, so that it stays under 10 MB

@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.escape import to_csv
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.manifest.manifest import Manifest, read_local, record_root, write_manifest
 from affectdata.selection.candidates import Candidates, find_candidates
@@ -21,6 +20,7 @@ from affectdata.selection.feasible import find_selection
 from affectdata.selection.program import Moment, Problem
 from affectdata.selection.request import SetRequest
 from affectdata.store.atomic import write_json, write_text
+from affectdata.store.escape import to_csv
 
 SCHEMA = "affectdata/select/1"
 _ALWAYS = ("image_id", "source", "source_id", "path", "valence", "arousal")

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import DecodeError, InputError, RecipeError
-from affectdata.escape import to_csv
 from affectdata.hashing import file_hash
 from affectdata.images.decode import decode
 from affectdata.images.duplicates import hash_views
@@ -31,6 +30,7 @@ from affectdata.recipe.recipe import RATED, Recipe
 from affectdata.selection.shortage import bin_probabilities, count_missing, rank_images
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
 from affectdata.store.atomic import write_json, write_text
+from affectdata.store.escape import to_csv
 from affectdata.store.files import read_regular
 from affectdata.train.heads import fit_classifier
 from affectdata.train.images import crop_square

@@ -11,6 +11,7 @@ atomic    replace files and lock folders
 chunks    rows in chunks of a given size
 digest    hash of the logical rows of a table
 parquet   write and read tables
+escape    text for spreadsheets, Markdown and names of folders
 spill     rows on disk while a job runs
 text_set  a set of strings as 64-bit hashes
 by_image  the rows of a release, image by image

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from affectdata.escape import to_csv
 from affectdata.images.duplicates import find_first_of_group
 from affectdata.manifest.manifest import Images
 from affectdata.store.atomic import write_text
+from affectdata.store.escape import to_csv
 from affectdata.train.backbones import Backbone
 from affectdata.train.features import FeatureCache, compute_features
 from affectdata.train.images import Progress, Readable

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affectdata.escape import folder_names, to_csv, to_markdown
+from affectdata.store.escape import folder_names, to_csv, to_markdown
 
 FORMULAS = ("=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "=cmd|' /C calc'!A0")
 AWKWARD = (
