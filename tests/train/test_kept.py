@@ -186,7 +186,6 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
         header = json.loads(file.metadata()["affectdata"])
     tensors = load_file(path)
     change(header, tensors)
-    header.pop("sha256")  # as former versions wrote it: the hash would find any change
     save_file(tensors, path, {"affectdata": json.dumps(header)})
 
 
