@@ -137,7 +137,7 @@ JOB = [  # every command, in an order in which it has what it needs, with the do
     ("rules", "train-check", "--rules"),
     ("train-check", "train-check", "releases/first", *NETWORK, "--keep-model", MODEL),
     ("study", "study", "study.yaml", "releases/first"),
-    ("predict", "predict", MODEL, "gaped/A"),
+    ("predict", "predict", MODEL, "gaped/A/A001.bmp"),
     ("suggest", "suggest", "oasis/images", "--recipe", "valence_bins", "--model", MODEL),
     ("report", "report", "manifests/gaped.parquet"),
     ("export", "export", "releases/first", "--to", "croissant"),
