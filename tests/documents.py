@@ -16,7 +16,7 @@ def _validator(name: str) -> Draft202012Validator:
 
 
 def name_of(document: Any) -> str:
-    """The name of a document's schema: `ingest` of affectdata/ingest/1; "" if it states none or is a test's."""
+    """The name of a document's schema: `ingest` of affectdata/ingest/1; "" of none, or of a test's own."""
     form = document.get("schema") if isinstance(document, dict) else None
     name = form.split("/")[1] if isinstance(form, str) else ""
     return "" if name == "test" else name

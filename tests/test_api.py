@@ -119,7 +119,6 @@ def test_sources_are_those_of_the_registry() -> None:
     ("call", "option"),
     [
         (lambda: api.train_check(steps=10), "--steps has no effect with --mode frozen"),
-        (lambda: api.train_check(mode="finetune", maps=2), "--maps has no effect with --mode finetune"),
         (lambda: api.ingest("x.csv", onto=["a.parquet"], strict=True), "--strict has no effect with --onto"),
         (
             lambda: api.ingest("x.csv", onto=["a.parquet"], trust_names=True),

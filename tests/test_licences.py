@@ -96,6 +96,7 @@ def licences_of(package: Distribution) -> list[set[str]]:
     return [set(re.split(r"\s+OR\s+", part)) for part in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(installed()))
 def test_the_licence_of_a_dependency_is_allowed(name: str) -> None:
     if CUDA.match(name):

@@ -108,7 +108,7 @@ def suspicious(document: CheckFigures, check: Check) -> NamedResults:
     """Ratings unusual for both subtype and look are listed (never a fail)."""
     for source, labels in _sources(document):
         listed = labels.suspicious
-        text = f"{len(listed)} ratings are unusual for their subtype and their look"
+        text = f"ratings unusual for their subtype and their look: {len(listed)}"
         if listed:
             first = listed[0]
             text += f", first {first.path} (rating {first.rating:.1f}): compare them with the source"

@@ -59,17 +59,12 @@ class Plan(Part):
     lint: list[Finding]
 
 
-class SplitPart(Part):
-    """Images per split or fold, and the distance of each from the whole."""
+class Splits(Part):
+    """Images per split, the distance of each from the whole, and the same per fold if there are folds."""
 
     rows: Counts
     distance: SplitDistance
-
-
-class Splits(SplitPart):
-    """Images per split, and per fold if there are folds."""
-
-    folds: SplitPart | None = None
+    folds: Splits | None = None
 
 
 class BalanceRun(Plan):
@@ -146,7 +141,7 @@ class Concat(Part):
     findings: list[Finding]
 
 
-class Split(SplitPart):
+class Split(Splits):
     """`affectdata split`; with --forget `forgotten` in place of the splits."""
 
     form: Literal["affectdata/split/1"] = Field(alias="schema")
@@ -154,7 +149,7 @@ class Split(SplitPart):
     digest: str
     rows: Counts = {}
     distance: SplitDistance | None = None  # type: ignore[assignment]
-    folds: SplitPart | None = None
+    folds: Splits | None = None
     without_split: int | None = None
     forgotten: int | None = None
 

@@ -76,6 +76,7 @@ def test_honest_ratings_pass_every_rule(rows: Rows, paths: np.ndarray) -> None:
     assert figures.margin is not None and figures.margin < -5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [-5, -1, 1, 3])
 def test_a_table_that_is_some_rows_off_is_found_with_its_offset(
     rows: Rows, paths: np.ndarray, offset: int
@@ -106,6 +107,7 @@ def test_ratings_permuted_inside_subtypes_fail_although_r2_is_high(rows: Rows, p
         assert sorted(permuted.target[inside]) == sorted(apart.target[inside])
 
 
+@pytest.mark.slow
 def test_shuffled_ratings_fail_and_part_of_them_where_the_score_is_known(
     rows: Rows, paths: np.ndarray
 ) -> None:
@@ -120,6 +122,7 @@ def test_shuffled_ratings_fail_and_part_of_them_where_the_score_is_known(
     assert _failed(figures) == {"labels.r2.expected"}
 
 
+@pytest.mark.slow
 def test_a_reversed_scale_is_found_by_another_source(rows: Rows, paths: np.ndarray) -> None:
     other = replace(rows, target=100 - rows.target)
     assert "labels.anchor.other" in _failed(_describe(rows, paths, {"other": other}))
@@ -173,6 +176,7 @@ def test_constant_ratings_have_no_figures_and_do_not_pass(rows: Rows, paths: np.
     assert _outcomes(figures)["labels.r2"] != "pass"
 
 
+@pytest.mark.slow
 def test_many_columns_are_predicted_as_each_alone_would_be(rows: Rows) -> None:
     columns = np.column_stack([rows.target, 100 - rows.target, np.arange(N)])
     together = predict_out_of_fold(rows, columns, 0)

@@ -63,6 +63,7 @@ def plant_study(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_of_a_study_has_its_tables_curves_confusion_and_subgroups(tmp_path: Path) -> None:
     page = make_study(plant_study(tmp_path))
     titles = [block.title for block in page.sections[0].blocks if hasattr(block, "title")]
@@ -126,6 +127,7 @@ def test_checks_on_the_same_images_have_paired_differences(release: Release, che
     assert any("No paired intervals: the predictions of a check are not there" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_two_releases_are_compared_without_checks(
     publish: Callable[..., Release], release: Release, manifest: Manifest, tmp_path: Path
 ) -> None:

@@ -256,9 +256,9 @@ def test_early_stopping_restores_the_best_weights(
     losses = iter([0.1, 3.0, 2.0, 2.5, 2.2, 1.0])  # the first is of the first phase and does not count
     seen: list[torch.Tensor] = []
 
-    def validate(loop: Loop, *_: Any) -> float:
+    def validate(loop: Loop, *_: Any) -> dict[str, float]:
         seen.append(loop.module.head.weight.clone())
-        return next(losses)
+        return {"loss": next(losses)}
 
     monkeypatch.setattr(Loop, "_validate", validate)
     settings = replace(FEW, steps=40, patience=2)
