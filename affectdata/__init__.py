@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         lint,
         list_sources,
         plan_balance,
+        publish,
         query,
         report,
         sample,

@@ -174,6 +174,7 @@ def is_command(function: ast.AST) -> bool:
 # Imports inside functions, because most commands do without them.
 LATE = {
     "cli/_main.py": {"pyarrow"},
+    "cli/schema.py": {"affectdata"},  # each document has a module of its own
     "column_map/sample.py": {"openpyxl"},
     "images/phash.py": {"scipy"},
     "manifest/query.py": {"duckdb"},

@@ -32,7 +32,7 @@ UNTYPED = {
     # Plain data, as in a file or as --json prints it.
     *("document", "info", "metadata", "recipe_document", "plan.summary", "to_dict"),
     # Arrow tables, whose package has no types.
-    *("parts", "predictions", "rejects", "rejects_without_junk", "rows", "split", "sql", "table"),
+    *("held_out", "parts", "predictions", "rejects", "rejects_without_junk", "rows", "split", "sql", "table"),
     # Items and transforms of a torch Dataset.
     "dataset",
 }

@@ -80,7 +80,9 @@ def test_arms_are_trained_and_scored_on_val_and_test(release: Release, tmp_path:
     assert set(scored["train"]) == set(scored["val"]) == set(scored["test"]) == measures
     assert set(found["baseline"]) == {"train", "val", "test"} and found["baseline"]["train"]["r2"] == 0
     curves = (folder / "curves.csv").read_text().splitlines()
-    assert curves[0] == "arm,seed,step,phase,loss,val_loss" and len(curves) >= 1 + len(arms)
+    assert curves[0] == "arm,seed,step,phase,loss,val_loss,accuracy,val_accuracy" and len(curves) >= 1 + len(
+        arms
+    )
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".csv"}  # no network
 
 

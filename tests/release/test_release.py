@@ -529,7 +529,8 @@ def test_hugging_face_loads_real_splits_with_their_labels(
             part, rows = loaded[theirs], release.split(ours)
             assert part["sample_id"] == rows["sample_id"].to_pylist()
             assert part["valence"] == rows["valence"].to_pylist()
-            assert part["subtype"] == rows["subtype"].to_pylist()
+            subtypes = part.features["subtype"].names
+            assert [subtypes[code] for code in part["subtype"]] == rows["subtype"].to_pylist()
             image = part[0]["image"]
             assert image.size == (rows["out_width_px"][0].as_py(), rows["out_height_px"][0].as_py())
 
