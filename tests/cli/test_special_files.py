@@ -6,6 +6,7 @@ The cases follow from the parameters of the commands: a new option is tested wit
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -59,7 +60,7 @@ NEEDS: dict[str, dict[str, list[str]]] = {
     "verify": {"release": ["released"]},
 }
 KINDS = ("fifo", "device", "dangling", "socket", "loop", "link to fifo")
-_WRITTEN = {"out", "link", "html", "figures", "keep_model", "roots"}  # may be made, replaced or not needed
+_MAY_WORK = {"out", "link", "html", "figures", "keep_model", "roots", "releases"}  # written, or not needed
 _HUNG_S = 300
 _MANY = 4  # files of one kind
 _PATH_LIKE = {"FILE", "PATH", "R", "RELEASE", "STUDY.yaml", "FILE|none|DEFAULT", "SOURCE=PATH", "DIR"}
@@ -145,12 +146,15 @@ def run_apart(folder: Path, arguments: list[str]) -> tuple[int, str]:
     return code, log.read_text(errors="replace")
 
 
+_MESSAGE = re.compile(r"^(error|Error|changed|missing): ", re.MULTILINE)
+
+
 def problem_of(code: int, text: str, may_work: bool) -> str:
     """Return what is wrong with the outcome of a command, or nothing."""
     if code == -signal.SIGALRM:
         return "it hangs"
     if code in (2, 3, 4, 5):
-        return "" if text.startswith("error: ") or "Error: " in text else f"no message: {text[:200]!r}"
+        return "" if _MESSAGE.search(text) else f"no message: {text[:200]!r}"
     return "" if code in (0, 1) and may_work else f"exit {code}: {text[-300:]!r}"
 
 
@@ -169,7 +173,7 @@ def try_parameters(base: Path, work: Path, kinds: tuple[str, ...]) -> Iterator[t
             )
             make_special(work / special, kind)
             line = line_of(name, parameter, special)
-            yield f"{' '.join(line)} ({kind})", problem_of(*run_apart(work, line), parameter in _WRITTEN)
+            yield f"{' '.join(line)} ({kind})", problem_of(*run_apart(work, line), parameter in _MAY_WORK)
 
 
 # Files in the folder that commands read without being given them.
