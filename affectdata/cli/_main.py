@@ -22,7 +22,7 @@ import click
 import affectdata
 from affectdata.cli._commands import COMMANDS
 from affectdata.cli._memory import check_memory, explain_memory
-from affectdata.cli._output import Settings, alarm, discard, echo
+from affectdata.cli._output import Address, PathOrAddress, Settings, alarm, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
 from affectdata.store.addresses import is_address
@@ -35,8 +35,6 @@ _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "thre
     **dict.fromkeys(("altair", "vl_convert", "jinja2"), "report"),
 }
 INTERRUPTED = 130
-_TAKE_ADDRESSES = ("ingest", "verify", "export", "publish", "train-check")  # as an argument, not an option
-_FLAGS = ("--json", "--quiet", "-v", "-vv", "--strict", "--replace", "--rehash", "--trust-names")
 _UNREAD = 141  # 128 + SIGPIPE
 _SUMMARY = 62  # characters of a line of help
 _REMOTE = re.compile(r"(?:[\w-]+=)?([a-z][a-z0-9+.-]+)://")
@@ -177,14 +175,23 @@ def _refuse_remote(arguments: list[str]) -> None:
         UsageError: an argument is one.
     """
     for before, argument in pairwise(["", *arguments]):
-        is_option = before.startswith("-") and before not in _FLAGS
-        if is_address(argument) and arguments[0] in _TAKE_ADDRESSES and not is_option:
-            continue
-        if match := _REMOTE.match(argument):
+        match = _REMOTE.match(argument)
+        if match and not (is_address(argument) and _may_be_address(arguments[0], before)):
             raise UsageError(
                 f"{argument} is a remote path, and here only local ones are read and written",
                 fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
             )
+
+
+def _may_be_address(name: str, before: str) -> bool:
+    """Return whether the word after `before` is an argument of a command that takes addresses."""
+    command = cli.get_command(click.Context(cli), name)
+    parameters = command.params if command else []
+    if not any(isinstance(each.type, PathOrAddress | Address) for each in parameters):
+        return False
+    options = [each for each in parameters if isinstance(each, click.Option)]
+    flags = {flag for each in options if each.is_flag or each.count for flag in each.opts}
+    return not before.startswith("-") or before == "--" or before.rstrip("v") == "-" or before in flags
 
 
 def _interrupted() -> int:

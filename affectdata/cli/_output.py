@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
+from click.types import StringParamType
 
 from affectdata.records import Finding
 from affectdata.registry import find_data, find_plugins
@@ -80,6 +81,12 @@ class PathOrAddress(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if is_address(value) else super().convert(value, param, ctx)
+
+
+class Address(StringParamType):
+    """An address in a bucket."""
+
+    name = "address"
 
 
 def settings() -> Settings:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, note, progress, show
+from affectdata.cli._output import Address, common_options, document, note, progress, show
 
 
 @click.command("publish")
 @click.argument("release", type=click.Path(path_type=Path))
-@click.argument("address")
+@click.argument("address", type=Address())
 @common_options
 def command(release: Path, address: str) -> int:
     """Write RELEASE to a bucket, as ADDRESS/<its name>: s3://, gs:// or az://.

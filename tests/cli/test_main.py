@@ -182,6 +182,8 @@ def test_the_version(cli: Any) -> None:
         (["_main"], "No such command"),
         (["balence"], "No such command 'balence': did you mean 'balance'?"),
         (["ingest", "x", "--out", "s3://bucket/out"], "s3://bucket/out is a remote path"),
+        (["export", "--to", "s3://bucket/out"], "s3://bucket/out is a remote path"),
+        (["diff", "s3://bucket/a", "b"], "s3://bucket/a is a remote path"),
         (["verify", "--root", "gaped=https://x.org/g"], "with a client for https"),
         (["balance", "--recipe", "valence_bin"], "did you mean 'valence_bins.yaml'?"),
         (["ingest"], "Missing argument 'ROOT'"),
@@ -194,6 +196,20 @@ def test_the_version(cli: Any) -> None:
 def test_usage_errors(cli: Any, arguments: list[str], said: str) -> None:
     ran = cli(*arguments)
     assert ran.code == 2 and said in ran.err and ran.out == "" and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ingest", "--rehash", "s3://bucket/images"],
+        ["export", "--i-may-redistribute", "s3://bucket/r", "--to", "hf"],
+        ["train-check", "--no-report", "s3://bucket/r"],
+        ["verify", "-vv", "s3://bucket/r"],
+        ["publish", "--", "releases/r", "s3://bucket/releases"],
+    ],
+)
+def test_an_address_may_follow_a_flag_where_one_is_read(arguments: list[str]) -> None:
+    _main._refuse_remote(arguments)
 
 
 def test_no_argument_at_all_shows_the_help(cli: Any) -> None:
