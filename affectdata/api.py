@@ -580,7 +580,7 @@ def report(
             raise UsageError("only two releases, or two checks, can be compared", fix="name two releases")
         from affectdata.reporting.comparison import make_comparison  # loads scikit-learn
 
-        sides = [_side(each, releases, folders, Path(out), Path(manifests)) for each in (subject, other)]
+        sides = [_side(each, releases, folders, Path(out)) for each in (subject, other)]
         page, name = make_comparison(*sides)
         path = Path(out) / f"{name}.report.html"
         return ReportResult(path, write_page(page, path, _path(figures))[1:], False)
@@ -602,16 +602,13 @@ def report(
     return ReportResult(target, drawn, page.is_private)
 
 
-def _side(
-    subject: PathLike | Release | None, releases: PathLike, roots: Roots, out: Path, manifests: Path
-) -> Side:
+def _side(subject: PathLike | Release | None, releases: PathLike, roots: Roots, out: Path) -> Side:
     """Return a release with its check, or a check by its file, as one side of a comparison."""
     from affectdata.reporting.comparison import is_check, read_side, side_of
-    from affectdata.reporting.subject import describe_release
 
     if isinstance(subject, str | Path) and is_check(Path(subject)):
         return read_side(Path(subject))
-    return side_of(describe_release(_release(subject, releases, roots), out, manifests))
+    return side_of(_release(subject, releases, roots), out)
 
 
 def publish(
@@ -619,7 +616,7 @@ def publish(
 ) -> tuple[str, bool]:
     """Write a release to a bucket, as `address/<name>`; return that address, and whether it is new there.
 
-    A run that was interrupted goes on; until its end there is no release for those who read. `verify`,
+    A run that was interrupted goes on. Readers see no release until the run ends. `verify`,
     `export`, `train_check` and `open_release` take the address in place of a folder.
 
     Raises:
@@ -632,7 +629,7 @@ def publish(
     opened = _release(release)
     target = f"{address.rstrip('/')}/{opened.path.resolve().name}"
     if note and not opened.info["terms"].get("redistributable"):
-        note("note: the terms of its images forbid to pass them on: keep the bucket private")
+        note("note: the terms of its images forbid passing them on: keep the bucket private")
     return target, publish_folder(opened.path, target, INFO_FILE, _stage(progress, "publish"))
 
 
@@ -663,7 +660,9 @@ def export(
     engine: str = THREADS,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a release in the form `to` (folders, hf, webdataset, croissant) and return the folder.
+    """Write a release in the form `to` and return the folder.
+
+    Forms: folders, hf, webdataset, croissant, fiftyone, label_studio, and those of plugins.
 
     Raises:
         UsageError: the terms forbid it, `out` is taken, or the form has no classes for `by`.

@@ -64,7 +64,9 @@ def map_ordered(fn: Callable[[In], Out], batches: Iterable[In], workers: int) ->
             with its worker again and again.
     """
     _connect(workers)
-    shared = [ray.put(_Job(ray.cloudpickle.dumps(fn), _check_nodes(), _describe(), str(Path.cwd())))]
+    expected = _describe()
+    job = _Job(ray.cloudpickle.dumps(fn), _check_nodes(expected), expected, str(Path.cwd()))
+    shared = [ray.put(job)]
     window: deque[Any] = deque()
     try:
         for batch in batches:
@@ -157,14 +159,13 @@ def _describe() -> dict[str, str]:
 _describe_node = ray.remote(num_cpus=0)(_describe)
 
 
-def _check_nodes() -> frozenset[str]:
-    """Compare every node with the driver; return the nodes that agree.
+def _check_nodes(expected: dict[str, str]) -> frozenset[str]:
+    """Compare every node with the driver, which is `expected`; return the nodes that agree.
 
     Raises:
         InputError: a node differs, or has no affectdata.
     """
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    expected = _describe()
     tasks = {
         node: _describe_node.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)

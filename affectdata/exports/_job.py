@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,14 +55,14 @@ class Job:
         if self.read is None:
             raise TypeError("an export module needs HAS_IMAGES = True to read images")
         done = 0
-        for part in parts:
-            batches = [part.slice(start, _BATCH) for start in range(0, len(part), _BATCH)]
-            read = map_ordered(self.read, batches, self.workers, self.engine)
-            for batch, images in zip(batches, read, strict=True):
-                yield from zip(batch.to_pylist(), images, strict=True)
-                done += len(batch)
-                if self.progress:
-                    self.progress(done, len(self.release.rows))
+        slices = (part.slice(start, _BATCH) for part in parts for start in range(0, len(part), _BATCH))
+        batches, to_read = tee(slices)
+        read = map_ordered(self.read, to_read, self.workers, self.engine)
+        for batch, images in zip(batches, read, strict=True):
+            yield from zip(batch.to_pylist(), images, strict=True)
+            done += len(batch)
+            if self.progress:
+                self.progress(done, len(self.release.rows))
 
     def classes(self) -> Classes:
         """Return the class of every row (`release.classes`), in the column `by` or the recipe's target.

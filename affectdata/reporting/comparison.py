@@ -15,12 +15,12 @@ from affectdata.check import metrics
 from affectdata.check.blocks import CheckDocument, read_document
 from affectdata.check.scores import bootstrap_interval
 from affectdata.check.words import class_scores, interval_text, measure_name, scored_on, scores
+from affectdata.release.release import Release
 from affectdata.reporting import charts
 from affectdata.reporting.balance import bin_label
 from affectdata.reporting.blocks import Block, Figure, Section, Table, Text
 from affectdata.reporting.page import Page, render
-from affectdata.reporting.subject import CHECK_FILE, PREDICTIONS_FILE, Subject
-from affectdata.store.parquet import read_table
+from affectdata.reporting.subject import CHECK_FILE, find_check, read_predictions
 
 _MEASURES = ("r2", "ccc", "mae")
 _RELEASE = "release"
@@ -37,10 +37,10 @@ class Side:
     predictions: pd.DataFrame | None
 
 
-def side_of(subject: Subject) -> Side:
-    """Return a release with its check as a side."""
-    info = subject.release.info if subject.release else None
-    return Side(subject.source.name, info, subject.check, subject.predictions)
+def side_of(release: Release, checks: Path) -> Side:
+    """Return a release with its check, below the folder `checks`, as a side."""
+    found = find_check(release, checks)
+    return Side(release.name, release.info, found.document, found.predictions)
 
 
 def read_side(path: Path) -> Side:
@@ -49,9 +49,8 @@ def read_side(path: Path) -> Side:
     Raises:
         InputError: it cannot be read.
     """
-    check, beside = read_document(path), path.with_name(PREDICTIONS_FILE)
-    predictions = read_table(beside, "predictions")[0].to_pandas() if beside.is_file() else None
-    return Side(f"{check.release.name} ({check.settings.mode})", None, check, predictions)
+    check = read_document(path)
+    return Side(f"{check.release.name} ({check.settings.mode})", None, check, read_predictions(path.parent))
 
 
 def is_check(path: Path) -> bool:
@@ -140,15 +139,7 @@ def _scores(first: Side, second: Side, names: tuple[str, str]) -> Iterator[Block
     if rows:
         text = "Each over its own images, with 95 % intervals: they show no difference by themselves."
         yield Table("Scores side by side", ("measure", *names), rows, text)
-    paired, why_not = _paired(first, second)
-    if why_not:
-        yield Text(f"No paired intervals: {why_not}.")
-    else:
-        text = (
-            f"{names[1]} minus {names[0]} on the same {paired[1]} images; 95 % bootstrap intervals over "
-            "groups of images, which leave out the variation between trainings."
-        )
-        yield Table("Paired differences", ("measure", "difference"), paired[0], text)
+    yield _paired(first, second, names)
 
 
 def _rows(checks: tuple[CheckDocument, CheckDocument]) -> Iterator[tuple[str, ...]]:
@@ -162,37 +153,41 @@ def _rows(checks: tuple[CheckDocument, CheckDocument]) -> Iterator[tuple[str, ..
             yield measure_name(name), *(interval_text(each[name]) for each in found)
 
 
-def _paired(first: Side, second: Side) -> tuple[tuple[list[tuple[str, str]], int], str]:
-    """Return the paired differences and the number of common images, or why there are none."""
-    none: tuple[list[tuple[str, str]], int] = ([], 0)
-    frames = []
-    for side in (first, second):
-        check, frame = side.check, side.predictions
-        if check is None or frame is None:
-            return none, "the predictions of a check are not there"
-        if not check.numeric:
-            return none, "they are of checks of numbers only"
-        column = f"{scored_on(check)}.{_RELEASE}.regressor"
-        if column not in frame:
-            return none, "a check has no predictions of the release's model"
-        known = frame[frame[column].notna()]
-        frames.append(
-            pd.DataFrame(
-                {
-                    "image_id": known["image_id"],
-                    "group": known["group_id"],
-                    "true": known[check.release.target],
-                    "predicted": known[column],
-                }
-            )
-        )
+def _scored(side: Side) -> pd.DataFrame | str:
+    """Return the scored images with the predictions of the release's model, or why there are none."""
+    check, frame = side.check, side.predictions
+    if check is None or frame is None:
+        return "a check has no predictions file"
+    if not check.numeric:
+        return "only checks with a numeric target have them"
+    column = f"{scored_on(check)}.{_RELEASE}.regressor"
+    if column not in frame:
+        return "a check has no predictions of the release's model"
+    known = frame[frame[column].notna()]
+    names = {"group_id": "group", check.release.target: "true", column: "predicted"}
+    return known[["image_id", *names]].rename(columns=names)
+
+
+def _common(first: Side, second: Side) -> pd.DataFrame | str:
+    """Return the images that both sides scored, or why they cannot be compared."""
+    a, b = _scored(first), _scored(second)
+    if isinstance(a, str) or isinstance(b, str):
+        return a if isinstance(a, str) else str(b)
     if first.check and second.check and first.check.release.target != second.check.release.target:
-        return none, "the targets differ"
-    both = frames[0].merge(frames[1], on="image_id", suffixes=("_a", "_b"))
+        return "the targets differ"
+    both = a.merge(b, on="image_id", suffixes=("_a", "_b"))
     if len(both) < _LEAST:
-        return none, f"{len(both)} images are scored in both, at least {_LEAST} are needed"
+        return f"{len(both)} images are scored in both, at least {_LEAST} are needed"
     if not np.allclose(both["true_a"], both["true_b"]):
-        return none, "the ratings of the same images differ"
+        return "the ratings of the same images differ"
+    return both
+
+
+def _paired(first: Side, second: Side, names: tuple[str, str]) -> Block:
+    """Return the paired differences on the common images, or why there are none."""
+    both = _common(first, second)
+    if isinstance(both, str):
+        return Text(f"No paired intervals: {both}.")
     true = both["true_a"].to_numpy()
     a, b = both["predicted_a"].to_numpy(), both["predicted_b"].to_numpy()
     group = both["group_a"].astype(str).to_numpy()
@@ -207,4 +202,8 @@ def _paired(first: Side, second: Side) -> tuple[tuple[list[tuple[str, str]], int
             0,
         )
         rows.append((measure_name(name), interval_text(found, 3, "+")))
-    return (rows, len(both)), ""
+    text = (
+        f"{names[1]} minus {names[0]} on the same {len(both)} images; 95 % bootstrap intervals over groups "
+        "of images, which leave out the variation between trainings."
+    )
+    return Table("Paired differences", ("measure", "difference"), rows, text)

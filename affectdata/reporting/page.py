@@ -87,7 +87,7 @@ def render(
         is_private=is_private,
         thumbnails=thumbnails or {},
         shorten=shorten,
-        is_number_column=_is_number_column,
+        number_columns=_number_columns,
         map_uri=lambda card: map_uri(Path(card.map_file)),
         svg_uri=_svg_uri,
         csv_uri=_csv_uri,
@@ -96,10 +96,14 @@ def render(
     )
 
 
-def _is_number_column(rows: Sequence[Sequence[Any]], column: int) -> bool:
-    """Return whether a column of a table has numbers and nothing else that is known."""
-    known = [row[column] for row in rows if row[column] is not None]
-    return bool(known) and all(isinstance(each, int | float) for each in known)
+def _number_columns(rows: Sequence[Sequence[Any]]) -> set[int]:
+    """Return the columns of a table that have numbers and nothing else that is known."""
+    known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    return {
+        index
+        for index, values in enumerate(known)
+        if values and all(isinstance(each, int | float) for each in values)
+    }
 
 
 def write_page(page: Page, path: Path, figures: Path | None = None) -> list[Path]:

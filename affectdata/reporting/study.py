@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from affectdata.check.words import measure_name, varied_settings
+from affectdata.check.blocks import Interval
+from affectdata.check.words import interval_text, measure_name, varied_settings
 from affectdata.errors import InputError
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
@@ -80,12 +81,7 @@ def _results(study: dict[str, Any], varied: list[str]) -> Table:
     for each in study["combinations"]:
         scores, gap = each["scores"], each["difference"]
         means = [scores.get(part, {}).get(measure, {}).get("mean") for part in _PARTS]
-        interval = (
-            ""
-            if not gap
-            else f"{gap['mean']:+.3f}"
-            + (f" ({gap['low']:+.3f} to {gap['high']:+.3f})" if gap["low"] is not None else "")
-        )
+        interval = interval_text(Interval(**gap), 3, "+") if gap else ""
         rows.append([*(_value(each["settings"].get(name, "–")) for name in varied), *means, interval])
     header = [*varied, *(f"{part} {measure_name(measure)}" for part in _PARTS), "best − it, on val"]
     return Table(f"{len(rows)} settings by {measure_name(measure)}", header, rows)
@@ -128,6 +124,12 @@ def _own(frame: pd.DataFrame, settings: dict[str, Any], varied: list[str]) -> pd
     return frame[mask]
 
 
+def _first_seed(frame: pd.DataFrame, best: dict[str, Any], varied: list[str]) -> pd.DataFrame:
+    own = _own(frame, best["settings"], varied)
+    first: pd.DataFrame = own[own["seed"] == own["seed"].min()]
+    return first
+
+
 def _curves(
     frame: pd.DataFrame | None, combinations: list[dict[str, Any]], varied: list[str]
 ) -> Iterator[Block]:
@@ -149,7 +151,7 @@ def _curves(
         means = table.groupby(["settings", "step"], sort=False)[known].mean().reset_index()
         named = means.rename(columns=columns)
         long = named.melt(["settings", "step"], var_name="split", value_name=measure).dropna()
-        for name, part in long.groupby("settings", sort=False):
+        for number, (name, part) in enumerate(long.groupby("settings", sort=False), 1):
             chart = charts.lines(
                 part,
                 alt.X("step:Q"),
@@ -157,7 +159,7 @@ def _curves(
                 "split",
             )
             text = "By training step, mean over seeds. A val curve that turns away from train: overfitting."
-            yield Figure(f"{measure}_{len(str(name))}", f"{measure}, {name}", text, chart, part)
+            yield Figure(f"{measure}_{number}", f"{measure}, {name}", text, chart, part)
 
 
 def _confusion(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
@@ -181,8 +183,7 @@ def _confusion(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[st
 def _subgroups(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
     if frame is None:
         return
-    own = _own(frame, best["settings"], varied)
-    own = own[own["seed"] == own["seed"].min()]
+    own = _first_seed(frame, best, varied)
     for (part, column), rows in own.groupby(["split", "column"], sort=False):
         measure = next(iter(rows["measure"].dropna()), "")
         table = [
@@ -199,8 +200,7 @@ def _subgroups(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[st
 def _labels(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str]) -> Iterator[Block]:
     if frame is None:
         return
-    own = _own(frame, best["settings"], varied)
-    own = own[own["seed"] == own["seed"].min()].drop(columns=[*varied, "seed"], errors="ignore")
+    own = _first_seed(frame, best, varied).drop(columns=[*varied, "seed"], errors="ignore")
     yield Table(
         "By label", list(own.columns), own.to_numpy(object).tolist(), "The best settings, first seed."
     )

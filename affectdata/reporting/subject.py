@@ -108,32 +108,54 @@ def describe_manifest(manifest: Manifest) -> Subject:
 
 def describe_release(release: Release, checks: Path, manifests: Path) -> Subject:
     """Return a report's subject for a release, with its check and the tables of its manifests."""
-    frozen = checks / release.name
-    known = [each for each in (frozen, frozen / "finetune") if (each / CHECK_FILE).is_file()]
-    folder = max(known, key=lambda each: (each / CHECK_FILE).stat().st_mtime, default=frozen)
-    missing = [f"This page shows {folder / CHECK_FILE}, the newer of two checks."] if len(known) > 1 else []
-    check: CheckDocument | None = None
-    predictions: pd.DataFrame | None = None
-    if (folder / CHECK_FILE).is_file():
-        check, problem = _read_check(folder / CHECK_FILE, release)
-        missing += [problem] if problem else []
-    else:
-        missing.append(f"No check: `affectdata train-check {release.path}` has not been run.")
-    if check is not None and (folder / PREDICTIONS_FILE).is_file():
-        predictions = read_table(folder / PREDICTIONS_FILE, "predictions")[0].to_pandas()
+    found = find_check(release, checks)
     names = [str(each["source"]) for each in release.info["manifests"]]
     return Subject(
         release,
         _read_rows(release.rows, release.info["target"]),
         str(release.info["target"]),
         _find_sheets(names),
-        check=check,
-        predictions=predictions,
+        check=found.document,
+        predictions=found.predictions,
         edges=_read_beside(manifests, names, "edges"),
         rejects=_read_beside(manifests, names, "rejects"),
-        maps=sorted((folder / MAPS).rglob("*.png")),
-        missing=missing,
+        maps=sorted((found.folder / MAPS).rglob("*.png")),
+        missing=found.missing,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCheck:
+    """The newest check of a release: its folder, document and predictions, and what is missing of them."""
+
+    folder: Path
+    document: CheckDocument | None
+    predictions: pd.DataFrame | None
+    missing: list[str]
+
+
+def find_check(release: Release, checks: Path) -> FoundCheck:
+    """Return the newest check of a release, of those below the folder `checks`."""
+    frozen = checks / release.name
+    known = [each for each in (frozen, frozen / "finetune") if (each / CHECK_FILE).is_file()]
+    if not known:
+        missing = f"No check: `affectdata train-check {release.path}` has not been run."
+        return FoundCheck(frozen, None, None, [missing])
+    folder = max(known, key=lambda each: (each / CHECK_FILE).stat().st_mtime)
+    missing = f"This page shows {folder / CHECK_FILE}, the newer of two checks."
+    document, problem = _read_check(folder / CHECK_FILE, release)
+    return FoundCheck(
+        folder,
+        document,
+        read_predictions(folder) if document else None,
+        [*([missing] if len(known) > 1 else []), *([problem] if problem else [])],
+    )
+
+
+def read_predictions(folder: Path) -> pd.DataFrame | None:
+    """Return the predictions of the check in a folder; None if there are none."""
+    path = folder / PREDICTIONS_FILE
+    return read_table(path, "predictions")[0].to_pandas() if path.is_file() else None
 
 
 def _read_check(path: Path, release: Release) -> tuple[CheckDocument | None, str]:

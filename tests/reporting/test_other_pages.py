@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from affectdata.check.study_results import make_document, write_tables
 from affectdata.errors import UsageError
 from affectdata.manifest.manifest import Manifest
 from affectdata.release.release import Release
+from affectdata.reporting.blocks import Figure
 from affectdata.reporting.comparison import Side, comparison_sections
 from affectdata.reporting.page import make_study
 from affectdata.store.atomic import write_json
@@ -24,10 +25,10 @@ from affectdata.store.atomic import write_json
 pytest.importorskip("altair")
 
 
-def plant_study(folder: Path) -> Path:
+def plant_study(folder: Path, backbones: Sequence[str] = ("resnet18", "<script>net")) -> Path:
     """Write the results of four runs of networks, with tables, as a study does."""
     runs: list[dict[str, Any]] = []
-    for backbone in ("resnet18", "<script>net"):
+    for backbone in backbones:
         for seed in (0, 1):
             points = [
                 {
@@ -88,6 +89,12 @@ def test_the_page_of_a_study_has_its_tables_curves_confusion_and_subgroups(tmp_p
     assert confusion.data["share"].tolist() == [0.75, 0.25, 0.0, 1.0]  # type: ignore[union-attr]
 
 
+def test_settings_with_names_of_equal_length_have_curves_of_their_own(tmp_path: Path) -> None:
+    page = make_study(plant_study(tmp_path, ("resnet18", "resnet34")))
+    names = [block.name for block in page.sections[0].blocks if isinstance(block, Figure)]
+    assert len(names) == len(set(names)) and {"loss_1", "loss_2"} <= set(names)
+
+
 def test_a_study_folder_is_reported(tmp_path: Path) -> None:
     written = affectdata.report(plant_study(tmp_path))
     assert written.path == tmp_path / "report.html" and "Report on a study" in written.path.read_text()
@@ -124,7 +131,7 @@ def test_checks_on_the_same_images_have_paired_differences(release: Release, che
     assert "R²" in rows and "noisy minus exact on the same 200 images" in table.text  # type: ignore[union-attr]
     sides[1] = Side("noisy", release.info, checked.document, None)
     texts = [getattr(block, "text", "") for block in comparison_sections(*sides)[0].blocks]
-    assert any("No paired intervals: the predictions of a check are not there" in text for text in texts)
+    assert any("No paired intervals: a check has no predictions file" in text for text in texts)
 
 
 @pytest.mark.slow
