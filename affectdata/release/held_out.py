@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError, ManifestError
-from affectdata.images.duplicates import find_across, hash_views
 from affectdata.manifest.ledger import merge_splits, read_ledger_file, splits_of
-from affectdata.plan.plan import sample_ids
 from affectdata.release.release import LEDGER_FILE, Release
 from affectdata.schema import LEDGER
-from affectdata.splits.seeds import id_heads
 from affectdata.store.files import hash_file
 from affectdata.store.text_set import StringHashSet
 
@@ -62,29 +58,17 @@ def earlier_splits(release: Release, columns: Iterable[str]) -> pa.Table:
 
 
 class HeldOut:
-    """Finds images in train that are in a ledger: the same image, pixels, group or look."""
+    """Finds images in train that are in a ledger: the same image, pixels or group."""
 
     def __init__(self, ledger: pa.Table) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._known = {name: StringHashSet([ledger[name].to_pylist()]) for name in _SAME}
-        self._train: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, images: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
-        """Add the original rows of images; yield messages and the keys of the images that they apply to."""
-        if not len(self._ledger):
+    def find(self, images: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        """Yield messages, and the keys of those original rows that they apply to."""
+        if not len(self.ledger):
             return
         train = images.filter(pc.fill_null(pc.equal(images["split"], "train"), False))
         for name, message in _SAME.items():
             is_known = self._known[name].has(train[name].fill_null("").to_pylist())
             yield message, train["sample_id"].filter(pa.array(is_known))
-        self._train.append((hash_views(train), id_heads(train["image_id"])))
-
-    def find_look_alikes(self) -> pa.Array:
-        """Return the sample_ids of images in train or in the ledger that look like one of the other."""
-        if not self._train:
-            return pa.array([], pa.string())
-        parts = [(hash_views(self._ledger), id_heads(self._ledger["image_id"])), *self._train]
-        views, heads = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        in_train = np.arange(len(heads)) >= len(self._ledger)
-        rows = find_across(views, in_train)
-        return sample_ids(heads[rows], np.zeros(len(rows), np.int64))

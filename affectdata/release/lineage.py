@@ -105,14 +105,15 @@ def check_lineage(release: Release) -> list[Finding]:
         files.add(part)
         images = part.take(pa.array(np.unique(first)))
         look_alikes.add(images)
-        for message, keys in held_out.add(images):
+        for message, keys in held_out.find(images):
             violations.add(message, keys)
         for check in splits:
             check.add(images)
     for check in (*splits, files):
         violations.add(check.message, check.find_violations(release.rows))
     violations.add("looks like an image of another split", look_alikes.find_violations())
-    violations.add("looks alike: one is in train, one was held out earlier", held_out.find_look_alikes())
+    of_held_out = look_alikes.find_in_train(held_out.ledger)
+    violations.add("looks alike: one is in train, one was held out earlier", of_held_out)
     return findings + violations.findings()
 
 
@@ -277,9 +278,24 @@ class _LookAlikes:
         """Return the sample_ids of the originals in the smaller split of each pair."""
         if not self._parts:
             return pa.array([], pa.string())
-        views, splits, heads = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
-        rows = find_across(views, splits)
-        return sample_ids(heads[rows], np.zeros(len(rows), np.int64))
+        return _find_across(*map(np.concatenate, zip(*self._parts, strict=True)))
+
+    def find_in_train(self, ledger: pa.Table) -> pa.Array:
+        """Return the sample_ids of images in train or in a ledger that look like one of the other."""
+        if not self._parts or not len(ledger):
+            return pa.array([], pa.string())
+        views, splits, heads = map(np.concatenate, zip(*self._parts, strict=True))
+        train = np.flatnonzero(splits == hash_ranks(0, ["train"]))
+        return _find_across(
+            np.concatenate([hash_views(ledger), views[train]]),
+            np.repeat([0, 1], [len(ledger), len(train)]),
+            np.concatenate([id_heads(ledger["image_id"]), heads[train]]),
+        )
+
+
+def _find_across(views: np.ndarray, parts: np.ndarray, heads: np.ndarray) -> pa.Array:
+    rows = find_across(views, parts)
+    return sample_ids(heads[rows], np.zeros(len(rows), np.int64))
 
 
 def check_encoding(release: Release) -> list[Finding]:
