@@ -15,7 +15,7 @@ from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Manifest, load_manifest
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import Recipe, parse_recipe
-from affectdata.release.info import CONTENT_HASH, content_hash
+from affectdata.release.info import CONTENT_HASH, info_hash
 from affectdata.release.publish import publish_release
 from affectdata.release.release import (
     INFO_FILE,
@@ -177,5 +177,5 @@ def reseal(folder: Path) -> None:
 def sign(folder: Path, info: dict[str, Any]) -> None:
     """Write release.json with the hash over its content, if it has one."""
     if CONTENT_HASH in info:
-        info = {**info, CONTENT_HASH: content_hash(info)}
+        info = {**info, CONTENT_HASH: info_hash(info)}
     (folder / INFO_FILE).write_text(json.dumps(info))

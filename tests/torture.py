@@ -28,7 +28,7 @@ import affectdata.release.publish
 import affectdata.release.verify  # noqa: F401
 from affectdata.errors import DecodeError
 from affectdata.images.decode import decode
-from affectdata.release.info import CONTENT_HASH, content_hash
+from affectdata.release.info import CONTENT_HASH, info_hash
 from tests.flips import prepare, try_flips
 from tests.kills import Tally, call, make_folder, try_kills
 from tests.served import serve
@@ -67,7 +67,7 @@ def try_forgeries(base: Path, scratch: Path, rng: random.Random, until: float) -
             info = json.loads(original)
             _change(info, keys)
             if tally is signed and keys != [CONTENT_HASH]:
-                info[CONTENT_HASH] = content_hash(info)
+                info[CONTENT_HASH] = info_hash(info)
             path.write_text(json.dumps(info))
             code = code_of(base, ["verify", "released"])
             if tally is edited:

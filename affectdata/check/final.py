@@ -20,7 +20,7 @@ from affectdata.images.decode import decode
 from affectdata.release.images import Read, released_reader
 from affectdata.release.release import Release
 from affectdata.store.atomic import write_text
-from affectdata.store.escape import to_csv
+from affectdata.store.escape import frame_to_csv
 from affectdata.train.backbones import content_hash
 from affectdata.train.heads import (
     N_FOLDS,
@@ -269,7 +269,7 @@ def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path)
         images = _images(read, table.take(pa.array(chosen, pa.int64())))
         written += save_maps(model, images, folder / name, _captions(predictions.loc[chosen], prepared))
         listed = predictions.loc[chosen]
-        write_text(folder / name / "index.csv", to_csv(list(listed.columns), listed.itertuples(index=False)))
+        write_text(folder / name / "index.csv", frame_to_csv(listed))
     return written
 
 

@@ -19,8 +19,9 @@ from affectdata.check.words import (
     scores,
     small_groups_text,
 )
-from affectdata.release.card import markdown_table, sources_and_terms
+from affectdata.release.card import sources_and_terms
 from affectdata.store.atomic import write_text
+from affectdata.store.escape import markdown_table
 from affectdata.train.kept import KeptModel, TunedModel
 
 _MEASURES = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")

@@ -15,7 +15,7 @@ from affectdata.check.words import (
     target_table,
 )
 from affectdata.cli._output import alarm, document, echo, settings, show, show_table, wrap
-from affectdata.store.escape import to_markdown
+from affectdata.store.escape import markdown_table, to_markdown
 
 if TYPE_CHECKING:
     from affectdata.check.blocks import Advice, CheckDocument, RuleOutcome, ScoringName
@@ -84,19 +84,18 @@ def print_markdown(result: CheckDocument) -> None:
     for line in result.verdict.summary:
         echo(f"- {to_markdown(line)}")
     rules = [rule for rule in result.verdict.gate if rule.outcome != "pass"]
-    _print_markdown_table(["rule", "outcome", "finding"], [_rule_cells(rule) for rule in rules])
+    if rules:
+        _print_lines(markdown_table(["rule", "outcome", "finding"], map(_rule_cells, rules)))
     scored_on: ScoringName = "heldout" if result.crossfit_missing else "crossfit"
-    _print_markdown_table(*_headline_table(result, scored_on))
+    _print_lines(markdown_table(*_headline_table(result, scored_on)))
 
 
 def _rule_cells(rule: RuleOutcome) -> list[str]:
     return [rule.rule, rule.outcome, rule.text]
 
 
-def _print_markdown_table(header: list[str], rows: list[list[Any]]) -> None:
-    if rows:
-        lines = [header, ["---"] * len(header), *rows]
-        echo("\n" + "\n".join(f"| {' | '.join(to_markdown(cell) for cell in line)} |" for line in lines))
+def _print_lines(lines: list[str]) -> None:
+    echo("\n" + "\n".join(lines))
 
 
 def _print_details(result: CheckDocument) -> None:
@@ -121,12 +120,8 @@ def _print_scores(result: CheckDocument, scored_on: ScoringName, measures: tuple
         return
     splits = f"{result.settings.n_splits} " if scored_on == "crossfit" else ""
     show(f"\n{splits}{_SCORINGS[scored_on]}, {sum(n)} images")
-    if not settings().verbose:
-        header, rows = _headline_table(result, scored_on)
-        show_table(header, rows)
-        return
-    if result.target:
-        show_table(*target_table(result, scored_on))
+    if result.target or not settings().verbose:
+        show_table(*_headline_table(result, scored_on))
         return
     rows = list(_head_rows(result, scored_on, measures))
     if rows:

@@ -37,7 +37,7 @@ def command(
     An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
     """
     from affectdata.store.atomic import write_text
-    from affectdata.store.escape import to_csv
+    from affectdata.store.escape import frame_to_csv
     from affectdata.train.model_file import load_model
     from affectdata.train.predict import predict
 
@@ -45,7 +45,7 @@ def command(
     loaded = load_model(model, say=note)
     predicted = predict(loaded, files)
     if as_csv:
-        echo(to_csv(list(predicted.columns), predicted.itertuples(index=False)).rstrip("\n"))
+        echo(frame_to_csv(predicted).rstrip("\n"))
     else:
         names = [name for name in map(str, predicted.columns) if not name.startswith("p_")]
         show_table(names, predicted[names].to_numpy().tolist(), indent="")

@@ -24,7 +24,7 @@ from affectdata.reading.tree import DOWNLOADED, is_image_name, read_tree
 from affectdata.records import SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
-from affectdata.store.atomic import locked_folder, replace_file
+from affectdata.store.atomic import locked_folder, write_bytes
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import read_table, write_table
 
@@ -222,7 +222,7 @@ async def _fetch_one(fetcher: Fetcher, out: Path, path: str, urls: list[str], at
         result = await fetcher.fetch(url)
         row["attempts"] += result.n_tries
         if result.status is Status.FETCHED:
-            await asyncio.to_thread(_write_image, out / path, result.data)
+            await asyncio.to_thread(write_bytes, out / path, result.data)
             sha256 = hashlib.sha256(result.data).hexdigest()
             return {**row, "url": url, "status": result.status, "bytes": len(result.data), "sha256": sha256}
         failed.append(result)
@@ -232,11 +232,6 @@ async def _fetch_one(fetcher: Fetcher, out: Path, path: str, urls: list[str], at
         for url, result in zip(urls, failed, strict=True)
     )
     return {**row, "status": decisive.status, "error": error}
-
-
-def _write_image(path: Path, data: bytes) -> None:
-    with replace_file(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _read_log(path: Path) -> dict[str, Row]:

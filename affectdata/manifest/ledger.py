@@ -174,7 +174,7 @@ class Memory:
 
     def held_out_beyond(self, table: pa.Table) -> pa.Table:
         """Return the rows in val or test whose image is not in a table, or has another split there."""
-        return _beyond(self.rows.filter(_is_held_out(self.rows)), table)
+        return _beyond(self.rows.filter(is_held_out(self.rows)), table)
 
 
 NO_MEMORY = Memory(LEDGER.empty_table())
@@ -202,14 +202,15 @@ def find_left_out(manifests: Iterable[Manifest], rows: pa.Table, columns: Iterab
     tables = []
     for manifest in manifests:
         keys = manifest.rows.select(["image_id", "split"])
-        left_out = pc.and_(_is_held_out(keys), _is_beyond(keys, rows))
+        left_out = pc.and_(is_held_out(keys), _is_beyond(keys, rows))
         if pc.any(left_out).as_py():
             names = [name for name in manifest.rows.column_names if name in {*LEDGER.names, *columns}]
             tables.append(splits_of(manifest.rows.select(names).filter(left_out), columns))
     return Memory(merge_splits(tables))
 
 
-def _is_held_out(table: pa.Table) -> pa.ChunkedArray:
+def is_held_out(table: pa.Table) -> pa.ChunkedArray:
+    """Return whether each row is in val or test."""
     return pc.is_in(table["split"], pa.array(HELD_OUT))
 
 
@@ -237,7 +238,7 @@ def copy_splits(table: pa.Table, splits: pa.Table, *, replace: bool = False) -> 
     elif splits[FOLD.name].null_count == len(splits):
         return _set_split(table, split)
     table = _set_split(table, split)
-    return put_folds(table, pc.if_else(_is_held_out(table), pa.scalar(None, FOLD.type), fold))
+    return put_folds(table, pc.if_else(is_held_out(table), pa.scalar(None, FOLD.type), fold))
 
 
 def inherit_splits(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.images.duplicates import codes_of
-from affectdata.manifest.ledger import HELD_OUT, NO_MEMORY, Memory, components_of
+from affectdata.manifest.ledger import NO_MEMORY, Memory, components_of, is_held_out
 from affectdata.plan.cells import assign_cells, bin_edges
 from affectdata.plan.solver import solve_bin, target_count
 from affectdata.recipe.recipe import Recipe
@@ -60,8 +60,8 @@ def _drop_duplicates(others: pa.Table) -> pa.Table:
 
 def _is_independent(own: pa.Table, others: pa.Table, recipe: Recipe, memory: Memory) -> np.ndarray:
     """Return a mask of `others`: in no component with a row of `own` or a held-out image."""
-    held = others.filter(pc.is_in(others["split"], pa.array(HELD_OUT)))
-    remembered = memory.rows.filter(pc.is_in(memory.rows["split"], pa.array(HELD_OUT)))
+    held = others.filter(is_held_out(others))
+    remembered = memory.rows.filter(is_held_out(memory.rows))
     code = components_of([others, own, held, remembered], recipe.group_columns, memory.declared)
     return ~np.isin(code[: len(others)], code[len(others) :])
 

@@ -7,7 +7,7 @@ licence, task and size.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import yaml
 
 from affectdata.release.features import category_names, describe_columns
 from affectdata.release.release import split_file, table_file
-from affectdata.store.escape import to_markdown
+from affectdata.store.escape import markdown_table, to_markdown
 from affectdata.store.parquet import Rows
 
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}  # split names on Hugging Face
@@ -161,15 +161,6 @@ def _virtual_note(info: dict[str, Any]) -> list[str]:
     return [
         "This release is virtual: it contains no images. Each one is rendered from its source when read.",
         "",
-    ]
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + " --- |" * len(header),
-        *("| " + " | ".join(to_markdown(cell) for cell in row) + " |" for row in rows),
     ]
 
 

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from affectdata.config import parse_model
 from affectdata.errors import IntegrityError, RecipeError
-from affectdata.hashing import canonical_json, file_hash
+from affectdata.store.sealed import content_hash
 
 CONTENT_HASH = "content_sha256"
 _NOT_HASHED = (CONTENT_HASH, "created")
@@ -153,13 +153,9 @@ def parse_info(info: dict[str, Any], where: str) -> ReleaseInfo:
         ) from error
 
 
-def content_hash(info: dict[str, Any]) -> str | None:
+def info_hash(info: dict[str, Any]) -> str | None:
     """Return the SHA-256 over every field but `created` and itself; None if a value cannot be JSON."""
-    try:
-        text = canonical_json({key: value for key, value in info.items() if key not in _NOT_HASHED})
-        return file_hash(text.encode())
-    except (ValueError, RecursionError):  # an infinite number, a lone surrogate
-        return None
+    return content_hash({key: value for key, value in info.items() if key not in _NOT_HASHED})
 
 
 def require_content_hash(info: dict[str, Any], where: str) -> None:
@@ -178,7 +174,7 @@ def check_content_hash(info: dict[str, Any]) -> list[str]:
     if CONTENT_HASH not in info:
         if info.get("schema") != FORMER:
             problems.append(f"{CONTENT_HASH} is missing")
-    elif info[CONTENT_HASH] != content_hash(info):
+    elif info[CONTENT_HASH] != info_hash(info):
         problems.append(f"the content was modified after publication ({CONTENT_HASH} does not match)")
     try:
         TypeAdapter(AwareDatetime).validate_python(datetime.fromisoformat(str(info.get("created"))))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,11 @@ from affectdata.workers import THREADS, default_workers
 _ATTRIBUTION_IMAGES = 16  # on which each transform of a pipeline is tried alone
 
 
-def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan) -> str:
+def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan, drawn: Mapping[str, str]) -> str:
     """Return the SHA-256 over everything that determines a release's content.
 
     The plan follows from manifests and recipe, except for splits taken from an earlier release. numpy has no
-    part in pixels but its random streams, which the canaries show: its version is left out.
+    part in pixels but its random streams, which the canaries show (`drawn`): its version is left out.
     """
     held_out = {"held_out": table_digest(plan.held_out)} if len(plan.held_out) else {}
     versions = {name: version for name, version in pixel_versions().items() if name != "numpy"}
@@ -56,7 +56,7 @@ def release_id(manifests: Sequence[Manifest], recipe: Recipe, plan: Plan) -> str
         "recipe": recipe.document(),
         "plan": table_digest(plan.table),
         "pixels": versions,
-        "canaries": canaries(recipe.pipelines),
+        "canaries": drawn,
         "render": RENDER_VERSION,
         **held_out,
     }
@@ -83,7 +83,8 @@ def publish_release(
         IntegrityError: a source image changed since it was ingested, or the existing release is damaged.
         UsageError: another run is writing the same release.
     """
-    id_ = release_id(manifests, recipe, plan)
+    drawn = canaries(recipe.pipelines)
+    id_ = release_id(manifests, recipe, plan, drawn)
     target = folder / f"{recipe.name}-{id_[:8]}"
     partial, journal = folder / f".{target.name}.partial", folder / f".{target.name}.journal"
     if target.exists():
@@ -105,7 +106,8 @@ def publish_release(
             shutil.rmtree(partial)
             shutil.rmtree(journal, ignore_errors=True)
             raise
-        write_release(partial, manifests, rows, plan, rendered, recipe, {"id": id_, "drift": drift})
+        known = {"id": id_, "drift": drift, "canaries": drawn}
+        write_release(partial, manifests, rows, plan, rendered, recipe, known)
         os.sync()  # flush the images to disk before the rename
         partial.replace(target)
         shutil.rmtree(journal, ignore_errors=True)  # last: until here a killed run resumes from it

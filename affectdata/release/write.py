@@ -21,7 +21,7 @@ from affectdata.plan.plan import Plan
 from affectdata.recipe.recipe import Recipe
 from affectdata.release.card import data_card
 from affectdata.release.croissant import CROISSANT_FILE, describe
-from affectdata.release.info import CONTENT_HASH, content_hash
+from affectdata.release.info import CONTENT_HASH, info_hash
 from affectdata.release.release import (
     CARD_FILE,
     INFO_FILE,
@@ -36,7 +36,7 @@ from affectdata.release.release import (
     table_file,
 )
 from affectdata.release.terms import combine_terms
-from affectdata.render.render import CANARY_DRAWS, RENDER_VERSION, canaries
+from affectdata.render.render import CANARY_DRAWS, RENDER_VERSION
 from affectdata.schema import FOLD, RENDERED, release_schema
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import replace_file, write_json, write_text
@@ -86,7 +86,7 @@ def write_release(
         info["ledger_sha256"] = hash_file(partial / LEDGER_FILE)
     write_json(partial / CROISSANT_FILE, describe(info, schema, path, table_file(recipe.mode), suffix))
     info["sums_sha256"] = _write_sums(partial, table, recipe.mode)
-    info[CONTENT_HASH] = content_hash(info)
+    info[CONTENT_HASH] = info_hash(info)
     created = datetime.now(UTC).isoformat(timespec="microseconds")
     write_json(partial / INFO_FILE, {**info, "created": created})
 
@@ -216,7 +216,6 @@ def _describe(manifests: Sequence[Manifest], rows: pa.Table, plan: Plan, recipe:
         "versions": pixel_versions(),
         "render_version": RENDER_VERSION,
         "cpu_features": cv2.getCPUFeaturesLine(),
-        "canaries": canaries(recipe.pipelines),
         "canary_draws": CANARY_DRAWS,
     }
 

@@ -22,8 +22,8 @@ from affectdata.reporting.ratings import ratings
 from affectdata.reporting.study import study_sections
 from affectdata.reporting.subject import Subject
 from affectdata.reporting.thumbnails import Thumbnail, make_thumbnails, map_uri
-from affectdata.store.atomic import replace_file, write_text
-from affectdata.store.escape import to_csv
+from affectdata.store.atomic import write_bytes, write_text
+from affectdata.store.escape import frame_to_csv
 
 _SECTIONS = (overview, balance, ratings, check, images)
 _MOST_IMAGES = 400  # on a page, so that it stays under 10 MB
@@ -115,8 +115,7 @@ def write_page(page: Page, path: Path, figures: Path | None = None) -> list[Path
         for figure in _figures(page.sections):
             for ending, render in (("svg", charts.to_svg), ("pdf", charts.to_pdf)):
                 file = figures / f"{figure.name}.{ending}"
-                with replace_file(file) as temporary:
-                    temporary.write_bytes(render(figure.chart))
+                write_bytes(file, render(figure.chart))
                 written.append(file)
     return written
 
@@ -136,7 +135,7 @@ def _svg_uri(figure: Figure) -> str:
 
 
 def _csv_uri(figure: Figure) -> str:
-    text = to_csv(list(figure.data.columns), figure.data.itertuples(index=False))
+    text = frame_to_csv(figure.data)
     return _data_uri("text/csv;charset=utf-8", text.encode())
 
 

@@ -20,7 +20,7 @@ from affectdata.selection.feasible import find_selection
 from affectdata.selection.program import Moment, Problem
 from affectdata.selection.request import SetRequest
 from affectdata.store.atomic import write_json, write_text
-from affectdata.store.escape import to_csv
+from affectdata.store.escape import frame_to_csv
 
 SCHEMA = "affectdata/select/1"
 _ALWAYS = ("image_id", "source", "source_id", "path", "valence", "arousal")
@@ -121,7 +121,7 @@ def write_selection(selection: Selection, manifest: Manifest) -> None:
     """Write `list.csv`, the manifest of the images and `select.json` to the selection's folder."""
     folder, name = selection.folder, selection.request.name
     images = selection.images
-    write_text(folder / "list.csv", to_csv(list(images.columns), images.itertuples(index=False)))
+    write_text(folder / "list.csv", frame_to_csv(images))
     metadata = {key: value for key, value in manifest.metadata.items() if key != "digest"}
     write_manifest(selection.rows, metadata, folder / f"{name}.parquet")
     roots = read_local(manifest.path.parent) | {key: str(path) for key, path in manifest.roots.items()}

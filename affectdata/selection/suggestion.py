@@ -30,7 +30,7 @@ from affectdata.recipe.recipe import RATED, Recipe
 from affectdata.selection.shortage import bin_probabilities, count_missing, rank_images
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
 from affectdata.store.atomic import write_json, write_text
-from affectdata.store.escape import to_csv
+from affectdata.store.escape import frame_to_csv
 from affectdata.store.files import read_regular
 from affectdata.train.heads import fit_classifier
 from affectdata.train.images import crop_square
@@ -274,7 +274,7 @@ def write_suggestion(suggestion: Suggestion, folder: Path, out: Path, seed: int)
     reads it once it is filled in, and `label_studio.json`.
     """
     images = suggestion.images
-    write_text(out / "suggestions.csv", to_csv(list(images.columns), images.itertuples(index=False)))
+    write_text(out / "suggestions.csv", frame_to_csv(images))
     shuffled = suggestion.images.sample(frac=1, random_state=seed)
     files = [Path(file).relative_to(folder).as_posix() for file in shuffled["file"]]
     task = pd.DataFrame({"file": files, "rater": "", "valence": "", "arousal": "", "subtype": ""})

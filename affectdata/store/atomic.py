@@ -102,6 +102,12 @@ def locked_folder(folder: Path, wait: bool = True) -> Iterator[None]:
         os.close(handle)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, with LF line endings."""
     with replace_file(path) as temporary:

@@ -6,9 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from affectdata.hashing import file_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")  # also as wide characters
 _MARKDOWN = re.compile(
@@ -37,10 +40,24 @@ def _cell(value: Any) -> str:
     return f'"{quoted}"' if set(text) & set('",\r\n') else text  # `csv` writes a lone \r as it is
 
 
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """Return a data frame as CSV (`to_csv`), without its index."""
+    return to_csv([str(name) for name in frame.columns], frame.itertuples(index=False))
+
+
 def to_markdown(value: Any) -> str:
     """Return one line of Markdown that shows a value as it is."""
     text = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
     return _MARKDOWN.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(to_markdown(cell) for cell in row) + " |" for row in rows),
+    ]
 
 
 def folder_names(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:

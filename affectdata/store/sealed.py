@@ -14,7 +14,7 @@ SEAL = "content_sha256"
 
 def write_sealed(path: Path, document: dict[str, Any]) -> None:
     """Write a document as JSON, with the SHA-256 over all its keys as one more key."""
-    write_json(path, {**document, SEAL: _hash(document)})
+    write_json(path, {**document, SEAL: content_hash(document)})
 
 
 def read_sealed(path: Path, fix: str) -> Any:
@@ -28,14 +28,14 @@ def read_sealed(path: Path, fix: str) -> Any:
     if not isinstance(document, dict) or SEAL not in document:
         return document
     seal = document.pop(SEAL)
-    try:
-        is_same = seal == _hash(document)
-    except (ValueError, RecursionError):  # an infinite number, a lone surrogate
-        is_same = False
-    if not is_same:
+    if seal is None or seal != content_hash(document):
         raise IntegrityError(f"{path.name} is not what was written", where=str(path), fix=fix)
     return document
 
 
-def _hash(document: dict[str, Any]) -> str:
-    return file_hash(canonical_json(document).encode())
+def content_hash(document: dict[str, Any]) -> str | None:
+    """Return the SHA-256 over the canonical JSON of a document; None if a value cannot be JSON."""
+    try:
+        return file_hash(canonical_json(document).encode())
+    except (ValueError, RecursionError):  # an infinite number, a lone surrogate
+        return None

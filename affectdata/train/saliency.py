@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from affectdata.images.decode import encode, resize
-from affectdata.store.atomic import replace_file
+from affectdata.store.atomic import write_bytes
 from affectdata.train.kept import KeptModel, Stage
 from affectdata.train.predict import Image, iter_squares
 from affectdata.train.trunks import load_extra
@@ -51,8 +51,7 @@ def save_maps(
         for stage, column, name in _find_targets(model, square):
             drawn = np.hstack([square, draw_map(square, attribute(model, square, stage, column))])
             path = folder / f"{stem}_{name}{caption}.png"
-            with replace_file(path) as temporary:
-                temporary.write_bytes(encode(drawn, "png", 0))
+            write_bytes(path, encode(drawn, "png", 0))
             paths.append(path)
     return paths
 

@@ -26,7 +26,7 @@ from affectdata.manifest.overlay import overlay
 from affectdata.plan.planner import plan_release
 from affectdata.recipe.recipe import packaged_recipes, parse_recipe
 from affectdata.registry import load_plugin
-from affectdata.release.info import CONTENT_HASH, content_hash
+from affectdata.release.info import CONTENT_HASH, info_hash
 from affectdata.release.publish import publish_release
 from affectdata.release.release import Release, open_release
 from affectdata.store.atomic import read_json
@@ -202,7 +202,7 @@ def test_a_run_is_repeated_if_code_weights_or_release_change(
     assert [count_runs(release), count_runs(release)] == [1, 0]
     # A release folder has only the first digits of the id in its name.
     info = {**release.info, "id": release.id[:8] + "0" * 56}
-    other = Release(release.path, release.rows, info | {CONTENT_HASH: content_hash(info)})
+    other = Release(release.path, release.rows, info | {CONTENT_HASH: info_hash(info)})
     assert [count_runs(other), count_runs(other)] == [1, 0]
     monkeypatch.setattr(trials, "version", lambda name: "0.0.1")
     assert count_runs(release) == 1
