@@ -724,16 +724,8 @@ def train_check(
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import (
-        PLAIN,
-        check_head,
-        check_kept,
-        check_maps,
-        draw_maps,
-        explain_no_clearest,
-        fit_final,
-        fit_final_networks,
-    )
+    from affectdata.check.final import PLAIN, check_head, fit_final, fit_final_networks
+    from affectdata.check.maps import check_maps, draw_maps, explain_no_clearest
     from affectdata.check.model_card import check_scores, write_card
     from affectdata.check.prepare import prepare_check
     from affectdata.check.resume import FOLDER, SplitStore
@@ -780,7 +772,6 @@ def train_check(
     )
     note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
     check_head(prepared, head or PLAIN)
-    check_kept(prepared, model_path, maps)
     fit: Callable[[], KeptModel]
     if mode == FINETUNE:
         networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)

@@ -1,27 +1,23 @@
-"""The model of a release: regressor and classifier on all of its train rows, and saliency maps."""
+"""The model of a release: regressor and classifier, or those of its target, on all of its train rows."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from affectdata.check.arms import CALIBRATED, STACKED, SUBTYPE_AWARE
 from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
+from affectdata.check.target_model import (
+    describe_training,
+    fit_target_heads,
+    network_of_target,
+    start_of,
+)
 from affectdata.check.tuned import LazyNetwork, TunedNetworks
 from affectdata.errors import InputError, UsageError
-from affectdata.images.decode import decode
-from affectdata.release.images import Read, released_reader
-from affectdata.release.release import Release
-from affectdata.store.atomic import write_text
-from affectdata.store.escape import frame_to_csv
-from affectdata.train.backbones import content_hash
 from affectdata.train.heads import (
     N_FOLDS,
     FittedHead,
@@ -31,42 +27,29 @@ from affectdata.train.heads import (
     predict_out_of_fold,
     quiet_threads,
 )
-from affectdata.train.kept import (
-    BackboneRef,
-    FrozenModel,
-    KeptModel,
-    SourceRef,
-    Stage,
-    TrainedOn,
-    TunedModel,
-    make_model,
-    no_model,
-)
-from affectdata.train.networks import Network
+from affectdata.train.kept import FrozenModel, Stage, TunedModel, make_model, no_model
 from affectdata.train.outputs import Calibrated, Stacked, fit_calibrated, fit_stacked
-from affectdata.train.predict import predict
 from affectdata.train.rows import Rows
-from affectdata.train.saliency import save_maps
 from affectdata.train.subtype_aware import can_fit, fit_subtype_aware
-from affectdata.train.trunks import load_extra
 
 PLAIN = "plain"  # the head that every arm has: an SVR
-_CLEAR = 0.8  # certainty above which a prediction is clear
-CLEAREST = "clearest"
-_BATCH = 64
 
 
 def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
-    """Fit regressor and classifier on the release's train rows; the classifier is that of the target.
+    """Fit regressor and classifier on the release's train rows, or the heads of a target of several values.
 
-    A `head` other than the plain one is fitted on the originals of these rows, as its arm in the check is.
+    The classifier is that of the recipe's target. A `head` other than the plain one is fitted on the
+    originals of these rows, as its arm in the check is.
 
     Raises:
         InputError: there is nothing to predict: the target is not numeric and has one class; or as in
             `check_head`.
     """
     check_head(prepared, head)
-    seed = prepared.recipe.seed
+    seed, target = prepared.recipe.seed, prepared.target
+    if target:
+        trained_on = describe_training(prepared.release)
+        return fit_target_heads(target, prepared.backbone, prepared.train, None, seed, trained_on)
     train = prepared.train if head == PLAIN else _own_originals(prepared)
     regressor, classifier, outputs = None, None, None
     with quiet_threads():
@@ -87,20 +70,6 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
     )
 
 
-def check_kept(prepared: CheckInput, *wanted: object) -> None:
-    """Check that a model of the target can be kept, if anything of it is wanted.
-
-    Raises:
-        InputError: the target is not the recipe's.
-    """
-    if prepared.target and any(wanted):
-        raise InputError(
-            f"a model of {prepared.target.name} cannot be kept, and has no maps",
-            where=str(prepared.release.path),
-            fix="leave out --keep-model and --maps, or the recipe's `check: {target: …}`",
-        )
-
-
 def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedModel:
     """Fine-tune a network for the target on the release's train rows, and one for its classes.
 
@@ -108,6 +77,10 @@ def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedMod
         InputError: there is nothing to predict: the target is not numeric and has one class.
     """
     train, fitted = prepared.train, dict[Stage, LazyNetwork]()
+    start, trained_on = prepared.backbone.weights_sha256, describe_training(prepared.release)
+    if target := prepared.target:
+        network = learner.target_network(train, target).trained()
+        return network_of_target(target, network, start_of(network, start), trained_on)
     outputs = None
     if prepared.numeric:
         fitted["regressor"] = learner.fit_regressor(train, "")
@@ -122,35 +95,9 @@ def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedMod
     return TunedModel(
         targets=[prepared.recipe.target] if prepared.numeric else [],
         labels=[str(label) for label in np.unique(labels)],
-        trained_on=describe_training(prepared.release),
+        trained_on=trained_on,
         networks=networks,
-        start=start_of(next(iter(networks.values())), prepared.backbone.weights_sha256),
-    )
-
-
-def start_of(network: Network, weights_sha256: str) -> BackboneRef:
-    """Return the reference to what a network's training started from."""
-    return BackboneRef(
-        name=network.name,
-        weights=network.weights,
-        content=content_hash(network.normalisation, network.code, weights_sha256),
-        weights_sha256=weights_sha256,
-    )
-
-
-def describe_training(release: Release) -> TrainedOn:
-    """Return what a model file says about the release that its model was trained on."""
-    info = release.info
-    return TrainedOn(
-        name=release.name,
-        id=release.id,
-        n_train=info["rows"]["train"],
-        n_originals=info["originals"],
-        redistributable=bool(info.get("terms", {}).get("redistributable")),
-        sources=[
-            SourceRef(**{name: str(each[name] or "") for name in SourceRef.model_fields})
-            for each in info["manifests"]
-        ],
+        start=start_of(next(iter(networks.values())), start),
     )
 
 
@@ -179,8 +126,9 @@ def check_head(prepared: CheckInput, head: str) -> None:
             fix=f"ingest them into the folder of manifests, or use one of {', '.join(known)}",
         )
     if head != PLAIN and not prepared.numeric:
+        target = prepared.target.name if prepared.target else prepared.recipe.target
         raise InputError(
-            f"the head {head} predicts numbers, and the target {prepared.recipe.target} has classes",
+            f"the head {head} predicts one number, and the target {target} is not one",
             where=where,
             fix="leave out --head",
         )
@@ -217,93 +165,3 @@ def _regressor_of(prepared: CheckInput, head: str) -> Callable[[Rows], Any]:
         return fit_stacked(plain, source, outputs, rows, seed)
 
     return fit
-
-
-def check_maps(release: Release) -> None:
-    """Check that maps can be drawn, before a model is trained.
-
-    Raises:
-        MissingError: captum is not installed.
-        InputError: the release has no test split.
-    """
-    if not len(release.split("test")):
-        raise InputError(
-            "maps are drawn of the test split, and the release has none",
-            where=str(release.path),
-            fix="leave out --maps, or balance by a recipe with `split: {test: 0.2}`",
-        )
-    load_extra("captum.attr", "saliency")
-
-
-def draw_maps(prepared: CheckInput, model: KeptModel, n_maps: int, folder: Path) -> list[Path]:
-    """Write maps of the clearest and the worst predictions on test originals, which were not trained on.
-
-    `clearest` are predictions with more than 80 % certainty (there may be none); `worst` have the largest
-    error, or the highest certainty of a wrong class. Both folders have an `index.csv` that lists the images;
-    the names of the files have the true and the predicted value or class.
-
-    Raises:
-        MissingError, InputError: as in `check_maps`.
-    """
-    check_maps(prepared.release)
-    table = prepared.release.split("test")
-    read = released_reader(prepared.release.path, prepared.recipe, prepared.release.sources_to_render())
-    batches = [table.slice(start, _BATCH) for start in range(0, len(table), _BATCH)]
-    predictions = pd.concat([predict(model, _images(read, batch)) for batch in batches], ignore_index=True)
-    predictions["image"] = [
-        f"{row['source']}: {row['path']}" for row in table.select(["source", "path"]).to_pylist()
-    ]
-    predictions["true"] = table[prepared.recipe.target].to_pylist()
-    certainty = (
-        predictions.filter(regex="^p_").max(axis=1)
-        if "class" in predictions
-        else pd.Series(0.0, predictions.index)
-    )
-    error = _errors(predictions, certainty, prepared)
-    written = []
-    for name, ordered in (
-        (CLEAREST, certainty[certainty > _CLEAR].sort_values(ascending=False, kind="stable").index),
-        ("worst", error[error > 0].sort_values(ascending=False, kind="stable").index),
-    ):
-        chosen = ordered[:n_maps]
-        images = _images(read, table.take(pa.array(chosen, pa.int64())))
-        written += save_maps(model, images, folder / name, _captions(predictions.loc[chosen], prepared))
-        listed = predictions.loc[chosen]
-        write_text(folder / name / "index.csv", frame_to_csv(listed))
-    return written
-
-
-def explain_no_clearest(model: KeptModel, drawn: list[Path]) -> str | None:
-    """Return why `draw_maps` wrote no map of clear predictions; None if it did."""
-    if any(each.parent.name == CLEAREST for each in drawn):
-        return None
-    if not model.labels:
-        return "the model predicts no classes, so no prediction has a certainty and maps/clearest is empty"
-    return f"no prediction on test is more than {_CLEAR:.0%} certain, so maps/clearest is empty"
-
-
-def _captions(predictions: pd.DataFrame, prepared: CheckInput) -> list[str]:
-    """Return true and predicted value or class of each image, as a part of a file name."""
-    predicted = predictions[prepared.recipe.target if prepared.numeric else "class"]
-    return [
-        "_".join(
-            f"{name}-{value:.0f}" if prepared.numeric else f"{name}-{_safe_name(str(value))}"
-            for name, value in (("true", true), ("predicted", value))
-        )
-        for true, value in zip(predictions["true"], predicted, strict=True)
-    ]
-
-
-def _safe_name(text: str) -> str:
-    return re.sub(r"[^\w-]+", "-", text)[:40]
-
-
-def _images(read: Read, table: pa.Table) -> list[np.ndarray]:
-    return [decode(data).rgb for data in read(table)] if len(table) else []
-
-
-def _errors(predictions: pd.DataFrame, certainty: pd.Series, prepared: CheckInput) -> pd.Series:
-    """Return how wrong each prediction is: in POMP units, or the certainty of a wrong class."""
-    if prepared.numeric:
-        return (predictions[prepared.recipe.target] - predictions["true"]).abs()
-    return certainty.where(predictions["class"] != predictions["true"], 0.0)

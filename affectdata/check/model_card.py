@@ -18,6 +18,7 @@ from affectdata.check.words import (
     scored_on,
     scores,
     small_groups_text,
+    target_scores,
 )
 from affectdata.release.card import sources_and_terms
 from affectdata.store.atomic import write_text
@@ -44,6 +45,9 @@ def check_scores(document: CheckDocument, head: str) -> CardScores:
     arm = RELEASE if head in PLAIN_ARMS else head
     scored, target = scores(document, arm), document.release.target
     rows: list[tuple[str, ...]] = []
+    several = target_scores(document, RELEASE)
+    if several:
+        rows += [(measure_name(name, document), _text(each)) for name, each in several.measures.items()]
     if scored:
         rows += [(measure_name(name), _text(scored[name])) for name in _MEASURES]
     if target in document.arms[RELEASE].classifier and not document.numeric:
@@ -92,6 +96,7 @@ def write_card(model: KeptModel, path: Path, info: dict[str, Any], found: CardSc
     predicted = [f"{target}, from 0 to 100" for target in model.targets]
     if model.labels:
         kind = "probabilities of labels" if model.several_labels else "a class"
+        kind = "shares of raters" if model.are_shares else kind
         predicted.append(f"{kind}: {', '.join(model.labels)}")
     lines = [
         f"# {path.stem}",

@@ -34,9 +34,9 @@ from affectdata.errors import InputError
 from affectdata.labels import MAPS
 from affectdata.recipe.target import TargetSpec
 from affectdata.train.heads import fit_classifier, fit_regressor
-from affectdata.train.losses import POLARITY_OF_CLASSES
+from affectdata.train.losses import POLARITY_OF_CLASSES, least_cost_scores
 from affectdata.train.rows import Rows
-from affectdata.train.share_heads import fit_label_sets, fit_shares
+from affectdata.train.share_heads import fit_label_sets, fit_points, fit_shares
 
 Scores = dict[str, float]
 Predict = Callable[[Rows], np.ndarray]
@@ -54,7 +54,7 @@ class StudyTarget:
     `outputs` are the names of what is predicted: numbers, or labels. `errors` are per image and `error` names
     their mean; `signs` are the polarities of classes. `details` are tables of predictions, by the name of
     their file. `encode` turns values into what the loss of a network takes. `skill` is what rules use.
-    `fit_heads` returns a regressor and a classifier of codes that can be kept; None if none can.
+    `fit_heads` returns a regressor and a classifier of codes, or None, for a model that is kept.
     """
 
     name: str
@@ -66,10 +66,10 @@ class StudyTarget:
     error: str
     errors: Measure | Callable[[np.ndarray, np.ndarray], np.ndarray]
     fit: Callable[[Rows, np.ndarray, str | None, int], Predict]
+    fit_heads: FitHeads
     decode: Callable[[np.ndarray], np.ndarray] = lambda outputs: np.asarray(outputs, float)
     constant: Callable[[np.ndarray], np.ndarray] = lambda values: np.asarray(values.mean(0))
     details: Mapping[str, Callable[[np.ndarray, np.ndarray], list[Detail]]] = field(default_factory=dict)
-    fit_heads: FitHeads | None = None
     takes_head: bool = False
     takes_class_weights: bool = False
     signs: tuple[float, ...] | None = None
@@ -126,8 +126,8 @@ def _number(originals: Originals, name: str) -> StudyTarget:
         "mae",
         lambda true, predicted: np.abs(true - predicted),
         _fit_number,
+        lambda train, _, head, seed: (fit_regressor(train, head or "svr", seed).model, None),
         decode=lambda outputs: np.asarray(outputs[:, 0], float),
-        fit_heads=lambda train, _, head, seed: (fit_regressor(train, head or "svr", seed).model, None),
         takes_head=True,
     )
 
@@ -167,10 +167,10 @@ def _classes(originals: Originals, name: str) -> StudyTarget:
         "accuracy",
         lambda true, predicted: np.asarray(true == predicted, float),
         _fit_classes,
+        _keep_classes,
         decode=lambda outputs: np.asarray(outputs.argmax(1)),
         constant=lambda values: np.asarray(np.bincount(values).argmax()),
         details={"confusion": confusion},
-        fit_heads=lambda train, true, _, seed: (None, fit_classifier(train, true, None, seed).model),
         takes_class_weights=True,
         signs=signs if both else None,
     )
@@ -187,6 +187,12 @@ def _fit_classes(train: Rows, true: np.ndarray, head: str | None, seed: int) -> 
         return lambda rows: np.full(len(rows), true[0])
     fitted = fit_classifier(train, true, None, seed)
     return lambda rows: fitted.labels[fitted.shares(rows, None).argmax(1)]
+
+
+def _keep_classes(train: Rows, true: np.ndarray, head: str | None, seed: int) -> tuple[Any, Any]:
+    if len(np.unique(true)) == 1:
+        raise InputError("train has only one class: there is no model to save")
+    return None, fit_classifier(train, true, None, seed).model
 
 
 def _polarity(originals: Originals, name: str) -> StudyTarget:
@@ -214,6 +220,7 @@ def _polarity(originals: Originals, name: str) -> StudyTarget:
         measures={each: partial(of_best, compute) for each, compute in plain.measures.items()},
         errors=partial(of_best, plain.errors),
         fit=partial(_fit_polarity, np.array(plain.signs)),
+        fit_heads=lambda train, true, head, seed: _keep_classes(train, true.argmax(1), head, seed),
         decode=lambda outputs: np.asarray(outputs, float),
         constant=lambda values: np.asarray(values.mean(0)),
         details={each: partial(of_best, describe) for each, describe in plain.details.items()},
@@ -225,10 +232,9 @@ def _polarity(originals: Originals, name: str) -> StudyTarget:
 
 
 def _fit_polarity(signs: np.ndarray, train: Rows, true: np.ndarray, _: str | None, seed: int) -> Predict:
-    """Return a head that predicts 1 - half of the expected cost of each class."""
-    cost = 1 - np.eye(len(signs)) + (np.outer(signs, signs) < 0)
+    """Return a head that predicts the scores by which the class of least expected cost is chosen."""
     shares = _fit_class_shares(train, true.argmax(1), len(signs), seed)
-    return lambda rows: 1 - shares(rows) @ cost / 2
+    return lambda rows: least_cost_scores(shares(rows), signs)
 
 
 def _fit_class_shares(train: Rows, codes: np.ndarray, n: int, seed: int) -> Predict:
@@ -263,7 +269,8 @@ def _plane(originals: Originals, columns: list[str]) -> StudyTarget:
         measures,
         "distance",
         share_metrics.plane_distances,
-        _fit_columns,
+        lambda train, true, head, seed: fit_points(train, true, head or "svr", seed),
+        lambda train, true, head, seed: (fit_points(train, true, head or "svr", seed), None),
         takes_head=True,
         kind="numbers",
     )
@@ -271,11 +278,6 @@ def _plane(originals: Originals, columns: list[str]) -> StudyTarget:
 
 def _of_column(compute: Measure, number: int, true: np.ndarray, predicted: np.ndarray) -> float:
     return compute(true[:, number], predicted[:, number])
-
-
-def _fit_columns(train: Rows, true: np.ndarray, head: str | None, seed: int) -> Predict:
-    fitted = [fit_regressor(train.with_target(column), head or "svr", seed) for column in true.T]
-    return lambda rows: np.column_stack([each.predict(rows) for each in fitted])
 
 
 def _label_sets(originals: Originals, column: str) -> StudyTarget:
@@ -300,6 +302,7 @@ def _label_sets(originals: Originals, column: str) -> StudyTarget:
         "exact_match",
         lambda true, predicted: (true == share_metrics.chosen(predicted)).all(1).astype(float),
         lambda train, true, _, seed: fit_label_sets(train, true, seed),
+        lambda train, true, _, seed: (None, fit_label_sets(train, true, seed)),
         details={"labels": partial(share_metrics.per_label, labels=labels)},
         kind="multi",
         skill=share_metrics.auc_above_chance,
@@ -338,6 +341,7 @@ def _shares(originals: Originals, wanted: Any, order: list[str] | None) -> Study
         "kl",
         share_metrics.kl_divergences,
         lambda train, true, _, seed: fit_shares(train, true, seed),
+        lambda train, true, _, seed: (None, fit_shares(train, true, seed)),
         kind="shares",
     )
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from affectdata.check import scores
 from affectdata.check.arms import RELEASE
-from affectdata.check.final import describe_training, start_of
 from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
 from affectdata.check.model_card import study_scores, write_card
 from affectdata.check.prepare import CACHE, released_arms, released_rows
@@ -26,6 +25,12 @@ from affectdata.check.scores import SUBGROUPS, mean_interval, resample_groups, s
 from affectdata.check.study import FROZEN, Outcome, Study, Trial, load_study, run_study
 from affectdata.check.study_results import PARTS, TEST, TRAIN, VAL, Run
 from affectdata.check.study_targets import Scores, find_target
+from affectdata.check.target_model import (
+    describe_training,
+    fit_target_heads,
+    network_of_target,
+    start_of,
+)
 from affectdata.check.tuned import RUNS, choose_settings
 from affectdata.check.words import small_groups_text, without_nan
 from affectdata.errors import InputError, MissingError
@@ -39,8 +44,8 @@ from affectdata.train.features import FeatureCache
 from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import quiet_threads
 from affectdata.train.images import IMAGES, Progress, store_images
-from affectdata.train.kept import KeptModel, TunedModel, make_model
-from affectdata.train.losses import POLARITY_OF_CLASSES, find_loss
+from affectdata.train.kept import KeptModel
+from affectdata.train.losses import POLARITY_OF_CLASSES
 from affectdata.train.model_file import check_name, keep_model
 from affectdata.train.networks import Network, build_network
 from affectdata.train.rows import Rows
@@ -229,31 +234,15 @@ class _Trials:
         """Train once more with the settings of a run, and return the model.
 
         Raises:
-            InputError: heads on frozen features cannot be kept for this target.
+            InputError: all training rows have the same labels, or the head cannot be saved.
         """
         target, trained_on = self.target, describe_training(self.release)
         if trial.mode == FROZEN:
             backbone, train = self._backbone(trial), self._with_features(trial)(self.rows[trial.arm])
-            if target.fit_heads is None:
-                raise InputError(
-                    f"heads on frozen features that predict {target.name} cannot be kept",
-                    fix="leave out --keep-model, or use `mode: finetune`",
-                )
-            with quiet_threads():
-                heads = target.fit_heads(train, target.true(train), trial.head, trial.seed)
-            model = make_model(backbone, *heads, target.name, trained_on)
-            return replace(model, labels=[target.outputs[int(code)] for code in model.labels])
+            return fit_target_heads(target, backbone, train, trial.head, trial.seed, trained_on)
         network = self._train_network(trial)[0].network
         start = start_of(network, state_hash(self._network(trial).module.body))
-        has_labels = find_loss(target.losses[0]).has_classes
-        return TunedModel(
-            targets=[] if has_labels else list(target.outputs),
-            labels=list(target.outputs) if has_labels else [],
-            several_labels=target.losses[0] == "binary",
-            trained_on=trained_on,
-            networks={"classifier" if has_labels else "regressor": network},
-            start=start,
-        )
+        return network_of_target(target, network, start, trained_on)
 
     def _fit_head(
         self, trial: Trial, train: Rows, known: dict[str, Rows]

@@ -151,11 +151,15 @@ class TunedNetworks:
 
     def fit_target(self, train: Rows, target: StudyTarget) -> FittedTarget:
         """Train a network for a target of several values, or of classes with a polarity."""
+        fitted = self.target_network(train, target)
+        return FittedTarget(lambda rows: target.decode(fitted.shares(rows, None)), fitted.curve)
+
+    def target_network(self, train: Rows, target: StudyTarget) -> LazyNetwork:
+        """Return the network of `fit_target`."""
         values, loss = target.encode(target.true(train)), target.losses[0]
         examples = Examples(train.pool_index, values, train.weight)
         signs = target.signs if loss == POLARITY_OF_CLASSES else None
-        fitted = self._train(examples, loss, np.array(target.outputs), signs)
-        return FittedTarget(lambda rows: target.decode(fitted.shares(rows, None)), fitted.curve)
+        return self._train(examples, loss, np.array(target.outputs), signs)
 
     def _train(
         self, examples: Examples, loss: str, labels: np.ndarray, signs: tuple[float, ...] | None = None

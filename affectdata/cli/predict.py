@@ -34,12 +34,13 @@ def command(
 ) -> int:
     """Predict the labels of IMAGES with MODEL, a file written by --keep-model of `train-check` or `study`.
 
-    An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100.
+    An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100. --csv
+    and --json have the probability of every label, or the shares of raters.
     """
     from affectdata.store.atomic import write_text
     from affectdata.store.escape import frame_to_csv
     from affectdata.train.model_file import load_model
-    from affectdata.train.predict import predict
+    from affectdata.train.predict import labels_text, predict
 
     files = [file for path in images for file in _files(path)]
     loaded = load_model(model, say=note)
@@ -47,8 +48,11 @@ def command(
     if as_csv:
         echo(frame_to_csv(predicted).rstrip("\n"))
     else:
-        names = [name for name in map(str, predicted.columns) if not name.startswith("p_")]
-        show_table(names, predicted[names].to_numpy().tolist(), indent="")
+        shown = predicted[["image", *loaded.targets]]
+        if loaded.labels:
+            kind = "shares" if loaded.are_shares else "labels" if loaded.several_labels else "class"
+            shown = shown.assign(**{kind: [labels_text(loaded, row) for _, row in predicted.iterrows()]})
+        show_table([str(name) for name in shown], shown.to_numpy().tolist(), indent="")
     if html:
         from affectdata.reporting.predictions import predictions_page
 

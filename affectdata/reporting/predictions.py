@@ -13,10 +13,8 @@ from affectdata.reporting.blocks import Card, Images, Section
 from affectdata.reporting.page import render
 from affectdata.reporting.thumbnails import make_thumbnail
 from affectdata.train.kept import KeptModel
-from affectdata.train.predict import read_rgb
+from affectdata.train.predict import labels_text, read_rgb
 from affectdata.train.saliency import save_maps
-
-_SHARE = "p_"  # columns with the probability of a class begin with it
 
 
 def predictions_page(model: KeptModel, images: Sequence[Path], predicted: pd.DataFrame, *, maps: bool) -> str:
@@ -50,6 +48,4 @@ def _clip(value: Any) -> float:
 
 def _lines(row: pd.Series, model: KeptModel) -> list[str]:
     lines = [Path(str(row["image"])).name, *(f"{name} {row[name]:.1f}" for name in model.targets)]
-    if model.labels:
-        lines.append(f"{row['class']} ({row[_SHARE + row['class']]:.0%})")
-    return lines
+    return [*lines, labels_text(model, row)] if model.labels else lines

@@ -7,7 +7,7 @@ A model has a regressor, a classifier, or both; the classifier may take the regr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,12 +61,16 @@ class TrainedOn(StrictModel):
 class KeptModel(ABC):
     """A model. `targets`: what the regressor predicts, POMP; `labels`: the classes.
 
-    With `several_labels` every label has a probability of its own, and an image has a set of them.
+    With `several_labels` every label has a probability of its own, and an image has a set of them. With
+    `are_shares` the probabilities are shares of raters. With `class_signs`, the polarities of the classes,
+    the predicted class is the one of least expected cost.
     """
 
     targets: list[str]
     labels: list[str]
     several_labels: bool = False
+    are_shares: bool = False
+    class_signs: Sequence[float] | None = None
     trained_on: TrainedOn | None = None
 
     @property

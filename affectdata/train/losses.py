@@ -59,6 +59,15 @@ def polarity_cross_entropy(
     return cross_entropy(outputs, targets, class_weights) * (1 + POLARITY_PENALTY * wrong)
 
 
+def least_cost_scores(shares: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    """Return 1 - half of the expected cost of each class: another class costs 1, one of the opposite sign 2.
+
+    `shares` (n, classes) are probabilities, and the class of the highest score has the least expected cost.
+    """
+    cost = 1 - np.eye(len(signs)) + POLARITY_PENALTY * (np.outer(signs, signs) < 0)
+    return np.asarray(1 - shares @ cost / (1 + POLARITY_PENALTY))
+
+
 def binary(outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy of sigmoid(outputs), weighted by class, averaged over the classes."""
     losses = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")

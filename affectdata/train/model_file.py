@@ -47,7 +47,7 @@ class Header(StrictModel):
     """The metadata of a model file; `heads` maps stages to kinds of head.
 
     `ranges` are the scales of the targets. `content_sha256` is the hash of this header without it, and of the
-    tensors. The last five are absent in the form affectdata/model/1.
+    tensors. All after `heads` are absent in the form affectdata/model/1; the last two are there only if set.
     """
 
     form: Literal["affectdata/model/1", "affectdata/model/2"]
@@ -60,6 +60,13 @@ class Header(StrictModel):
     preprocessing: Preprocessing | None = None
     trained_on: TrainedOn | None = None
     content_sha256: str | None = None
+    are_shares: bool = False
+    class_signs: list[float] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the header as it is written."""
+        unset = {name for name in ("are_shares", "class_signs") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=unset)
 
 
 def check_name(path: Path) -> None:
@@ -94,6 +101,8 @@ def keep_model(model: KeptModel, path: Path) -> None:
         backbone=backbone,
         heads=heads,
         several_labels=model.several_labels,
+        are_shares=model.are_shares,
+        class_signs=None if model.class_signs is None else list(model.class_signs),
         ranges={target: [0.0, 100.0] for target in model.targets},
         preprocessing=Preprocessing(
             size_px=normalisation.size_px, mean=list(normalisation.mean), std=list(normalisation.std)
@@ -102,7 +111,7 @@ def keep_model(model: KeptModel, path: Path) -> None:
     )
     header = header.model_copy(update={"content_sha256": _content_hash(header, tensors)})
     with replace_file(path) as temporary:
-        save_file(tensors, temporary, {_KEY: canonical_json(header.model_dump(mode="json"))})
+        save_file(tensors, temporary, {_KEY: canonical_json(header.document())})
 
 
 def _parts_of(model: KeptModel) -> tuple[dict[Stage, str], dict[Stage, Mapping[str, Tensor]], BackboneRef]:
@@ -127,7 +136,7 @@ def _parts_of(model: KeptModel) -> tuple[dict[Stage, str], dict[Stage, Mapping[s
 
 
 def _content_hash(header: Header, tensors: Mapping[str, Tensor]) -> str:
-    known = header.model_copy(update={"content_sha256": None}).model_dump(mode="json")
+    known = header.model_copy(update={"content_sha256": None}).document()
     return file_hash((canonical_json(known) + tensors_hash(tensors)).encode())
 
 
@@ -159,6 +168,8 @@ def load_model(
             where=str(path),
             fix=f"if you trust the file, use affectdata.train.model_file.load_model(…, backbone={name!r})",
         )
+    if header.class_signs and len(header.class_signs) != len(header.labels):
+        raise _wrong(path, f"has {len(header.class_signs)} signs for {len(header.labels)} labels")
     parts: dict[Stage, dict[str, Tensor]] = {}
     for stage in header.heads:
         prefix = f"{stage}."
@@ -167,6 +178,8 @@ def load_model(
         "targets": header.targets,
         "labels": header.labels,
         "several_labels": header.several_labels,
+        "are_shares": header.are_shares,
+        "class_signs": header.class_signs,
         "trained_on": header.trained_on,
     }
     model: KeptModel
@@ -175,8 +188,10 @@ def load_model(
         model = TunedModel(**common, networks=networks, start=header.backbone)
     else:
         heads = {stage: PlainHead(kind, parts[stage]) for stage, kind in header.heads.items()}
-        if "classifier" in heads and len(heads["classifier"].arrays["intercept"]) != len(header.labels):
-            raise _wrong(path, f"has {len(header.labels)} labels for a classifier of another number")
+        outputs = {"regressor": header.targets, "classifier": header.labels}
+        for stage, head in heads.items():
+            if len(head.arrays["intercept"]) != len(outputs[stage]):
+                raise _wrong(path, f"has {len(outputs[stage])} outputs for a {stage} of another number")
         network = load_backbone(name, weights or header.backbone.weights, device, say)
         if network.content != header.backbone.content:
             raise _other_backbone(path, header)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from affectdata.errors import InputError
 from affectdata.train.heads import OUTPUT_MIDDLE, OUTPUT_UNIT
 from affectdata.train.outputs import SHARE, Calibrated, Stacked
+from affectdata.train.share_heads import LabelSetHeads, PointHeads, ShareHead
 from affectdata.train.subtype_aware import SubtypeAware
 from affectdata.train.svr import RbfSVR
 
@@ -27,6 +29,7 @@ Arrays = Mapping[str, Tensor]
 _SVR = {"mean": "w", "scale": "w", "vectors": "nw", "dual": "n", "gamma": "", "intercept": "1"}
 SHAPES = {
     "svr": _SVR,
+    "points": {**_SVR, "dual": "nk", "gamma": "n", "intercept": "k"},  # a gamma for each vector
     "logistic": {"mean": "w", "scale": "w", "coef": "kw", "intercept": "k"},
     "calibrated": {**_SVR, "predicted": "q", "true": "q"},
     "stacked": {
@@ -84,7 +87,7 @@ class PlainHead:
         return len(self.arrays["mean"])
 
     def __call__(self, features: Tensor, output: Tensor | None = None) -> Tensor:
-        """Return values (n, 1), or logits (n, k), for features (n, dim).
+        """Return values (n, columns), or logits (n, k), for features (n, dim).
 
         `output` (n,), the regressor's prediction, is used if the head has a column for it.
 
@@ -108,6 +111,10 @@ def _squared_distances(arrays: Arrays, x: Tensor) -> Tensor:
 def _svr(arrays: Arrays, x: Tensor) -> Tensor:
     kernel = (-arrays["gamma"] * _squared_distances(arrays, x)).exp()
     return (kernel @ arrays["dual"])[:, None] + arrays["intercept"]
+
+
+def _points(arrays: Arrays, x: Tensor) -> Tensor:
+    return (-arrays["gamma"] * _squared_distances(arrays, x)).exp() @ arrays["dual"] + arrays["intercept"]
 
 
 def _logistic(arrays: Arrays, x: Tensor) -> Tensor:
@@ -141,6 +148,7 @@ def _subtype_aware(arrays: Arrays, x: Tensor) -> Tensor:
 
 _EVALUATE = {
     "svr": _svr,
+    "points": _points,
     "logistic": _logistic,
     "calibrated": _calibrated,
     "stacked": _stacked,
@@ -163,6 +171,12 @@ def plain_head(model: Any) -> PlainHead:
         arrays |= {f"source_{name}": value for name, value in source.items()} | _linear(model.stack.model)
     elif isinstance(model, SubtypeAware):
         kind, arrays = "subtype_aware", _subtype_aware_arrays(model)
+    elif isinstance(model, PointHeads):
+        kind, arrays = "points", _points_arrays(model)
+    elif isinstance(model, LabelSetHeads):
+        kind, arrays = "logistic", _label_set_arrays(model)
+    elif isinstance(model, ShareHead):
+        kind, arrays = "logistic", _share_arrays(model)
     elif isinstance(model[-1], LogisticRegression):
         kind, arrays = "logistic", _logistic_arrays(model)
     else:
@@ -192,6 +206,47 @@ def _logistic_arrays(pipeline: Pipeline) -> dict[str, Any]:
     if len(coef) == 1:  # for two classes scikit-learn has the second one's only
         coef, intercept = np.vstack([np.zeros_like(coef), coef]), np.append(0.0, intercept)
     return {**_scaling(pipeline), "coef": coef, "intercept": intercept}
+
+
+def _points_arrays(model: PointHeads) -> dict[str, Any]:
+    """Return the regressors as one kernel over the vectors of all; those of another column have no weight."""
+    parts = [_svr_arrays(head.model) for head in model.heads]
+    n_vectors = [len(part["dual"]) for part in parts]
+    return {
+        **parts[0],  # the columns are those of the same rows, and scaled alike
+        "vectors": np.concatenate([part["vectors"] for part in parts]),
+        "dual": block_diag(*(part["dual"][:, None] for part in parts)),
+        "gamma": np.repeat([float(part["gamma"]) for part in parts], n_vectors),
+        "intercept": np.concatenate([part["intercept"] for part in parts]),
+    }
+
+
+def _label_set_arrays(model: LabelSetHeads) -> dict[str, Any]:
+    """Return the classifiers as rows of one; a label of a fixed probability has an infinite intercept."""
+    fitted = {at: head.model for at, head in enumerate(model.heads) if not isinstance(head, float)}
+    if not fitted:
+        raise _constant()
+    first = _logistic_arrays(next(iter(fitted.values())))
+    coef = np.zeros((len(model.heads), first["coef"].shape[1]))
+    intercept = np.array([np.inf if head == 1.0 else -np.inf for head in model.heads])
+    for at, pipeline in fitted.items():
+        coef[at], intercept[at] = pipeline[-1].coef_[0], pipeline[-1].intercept_[0]
+    return {**first, "coef": coef, "intercept": intercept}
+
+
+def _share_arrays(model: ShareHead) -> dict[str, Any]:
+    """Return the classifier with all classes; one without any share has an intercept of minus infinity."""
+    if not model.pipeline:
+        raise _constant()
+    arrays = _logistic_arrays(model.pipeline)
+    coef = np.zeros((model.n_classes, arrays["coef"].shape[1]))
+    intercept = np.full(model.n_classes, -np.inf)
+    coef[model.used], intercept[model.used] = arrays["coef"], arrays["intercept"]
+    return {**arrays, "coef": coef, "intercept": intercept}
+
+
+def _constant() -> InputError:
+    return InputError("all training rows have the same labels: there is no model to save")
 
 
 def _subtype_aware_arrays(model: SubtypeAware) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from affectdata.images.decode import decode
 from affectdata.store.files import read_regular
 from affectdata.train.images import crop_square
 from affectdata.train.kept import FrozenModel, KeptModel
+from affectdata.train.losses import least_cost_scores
 from affectdata.train.model_file import load_model
 from affectdata.train.trunks import pool, run_trunk
 
 Image = str | Path | np.ndarray
 LEAST_SHARE = 0.5  # probability from which a label belongs to the predicted set
+_NAMED_SHARES = 3  # in words
 _BATCH = 32
 
 
@@ -27,8 +29,9 @@ def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFr
     """Predict the labels of images with a kept model, one row per image.
 
     Columns: `image` (the path, or the index of an array), the targets (such as valence, POMP), `class` (the
-    most likely one, or the set of those from 0.5 on, joined by "+"), and `p_<label>`, the probability of each
-    class. `model` is a kept model or its file;
+    most likely one, the set of those from 0.5 on, joined by "+", or of classes with a polarity the one of
+    least expected cost), and `p_<label>`, the probability of each class, or the share of raters who choose
+    it. `model` is a kept model or its file;
     `images` are files or uint8 RGB arrays (height, width, 3), resized and cropped to the centre square as in
     training.
 
@@ -60,9 +63,21 @@ def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFr
 def predicted_classes(model: KeptModel, probabilities: np.ndarray) -> np.ndarray:
     """Return the predicted class of each image; of a model with several labels the set, joined by "+"."""
     labels = np.array(model.labels)
+    if model.class_signs:
+        probabilities = least_cost_scores(probabilities, np.array(model.class_signs))
     if not model.several_labels:
         return np.asarray(labels[probabilities.argmax(1)])
     return np.array(["+".join(labels[row >= LEAST_SHARE]) for row in probabilities], object)
+
+
+def labels_text(model: KeptModel, row: pd.Series) -> str:
+    """Return a prediction, a row of `predict`, in words: its class, its set of labels, or its shares."""
+    if model.are_shares or model.several_labels:
+        ranked = sorted(model.labels, key=lambda label: -row[f"p_{label}"])
+        named = {*str(row["class"]).split("+")} if model.several_labels else {*ranked[:_NAMED_SHARES]}
+        listed = [f"{label} {row[f'p_{label}']:.0%}" for label in ranked if label in named]
+        return ", ".join(listed) or f"no label from 50 % on; {ranked[0]} {row[f'p_{ranked[0]}']:.0%}"
+    return f"{row['class']} ({row['p_' + row['class']]:.0%})"
 
 
 def compute_features(model: FrozenModel, images: Sequence[Image]) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""Heads for targets of several values per image, on frozen features: label sets and shares of raters.
+"""Heads for targets of several values per image, on frozen features: points, label sets, shares of raters.
 
-Label sets: one logistic regression per label. Shares: multinomial logistic regression on soft targets; a row
-stands once for each class, with the share as its weight, which minimises the cross-entropy of the shares and
-so their Kullback-Leibler divergence (Gao et al. (2017), Deep label distribution learning, arXiv:1611.01731).
+Points: one regressor per column. Label sets: one logistic regression per label. Shares: multinomial logistic
+regression on soft targets; a row stands once for each class, with the share as its weight, which minimises
+the cross-entropy of the shares and so their Kullback-Leibler divergence (Gao et al. (2017), Deep label
+distribution learning, arXiv:1611.01731).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -17,44 +19,100 @@ from sklearn.pipeline import Pipeline
 from affectdata.train.heads import (
     GRIDS,
     MAX_ITER,
+    FittedHead,
     Fold,
     NetworkScaler,
     Setting,
     choose,
     fit_classifier,
+    fit_regressor,
     inner_folds,
     scaled,
 )
 from affectdata.train.rows import Rows
 
 _TOLERANCE = 1e-3  # of the search, ten times that of the final fit
-Predict = Callable[[Rows], np.ndarray]
 
 
-def fit_label_sets(rows: Rows, flags: np.ndarray, seed: int) -> Predict:
-    """Fit a head per column of `flags` (n, labels), 0 or 1; the result predicts probabilities (n, labels).
+@dataclass(frozen=True, eq=False)
+class PointHeads:
+    """A regressor per column; a call predicts the points (n, columns) of rows."""
 
-    A label that all training rows have, or none, gets its share there.
+    heads: list[FittedHead]
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        return np.column_stack([head.predict(rows) for head in self.heads])
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSetHeads:
+    """A classifier per label, or the share of a label that all training rows have, or none.
+
+    A call predicts the probabilities (n, labels) of rows.
     """
-    heads = [_fit_label(rows, flags[:, column].astype(int), seed) for column in range(flags.shape[1])]
-    return lambda new: np.column_stack([head(new) for head in heads])
+
+    heads: list[FittedHead | float]
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The codes of the labels."""
+        return np.arange(len(self.heads))
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        return np.column_stack(
+            [
+                np.full(len(rows), head) if isinstance(head, float) else head.shares(rows, None)[:, 1]
+                for head in self.heads
+            ]
+        )
 
 
-def _fit_label(rows: Rows, flag: np.ndarray, seed: int) -> Predict:
-    if flag.min() == flag.max():
-        return lambda new: np.full(len(new), float(flag[0]))
-    fitted = fit_classifier(rows, flag, None, seed)
-    return lambda new: fitted.shares(new, None)[:, 1]
+@dataclass(frozen=True, eq=False)
+class ShareHead:
+    """A classifier of the classes `used`, of `n_classes`; the others have a share of 0.
+
+    A call predicts the shares (n, n_classes) of rows. There is no pipeline if one class has all shares.
+    """
+
+    pipeline: Any
+    used: np.ndarray
+    n_classes: int
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The codes of the classes."""
+        return np.arange(self.n_classes)
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        found = np.zeros((len(rows), self.n_classes))
+        found[:, self.used] = self.pipeline.predict_proba(rows.features) if self.pipeline else 1.0
+        return found
 
 
-def fit_shares(rows: Rows, shares: np.ndarray, seed: int) -> Predict:
-    """Fit a head of `shares` (n, classes), which sum to 1; the result predicts shares of the same classes.
+def fit_points(rows: Rows, points: np.ndarray, head: str, seed: int) -> PointHeads:
+    """Fit `svr` or `ridge` for each column of `points` (n, columns)."""
+    return PointHeads([fit_regressor(rows.with_target(column), head, seed) for column in points.T])
+
+
+def fit_label_sets(rows: Rows, flags: np.ndarray, seed: int) -> LabelSetHeads:
+    """Fit a head per column of `flags` (n, labels), 0 or 1."""
+    columns = [flags[:, column].astype(int) for column in range(flags.shape[1])]
+    return LabelSetHeads(
+        [
+            float(flag[0]) if flag.min() == flag.max() else fit_classifier(rows, flag, None, seed)
+            for flag in columns
+        ]
+    )
+
+
+def fit_shares(rows: Rows, shares: np.ndarray, seed: int) -> ShareHead:
+    """Fit a head of `shares` (n, classes), which sum to 1.
 
     The penalty is chosen by the cross-entropy on originals. A class without any share in train gets 0.
     """
     used = np.flatnonzero(shares.sum(0) > 0)
     if len(used) == 1:
-        return lambda new: np.tile(np.eye(shares.shape[1])[used[0]], (len(new), 1))
+        return ShareHead(None, used, shares.shape[1])
     folds = [
         fold for fold in inner_folds(rows, rows.stratum, seed) if (shares[fold[0]][:, used].sum(0) > 0).all()
     ]
@@ -62,14 +120,7 @@ def fit_shares(rows: Rows, shares: np.ndarray, seed: int) -> Predict:
     scale = NetworkScaler(rows.widths)
     scale.fit(rows.features, sample_weight=rows.weight if rows.is_weighted else None)
     model = _fit(scale.transform(rows.features), shares[:, used], rows.weight, chosen["C"])
-    pipeline = Pipeline([("scale", scale), ("head", model)])
-
-    def predict(new: Rows) -> np.ndarray:
-        found = np.zeros((len(new), shares.shape[1]))
-        found[:, used] = pipeline.predict_proba(new.features)
-        return found
-
-    return predict
+    return ShareHead(Pipeline([("scale", scale), ("head", model)]), used, shares.shape[1])
 
 
 def _fit(

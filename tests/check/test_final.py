@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import affectdata
-from affectdata.check.final import draw_maps, fit_final
+from affectdata.check.final import fit_final
+from affectdata.check.maps import draw_maps
 from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.errors import InputError, UsageError
 from affectdata.release.release import Release

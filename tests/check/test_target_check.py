@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, r2_score, roc_auc_score
 
+import affectdata
 from affectdata.check import share_metrics
 from affectdata.check.blocks import CheckFigures
 from affectdata.check.check import CheckOutput, run_check
-from affectdata.check.final import check_kept
+from affectdata.check.final import fit_final, fit_final_networks
 from affectdata.check.gate import evaluate_rules
+from affectdata.check.maps import draw_maps
+from affectdata.check.model_card import check_scores, write_card
 from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.check.study_targets import _fit_polarity
 from affectdata.check.target_arms import EvaluateTarget
@@ -29,6 +33,7 @@ from affectdata.release.release import Release
 from affectdata.train.backbones import Backbone
 from affectdata.train.heads import FrozenHeads
 from affectdata.train.images import store_images
+from affectdata.train.model_file import keep_model, load_model
 from affectdata.train.rows import Rows
 from tests.check.test_study_targets import by_image, with_columns
 from tests.fixtures import make_recipe
@@ -251,10 +256,8 @@ def test_what_cannot_be_predicted_or_kept_is_refused(
     refused("no column mood", multi="mood")
     refused("no shares of raters", shares=True)
     refused("valence does not have both positive and negative classes", polarity=True)
-    points = prepare("numbers")
-    check_kept(points, None, None)
-    with pytest.raises(InputError, match="a model of valence and arousal cannot be kept"):
-        check_kept(points, "model.safetensors")
+    with pytest.raises(InputError, match="one number, and the target valence and arousal is not one"):
+        fit_final(prepare("numbers"), "calibrated")
 
 
 @pytest.mark.slow
@@ -292,7 +295,77 @@ def test_the_command_and_the_report(
     ran = cli("train-check", release.path, *options, "--no-crossfit", "--check", file)
     assert "valence and arousal" in ran.out and "ccc arousal" in ran.out.lower()
     assert {"skill", "RMSE", "distance"} <= set(ran.out.split())
-    kept = cli(
-        "train-check", release.path, *options, "--check", file, "--keep-model", tmp_path / "m.safetensors"
-    )
-    assert (kept.code, "cannot be kept" in kept.err) == (3, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["numbers", "multi", "shares", "polarity"])
+def test_a_kept_model_predicts_test_images_as_the_check_did(
+    kind: str,
+    prepare: Callable[..., CheckInput],
+    publish: Callable[..., Release],
+    tmp_path: Path,
+) -> None:
+    made = None
+    if kind == "polarity":
+        made = publish(target="subtype", bins=None, strata=[])
+        signs = ("negative", "positive", "neutral")
+        made = with_columns(made, subtype=by_image(made, lambda n: signs[n % 3]))
+    prepared = prepare(kind, *([made] if made else []))
+    checked, path = run_check(prepared, workers=2), tmp_path / "model.safetensors"
+    keep_model(fit_final(prepared), path)
+    write_card(load_model(path), path, prepared.release.info, check_scores(checked.document, "plain"))
+    release, target = prepared.release, checked.document.target
+    assert target
+    test = release.split("test")
+    predicted = affectdata.predict(path, [release.path / name for name in test["file_name"].to_pylist()])
+    frame = checked.predictions.to_pandas().set_index("image_id").loc[test["image_id"].to_pylist()]
+    expected = frame[[f"heldout.release.{name}" for name in target.outputs]].to_numpy()
+    columns = [name if kind == "numbers" else f"p_{name}" for name in target.outputs]
+    if kind == "polarity":  # the check keeps scores of the classes, the model their probabilities
+        chosen = np.array(target.outputs)[expected.argmax(1)]
+        assert predicted["class"].tolist() == chosen.tolist()
+        assert predicted[columns].sum(axis=1).to_numpy() == pytest.approx(np.ones(len(test)))
+    else:
+        assert predicted[columns].to_numpy() == pytest.approx(expected, abs=1e-3)
+    card = path.with_suffix(".md").read_text()
+    assert "| " + {"numbers": "RMSE", "multi": "mAP", "shares": "KL"}.get(kind, "accuracy") in card
+    words = {"numbers": "valence, from 0 to 100; arousal", "multi": "probabilities of labels: awe"}
+    assert words.get(kind, "shares of raters: fear" if kind == "shares" else "a class: ") in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["numbers", "multi", "shares"])
+def test_a_kept_network_predicts_as_the_check_did(
+    kind: str, prepare: Callable[..., CheckInput], tmp_path: Path
+) -> None:
+    few = limit_splits(prepare(kind), 1)
+    images = store_images(few.image_pool.parts, 32, tmp_path, 2)
+    learner = TunedNetworks(few, images, 2, tmp_path / "runs")
+    checked, path = run_check(few, learner), tmp_path / "model.safetensors"
+    keep_model(fit_final_networks(few, learner), path)
+    assert few.target
+    test = few.release.split("test")
+    predicted = affectdata.predict(path, [few.release.path / name for name in test["file_name"].to_pylist()])
+    frame = checked.predictions.to_pandas().set_index("image_id").loc[test["image_id"].to_pylist()]
+    columns = [name if kind == "numbers" else f"p_{name}" for name in few.target.outputs]
+    expected = frame[[f"heldout.release.{name}" for name in few.target.outputs]].to_numpy()
+    assert predicted[columns].to_numpy() == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["numbers", "multi", "shares"])
+def test_maps_of_a_target_have_its_true_and_predicted_values(
+    kind: str, prepare: Callable[..., CheckInput], tmp_path: Path
+) -> None:
+    pytest.importorskip("captum")
+    prepared = prepare(kind)
+    drawn = draw_maps(prepared, fit_final(prepared), 1, tmp_path)
+    with (tmp_path / "worst" / "index.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    names = [path.stem for path in drawn if path.parent.name == "worst"]
+    assert len(names) == (2 if kind == "numbers" else 1)  # a map per column, or of the likeliest label
+    true = row["true"].replace(" ", "-").replace("+", "-")
+    assert all(f"true-{true}_predicted-" in name for name in names)
+    if kind == "numbers":
+        valence, arousal = (int(value) for value in row["true"].split())
+        assert {valence, arousal} <= set(range(101))

@@ -28,7 +28,9 @@ from affectdata.train.kept import BackboneRef, FrozenModel, TunedModel, make_mod
 from affectdata.train.model_file import keep_model, load_model
 from affectdata.train.networks import build_network
 from affectdata.train.plain_heads import plain_head
+from affectdata.train.predict import labels_text
 from affectdata.train.rows import Rows
+from affectdata.train.share_heads import fit_label_sets, fit_points, fit_shares
 
 SIZE = 128  # input size of the backbone of these tests
 
@@ -101,6 +103,37 @@ def test_other_models_cannot_be_saved() -> None:
 def test_a_head_without_its_output_column_is_an_error(fitted: tuple[Any, Any], rows: Rows) -> None:
     with pytest.raises(InputError, match=r"takes \d+ columns, got"):
         plain_head(fitted[1])(torch.from_numpy(rows.features))
+
+
+def test_points_sets_and_shares_predict_as_their_heads(planted: Callable[..., Rows], tmp_path: Path) -> None:
+    """Also of a label that every training row has, or none, and of a class without any share."""
+    rows, rng = planted(n=60), np.random.default_rng(0)
+    features = torch.from_numpy(rows.features)
+    points = fit_points(rows, np.column_stack([rows.target, 100 - rows.target**2 / 100]), "svr", 0)
+    assert plain_head(points)(features).numpy() == pytest.approx(points(rows), abs=1e-8)
+    flags = np.column_stack([rows.target > 50, np.ones(60), np.zeros(60), rng.random(60) > 0.5]).astype(int)
+    sets = fit_label_sets(rows, flags, 0)
+    assert plain_head(sets)(features).sigmoid().numpy() == pytest.approx(sets(rows), abs=1e-8)
+    shares = np.insert(rng.dirichlet([1, 2, 3], 60), 1, 0, axis=1)
+    fitted = fit_shares(rows, shares, 0)
+    assert plain_head(fitted)(features).softmax(1).numpy() == pytest.approx(fitted(rows), abs=1e-8)
+    for constant in (fit_label_sets(rows, flags[:, 1:3], 0), fit_shares(rows, np.eye(2)[[0] * 60], 0)):
+        assert constant(rows).tolist() == [constant(rows)[0].tolist()] * 60
+        with pytest.raises(InputError, match="there is no model to save"):
+            plain_head(constant)
+
+
+def test_a_prediction_in_words(frozen: FrozenModel) -> None:
+    labels = ["awe", "joy", "fear", "rage"]
+    row = pd.Series({"class": "awe+joy", "p_awe": 0.6, "p_joy": 0.7, "p_fear": 0.1, "p_rage": 0.2})
+    sets = replace(frozen, labels=labels, several_labels=True)
+    assert labels_text(sets, row) == "joy 70%, awe 60%"
+    assert (
+        labels_text(sets, pd.Series({**row, "class": "", "p_joy": 0.4})) == "no label from 50 % on; awe 60%"
+    )
+    shares = replace(frozen, labels=labels, are_shares=True)
+    assert labels_text(shares, pd.Series({**row, "class": "joy"})) == "joy 70%, awe 60%, rage 20%"
+    assert labels_text(replace(frozen, labels=labels), pd.Series({**row, "class": "joy"})) == "joy (70%)"
 
 
 # Saving and loading.
@@ -197,6 +230,8 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]]
         (lambda header, tensors: header["heads"].update(regressor="tree"), "head of kind 'tree'"),
         (lambda header, tensors: header.update(more=1), "more: unknown key"),
         (lambda header, tensors: header.pop("labels"), "labels: missing"),
+        (lambda header, tensors: header["targets"].append("arousal"), "2 outputs for a regressor of another"),
+        (lambda header, tensors: header.update(class_signs=[1.0]), "1 signs for 3 labels"),
     ],
 )
 def test_a_changed_file_is_rejected(
