@@ -17,6 +17,7 @@ from affectdata.reporting.subject import Subject
 
 _PER_CELL, _MOST_CELLS = 4, 60
 _BINS = 10
+_BIN = re.compile(r"[^=]*=([^|]*)", re.DOTALL)  # of a cell, `TARGET=BIN|…`
 _LONG_EDGE = re.compile(r"\d+\.\d{3,}")  # quantiles have six decimals
 
 
@@ -60,7 +61,7 @@ def _bars(
 
 
 def _counts(subject: Subject, rows: pd.DataFrame) -> pd.DataFrame:
-    names = rows["subtype"].map(subject.subtype_name, na_action=None)
+    names = subject.subtype_names(rows)
     frame = pd.DataFrame({"bin": rows["bin"].to_numpy(), "subtype": names.to_numpy()})
     return frame.value_counts(sort=False).rename("n").reset_index()
 
@@ -76,9 +77,10 @@ def _bin(values: pd.Series, is_numeric: bool) -> tuple[pd.Series, list[str]]:
 
 
 def _bins_of(rows: pd.DataFrame) -> pd.Series:
-    """Return the bin of each row of a release, which its cell begins with: `TARGET=BIN|…`."""
-    bins = rows["cell"].str.extract(r"^[^=]*=([^|]*)", flags=re.DOTALL)[0]
-    return bins.map(bin_label, na_action="ignore").rename("bin")
+    """Return the bin of each row of a release, which its cell begins with."""
+    cells = rows["cell"].dropna().unique()  # far fewer than rows
+    found = {cell: bin_label(match[1]) for cell in cells if (match := _BIN.match(cell))}
+    return rows["cell"].map(found).rename("bin")
 
 
 def bin_label(name: str) -> str:

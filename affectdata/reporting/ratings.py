@@ -26,8 +26,7 @@ def ratings(subject: Subject) -> Section:
 
 def _blocks(subject: Subject) -> Iterator[Block]:
     rows = subject.originals
-    names = rows["subtype"].map(subject.subtype_name, na_action=None)
-    rows = rows[["valence", "arousal", "valence_sd"]].assign(subtype=names)
+    rows = rows[["valence", "arousal", "valence_sd"]].assign(subtype=subject.subtype_names(rows))
     color = "subtype" if subject.has_subtypes else None
     plane = rows.dropna(subset=["valence", "arousal"])
     if len(plane):

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from affectdata.check.blocks import CheckDocument, read_document
@@ -81,6 +82,11 @@ class Subject:
         return all(part.get("redistributable") for part in self.source.parts) and not any(
             forbids_redistribution(text or "") for text in licenses
         )
+
+    def subtype_names(self, rows: pd.DataFrame) -> pd.Series:
+        """Return the readable name of the subtype of each row."""
+        codes, subtypes = pd.factorize(rows["subtype"], use_na_sentinel=False)
+        return pd.Series(np.array([self.subtype_name(each) for each in subtypes], object)[codes], rows.index)
 
     def subtype_name(self, subtype: Any) -> str:
         """Return the readable name of a subtype, as its source declares it."""
