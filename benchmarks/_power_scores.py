@@ -77,7 +77,7 @@ def score_clean(kept: KeptFeatures, seed: int, cascade: str = "") -> dict[str, A
     """Return the figures of one recipe seed, which decides folds and copies; `cascade`: of that alone."""
     own, rng = kept.plain, np.random.default_rng([8, seed])
     recipe, splits = kept.recipe.model_copy(update={"seed": seed}), []
-    for fold in _folds(own, seed):
+    for fold in folds_of(own, seed):
         for number in range(N_FOLDS):
             train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             copies = Counter(replan(kept.originals, fold != number, recipe)["image_id"].to_pylist())
@@ -90,7 +90,17 @@ def score_clean(kept: KeptFeatures, seed: int, cascade: str = "") -> dict[str, A
 
 def score_leak(kept: KeptFeatures, seed: int, share: int) -> dict[str, Any]:
     """Return the figures with a share of the images there twice, the second time as a copy."""
-    rng, plain = np.random.default_rng([9, seed]), kept.plain
+    rows, splits = twice(kept, np.random.default_rng([9, seed]), share), []
+    for fold in folds_of(rows, seed):
+        for number in range(N_FOLDS):
+            train, test = (rows.take(np.flatnonzero(side)) for side in (fold != number, fold == number))
+            splits.append(Split({ORIGINALS: train}, test))
+    return _figures(kept, splits, seed, "")
+
+
+def twice(kept: KeptFeatures, rng: np.random.Generator, share: int) -> Rows:
+    """Return the originals and, of so many per cent of them, a copy that passes for another image."""
+    plain = kept.plain
     chosen = rng.permutation(len(plain))[: round(share / 100 * len(plain))]
     light = kept.with_copies(chosen, np.ones(len(chosen), int), rng)
     light = light.take(np.flatnonzero(light.copy > 0))
@@ -102,15 +112,10 @@ def score_leak(kept: KeptFeatures, seed: int, share: int) -> dict[str, Any]:
         group=names,
         copy=np.zeros(len(light), light.copy.dtype),
     )
-    rows, splits = Rows.concat([plain, again]), []
-    for fold in _folds(rows, seed):
-        for number in range(N_FOLDS):
-            train, test = (rows.take(np.flatnonzero(side)) for side in (fold != number, fold == number))
-            splits.append(Split({ORIGINALS: train}, test))
-    return _figures(kept, splits, seed, "")
+    return Rows.concat([plain, again])
 
 
-def _folds(rows: Rows, seed: int) -> list[np.ndarray]:
+def folds_of(rows: Rows, seed: int) -> list[np.ndarray]:
     return [deal_folds(rows.group, [rows.stratum], 2 * seed + number, N_FOLDS) for number in range(2)]
 
 
@@ -153,8 +158,8 @@ def _cascade(scoring: Scoring, classes: Classes) -> dict[str, Interval]:
     }
 
 
-def outcomes(figures: dict[str, Any]) -> dict[str, str]:
-    """Return the outcome of each rule by its default bounds."""
+def outcomes(figures: dict[str, Any], least: float | None = None) -> dict[str, str]:
+    """Return the outcome of each rule by its default bounds; `least`: what a score must exceed at least."""
     check, found = Check(), {name: Interval.model_validate(figure) for name, figure in figures.items()}
     bounds: dict[str, dict[str, float]] = {
         "leak.nearest": {"at_most": check.max_nearest},
@@ -166,7 +171,8 @@ def outcomes(figures: dict[str, Any]) -> dict[str, str]:
         "cascade.out_of_fold": {"at_most": check.max_second_stage},
     }
     if "learns.above_shuffled" in found:  # an open interval fails
-        least = max(check.min_r2_low, found["leak.shuffled"].high or 0.0)
+        floor = check.min_r2_low if least is None else least
+        least = max(floor, found["leak.shuffled"].high or 0.0)
         passes = (found.pop("learns.above_shuffled").low or 0.0) > least
         decided = {"learns.above_shuffled": "pass" if passes else "fail"}
     else:

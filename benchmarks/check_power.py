@@ -5,7 +5,8 @@
 Features and the figures of every run are kept in benchmarks/.power (AFFECTDATA_POWER_FOLDER): what was run is
 not run again. Faults are planted in memory, and no file is changed. `labels` measures the rules labels.*,
 `pairs` training.not_worse, `scores` leak.nearest, .too_good, .shuffled, learns, training.score and cascade,
-`marks` shortcut.pattern, .scalars and .looks, `copies` leak.same_image; all by default.
+`targets` the rules of targets of several values on OASIS, `marks` shortcut.pattern, .scalars and .looks,
+`copies` leak.same_image; all by default.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from _power_scores import (
     score_clean,
     score_leak,
 )
+from _power_targets import KINDS, faults_of, measure_target
 from threadpoolctl import threadpool_limits
 
 from affectdata.check import label_gate
@@ -81,7 +83,7 @@ def main() -> None:
     parser.add_argument("--cascades", type=int, default=20, help="seeds for the cascade")
     parser.add_argument("--copies", type=int, default=100, help="images per planted change")
     options = parser.parse_args()
-    kept = list(_kept(copies={"pairs", "scores"} & {*options.parts} != set()))
+    kept = list(_kept(copies={"pairs", "scores", "targets"} & {*options.parts} != set()))
     with threadpool_limits(1):
         for name, measure in _PARTS.items():
             if name in options.parts:
@@ -280,6 +282,50 @@ def _score_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -
             yield f"| {case} | {len(runs)} | `{rule}` | " + " | ".join(cells) + " |"
 
 
+def _target_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure the rules of points, label sets, shares and polarity, which need ratings of arousal."""
+    if kept.name != "oasis":
+        return
+
+    def one(kind: str, fault: str, seed: int) -> Iterator[Case]:
+        yield f"{kind}, {fault}", measure_target(kept, kind, fault, seed)
+
+    planned = [(kind, CLEAN, seed) for seed in range(options.seeds) for kind in KINDS]
+    planned += [
+        (kind, fault, seed) for seed in range(options.faults) for kind in KINDS for fault in faults_of(kind)
+    ]
+    tasks: Tasks = {" ".join(map(str, each)): partial(one, *each) for each in planned}
+    runs = _run(kept, "targets", tasks)
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}, heads with fixed settings:\n"
+    names = ("learns.above_shuffled", "leak.nearest", "leak.too_good", "leak.shuffled")
+    rules = (*names, "labels.order", "labels.within", "labels.r2")
+    yield "| | runs | skill | " + " | ".join(f"`{rule}`" for rule in rules) + " | any |"
+    yield "|---|" + "---|" * (len(rules) + 3)
+    for case in (f"{kind}, {fault}" for kind in KINDS for fault in (CLEAN, *faults_of(kind))):
+        found = [_target_outcomes(case, run) for run in runs.get(case, [])]
+        if not found:
+            continue
+        skills = [run["figures"]["learns.above_shuffled"]["mean"] for run in runs[case]]
+        cells = [
+            _share(float(np.mean([each[rule] == "fail" for each in found]))) if rule in found[0] else "–"
+            for rule in rules
+        ]
+        failed = _share(float(np.mean(["fail" in each.values() for each in found])))
+        yield f"| {case} | {len(found)} | {_range(skills)} | " + " | ".join(cells) + f" | {failed} |"
+
+
+def _target_outcomes(case: str, run: Record) -> dict[str, str]:
+    """Return the outcome of each rule: the worst over the columns of points."""
+    found = outcomes(run["figures"], None if case.startswith("numbers") else 0.0)
+    for figures in run["labels"].values():
+        of_labels = _worst(LabelFigures.model_validate(figures))
+        found |= {
+            rule: "fail" if "fail" in (found.get(rule), of_labels[rule]) else of_labels[rule]
+            for rule in _WITHOUT_SHEET
+        }
+    return found
+
+
 def _mark_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
     """Measure shortcut.pattern, .scalars and .looks: clean subsets and groups, then each mark."""
     images = _images(kept)
@@ -378,6 +424,7 @@ _PARTS = {
     "labels": _label_tables,
     "pairs": _pair_tables,
     "scores": _score_tables,
+    "targets": _target_tables,
     "marks": _mark_tables,
     "copies": _copy_tables,
 }

@@ -578,6 +578,7 @@ class LabelFigures(Block):
     """Whether the ratings of a source belong to its images; `affectdata.check.label_rules` explains them."""
 
     n: int
+    outputs: int = Field(default=1, description="values per image that are judged together")
     r2: Interval = Field(description="of a kernel ridge, out of fold")
     r_within: Number
     null_sd: Number = Field(description="SD of r_within with ratings permuted inside the subtypes")
@@ -612,7 +613,9 @@ class CheckFigures(Block):
     )
     arms: dict[str, Arm] = Field(description="`affectdata.check.arms` explains them")
     labels: dict[str, LabelFigures] = Field(
-        default={}, description="by source; empty if the recipe's target is not numeric"
+        default={},
+        description="by source, if the recipe's target is numeric; `<source>.<column>`, `<source>.sets` and "
+        "`<source>.shares` of a target of several values",
     )
     comparison: dict[str, dict[str, Interval]] = Field(
         description='"<arm> - <arm>": difference in each measure on the same images'

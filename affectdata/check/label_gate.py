@@ -40,6 +40,9 @@ def order(document: CheckFigures, check: Check) -> NamedResults:
 def within(document: CheckFigures, check: Check) -> NamedResults:
     """R within subtypes is clearly above that of ratings permuted inside them (classes: see learns)."""
     for source, labels in _sources(document):
+        if labels.outputs > 1:
+            yield source, RuleResult(Outcome.PASS, "label sets and shares may follow from the subtype")
+            continue
         text = (
             f"r within subtypes is {number_text(labels.r_within)}, {number_text(labels.z, 1)} standard "
             f"deviations above that of ratings permuted inside them; must be at least {MIN_Z:g}"
@@ -127,10 +130,10 @@ RULES = {
 
 
 def _sources(document: CheckFigures) -> Iterator[tuple[str, LabelFigures]]:
-    """Yield name and figures of each source; "" for the name of a single one."""
-    by_source = document.labels
-    for source, labels in by_source.items():
-        yield source if len(by_source) > 1 else "", labels
+    """Yield name and figures of each source and its further values; a single source is not named."""
+    several = len({name.partition(".")[0] for name in document.labels}) > 1
+    for name, labels in document.labels.items():
+        yield name if several else name.partition(".")[2], labels
 
 
 def _join(*parts: str) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from posixpath import dirname
 from typing import Any
 
@@ -52,12 +53,18 @@ Measure = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def find_label_figures(prepared: CheckInput) -> dict[str, LabelFigures]:
-    """Return the figures of every source of a release, by name; empty if the recipe's target has classes."""
-    if prepared.originals.edges is None:
-        return {}
+    """Return the figures of every source of a release by name, and of other values as `<source>.<name>`.
+
+    These are the further columns of points, each by itself, and label sets and shares as a whole. Without
+    them, and if the recipe's target has classes, there are no figures.
+    """
     originals, target, seed = prepared.originals, prepared.recipe.target, prepared.recipe.seed
+    rated, further = originals.edges is not None, _further_values(prepared)
+    if not rated and not further:
+        return {}
     rows = plain_rows(prepared)
-    paths = originals.column("path")[originals.find(rows.image_id)]
+    index = originals.find(rows.image_id)
+    paths = originals.column("path")[index]
     others = {name: other for name, other in prepared.others.items() if len(other) >= _LEAST}
     figures = {}
     for source in np.unique(rows.source).tolist():
@@ -65,8 +72,26 @@ def find_label_figures(prepared: CheckInput) -> dict[str, LabelFigures]:
         whole = int(own.sum()) == sum(int(count.sum()) for count in counts.values())
         whole &= not prepared.more_backbones
         expected = EXPECTED_R2.get((source, target, prepared.backbone.content[:12])) if whole else None
-        figures[source] = describe_labels(rows.take(own), paths[own], seed, others, counts, expected)
+        some = rows.take(own)
+        if rated:
+            figures[source] = describe_labels(some, paths[own], seed, others, counts, expected)
+        for name, values in further.items():
+            figures[f"{source}.{name}"] = describe_values(some, values[index[own]], paths[own], seed)
     return figures
+
+
+def _further_values(prepared: CheckInput) -> dict[str, np.ndarray]:
+    """Return values (n, outputs) of the target that the recipe's own does not have, by name."""
+    target = prepared.target
+    if target is None or target.kind == "polarity":
+        return {}
+    values = np.asarray(target.values, float)
+    if target.kind != "numbers":
+        return {"sets" if target.kind == "multi" else "shares": values}
+    own = prepared.recipe.target if prepared.originals.edges is not None else ""
+    return {
+        name: column[:, None] for name, column in zip(target.outputs, values.T, strict=True) if name != own
+    }
 
 
 def plain_rows(prepared: CheckInput) -> Rows:
@@ -104,6 +129,34 @@ def describe_labels(
     predicted = predict_by_assignment(rows, columns, seed)
     anchors = {name: (predict_by(other, rows), len(other)) for name, other in others.items()}
     return describe_fit(columns, predicted, rows, paths, anchors, counts, expected_r2)
+
+
+def describe_values(rows: Rows, values: np.ndarray, paths: np.ndarray, seed: int) -> LabelFigures:
+    """Return the figures of one source for values (n, outputs), together; they are moved and permuted alike.
+
+    An output that varies more has more weight. There is no published distribution and no other source.
+    """
+    columns, predicted = fit_values(rows, values, paths, seed)
+    n = values.shape[1]
+    where = np.tile(np.arange(len(rows)), n)
+    no_features = replace(rows, features=np.empty((len(rows), 0))).take(where)
+    subtypes = np.char.add(np.repeat(np.arange(n), len(rows)).astype(str), no_features.subtype.astype(str))
+    every = replace(no_features, target=columns[:, 0], subtype=subtypes)
+    found = describe_fit(columns, predicted, every, paths[where], {}, {}, None)
+    suspicious = found.suspicious if n == 1 else []
+    return found.model_copy(update={"n": len(rows), "outputs": n, "suspicious": suspicious})
+
+
+def fit_values(rows: Rows, values: np.ndarray, paths: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of `label_columns` and their predictions by assignment, output after output.
+
+    Several outputs are around their means.
+    """
+    n = values.shape[1]
+    centred = values - values.mean(0) if n > 1 else values
+    columns = [label_columns(column, rows.subtype, paths, seed) for column in centred.T]
+    predicted = predict_by_assignment(rows, np.hstack(columns), seed)
+    return np.concatenate(columns), np.concatenate(np.split(predicted, n, axis=2), axis=1)
 
 
 def label_columns(target: np.ndarray, subtypes: np.ndarray, paths: np.ndarray, seed: int) -> np.ndarray:

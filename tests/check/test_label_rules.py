@@ -16,6 +16,7 @@ from affectdata.check.label_model import fit_predict, predict_out_of_fold
 from affectdata.check.label_rules import (
     Counts,
     describe_labels,
+    describe_values,
     folders_in_order,
     move_ratings,
     natural_key,
@@ -74,6 +75,32 @@ def test_honest_ratings_pass_every_rule(rows: Rows, paths: np.ndarray) -> None:
     assert _failed(figures) == set()
     assert figures.z is not None and figures.z > 10
     assert figures.margin is not None and figures.margin < -5
+
+
+@pytest.mark.slow
+def test_several_values_are_judged_together_and_named(rows: Rows, paths: np.ndarray) -> None:
+    flags = np.column_stack([rows.target > 40, rows.target > 60, rows.features[:, 1] > 0]).astype(float)
+    honest = describe_values(rows, flags, paths, 0)
+    assert (honest.n, honest.outputs, honest.suspicious) == (N, 3, [])
+    folders = folders_in_order(paths)
+    moved = np.column_stack([move_ratings(flag, folders, 1) for flag in flags.T])
+    assert describe_values(rows, moved, paths, 0).best_offset == -1
+    documents: dict[str, Any] = {
+        name: SimpleNamespace(labels={"made": _describe(rows, paths), "made.sets": figures})
+        for name, figures in (("honest", honest), ("moved", describe_values(rows, moved, paths, 0)))
+    }
+    found = {
+        name: {
+            f"{rule}.{key}": str(result.outcome)
+            for rule in ("labels.order", "labels.within", "labels.r2")
+            for key, result in RULES[rule](document, Check())
+        }
+        for name, document in documents.items()
+    }
+    assert set(found["honest"].values()) == {"pass"}
+    assert found["moved"]["labels.order.sets"] == "fail" and found["moved"]["labels.order."] == "pass"
+    one = describe_values(rows, rows.target[:, None], paths, 0).r2
+    assert one == _describe(rows, paths).r2
 
 
 @pytest.mark.slow

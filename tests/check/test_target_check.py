@@ -112,7 +112,8 @@ def test_points_have_every_arm_and_the_scores_of_scikit_learn(points: CheckOutpu
 @pytest.mark.slow
 def test_rules_fit_the_target_or_say_that_they_do_not_apply(points: CheckOutput) -> None:
     rules = {rule.rule: rule for rule in points.document.verdict.gate}
-    assert rules["labels.within"].figure is not None  # of valence, over which the release is levelled
+    for column in ("", ".arousal"):  # of valence, over which the release is levelled, and of the other column
+        assert rules[f"labels.within{column}"].figure is not None
     for name in ("shortcut.shift", "transforms.effect"):
         assert (rules[name].outcome, rules[name].text) == ("pass", "the target is not one number")
     for name in ("leak.nearest", "leak.shuffled", "leak.too_good", "training.score.skill"):
@@ -189,6 +190,8 @@ def test_measures_are_those_of_scikit_learn_and_scipy(
     assert baseline and baseline.heldout and (baseline.heldout["skill"].mean or 0) <= 1e-9
     rules = {rule.rule: rule for rule in document.verdict.gate}
     assert rules["leak.too_good"].text == "the target is not numeric"
+    judged = {"multi": {"", ".sets"}, "shares": {"", ".shares"}, "polarity": {""}}[kind]
+    assert {name.removeprefix("labels.order") for name in rules if name[:12] == "labels.order"} == judged
 
 
 @pytest.mark.slow
