@@ -724,7 +724,7 @@ def train_check(
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.check.check import run_check
-    from affectdata.check.final import PLAIN, check_head, fit_final, fit_final_networks
+    from affectdata.check.final import PLAIN, check_head, fit_final, fit_final_networks, source_of
     from affectdata.check.maps import check_maps, draw_maps, explain_no_clearest
     from affectdata.check.model_card import check_scores, write_card
     from affectdata.check.prepare import prepare_check
@@ -786,7 +786,8 @@ def train_check(
     model = fit() if model_path or maps else None
     if model and model_path:
         write_model(model, model_path)
-        write_card(model, model_path, opened.info, check_scores(checked.document, head or PLAIN))
+        scores = check_scores(checked.document, head or PLAIN)
+        write_card(model, model_path, opened.info, scores, source_of(prepared, head or PLAIN))
     drawn = draw_maps(prepared, model, maps, path.parent / "maps") if model and maps else []
     if model and maps and (reason := explain_no_clearest(model, drawn)):
         note(f"note: {reason}")

@@ -47,10 +47,10 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
     """
     check_head(prepared, head)
     seed, target = prepared.recipe.seed, prepared.target
-    if target:
-        trained_on = describe_training(prepared.release)
-        return fit_target_heads(target, prepared.backbone, prepared.train, None, seed, trained_on)
     train = prepared.train if head == PLAIN else _own_originals(prepared)
+    trained_on = describe_training(prepared.release, len(train), source_of(prepared, head))
+    if target:
+        return fit_target_heads(target, prepared.backbone, train, None, seed, trained_on)
     regressor, classifier, outputs = None, None, None
     with quiet_threads():
         labels = _labels_of(prepared, train)
@@ -66,8 +66,13 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
         regressor.model if isinstance(regressor, FittedHead) else regressor,
         classifier and classifier.model,
         prepared.recipe.target,
-        describe_training(prepared.release),
+        trained_on,
     )
+
+
+def source_of(prepared: CheckInput, head: str) -> list[dict[str, Any]]:
+    """Return title, terms and more of the other source that a stacked head is trained on too."""
+    return [prepared.terms[head.removeprefix(STACKED)]] if head.startswith(STACKED) else []
 
 
 def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedModel:
@@ -77,7 +82,7 @@ def fit_final_networks(prepared: CheckInput, learner: TunedNetworks) -> TunedMod
         InputError: there is nothing to predict: the target is not numeric and has one class.
     """
     train, fitted = prepared.train, dict[Stage, LazyNetwork]()
-    start, trained_on = prepared.backbone.weights_sha256, describe_training(prepared.release)
+    start, trained_on = prepared.backbone.weights_sha256, describe_training(prepared.release, len(train))
     if target := prepared.target:
         network = learner.target_network(train, target).trained()
         return network_of_target(target, network, start_of(network, start), trained_on)

@@ -360,6 +360,8 @@ def _tolerances(document: CheckFigures, check: Check) -> dict[str, float]:
     given: dict[str, float] = check.not_worse.model_dump()
     if document.target is None:
         return given
+    if document.target.kind == "polarity":  # its skill is rescaled; the tolerance is not
+        return {"balanced_accuracy": given["balanced_accuracy"]}
     return {SKILL: given["r2" if document.target.skill == NAMES["r2"] else "balanced_accuracy"]}
 
 

@@ -56,9 +56,9 @@ def check_scores(document: CheckDocument, head: str) -> CardScores:
     where = "the held-out test split of the release"
     if scored_on(document) == "crossfit":
         where = f"{document.settings.n_splits} models trained alike, on images they were not trained on"
-    knows = find_knowledge(document)
+    knows = find_knowledge(document) if arm == RELEASE else None
     limits = [f"The model {knows}."] if knows else []
-    for column, groups in document.subgroups.items():
+    for column, groups in document.subgroups.items() if arm == RELEASE else ():
         small = small_groups_text(groups.too_few)
         parts = [small] if small else []
         if groups.gap is not None:
@@ -66,7 +66,7 @@ def check_scores(document: CheckDocument, head: str) -> CardScores:
         limits += [f"By {column.replace('_', ' ')}: {'; '.join(parts)}."] if parts else []
     failed = [rule.rule for rule in document.verdict.gate if rule.outcome == "fail"]
     if failed:
-        limits.append(f"Rules of the check that failed: {', '.join(failed)}.")
+        limits.append(f"Rules of the check, of the plain head, that failed: {', '.join(failed)}.")
     text = f"Of {where}: {n_scored(document)} untouched originals, with 95 % intervals where there are some."
     return CardScores(text, ("measure", "value"), rows, limits)
 
@@ -83,14 +83,23 @@ def study_scores(study: Mapping[str, Any]) -> CardScores:
     text = f"The best of {len(study['combinations'])} settings on {study['best_on']}, mean over {seeds}."
     limits = []
     if len(study["combinations"]) > 1:
-        limits = ["These settings were chosen on val, so that the scores on val are too good; test is not."]
+        limits = ["The settings were chosen on val, so its scores are optimistic; those on test are not."]
         if not study["winner"]:
             limits.append("Other settings were within the noise.")
     return CardScores(text, ("measure", *parts), rows, limits)
 
 
-def write_card(model: KeptModel, path: Path, info: dict[str, Any], found: CardScores) -> Path:
-    """Write the card beside the model file `path`, with the ending .md; `info` is release.json."""
+def write_card(
+    model: KeptModel,
+    path: Path,
+    info: dict[str, Any],
+    found: CardScores,
+    more: Sequence[dict[str, Any]] = (),
+) -> Path:
+    """Write the card beside the model file `path`, with the ending .md; `info` is release.json.
+
+    `more` are sources that the model was trained on besides those of the release, as manifests state them.
+    """
     is_tuned = isinstance(model, TunedModel)
     network = f"{model.name}, fine-tuned" if is_tuned else f"heads on frozen {model.name}"
     predicted = [f"{target}, from 0 to 100" for target in model.targets]
@@ -98,6 +107,7 @@ def write_card(model: KeptModel, path: Path, info: dict[str, Any], found: CardSc
         kind = "probabilities of labels" if model.several_labels else "a class"
         kind = "shares of raters" if model.are_shares else kind
         predicted.append(f"{kind}: {', '.join(model.labels)}")
+    n_train = model.trained_on.n_train if model.trained_on else info["rows"]["train"]
     lines = [
         f"# {path.stem}",
         "",
@@ -106,10 +116,12 @@ def write_card(model: KeptModel, path: Path, info: dict[str, Any], found: CardSc
         "",
         "## Trained on",
         "",
-        f"Release `{info['name']}` (`{info['id'][:16]}`): {info['rows']['train']} rows of train, balanced on "
-        f"{info['target']}. The weights of the network that training started from have terms of their own.",
+        f"Release `{info['name']}` (`{info['id'][:16]}`), balanced on {info['target']}: {n_train} rows for "
+        f"training, of {info['rows']['train']} in its train split. The weights of the network that training "
+        "started from have terms of their own.",
         "",
         *sources_and_terms(info),
+        *sources_and_terms({"manifests": more}),
         "## Scores",
         "",
         found.text,

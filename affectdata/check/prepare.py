@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +71,8 @@ class CheckInput:
     manifests that could not be tried for the thin bins, and the reason; `others`, by source, all images of
     other manifests that have the target and are independent of the originals. `more_backbones` are networks
     whose features stand beside those of `backbone`. `cache` is the folder of features; `images` reads those
-    of the sources, if they are at hand. `target` is what is predicted, if it is not the recipe's.
+    of the sources, if they are at hand. `target` is what is predicted, if it is not the recipe's. `terms`
+    has, for each of `others`, its title, licence, citation and more, as a manifest states them.
     """
 
     release: Release
@@ -90,6 +92,7 @@ class CheckInput:
     cache: Path = Path(CACHE)
     images: Images | None = None
     target: StudyTarget | None = None
+    terms: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def read_original(self) -> ReadOriginal:
@@ -190,6 +193,7 @@ def prepare_check(
         checks / CACHE,
         images,
         target,
+        {part["source"]: part for manifest in others for part in manifest.parts},
     )
 
 

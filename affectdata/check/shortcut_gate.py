@@ -1,4 +1,4 @@
-"""Rules over the figures of `shortcuts`: can a network tell a subtype by its marks instead of the picture?
+"""Rules over the figures of `shortcuts`: can a network recognise a subtype by its marks, not the picture?
 
 With fewer than 200 originals, what would fail is undecided. The false alarms and the power of every bound are
 in docs/check.md.
@@ -56,7 +56,7 @@ def pattern(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def scalars(document: CheckFigures, check: Check) -> NamedResults:
-    """Traces of JPEG, fine detail, uniform sides or a cast that tell a subtype are listed (never a fail)."""
+    """Traces of JPEG, fine detail, uniform sides, casts that distinguish a subtype: a list (never a fail)."""
     found = document.shortcuts
     if found is None:
         return
@@ -66,7 +66,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
     for scalar, by_group in found.scalars.items():
         name, area = max(by_group.items(), key=lambda item: abs(item[1] - 0.5))
         text = (
-            f"{_SCALARS[scalar]} tell {name} from the rest with an AUC of {area:.2f}; notable outside "
+            f"{_SCALARS[scalar]} distinguish {name} from the rest with an AUC of {area:.2f}; notable outside "
             f"{1 - MAX_AUC:.2f} to {MAX_AUC:.2f}"
         )
         outcome = Outcome.NOTICE if is_notable(area) else Outcome.PASS
@@ -102,7 +102,7 @@ def _max_rise(found: Shortcuts, look: str, name: str) -> float:
 
 
 def is_moved(found: Shortcuts, look: str, name: str) -> bool:
-    """Return whether the scalar that a look moves tells this subtype from the rest."""
+    """Return whether the scalar that a look moves distinguishes this subtype from the rest."""
     return is_notable(found.scalars.get(_MOVED.get(look, ""), {}).get(f"subtype {name}", 0.5))
 
 

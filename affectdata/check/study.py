@@ -143,7 +143,7 @@ class Study(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # also the name of its folder
     best: str  # measure on val by which runs are compared
-    lower_is_better: bool | None = None  # by default as `study_targets` knows the measure
+    lower_is_better: bool | None = None  # by default `metrics.lower_is_better`
     target: TargetSpec | None = None  # in place of the recipe's
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     settings: Annotated[dict[str, Any], _Renamed] = {}

@@ -32,6 +32,7 @@ from affectdata.check.image_pool import Originals
 from affectdata.check.metrics import LABEL_MEASURES
 from affectdata.errors import InputError
 from affectdata.labels import MAPS
+from affectdata.recipe.recipe import NUMERIC
 from affectdata.recipe.target import TargetSpec
 from affectdata.train.heads import fit_classifier, fit_regressor
 from affectdata.train.losses import POLARITY_OF_CLASSES, least_cost_scores
@@ -251,6 +252,12 @@ def _fit_class_shares(train: Rows, codes: np.ndarray, n: int, seed: int) -> Pred
 
 
 def _plane(originals: Originals, columns: list[str]) -> StudyTarget:
+    if other := [name for name in columns if name not in NUMERIC]:
+        raise InputError(
+            f"{', '.join(other)} cannot be predicted as a number: its scale is not 0 to 100",
+            where="target.numbers",
+            fix=f"columns that can: {', '.join(NUMERIC)}",
+        )
     values = _columns(originals, columns)
     measures: dict[str, Measure] = {
         "rmse": lambda true, predicted: metrics.rmse(true.ravel(), predicted.ravel()),
@@ -282,6 +289,8 @@ def _of_column(compute: Measure, number: int, true: np.ndarray, predicted: np.nd
 
 def _label_sets(originals: Originals, column: str) -> StudyTarget:
     _check_columns(originals, [column])
+    if not pa.types.is_string(kind := originals.table[column].type):
+        raise InputError(f"{column} has no labels: its type is {kind}", where="target.multi")
     sets = [{*words.split("+")} - {""} for words in originals.column(column).tolist()]
     labels = sorted(set[str]().union(*sets))
     if len(labels) < 2:
@@ -319,12 +328,14 @@ def _shares(originals: Originals, wanted: Any, order: list[str] | None) -> Study
             fix="ingest the votes of the raters, or their shares, with a column map",
         )
     names = order or (known if wanted is True else wanted)
+    if len(names) < 2:
+        raise InputError(f"the release has shares of one class only, {names[0]}", where="target.shares")
     if order and {*order} != {*(known if wanted is True else wanted)}:
         raise InputError("order must name the classes of shares, each once", where="target.order")
     values = _columns(originals, [_SHARE + name for name in names])
     sums = values.sum(1)
     wrong = (values < 0).any(1) | (np.abs(sums - 1) > _SUM_TOLERANCE)
-    if len(names) < 2 or wrong.any():
+    if wrong.any():
         raise InputError(
             f"shares of {', '.join(names)} do not sum to 1 in {int(wrong.sum())} of {len(values)} images",
             where="target.shares",

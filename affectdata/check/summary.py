@@ -67,7 +67,7 @@ def _balancing(document: CheckFigures) -> Iterator[str]:
     figures = "; ".join(change_text(measure, changes[measure], document) for measure in shown)
     lost = ", ".join(measure_name(measure, document) for measure in found.lost)
     if too_few_text(document):
-        answer = f"there are too few images to tell ({n_scored(document)})"
+        answer = f"there are too few images to decide ({n_scored(document)})"
     elif found.is_on_edge:
         answer = "cannot be decided, as the best setting is on the edge of its grid"
     elif found.helped:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from affectdata.check.study_targets import StudyTarget
 from affectdata.release.release import Release
@@ -70,17 +72,24 @@ def start_of(network: Network, weights_sha256: str) -> BackboneRef:
     )
 
 
-def describe_training(release: Release) -> TrainedOn:
-    """Return what a model file says about the release that its model was trained on."""
+def describe_training(release: Release, n_train: int, more: Sequence[Mapping[str, Any]] = ()) -> TrainedOn:
+    """Return what a model file says about the release that its model was trained on, with `n_train` rows.
+
+    `more` are sources of other images that it was trained on, as manifests state them.
+    """
     info = release.info
+    may_redistribute = [
+        info.get("terms", {}).get("redistributable"),
+        *(each["redistributable"] for each in more),
+    ]
     return TrainedOn(
         name=release.name,
         id=release.id,
-        n_train=info["rows"]["train"],
+        n_train=n_train,
         n_originals=info["originals"],
-        redistributable=bool(info.get("terms", {}).get("redistributable")),
+        redistributable=all(may_redistribute),
         sources=[
             SourceRef(**{name: str(each[name] or "") for name in SourceRef.model_fields})
-            for each in info["manifests"]
+            for each in [*info["manifests"], *more]
         ],
     )

@@ -42,7 +42,7 @@ def score_sentence(document: CheckFigures) -> Iterator[str]:
     )
     rare = [row.label for row in scored.labels or () if not row.n_predicted]
     if rare:
-        yield f"Of no image the model predicts {', '.join(rare)} with a probability of .5 or more."
+        yield f"The model predicts {', '.join(rare)} for no image (with a probability of .5 or more)."
 
 
 def summary_line(document: CheckFigures) -> Iterator[str]:

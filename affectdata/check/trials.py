@@ -236,7 +236,8 @@ class _Trials:
         Raises:
             InputError: all training rows have the same labels, or the head cannot be saved.
         """
-        target, trained_on = self.target, describe_training(self.release)
+        target, n_train = self.target, len(self.rows[trial.arm])
+        trained_on = describe_training(self.release, n_train)
         if trial.mode == FROZEN:
             backbone, train = self._backbone(trial), self._with_features(trial)(self.rows[trial.arm])
             return fit_target_heads(target, backbone, train, trial.head, trial.seed, trained_on)

@@ -256,7 +256,7 @@ def _subgroup_sentences(document: CheckFigures) -> Iterator[str]:
             for name in (low, high)
         )
         yield (
-            f"By {by}, {NAMES[scored.measure]} ranges from {lowest} to {highest}: "
+            f"By {by}, {measure_name(scored.measure)} ranges from {lowest} to {highest}: "
             f"a gap of {number_text(scored.gap)}{_estimated_text(scored.estimated)}"
             f"{f'; {too_few}' if too_few else ''}."
         )

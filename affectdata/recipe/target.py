@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from affectdata.config import StrictModel
 
-_Names = Annotated[list[str], Field(min_length=2)]
+
+def _check_distinct(names: list[str]) -> list[str]:
+    if len({*names}) < len(names):
+        raise ValueError("give each name once")
+    return names
+
+
+_Names = Annotated[list[str], Field(min_length=2), AfterValidator(_check_distinct)]
 
 
 class TargetSpec(StrictModel):
     """What is predicted in place of the recipe's target: exactly one of these."""
 
     numbers: _Names | None = Field(default=None, description="columns, such as [valence, arousal]: a point")
-    multi: str | None = Field(default=None, description="a column of label sets, joined by +")
+    multi: str | None = Field(default=None, min_length=1, description="a column of label sets, joined by +")
     shares: Literal[True] | _Names | None = Field(
         default=None, description="shares of raters, of all emotions (true) or of those of a list"
     )

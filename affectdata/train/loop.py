@@ -111,7 +111,7 @@ class Loop:
             total, first, start = self._zeros(), self.step, time.monotonic()
 
     def _zeros(self) -> Tensor:
-        """Return a sum of the loss and the accuracy, to add to."""
+        """Return zeros for the sums of loss and accuracy."""
         return torch.zeros(2, device=self.device)
 
     def _set_phase(self) -> None:

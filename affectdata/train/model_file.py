@@ -109,7 +109,8 @@ def keep_model(model: KeptModel, path: Path) -> None:
         ),
         trained_on=model.trained_on,
     )
-    header = header.model_copy(update={"content_sha256": _content_hash(header, tensors)})
+    content = _content_hash(header.document(), tensors)
+    header = header.model_copy(update={"content_sha256": content})
     with replace_file(path) as temporary:
         save_file(tensors, temporary, {_KEY: canonical_json(header.document())})
 
@@ -135,8 +136,9 @@ def _parts_of(model: KeptModel) -> tuple[dict[Stage, str], dict[Stage, Mapping[s
     return kinds, {stage: head.arrays for stage, head in model.heads.items()}, backbone
 
 
-def _content_hash(header: Header, tensors: Mapping[str, Tensor]) -> str:
-    known = header.model_copy(update={"content_sha256": None}).document()
+def _content_hash(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over a header as it is written, without this hash, and the tensors."""
+    known = {**header, "content_sha256": None}
     return file_hash((canonical_json(known) + tensors_hash(tensors)).encode())
 
 
@@ -160,7 +162,8 @@ def load_model(
         IntegrityError: the backbone differs from the one that the model was saved with, or the file from the
             one that was written.
     """
-    tensors, header = _read(Path(path))
+    tensors, written = _read(Path(path))
+    header = parse_model(Header, written, str(path))
     name = backbone or header.backbone.name
     if backbone is None and is_class(name):
         raise InputError(
@@ -196,7 +199,7 @@ def load_model(
         if network.content != header.backbone.content:
             raise _other_backbone(path, header)
         model = FrozenModel(**common, backbone=network, heads=heads)
-    if header.content_sha256 not in (None, _content_hash(header, tensors)):
+    if header.content_sha256 not in (None, _content_hash(written, tensors)):
         raise IntegrityError(
             f"{Path(path).name} is not the file that was written: its contents do not match their hash",
             where=str(path),
@@ -246,7 +249,7 @@ def _other_backbone(path: str | Path, header: Header) -> IntegrityError:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         check_regular(path)
         with safe_open(path, "pt") as file:
@@ -256,4 +259,4 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Header]:
         raise _wrong(path, f"is not a kept model: {error}") from error
     if not isinstance(header, dict) or header.get("form") not in _FORMS:
         raise _wrong(path, f"does not have the form {' or '.join(_FORMS)}")
-    return tensors, parse_model(Header, header, str(path))
+    return tensors, header

@@ -31,9 +31,8 @@ def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFr
     Columns: `image` (the path, or the index of an array), the targets (such as valence, POMP), `class` (the
     most likely one, the set of those from 0.5 on, joined by "+", or of classes with a polarity the one of
     least expected cost), and `p_<label>`, the probability of each class, or the share of raters who choose
-    it. `model` is a kept model or its file;
-    `images` are files or uint8 RGB arrays (height, width, 3), resized and cropped to the centre square as in
-    training.
+    it. `model` is a kept model or its file; `images` are files or uint8 RGB arrays (height, width, 3),
+    resized and cropped to the centre square as in training.
 
     Raises:
         InputError: an image cannot be read, or the file is not a kept model.

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 import affectdata
-from affectdata.check.final import fit_final
+from affectdata.check.final import fit_final, source_of
 from affectdata.check.maps import draw_maps
+from affectdata.check.model_card import CardScores, write_card
 from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.errors import InputError, UsageError
 from affectdata.release.release import Release
@@ -55,6 +56,26 @@ def test_another_head_is_kept_and_predicts_as_its_arm_did(
     expected = checked.loc[test["image_id"].to_pylist(), "heldout.subtype_aware.regressor"]
     assert np.abs(predictions["valence"].to_numpy() - expected.to_numpy()).max() < 1e-3
     assert "class" in predictions
+
+
+def test_a_model_names_all_that_it_was_trained_on(prepared: CheckInput, tmp_path: Path) -> None:
+    part = {"source": "other", "title": "Other Images", "license": "CC BY 4.0", "citation": "Doe, 2001"}
+    closed = {**part, "redistributable": False}
+    stacked = replace(prepared, others={"other": prepared.train}, terms={"other": closed})
+    model = fit_final(stacked, "stacked:other")
+    n_originals = int((prepared.train.copy == 0).sum())
+    assert model.trained_on
+    assert [each.title for each in model.trained_on.sources][-1] == "Other Images"
+    assert (model.trained_on.n_train, model.trained_on.redistributable) == (n_originals, False)
+    scores = CardScores("", ("measure", "value"), [])
+    info = prepared.release.info
+    card = write_card(model, tmp_path / "m.safetensors", info, scores, source_of(stacked, "stacked:other"))
+    text = card.read_text()
+    assert "**Other Images** (other). Terms: CC BY 4.0" in text
+    assert f"{n_originals} rows for training, of {info['rows']['train']} in its train split" in text
+    plain = fit_final(prepared)
+    assert plain.trained_on and plain.trained_on.n_train == len(prepared.train)
+    assert [each.title for each in plain.trained_on.sources] == [each["title"] for each in info["manifests"]]
 
 
 def test_a_head_that_cannot_be_fitted_is_refused(prepared: CheckInput) -> None:

@@ -245,7 +245,7 @@ def test_what_does_not_fit_a_target_is_refused(release: Release, tmp_path: Path)
         run(release, tmp_path, best="kl", target={"shares": True})
     with pytest.raises(InputError, match="no column mood"):
         run(release, tmp_path, best="map", target={"multi": "mood"})
-    with pytest.raises(InputError, match="subtype is not numeric"):
+    with pytest.raises(InputError, match="subtype cannot be predicted as a number"):
         run(release, tmp_path, best="rmse", target={"numbers": ["valence", "subtype"]})
 
 

@@ -18,13 +18,14 @@ from affectdata.check import share_metrics
 from affectdata.check.blocks import CheckFigures
 from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.final import fit_final, fit_final_networks
-from affectdata.check.gate import evaluate_rules
+from affectdata.check.gate import _tolerances, evaluate_rules
 from affectdata.check.maps import draw_maps
 from affectdata.check.model_card import check_scores, write_card
 from affectdata.check.prepare import CheckInput, prepare_check
 from affectdata.check.study_targets import _fit_polarity
 from affectdata.check.target_arms import EvaluateTarget
 from affectdata.check.tuned import TunedNetworks, limit_splits
+from affectdata.check.verdict import make_sentences
 from affectdata.errors import InputError
 from affectdata.recipe.bounds import Check
 from affectdata.recipe.recipe import Labels, parse_recipe
@@ -258,6 +259,8 @@ def test_what_cannot_be_predicted_or_kept_is_refused(
 
     refused("no column mood", multi="mood")
     refused("no shares of raters", shares=True)
+    refused("source_id, valence_raw cannot be predicted as a number", numbers=["source_id", "valence_raw"])
+    refused("valence has no labels: its type is double", multi="valence")
     refused("valence does not have both positive and negative classes", polarity=True)
     with pytest.raises(InputError, match="one number, and the target valence and arousal is not one"):
         fit_final(prepare("numbers"), "calibrated")
@@ -272,6 +275,34 @@ def test_a_kept_split_is_of_its_target(prepare: Callable[..., CheckInput]) -> No
     ]
     assert repr(found[0]) != repr(found[1])
     assert "numpy" not in repr(found) and "array" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "target", [{"numbers": ["valence", "valence"]}, {"shares": ["joy", "joy"]}, {"multi": ""}]
+)
+def test_names_of_a_target_are_given_once(target: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"give each name once|at least 1 character"):
+        TargetSpec(**target)
+
+
+@pytest.mark.slow
+def test_classes_with_a_polarity_have_the_tolerance_of_classes(points: CheckOutput) -> None:
+    polarity = points.document.model_copy(deep=True)
+    assert polarity.target
+    polarity = polarity.model_copy(update={"target": polarity.target.model_copy(update={"kind": "polarity"})})
+    assert _tolerances(polarity, Check()) == {"balanced_accuracy": Check().not_worse.balanced_accuracy}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["distance", "exact_match"])
+def test_subgroups_are_described_by_every_measure(points: CheckOutput, measure: str) -> None:
+    figures = points.document.model_dump(by_alias=True, exclude_unset=True, exclude={"verdict"})
+    group = {"n": 40, "interval": {"mean": 0.5, "low": 0.4, "high": 0.6}}
+    groups = {"a": {**group, measure: 0.5}, "b": {**group, measure: 0.7}}
+    scored = {"measure": measure, "groups": groups, "gap": 0.2, "too_few": {}, "estimated": []}
+    made = CheckFigures.model_validate({**figures, "subgroups": {"gender": scored}})
+    sentence = next(each for each in make_sentences(made, make_recipe()) if each.startswith("By gender"))
+    assert f"{measure.replace('_', ' ')} ranges from 0.500" in sentence
 
 
 def test_recipes_without_a_target_have_the_document_that_they_had() -> None:

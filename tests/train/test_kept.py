@@ -22,6 +22,7 @@ from sklearn.svm import SVR
 
 import affectdata
 from affectdata.errors import InputError, IntegrityError, MissingError, UsageError
+from affectdata.hashing import canonical_json, file_hash
 from affectdata.train.backbones import Backbone, content_hash, load_backbone
 from affectdata.train.heads import fit_classifier, fit_regressor, with_output
 from affectdata.train.kept import BackboneRef, FrozenModel, TunedModel, make_model
@@ -31,6 +32,7 @@ from affectdata.train.plain_heads import plain_head
 from affectdata.train.predict import labels_text
 from affectdata.train.rows import Rows
 from affectdata.train.share_heads import fit_label_sets, fit_points, fit_shares
+from affectdata.train.weights import tensors_hash
 
 SIZE = 128  # input size of the backbone of these tests
 
@@ -241,6 +243,22 @@ def test_a_changed_file_is_rejected(
     forge(tmp_path / "model.safetensors", change)
     with pytest.raises(InputError, match=words):
         load_model(tmp_path / "model.safetensors", device="cpu")
+
+
+def test_a_header_without_a_later_field_is_still_that_of_its_file(
+    frozen: FrozenModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    keep_model(frozen, path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["affectdata"])
+    assert {"are_shares", "class_signs"}.isdisjoint(header)
+    tensors = load_file(path)
+    del header["trained_on"]  # as a version would write it that does not know this field
+    known = canonical_json({**header, "content_sha256": None}) + tensors_hash(tensors)
+    header["content_sha256"] = file_hash(known.encode())
+    save_file(tensors, path, {"affectdata": canonical_json(header)})
+    assert load_model(path, device="cpu").trained_on is None
 
 
 def test_a_backbone_with_other_weights(frozen: FrozenModel, tmp_path: Path) -> None:
