@@ -23,6 +23,7 @@ from affectdata.check.words import (
     SKILL,
     class_scores,
     interval_text,
+    n_scored,
     number_text,
     scores,
     skill_name,
@@ -34,7 +35,9 @@ from affectdata.recipe.bounds import Check
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
-_LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
+LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
+LIKELY_NEAREST = 0.8  # share of the bound, likewise; honest images score at most .62 of it on GAPED
+_LEAST_SCORED = 30  # images; with fewer no score fails
 _BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
 _NOT_APPLICABLE = {
     "copies": "the release has no copies",
@@ -176,7 +179,7 @@ def _nearest(document: CheckFigures, check: Check) -> NamedResults:
     measure = skill_name(document) or "balanced accuracy above chance"
     text = f"copying the label of the most similar training image scores {measure} {interval_text(nearest)}"
     leaked = ": test images are in the training set in another form"
-    yield "", _at_most(nearest, bound, text, {Outcome.FAIL: leaked})
+    yield "", _decide(document, _at_most(nearest, bound, text, {Outcome.FAIL: leaked}), LIKELY_NEAREST)
 
 
 @_rule("leak.too_good", "has_skill")
@@ -189,8 +192,9 @@ def _too_good(document: CheckFigures, check: Check) -> NamedResults:
     if r2 is None:
         return
     alarm = ", more than a network should reach on ratings: look for a leak"
-    alarms = {Outcome.FAIL: alarm, Outcome.UNDECIDED: alarm}
-    yield "", _at_most(r2, check.max_r2, f"R² of the originals is {interval_text(r2)}", alarms)
+    text = f"R² of the originals is {interval_text(r2)}"
+    text += alarm if r2.mean is not None and r2.mean > check.max_r2 else ""
+    yield "", _decide(document, _at_most(r2, check.max_r2, text))
 
 
 @_rule("leak.shuffled", "has_skill")
@@ -198,7 +202,7 @@ def _shuffled(document: CheckFigures, check: Check) -> NamedResults:
     """R² after training on shuffled labels is at most `max_shuffled`."""
     shuffled = document.leak.shuffled
     text = f"after training on shuffled labels, {skill_name(document)} is {interval_text(shuffled)}"
-    yield "", _at_most(shuffled, check.max_shuffled, text)
+    yield "", _unless_hardly_any(document, _at_most(shuffled, check.max_shuffled, text))
 
 
 def _at_most(figure: Interval, bound: float, text: str, more: dict[Outcome, str] | None = None) -> RuleResult:
@@ -206,6 +210,30 @@ def _at_most(figure: Interval, bound: float, text: str, more: dict[Outcome, str]
     result = check_bounds(figure, text, at_most=bound)
     text += (more or {}).get(result.outcome, "")
     return replace(result, text=f"{text}; must be at most {bound:g}")
+
+
+def _decide(document: CheckFigures, result: RuleResult, share: float = 1.0) -> RuleResult:
+    """Decide an open interval over ten splits by its estimate, which fails beyond a share of the bound.
+
+    That interval is calibrated, or too wide; left open, a data set with a fifth of the images twice passed.
+    """
+    decides = document.pooled_differences and not too_few_text(document)
+    figure, bound = result.figure, result.bound
+    if not decides or result.outcome is not Outcome.UNDECIDED or figure is None or bound is None:
+        return _unless_hardly_any(document, result)
+    side, outcome = ("beyond", Outcome.FAIL) if figure > share * bound else ("within", Outcome.PASS)
+    of_it = "it" if share == 1 else f"{share:g} of it"
+    text = f"{result.text}; the interval contains that, and the estimate is {side} {of_it}"
+    return replace(result, outcome=outcome, text=text)
+
+
+def _unless_hardly_any(document: CheckFigures, result: RuleResult) -> RuleResult:
+    """Leave a failure undecided where the score is one of a few images."""
+    n = n_scored(document)
+    if n >= _LEAST_SCORED or result.outcome is not Outcome.FAIL:
+        return result
+    text = f"{result.text}; undecided on {n} scored images, fewer than {_LEAST_SCORED}"
+    return replace(result, outcome=Outcome.UNDECIDED, text=text)
 
 
 for _name, _evaluate in shortcut_gate.RULES.items():
@@ -320,23 +348,24 @@ def _score(document: CheckFigures, check: Check) -> NamedResults:
         least = check.min_r2 if document.target.kind == NUMBERS else 0.0
         if skill:
             text = f"{text} {interval_text(skill)}; must be at least {least:g}"
-            yield "skill", check_bounds(skill, text, least)
+            yield "skill", _unless_hardly_any(document, check_bounds(skill, text, least))
         return
     if scored is None:
         yield "above_chance", _above_chance(document, check)
         return
     r2, ratio, least = scored["r2"], scored["sd_ratio"], check.min_sd_ratio
-    yield "r2", check_bounds(r2, f"R² {interval_text(r2)}; must be at least {check.min_r2:g}", check.min_r2)
+    result = check_bounds(r2, f"R² {interval_text(r2)}; must be at least {check.min_r2:g}", check.min_r2)
+    yield "r2", _unless_hardly_any(document, result)
     text = f"SD of predictions / SD of targets is {interval_text(ratio)}; must be at least {least:g}"
     if ratio.mean is not None and ratio.mean < least:
         text = f"mean collapse: the model predicts nearly the same value for every image; {text}"
-    yield "collapse", check_bounds(ratio, text, least)
+    yield "collapse", _unless_hardly_any(document, check_bounds(ratio, text, least))
 
 
 def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
     target, (score, chance) = document.release.target, _score_and_floor(document, check, RELEASE)
     text = f"balanced accuracy {interval_text(score)} on {target}, chance is {chance:.3f}"
-    return check_bounds(score, text, chance)
+    return _unless_hardly_any(document, check_bounds(score, text, chance))
 
 
 @_rule("training.not_worse")
@@ -371,7 +400,7 @@ def _one_not_worse(
     """Compare a difference with its tolerance.
 
     A pooled interval that contains the tolerance is calibrated, so the estimate decides: it fails if it is
-    worse than `_LIKELY` of the tolerance. Failing every such interval would fail a fifth of honest OASIS
+    worse than `LIKELY` of the tolerance. Failing every such interval would fail a fifth of honest OASIS
     runs, passing them all would pass most faults.
     """
     text = (
@@ -387,9 +416,9 @@ def _one_not_worse(
         return replace(result, outcome=Outcome.UNDECIDED, text=text)
     decides = document.pooled_differences and not document.on_edge and not too_few_text(document)
     if decides and difference.mean is not None and result.outcome is Outcome.UNDECIDED:
-        is_likely = difference.mean < -_LIKELY * margin
+        is_likely = difference.mean < -LIKELY * margin
         side = "beyond" if is_likely else "within"
-        text += f"; the interval contains that, and the estimate is {side} {_LIKELY:g} of it"
+        text += f"; the interval contains that, and the estimate is {side} {LIKELY:g} of it"
         return replace(result, outcome=Outcome.FAIL if is_likely else Outcome.PASS, text=text)
     return result
 

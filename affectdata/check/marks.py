@@ -17,10 +17,11 @@ from affectdata.images.decode import resize
 SIDE_PX, CELL_PX = 224, 14
 N_CELLS = SIDE_PX // CELL_PX
 PLACES: tuple[Literal["centre", "corners"], ...] = ("centre", "corners")
-SCALARS = ("block_edges", "fine_detail", "flat_sides", "warmth")
+SCALARS = ("block_edges", "fine_detail", "flat_sides", "dark_cast", "light_cast")
 _BLOCK_PX = 8  # of JPEG
 _BORDER_PX = 4
 _FLAT = 2.0  # standard deviation of grey values
+_END = 0.002  # share of pixels beyond the dark and the light end of a channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class Marks:
     `patterns` (2, 224, 224): of the central square, which networks see, and of the four corners of the whole
     image, 112 pixels each. `scalars`, in the order of `SCALARS`: differences of neighbouring pixels across
     the borders of 8 × 8 blocks relative to others, on the pixels as stored (a logarithm); Laplacian relative
-    to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform; mean of red
-    less that of blue.
+    to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform; red less
+    blue at the dark and at the light end of the channels, which depend less on the picture than the means do.
     """
 
     patterns: np.ndarray
@@ -48,8 +49,8 @@ def measure_marks(rgb: np.ndarray) -> Marks:
     centre = whole[top : top + SIDE_PX, left : left + SIDE_PX]
     upper, lower = (np.hstack([rows[:, :half], rows[:, -half:]]) for rows in (whole[:half], whole[-half:]))
     patterns = np.stack([_less_cell_means(centre), _less_cell_means(np.vstack([upper, lower]))])
-    warmth = float(rgb[..., 0].mean() - rgb[..., 2].mean())
-    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole), warmth]
+    red, blue = (np.quantile(rgb[::2, ::2, channel], [_END, 1 - _END]) for channel in (0, 2))
+    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole), *(red - blue)]
     return Marks(patterns, np.array(scalars))
 
 

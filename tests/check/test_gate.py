@@ -286,6 +286,44 @@ def test_a_calibrated_interval_that_contains_the_tolerance_is_decided_by_the_est
     assert ("for the images of this data set" in result["text"]) is pooled
 
 
+@pytest.mark.parametrize(
+    ("rule", "path", "interval", "outcome"),
+    [
+        ("leak.nearest", "leak/nearest", (0.1, 0.3, 0.55), "pass"),
+        ("leak.nearest", "leak/nearest", (0.3, 0.45, 0.6), "fail"),
+        ("leak.too_good", "arms/originals/regressor/crossfit/r2", (0.6, 0.64, 0.68), "pass"),
+        ("leak.too_good", "arms/originals/regressor/crossfit/r2", (0.6, 0.66, 0.72), "fail"),
+    ],
+)
+def test_an_open_interval_of_a_leak_is_decided_by_the_estimate(
+    document: dict[str, Any], rule: str, path: str, interval: tuple[float, float, float], outcome: str
+) -> None:
+    _set(document, path, _over(*interval))
+    document["pooled_differences"] = True
+    for n, expected in ((200, outcome), (199, "undecided")):
+        document["bins"]["n"]["crossfit"] = [n - 100, 50, 50]
+        assert _outcome(document, rule) == expected
+    document["bins"]["n"]["crossfit"], document["pooled_differences"] = [100, 50, 50], False
+    assert _outcome(document, rule) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "value"),
+    [
+        ("leak.nearest", "leak/nearest", 0.9),
+        ("leak.too_good", "arms/originals/regressor/crossfit/r2", 0.9),
+        ("leak.shuffled", "leak/shuffled", 0.9),
+        ("training.score.r2", f"{SCORES}/r2", -0.9),
+        ("training.score.collapse", f"{SCORES}/sd_ratio", 0.01),
+    ],
+)
+def test_no_score_of_a_few_images_fails(document: dict[str, Any], rule: str, path: str, value: float) -> None:
+    _set(document, path, _over(value, value, value))
+    for counts, outcome in (([1, 1, 0], "undecided"), ([10, 10, 9], "undecided"), ([10, 10, 10], "fail")):
+        document["bins"]["n"]["crossfit"] = counts
+        assert _outcome(document, rule) == outcome
+
+
 def test_between_copies_the_tolerance_is_a_quarter_wider(document: dict[str, Any]) -> None:
     document["on_edge"], document["pooled_differences"] = [], True
     document["bins"]["n"]["crossfit"] = [100, 50, 50]

@@ -96,7 +96,8 @@ def test_scalars_see_jpeg_blur_frames_and_casts() -> None:
         "block_edges": lambda rgb: decode(encode(rgb, "jpeg", 30)).rgb,
         "fine_detail": lambda rgb: cv2.GaussianBlur(rgb, (0, 0), 2),
         "flat_sides": lambda rgb: np.pad(rgb, ((9, 9), (0, 0), (0, 0))),
-        "warmth": lambda rgb: np.clip(rgb.astype(int) + np.array([30, 0, -20]), 0, 255).astype(np.uint8),
+        "dark_cast": lambda rgb: np.clip(rgb.astype(int) + np.array([30, 0, -20]), 0, 255).astype(np.uint8),
+        "light_cast": lambda rgb: np.clip(rgb * np.array([1.2, 1, 0.8]), 0, 255).astype(np.uint8),
     }
     for column, scalar in enumerate(SCALARS):
         changed = [measure_marks(changes[scalar](photo)).scalars[column] for photo in photos]
@@ -155,7 +156,7 @@ def test_rules_of_planted_figures(document: CheckDocument) -> None:
     marked = found.model_copy(
         update={
             "patterns": {**found.patterns, "subtype P": worst.model_copy(update={"ratio": 40.0})},
-            "scalars": {name: {**by, "subtype P": 0.95} for name, by in found.scalars.items()},
+            "scalars": {name: {"subtype P": 0.95} for name in found.scalars},
             "looks": {"frame": {"P": 30.0}},
             "looks_missing": None,
         }
@@ -168,9 +169,14 @@ def test_rules_of_planted_figures(document: CheckDocument) -> None:
     many = few.model_copy(update={"bins": bins})
     assert _results(many) == {
         "shortcut.pattern": {"": "fail"},
-        "shortcut.scalars": dict.fromkeys(SCALARS, "notice"),
+        "shortcut.scalars": dict.fromkeys(SCALARS, "fail"),
         "shortcut.looks": {"": "fail"},
     }
+    assert _results(few)["shortcut.scalars"] == dict.fromkeys(SCALARS, "undecided")
+    for areas, outcome in (({"subtype P": 0.13}, "notice"), ({"subtype P": 0.05, "source a": 0.4}, "notice")):
+        listed = marked.model_copy(update={"scalars": {"block_edges": areas}})
+        of_scalars = _results(many.model_copy(update={"shortcuts": listed}))["shortcut.scalars"]
+        assert of_scalars == {"block_edges": outcome}
     texts = [result.text for rule in shortcut_gate.RULES.values() for _, result in rule(many, Check())]
     assert all("P" in text for text in texts)
 
