@@ -246,7 +246,7 @@ def failing(figures: Record) -> dict[str, bool]:
     rise, of_notable = (figures.get(key, 0.0) for key in ("rise", "rise_of_notable"))
     return {
         "pattern": figures["pattern"] >= shortcut_gate.MAX_RATIO,
-        "auc": shortcut_gate.is_notable(figures.get("auc", 0.5)),
+        "auc": shortcut_gate.is_notable(figures.get("auc", 0.5), shortcut_gate.FAILING_AUC),
         "rise": rise > shortcut_gate.MAX_RISE or of_notable > shortcut_gate.MAX_RISE_OF_NOTABLE,
     }
 

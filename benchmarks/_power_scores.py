@@ -103,6 +103,8 @@ def twice(kept: KeptFeatures, rng: np.random.Generator, share: int) -> Rows:
     """Return the originals and, of so many per cent of them, a copy that passes for another image."""
     plain = kept.plain
     chosen = rng.permutation(len(plain))[: round(share / 100 * len(plain))]
+    if not share:
+        return plain
     light = kept.with_copies(chosen, np.ones(len(chosen), int), rng)
     light = light.take(np.flatnonzero(light.copy > 0))
     names = np.array([f"{name}-again" for name in light.image_id.tolist()])

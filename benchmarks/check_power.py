@@ -351,7 +351,7 @@ def _mark_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) ->
     tasks |= {mark: partial(planted, mark) for mark in MARKS}
     runs = _run(kept, "marks", tasks, options)
     yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}:\n"
-    yield "| | runs | centre | corners | AUC | rise | `pattern` | `scalars` (notice) | `looks` |"
+    yield "| | runs | centre | corners | AUC | rise | `pattern` | `scalars` | `looks` |"
     yield "|---|" + "---|" * 8
     for name, found in runs.items():
         cells = [_middle([run[key] for run in found if key in run]) for key in _MARK_FIGURES]

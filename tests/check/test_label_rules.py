@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from affectdata.check import label_rules
 from affectdata.check.blocks import LabelFigures
 from affectdata.check.label_gate import RULES
 from affectdata.check.label_model import fit_predict, predict_out_of_fold
 from affectdata.check.label_rules import (
+    EXPECTED_R2,
     Counts,
     describe_labels,
     describe_values,
+    find_label_figures,
     folders_in_order,
     move_ratings,
     natural_key,
@@ -25,7 +28,10 @@ from affectdata.check.label_rules import (
     suspicion,
     wrong_sides,
 )
+from affectdata.check.prepare import CheckInput
 from affectdata.recipe.bounds import Check
+from affectdata.train.backbones import load_backbone
+from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.rows import Rows
 
 N = 500
@@ -225,3 +231,33 @@ def test_the_kernel_ridge_is_that_of_scikit_learn(rows: Rows) -> None:
     model.fit(scaler.transform(train), y - y.mean())
     expected = model.predict(scaler.transform(test)) + y.mean()
     assert np.allclose(fit_predict(part, y[:, None], test)[:, 0], expected, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_the_scores_of_two_data_sets_are_known_with_the_default_network() -> None:
+    """Their keys hold what the features are of; a change of it would leave the rule without a figure."""
+    content = load_backbone(DEFAULT_BACKBONE, "DEFAULT", "cpu").content[:12]
+    known = {source: EXPECTED_R2[source, "valence", content] for source in ("gaped", "oasis")}
+    assert known == {"gaped": 0.56, "oasis": 0.29}  # docs/check.md: .553 to .575 and .271 to .318
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("missing", "n_backbones", "expected"), [(0, 1, 0.4), (1, 1, None), (0, 2, None)])
+def test_a_score_is_expected_of_a_whole_data_set_with_one_network(
+    prepared: CheckInput,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: int,
+    n_backbones: int,
+    expected: float | None,
+) -> None:
+    n = len(label_rules.plain_rows(prepared))
+    counts = {"A": np.array([n + missing])}
+    monkeypatch.setattr(label_rules, "_published_counts", lambda *_: counts)
+    monkeypatch.setitem(EXPECTED_R2, ("gaped", "valence", prepared.backbone.content[:12]), 0.4)
+    monkeypatch.setattr(
+        label_rules, "describe_labels", lambda *arguments: SimpleNamespace(expected_r2=arguments[5])
+    )
+    several = replace(prepared, more_backbones=[prepared.backbone] * (n_backbones - 1))
+    assert {key: found.expected_r2 for key, found in find_label_figures(several).items()} == {
+        "gaped": expected
+    }
