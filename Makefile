@@ -57,9 +57,12 @@ bench-gpu: env
 	$(BIN)/python benchmarks/bench_gpu.py
 
 # False alarms and power of the rules of train-check on real images, noted in docs/check.md:
-# make check-power AFFECTDATA_GAPED_ROOT=PATH AFFECTDATA_OASIS_ROOT=PATH
+# make check-power AFFECTDATA_GAPED_ROOT=PATH AFFECTDATA_OASIS_ROOT=PATH [PARTS="marks copies --tables"]
+# Without PARTS all of it, and whole checks with planted faults.
+PARTS ?=
 check-power: env
-	$(BIN)/python benchmarks/check_power.py
+	$(BIN)/python benchmarks/check_power.py $(PARTS)
+	$(if $(PARTS),,$(BIN)/python benchmarks/check_faults.py)
 
 # Kills, flipped bits, forgeries, hostile files and commands in any order; docs/reliability.md gets the counts.
 TORTURE_SECONDS ?= 300
