@@ -16,6 +16,8 @@ from affectdata.check import blocks, shortcut_gate
 from affectdata.check.marks import SCALARS, SIDE_PX, PatternSums, measure_marks, pattern_ratios
 from affectdata.check.shortcuts import LOOKS, auc, look_rises
 from affectdata.images.decode import decode, encode
+from affectdata.images.duplicates import hash_views
+from affectdata.images.phash import perceptual_hashes
 from affectdata.images.same_image import MIN_INLIERS, count_inliers, find_points
 from affectdata.manifest.manifest import Images
 from affectdata.train.images import crop_square
@@ -324,6 +326,33 @@ def planted_copies(images: KeptImages, copy: str, n: int, seed: int) -> Iterator
         is_near = (row, row) in near
         is_found = is_near and inliers >= MIN_INLIERS
         yield {"near": float(is_near), "inliers": float(inliers), "found": float(is_found)}
+
+
+HASHED: dict[str, Copy] = {
+    "JPEG 30": lambda rgb, _: decode(encode(rgb, "jpeg", 30)).rgb,
+    "half size": lambda rgb, _: cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "turned by 90°, mirrored": lambda rgb, _: np.ascontiguousarray(rgb.transpose(1, 0, 2)),
+    "brighter by 20": lambda rgb, _: np.clip(rgb.astype(int) + 20, 0, 255).astype(np.uint8),
+    **COPIES,
+}
+
+
+def hashed_copies(images: KeptImages, n: int) -> Iterator[tuple[str, Record]]:
+    """Yield the pHash distance of changed images to their originals, the least over eight views, by change.
+
+    First of every image unchanged to its nearest one of another group.
+    """
+    views = hash_views(images.kept.originals.table)
+    group = np.unique(images.kept.plain.group, return_inverse=True)[1]
+    for row in range(len(views)):
+        bits = np.bitwise_count(views[:, :1] ^ views[row]).min(axis=1)
+        yield "different images", {"bits": float(bits[group != group[row]].min())}
+    rng = np.random.default_rng(10)
+    for row in np.sort(rng.permutation(len(views))[:n]).tolist():
+        rgb = images.read(row)
+        for name, change in HASHED.items():
+            hashes = np.array([int(text, 16) for text in perceptual_hashes(change(rgb, rng))], np.uint64)
+            yield name, {"bits": float(np.bitwise_count(hashes ^ views[row, 0]).min())}
 
 
 def clean_pairs(images: KeptImages) -> Record:

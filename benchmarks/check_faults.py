@@ -5,8 +5,8 @@
 Each fault is planted in a copy of the tree at AFFECTDATA_GAPED_ROOT (links, so the same disk), which then
 passes through `ingest`, `balance` and `train-check`, the commands, in a folder of its own. Features are kept
 in AFFECTDATA_POWER_FOLDER, as are the results: what was run is not run again. The recipe makes no copies and
-heads have the settings in the middle of their grids, in place of a search: no rule about either is tried
-here. Of the last fault the labels of copies are changed in the release, and all hashes renewed to match.
+heads have the settings in the middle of their grids and one assignment to folds: no rule about either is
+tried here. In the last faults the labels of copies are changed in the release, and all hashes renewed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from _power import RECIPE
 from _power_images import COPIES, MARKS
 from check_power import note
 
+from affectdata.check import prepare
 from affectdata.check.prepare import CACHE
 from affectdata.cli._main import run
 from affectdata.config import read_yaml
@@ -267,6 +268,7 @@ def main() -> None:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     results = {result["fault"]: result for result in map(json.loads, lines)}
     heads.choose = subtype_aware.choose = _middle  # type: ignore[assignment]
+    prepare.N_ASSIGNMENTS = 1
     os.chdir(kept)  # where no manifest or release lies
     for fault in () if options.tables else options.faults or FAULTS:
         if fault not in results:

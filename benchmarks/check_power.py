@@ -6,7 +6,7 @@ Features and the figures of every run are kept in benchmarks/.power (AFFECTDATA_
 not run again. Faults are planted in memory, and no file is changed. `labels` measures the rules labels.*,
 `pairs` training.not_worse, `scores` leak.nearest, .too_good, .shuffled, learns, training.score and cascade,
 `targets` the rules of targets of several values on OASIS, `marks` shortcut.pattern, .scalars and .looks,
-`copies` leak.same_image; all by default.
+`copies` leak.same_image, `looks` leak.looks; all by default.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from _power_images import (
     clean_pairs,
     clean_subset,
     failing,
+    hashed_copies,
     planted_copies,
     planted_mark,
     random_groups,
@@ -60,6 +61,7 @@ from affectdata.check.label_rules import (
     predict_by,
     predict_by_assignment,
 )
+from affectdata.images.hamming import MAX_BITS
 from affectdata.manifest.manifest import Images
 from affectdata.recipe.bounds import Check
 from affectdata.registry import load_plugin
@@ -391,6 +393,18 @@ def _copy_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) ->
         yield f"| {name} | {len(found)} | {near} | {middle} | {is_found} | {hashed} |"
 
 
+def _look_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) -> Iterable[str]:
+    """Measure leak.looks: distances between the images of the data set, and to changed ones."""
+    tasks: Tasks = {CLEAN: partial(hashed_copies, _images(kept), options.copies)}
+    yield f"\n{kept.name}, {len(kept.plain)} images:\n"
+    yield "| | images | bits: least, median, most | found |\n|---|---|---|---|"
+    for name, runs in _run(kept, "looks", tasks, options).items():
+        bits = np.array([run["bits"] for run in runs])
+        found = _share(float((bits <= MAX_BITS).mean()))
+        spread = f"{bits.min():.0f}, {np.median(bits):.0f}, {bits.max():.0f}"
+        yield f"| {name} | {len(bits)} | {spread} | {found} |"
+
+
 _MARK_FIGURES = ("centre", "corners", "auc", "rise")
 
 
@@ -434,6 +448,7 @@ _PARTS = {
     "targets": _target_tables,
     "marks": _mark_tables,
     "copies": _copy_tables,
+    "looks": _look_tables,
 }
 
 if __name__ == "__main__":
