@@ -173,6 +173,7 @@ def outcomes(figures: dict[str, Any], least: float | None = None) -> dict[str, s
         "cascade.not_worse": {"at_least": -check.not_worse.balanced_accuracy},
         "cascade.out_of_fold": {"at_most": check.max_second_stage},
     }
+    decides = least is None  # one number is predicted: the estimate decides an open interval of a leak
     if "learns.above_shuffled" in found:  # an open interval fails
         floor = check.min_r2_low if least is None else least
         least = max(floor, found["leak.shuffled"].high or 0.0)
@@ -182,7 +183,7 @@ def outcomes(figures: dict[str, Any], least: float | None = None) -> dict[str, s
         decided = {}
     compared = {name: check_bounds(figure, "", **bounds[name]) for name, figure in found.items()}
     for name, share in (("leak.nearest", LIKELY_NEAREST), ("leak.too_good", 1.0)):
-        if least is None and name in compared and compared[name].outcome is Outcome.UNDECIDED:
+        if decides and name in compared and compared[name].outcome is Outcome.UNDECIDED:
             fails = (compared[name].figure or 0.0) > share * bounds[name]["at_most"]
             compared[name] = replace(compared[name], outcome=Outcome.FAIL if fails else Outcome.PASS)
     return {name: str(result.outcome) for name, result in compared.items()} | decided
