@@ -161,8 +161,11 @@ def _cascade(scoring: Scoring, classes: Classes) -> dict[str, Interval]:
     }
 
 
-def outcomes(figures: dict[str, Any], least: float | None = None) -> dict[str, str]:
-    """Return the outcome of each rule by its default bounds; `least`: what a score must exceed at least."""
+def outcomes(figures: dict[str, Any], least: float | None = None, *, decides: bool = True) -> dict[str, str]:
+    """Return the outcome of each rule by its default bounds; `least`: what a score must exceed at least.
+
+    `decides`: whether the estimate decides an open interval of a leak, as where one number is predicted.
+    """
     check, found = Check(), {name: Interval.model_validate(figure) for name, figure in figures.items()}
     bounds: dict[str, dict[str, float]] = {
         "leak.nearest": {"at_most": check.max_nearest},
@@ -173,7 +176,6 @@ def outcomes(figures: dict[str, Any], least: float | None = None) -> dict[str, s
         "cascade.not_worse": {"at_least": -check.not_worse.balanced_accuracy},
         "cascade.out_of_fold": {"at_most": check.max_second_stage},
     }
-    decides = least is None  # one number is predicted: the estimate decides an open interval of a leak
     if "learns.above_shuffled" in found:  # an open interval fails
         floor = check.min_r2_low if least is None else least
         least = max(floor, found["leak.shuffled"].high or 0.0)

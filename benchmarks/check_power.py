@@ -325,7 +325,7 @@ def _target_tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any) 
 
 def _target_outcomes(case: str, run: Record) -> dict[str, str]:
     """Return the outcome of each rule: the worst over the columns of points."""
-    found = outcomes(run["figures"], None if case.startswith("numbers") else 0.0)
+    found = outcomes(run["figures"], None if case.startswith("numbers") else 0.0, decides=False)
     for figures in run["labels"].values():
         of_labels = _worst(LabelFigures.model_validate(figures))
         found |= {
