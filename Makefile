@@ -22,6 +22,12 @@ else
 endif
 	touch $@
 
+# The server of buckets for tests, in an environment of its own: its dependencies exclude some of ours.
+$(VENV)/buckets/.installed: tests/requirements-buckets.txt $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/buckets
+	$(VENV)/buckets/bin/python -m pip install --quiet --requirement tests/requirements-buckets.txt
+	touch $@
+
 # Write requirements.lock with the newest versions that pyproject.toml allows; names no registry.
 lock:
 	$(PYTHON) -m venv build/lock
@@ -49,7 +55,7 @@ lint: env
 check: lint
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
-test: lint
+test: lint $(VENV)/buckets/.installed
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 # Runs on the CPU too, where it says that its figure is none of a GPU.

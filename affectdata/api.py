@@ -147,7 +147,8 @@ def ingest(
     """Turn a source's folder or archive into `out/<name>.parquet`, with its rejects and edges beside it.
 
     With `onto`, `root` is a table of labels for the images of these manifests. The objects below an address
-    (s3://, gs://, az://) are first copied to a local cache, as far as they changed.
+    (s3://, gs://, az://) are first copied to a local cache, as far as they changed. Where a function takes a
+    manifest, it takes its address in a bucket too.
 
     Raises:
         SourceError: no such folder, no source recognises it, or its tables are not what its layout says.
@@ -216,14 +217,16 @@ def groups(
 ) -> GroupsResult:
     """Find images that are one picture cropped, mirrored, framed or recoded, and write them as groups.
 
-    The table `out` [default: NAME.groups.csv beside the manifest] is what `split: {groups: FILE}` of a recipe
-    reads. Images that the manifest groups already are not compared. Features are kept in `checks`.
+    The table `out` [default: NAME.groups.csv beside the manifest, of one in a bucket here] is what
+    `split: {groups: FILE}` of a recipe reads. Images that the manifest groups already are not compared.
+    Features are kept in `checks`.
 
     Raises:
         ImagesNotFound: the source images are not where they were.
         MissingError: the extra `train`, weights or the device are not there.
     """
     from affectdata.manifest.manifest import check_roots, load_manifest
+    from affectdata.store.addresses import is_address
     from affectdata.train.backbones import load_backbone
     from affectdata.train.groups import describe_pairs, find_same_pairs, write_groups
     from affectdata.workers import default_workers
@@ -242,7 +245,8 @@ def groups(
         _stage(progress, "points"),
         engine,
     )
-    path = Path(out) if out else opened.path.with_name(f"{opened.name}.groups.csv")
+    name = f"{opened.name}.groups.csv"
+    path = Path(out) if out else Path(name) if is_address(manifest) else opened.path.with_name(name)
     return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
 
 
@@ -353,7 +357,7 @@ def plan_balance(
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
         IntegrityError: a group has rows in two splits already, and `on_conflict` is "error".
     """
-    from affectdata.manifest.manifest import check_roots, choose_manifests
+    from affectdata.manifest.manifest import check_roots, choose_manifests, local_manifest
     from affectdata.plan.planner import describe_splits, plan_release
     from affectdata.recipe.lint import lint_recipe
     from affectdata.recipe.recipe import find_recipe, read_recipe
@@ -362,7 +366,7 @@ def plan_balance(
     spec = read_recipe(find_recipe(str(recipe)))
     remarks = lint_recipe(spec)
     roots, folder = roots or {}, Path(manifests)
-    paths, fill = [Path(path) for path in manifest], spec.balance.fill_from
+    paths, fill = [local_manifest(path) for path in manifest], spec.balance.fill_from
     own = [path for path in paths if path.stem not in fill]
     spare = [path for path in paths if path.stem in fill]
     chosen = choose_manifests(own, spec.sources, folder, roots)
@@ -572,8 +576,9 @@ def report(
     from affectdata.reporting.page import make_page, make_study, write_page
     from affectdata.reporting.study import STUDY_FILE
     from affectdata.reporting.subject import describe_manifest, describe_release
+    from affectdata.store.cache import local_copy
 
-    folders = {name: Path(path) for name, path in (roots or {}).items()}
+    folders = {name: local_copy(path) for name, path in (roots or {}).items()}
     is_study = isinstance(subject, str | Path) and (Path(subject) / STUDY_FILE).is_file()
     if other is not None:
         if is_study or isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
@@ -612,25 +617,38 @@ def _side(subject: PathLike | Release | None, releases: PathLike, roots: Roots, 
 
 
 def publish(
-    release: PathLike | Release, address: str, *, note: Note | None = None, progress: Progress | None = None
+    subject: PathLike | Release | Manifest,
+    address: str,
+    *,
+    note: Note | None = None,
+    progress: Progress | None = None,
 ) -> tuple[str, bool]:
-    """Write a release to a bucket, as `address/<name>`; return that address, and whether it is new there.
+    """Write a release or a manifest to a bucket, as `address/<name>`; return that, and whether it is new.
 
-    A run that was interrupted goes on. Readers see no release until the run ends. `verify`,
-    `export`, `train_check` and `open_release` take the address in place of a folder.
+    A run that was interrupted goes on. Readers see nothing until the run ends. What takes a release or a
+    manifest takes the address in its place. A manifest is one object; its rejects, edges and ledger are
+    others.
 
     Raises:
-        IntegrityError: a file differs from SHA256SUMS, or another release of that name is there.
+        IntegrityError: a file differs from SHA256SUMS, or something else of that name is there.
         InputError: the store cannot be reached, or denies access.
     """
+    from affectdata.manifest.manifest import Manifest, files_beside
     from affectdata.release.release import INFO_FILE
-    from affectdata.store.published import publish_folder
+    from affectdata.store.published import publish_folder, publish_table
 
-    opened = _release(release)
-    target = f"{address.rstrip('/')}/{opened.path.resolve().name}"
-    if note and not opened.info["terms"].get("redistributable"):
+    if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
+        manifest = _manifest(cast("PathLike | Manifest", subject))
+        path, free = manifest.path, all(part.get("redistributable") for part in manifest.parts)
+        target, write = f"{address.rstrip('/')}/{path.name}", partial(publish_table, path, files_beside(path))
+    else:
+        opened = _release(subject)
+        target = address = f"{address.rstrip('/')}/{opened.path.resolve().name}"
+        free = opened.info["terms"].get("redistributable")
+        write = partial(publish_folder, opened.path, INFO_FILE)
+    if note and not free:
         note("note: the terms of its images forbid passing them on: keep the bucket private")
-    return target, publish_folder(opened.path, target, INFO_FILE, _stage(progress, "publish"))
+    return target, write(address, _stage(progress, "publish"))
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:
@@ -887,12 +905,12 @@ def _find_images(release: Release, crossfit: bool, note: Note) -> tuple[Images |
 
 
 def _local(root: PathLike, progress: Progress | None) -> Path:
-    """Return the folder of a source; of one in a bucket, its local copy."""
+    """Return the folder of a source; of one in a bucket, its local copy, which is brought up to date."""
     from affectdata.store.addresses import is_address
 
     if not is_address(root):
         return Path(root)
-    from affectdata.store.published import fetch_tree
+    from affectdata.store.trees import fetch_tree
 
     return fetch_tree(root, _stage(progress, "fetch"))
 

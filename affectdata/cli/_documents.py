@@ -317,7 +317,7 @@ class Publish(Part):
     """`affectdata publish`."""
 
     form: Literal["affectdata/publish/1"] = Field(alias="schema")
-    release: str
+    release: str = Field(description="path of the release or manifest")
     address: str
     new: bool = Field(description="it was not there before")
 

@@ -25,7 +25,7 @@ from affectdata.cli._memory import check_memory, explain_memory
 from affectdata.cli._output import Address, PathOrAddress, Settings, alarm, discard, echo
 from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
-from affectdata.store.addresses import is_address
+from affectdata.store.addresses import SCHEMES
 from affectdata.workers import keep_freed_memory
 
 _EXTRAS = dict.fromkeys(("torch", "torchvision", "sklearn", "safetensors", "threadpoolctl"), "train") | {
@@ -176,22 +176,24 @@ def _refuse_remote(arguments: list[str]) -> None:
     """
     for before, argument in pairwise(["", *arguments]):
         match = _REMOTE.match(argument)
-        if match and not (is_address(argument) and _may_be_address(arguments[0], before)):
+        if match and not (match[1] in SCHEMES and _may_be_address(arguments[0], before, argument)):
             raise UsageError(
                 f"{argument} is a remote path, and here only local ones are read and written",
                 fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
             )
 
 
-def _may_be_address(name: str, before: str) -> bool:
-    """Return whether the word after `before` is an argument of a command that takes addresses."""
+def _may_be_address(name: str, before: str, word: str) -> bool:
+    """Return whether a word, after `before`, is a value that a command takes addresses for."""
     command = cli.get_command(click.Context(cli), name)
     parameters = command.params if command else []
-    if not any(isinstance(each.type, PathOrAddress | Address) for each in parameters):
-        return False
-    options = [each for each in parameters if isinstance(each, click.Option)]
-    flags = {flag for each in options if each.is_flag or each.count for flag in each.opts}
-    return not before.startswith("-") or before == "--" or before.rstrip("v") == "-" or before in flags
+    options = {flag: each for each in parameters if isinstance(each, click.Option) for flag in each.opts}
+    flag = word.partition("=")[0] if word.startswith("-") else before
+    option = options.get(flag)
+    if option and not (option.is_flag or option.count):
+        return isinstance(option.type, PathOrAddress | Address)
+    arguments = (each for each in parameters if isinstance(each, click.Argument))
+    return any(isinstance(each.type, PathOrAddress | Address) for each in arguments)
 
 
 def _interrupted() -> int:

@@ -84,7 +84,7 @@ class PathOrAddress(click.Path):
 
 
 class Address(StringParamType):
-    """An address in a bucket."""
+    """A text that is, or has, an address in a bucket."""
 
     name = "address"
 
@@ -231,7 +231,8 @@ def folder_option(flag: str, default: str, text: str) -> Callable[[F], F]:
 def roots_option(command: F) -> F:
     """Add --root, repeatable."""
     text = "Folder of a source's images, if they were moved; repeatable."
-    return click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", help=text)(command)
+    given = click.option("--root", "roots", multiple=True, metavar="SOURCE=PATH", type=Address(), help=text)
+    return given(command)
 
 
 def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
@@ -240,7 +241,7 @@ def parse_roots(given: Sequence[str]) -> dict[str, str | Path]:
     for source, equals, path in pairs:
         if not (source and equals and path):
             raise click.BadParameter(f"{source + equals + path!r} is not SOURCE=PATH", param_hint="--root")
-    return {source: Path(path) for source, _, path in pairs}
+    return {source: path if is_address(path) else Path(path) for source, _, path in pairs}
 
 
 def complete_recipes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -261,8 +262,7 @@ DROP_TRAIN = "drop-train"
 def split_from_option(command: F) -> F:
     """Add --split-from."""
     text = "Take over the splits of an earlier release."
-    kind = click.Path(path_type=Path)
-    return click.option("--split-from", metavar="RELEASE", type=kind, help=text)(command)
+    return click.option("--split-from", metavar="RELEASE", type=PathOrAddress(), help=text)(command)
 
 
 def on_conflict_option(command: F) -> F:

@@ -9,6 +9,7 @@ import click
 
 from affectdata.cli._output import (
     DROP_TRAIN,
+    PathOrAddress,
     common_options,
     complete_recipes,
     document,
@@ -49,7 +50,7 @@ _MOST_STRATA = 12  # that fit beside each other
     "--manifest",
     "manifests",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PathOrAddress(),
     help="Manifest to use; repeatable. [default: the recipe's sources, else the only one]",
 )
 @folder_option("--out", "releases", "Folder for the release.")
@@ -71,9 +72,9 @@ _MOST_STRATA = 12  # that fit beside each other
 @common_options
 def command(
     recipe_name: str,
-    manifests: tuple[Path, ...],
+    manifests: tuple[Path | str, ...],
     out: Path,
-    split_from: Path | None,
+    split_from: Path | str | None,
     on_conflict: str,
     dry_run: bool,
     only_lint: bool,

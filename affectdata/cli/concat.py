@@ -7,13 +7,21 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, note, plain_findings, show
+from affectdata.cli._output import (
+    PathOrAddress,
+    common_options,
+    document,
+    folder_option,
+    note,
+    plain_findings,
+    show,
+)
 
 _FIRST_CONFLICTS = 10
 
 
 @click.command("concat")
-@click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("manifests", nargs=-1, required=True, type=PathOrAddress())
 @click.option("--name", help="Name of the new manifest. [default: all names, joined by _]")
 @folder_option("--out", "manifests", "Folder to write to.")
 @click.option(
@@ -24,7 +32,7 @@ _FIRST_CONFLICTS = 10
     help="If labels of one image differ: error, first, mean, or prefer:NAME.",
 )
 @common_options
-def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflict: str) -> int:
+def command(manifests: tuple[Path | str, ...], name: str | None, out: Path, on_conflict: str) -> int:
     """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are skipped.
 
     Rows with the same bytes become one, look-alikes across sources are put into one group, and splits that
@@ -34,7 +42,7 @@ def command(manifests: tuple[Path, ...], name: str | None, out: Path, on_conflic
     from affectdata.manifest.manifest import is_beside_manifest
     from affectdata.manifest.merge import describe_conflict
 
-    besides = [path for path in manifests if is_beside_manifest(path)]
+    besides = [path for path in manifests if isinstance(path, Path) and is_beside_manifest(path)]
     if besides:  # manifests/*.parquet names them too
         note(f"note: skipped, because they are not manifests: {', '.join(path.name for path in besides)}")
     named = [path for path in manifests if path not in besides]

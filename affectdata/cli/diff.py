@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, show, show_table
+from affectdata.cli._output import PathOrAddress, common_options, document, show, show_table
 
 _SHOWN = 3
 
 
 @click.command("diff")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=PathOrAddress())
+@click.argument("new", type=PathOrAddress())
 @common_options
-def command(old: Path, new: Path) -> int:
+def command(old: Path | str, new: Path | str) -> int:
     """Show what changed from release OLD to NEW, and the version step; exit 1 if anything changed."""
     from affectdata import api
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     engine_option,
@@ -24,7 +25,7 @@ _SHOWN = 20
 
 
 @click.command("groups")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=PathOrAddress())
 @click.option(
     "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME", help="As in train-check."
 )
@@ -41,7 +42,7 @@ _SHOWN = 20
 @engine_option
 @common_options
 def command(
-    manifest: Path,
+    manifest: Path | str,
     backbone: str,
     weights: str,
     device: str | None,

@@ -47,7 +47,7 @@ _FIRST_KINDS = 8  # of junk
 @click.option(
     "--onto",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PathOrAddress(),
     help="Treat ROOT as a table of labels for the images of this manifest; repeatable.",
 )
 @click.option("--variant", help="Variant of the source's labels (`affectdata sources NAME` lists them).")
@@ -76,7 +76,7 @@ def command(
     source: str | None,
     map_path: Path | None,
     name: str | None,
-    onto: tuple[Path, ...],
+    onto: tuple[Path | str, ...],
     variant: str | None,
     out: Path,
     strict: bool,

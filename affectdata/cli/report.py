@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     folder_option,
@@ -18,10 +19,8 @@ from affectdata.cli._output import (
 
 
 @click.command("report")
-@click.argument(
-    "subject", metavar="[RELEASE|MANIFEST|STUDY]", required=False, type=click.Path(path_type=Path)
-)
-@click.argument("other", metavar="[OTHER]", required=False, type=click.Path(path_type=Path))
+@click.argument("subject", metavar="[RELEASE|MANIFEST|STUDY]", required=False, type=PathOrAddress())
+@click.argument("other", metavar="[OTHER]", required=False, type=PathOrAddress())
 @click.option(
     "--images",
     is_flag=True,
@@ -34,8 +33,8 @@ from affectdata.cli._output import (
 @roots_option
 @common_options
 def command(
-    subject: Path | None,
-    other: Path | None,
+    subject: Path | str | None,
+    other: Path | str | None,
     images: bool,
     figures: Path | None,
     out: Path,

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, note, show, show_table
+from affectdata.cli._output import (
+    PathOrAddress,
+    common_options,
+    document,
+    folder_option,
+    note,
+    show,
+    show_table,
+)
 from affectdata.cli._report import may_report, no_report_option
 
 
 @click.command("select")
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=PathOrAddress())
 @click.option("--recipe", required=True, type=click.Path(path_type=Path), help="Request, SET.yaml.")
 @folder_option("--out", "selections", "Folder of selections.")
 @no_report_option
 @common_options
-def command(manifest: Path, recipe: Path, out: Path, no_report: bool) -> int:
+def command(manifest: Path | str, recipe: Path, out: Path, no_report: bool) -> int:
     """Select images of MANIFEST: n per cell of a design, matched between cells, in lists without overlap.
 
     Differences are in SD of the candidates. If a request cannot be met, the message names the cell that binds

@@ -31,7 +31,7 @@ from affectdata.errors import UsageError
     "--forget", is_flag=True, help="Remove all splits from MANIFEST and its ledger; without --recipe."
 )
 @common_options
-def command(manifest: Path, recipe_name: str | None, split_from: Path | None, forget: bool) -> int:
+def command(manifest: Path, recipe_name: str | None, split_from: Path | str | None, forget: bool) -> int:
     """Fill the column `split` of MANIFEST according to a recipe; existing and remembered splits are kept.
 
     Later runs of `balance` keep them and assign only images without a split. NAME.ledger.parquet beside the

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import (
+    PathOrAddress,
     common_options,
     document,
     folder_option,
@@ -29,7 +30,7 @@ _SHOWN = 10
     type=click.Path(path_type=Path),
     help="File written by `train-check --keep-model` on a release of the recipe.",
 )
-@click.option("--manifest", multiple=True, type=click.Path(path_type=Path), help="Manifest; repeatable.")
+@click.option("--manifest", multiple=True, type=PathOrAddress(), help="Manifest; repeatable.")
 @click.option("--top", type=click.IntRange(1), default=200, show_default=True, help="Number of images.")
 @folder_option("--out", "suggestions", "Folder to write to.")
 @roots_option
@@ -38,7 +39,7 @@ def command(
     folder: Path,
     recipe: str,
     model: Path,
-    manifest: tuple[Path, ...],
+    manifest: tuple[Path | str, ...],
     top: int,
     out: Path,
     roots: tuple[str, ...],

@@ -26,15 +26,9 @@ from affectdata.manifest.ledger import (
     splits_of,
     write_ledger,
 )
-from affectdata.manifest.manifest import (
-    Manifest,
-    check_name,
-    load_manifest,
-    read_local,
-    record_root,
-    write_manifest,
-)
+from affectdata.manifest.manifest import Manifest, check_name, load_manifest, write_manifest
 from affectdata.manifest.merge import FROM, Conflict, describe_conflict, merge_rows
+from affectdata.manifest.roots import read_local, record_root
 from affectdata.records import Finding
 from affectdata.schema import FOLD, manifest_schema, vote_columns
 from affectdata.store.parquet import write_table

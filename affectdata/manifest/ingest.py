@@ -38,8 +38,9 @@ from affectdata.manifest.hints import explain, fix_for, most_frequent_reason
 from affectdata.manifest.items import Items, add_unnamed_files
 from affectdata.manifest.join import RecordJoin, find_indices, order_by_path, probe_all
 from affectdata.manifest.ledger import Memory, inherit_and_record_splits, merge_splits, read_own_splits
-from affectdata.manifest.manifest import KIND, Manifest, check_name, load_manifest, read_local, record_root
+from affectdata.manifest.manifest import KIND, Manifest, check_name, load_manifest
 from affectdata.manifest.memo import Memo
+from affectdata.manifest.roots import read_local, record_root
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_archives, find_roots_in, is_archive, unpack
 from affectdata.reading.indexes import load_index, name_by_index

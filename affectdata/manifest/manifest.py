@@ -6,7 +6,7 @@ folders of the images: they are looked up (`find_roots`), and every image is che
 
 from __future__ import annotations
 
-import os
+import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,8 +21,10 @@ from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, Usa
 from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
 from affectdata.manifest.query import open_parquet, query_tables, select
+from affectdata.manifest.roots import find_roots, not_found
 from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
-from affectdata.store.atomic import locked_folder, read_json, write_json
+from affectdata.store.addresses import is_address
+from affectdata.store.cache import local_copy
 from affectdata.store.chunks import are_digits
 from affectdata.store.parquet import (
     Rows,
@@ -39,13 +41,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "manifest"
-LOCAL_FILE = ".local.json"
 _TABLE = "manifest"  # name of the table in SQL
 _IN_NOTEBOOKS = ("path", "subtype", "valence", "arousal", "emotion", "split")
 _SOURCE_KEYS = (
     *("source", "title", "license", "citation", "url", "redistributable", "evidence", "estimated", "bibtex"),
 )
-ROOTS_VARIABLE = "AFFECTDATA_ROOTS"
 _SHOWN = 80  # characters of a value in a message
 _NAME = re.compile(r"\w[\w-]*")  # no dot: NAME.rejects.parquet is another table
 
@@ -138,11 +138,15 @@ class Manifest:
 def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = None) -> Manifest:
     """Read a manifest; `roots` are the image folders by source, needed only if they were moved.
 
+    Of a manifest in a bucket (s3://, gs://, az://) the local copy is read; its images are where `roots` says,
+    which may be an address too.
+
     Raises:
         ManifestError: the file does not exist, is not a manifest, or has a newer schema.
         IntegrityError: its rows are not those that were written.
     """
-    rows = open_table(Path(path), KIND)
+    path = local_manifest(path)
+    rows = open_table(path, KIND)
     expected = manifest_schema(
         rows.metadata.get("emotions", []), FOLD.name in rows.column_names, vote_columns(rows.column_names)
     )
@@ -151,8 +155,21 @@ def load_manifest(path: str | Path, roots: Mapping[str, str | Path] | None = Non
         raise ManifestError("its columns are not those of a manifest", where=str(path), fix="re-run ingest")
     _check_ids(rows)
     return Manifest(
-        rows, rows.metadata, Path(path), {name: Path(root) for name, root in (roots or {}).items()}
+        rows, rows.metadata, path, {name: local_copy(root) for name, root in (roots or {}).items()}
     )
+
+
+def local_manifest(path: str | Path) -> Path:
+    """Return the path of a manifest; of one in a bucket, that of its local copy.
+
+    Raises:
+        ManifestError: there is none at the address.
+    """
+    if not is_address(path):
+        return Path(path)
+    from affectdata.store.published import fetch_table  # it imports obstore
+
+    return fetch_table(path)
 
 
 def _check_ids(rows: StoredTable) -> None:
@@ -211,7 +228,7 @@ class Images:
         try:
             data = read_image(self.roots[source], path)
         except OSError as error:
-            raise _not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
+            raise not_found(source, f"{path}: {error.strerror}", [str(self.roots[source])]) from error
         if file_hash(data) != image_id:
             raise IntegrityError(
                 f"{path} is not the file that was ingested (its SHA-256 is not {image_id[:16]}…)",
@@ -219,49 +236,6 @@ class Images:
                 fix=f"restore the file, or run `affectdata ingest {self.roots[source]}` again",
             )
         return data
-
-
-def find_roots(sources: list[str], folder: Path, given: Mapping[str, Path]) -> dict[str, Path]:
-    """Find the image folder of each source: as given, else in AFFECTDATA_ROOTS, else recorded in `folder`.
-
-    AFFECTDATA_ROOTS is `SOURCE=PATH`, several separated as in PATH.
-
-    Raises:
-        ImagesNotFound: no folder is known, or it does not exist; the message has three ways to set it.
-    """
-    variable = dict(
-        item.split("=", 1) for item in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if "=" in item
-    )
-    recorded = read_local(folder)
-    roots = {}
-    for source in sources:
-        candidates = [given.get(source), variable.get(source), recorded.get(source)]
-        root = next((Path(path) for path in candidates if path), None)
-        if root is None or not root.is_dir():
-            searched = [f"{root} (no such folder)"] if root else ["no folder is known"]
-            raise _not_found(source, "its folder does not exist", searched)
-        roots[source] = root
-    return roots
-
-
-def _not_found(source: str, what: str, searched: list[str]) -> ImagesNotFound:
-    return ImagesNotFound(
-        f"the images of {source} were not found: {what}",
-        where=", ".join(searched),
-        fix=f"set --root {source}=PATH or {ROOTS_VARIABLE}={source}=PATH, or re-run `affectdata ingest PATH`",
-    )
-
-
-def read_local(folder: Path) -> dict[str, str]:
-    """Return the folder of each source, as recorded by the last `ingest` on this machine."""
-    path = folder / LOCAL_FILE
-    return dict(read_json(path)["roots"]) if path.exists() else {}
-
-
-def record_root(folder: Path, source: str, root: Path) -> None:
-    """Record the image folder of a source; part of no hash."""
-    with locked_folder(folder):
-        write_json(folder / LOCAL_FILE, {"roots": {**read_local(folder), source: str(root.resolve())}})
 
 
 def find_manifests(folder: Path) -> list[Path]:
@@ -274,6 +248,11 @@ def find_manifests(folder: Path) -> list[Path]:
 def is_beside_manifest(path: Path) -> bool:
     """Return whether a file belongs to a manifest: NAME.rejects.parquet, NAME.edges.parquet."""
     return "." in path.stem
+
+
+def files_beside(path: Path) -> list[Path]:
+    """List the files that belong to a manifest: its rejects, edges and ledger."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.parquet"))
 
 
 def load_others(

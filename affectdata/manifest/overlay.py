@@ -22,7 +22,8 @@ from affectdata.manifest.hints import fix_for, most_frequent_reason
 from affectdata.manifest.ingest import IngestResult, check_replace, describe_source, recognise, write_tables
 from affectdata.manifest.items import Items, columns_of, out_of_range
 from affectdata.manifest.ledger import read_ledger
-from affectdata.manifest.manifest import Manifest, check_name, read_local, record_root
+from affectdata.manifest.manifest import Manifest, check_name
+from affectdata.manifest.roots import read_local, record_root
 from affectdata.reading.protocol import ReadOptions, Source, check_options, read_source
 from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Reason, Record, SourceInfo

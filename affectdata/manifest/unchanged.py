@@ -19,8 +19,8 @@ import pyarrow as pa
 from affectdata.errors import ManifestError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.decode import PIXEL_LIBRARIES
-from affectdata.manifest.manifest import read_local
 from affectdata.manifest.memo import STAMP, stamp_file, stamp_files
+from affectdata.manifest.roots import read_local
 from affectdata.reading.indexes import find_index, ratings_path
 from affectdata.reading.protocol import ReadOptions
 from affectdata.reading.tree import Tree

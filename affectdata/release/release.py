@@ -30,13 +30,15 @@ import pyarrow.compute as pc
 
 from affectdata.config import read_yaml
 from affectdata.errors import InputError, IntegrityError, ManifestError, RecipeError, UsageError
-from affectdata.manifest.manifest import Images, find_roots
+from affectdata.manifest.manifest import Images
+from affectdata.manifest.roots import find_roots
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.release.classes import Classes, find_classes
 from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.addresses import is_address
 from affectdata.store.atomic import read_json
+from affectdata.store.cache import local_copy
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, rows_to_html
 
@@ -275,7 +277,7 @@ def open_release(
         raise IntegrityError(error.what, where=error.where, fix=_REBUILD) from error
     if problem := _schema_problem(rows, info):
         raise IntegrityError(f"{name} {problem}", where=str(folder), fix=_REBUILD)
-    return Release(folder, rows, info, {name: Path(root) for name, root in (roots or {}).items()})
+    return Release(folder, rows, info, {name: local_copy(root) for name, root in (roots or {}).items()})
 
 
 def _fetch(address: str, again: bool) -> Path:

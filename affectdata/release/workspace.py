@@ -13,7 +13,8 @@ from shlex import quote
 
 from affectdata.errors import AffectdataError
 from affectdata.manifest.ledger import KIND as LEDGER
-from affectdata.manifest.manifest import find_manifests, load_manifest, read_local
+from affectdata.manifest.manifest import find_manifests, load_manifest
+from affectdata.manifest.roots import read_local
 from affectdata.release.release import INFO_FILE, open_release
 from affectdata.release.verify import check_release
 from affectdata.store.atomic import is_unlocked

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.hashing import canonical_json, file_hash
-from affectdata.manifest.manifest import Manifest, read_local, record_root, write_manifest
+from affectdata.manifest.manifest import Manifest, write_manifest
+from affectdata.manifest.roots import read_local, record_root
 from affectdata.selection.candidates import Candidates, find_candidates
 from affectdata.selection.equivalence import compare, describe, summarise
 from affectdata.selection.feasible import find_selection

@@ -1,11 +1,8 @@
-"""Addresses in a bucket, and where local copies of what is there lie. Imports no client."""
+"""Addresses in a bucket. Imports no client."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-from pathlib import Path
 from typing import TypeGuard
 
 from affectdata.errors import IntegrityError, UsageError
@@ -31,13 +28,6 @@ def check_address(address: str) -> str:
             fix=f"schemes: {', '.join(SCHEMES)}; credentials belong to the configuration of the store",
         )
     return address.rstrip("/")
-
-
-def cache_folder(address: str, *, kind: str) -> Path:
-    """Return the folder for local copies of what is at an address, below AFFECTDATA_CACHE or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("AFFECTDATA_CACHE") or Path(base, "affectdata"))
-    return root / kind / hashlib.sha256(check_address(address).encode()).hexdigest()[:16]
 
 
 def check_name(name: str, where: str) -> str:

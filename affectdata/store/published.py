@@ -1,8 +1,9 @@
-"""Folders in a bucket: a published folder, read and written by hash, and a tree of files, read by ETag.
+"""Folders and tables in a bucket, written whole or not at all, and read by hash.
 
 A published folder is `objects/<SHA-256>` for every file, then `SHA256SUMS`, then one document that has the
-SHA-256 of SHA256SUMS. Every object is written if it is absent, the document last: without it nothing was
-published. Local copies lie in a cache, which may be removed at any time.
+SHA-256 of SHA256SUMS. A published table is `objects/<SHA-256>` for every file beside it, then their list,
+`objects/<SHA-256 of the table>.SHA256SUMS`, then the table under its own name. Every object is written if it
+is absent, the document or table last: without it nothing was published. Local copies lie in the cache.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from affectdata.errors import IntegrityError, ManifestError, UsageError
+from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
-from affectdata.store.addresses import cache_folder, check_address, check_name
-from affectdata.store.atomic import locked_folder, replace_file
+from affectdata.store.addresses import check_address, check_name
+from affectdata.store.atomic import replace_file
+from affectdata.store.cache import cache_entry, filling, use
 from affectdata.store.files import hash_file, read_regular
-from affectdata.store.objects import Bucket, Stat
+from affectdata.store.objects import CONNECTIONS, Bucket
 from affectdata.workers import map_ordered
 
 SUMS = "SHA256SUMS"
 _OBJECTS = "objects"
 _DIGITS = 64
-_CONNECTIONS = 16  # objects under way at a time: 2 * this in memory
 Progress = Callable[[int, int], None]
 
 
@@ -49,7 +50,7 @@ class _Upload:
         return len(data)
 
 
-def publish_folder(folder: Path, address: str, document: str, progress: Progress | None = None) -> bool:
+def publish_folder(folder: Path, document: str, address: str, progress: Progress | None = None) -> bool:
     """Write a folder to a bucket; return whether it is new there. A run that was killed goes on.
 
     Raises:
@@ -59,19 +60,44 @@ def publish_folder(folder: Path, address: str, document: str, progress: Progress
     sums, info = read_regular(folder / SUMS), read_regular(folder / document)
     if _published(bucket, document, info):
         return False
-    lines = list(_lines(sums, str(folder)))
+    _upload(bucket, folder, list(_lines(sums, str(folder))), progress)
+    if not bucket.create(SUMS, sums):
+        raise _taken(bucket, SUMS)
+    return bucket.create(document, info) or not _published(bucket, document, info)
+
+
+def publish_table(path: Path, beside: Iterable[Path], address: str, progress: Progress | None = None) -> bool:
+    """Write a table and the files beside it to a bucket; return whether it is new there.
+
+    Raises:
+        IntegrityError: another table of that name, or the same with other files, was published there.
+    """
+    bucket, table = Bucket(check_address(address)), read_regular(path)
+    lines = [(hash_file(each), each.name) for each in sorted(beside)]
+    is_new = bucket.stat(path.name) is None
+    _upload(bucket, path.parent, lines, progress)
+    sums = "".join(f"{digest}  {name}\n" for digest, name in lines)
+    for name, data in ((_beside(file_hash(table)), sums.encode()), (path.name, table)):
+        if not bucket.create(name, data):
+            raise _taken(bucket, path.name)
+    return is_new
+
+
+def _beside(digest: str) -> str:
+    """Return the name of the list of files beside a table."""
+    return f"{_OBJECTS}/{digest}.{SUMS}"
+
+
+def _upload(bucket: Bucket, folder: Path, lines: list[tuple[str, str]], progress: Progress | None) -> None:
     there = {stat.name: stat.size for stat in bucket.list(_OBJECTS)}
     todo = [
         (digest, name)
         for digest, name in dict(lines).items()
         if there.get(f"{_OBJECTS}/{digest}") != (folder / name).stat().st_size
     ]
-    for done, _ in enumerate(map_ordered(_Upload(str(folder), bucket), todo, _CONNECTIONS), 1):
+    for done, _ in enumerate(map_ordered(_Upload(str(folder), bucket), todo, CONNECTIONS), 1):
         if progress:
             progress(len(lines) - len(todo) + done, len(lines))
-    if not bucket.create(SUMS, sums):
-        raise _taken(bucket, SUMS)
-    return bucket.create(document, info) or not _published(bucket, document, info)
 
 
 def _published(bucket: Bucket, document: str, info: bytes) -> bool:
@@ -99,7 +125,7 @@ def _without_time(info: bytes) -> Any:
 
 def _taken(bucket: Bucket, name: str) -> IntegrityError:
     return IntegrityError(
-        f"another folder was published at {bucket.address}: its {name} differs",
+        f"something else was published at {bucket.address}: its {name} differs",
         fix="choose another address, or compare the two with `affectdata diff`",
     )
 
@@ -126,15 +152,15 @@ class _Download:
         path = Path(self.folder, name)
         if not self.again and path.is_file() and hash_file(path) == digest:
             return
-        try:
-            data, _ = self.bucket.get(f"{_OBJECTS}/{digest}")
-        except FileNotFoundError as error:
-            raise IntegrityError(f"{name} is missing", where=str(error.filename)) from error
-        if file_hash(data) != digest:
-            where = f"{self.bucket.address}/{_OBJECTS}/{digest}"
-            raise IntegrityError(f"{name} differs from the published file", where=where)
         with replace_file(path) as temporary:
-            temporary.write_bytes(data)
+            try:
+                with temporary.open("wb") as file:
+                    self.bucket.read(f"{_OBJECTS}/{digest}", file)
+            except FileNotFoundError as error:
+                raise IntegrityError(f"{name} is missing", where=str(error.filename)) from error
+            if hash_file(temporary) != digest:
+                where = f"{self.bucket.address}/{_OBJECTS}/{digest}"
+                raise IntegrityError(f"{name} differs from the published file", where=where)
 
 
 def fetch_folder(
@@ -157,22 +183,64 @@ def fetch_folder(
             f"{address} is not a finished release: it has no {document}",
             fix="publish it: affectdata publish RELEASE ADDRESS; that also goes on after an interrupt",
         ) from error
-    name = bucket.address.rpartition("/")[2]
-    folder = cache_folder(f"{bucket.address}", kind="releases") / file_hash(info)[:16] / name
+    entry = cache_entry(bucket.address, "releases")
+    folder = entry / file_hash(info)[:16] / bucket.address.rpartition("/")[2]
     if (folder / document).is_file() and not again:
+        use(entry)
         return folder
-    with locked_folder(folder.parent):
+    with filling(entry, address) as complete:
         sums = bucket.get(SUMS)[0]
         if file_hash(sums) != _field(info, key):
             raise IntegrityError(f"{SUMS} differs from the published file", where=f"{address}/{SUMS}")
-        lines = [(digest, path) for digest, path in _lines(sums, address)]
-        for done, _ in enumerate(map_ordered(_Download(bucket, str(folder), again), lines, _CONNECTIONS), 1):
-            if progress:
-                progress(done, len(lines))
+        _download(bucket, folder, list(_lines(sums, address)), again, progress)
         for file, data in ((SUMS, sums), (document, info)):  # the document last: with it the copy is complete
             with replace_file(folder / file) as temporary:
                 temporary.write_bytes(data)
+        complete()
     return folder
+
+
+def fetch_table(address: str) -> Path:
+    """Return a local copy of a table in a bucket, with the files that were published beside it.
+
+    Raises:
+        UsageError: the address does not end as those of tables do.
+        ManifestError: there is none.
+        IntegrityError: a file beside it is missing, or is not what its name promises.
+    """
+    where, _, name = check_address(address).rpartition("/")
+    if not name.endswith(".parquet"):
+        raise UsageError(f"{address} is no manifest", fix="its address ends in .parquet")
+    bucket = Bucket(where)
+    stat = bucket.stat(name)
+    if stat is None:
+        raise ManifestError(f"no manifest {address}", fix="publish it: affectdata publish MANIFEST ADDRESS")
+    entry = cache_entry(address, "manifests")
+    path = entry / file_hash(f"{stat.size} {stat.tag}".encode())[:16] / name
+    if path.is_file():
+        use(entry)
+        return path
+    with filling(entry, address) as complete:
+        with replace_file(path) as temporary:  # renamed at the end: with it the copy is complete
+            with temporary.open("wb") as file:
+                read = bucket.read(name, file)
+            if read != stat:
+                raise InputError("the object changed while it was read", where=address, fix="run it again")
+            try:
+                sums = bucket.get(_beside(hash_file(temporary)))[0]
+            except FileNotFoundError:
+                sums = b""  # a file that was copied there by other means
+            _download(bucket, path.parent, list(_lines(sums, address)), False, None)
+        complete()
+    return path
+
+
+def _download(
+    bucket: Bucket, folder: Path, lines: list[tuple[str, str]], again: bool, progress: Progress | None
+) -> None:
+    for done, _ in enumerate(map_ordered(_Download(bucket, str(folder), again), lines, CONNECTIONS), 1):
+        if progress:
+            progress(done, len(lines))
 
 
 def _field(info: bytes, key: str) -> Any:
@@ -181,76 +249,3 @@ def _field(info: bytes, key: str) -> Any:
     except ValueError:
         return None
     return document.get(key) if isinstance(document, dict) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    """Read an object of a tree into a file; return what was read."""
-
-    bucket: Bucket
-    folder: str
-
-    def __call__(self, name: str) -> Stat:
-        data, stat = self.bucket.get(name)
-        with replace_file(Path(self.folder, name)) as temporary:
-            temporary.write_bytes(data)
-        return stat
-
-
-def fetch_tree(address: str, progress: Progress | None = None) -> Path:
-    """Return a local copy of all objects below an address; only what changed (size, ETag) is read.
-
-    Raises:
-        UsageError: there is nothing below the address.
-        IntegrityError: the name of an object can be no file.
-    """
-    bucket = Bucket(check_address(address))
-    folder = cache_folder(address, kind="trees") / bucket.address.rpartition("/")[2]
-    journal = folder.parent / "fetched.jsonl"
-    with locked_folder(folder.parent):
-        objects = {
-            check_name(stat.name, address): stat
-            for stat in bucket.list()
-            if not (stat.name.endswith("/") and not stat.size)  # a folder, as consoles make them
-        }
-        if not objects:
-            raise UsageError(f"there is nothing below {address}", fix="check the address")
-        fetched = {stat.name: stat for stat in _read_journal(journal)}
-        _remove_others(folder, objects)
-        todo = [
-            name
-            for name, stat in objects.items()
-            if fetched.get(name) != stat or not _has_size(folder / name, stat.size)
-        ]
-        n_done = len(objects) - len(todo)
-        with journal.open("a", encoding="utf-8") as file:
-            for stat in map_ordered(_Fetch(bucket, str(folder)), todo, _CONNECTIONS):
-                file.write(json.dumps([stat.name, stat.size, stat.tag]) + "\n")
-                n_done += 1
-                if progress:
-                    progress(n_done, len(objects))
-    return folder
-
-
-def _read_journal(path: Path) -> Iterator[Stat]:
-    """Yield what was read earlier, the last entry of an object last; a line that was cut is ignored."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            yield Stat(*json.loads(line))
-        except (ValueError, TypeError):
-            continue
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
-def _remove_others(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of objects that are there no more."""
-    kept = {folder / name for name in names}
-    for path in list(folder.rglob("*")):
-        if path.is_file() and path not in kept:
-            path.unlink()
-    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-        if not any(path.iterdir()):
-            path.rmdir()

@@ -183,7 +183,7 @@ def test_the_version(cli: Any) -> None:
         (["balence"], "No such command 'balence': did you mean 'balance'?"),
         (["ingest", "x", "--out", "s3://bucket/out"], "s3://bucket/out is a remote path"),
         (["export", "--to", "s3://bucket/out"], "s3://bucket/out is a remote path"),
-        (["diff", "s3://bucket/a", "b"], "s3://bucket/a is a remote path"),
+        (["split", "s3://bucket/a"], "s3://bucket/a is a remote path"),
         (["verify", "--root", "gaped=https://x.org/g"], "with a client for https"),
         (["balance", "--recipe", "valence_bin"], "did you mean 'valence_bins.yaml'?"),
         (["ingest"], "Missing argument 'ROOT'"),

@@ -13,7 +13,8 @@ import pytest
 from affectdata.errors import IntegrityError, ManifestError, UsageError
 from affectdata.manifest.concat import ConcatResult, concat
 from affectdata.manifest.ingest import ingest
-from affectdata.manifest.manifest import Manifest, load_manifest, record_root, write_manifest
+from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
+from affectdata.manifest.roots import record_root
 from affectdata.records import Scale
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD

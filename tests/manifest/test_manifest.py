@@ -25,13 +25,11 @@ from affectdata.manifest.manifest import (
     Manifest,
     choose_manifests,
     find_manifests,
-    find_roots,
     load_manifest,
     load_others,
-    read_local,
-    record_root,
 )
 from affectdata.manifest.query import query_tables
+from affectdata.manifest.roots import find_roots, read_local, record_root
 from affectdata.schema import DIGITS
 from affectdata.store.parquet import write_table
 

@@ -1,16 +1,13 @@
-"""Buckets: trees and releases through a server on the loopback, with its faults; needs obstore and moto."""
+"""Buckets: trees and releases through a server on the loopback, with its faults (tests/buckets.py)."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,86 +18,21 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.addresses import check_address, check_name, is_address
+from tests.buckets import ADDRESS
+from tests.buckets import Buckets as Server
 from tests.documents import name_of
 
 pytest.importorskip("obstore", reason="the extra `remote` is not installed")
-pytest.importorskip("moto", reason="moto, a server of buckets for tests, is not installed")
-pytest.importorskip("flask_cors", reason="the server of moto needs flask-cors")
 
 from affectdata.store.objects import Bucket
-from affectdata.store.published import fetch_folder, fetch_tree, publish_folder
+from affectdata.store.published import fetch_folder, publish_folder
+from affectdata.store.trees import fetch_tree
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.enable_socket,
     pytest.mark.xdist_group("bucket"),
-    pytest.mark.filterwarnings("ignore"),  # moto's own
 ]
-ADDRESS = "s3://bucket/lab"
-Answer = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-@dataclass
-class Server:
-    """A server of buckets; `fault` may answer a request in its place, by method, path and number."""
-
-    app: Answer
-    port: int = 0
-    requests: list[str] = field(default_factory=list)
-    fault: Callable[[str, str, int], str | None] = lambda method, path, number: None
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.requests.append(f"{method} {path}?{environ['QUERY_STRING']}")
-        found = self.fault(method, path, len(self.requests))
-        if found == "slow":
-            time.sleep(0.5)
-        if found == "busy":
-            start("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
-        if found == "denied":
-            start("403 Forbidden", [("Content-Length", "0")])
-            return [b""]
-        answer = list(self.app(environ, start))
-        if found == "lost":  # it was done, and the client does not learn of it
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            raise ConnectionAbortedError
-        return answer
-
-    def count(self, method: str, part: str = "") -> int:
-        return sum(each.startswith(method) and part in each for each in self.requests)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        def log(self, *_: Any) -> None:
-            pass
-
-    running = Server(DomainDispatcherApplication(create_backend_app))
-    http = make_server("127.0.0.1", 0, running, threaded=True, request_handler=Quiet)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "AKIATEST",
-        "AWS_SECRET_ACCESS_KEY": "very-secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
-        "AFFECTDATA_CACHE": str(tmp_path / "cache"),
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import urllib.request
-
-    for path, method in (("/moto-api/reset", "POST"), ("/bucket", "PUT")):
-        address = f"http://127.0.0.1:{http.server_port}{path}"
-        urllib.request.urlopen(urllib.request.Request(address, data=b"", method=method)).close()
-    running.requests.clear()
-    yield running
-    http.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +195,8 @@ def test_another_release_of_that_name_is_refused(server: Server, release: Path, 
     shutil.copytree(release, other)
     info = json.loads((other / "release.json").read_text())
     (other / "release.json").write_text(json.dumps({**info, "originals": 1}))
-    with pytest.raises(IntegrityError, match="another folder was published"):
-        publish_folder(other, f"{ADDRESS}/{release.name}", "release.json")
+    with pytest.raises(IntegrityError, match="something else was published"):
+        publish_folder(other, "release.json", f"{ADDRESS}/{release.name}")
 
 
 @pytest.mark.parametrize("after", [1, 10, 20])
