@@ -15,6 +15,7 @@ from affectdata.images.hamming import MAX_BITS, find_near
 from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
 from affectdata.store.chunks import as_one_array
+from affectdata.workers import THREADS
 
 KINDS = ("same_pixels", "near_duplicate")
 _INVERSE = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
@@ -35,14 +36,19 @@ def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
 
 
 def find_pairs(
-    views: np.ndarray, pixels: np.ndarray, rank: np.ndarray, max_bits: int = MAX_BITS
+    views: np.ndarray,
+    pixels: np.ndarray,
+    rank: np.ndarray,
+    max_bits: int = MAX_BITS,
+    workers: int = 1,
+    engine: str = THREADS,
 ) -> np.ndarray:
     """Return edges as integers, (edges, 5): two rows, kind, distance in bits, view.
 
     `views` are the hashes of each row (rows, 8), `pixels` a code per row, equal for the same pixels and
     negative where unknown, `rank` the rank of each row by image_id. The smaller image_id comes first.
     """
-    near = _near_duplicates(views, max_bits)
+    near = _near_duplicates(views, max_bits, workers, engine)
     same, equal = _chains(pixels), _chains(views[:, 0].view(np.int64), ignore_below=None)
     edges = np.concatenate([_of_kind(same, 0), _of_kind(equal, 1), near])  # same pixels first: they are kept
     swapped = rank[edges[:, 0]] > rank[edges[:, 1]]
@@ -98,13 +104,13 @@ def _first_of_pair(edges: np.ndarray, first: np.ndarray, second: np.ndarray) -> 
     return kept
 
 
-def _near_duplicates(views: np.ndarray, max_bits: int) -> np.ndarray:
+def _near_duplicates(views: np.ndarray, max_bits: int, workers: int = 1, engine: str = THREADS) -> np.ndarray:
     """Compare the first row of every distinct hash with the views of later ones; keep the nearest view."""
     _, rows = np.unique(views[:, 0], return_index=True)
     rows.sort()
     upright, turned = views[rows, 0], views[rows, 1:].ravel()
-    parts = [(i, j, 0 * j) for i, j in find_near(upright, None, max_bits, _CELLS)]
-    for i, flat in find_near(upright, turned, max_bits, _CELLS):
+    parts = [(i, j, 0 * j) for i, j in find_near(upright, None, max_bits, _CELLS, workers, engine)]
+    for i, flat in find_near(upright, turned, max_bits, _CELLS, workers, engine):
         j, view = np.divmod(flat, len(VIEWS) - 1)
         parts.append((i[i < j], j[i < j], view[i < j] + 1))
     i, j, view = np.concatenate([np.zeros((3, 0), np.int64), *map(np.array, parts)], axis=1)

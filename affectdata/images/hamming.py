@@ -9,12 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from affectdata.workers import THREADS, map_ordered
 
 MAX_BITS = 6  # Hamming distance of two pHashes up to which images are near-duplicates
 _BITS = 64
 _MOST_BANDS = 3  # in a key; with more, the tables cost more than the comparisons that they save
+_MANY = 50_000_000  # hashes from which one band more may pay
+_RANGE = 1 << 24  # hashes of a table that are sorted at once, on average
+_FEW = 1 << 15  # hashes that are searched in this thread
 _BLOCK = 1 << 17  # hashes compared with the others at once
 _CANDIDATES = 1 << 16  # comparisons in memory at once; fits the cache of a core
 _SAMPLE, _SAMPLE_PER_HASH = 1 << 17, 8  # pairs: at most, and per hash
@@ -25,30 +31,74 @@ Side = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # rows, hashes, be
 
 
 def find_near(
-    a: np.ndarray, b: np.ndarray | None, max_bits: int, candidates: int = _CANDIDATES
+    a: np.ndarray,
+    b: np.ndarray | None,
+    max_bits: int,
+    candidates: int = _CANDIDATES,
+    workers: int = 1,
+    engine: str = THREADS,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield blocks of indices (i, j), every pair of uint64 `a[i]`, `b[j]` within `max_bits` exactly once.
 
-    Without `b`, yield the pairs within `a`, i < j, table by table. Memory holds a few blocks and a few arrays
-    as long as `a`, even where many hashes share a key.
+    Without `b`, yield the pairs within `a`, i < j. A block is what one table has in one range of keys; few
+    hashes are not worth a worker. Each worker has a few arrays as long as a range, even where many hashes
+    share a key; those of an engine in other processes have a copy of `a` and `b` too.
     """
     bands, n_keyed = _choose_bands(a, a if b is None else b, max_bits)
+    tables = list(itertools.combinations(range(len(bands)), n_keyed))
+    n_bits = min(math.ceil(math.log2(max(1, len(a) / _RANGE))), min((width for _, width in bands), default=0))
+    n_ranges = 1 << n_bits if n_keyed else 1
+    search = _Search(a, b, bands, max_bits, candidates, n_ranges)
+    if len(a) < _FEW:
+        workers, engine = 1, THREADS
+    yield from map_ordered(search, itertools.product(tables, range(n_ranges)), workers, engine)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Find the pairs that share a key in a table and a range of keys, and no key of an earlier table."""
+
+    a: np.ndarray
+    b: np.ndarray | None
+    bands: Bands
+    max_bits: int
+    candidates: int
+    n_ranges: int
     # Reused by all tables: allocating new pages costs more than the work.
-    space, own_space = np.empty((4, len(a)), np.uint64), np.empty((3, _BLOCK), np.uint64)
-    for table in itertools.combinations(range(len(bands)), n_keyed):
-        keys, rows = _sort_by_key(a, bands, table, space[:3])
-        n_keys = 1 << sum(bands[band][1] for band in table)
-        first = np.zeros(n_keys + 1, np.int64)
-        np.cumsum(np.bincount(keys, minlength=n_keys), out=first[1:])
-        sorted_a = np.take(a, rows, out=space[3], mode="clip")  # with another mode it copies
-        if b is None:  # compare each hash with those before it in its bucket
+    spaces: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def __call__(self, task: tuple[tuple[int, ...], int]) -> tuple[np.ndarray, np.ndarray]:
+        table, number = task
+        n_keys = (1 << sum(self.bands[band][1] for band in table)) // self.n_ranges
+        try:
+            space, own_space = self.spaces.pop()
+        except IndexError:
+            space, own_space = np.empty((4, len(self.a)), np.uint64), np.empty((3, _BLOCK), np.uint64)
+        found = [np.empty((2, 0), np.int64)]
+        for i, j in self._pairs(table, (number * n_keys, (number + 1) * n_keys), space, own_space):
+            found.append(np.stack([i, j]))
+        self.spaces.append((space, own_space))
+        i, j = np.concatenate(found, axis=1)
+        return i, j
+
+    def _pairs(
+        self, table: tuple[int, ...], span: tuple[int, int], space: np.ndarray, own_space: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        keys, rows = _sort_by_key(self.a, self.bands, table, span, space[:3])
+        first = np.zeros(span[1] - span[0] + 1, np.int64)
+        np.cumsum(np.bincount(keys, minlength=len(first) - 1), out=first[1:])
+        # With another mode `take` copies.
+        sorted_a = np.take(self.a, rows, out=space[3, : len(rows)], mode="clip")
+        if self.b is None:  # compare each hash with those before it in its bucket
             sides = _own_buckets(keys, rows, sorted_a, first)
         else:
-            starts = range(0, len(b), _BLOCK)
-            sides = (_find_buckets(b, start, first, bands, table, own_space) for start in starts)
+            starts = range(0, len(self.b), _BLOCK)
+            sides = (
+                _find_buckets(self.b, start, first, self.bands, table, span, own_space) for start in starts
+            )
         for own_rows, own, begins, ends in sides:
-            for i, j in _compare(sorted_a, own, begins, ends, max_bits, candidates):
-                is_new = _is_first(sorted_a[i] ^ own[j], bands, table)
+            for i, j in _compare(sorted_a, own, begins, ends, self.max_bits, self.candidates):
+                is_new = _is_first(sorted_a[i] ^ own[j], self.bands, table)
                 yield rows[i[is_new]], own_rows[j[is_new]]
 
 
@@ -59,10 +109,16 @@ def _own_buckets(keys: np.ndarray, rows: np.ndarray, a: np.ndarray, first: np.nd
 
 
 def _find_buckets(
-    b: np.ndarray, start: int, first: np.ndarray, bands: Bands, table: tuple[int, ...], space: np.ndarray
+    b: np.ndarray,
+    start: int,
+    first: np.ndarray,
+    bands: Bands,
+    table: tuple[int, ...],
+    span: tuple[int, int],
+    space: np.ndarray,
 ) -> Side:
     """Return a block of `b` in the order of its keys: indices, hashes, begin and end of its bucket in `a`."""
-    keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table, space)
+    keys, rows = _sort_by_key(b[start : start + _BLOCK], bands, table, span, space)
     rows += start
     return rows, b[rows], first[keys], first[keys + 1]
 
@@ -78,7 +134,8 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
     n = min(_SAMPLE, _SAMPLE_PER_HASH * (len(a) + len(b)))
     differ = a[rng.integers(len(a), size=n)] ^ b[rng.integers(len(b), size=n)]
     costs: dict[float, tuple[Bands, int]] = {}
-    for n_keyed in range(min(_MOST_BANDS, max(0, _BITS - max_bits)) + 1):
+    most = _MOST_BANDS + (max(len(a), len(b)) >= _MANY)
+    for n_keyed in range(min(most, max(0, _BITS - max_bits)) + 1):
         edges = np.linspace(0, _BITS, max_bits + n_keyed + 1).astype(int).tolist()
         bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
         n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(n, np.int64)
@@ -97,19 +154,30 @@ def _mask(band: tuple[int, int]) -> np.uint64:
 
 
 def _sort_by_key(
-    hashes: np.ndarray, bands: Bands, table: tuple[int, ...], space: np.ndarray
+    hashes: np.ndarray, bands: Bands, table: tuple[int, ...], span: tuple[int, int], space: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys of hashes in ascending order, and the index of each; both are views of `space`."""
-    packed, keys, rows = space[:, : len(hashes)]
+    """Return the keys of hashes within `span`, from its begin, ascending, and the index of each hash.
+
+    Both are views of `space`.
+    """
+    n, n_keys = 0, 1 << sum(bands[band][1] for band in table)
+    low, last = np.uint64(span[0] << 32), np.uint64((span[1] << 32) - 1)
     for start in range(0, len(hashes), _BLOCK):
-        part, into = hashes[start : start + _BLOCK], packed[start : start + _BLOCK]
+        part = hashes[start : start + _BLOCK]
+        into = space[0, n : n + len(part)]
         into[:] = 0
         for band in table:
-            low, width = bands[band]
+            bit, width = bands[band]
             into <<= np.uint64(width)
-            into |= (part & _mask(bands[band])) >> np.uint64(low)
+            into |= (part & _mask(bands[band])) >> np.uint64(bit)
         into <<= np.uint64(32)
         into |= np.arange(start, start + len(part), dtype=np.uint64)
+        if span != (0, n_keys):
+            inside = into[(into >= low) & (into <= last)]
+            into = into[: len(inside)]
+            np.subtract(inside, low, out=into)
+        n += len(into)
+    packed, keys, rows = space[:, :n]
     packed.sort()  # sorting integers is several times as fast as `argsort`
     np.right_shift(packed, np.uint64(32), out=keys)
     np.bitwise_and(packed, np.uint64(0xFFFFFFFF), out=rows)

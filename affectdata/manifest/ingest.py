@@ -39,7 +39,7 @@ from affectdata.manifest.items import Items, add_unnamed_files
 from affectdata.manifest.join import RecordJoin, find_indices, order_by_path, probe_all
 from affectdata.manifest.ledger import Memory, inherit_and_record_splits, merge_splits, read_own_splits
 from affectdata.manifest.manifest import KIND, Manifest, check_name, load_manifest
-from affectdata.manifest.memo import Memo
+from affectdata.manifest.memo import Memo, stamp_files
 from affectdata.manifest.roots import read_local, record_root
 from affectdata.manifest.unchanged import CachedResult, fingerprint, read_cached_result, write_cached_result
 from affectdata.reading.archives import find_archives, find_roots_in, is_archive, unpack
@@ -201,8 +201,10 @@ def ingest(
     probe = Probe(str(root), strict)
     settings = {"strict": strict, "max_pixels": probe.max_pixels, "decoders": pixel_versions()}
     settings["columns"] = PROBED.names
-    with Memo(out / f".{reading.info.name}.memo", root, paths, settings) as memo:
-        probe_all(memo, probe, rehash, workers or default_workers(engine), progress, engine)
+    n_workers = workers or default_workers(engine)
+    stamps = stamp_files(root, paths, n_workers, engine)
+    with Memo(out / f".{reading.info.name}.memo", paths, stamps, settings) as memo:
+        probe_all(memo, probe, rehash, n_workers, progress, engine)
         if index and indexed:
             items = join_by_content(plugin, indexed, options, items, memo, index, trust_names)
             index_of = find_indices(items, paths)
@@ -213,7 +215,7 @@ def ingest(
             raise _no_image_kept(
                 items, root, plugin.INFO, find_source_links(plugin, read_tree(root), options)
             )
-        edges = joined.find_edges()
+        edges = joined.find_edges(n_workers, engine)
         metadata = describe_source(reading.info, items.emotions, items.votes)
         rows = write_tables(joined.rows(), edges, items, metadata, out)
         items.findings += _find_warnings(rows, edges, items)

@@ -175,10 +175,11 @@ class RecordJoin:
             yield part, self._index[start : start + len(part)]
             start += len(part)
 
-    def find_edges(self) -> pa.Table:
+    def find_edges(self, workers: int = 1, engine: str = THREADS) -> pa.Table:
         """Find the images with the same pixels and the near-duplicates."""
         pixels = np.unique(self._pixels[self._rows], return_inverse=True)[1]
-        self._pairs = find_pairs(self._views[self._rows], pixels, self._rank[self._rows])
+        views, rank = self._views[self._rows], self._rank[self._rows]
+        self._pairs = find_pairs(views, pixels, rank, workers=workers, engine=engine)
         self._views, self._pixels = self._views[:0].copy(), self._pixels[:0].copy()  # no longer needed
         return describe_edges(self._pairs, self.ids)
 

@@ -15,6 +15,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -29,6 +30,7 @@ from affectdata.errors import InputError
 from affectdata.images.probe import PROBED
 from affectdata.images.read import file_of
 from affectdata.store.files import check_regular, name_in_errors
+from affectdata.workers import THREADS, map_ordered
 
 STAMP = ("size", "mtime_ns", "inode")
 _MEMO = pa.schema([*PROBED, *((name, pa.int64()) for name in STAMP)])
@@ -40,7 +42,7 @@ _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 class Memo:
-    """Cached probe results of the files `paths` under `root`, on disk; `stamps` are the current stamps.
+    """Cached probe results of the files `paths`, on disk; `stamps` are their current stamps (`stamp_files`).
 
     One process at a time: a second one waits until the first is done.
 
@@ -48,9 +50,8 @@ class Memo:
         InputError: the folder is not writable.
     """
 
-    def __init__(self, path: Path, root: Path, paths: pa.Array, settings: dict[str, Any]) -> None:
-        self.paths, self._path = paths, path
-        self.stamps = stamp_files(root, paths)
+    def __init__(self, path: Path, paths: pa.Array, stamps: np.ndarray, settings: dict[str, Any]) -> None:
+        self.paths, self.stamps, self._path = paths, stamps, path
         self._new: list[pa.Table] = []
         self._flushed_at = time.monotonic()
         self._indices: list[np.ndarray] = []  # index in `paths` of every row on disk
@@ -178,12 +179,23 @@ def _read(block: bytes, columns: list[str] | None = None) -> pa.Table:
     return pa.ipc.open_stream(block, options=pa.ipc.IpcReadOptions(included_fields=fields)).read_all()
 
 
-def stamp_files(root: Path, paths: pa.Array) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class _Stamps:
+    """Return the stamps of files under `root`."""
+
+    root: str
+
+    def __call__(self, paths: pa.Array) -> np.ndarray:
+        return np.array([stamp_file(f"{self.root}/{file_of(name)}") for name in paths.to_pylist()], np.int64)
+
+
+def stamp_files(root: Path, paths: pa.Array, workers: int = 1, engine: str = THREADS) -> np.ndarray:
     """Return size, mtime_ns and inode of files under `root`; -1 for a missing file."""
     stamps = np.empty((len(paths), len(STAMP)), np.int64)
-    for start in range(0, len(paths), _STAT_ROWS):
-        names = paths[start : start + _STAT_ROWS].to_pylist()
-        stamps[start : start + _STAT_ROWS] = [stamp_file(f"{root}/{file_of(name)}") for name in names]
+    starts = range(0, len(paths), _STAT_ROWS)
+    batches = (paths[start : start + _STAT_ROWS] for start in starts)
+    for start, part in zip(starts, map_ordered(_Stamps(str(root)), batches, workers, engine), strict=True):
+        stamps[start : start + _STAT_ROWS] = part
     return stamps
 
 

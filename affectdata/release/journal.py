@@ -29,6 +29,7 @@ from affectdata.store.spill import Spill, iter_by_rank
 from affectdata.workers import THREADS, map_ordered
 
 _BATCH = 24  # rows rendered per call, plus the remaining rows of the last image
+_HASHED = 256  # files of an earlier run hashed per call
 _FLUSH_S = 1.0  # seconds; images rendered since the last flush are lost if the process is killed
 _WRITTEN = pa.schema([*RENDERED, *LOOKS])
 _COLUMNS = ["sample_id", "image_id", "source", "path", "split", "pipeline", "seed"]
@@ -77,7 +78,10 @@ def render_all(
             matches = pc.index_in(part["sample_id"], table["sample_id"])
             index = pc.fill_null(matches, -1).to_numpy().astype(np.int64)
             new = np.flatnonzero((index >= 0) & ~done[index])  # an image may have been rendered twice
-            part, index = _intact(part.take(pa.array(new)), index[new], write.folder)
+            part, index = part.take(pa.array(new)), index[new]
+            if write.folder is not None:
+                intact = _find_intact(part, write.folder, workers, engine)
+                part, index = part.filter(pa.array(intact)), index[intact]
             done[index] = True
             yield part, index
         todo = np.flatnonzero(~done)
@@ -151,11 +155,20 @@ class _Journal:
                 yield part
 
 
-def _intact(records: pa.Table, index: np.ndarray, folder: str | None) -> tuple[pa.Table, np.ndarray]:
-    """Return the records whose files are unchanged, with their `index`; all of them without a folder."""
-    if folder is None:
-        return records, index
-    rows = records.select(["file_name", "file_sha256"]).to_pylist()
-    files = ((Path(folder, row["file_name"]), row["file_sha256"]) for row in rows)
-    intact = np.array([path.is_file() and hash_file(path) == expected for path, expected in files], bool)
-    return records.filter(pa.array(intact)), index[intact]
+@dataclass(frozen=True, slots=True)
+class _IsIntact:
+    """Return for each file whether it has the hash that was recorded."""
+
+    folder: str
+
+    def __call__(self, records: pa.Table) -> list[bool]:
+        rows = records.select(["file_name", "file_sha256"]).to_pylist()
+        files = ((Path(self.folder, row["file_name"]), row["file_sha256"]) for row in rows)
+        return [path.is_file() and hash_file(path) == expected for path, expected in files]
+
+
+def _find_intact(records: pa.Table, folder: str, workers: int, engine: str) -> np.ndarray:
+    """Return for each record whether its file is unchanged."""
+    batches = (records.slice(start, _HASHED) for start in range(0, len(records), _HASHED))
+    found = map_ordered(_IsIntact(folder), batches, workers, engine)
+    return np.array([intact for part in found for intact in part], bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import tracemalloc
 
 import numpy as np
@@ -42,7 +44,7 @@ def hashes(draw: st.DrawFn) -> np.ndarray:
     hashes(),
     st.none() | hashes(),
     st.sampled_from([0, 1, 6, 8, 15, 63, 64]),
-    st.integers(0, 3),
+    st.integers(0, 4),
     st.sampled_from([1, 7, 1 << 16]),
 )
 def test_pairs_are_those_of_brute_force(
@@ -54,6 +56,7 @@ def test_pairs_are_those_of_brute_force(
         patch.setattr(hamming, "_KEY_COST", 1e-4)  # not 0: tables of 2**64 keys would be chosen
         patch.setattr(hamming, "_HASH_COST", 0)
         patch.setattr(hamming, "_BLOCK", 13)
+        patch.setattr(hamming, "_RANGE", 16)
         assert pairs(a, b, max_bits, candidates) == brute_force(a, b, max_bits)
 
 
@@ -124,3 +127,49 @@ def test_edges_of_twenty_thousand_are_those_of_brute_force_over_all_views() -> N
         view for *_, view in expected
     }
     assert edges_found == expected
+
+
+def planted(n: int) -> np.ndarray:
+    """n hashes, in pairs of neighbours 1 to 6 bits apart; other pairs are further apart (checked below)."""
+    rng = np.random.default_rng(0)
+    hashes = np.repeat(rng.integers(0, 2**64, n // 2, np.uint64), 2)
+    for row in range(1, n, 2):
+        bits = rng.choice(64, 1 + row // 2 % MAX_BITS, replace=False)
+        hashes[row] ^= np.bitwise_xor.reduce(np.uint64(1) << bits.astype(np.uint64))
+    return hashes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most_bands", [2, 3])
+def test_each_of_a_hundred_thousand_planted_hashes_is_found_once(
+    most_bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 100_000
+    hashes = planted(n)
+    order = np.random.default_rng(1).permutation(n)
+    monkeypatch.setattr(hamming, "_RANGE", n // 4)
+    edges = np.linspace(0, 64, MAX_BITS + most_bands + 1).astype(int).tolist()
+    bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
+    monkeypatch.setattr(hamming, "_choose_bands", lambda *_: (bands, most_bands))
+    tasks: list[object] = []
+    real = hamming.map_ordered
+
+    def count(search: object, given: object, *rest: object) -> object:
+        tasks.extend(given := list(given))  # type: ignore[call-overload]
+        return real(search, given, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hamming, "map_ordered", count)
+    blocks = find_near(hashes[order], None, MAX_BITS, workers=2)
+    found = np.concatenate([np.stack(block) for block in blocks], axis=1)
+    rows = np.sort(order[found], axis=0)
+    assert len(tasks) == 4 * math.comb(MAX_BITS + most_bands, most_bands)
+    assert (rows[0] % 2 == 0).all() and (rows[1] == rows[0] + 1).all()  # no other pair is so near
+    assert np.array_equal(np.sort(rows[0]), np.arange(0, n, 2))  # each once
+
+
+def test_one_band_more_pays_for_very_many_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hamming, "_MANY", 100)
+    for cost in ("_HASH_COST", "_TABLE_COST", "_KEY_COST"):
+        monkeypatch.setattr(hamming, cost, 0)
+    drawn = np.random.default_rng(0).integers(0, 2**64, 100, np.uint64)
+    assert hamming._choose_bands(drawn, drawn, MAX_BITS)[1] == 4
