@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -30,6 +30,7 @@ from obstore.store import from_url
 from affectdata.errors import InputError
 from affectdata.store.addresses import check_address
 
+Out = TypeVar("Out")
 _RETRIES = 8
 _PART = 1 << 20  # bytes in memory at a time
 CONNECTIONS = 16  # objects that are read or written at a time
@@ -68,9 +69,13 @@ class Bucket:
         Raises:
             FileNotFoundError: there is none.
         """
-        with self._explained(name):
+
+        def read() -> tuple[bytes, Stat]:
             result = obstore.get(self._store, name)
             return bytes(result.bytes()), _stat(dict(result.meta))
+
+        with self._explained(name):
+            return _repeat(read)
 
     def read(self, name: str, file: BinaryIO) -> Stat:
         """Read an object into a file, part by part: memory does not grow with it.
@@ -80,47 +85,46 @@ class Bucket:
         Raises:
             FileNotFoundError: there is none.
         """
-        with self._explained(name):
+
+        def read() -> Stat:
+            file.seek(0)
+            file.truncate()
             result = obstore.get(self._store, name)
             for part in result.stream(min_chunk_size=_PART):
                 file.write(part)
             return _stat(dict(result.meta))
 
+        with self._explained(name):
+            return _repeat(read)
+
     def put(self, name: str, data: bytes) -> None:
         """Write an object, in place of one that is there."""
         with self._explained(name):
-            obstore.put(self._store, name, data, use_multipart=False)
+            _repeat(lambda: obstore.put(self._store, name, data, use_multipart=False))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object if there is none; return whether it has these bytes now.
 
-        obstore does not repeat such a write if its connection ends; this does, and a write whose response was
-        lost is found by its bytes.
+        A write whose response was lost is found by its bytes.
         """
         with self._explained(name):
-            for pause in (*_PAUSES_S, None):
-                try:
-                    obstore.put(self._store, name, data, mode="create", use_multipart=False)
-                    break
-                except (AlreadyExistsError, PreconditionError):
-                    return self.get(name)[0] == data
-                except GenericError:
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
+            try:
+                _repeat(lambda: obstore.put(self._store, name, data, mode="create", use_multipart=False))
+            except (AlreadyExistsError, PreconditionError):
+                return self.get(name)[0] == data
         return True
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
-        """Yield the objects below a prefix, a request per thousand."""
+    def list(self, prefix: str = "") -> list[Stat]:
+        """Return the objects below a prefix, a request per thousand."""
         with self._explained(prefix):
-            for part in obstore.list(self._store, prefix or None, chunk_size=1000):
-                yield from (_stat(dict(meta)) for meta in part)
+            parts = _repeat(lambda: [*obstore.list(self._store, prefix or None, chunk_size=1000)])
+            return [_stat(dict(meta)) for part in parts for meta in part]
 
     def stat(self, name: str) -> Stat | None:
         """Return what is known of an object without reading it, or None if there is none."""
         try:
             with self._explained(name):
-                return _stat(dict(obstore.head(self._store, name)))
+                return _stat(dict(_repeat(lambda: obstore.head(self._store, name))))
         except FileNotFoundError:
             return None
 
@@ -142,6 +146,19 @@ class Bucket:
                 where=where,
                 fix=f"check the address and {_CONFIGURATION}; the same command goes on from here",
             ) from error
+
+
+def _repeat(request: Callable[[], Out]) -> Out:
+    """Repeat a request whose connection ended where obstore does not: in writes, and in answers of errors."""
+    end = time.monotonic() + _RETRY_FOR.total_seconds()
+    for pause in _PAUSES_S:
+        try:
+            return request()
+        except GenericError:
+            if time.monotonic() + pause > end:
+                raise
+            time.sleep(pause)
+    return request()
 
 
 def _stat(meta: dict[str, Any]) -> Stat:

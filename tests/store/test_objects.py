@@ -78,6 +78,23 @@ def test_a_write_is_repeated_and_its_lost_response_found(server: Server, fault: 
     assert all(Bucket(ADDRESS).get("x")[0] == b"data" for _ in range(4))
 
 
+@pytest.mark.parametrize("fault", ["busy", "lost", "cut"])
+def test_answers_that_end_early_are_asked_for_again(server: Server, tmp_path: Path, fault: str) -> None:
+    bucket = Bucket(ADDRESS)
+    bucket.put("x", b"data")
+    server.fault = lambda method, path, number: fault if number % 2 else None
+    server.requests.clear()
+    with pytest.raises(FileNotFoundError):  # the text of a 404 is cut too
+        bucket.get("none")
+    server.requests.clear()
+    assert [each.name for each in bucket.list()] == ["x"]
+    server.requests.clear()
+    assert bucket.stat("x") and bucket.stat("none") is None
+    server.requests.clear()
+    with (tmp_path / "x").open("wb") as file, pytest.raises(FileNotFoundError):
+        bucket.read("none", file)
+
+
 def test_messages_have_no_credentials(server: Server) -> None:
     server.fault = lambda method, path, number: "denied"
     with pytest.raises(InputError, match="access was denied") as caught:
