@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from affectdata import api
 from affectdata.errors import DecodeError, InputError
+from affectdata.images import hamming
 from affectdata.registry import find_plugins
 from affectdata.workers import default_workers, map_ordered
 
@@ -140,6 +142,25 @@ def test_relative_paths_are_those_of_the_caller(
     monkeypatch.chdir(small_gaped)
     result = api.ingest(Path(), source="gaped", out=tmp_path, workers=2, engine=engine)
     assert result.counts["kept"] == 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each.id != "threads"])
+def test_near_duplicates_are_those_of_threads(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = np.repeat(np.random.default_rng(0).integers(0, 2**64, 1000, np.uint64), 2)
+    hashes[::2] ^= np.uint64(5)
+    monkeypatch.setattr(hamming, "_FEW", 0)
+    monkeypatch.setattr(hamming, "_RANGE", 500)
+    monkeypatch.setattr(hamming, "_TABLE_COST", 0)  # so that there are several tables
+    found = [
+        np.concatenate(
+            [np.stack(block) for block in hamming.find_near(hashes, other, 6, 64, 2, name)], axis=1
+        )
+        for name in ("threads", engine)
+        for other in (None, hashes)
+    ]
+    assert found[0].tolist() == found[2].tolist() and found[1].tolist() == found[3].tolist()
+    assert found[0].shape == (2, 1000) and found[1].shape == (2, 4000)
 
 
 def test_ray_is_not_imported_unless_chosen() -> None:

@@ -18,6 +18,7 @@ from affectdata.errors import InputError, IntegrityError, ManifestError, UsageEr
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
 from affectdata.store.addresses import check_address, check_name, is_address
+from affectdata.workers import map_ordered
 from tests.buckets import ADDRESS
 from tests.buckets import Buckets as Server
 from tests.documents import name_of
@@ -145,6 +146,16 @@ def test_a_change_in_a_tree_is_read_and_what_is_gone_removed(server: Server, tmp
     (folder / "a/2").write_bytes(b"cut")
     (folder / "a/2").write_bytes(b"c")
     assert files_of(fetch_tree(bucket.address))["a/2"] == b"a/2"
+
+
+def test_a_tree_that_is_known_costs_a_request_per_thousand_objects(server: Server) -> None:
+    bucket = Bucket(f"{ADDRESS}/many")
+    for _ in map_ordered(lambda number: bucket.put(f"{number:04}", b"x"), range(1100), 16):
+        pass
+    fetch_tree(bucket.address)
+    server.requests.clear()
+    assert len(files_of(fetch_tree(bucket.address))) == 1100
+    assert len(server.requests) == server.count("GET", "list-type=2") == 2
 
 
 def test_an_empty_address_is_an_error(server: Server) -> None:
