@@ -87,6 +87,8 @@ def filling(entry: Path, address: str) -> Iterator[Callable[[], None]]:
 
 def use(entry: Path) -> None:
     """Keep an entry while this process runs, and note that it was used now."""
+    if entry in _IN_USE and not os.fstat(_IN_USE[entry]).st_nlink:  # somebody removed the cache
+        os.close(_IN_USE.pop(entry))
     while entry not in _IN_USE:
         try:
             entry.mkdir(parents=True, exist_ok=True)
