@@ -165,11 +165,3 @@ def test_each_of_a_hundred_thousand_planted_hashes_is_found_once(
     assert len(tasks) == 4 * math.comb(MAX_BITS + most_bands, most_bands)
     assert (rows[0] % 2 == 0).all() and (rows[1] == rows[0] + 1).all()  # no other pair is so near
     assert np.array_equal(np.sort(rows[0]), np.arange(0, n, 2))  # each once
-
-
-def test_one_band_more_pays_for_very_many_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hamming, "_MANY", 100)
-    for cost in ("_HASH_COST", "_TABLE_COST", "_KEY_COST"):
-        monkeypatch.setattr(hamming, cost, 0)
-    drawn = np.random.default_rng(0).integers(0, 2**64, 100, np.uint64)
-    assert hamming._choose_bands(drawn, drawn, MAX_BITS)[1] == 4
