@@ -1,13 +1,15 @@
 """Kill a command at each of its file operations, run it again, and compare bytes with a run without a kill.
 
 A kill is `os._exit` just before an operation that changes files (open to write, rename, remove, make or
-remove a folder, link, fsync, sync), in a forked process: no clean-up runs. Where a command has fewer such
-operations than kills are wanted, further ones are SIGKILL at a random time.
+remove a folder, link, fsync, sync) or a request to a bucket, in a forked process: no clean-up runs. Where a
+command has fewer such operations than kills are wanted, further ones are SIGKILL at a random time, half of
+them in the last tenth of a run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -25,8 +27,11 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from affectdata.check import final, label_model, prepare, scores
 from affectdata.cli._main import run
+from affectdata.train import heads, saliency
 from affectdata.train.heads import GRIDS
+from tests.served import bucket_settings, serve_bucket
 from tests.walk import Walk
 
 CRASH, KILLED = "crash", "killed"
@@ -38,6 +43,12 @@ _CACHES = (".memo", ".ending.json", ".local.json")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 KILLS = 100  # per command; at least the last ones of its operations are among them
 _LAST, _LEAST = 10, 4
+_LATE = 0.9  # of the time that a run takes
+_IMPORTED_ONCE = (
+    *("torch._dynamo", "captum.attr", "vl_convert", "obstore", "affectdata.check.trials"),
+    *("affectdata.train.groups", "affectdata.train.saliency", "affectdata.selection.suggestion"),
+    *("affectdata.reporting.predictions", "affectdata.reporting.study", "affectdata.reporting.page"),
+)
 
 
 @dataclass
@@ -68,23 +79,32 @@ class Operations:
         self.fatal, self.n, self._lock = fatal, 0, threading.Lock()
         for name in ("fsync", "sync"):
             setattr(os, name, self._counted(getattr(os, name)))
+        for name in ("put", "get", "list"):
+            if "obstore" in sys.modules:
+                setattr(sys.modules["obstore"], name, self._counted(getattr(sys.modules["obstore"], name)))
         sys.addaudithook(self._hook)
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
             self._count()
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return counted
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES or (event == "open" and self._writes(*arguments)):
+        changes = event in _CHANGES or (event == "open" and self._writes(*arguments))
+        if changes and not self._is_other(arguments[0]):
             self._count()
 
     @staticmethod
     def _writes(path: Any, mode: Any, flags: Any) -> bool:
-        text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else os.devnull
-        return bool(flags & _WRITES) and text != os.devnull and ".pyc" not in text
+        return bool(flags & _WRITES) and isinstance(path, str | bytes | os.PathLike)
+
+    @staticmethod
+    def _is_other(path: Any) -> bool:
+        """Return whether this is no file of the command: a module that is compiled, or no file at all."""
+        text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+        return text == os.devnull or "__pycache__" in text
 
     def _count(self) -> None:
         with self._lock:
@@ -176,9 +196,9 @@ _STUDY = {
 def make_folder(root: Path, address: str = "", with_model: bool = True) -> Walk:
     """Make a working folder with everything that a command needs.
 
-    Only for a process that tests nothing else: the heads have one setting to choose from afterwards.
+    Only for a process that tests nothing else: checks have two folds, few settings and resamples from then on.
     """
-    GRIDS.update(svr={"C": (1.0,), "gamma": (0.1,)}, logistic={"C": (0.01,)})
+    _make_checks_small()
     walk = Walk(root)
     walk.split("a", 1)
     recipe = walk.recipe(1)
@@ -208,6 +228,14 @@ def make_folder(root: Path, address: str = "", with_model: bool = True) -> Walk:
     return walk
 
 
+def _make_checks_small() -> None:
+    GRIDS.update(svr={"C": (1.0,), "gamma": (0.1,)}, logistic={"C": (0.01,)}, ridge={"alpha": (100.0,)})
+    for module in (heads, label_model, final, prepare):
+        module.N_FOLDS = 2  # type: ignore[attr-defined]
+    scores.N_RESAMPLES = 50
+    saliency._STEPS = 4
+
+
 def _keep_model(root: Path) -> None:
     kept = "--no-crossfit --no-report --keep-model model.safetensors --workers 1"
     call(root, f"train-check released {NETWORK} {kept}".split())
@@ -218,6 +246,7 @@ def commands(root: Path) -> list[Command]:
     """Return every command that writes."""
     a, b = "manifests/a.parquet", "manifests/b.parquet"
     rights = "--i-may-redistribute"
+    model = "model.safetensors new/one.png"
     check = f"train-check released {NETWORK} --no-report --workers 1"
     return [
         Command("ingest", "ingest a --source table --map a.yaml --rehash --replace"),
@@ -232,12 +261,13 @@ def commands(root: Path) -> list[Command]:
         Command("download", "download web --map web.yaml"),
         Command("select", f"select {a} --recipe set.yaml --no-report"),
         Command("init", "init project --manifest manifests/a.parquet"),
+        Command("publish", "publish released s3://bucket/sets"),
         Command("groups", f"groups {a} {NETWORK}"),
         Command("report", "report released --figures figures"),
         Command("train-check", check),
         Command("train-check --keep-model", f"{check} --no-crossfit --keep-model kept.safetensors"),
         Command("study", "study s.yaml released --device cpu --workers 1"),
-        Command("predict --html", "predict model.safetensors new --html p.html"),
+        Command("predict --csv --html --maps", f"predict {model} --csv --html p.html --maps maps"),
         Command("suggest", f"suggest new --recipe r1.yaml --manifest {a} --model model.safetensors"),
     ]
 
@@ -252,38 +282,53 @@ def try_kills(
 ) -> Iterator[Tally]:
     """Kill every command at its operations, then run it again; yield a tally per command.
 
-    The time `until` an end is shared by the commands, and each is killed four times at least.
+    The time `until` an end is shared by the commands, and each is killed four times at least. A bucket is the
+    folder `bucket` of the folder `work`.
     """
     listed = [each for each in commands(base) if not names or each.name in names]
-    for number, command in enumerate(listed):
-        end = time.monotonic() + (until - time.monotonic()) / (len(listed) - number)
-        tally = Tally(f"`{command.name}` killed and run again gives the same bytes, nothing else")
-        work = scratch / "work"
+    work = scratch / "work"
+    with serve_bucket(work / "bucket") as address:
+        os.environ.update(bucket_settings(address))
+        for number, command in enumerate(listed):
+            end = time.monotonic() + (until - time.monotonic()) / (len(listed) - number)
+            yield _try_command(command, base, work, rng, end, kills)
+    shutil.rmtree(work)
+
+
+def import_once() -> None:
+    """Import what takes seconds before processes are forked: kills then come during the command itself."""
+    for name in _IMPORTED_ONCE:
+        importlib.import_module(name)
+
+
+def _try_command(
+    command: Command, base: Path, work: Path, rng: random.Random, end: float, kills: int
+) -> Tally:
+    tally = Tally(f"`{command.name}` killed and run again gives the same bytes, nothing else")
+    _copy(base, work)
+    started = time.monotonic()
+    code, n = call(work, command.arguments)
+    seconds, expected = time.monotonic() - started, contents(work)
+    if code not in (0, 1):
+        tally.count(False, f"{command.name} without a kill: exit {code}")
+    points, tried = _kill_points(n, kills, rng), 0
+    while tally.tries < kills and tried < 3 * kills and (tally.tries < _LEAST or time.monotonic() < end):
         _copy(base, work)
-        started = time.monotonic()
-        code, n = call(work, command.arguments)
-        seconds, expected = time.monotonic() - started, contents(work)
-        if code not in (0, 1):
-            tally.count(False, f"{command.name} without a kill: exit {code}")
-        for tried, fatal in enumerate(_kill_points(n, kills, rng)):
-            if tried >= _LEAST and time.monotonic() > end:
-                break
-            _copy(base, work)
-            if fatal is None:
-                state, _ = call(work, command.arguments, kill_after=rng.uniform(0, 1.1 * seconds))
-            else:
-                state, _ = call(work, command.arguments, fatal=fatal)
-            after = contents(work) if command.is_refused_when_done else {}
-            again, _ = call(work, command.arguments)
-            found = contents(work)
-            held = found == expected and (again == code or (again == 2 and after == expected))
-            differ = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-            where = "a random time" if fatal is None else f"operation {fatal} of {n}"
-            kind = "at a random time" if fatal is None else "before an operation"
-            note = kind if state == KILLED else "finished before the kill"
-            tally.count(held, f"at {where}: {state}, then exit {again}; differ: {differ[:4]}", note)
-        shutil.rmtree(work)
-        yield tally
+        fatal = points[tried] if tried < len(points) else None
+        after_s = rng.uniform(_LATE if tried % 2 else 0, 1) * seconds if fatal is None else None
+        tried += 1
+        state, _ = call(work, command.arguments, fatal=fatal, kill_after=after_s)
+        if state == code:  # finished before the kill
+            continue
+        after = contents(work) if command.is_refused_when_done else {}
+        again, _ = call(work, command.arguments)
+        found = contents(work)
+        held = state == KILLED and found == expected and (again == code or (again == 2 and after == expected))
+        differ = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        where = f"{after_s:.3f} of {seconds:.3f} s" if fatal is None else f"operation {fatal} of {n}"
+        note = "before an operation" if after_s is None else "at a random time"
+        tally.count(held, f"at {where}: {state}, then exit {again}; differ: {differ[:4]}", note)
+    return tally
 
 
 def _copy(base: Path, work: Path) -> None:
@@ -291,8 +336,7 @@ def _copy(base: Path, work: Path) -> None:
     shutil.copytree(base, work, symlinks=True)
 
 
-def _kill_points(n: int, kills: int, rng: random.Random) -> list[int | None]:
-    """Return operations to kill at, the last ones first, as many as there are kills; None: at any time."""
+def _kill_points(n: int, kills: int, rng: random.Random) -> list[int]:
+    """Return operations to kill at, the last ones first, at most as many as there are kills."""
     first = max(0, n - _LAST)
-    points = [*reversed(range(first, n)), *rng.sample(range(first), first)][:kills]
-    return [*points, *[None] * (kills - len(points))]
+    return [*reversed(range(first, n)), *rng.sample(range(first), first)][:kills]
