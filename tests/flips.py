@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 from affectdata.check.blocks import read_document
 from affectdata.errors import AffectdataError
 from affectdata.manifest.manifest import load_manifest
+from affectdata.reading.indexes import read_index
+from affectdata.reading.rating_digests import read_digests
+from affectdata.registry import find_data
 from affectdata.store.parquet import read_table
 from affectdata.store.sealed import read_sealed
 from affectdata.train.features import FeatureCache
@@ -31,6 +34,7 @@ def prepare(root: Path) -> None:
     call(root, f"train-check released {NETWORK} --no-crossfit --no-report --workers 1".split())
     call(root, ["study", "s.yaml", "released", "--device", "cpu", "--workers", "1"])
     call(root, f"groups manifests/a.parquet {NETWORK}".split())
+    shutil.copytree(find_data("manifests/index"), root / "index")
 
 
 def _features(path: Path) -> Any:
@@ -57,8 +61,8 @@ def readers(root: Path) -> dict[Path, Read]:
     manifests, checks = root / "manifests", root / "checks"
     found: dict[Path, Read] = {manifests / "a.parquet": lambda path: load_manifest(path).table}
     for kind in ("ledger", "rejects", "edges"):
-        if (manifests / f"a.{kind}.parquet").is_file():
-            found[manifests / f"a.{kind}.parquet"] = lambda path, kind=kind: read_table(path, kind)[0]  # type: ignore[misc]
+        found[manifests / f"a.{kind}.parquet"] = lambda path, kind=kind: read_table(path, kind)[0]  # type: ignore[misc]
+    found |= {root / "index" / "gaped.csv": read_index, root / "index" / "gaped.ratings.csv": read_digests}
     found |= dict.fromkeys(checks.glob("*/train-check.json"), read_document)
     found |= {
         path: lambda path: read_table(path, "predictions") for path in checks.glob("*/predictions.parquet")
@@ -92,8 +96,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def try_flips(base: Path, scratch: Path, rng: random.Random, n: int) -> Iterator[Tally]:
-    """Flip `n` bits, evenly over the files; yield a tally."""
-    tally = Tally("a flipped bit in any file that is read again: exit 3 or 4, or the same is read")
+    """Flip `n` bits, evenly over the kinds of files; yield a tally for each kind."""
     work = scratch / "work"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(base, work, symlinks=True)
@@ -106,29 +109,42 @@ def try_flips(base: Path, scratch: Path, rng: random.Random, n: int) -> Iterator
             files[path] = lambda p=path, e=expected: _features(p).items() <= e.items()  # type: ignore[misc]
         else:
             files[path] = lambda p=path, r=read, e=expected: _equal(r(p), e)  # type: ignore[misc]
-    inside = [path for path in sorted((work / "released").rglob("*")) if path.is_file()]
-    hidden = [path for path in (work / "manifests").glob(".*") if path.is_file()]
-    groups = [list(files), list(files), inside, hidden]
-    for number in range(n):
-        path = rng.choice(groups[number % len(groups)])
-        data = bytearray(path.read_bytes())
-        original = bytes(data)
-        at, bit = rng.randrange(len(data)), rng.randrange(8)
-        data[at] ^= 1 << bit
-        path.write_bytes(data)
-        name = path.relative_to(work).as_posix()
-        if path in files:
-            code: int | str = _judge(files[path])
-        elif path in inside:
-            code = call(work, ["verify", "released"])[0]
-            code = _OTHER if code == 0 else code
-        else:
-            code = _ingest_again(work)
-        note = {_SAME: "the same was read", 3: "refused, exit 3", 4: "refused, exit 4"}.get(code, "")  # type: ignore[call-overload]
-        tally.count(code in (_SAME, 3, 4), f"{name} byte {at} bit {bit}: {code}", note)
-        path.write_bytes(original)
+    inside = {path for path in (work / "released").rglob("*") if path.is_file()}
+    hidden = {path for path in (work / "manifests").glob(".*") if path.is_file()}
+    kinds = {
+        "a manifest, ledger, table of rejects or of edges": {
+            each for each in files if "manifests" in each.parts
+        },
+        "an index or its digests": {each for each in files if "index" in each.parts},
+        "a check, a run of a study, features or a kept model": {
+            each for each in files if not {"manifests", "index"} & {*each.parts}
+        },
+        "a release": inside,
+        "a memo": hidden,
+    }
+    for kind, paths in kinds.items():
+        tally = Tally(f"a flipped bit in {kind}: exit 3 or 4, or the same is read")
+        for _ in range(n // len(kinds)):
+            path = rng.choice(sorted(paths))
+            data = bytearray(path.read_bytes())
+            original, at, bit = bytes(data), rng.randrange(len(data)), rng.randrange(8)
+            data[at] ^= 1 << bit
+            path.write_bytes(data)
+            if path in files:
+                code: int | str = _judge(files[path])
+            else:
+                code = _verify(work) if path in inside else _ingest_again(work)
+            notes: dict[int | str, str] = {_SAME: "the same was read", 3: "exit 3", 4: "exit 4"}
+            name = path.relative_to(work).as_posix()
+            tally.count(code in notes, f"{name} byte {at} bit {bit}: {code}", notes.get(code, ""))
+            path.write_bytes(original)
+        yield tally
     shutil.rmtree(work)
-    yield tally
+
+
+def _verify(work: Path) -> int | str:
+    code = call(work, ["verify", "released"])[0]
+    return _OTHER if code == 0 else code
 
 
 def _ingest_again(work: Path) -> int | str:

@@ -196,7 +196,7 @@ _STUDY = {
 def make_folder(root: Path, address: str = "", with_model: bool = True) -> Walk:
     """Make a working folder with everything that a command needs.
 
-    Only for a process that tests nothing else: checks have two folds, few settings and resamples from then on.
+    Only for a process that tests nothing else: checks have two folds, few settings and resamples from now on.
     """
     _make_checks_small()
     walk = Walk(root)

@@ -30,7 +30,7 @@ from affectdata.errors import DecodeError
 from affectdata.images.decode import decode
 from affectdata.release.info import CONTENT_HASH, info_hash
 from tests.flips import prepare, try_flips
-from tests.kills import Tally, call, make_folder, try_kills
+from tests.kills import Tally, call, import_once, make_folder, try_kills
 from tests.served import serve
 from tests.walk import Walk
 
@@ -203,22 +203,29 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp())
     base = scratch / "base"
     tallies: list[Tally] = []
+    import_once()
     with serve(_image("JPEG")) as site:
         make_folder(base, site.address)
         end = time.monotonic() + given.seconds
-        tallies += try_kills(base, scratch, rng, started + 0.6 * given.seconds)
+        _show(tallies, try_kills(base, scratch, rng, started + 0.6 * given.seconds))
     prepare(base)
-    tallies += try_flips(base, scratch, rng, max(12, min(300, int(given.seconds // 4))))
+    _show(tallies, try_flips(base, scratch, rng, max(12, min(300, int(given.seconds // 4)))))
     left = max(30.0, end - time.monotonic())
     for share, trial in ((0.1, try_cuts), (0.1, try_forgeries), (0.3, try_doors)):
-        tallies += trial(base, scratch, rng, time.monotonic() + share * left)
+        _show(tallies, trial(base, scratch, rng, time.monotonic() + share * left))
     for share, search in ((0.1, try_decoders), (0.4, try_walks)):
-        tallies += search(scratch, rng, time.monotonic() + share * left)
+        _show(tallies, search(scratch, rng, time.monotonic() + share * left))
     shutil.rmtree(scratch)
     _write(given.out, tallies, given.seed, time.monotonic() - started)
-    failures = [f"{tally.promise}: {failure}" for tally in tallies for failure in tally.failures[:5]]
-    sys.stdout.write("\n".join([*(tally.row() for tally in tallies), *failures, ""]))
-    return 1 if failures else 0
+    return 1 if any(tally.failures for tally in tallies) else 0
+
+
+def _show(tallies: list[Tally], found: Iterator[Tally]) -> None:
+    """Add what was found, and print each as soon as it is known."""
+    for tally in found:
+        tallies.append(tally)
+        sys.stdout.write("\n".join([tally.row(), *tally.failures[:5], ""]))
+        sys.stdout.flush()
 
 
 _BEGIN, _END = "<!-- torture: begin -->\n", "<!-- torture: end -->\n"

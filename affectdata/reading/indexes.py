@@ -1,13 +1,12 @@
 """Published indexes: what a source is known to contain, to compare copies with.
 
-An index is `manifests/index/<source>.csv`: a first line with its origin, then the columns `COLUMNS`, a row
-per image. Beside it, `<source>.ratings.csv` has digests of the ratings. There are neither ratings nor images
-in them. `manifests/make_index.py` writes both from the manifest of a source.
+An index is `manifests/index/<source>.csv`: a line with its origin, one with the hash of the rest, then the
+columns `COLUMNS`, a row per image. Beside it, `<source>.ratings.csv` has digests of the ratings. There are
+neither ratings nor images in them. `manifests/make_index.py` writes both from the manifest of a source.
 """
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from affectdata.hashing import file_hash
-from affectdata.reading.rating_digests import RatingDigest, digest_ratings, read_digests, write_digests
+from affectdata.reading.rating_digests import FIX, RatingDigest, digest_ratings, read_digests, write_digests
 from affectdata.reading.tree import Tree
 from affectdata.registry import find_data, find_plugins
+from affectdata.store.sealed import read_sealed_csv, write_sealed_csv
 
 # The columns of an index, and the manifest columns that they come from.
 COLUMNS = {
@@ -67,16 +67,14 @@ def load_index(source: str) -> Index | None:
 
 def read_index(path: Path) -> tuple[IndexedImage, ...]:
     """Return the images of an index, in its order; older indexes have no `pixel_id` and no `phash`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return tuple(
-            IndexedImage(
-                row["file"],
-                row["sha256"],
-                *(row.get(name) or "" for name in ("pixel_id", "phash", "subtype")),
-            )
-            for row in rows
+    return tuple(
+        IndexedImage(
+            row["file"],
+            row["sha256"],
+            *(row.get(name, "") for name in ("pixel_id", "phash", "subtype")),
         )
+        for row in read_sealed_csv(path, ("file", "sha256"), FIX)
+    )
 
 
 def write_index(rows: pa.Table, origin: str, path: Path) -> None:
@@ -85,11 +83,7 @@ def write_index(rows: pa.Table, origin: str, path: Path) -> None:
     The `pixel_id` of a lossy format (JPEG) depends on the decoder that made the manifest.
     """
     table = rows.select(list(COLUMNS.values())).sort_by("path")
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {origin}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(row.values() for row in table.to_pylist())
+    write_sealed_csv(path, origin, list(COLUMNS), (list(row.values()) for row in table.to_pylist()))
     write_digests(digest_ratings(rows), origin, ratings_path(path))
 
 

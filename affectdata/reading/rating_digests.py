@@ -6,7 +6,6 @@ column that has values. No rating can be read from them; number and mean are wha
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,8 +17,10 @@ import pyarrow as pa
 
 from affectdata.hashing import file_hash
 from affectdata.records import RATINGS
+from affectdata.store.sealed import read_sealed_csv, write_sealed_csv
 
 RATED = tuple(f"{name}{part}" for name in RATINGS for part in ("_raw", "_sd", "_n"))  # columns of a manifest
+FIX = "install the package again"  # indexes come with it
 _DIGITS = 16  # of a digest, hexadecimal
 
 
@@ -51,6 +52,9 @@ class RatingDigest:
     inner: str
     values: str
     heads: Mapping[int, str]
+
+
+_COLUMNS = [field.name for field in fields(RatingDigest)]
 
 
 def read_series(rows: pa.Table) -> dict[str, Series]:
@@ -115,27 +119,23 @@ def read_digests(path: Path) -> list[RatingDigest]:
     """Read digests; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return [
-            RatingDigest(
-                *(row["subtype"], row["column"], int(row["n"]), float(row["mean"])),
-                *(row["rows"], row["inner"], row["values"]),
-                {int(n): digest for n, digest in (head.split(":") for head in row["heads"].split())},
-            )
-            for row in rows
-        ]
+    return [
+        RatingDigest(
+            *(row["subtype"], row["column"], int(row["n"]), float(row["mean"])),
+            *(row["rows"], row["inner"], row["values"]),
+            {int(n): digest for n, digest in (head.split(":") for head in row["heads"].split())},
+        )
+        for row in read_sealed_csv(path, _COLUMNS, FIX)
+    ]
 
 
 def write_digests(digests: Iterable[RatingDigest], origin: str, path: Path) -> None:
     """Write digests; `origin` is one line on where the ratings come from."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {origin}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(RatingDigest))
-        for digest in digests:
-            *cells, heads = (getattr(digest, field.name) for field in fields(digest))
-            writer.writerow([*cells, " ".join(f"{n}:{head}" for n, head in heads.items())])
+    rows = []
+    for digest in digests:
+        *cells, heads = (getattr(digest, column) for column in _COLUMNS)
+        rows.append([*cells, " ".join(f"{n}:{head}" for n, head in heads.items())])
+    write_sealed_csv(path, origin, _COLUMNS, rows)
 
 
 def _natural(key: str) -> list[str | int]:

@@ -33,8 +33,8 @@ INDEXES = [path for path in sorted((FOLDER / "index").glob("*.csv")) if "." not 
 
 @pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.stem)
 def test_an_index_names_its_origin_and_no_rating(path: Path) -> None:
-    origin, header, *rows = path.read_text(encoding="utf-8").splitlines()
-    assert origin.startswith("# ") and path.stem in find_plugins("sources")
+    origin, seal, header, *rows = path.read_text(encoding="utf-8").splitlines()
+    assert origin.startswith("# ") and seal.startswith("# SHA-256 ") and path.stem in find_plugins("sources")
     assert header == "file,sha256,bytes,width_px,height_px,subtype,pixel_id,phash"
     files = [row[0] for row in csv.reader(rows)]
     assert files == sorted(set(files))
@@ -68,7 +68,7 @@ def test_digests_of_ratings_have_no_rating(path: Path) -> None:
 def test_an_index_is_written_from_a_manifest_and_read_back(small_gaped: Path, tmp_path: Path) -> None:
     rows = ingest(small_gaped, out=tmp_path / "out").manifest.table
     write_index(rows, "a generated tree", tmp_path / "made.csv")
-    origin, header, first, *_ = (tmp_path / "made.csv").read_text().splitlines()
+    origin, _, header, first, *_ = (tmp_path / "made.csv").read_text().splitlines()
     assert origin == "# a generated tree" and header.startswith("file,sha256,") and first.count(",") == 7
     columns = ("path", "image_id", "pixel_id", "phash", "subtype")
     wanted = [IndexedImage(*(row[name] for name in columns)) for row in rows.to_pylist()]

@@ -1,4 +1,4 @@
-"""Documents with a hash over their content: every changed byte is found, or changes nothing."""
+"""Documents and tables with a hash over their content: every changed byte is found, or changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from affectdata.errors import AffectdataError, IntegrityError
 from affectdata.store.atomic import write_json
-from affectdata.store.sealed import read_sealed, write_sealed
+from affectdata.store.sealed import read_sealed, read_sealed_csv, write_sealed, write_sealed_csv
 
 DOCUMENT: dict[str, Any] = {"schema": "x/1", "score": 0.1, "n": [1, 2, None], "words": {"é": "a\nb"}}
 
@@ -48,3 +48,28 @@ def test_a_wrong_hash_is_an_integrity_error(tmp_path: Path, seal: object) -> Non
     write_json(tmp_path / "a.json", {**DOCUMENT, "content_sha256": seal})
     with pytest.raises(IntegrityError, match=r"a\.json is not what was written"):
         read_sealed(tmp_path / "a.json", "fix")
+
+
+def test_every_flipped_bit_of_a_table_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_sealed_csv(path, "from é", ["file", "n"], [["a,b.bmp", 1], ["é.bmp", 22]])
+    rows = [{"file": "a,b.bmp", "n": "1"}, {"file": "é.bmp", "n": "22"}]
+    data, n_read = path.read_bytes(), 0
+    assert read_sealed_csv(path, ["file", "n"], "fix") == rows
+    for number in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[number // 8] ^= 1 << number % 8
+        path.write_bytes(changed)
+        try:
+            assert read_sealed_csv(path, ["file", "n"], "fix") == rows
+            n_read += 1
+        except IntegrityError as error:
+            assert "a.csv is not what was written" in str(error)
+    assert 0 < n_read < 8 * len(data)
+
+
+def test_a_table_of_a_former_version_has_no_hash(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("# origin\nfile,n\na.bmp,1\n")
+    assert read_sealed_csv(tmp_path / "a.csv", ["file"], "fix") == [{"file": "a.bmp", "n": "1"}]
+    with pytest.raises(IntegrityError):
+        read_sealed_csv(tmp_path / "a.csv", ["phash"], "fix")
