@@ -35,7 +35,26 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def small_checks() -> Iterator[None]:
+    """Two folds, one setting for each head and few resamples: what is tested here is that the text runs."""
+    from affectdata.check import final, label_model, prepare, scores
+    from affectdata.train import heads
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, grid in heads.GRIDS.items():
+            patch.setitem(heads.GRIDS, name, {axis: values[1:2] for axis, values in grid.items()})
+        for module in (final, label_model, prepare, heads):
+            patch.setattr(module, "N_FOLDS", 2)
+        patch.setattr(scores, "N_RESAMPLES", 100)
+        yield
+
+
+_small = pytest.mark.usefixtures("small_checks")
+_in_workplace = pytest.mark.xdist_group("readme")  # so that it is made once
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, small_checks: None) -> Iterator[Path]:
     """A folder in which the main job of the README was run, command by command."""
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
@@ -51,6 +70,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@_in_workplace
 def test_the_main_job_runs_as_written(workplace: Path) -> None:
     (release,) = (workplace / "releases").glob("valence_bins-*")
     assert (workplace / "checks" / release.name / "train-check.json").is_file()
@@ -59,6 +79,7 @@ def test_the_main_job_runs_as_written(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+@_small
 def test_the_notebook_runs_from_ingest_to_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell runs, and what it ends with can be shown as HTML or text."""
     monkeypatch.chdir(tmp_path)
@@ -80,6 +101,7 @@ def test_the_notebook_runs_from_ingest_to_verdict(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@_in_workplace
 def test_the_python_block_runs_as_written(workplace: Path) -> None:
     (release,) = (workplace / "releases").glob("valence_bins-*")
     block = next(block for block in blocks("python") if "load_manifest" in block)
@@ -88,6 +110,7 @@ def test_the_python_block_runs_as_written(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+@_in_workplace
 @pytest.mark.parametrize(
     "script", sorted((REPOSITORY / "examples").glob("[0-9]*.py")), ids=lambda path: path.stem
 )
@@ -123,6 +146,7 @@ def run_lines(block: str, *more: str) -> None:
 
 
 @pytest.mark.slow
+@_small
 def test_the_tutorial_runs_from_a_folder_to_a_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +168,7 @@ PROJECTS = ["gaped", "capd", "fi", "utkface", "wikiart_emotions"]
 
 
 @pytest.mark.slow
+@_small
 @pytest.mark.parametrize("at", range(5), ids=PROJECTS)
 def test_the_projects_run_on_generated_samples(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +185,7 @@ def test_the_projects_run_on_generated_samples(
 
 
 @pytest.mark.slow
+@_in_workplace
 @pytest.mark.filterwarnings("ignore")  # those of the packages that are shown
 def test_releases_are_read_as_the_page_on_other_programs_says(
     workplace: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ import pytest
 from affectdata.cli._commands import COMMANDS
 from affectdata.cli._main import cli as group
 from affectdata.cli._main import run
-from tests.kills import NETWORK, make_folder
+from tests.kills import NETWORK, import_once, make_folder
 
 pytestmark = pytest.mark.slow
 
@@ -217,6 +217,7 @@ def try_files(base: Path, work: Path, kinds: tuple[str, ...]) -> Iterator[tuple[
 def main(root: str, kinds: str) -> None:
     """Print a line per case."""
     base, work = Path(root) / "base", Path(root) / "work"
+    import_once()
     make_folder(base)
     for trial in (try_parameters, try_files):
         for case, problem in trial(base, work, tuple(kinds.split(","))):
