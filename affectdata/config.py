@@ -25,6 +25,7 @@ class StrictModel(BaseModel):
 # libyaml parses a megabyte in a second, the parser in Python in a minute.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_BYTES = 1 << 20  # of a YAML file
+_NUMBERS, _MAX_DIGITS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"), 100
 
 
 def parse_yaml(text: str) -> Any:
@@ -44,19 +45,23 @@ def parse_yaml(text: str) -> Any:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        _check_keys(node)
+        _check_nodes(node)
         return None if node is None else loader.construct_document(node)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # `!!bool x`, `!!int ""`
+        raise ValueError("a value is not of the type of its tag") from error
     finally:
         loader.dispose()
 
 
-def _check_keys(root: yaml.Node | None) -> None:
-    """Refuse a mapping with two equal keys."""
+def _check_nodes(root: yaml.Node | None) -> None:
+    """Refuse a mapping with two equal keys, and numbers that take long to compute or cannot be printed."""
     nodes = [root]
     while nodes:
         node = nodes.pop()
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
+            raise _error(f"a number of {len(node.value)} characters", node.start_mark)
         elif isinstance(node, yaml.MappingNode):
             seen: set[tuple[str, str]] = set()
             for key, value in node.value:

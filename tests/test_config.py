@@ -123,6 +123,12 @@ def test_a_long_value_is_shortened() -> None:
         b"a: \xff\xfe\xfa",
         "[" * 5000,
         "a: {[1]: 2}",
+        "a: 0x" + "f" * 20_000,
+        "a: " + "59:" * 20_000 + "59",
+        "a: " + "59:" * 20_000 + "59.5",
+        "a: !!int ''",
+        "a: !!bool x",
+        "a: !!timestamp x",
     ],
     ids=[
         "unclosed",
@@ -133,6 +139,12 @@ def test_a_long_value_is_shortened() -> None:
         "no UTF-8",
         "deep",
         "list as key",
+        "long number in base 16",
+        "long number in base 60",
+        "long fraction in base 60",
+        "empty number",
+        "no truth value",
+        "no time",
     ],
 )
 def test_invalid_yaml_is_refused(tmp_path: Path, text: str | bytes) -> None:
