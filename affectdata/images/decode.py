@@ -26,6 +26,7 @@ from affectdata.errors import DecodeError
 from affectdata.store.files import LFS_POINTER
 
 MAX_PIXELS = 178_956_970  # the bound at which Pillow refuses too; 0.5 GB as RGB
+MAX_SIDE = 1 << 20  # pixels
 _LARGE_PIXELS = 1 << 24  # of larger images, all threads together decode MAX_PIXELS at a time
 # Every library whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
@@ -225,6 +226,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     # 2000; libavif scales that of an AVIF to the stated size, and refuses more than 2^28 pixels.
     if image.width * image.height > max_pixels:
         raise DecodeError("too_large", _too_large(image.width * image.height, max_pixels))
+    if max(image.size) > MAX_SIDE:  # a row of one pixel takes ten times its own memory
+        detail = f"{max(image.size)} pixels on a side; the limit is {MAX_SIDE}"
+        raise DecodeError("too_large", detail)
     return image
 
 

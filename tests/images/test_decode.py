@@ -184,6 +184,12 @@ def claimed_png(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.parametrize("size", [(1, 2_000_000), (2_000_000, 1)])
+def test_an_image_of_very_many_rows_is_too_large(size: tuple[int, int]) -> None:
+    error = refused(claimed_png(*size))
+    assert error.reason == "too_large" and "2000000 pixels on a side" in error.what
+
+
 def test_more_pixels_than_the_limit_are_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
     data = as_bytes(image, "PNG")
     n_pixels = image.shape[0] * image.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import resource
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,12 @@ def test_a_condition_that_needs_much_memory_is_refused(monkeypatch: pytest.Monke
     where = "(SELECT count(DISTINCT range) FROM range(30000000)) > 0"
     with pytest.raises(RecipeError, match="too much time or memory"):
         choose_rows([make_manifest(make_mixed())], make_recipe(where=where))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the address space is limited on Linux")
+def test_memory_that_duckdb_does_not_count_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_module, "_MORE_BYTES", 1 << 28)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(RecipeError, match="too much time or memory"):
+        choose_rows([make_manifest(make_mixed())], make_recipe(where="length(repeat('a', 500000000)) > 1"))
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
