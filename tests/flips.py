@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from affectdata.train.model_file import load_model
 from tests.kills import NETWORK, Tally, call
 
 _SAME, _OTHER = 0, 1
+_HUNG_S = 120
 Read = Callable[[Path], Any]
 
 
@@ -78,6 +80,7 @@ def _judge(function: Callable[[], bool]) -> int:
     child = os.fork()
     if not child:
         code = 70
+        signal.alarm(_HUNG_S)
         try:
             code = _SAME if function() else _OTHER
         except AffectdataError as error:

@@ -299,6 +299,7 @@ def import_once() -> None:
     """Import what takes seconds before processes are forked: kills then come during the command itself."""
     for name in _IMPORTED_ONCE:
         importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)  # a forked process waits forever for the threads of its parent
 
 
 def _try_command(
