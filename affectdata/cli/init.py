@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -30,10 +31,10 @@ def command(folder: Path, manifest: Path | None) -> int:
         show(f"kept {path}")
     for path in result.written:
         show(f"wrote {path}")
+    command = "ingest ROOT && affectdata init ."
     if result.recipes:
-        show(f"next: cd {folder} && affectdata balance --recipe {result.recipes[0].stem} --dry-run")
-    else:
-        show(f"next: cd {folder} && affectdata ingest ROOT && affectdata init .")
+        command = f"balance --recipe {result.recipes[0].stem} --dry-run"
+    show(f"next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}affectdata {command}")
     listed = {"written": result.written, "kept": result.kept, "recipes": result.recipes}
     document("affectdata/init/1", {name: [str(path) for path in paths] for name, paths in listed.items()})
     return 0

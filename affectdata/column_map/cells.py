@@ -10,7 +10,7 @@ from typing import TypeVar
 from affectdata.column_map.columns import ColumnMap
 from affectdata.column_map.label_lists import split_labels
 from affectdata.labels import spell_emotion
-from affectdata.reading.delimited import find_number_format, parse_number, parse_share, to_plain
+from affectdata.reading.delimited import find_number_format, parse_answer, parse_number, parse_share, to_plain
 from affectdata.reading.join import Row
 
 Parsed = TypeVar("Parsed")
@@ -62,7 +62,7 @@ def parse_rating(spec: ColumnMap, cells: Mapping[str, str], name: str, column: s
         code = codes[cells[column]]
         return None if code is None else parse_number(str(code))
     try:
-        return parse_cell(spec, cells, column, parse_number)
+        return parse_cell(spec, cells, column, parse_answer)
     except ValueError as error:
         others = f" and is not one of {', '.join(codes)}" if codes else ""
         raise ValueError(f"{error}{others}") from None

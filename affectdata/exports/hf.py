@@ -56,6 +56,7 @@ def features(job: Job) -> list[dict[str, Any]]:
 
 def notes(job: Job) -> list[str]:
     """Return how to load and upload it."""
+    names = " and ".join(f"`{name}`" for name in _class_names(job))
     return [
         "## Use",
         "",
@@ -64,7 +65,7 @@ def notes(job: Job) -> list[str]:
         "train = datasets.load_dataset(path, split='train', streaming=True)",
         "```",
         "",
-        "`class`, `emotion` and `subtype` are numbers; `train.features['class'].names` has their names.",
+        *([f"{names}: numbers, whose names are `train.features[…].names`."] if names else []),
         "To upload: `hf upload USER/NAME PATH --repo-type dataset`, if the terms above allow it.",
     ]
 

@@ -293,7 +293,8 @@ def recognise(tree: Tree) -> tuple[str, str]:
         f"no source recognises {tree.root} ({len(tree.files)} files)",
         where=name_by_index(tree) or "",
         fix="name the source with --source NAME (`affectdata sources` lists them with their layouts); "
-        "for a table of your own: --source table --map COLUMNS.yaml",
+        "for a table of your own: --source table --map COLUMNS.yaml; for a folder per class: "
+        "--source image_folder",
     )
 
 

@@ -252,6 +252,15 @@ def find_number_format(cell: str) -> str:
     return ""
 
 
+def parse_answer(cell: str) -> float:
+    """Read a number on a scale; a percent sign is dropped: `80 %` is 80 on a scale from 0 to 100.
+
+    Raises:
+        ValueError: the cell is not one.
+    """
+    return parse_number(cell.removesuffix("%").rstrip())
+
+
 def parse_number(cell: str) -> float:
     """Read a finite number, also `(5.43)` in parentheses.
 
@@ -281,12 +290,12 @@ def parse_count(cell: str, largest: int = 2**31 - 1) -> int:
 
 
 def parse_spread(cell: str) -> float:
-    """Read a standard deviation: a finite number >= 0.
+    """Read a standard deviation: a finite number >= 0; a percent sign is dropped, as of ratings.
 
     Raises:
         ValueError: the cell is not one.
     """
-    value = parse_number(cell)
+    value = parse_answer(cell)
     if value < 0:
         raise ValueError(f"{cell!r} is negative: a standard deviation is >= 0")
     return value

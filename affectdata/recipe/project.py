@@ -15,6 +15,7 @@ from affectdata.manifest.manifest import Manifest, find_manifests, load_manifest
 from affectdata.recipe.recipe import RATED
 from affectdata.store.atomic import write_text
 
+_TARGETS = (*RATED, "emotion", "subtype", "age_group", "gender", "ethnicity")
 _MOST_STRATA = 12
 _YAML_WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 _WIDTHS = (10, 20, 25)
@@ -87,7 +88,7 @@ def draft_recipe(manifest: Manifest) -> str:
     lines = [
         f"# Balances {target} of {manifest.name}, {len(values) - values.null_count} images.",
         "# Every key: docs/recipes.md, or `affectdata schema recipe`.",
-        f"name: {_slug(manifest.name)}",
+        f"name: {_quoted(_slug(manifest.name))}",
         f"sources: [{_quoted(manifest.name)}]",
         "seed: 0                                       # of splits and copies",
         f"target: {target:<38}# what is levelled and predicted",
@@ -117,13 +118,15 @@ def draft_recipe(manifest: Manifest) -> str:
 
 
 def _choose_target(manifest: Manifest) -> str:
-    """Return the first of the ratings, then of the classes, that most images have."""
-    for name in (*RATED, "emotion", "subtype"):
-        column = manifest.rows.select([name])[name]
-        if len(column) and column.null_count <= len(column) / 2:
-            return name
+    """Return the first of the ratings, then of the classes, that most images have; else that any has."""
+    table = manifest.rows.select([*_TARGETS])
+    known = {name: len(table) - table[name].null_count for name in _TARGETS}
+    for least in (len(table) / 2, 1):
+        for name, n_images in known.items():
+            if n_images and n_images >= least:
+                return name
     raise InputError(
-        f"{manifest.name} has no rating and no class that most of its images have",
+        f"{manifest.name} has no rating and no class of any image",
         where=str(manifest.path),
         fix="write the recipe by hand: docs/recipes.md",
     )

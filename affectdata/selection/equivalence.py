@@ -84,6 +84,9 @@ def _pairs(
         yield "lists", 0, f"{what}{first + 1}", f"{what}{second + 1}", inside[0], inside[1]
 
 
+_SUMMARY = ["column", "before", "after", "pairs", "equivalent", "p_difference", "between_lists"]
+
+
 def summarise(comparisons: pd.DataFrame, bound_p: float = 0.05) -> pd.DataFrame:
     """Return per column the largest difference before and after, and how many pairs are equivalent after."""
     rows = []
@@ -91,18 +94,10 @@ def summarise(comparisons: pd.DataFrame, bound_p: float = 0.05) -> pd.DataFrame:
         cells = part["between"] == "cells"
         before, after = part[cells & (part["list"] == 0)], part[cells & (part["list"] > 0)]
         other = part[~cells]
-        rows.append(
-            {
-                "column": column,
-                "before": _largest(before),
-                "after": _largest(after),
-                "pairs": len(after),
-                "equivalent": int((after["p_equivalence"] < bound_p).sum()),
-                "p_difference": _least(after),
-                "between_lists": _largest(other),
-            }
-        )
-    return pd.DataFrame(rows)
+        equivalent = int((after["p_equivalence"] < bound_p).sum())
+        differences = (_largest(before), _largest(after), len(after), equivalent, _least(after))
+        rows.append((column, *differences, _largest(other)))
+    return pd.DataFrame(rows, columns=_SUMMARY)
 
 
 def _largest(pairs: pd.DataFrame) -> float | None:

@@ -24,7 +24,7 @@ def test_the_recipe_fits_the_manifest_and_plans(
     small_gaped: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "next: cd . && affectdata ingest ROOT" in cli("init", ".").out
+    assert "next: affectdata ingest ROOT" in cli("init", ".").out
     assert cli("ingest", small_gaped).code == 0
     ran = cli("init", ".", "--json")
     assert ran.document["recipes"] == ["recipes/gaped.yaml"]
@@ -48,6 +48,11 @@ def test_the_recipe_fits_the_manifest_and_plans(
             ("arousal", {"width": 25}, "arousal IS NOT NULL"),
         ),
         ([{"emotion": "joy" if n % 2 else "awe"} for n in range(9)], ("emotion", None, None)),
+        (
+            [{"emotion": "joy" if n < 2 else None} for n in range(9)],
+            ("emotion", None, "emotion IS NOT NULL"),
+        ),
+        ([{"gender": "female" if n % 2 else "male"} for n in range(9)], ("gender", None, None)),
     ],
 )
 def test_the_target_is_what_most_images_have(rows: list[dict[str, Any]], expected: tuple[Any, ...]) -> None:
@@ -57,6 +62,14 @@ def test_the_target_is_what_most_images_have(rows: list[dict[str, Any]], expecte
     parse_recipe(document)
     assert document["name"] == "my_photos_2"
     assert (document["target"], document.get("bins"), document.get("where")) == expected
+
+
+@pytest.mark.parametrize("name", ["on", "2024", "null"])
+def test_a_name_that_yaml_reads_as_no_word_stays_a_name(name: str) -> None:
+    import yaml
+
+    recipe = parse_recipe(yaml.safe_load(draft_recipe(make_manifest(make_rows([{"valence": 1.0}]), name))))
+    assert recipe.name == name and recipe.sources == [name]
 
 
 def test_a_manifest_without_labels_is_an_error() -> None:

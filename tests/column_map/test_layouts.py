@@ -56,6 +56,12 @@ def test_numbers_of_other_countries_in_every_kind_of_column(read_votes: ReadVote
     assert found.tolist() == [1234.5, 1000, 0.555, 0.25, 0.75]
 
 
+def test_a_percent_sign_of_a_rating_is_dropped(read_votes: ReadVotes) -> None:
+    keys = {"scales": {"valence": [0, 100]}, "columns": {"valence": "V", "valence_sd": "SD"}, "decimal": ","}
+    _, rows = read_votes("file;V;SD\na.jpg;80,6 %;12 %", ["a.jpg"], **keys)
+    assert rows[["valence_raw", "valence_sd"]].iloc[0].tolist() == [80.6, 12]
+
+
 def test_a_decimal_comma_names_the_key_that_reads_it(read_votes: ReadVotes) -> None:
     with pytest.raises(SourceError, match="'3,5' is not a number; in the column map: `decimal: \",\"`"):
         read_votes("file;V\na.jpg;3,5", ["a.jpg"], **VALENCE)

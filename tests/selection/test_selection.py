@@ -14,6 +14,7 @@ import affectdata
 from affectdata.cli._main import run
 from affectdata.errors import RecipeError
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
+from affectdata.reporting.selection import selection_page
 from affectdata.selection.equivalence import equivalence_p
 from affectdata.selection.exchange import improve
 from affectdata.selection.program import Moment, Problem, cost, is_feasible, solve
@@ -218,6 +219,15 @@ def test_the_equivalence_test_is_two_one_sided_tests() -> None:
     expected = max(stats.t.sf((d + 0.8) / se, df), stats.t.cdf((d - 0.8) / se, df))
     assert equivalence_p(a, b, 0.8) == pytest.approx(expected)
     assert equivalence_p(np.ones(3), np.ones(3), 0.5) == 0
+
+
+def test_a_set_without_matched_columns_has_a_page(tmp_path: Path) -> None:
+    source = made()
+    write_manifest(source.table, {**source.metadata, "source": "gaped"}, tmp_path / "m.parquet")
+    recipe = tmp_path / "set.yaml"
+    recipe.write_text("name: made\ncells: {valence: {low: [0, 40], high: [60, 100]}}\nn: 12\n")
+    selection = affectdata.select(tmp_path / "m.parquet", recipe, out=tmp_path / "selections")
+    assert "How well it is matched" in selection_page(selection)
 
 
 def test_the_command_writes_lists_a_manifest_and_a_page(
