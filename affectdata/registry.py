@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from affectdata.errors import AffectdataError, SourceError, UsageError
+from affectdata.errors import AffectdataError, InputError, SourceError, UsageError
 
 _PACKAGE = Path(__file__).parent
 
@@ -77,11 +77,16 @@ def has_outside(group: str) -> bool:
     return bool(_outside(group))
 
 
+def is_built_in(group: str, name: str) -> bool:
+    """Say whether a plugin is a module of this package."""
+    return name in _built_in(group)
+
+
 def load_plugin(group: str, name: str) -> Any:
     """Import one plugin; a built-in one wins over an entry point of the same name.
 
     Raises:
-        SourceError: a source cannot be imported; the cause is what was raised.
+        SourceError: a source cannot be imported; the cause is what was raised. InputError: an export.
         UsageError: no plugin has that name; the message names the closest ones.
     """
     try:
@@ -89,12 +94,13 @@ def load_plugin(group: str, name: str) -> Any:
     except (AffectdataError, MemoryError):
         raise
     except Exception as error:
-        if group != "sources":
+        if group not in ("sources", "exports"):
             raise
-        raise SourceError(
-            f"the source {name} cannot be imported: {type(error).__name__}: {error}",
+        what = group.rstrip("s")
+        raise (SourceError if what == "source" else InputError)(
+            f"the {what} {name} cannot be imported: {type(error).__name__}: {error}",
             where=_file(group, name),
-            fix="correct the source module; -vv shows the traceback",
+            fix=f"correct the {what} module; -vv shows the traceback",
         ) from error
 
 

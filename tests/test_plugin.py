@@ -59,6 +59,37 @@ def test_the_export_of_the_example_has_a_line_per_image(
         assert [line["file"] for line in lines] == release.split(split)["file_name"].to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def export(job:", "the export bad cannot be imported: SyntaxError"),
+        (
+            "HAS_IMAGES = HAS_CLASSES = False\ndef export(job, folder): return {}['x']",
+            "the export bad raised KeyError",
+        ),
+    ],
+)
+def test_a_broken_export_is_an_error_that_names_it(
+    text: str,
+    message: str,
+    installed: dict[str, dict[str, str]],
+    small_gaped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from affectdata.errors import InputError
+    from affectdata.exports._write import export_release
+
+    (tmp_path / "bad_export.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad_export", raising=False)
+    installed["affectdata.exports"]["bad"] = "bad_export"
+    registry._outside.cache_clear()
+    with pytest.raises(InputError, match=message) as caught:
+        export_release(open_release(publish(small_gaped, tmp_path).path), "bad", tmp_path / "out")
+    assert "bad_export" in str(caught.value.where) and not (tmp_path / "out").exists()
+
+
 def test_plugins_are_listed_and_a_broken_one_has_its_error(
     installed: dict[str, dict[str, str]], cli: Callable[..., Any]
 ) -> None:

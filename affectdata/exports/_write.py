@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from affectdata.errors import UsageError
+from affectdata.errors import AffectdataError, InputError, UsageError
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.recipe.recipe import parse_recipe
-from affectdata.registry import load_plugin
+from affectdata.registry import is_built_in, load_plugin
 from affectdata.release.card import SPLIT_NAMES, front_matter, sources_and_terms
 from affectdata.release.derived import release_terms
 from affectdata.release.images import released_reader
@@ -67,12 +67,32 @@ def export_release(
         _check_free(out)  # another run may have finished in the meantime
         try:
             _empty(partial)  # remove files of a killed run
-            plugin.export(job, partial)
+            _run(plugin, to, job, partial)
             write_text(partial / TERMS_FILE, _readme(job, to, plugin, terms))
             os.sync()  # flush the files to disk before the rename
             partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _run(plugin: Exporter, name: str, job: Job, folder: Path) -> None:
+    """Call `export` of a form.
+
+    Raises:
+        InputError: a form of another package raised an exception, which is the cause.
+    """
+    try:
+        plugin.export(job, folder)
+    except (AffectdataError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if is_built_in("exports", name):
+            raise
+        raise InputError(
+            f"the export {name} raised {type(error).__name__}: {error}",
+            where=str(getattr(plugin, "__file__", name)),
+            fix="correct the export module; -vv shows the traceback",
+        ) from error
 
 
 def _check_free(out: Path) -> None:
