@@ -26,6 +26,11 @@ def micro_f1(flags: np.ndarray, probabilities: np.ndarray) -> float:
     return float(f1_score(flags, chosen(probabilities), average="micro", zero_division=0))
 
 
+def probability_rmse(true: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the root mean squared error over all images and labels, the root of the Brier score."""
+    return float(np.sqrt(np.mean((true - probabilities) ** 2)))
+
+
 def sets_macro_f1(flags: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean over the labels of F1; 0 for a label that neither occurs nor is predicted."""
     return float(f1_score(flags, chosen(probabilities), average="macro", zero_division=0))

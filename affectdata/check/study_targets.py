@@ -5,8 +5,8 @@ the recipe's, classes   accuracy, balanced_accuracy, macro_f1; if classes have a
                         wrong_sign, the share of images with a class of the opposite one
 numbers: [a, b]         a point: rmse, distance (Euclidean, mean), and rmse_<column>, ccc_<column>
 multi: label            label sets, joined by "+": micro_f1, macro_f1, map (mean average precision),
-                        exact_match
-shares: true            shares of raters, all or those of a list: kl, js, top_class; with `order`, emd over it
+                        exact_match, rmse of the probabilities
+shares: true            shares of raters, all or those of a list: kl, js, top_class, rmse; with `order`, emd
 polarity: true          the recipe's classes, one of the opposite polarity costs twice; scores of classes
 
 A prediction that is the same for every image (the mean of train, its most frequent class, the mean
@@ -307,6 +307,7 @@ def _label_sets(originals: Originals, column: str) -> StudyTarget:
             "macro_f1": share_metrics.sets_macro_f1,
             "map": share_metrics.mean_average_precision,
             "exact_match": share_metrics.exact_match,
+            "rmse": share_metrics.probability_rmse,
         },
         "exact_match",
         lambda true, predicted: (true == share_metrics.chosen(predicted)).all(1).astype(float),
@@ -341,7 +342,12 @@ def _shares(originals: Originals, wanted: Any, order: list[str] | None) -> Study
             where="target.shares",
             fix="where raters may choose several classes, use `multi: label` with `labels: {at_least: …}`",
         )
-    measures = {"kl": share_metrics.kl, "js": share_metrics.js, "top_class": share_metrics.top_class}
+    measures: dict[str, Measure] = {
+        "kl": share_metrics.kl,
+        "js": share_metrics.js,
+        "top_class": share_metrics.top_class,
+        "rmse": share_metrics.probability_rmse,
+    }
     return StudyTarget(
         f"shares of {', '.join(names)}",
         originals,

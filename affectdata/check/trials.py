@@ -19,6 +19,7 @@ import numpy as np
 from affectdata.check import scores
 from affectdata.check.arms import RELEASE
 from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
+from affectdata.check.label_rules import natural_key
 from affectdata.check.model_card import study_scores, write_card
 from affectdata.check.prepare import CACHE, released_arms, released_rows
 from affectdata.check.scores import SUBGROUPS, mean_interval, resample_groups, subgroup_values
@@ -328,7 +329,7 @@ class _Trials:
         index = self.originals.find(rows.image_id)
         for column, of_all in self.groups.items():
             values, too_few = of_all[index], {}
-            for group in sorted({*values.tolist()} - {""}):
+            for group in sorted({*values.tolist()} - {""}, key=natural_key):
                 members = np.flatnonzero(values == group)
                 common = {"split": part, "column": column, "group": group, "n": len(members)}
                 if len(members) < scores.LEAST_SUBGROUP:

@@ -36,22 +36,26 @@ from affectdata.train.weights import NONE
 
 RUNS = ".runs"  # folder below that of a release's checks
 _N_FOLDS = 2  # for predictions out of fold: one network per fold
+_POINTS = 10  # of a curve of few steps
 _HEAD_FRAC = 1 / 6  # of the steps train the last layer alone
 
 
 def choose_settings(network: Network, n_rows: int, **given: Any) -> Settings:
     """Return settings of training; those not given, or None, follow from the network's weights.
 
-    Random weights (also those of a class without a file) have no first phase, and one rate for all layers.
+    The curve has a point per epoch if `epochs` are given, otherwise ten, or one per 50 steps. Random weights
+    (also those of a class without a file) have no first phase, and one rate for all layers.
 
     Raises:
         UsageError: a value is out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**given)
-    implied: dict[str, Any] = {"head_steps": round(_HEAD_FRAC * settings.count_steps(n_rows))}
+    steps = settings.count_steps(n_rows)
+    every = -(-n_rows // settings.batch) if settings.epochs else min(settings.every, steps // _POINTS)
+    implied: dict[str, Any] = {"head_steps": round(_HEAD_FRAC * steps), "every": max(1, every)}
     if network.weights == NONE or (network.code and not Path(network.weights).is_file()):
-        implied = {"head_steps": 0, "lr_trunk": settings.lr_head}
+        implied |= {"head_steps": 0, "lr_trunk": settings.lr_head}
     return replace(settings, **{**implied, **given})
 
 

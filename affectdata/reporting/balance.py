@@ -17,6 +17,7 @@ from affectdata.reporting.subject import Subject
 
 _PER_CELL, _MOST_CELLS = 4, 60
 _BINS = 10
+_MOST_COLUMNS, _MOST_ROWS = 12, 60  # of a heat map
 _BIN = re.compile(r"[^=]*=([^|]*)", re.DOTALL)  # of a cell, `TARGET=BIN|…`
 _LONG_EDGE = re.compile(r"\d+\.\d{3,}")  # quantiles have six decimals
 
@@ -56,7 +57,8 @@ def _of_release(subject: Subject, info: dict[str, Any]) -> Iterator[Block]:
 def _bars(
     name: str, title: str, frame: pd.DataFrame, subject: Subject, order: list[str], text: str
 ) -> Figure:
-    chart = charts.stacked_bars(frame, "bin", "subtype" if subject.has_subtypes else None, order)
+    color = "subtype" if subject.has_subtypes else None
+    chart = charts.stacked_bars(frame, "bin", color, order, subject.target)
     return Figure(name, title, text, chart, frame)
 
 
@@ -101,11 +103,18 @@ def _heat_map(subject: Subject, cells: list[dict[str, Any]], order: list[str]) -
         str(before) if before == after else f"{before}→{after}"
         for before, after in zip(frame["n_before"], frame["n_after"], strict=True)
     ]
-    columns = list(dict.fromkeys(frame[axis]))
-    chart = charts.heat_map(frame, axis, "bin", "n_after", "label", (columns, order[::-1]))
+    strata = list(dict.fromkeys(frame[axis]))
     text = (
         "Images before → after. Empty cells have no original: no copy can fill them, only other images can."
     )
+    if len(strata) <= _MOST_COLUMNS:
+        chart = charts.heat_map(frame, axis, "bin", "n_after", "label", (strata, order[::-1]))
+    else:  # the labels of many columns would overlap, so strata are rows
+        shown = strata[:_MOST_ROWS]
+        if len(shown) < len(strata):
+            text += f" The first {len(shown)} of {len(strata)} strata; the data have all."
+        part = frame[frame[axis].isin(shown)]
+        chart = charts.heat_map(part, "bin", axis, "n_after", "label", (order, shown))
     plural = "subtypes" if axis == "subtype" else "strata"
     data = frame.drop(columns=["stratum"] if axis == "subtype" else [])
     return Figure("cells", f"Bins × {plural} of train", text, chart, data)

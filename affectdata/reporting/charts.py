@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 300, 190  # pixels of the plot without its axes
 MOST_POINTS = 5000  # of a scatter plot; above, a sample is drawn
 _FEW_POINTS = 100  # fewer are drawn larger
 _TEXT = 11
+_LEAST_ROW = 14  # pixels of a row of a heat map, so that its labels do not overlap
 _SCHEME = [
     "#4477aa",
     "#ee6677",
@@ -40,10 +41,12 @@ def configure(chart: Chart) -> Chart:
     )
 
 
-def stacked_bars(data: pd.DataFrame, x: str, color: str | None, order: list[Any]) -> Chart:
-    """Return bars of `n` over the ordered values of `x`, stacked by `color`."""
+def stacked_bars(
+    data: pd.DataFrame, x: str, color: str | None, order: list[Any], title: str | None = None
+) -> Chart:
+    """Return bars of `n` over the ordered values of `x` (`title`: of its axis), stacked by `color`."""
     encoded: dict[str, Any] = {
-        "x": alt.X(f"{x}:N", sort=order, axis=alt.Axis(labelAngle=-45)),
+        "x": alt.X(f"{x}:N", sort=order, title=title or x, axis=alt.Axis(labelAngle=-45)),
         "y": alt.Y("n:Q", title="images"),
     }
     if color:
@@ -66,7 +69,7 @@ def heat_map(
     Changes are red below 0 and blue above.
     """
     columns, rows = orders
-    height = max(HEIGHT // 2, min(22 * len(rows), 440))
+    height = max(HEIGHT // 2, min(22 * len(rows), 440), _LEAST_ROW * len(rows))
     base: Chart = alt.Chart(data, width=WIDTH, height=height).encode(
         x=alt.X(f"{x}:N", sort=columns, axis=alt.Axis(labelAngle=-45, grid=False)),
         y=alt.Y(f"{y}:N", sort=rows, axis=alt.Axis(grid=False)),

@@ -202,7 +202,8 @@ def _confusions(subject: Subject, document: CheckDocument) -> Iterator[Block]:
             frame["label"] = frame["value"].map(("{:.0f}" if kind == "counts" else "{:.2f}").format)
             chart = charts.heat_map(frame, "predicted", "true", "value", "label", (labels, labels))
             text = f"Rows: true class; {kind}. What lies off the diagonal is confused."
-            yield Figure(f"{key}_{name}", f"Confusion, {name}", text, chart, frame.drop(columns="label"))
+            title = f"Confusion, {name}" + ("" if kind == "counts" else ", normalised")
+            yield Figure(f"{key}_{name}", title, text, chart, frame.drop(columns="label"))
 
 
 def _class_table(document: CheckDocument) -> Iterator[Block]:

@@ -54,8 +54,14 @@ def _read(folder: Path, name: str) -> pd.DataFrame | None:
 
 
 def _label(settings: dict[str, Any], varied: list[str]) -> str:
-    text = ", ".join(_value(settings.get(name, "–")) for name in varied)
+    text = ", ".join(_setting(name, settings.get(name, "–")) for name in varied)
     return clean(text or _value(settings.get("backbone", "the only one")), MOST_LABEL)
+
+
+def _setting(name: str, value: Any) -> str:
+    """Return a setting that says what it is: words as they are, numbers and `none` with their name."""
+    says = isinstance(value, str) and value not in ("none", "–")
+    return _value(value) if says else f"{name} {_value(value)}"
 
 
 def _value(value: Any) -> str:
@@ -110,7 +116,12 @@ def _by_split(study: dict[str, Any]) -> Table:
         [measure_name(name), *(scores[part].get(name, {}).get("mean") for part in parts)]
         for name in scores[parts[0]]
     ]
-    return Table("The best over the splits", ["measure", *parts], rows, "Far better on train: overfitting.")
+    return Table(
+        "The best over the splits",
+        ["measure", *parts],
+        rows,
+        "Scores that are far better on train than on val mean overfitting.",
+    )
 
 
 def _own(frame: pd.DataFrame, settings: dict[str, Any], varied: list[str]) -> pd.DataFrame:
@@ -201,6 +212,5 @@ def _labels(frame: pd.DataFrame | None, best: dict[str, Any], varied: list[str])
     if frame is None:
         return
     own = _first_seed(frame, best, varied).drop(columns=[*varied, "seed"], errors="ignore")
-    yield Table(
-        "By label", list(own.columns), own.to_numpy(object).tolist(), "The best settings, first seed."
-    )
+    header = [measure_name(str(column)) for column in own.columns]
+    yield Table("By label", header, own.to_numpy(object).tolist(), "The best settings, first seed.")
