@@ -40,6 +40,9 @@ def score_sentence(document: CheckFigures) -> Iterator[str]:
         f"{document.target.skill} {interval_text(scored[SKILL])}. Measures, in brackets those of the mean of "
         f"train: {figures}."
     )
+    yield (
+        "There is no table of what would help: calibrated, subtype-aware and stacked heads predict one number."
+    )
     rare = [row.label for row in scored.labels or () if not row.n_predicted]
     if rare:
         yield f"The model predicts {', '.join(rare)} for no image (with a probability of .5 or more)."

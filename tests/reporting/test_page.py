@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 import affectdata
 from affectdata.check.check import CheckOutput
@@ -199,6 +200,18 @@ def test_a_check_is_shown(release: Release, checked: CheckOutput, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_maps_show_images_only_where_images_may_be_shown(
+    release: Release, checked: CheckOutput, tmp_path: Path
+) -> None:
+    folder = checked.write(tmp_path).parent / "maps" / "worst"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 32)).save(folder / "0000_valence_true-1_predicted-2.png")
+    page = affectdata.report(release, out=tmp_path).path.read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in page and "Saliency" not in page
+    private = affectdata.report(release, out=tmp_path, images=True).path
+    assert "Image and its saliency map" in private.read_text(encoding="utf-8")
+
+
 def test_the_newer_of_two_checks_is_shown(release: Release, checked: CheckOutput, tmp_path: Path) -> None:
     path = checked.write(tmp_path)
     folder = path.parent / "finetune"
