@@ -41,7 +41,7 @@ def score_sentence(document: CheckFigures) -> Iterator[str]:
         f"train: {figures}."
     )
     yield (
-        "There is no table of what would help: calibrated, subtype-aware and stacked heads predict one number."
+        "There is no table of what would help: calibrated, subtype-aware, stacked heads predict one number."
     )
     rare = [row.label for row in scored.labels or () if not row.n_predicted]
     if rare:
