@@ -64,7 +64,7 @@ def _describe(
 
 
 def _outcomes(figures: LabelFigures) -> dict[str, str]:
-    document: Any = SimpleNamespace(labels={"made": figures})
+    document: Any = SimpleNamespace(target=None, labels={"made": figures})
     return {
         f"{rule}.{name}" if name else rule: str(result.outcome)
         for rule, evaluate in RULES.items()
@@ -92,7 +92,7 @@ def test_several_values_are_judged_together_and_named(rows: Rows, paths: np.ndar
     moved = np.column_stack([move_ratings(flag, folders, 1) for flag in flags.T])
     assert describe_values(rows, moved, paths, 0).best_offset == -1
     documents: dict[str, Any] = {
-        name: SimpleNamespace(labels={"made": _describe(rows, paths), "made.sets": figures})
+        name: SimpleNamespace(target=None, labels={"made": _describe(rows, paths), "made.sets": figures})
         for name, figures in (("honest", honest), ("moved", describe_values(rows, moved, paths, 0)))
     }
     found = {
