@@ -12,6 +12,7 @@ from affectdata.check.blocks import CheckDocument, Figure, Interval
 from affectdata.check.verdict import find_knowledge
 from affectdata.check.words import (
     class_scores,
+    count_text,
     interval_text,
     measure_name,
     n_scored,
@@ -55,7 +56,8 @@ def check_scores(document: CheckDocument, head: str) -> CardScores:
         rows += [(measure_name(name), _text(found.interval[name])) for name in _LABEL_MEASURES]
     where = "the held-out test split of the release"
     if scored_on(document) == "crossfit":
-        where = f"{document.settings.n_splits} models trained alike, on images they were not trained on"
+        models = count_text(document.settings.n_splits, "model")
+        where = f"{models} trained alike, on images they were not trained on"
     knows = find_knowledge(document) if arm == RELEASE else None
     limits = [f"The model {knows}."] if knows else []
     for column, groups in document.subgroups.items() if arm == RELEASE else ():

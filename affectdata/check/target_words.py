@@ -12,7 +12,7 @@ from affectdata.check.words import (
     measure_name,
     n_scored,
     number_text,
-    scored_on,
+    splits_text,
     target_scores,
 )
 
@@ -29,7 +29,7 @@ def score_sentence(document: CheckFigures) -> Iterator[str]:
     model = f"Frozen {settings.backbone} features"
     if settings.mode != "frozen":
         model = f"{settings.backbone} fine-tuned for {settings.steps} steps at {settings.size_px} px"
-    where = f"{settings.n_splits} splits of" if scored_on(document) == "crossfit" else "the held-out"
+    where = splits_text(document)
     figures = "; ".join(
         f"{measure_name(name)} {number_text(figure.mean)} ({number_text(mean[name].mean)})"
         for name, figure in scored.measures.items()

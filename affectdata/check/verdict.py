@@ -29,6 +29,7 @@ from affectdata.check.words import (
     skill_name,
     skill_of,
     small_groups_text,
+    splits_text,
     too_few_text,
 )
 from affectdata.recipe.recipe import Recipe
@@ -66,7 +67,7 @@ def _score_sentences(document: CheckFigures) -> Iterator[str]:
     if settings.mode != "frozen":
         steps, size_px = settings.steps, settings.size_px
         model = f"{settings.backbone} fine-tuned for {steps} steps at {size_px} px"
-    where = f"{settings.n_splits} splits of" if scored_on(document) == "crossfit" else "the held-out"
+    where = splits_text(document)
     ceiling = document.ceiling
     limit = f"; the raters' noise limits R² to {number_text(ceiling)}" if ceiling is not None else ""
     yield (

@@ -131,6 +131,18 @@ def class_scores(document: CheckFigures, arm: str, classes: str) -> ClassScores:
     return found
 
 
+def count_text(n: int, noun: str) -> str:
+    """Format a number of things; `noun` has a regular plural."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def splits_text(document: CheckFigures) -> str:
+    """Return what the scored images are: "10 splits of", "the held-out"."""
+    if scored_on(document) == "heldout":
+        return "the held-out"
+    return f"{count_text(document.settings.n_splits, 'split')} of"
+
+
 def number_text(value: float | None, digits: int = 3) -> str:
     """Format a figure; "undefined" for None."""
     return "undefined" if value is None else f"{value:.{digits}f}"

@@ -202,6 +202,6 @@ def _compare(node: str, found: dict[str, str], expected: dict[str, str]) -> None
     if differs:
         raise InputError(
             f"node {node} would give other results than this machine: {', '.join(differs)}",
-            where="a canary that differs alone: another kind of CPU" if len(differs) == 1 else "",
+            where="only the canary differs: the node has another kind of CPU" if len(differs) == 1 else "",
             fix="install the same versions on every node, or remove it from the cluster",
         )

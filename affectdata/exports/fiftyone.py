@@ -25,7 +25,7 @@ from affectdata.store.atomic import write_json
 HAS_IMAGES = True
 HAS_CLASSES = True
 _DATA = "data"
-_OTHERWISE = {"split", "out_width_px", "out_height_px", CLASS} | NOT_LABELS  # columns that are no fields
+_OTHERWISE = {"split", "out_width_px", "out_height_px", CLASS} | NOT_LABELS  # columns not written as fields
 
 
 def export(job: Job, folder: Path) -> None:

@@ -4,10 +4,10 @@ tasks.json               a task per original: the address of its image and every
 label_config.xml         the labeling interface: a rating of the target, 1 to 9, or a choice of its classes
 images/<sample_id>.jpg   the images; beside them `metadata.parquet`, by which `ingest` reads them back
 
-Formats: https://labelstud.io/guide/tasks and https://labelstud.io/tags. Ratings that exist are no
-predictions: Label Studio would show them to whoever rates. Copies are left out, as an original has their
-labels. The order is that of the SD of the target over raters, of `agreement` if the target is a class; rows
-without it come last.
+Formats: https://labelstud.io/guide/tasks and https://labelstud.io/tags. Existing ratings are not written as
+predictions: Label Studio would show them to the raters. Copies are left out, as an original has their labels.
+The order is that of the SD of the target over raters, of `agreement` if the target is a class; rows without
+it come last.
 """
 
 from __future__ import annotations

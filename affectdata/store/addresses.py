@@ -20,7 +20,7 @@ def check_address(address: str) -> str:
     """Return an address without a slash at its end.
 
     Raises:
-        UsageError: it is none, or has more than bucket and path, such as credentials.
+        UsageError: it is not an address, or it has more than a bucket and a path, such as credentials.
     """
     if not _ADDRESS.match(address):
         raise UsageError(
@@ -34,7 +34,7 @@ def check_name(name: str, where: str) -> str:
     """Return the name of an object that is to be a file.
 
     Raises:
-        IntegrityError: it would be outside of its folder, or no file can have it.
+        IntegrityError: it would be outside its folder, or it is not a valid file name.
     """
     if "\0" in name or {"", ".", ".."} & {*name.split("/")}:
         raise IntegrityError(f"{name!r} cannot be the name of a file", where=where, fix="rename the object")

@@ -135,7 +135,7 @@ def _lines(sums: bytes, where: str) -> Iterator[tuple[str, str]]:
     for line in sums.decode(errors="replace").splitlines():
         digest, name = line[:_DIGITS], line[_DIGITS + 2 :]
         if len(digest) < _DIGITS or set(digest) - set("0123456789abcdef"):
-            raise IntegrityError(f"{SUMS} has a line that is no hash and name: {line[:80]!r}", where=where)
+            raise IntegrityError(f"{SUMS} has a line without a hash and a name: {line[:80]!r}", where=where)
         yield digest, check_name(name, where)
 
 

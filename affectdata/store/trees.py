@@ -33,7 +33,7 @@ def fetch_tree(address: str, progress: Progress | None = None) -> Path:
 
     Raises:
         UsageError: there is nothing below the address.
-        IntegrityError: the name of an object can be no file.
+        IntegrityError: the name of an object cannot be a file name.
     """
     bucket = Bucket(check_address(address))
     folder = tree_folder(address)
@@ -78,7 +78,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _remove_others(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of objects that are there no more."""
+    """Remove files of objects that no longer exist."""
     kept = {folder / name for name in names}
     for path in list(folder.rglob("*")):
         if path.is_file() and path not in kept:
