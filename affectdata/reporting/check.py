@@ -37,7 +37,8 @@ def check(subject: Subject) -> Section:
     """Return the section; without a check it says how to get one."""
     document = subject.check
     if document is None:
-        return Section("check", "Did it help", [Text("There is no check of this release yet.")])
+        text = "There is no check of this release yet." if subject.release else "Only releases are checked."
+        return Section("check", "Did it help", [Text(text)])
     blocks: list[Block] = [
         *_sentences(document),
         *_advice(document),

@@ -38,7 +38,7 @@ def _blocks(subject: Subject) -> Iterator[Block]:
     if len(spread):
         shown = charts.sample(spread[["valence", "valence_sd", "subtype"]])
         x, y = alt.X("valence:Q", scale=_FULL), alt.Y("valence_sd:Q", title="SD over raters")
-        text = "Raters disagree most where the mean is in the middle: such means are the least certain."
+        text = "High points are images on which raters disagree: their means are the least certain."
         yield Figure("spread", "Rater SD against mean", text, charts.scatter(shown, x, y, color), shown)
     yield from _norms(subject)
 
