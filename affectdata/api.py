@@ -576,7 +576,7 @@ def report(
     from affectdata.reporting.page import make_page, make_study, write_page
     from affectdata.reporting.study import STUDY_FILE
     from affectdata.reporting.subject import describe_manifest, describe_release
-    from affectdata.store.cache import local_copy
+    from affectdata.store.remote import local_copy
 
     folders = {name: local_copy(path) for name, path in (roots or {}).items()}
     is_study = isinstance(subject, str | Path) and (Path(subject) / STUDY_FILE).is_file()

@@ -177,11 +177,13 @@ LATE = {
     "cli/schema.py": {"affectdata"},  # each document has a module of its own
     "column_map/sample.py": {"openpyxl"},
     "images/phash.py": {"scipy"},
+    "manifest/manifest.py": {"affectdata"},  # published manifests import obstore
     "manifest/query.py": {"duckdb"},
     "reading/sample.py": {"cv2"},
     "reading/workbooks.py": {"openpyxl", "xlrd"},
     "recipe/recipe.py": {"affectdata"},  # transforms import albumentations, which only pipelines need
     "release/release.py": {"affectdata"},  # published folders import obstore
+    "store/remote.py": {"affectdata"},  # copies of trees import obstore
     "sources/emotic.py": {"scipy"},
     "sources/ferplus.py": {"cv2"},
     "workers.py": {"cv2"},

@@ -24,7 +24,6 @@ from affectdata.manifest.query import open_parquet, query_tables, select
 from affectdata.manifest.roots import find_roots, not_found
 from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
 from affectdata.store.addresses import is_address
-from affectdata.store.cache import local_copy
 from affectdata.store.chunks import are_digits
 from affectdata.store.parquet import (
     Rows,
@@ -35,6 +34,7 @@ from affectdata.store.parquet import (
     rows_to_html,
     write_table,
 )
+from affectdata.store.remote import local_copy
 
 if TYPE_CHECKING:
     import duckdb

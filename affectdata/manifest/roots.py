@@ -13,7 +13,8 @@ from pathlib import Path
 from affectdata.errors import ImagesNotFound
 from affectdata.store.addresses import is_address
 from affectdata.store.atomic import locked_folder, read_json, write_json
-from affectdata.store.cache import address_of, local_copy, tree_folder
+from affectdata.store.cache import address_of, tree_folder
+from affectdata.store.remote import local_copy
 
 LOCAL_FILE = ".local.json"
 ROOTS_VARIABLE = "AFFECTDATA_ROOTS"

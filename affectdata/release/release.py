@@ -38,9 +38,9 @@ from affectdata.release.info import FORMER, ReleaseInfo, parse_info
 from affectdata.schema import FOLD, QUALITY, manifest_schema, release_schema
 from affectdata.store.addresses import is_address
 from affectdata.store.atomic import read_json
-from affectdata.store.cache import local_copy
 from affectdata.store.files import read_regular
 from affectdata.store.parquet import Rows, StoredTable, distinct, open_table, read_parts, rows_to_html
+from affectdata.store.remote import local_copy
 
 if TYPE_CHECKING:
     import torch

@@ -52,18 +52,13 @@ def address_of(folder: Path) -> str | None:
     return address if is_copy else None
 
 
-def local_copy(path: str | Path) -> Path:
-    """Return a folder; of a tree in a bucket its local copy, which is read now if it is not there."""
-    if not is_address(path):
-        return Path(path)
-    entry = cache_entry(path, _TREES)
-    if _read_note(entry / _NOTE):
+def use_tree(address: str) -> bool:
+    """Return whether there is a complete local copy of a tree, and keep it while this process runs."""
+    entry = cache_entry(address, _TREES)
+    is_complete = bool(_read_note(entry / _NOTE))
+    if is_complete:
         use(entry)
-    else:
-        from affectdata.store.trees import fetch_tree  # it imports obstore
-
-        fetch_tree(path)
-    return tree_folder(path)
+    return is_complete
 
 
 @contextmanager
