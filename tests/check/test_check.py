@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from affectdata.check import gate
 from affectdata.check.blocks import CheckDocument, read_document
 from affectdata.check.check import CheckOutput, run_check
 from affectdata.check.gate import RULES
@@ -376,8 +377,12 @@ def test_the_command(cli: Callable[..., Any], release: Release, tmp_path: Path, 
 
 
 def test_the_command_exits_with_1_if_the_gate_fails(
-    cli: Callable[..., Any], publish: Callable[..., Release], tmp_path: Path
+    cli: Callable[..., Any],
+    publish: Callable[..., Release],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gate, "_LEAST_SCORED", 20)  # the release has 29 test images
     release = publish(check={"min_r2": 0.999})
     options = ("--backbone", "small_cnn", "--weights", "none", "--out", tmp_path, "--no-crossfit")
     ran = cli("train-check", release.path, *options)
@@ -453,7 +458,10 @@ def test_the_help_names_every_kind_of_network(cli: Callable[..., Any]) -> None:
     assert f"[default: {DEFAULT_BACKBONE}]" in found
 
 
-def test_bounds_may_come_from_a_file(cli: Callable[..., Any], release: Release, tmp_path: Path) -> None:
+def test_bounds_may_come_from_a_file(
+    cli: Callable[..., Any], release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_LEAST_SCORED", 20)  # the release has 29 test images
     bounds = tmp_path / "bounds.yaml"
     bounds.write_text("min_r2: 0.999\n")
     options = ("--backbone", "small_cnn", "--weights", "none", "--out", tmp_path, "--no-crossfit", "--json")
