@@ -18,6 +18,7 @@ from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, Usa
 from affectdata.manifest.manifest import load_manifest
 from affectdata.store import cache
 from affectdata.store.objects import Bucket
+from affectdata.store.remote import local_copy
 from tests.buckets import ADDRESS
 from tests.buckets import Buckets as Server
 
@@ -233,7 +234,7 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_goes(
     assert there() == [True, True, False, False]
     assert in_another_process(FETCH, addresses[2]).returncode == 0
     assert there() == [True, False, True, False]
-    cache.local_copy(addresses[0])  # this process uses it from now on
+    local_copy(addresses[0])  # this process uses it from now on
     os.utime(cache.tree_folder(addresses[0]).parent / ".entry", (0, 0))
     assert in_another_process(FETCH, addresses[3]).returncode == 0
     assert there() == [True, False, False, True]
