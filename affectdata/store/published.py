@@ -17,7 +17,7 @@ from typing import Any
 from affectdata.errors import InputError, IntegrityError, ManifestError, UsageError
 from affectdata.hashing import file_hash
 from affectdata.store.addresses import check_address, check_name
-from affectdata.store.atomic import replace_file
+from affectdata.store.atomic import replace_file, write_bytes
 from affectdata.store.cache import cache_entry, filling, use
 from affectdata.store.files import hash_file, read_regular
 from affectdata.store.objects import CONNECTIONS, Bucket
@@ -194,8 +194,7 @@ def fetch_folder(
             raise IntegrityError(f"{SUMS} differs from the published file", where=f"{address}/{SUMS}")
         _download(bucket, folder, list(_lines(sums, address)), again, progress)
         for file, data in ((SUMS, sums), (document, info)):  # the document last: with it the copy is complete
-            with replace_file(folder / file) as temporary:
-                temporary.write_bytes(data)
+            write_bytes(folder / file, data)
         complete()
     return folder
 
