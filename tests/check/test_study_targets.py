@@ -198,7 +198,9 @@ def test_label_sets_with_a_table_by_label(release: Release, tmp_path: Path) -> N
     sets = ("joy", "joy+awe", "fear", "awe+fear")
     made = with_columns(release, label=by_image(release, lambda n: sets[n % 4]))
     found, folder = run(made, tmp_path, best="micro_f1", target={"multi": "label"}, **BOTH)
-    assert set(found["combinations"][1]["scores"]["test"]) == {"micro_f1", "macro_f1", "map", "exact_match"}
+    assert set(found["combinations"][1]["scores"]["test"]) == {
+        *("micro_f1", "macro_f1", "map", "exact_match", "rmse")
+    }
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["split"], row["mode"]) == ("test", "frozen")]
     assert [row["label"] for row in rows] == ["awe", "fear", "joy"]
@@ -215,7 +217,7 @@ def test_shares_of_raters_and_the_mean_distribution(release: Release, tmp_path: 
     made = with_columns(release, emotion_a=first, emotion_b=second, emotion_c=third)
     target = {"shares": True, "order": ["c", "a", "b"]}
     found, _ = run(made, tmp_path, best="kl", target=target, **BOTH)
-    assert set(found["combinations"][0]["scores"]["val"]) == {"kl", "js", "top_class", "emd"}
+    assert set(found["combinations"][0]["scores"]["val"]) == {"kl", "js", "top_class", "emd", "rmse"}
     frame = made.table.to_pandas()
     shares = frame[["emotion_c", "emotion_a", "emotion_b"]].to_numpy()
     mean = shares[(frame["split"] == "train") & (frame["copy"] == 0)].mean(0)
