@@ -12,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from affectdata.errors import RecipeError
 from affectdata.store.files import read_regular
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_]{0,63}$"  # names of recipes, studies and stimulus sets
+MANIFEST_PATTERN = r"^[a-z0-9][a-z0-9_]*$"
+_RULES = {  # what the patterns allow, for people
+    NAME_PATTERN: "use 1 to 64 of the characters a-z, 0-9 and _, the first not _",
+    MANIFEST_PATTERN: "use the characters a-z, 0-9 and _, the first not _",
+}
 _SHORT = reprlib.Repr()  # for values of any length
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -142,5 +148,6 @@ def _message(item: Any) -> str:
     if item["type"] == "missing":
         return "missing"
 
-    message = str(item["msg"]).removeprefix("Value error, ")
+    rule = _RULES.get(item.get("ctx", {}).get("pattern"))
+    message = rule or str(item["msg"]).removeprefix("Value error, ")
     return f"{message} (got {_SHORT.repr(item['input'])})" if not isinstance(item["input"], dict) else message

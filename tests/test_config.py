@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from affectdata.check.study import Study
+from affectdata.column_map.columns import ColumnMap
 from affectdata.config import StrictModel, parse_model, read_yaml
 from affectdata.errors import RecipeError
+from affectdata.recipe.recipe import Recipe
+from affectdata.selection.request import SetRequest
 
 
 class Inner(StrictModel):
@@ -77,6 +81,21 @@ def test_values_of_another_type_are_refused(data: dict[str, Any], line: str) -> 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
 def test_a_document_that_is_not_a_mapping(data: Any) -> None:
     assert problems(data)[1].startswith("  (top level): ")
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "rule"),
+    [
+        (Recipe, "My set", "use 1 to 64 of the characters a-z, 0-9 and _, the first not _"),
+        (Study, "a" * 65, "use 1 to 64 of the characters"),
+        (SetRequest, "_a", "use 1 to 64 of the characters"),
+        (ColumnMap, "", "use the characters a-z, 0-9 and _, the first not _"),
+    ],
+)
+def test_the_characters_of_a_name_are_explained(model: type[BaseModel], name: str, rule: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_model(model, {"name": name}, "r.yaml")
+    assert f"  name: {rule}" in caught.value.what and "pattern" not in caught.value.what
 
 
 def test_a_good_document() -> None:

@@ -26,7 +26,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from affectdata.check.metrics import lower_is_better
 from affectdata.check.study_results import Run, make_document, write_tables
 from affectdata.check.words import without_nan
-from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.config import NAME_PATTERN, StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.target import TargetSpec
@@ -141,7 +141,7 @@ def _draw(name: str, values: Draw | list[Any], rng: np.random.Generator) -> Any:
 class Study(StrictModel):
     """A study. `settings` are those of every run; `grid` has values to combine, `random` what to draw."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]  # also the name of its folder
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]  # also the name of its folder
     best: str  # measure on val by which runs are compared
     lower_is_better: bool | None = None  # by default `metrics.lower_is_better`
     target: TargetSpec | None = None  # in place of the recipe's

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from affectdata.config import StrictModel
+from affectdata.config import MANIFEST_PATTERN, StrictModel
 from affectdata.labels import spell_emotion
 from affectdata.reading.tree import is_image_name
 from affectdata.records import RATINGS, Scale, SourceInfo, Subtype
@@ -59,7 +59,7 @@ class UrlMap(StrictModel):
 class ColumnMap(StrictModel):
     """Where the tables are, what their columns mean, the rating scales, and the terms of use."""
 
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]*$")]
+    name: Annotated[str, Field(pattern=MANIFEST_PATTERN)]
     table: str | list[str] = []  # paths inside the root, or patterns such as ratings/*.csv
     key: str = "key"  # the column that names the image
     file: str = "{key}"  # {key} or any column in braces; an image's suffix is optional

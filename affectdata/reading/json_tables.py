@@ -6,6 +6,7 @@ In: the text of a file, and the columns that a map names, the key first. Out: re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,7 +17,29 @@ KEY, VALUE = "key", "value"  # columns of a table keyed by file name, if the map
 CATEGORY = "category"  # column with the category of the annotations of an image in COCO
 _COCO = {"images", "annotations", "categories"}
 _OF_ANNOTATION = {"id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd", "attributes"}
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of one half of a surrogate pair
 _FORMS = "a list of objects, an object per line, an object keyed by file name, an object of columns, or COCO"
+
+
+def load_json(text: str | bytes, **options: Any) -> Any:
+    """Parse a JSON document that others wrote; `options` are those of `json.loads`.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or a text in it cannot be written as UTF-8.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    document = json.loads(text, **options)
+    try:
+        if _HALF.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        near = error.object[max(0, error.start - 20) : error.start]
+        raise ValueError(
+            f"the escape {ascii(half)[1:-1]} after {near!a} is half of a character; write the whole character"
+        ) from error
+    return document
 
 
 def read_records(text: str, path: str, needed: Sequence[str] = ()) -> Records:
@@ -55,14 +78,14 @@ def _read(document: Any, path: str, needed: Sequence[str]) -> Records:
 def _parse(text: str, path: str) -> Any:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return load_json(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         if len(lines) < 2 or not lines[0][1].rstrip().endswith(("}", "]")):
             raise SourceError(f"{path} is not JSON: {error}", where=path) from error
     records = []
     for number, line in lines:
         try:
-            records.append(json.loads(line, object_pairs_hook=_without_repeats))
+            records.append(load_json(line, object_pairs_hook=_without_repeats))
         except (ValueError, RecursionError) as error:
             raise SourceError(
                 f"{path} is not one JSON object per line: {error}", where=f"{path}, line {number}"

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.config import NAME_PATTERN, StrictModel, parse_model, read_yaml
 from affectdata.errors import UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.bounds import Check
@@ -320,9 +320,7 @@ class SubtypeRule(StrictModel):
 class Recipe(StrictModel):
     """A recipe as read from its file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")] = Field(
-        description="also of its releases"
-    )
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(description="also of its releases")
     sources: list[str] = Field(
         default=[], description="names of manifests; may be omitted if there is only one"
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from affectdata.config import StrictModel, parse_model, read_yaml
+from affectdata.config import NAME_PATTERN, StrictModel, parse_model, read_yaml
 from affectdata.recipe.recipe import LABEL, Labels
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -19,7 +19,7 @@ Levels: TypeAlias = Literal["all"] | list[str] | dict[str, Interval]
 class SetRequest(StrictModel):
     """What to select. The cells of the design are all combinations of the levels of `cells`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")] = Field(description="of the set")
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(description="of the set")
     seed: int = Field(default=0, ge=0, lt=2**63, description="another seed, another selection")
     where: str | None = Field(
         default=None, description="SQL condition over the manifest's columns, such as bounds of SD and n"

@@ -28,6 +28,7 @@ from affectdata.errors import SourceError
 from affectdata.hashing import canonical_json
 from affectdata.labels import spell_emotion
 from affectdata.reading.join import Row, join_rows
+from affectdata.reading.json_tables import load_json
 from affectdata.reading.names import find_readmes, fold_path
 from affectdata.reading.protocol import Item, Reading, ReadOptions
 from affectdata.reading.sample import draw_image, save_image
@@ -139,7 +140,7 @@ def _read_row(tree: Tree, row: Row, path: str) -> Record | Reject:
 
 def _read_json(tree: Tree, path: str) -> Any:
     try:
-        return json.loads(tree.read_bytes(path))
+        return load_json(tree.read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path} is not JSON: {error}", where=str(tree.root / path)) from error
 

@@ -19,7 +19,6 @@ Compressed shards cannot be read from the middle: decompress them with gunzip.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -35,6 +34,7 @@ from affectdata.column_map.embedded import EmbeddedRow, EmbeddedTable, read_desc
 from affectdata.errors import DecodeError, SourceError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.images.packed import Member, list_members, read_member
+from affectdata.reading.json_tables import load_json
 from affectdata.reading.names import find_readmes, slug
 from affectdata.reading.protocol import Item, Reading, ReadOptions
 from affectdata.reading.sample import draw_image
@@ -214,7 +214,7 @@ def _labels(tree: Tree, path: str, sample: _Sample) -> dict[str, Any]:
     if "json" not in sample.files:
         return {}
     try:
-        document = json.loads(_read_text(tree, path, sample.files["json"][1]))
+        document = load_json(_read_text(tree, path, sample.files["json"][1]))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -298,7 +298,7 @@ def _own_record(path: str, labels: dict[str, Any], scales: dict[str, Scale]) -> 
         ratings=ratings,
         emotions={key.removeprefix("emotion_"): share for key, share in shares.items() if share is not None},
         content_tags=tuple(filter(None, (labels.get("content_tags") or "").split(","))),
-        extra={**json.loads(labels.get("extra") or "{}"), **others},
+        extra={**load_json(labels.get("extra") or "{}"), **others},
         together=labels["group_id"],
         **{name: labels[name] for name in _DIRECT if labels.get(name) is not None},
     )

@@ -57,6 +57,24 @@ def test_what_is_no_table(text: str, message: str) -> None:
         read_records(text, "t.json", NEEDED)
 
 
+HALVES = ["\\ud83d", "\\uDE00 x", "\\ud83d.\\ude00"]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_half_of_a_character_is_refused(half: str) -> None:
+    """JSON allows the escape of a lone surrogate; UTF-8, and so a manifest, cannot hold it."""
+    for text in (f'[{{"file": "a.jpg", "v": "é{half}"}}]', f'{{"x{half}": 3}}\n{{"x": 3}}'):
+        with pytest.raises(SourceError, match=r"the escape \\ud[8e]\w+ after .* is half of a character"):
+            read_records(text, "t.json")
+
+
+def test_whole_characters_and_backslashes_are_read() -> None:
+    assert read_records(r'[{"v": "\ud83d\ude00"}, {"v": "\\ud83d"}]', "t.json") == [
+        {"v": "😀"},
+        {"v": r"\ud83d"},
+    ]
+
+
 def coco(**changes: Any) -> str:
     document = {
         "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)],

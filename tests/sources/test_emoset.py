@@ -78,6 +78,8 @@ def test_broken_json(grow: Callable[..., Path], take: Callable[..., Any]) -> Non
         take(grow({"train.json": "[[["}))
     with pytest.raises(SourceError, match="is not JSON"):
         take(grow({"train.json": "[" * 100_000}))
+    with pytest.raises(SourceError, match="is half of a character"):
+        take(grow({"train.json": r'[["awe", "image/\ud83d.jpg", "a.json"]]'}))
 
 
 def test_a_listed_image_that_is_not_there(grow: Callable[..., Path], take: Callable[..., Any]) -> None:

@@ -111,6 +111,9 @@ def test_damage_is_a_reject_or_an_error(plant: Plant, take: Take, image: Image) 
         "a.tar#5": "junk",
         "a.tar#7": "junk",
     }
+    halved = shard({"0.jpg": image(0), "0.json": r'{"emotion": "joy", "note": "\ud83d"}'})
+    with pytest.raises(SourceError, match=r"bad_rating: .* is half of a character"):
+        take(plant({"a.tar": halved}, "halved"))
     with pytest.raises(SourceError, match="cannot be read as a tar: it is truncated"):
         take(plant({"a.tar": data, "b.tar": data[:700]}, "cut"))
     with pytest.raises(SourceError, match="no uncompressed tar") as caught:
