@@ -266,7 +266,7 @@ def compare(first: PathLike, second: PathLike, *, hash: Sequence[str] = ()) -> l
 def init(folder: PathLike, *, manifest: PathLike | None = None) -> Project:
     """Write a project folder: a recipe that fits `manifest` (default: each in its `manifests`), README.md.
 
-    Files that are there are kept.
+    Existing files are kept.
 
     Raises:
         ManifestError: a manifest cannot be read.
@@ -452,7 +452,7 @@ def select(manifest: PathLike | Manifest, recipe: PathLike, *, out: PathLike = "
 
     Raises:
         RecipeError: the request is wrong, does not fit the manifest, or cannot be met; then the message names
-            the cell that binds and the largest n that can be met.
+            the limiting cell and the largest possible n.
     """
     from affectdata.selection.request import read_request
     from affectdata.selection.selection import select_images, write_selection

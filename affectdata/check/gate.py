@@ -83,7 +83,7 @@ def _rule(name: str, *needs: str) -> Callable[[EvaluateRule], EvaluateRule]:
     """Register a rule; the docstring of the function states the condition for a pass."""
 
     def add(function: EvaluateRule) -> EvaluateRule:
-        RULES.append(Rule(name, function.__doc__ or "", function, needs))
+        RULES.append(Rule(name, " ".join((function.__doc__ or "").split()), function, needs))
         return function
 
     return add
@@ -143,7 +143,7 @@ def _looks(document: CheckFigures, check: Check) -> NamedResults:
 
 @_rule("leak.same_image")
 def _same_image(document: CheckFigures, check: Check) -> NamedResults:
-    """No test image is a training image cropped, mirrored, framed, rotated a little or recoded."""
+    """No test image is a cropped, mirrored, framed, slightly rotated or re-encoded training image."""
     found = document.leak.same_images
     if found is None:
         return

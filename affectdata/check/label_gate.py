@@ -25,7 +25,7 @@ BELOW_EXPECTED = 0.1  # R²
 
 
 def order(document: CheckFigures, check: Check) -> NamedResults:
-    """Ratings moved by up to five rows of their folder fit the images no better than as they are."""
+    """Ratings shifted by up to five rows within a folder fit the images no better than the unshifted ones."""
     for source, labels in _sources(document):
         margin, offset = labels.margin, labels.best_offset
         text = (
@@ -38,7 +38,7 @@ def order(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def within(document: CheckFigures, check: Check) -> NamedResults:
-    """R within subtypes is clearly above that of ratings permuted inside them (classes: see learns)."""
+    """The r within subtypes is clearly above that of ratings permuted within them (classes: see learns)."""
     for source, labels in _sources(document):
         if labels.outputs > 1:
             yield source, RuleResult(Outcome.PASS, "label sets and shares may follow from the subtype")
@@ -53,7 +53,7 @@ def within(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def r2(document: CheckFigures, check: Check) -> NamedResults:
-    """The interval of the kernel ridge's R² lies above 0, and above the expected one less .1 where known."""
+    """The interval of the kernel ridge's R² is above 0, and above the expected R² minus .1 where known."""
     for source, labels in _sources(document):
         figure, expected = labels.r2, labels.expected_r2
         text = f"a kernel ridge on the originals scores R² {interval_text(figure)}"

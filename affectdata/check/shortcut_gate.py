@@ -60,8 +60,8 @@ def pattern(document: CheckFigures, check: Check) -> NamedResults:
 def scalars(document: CheckFigures, check: Check) -> NamedResults:
     """No trace of JPEG, blur, uniform sides or a cast distinguishes a subtype: AUC within .1 to .9.
 
-    Outside .15 to .85 it is listed. Sources have other formats and cameras: with several of them all are only
-    listed.
+    Outside .15 to .85 it is listed. Sources differ in formats and cameras: with several sources, values are
+    only listed.
     """
     found = document.shortcuts
     if found is None:
@@ -82,7 +82,10 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def looks(document: CheckFigures, check: Check) -> NamedResults:
-    """No look (JPEG, blur, …) raises a subtype's score on other images by over 15 of 100, or 10."""
+    """A look (JPEG, blur, …) raises a subtype's score on other images by at most 15 points of 100.
+
+    At most 10 if a trace of that look distinguishes the subtype from the rest.
+    """
     found = document.shortcuts
     if found is None:
         return

@@ -6,20 +6,20 @@ from __future__ import annotations
 COMMANDS: dict[str, tuple[str, str]] = {
     "sources": ("List the known collections, their terms and layouts.", "sources oasis"),
     "sample": ("Write a small generated tree in the layout of a source.", "sample gaped gaped/"),
-    "download": ("Fetch images of which a source has only the addresses.", "download wikiart/ --limit 100"),
+    "download": ("Download images of which a source has only the URLs.", "download wikiart/ --limit 100"),
     "ingest": ("Turn a folder of rated images into a manifest.", "ingest gaped/"),
     "init": ("Write a project folder with a recipe for your manifest.", "init ."),
     "query": (
         "Run a SELECT over the manifests.",
         'query "SELECT subtype, avg(valence) FROM gaped GROUP BY 1"',
     ),
-    "compare": ("Say how alike two images are, by several hashes.", "compare a.jpg b.jpg"),
+    "compare": ("Show how similar two images are by several hashes.", "compare a.jpg b.jpg"),
     "concat": (
         "Write several manifests as one.",
         "concat manifests/gaped.parquet manifests/oasis.parquet --name both",
     ),
     "groups": (
-        "Group images of one scene that were cropped or re-encoded.",
+        "Group cropped, mirrored or re-encoded copies of one image.",
         "groups manifests/gaped.parquet",
     ),
     "split": (
@@ -35,11 +35,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "balance --recipe valence_bins --link releases/current",
     ),
     "verify": ("Re-hash a release and check its lineage.", "verify --rebuild 10"),
-    "doctor": ("Say what is unfinished or broken in a working folder.", "doctor ."),
-    "diff": ("Say what changed between two releases.", "diff releases/a-01234567 releases/a-89abcdef"),
-    "train-check": ("Train on a release, score originals, judge by rules.", "train-check releases/current"),
+    "doctor": ("Report what is unfinished or broken in a working folder.", "doctor ."),
+    "diff": ("Show what changed between two releases.", "diff releases/a-01234567 releases/a-89abcdef"),
+    "train-check": ("Train on a release, score originals, apply the rules.", "train-check releases/current"),
     "study": ("Train a grid of settings and name the best on val.", "study study.yaml releases/current"),
-    "predict": ("Say what a kept model predicts for images.", "predict model.safetensors a.jpg b.jpg"),
+    "predict": ("Predict the labels of images with a kept model.", "predict model.safetensors a.jpg b.jpg"),
     "suggest": (
         "Rank unrated images by the cells that they would fill.",
         "suggest new/ --recipe valence_bins --model model.safetensors",

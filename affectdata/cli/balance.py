@@ -56,14 +56,14 @@ _MOST_STRATA = 12  # that fit beside each other
 @folder_option("--out", "releases", "Folder for the release.")
 @split_from_option
 @on_conflict_option
-@click.option("--dry-run", is_flag=True, help="Print the plan; open no image.")
+@click.option("--dry-run", is_flag=True, help="Print the plan without opening any image.")
 @click.option(
     "--lint", "only_lint", is_flag=True, help="Only list what looks unwise in the recipe; needs no data."
 )
 @click.option(
     "--link",
     type=click.Path(path_type=Path),
-    help="Symbolic link to the release: a name that stays, for DVC or Snakemake, such as releases/current.",
+    help="Symbolic link to point to the release, for DVC or Snakemake, such as releases/current.",
 )
 @no_report_option
 @roots_option

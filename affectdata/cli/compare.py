@@ -22,7 +22,7 @@ from affectdata.cli._output import common_options, document, show_table
 )
 @common_options
 def command(first: Path, second: Path, kinds: tuple[str, ...]) -> int:
-    """Print how far the images FIRST and SECOND are apart by their pHash, and by other hashes.
+    """Print the distance between the images FIRST and SECOND by pHash and by other hashes.
 
     `ingest` groups images by their pHash alone, in eight views. Other hashes show why two images are
     look-alikes or not; crop_resistant finds parts of one image in another.

@@ -35,8 +35,8 @@ _FIRST_CONFLICTS = 10
 def command(manifests: tuple[Path | str, ...], name: str | None, out: Path, on_conflict: str) -> int:
     """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are skipped.
 
-    Rows with the same bytes become one, look-alikes across sources are put into one group, and splits that
-    exist are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
+    Images with the same bytes become one row, look-alikes across sources form one group, and existing splits
+    are kept. To add a source, name the earlier result too: concat all.parquet fi.parquet --name all.
     """
     from affectdata import api
     from affectdata.manifest.manifest import is_beside_manifest

@@ -16,7 +16,7 @@ from affectdata.cli._output import common_options, document, show
 def command(folder: Path) -> int:
     """Examine manifests/, releases/ and checks/ in FOLDER (default: here); exit 1 if there is anything to do.
 
-    Nothing is changed. Every finding comes with the command that mends it.
+    Nothing is changed. Every finding comes with the command that fixes it.
     """
     from affectdata import api
 

@@ -33,9 +33,9 @@ def command(
 ) -> int:
     """Download the images whose URLs are in the tables of ROOT; then run `ingest` on ROOT.
 
-    Each outcome is recorded in download.parquet. The same command resumes: it requests what is missing or
-    failed temporarily, and exits with 1 while such failures remain. Without download.parquet it requests
-    every missing image again.
+    Each outcome is recorded in download.parquet. The same command resumes: it requests missing images and
+    those with temporary failures, and exits with 1 while such failures remain. Without download.parquet it
+    requests every missing image again.
     """
     from affectdata import api
 

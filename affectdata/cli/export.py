@@ -62,8 +62,8 @@ def command(
     """Write RELEASE for other programs: a folder per class, Parquet or tar shards, Croissant, and others.
 
     folders: <split>/<class>/, for torchvision and Keras. hf: Parquet shards with images, for Hugging Face.
-    webdataset: tar shards, also for timm. fiftyone: a FiftyOneDataset folder. label_studio: tasks to rate
-    again. croissant: metadata and the table of labels, without images.
+    webdataset: tar shards, also for timm. fiftyone: a FiftyOneDataset folder. label_studio: tasks for rating
+    the images again. croissant: metadata and the table of labels, without images.
 
     The images are those of the release, byte for byte; those of a virtual release are rendered.
     """

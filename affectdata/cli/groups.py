@@ -51,11 +51,12 @@ def command(
     workers: int | None,
     engine: str,
 ) -> int:
-    """Find images of MANIFEST that are one picture cropped, mirrored, framed, rotated a little or recoded.
+    """Find copies of one image in MANIFEST: cropped, mirrored, framed, slightly rotated or re-encoded.
 
-    The table that is written has a row per image of such a pair: image_id, group, source, path. With
-    `split: {groups: FILE}` in a recipe, the images of a group stay in one split; remove a row to let an image
-    go. Each image is compared with the five most similar ones by features, which are kept in ./checks.
+    The table that is written has a row per image of such a pair: image_id, group, source, path. With `split:
+    {groups: FILE}` in a recipe, the images of a group stay in one split; remove a row to take an image out of
+    its group. Each image is compared with the five images whose features are most similar; features are
+    cached in ./checks.
     """
     from affectdata import api
 

@@ -66,7 +66,7 @@ _FIRST_KINDS = 8  # of junk
 @click.option(
     "--trust-names",
     is_flag=True,
-    help="Keep images that look different from the indexed image of their name.",
+    help="Keep images that look different from the indexed image of the same name.",
 )
 @workers_option
 @engine_option

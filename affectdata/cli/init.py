@@ -21,8 +21,8 @@ from affectdata.cli._output import common_options, document, show
 def command(folder: Path, manifest: Path | None) -> int:
     """Write a project folder: README.md, .gitignore, and recipes/NAME.yaml for every manifest.
 
-    A recipe has the bins, subtypes and sizes of its manifest, with comments on what to change. Files that
-    are there are kept.
+    A recipe has the bins, subtypes and sizes of its manifest, with comments on what to change. Existing files
+    are kept.
     """
     from affectdata import api
 

@@ -34,7 +34,7 @@ def command(
 ) -> int:
     """Predict the labels of IMAGES with MODEL, a file written by --keep-model of `train-check` or `study`.
 
-    An image may be a folder, which stands for the files in it. Values are on the scale from 0 to 100. --csv
+    A folder stands for all files in it. Values are on the scale from 0 to 100. --csv
     and --json have the probability of every label, or the shares of raters.
     """
     from affectdata.store.atomic import write_text

@@ -17,7 +17,8 @@ def command(subject: Path, address: str) -> int:
     """Write a release or a manifest to a bucket, as ADDRESS/<its name>: s3://, gs:// or az://.
 
     Commands that read a release or a manifest take that address in its place. Credentials come from the
-    store's own configuration. An interrupted run goes on; until its end, readers find nothing.
+    store's own configuration. Run the command again after an interruption: it continues, and until its end
+    readers find nothing.
     """
     from affectdata import api
 

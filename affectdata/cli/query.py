@@ -18,7 +18,7 @@ from affectdata.cli._output import common_options, document, folder_option, show
 def command(sql: str, manifests: Path) -> int:
     """Run one SELECT over all manifests in a folder and print the rows.
 
-    Every manifest is a table of its name; `manifest` has the rows of all of them, told apart by `source`.
+    Every manifest is a table of the same name; `manifest` has the rows of all, distinguished by `source`.
     Other files and the network are not accessible.
     """
     from affectdata import api

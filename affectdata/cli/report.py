@@ -43,8 +43,8 @@ def command(
     """Write one self-contained HTML page about a release (default: the newest) and its check, or a manifest.
 
     The page requests nothing from the network. Images whose terms forbid passing them on are left out
-    unless --images is given. STUDY is the folder of a study. With OTHER, another release, the page says what
-    changed from the first to the other: counts, bins and subtypes, scores. Both may be train-check.json
+    unless --images is given. STUDY is the folder of a study. With OTHER, another release, the page shows what
+    changed from the first to the second: counts, bins and subtypes, scores. Both may be train-check.json
     files.
     Needs the extra `report`.
     """

@@ -30,9 +30,9 @@ def _names() -> list[str]:
 @click.argument("form", required=False, shell_complete=_complete)
 @common_options
 def command(form: str | None) -> int:
-    """Print the JSON Schema of FORM; without it, list what there is.
+    """Print the JSON Schema of FORM; without it, list all forms.
 
-    FORM is `recipe`, `manifest` (its columns), or the middle of the `schema` that a document states: `ingest`
+    FORM is `recipe`, `manifest` (its columns), or the middle part of the `schema` of a document: `ingest`
     for what `affectdata ingest --json` prints, `release` for release.json, `train-check`, `study`, …
     """
     if form is None:

@@ -20,15 +20,20 @@ from affectdata.cli._report import may_report, no_report_option
 
 @click.command("select")
 @click.argument("manifest", type=PathOrAddress())
-@click.option("--recipe", required=True, type=click.Path(path_type=Path), help="Request, SET.yaml.")
+@click.option(
+    "--recipe",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML file of the request, such as set.yaml.",
+)
 @folder_option("--out", "selections", "Folder of selections.")
 @no_report_option
 @common_options
 def command(manifest: Path | str, recipe: Path, out: Path, no_report: bool) -> int:
     """Select images of MANIFEST: n per cell of a design, matched between cells, in lists without overlap.
 
-    Differences are in SD of the candidates. If a request cannot be met, the message names the cell that binds
-    and the largest n that can be met.
+    Differences are in SD of the candidates. If a request cannot be met, the message names the limiting cell
+    and the largest possible n.
     """
     from affectdata import api
     from affectdata.selection.selection import SCHEMA

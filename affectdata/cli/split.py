@@ -32,10 +32,10 @@ from affectdata.errors import UsageError
 )
 @common_options
 def command(manifest: Path, recipe_name: str | None, split_from: Path | str | None, forget: bool) -> int:
-    """Fill the column `split` of MANIFEST according to a recipe; existing and remembered splits are kept.
+    """Fill the column `split` of MANIFEST according to a recipe; existing and recorded splits are kept.
 
     Later runs of `balance` keep them and assign only images without a split. NAME.ledger.parquet beside the
-    manifest remembers the split of every image, even while the image is missing.
+    manifest records the split of every image, even while the image is missing.
     """
     from affectdata import api
 

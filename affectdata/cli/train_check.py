@@ -68,7 +68,7 @@ _OF_A_CHECK = {  # options that --study does not take
     type=click.Choice(["frozen", FINETUNE]),
     default="frozen",
     show_default=True,
-    help="Heads on frozen features, or whole networks fine-tuned, for every arm (needs a GPU).",
+    help="Train heads on frozen features, or fine-tune whole networks for every arm (needs a GPU).",
 )
 @click.option(
     "--steps", type=click.IntRange(1), metavar="N", help="Training steps per network. [default: 600]"
@@ -109,7 +109,7 @@ _OF_A_CHECK = {  # options that --study does not take
 @click.option(
     "--head",
     metavar="NAME",
-    help="Of the kept model: plain, subtype_aware, calibrated, or stacked:SOURCE. [default: plain]",
+    help="Head of the kept model: plain, subtype_aware, calibrated, or stacked:SOURCE. [default: plain]",
 )
 @click.option(
     "--maps",
@@ -161,8 +161,8 @@ def command(
     classifier are trained on ten splits; the result is OUT/<release>/train-check.json. Every rule passes,
     fails or is undecided; the exit code is 1 if one fails. With fewer than 200 scored originals the check is
     inconclusive at best: it says so, and the exit code is 0. Other manifests in ./manifests are tried for
-    thin bins. With --mode finetune networks are trained instead, for as many steps on every arm, on five
-    splits; the result is OUT/<release>/finetune/train-check.json.
+    thin bins. With --mode finetune networks are trained instead, with the same number of steps for every arm,
+    on five splits; the result is OUT/<release>/finetune/train-check.json.
     """
     from affectdata import api
     from affectdata.cli._checked import print_check, print_markdown, print_rules

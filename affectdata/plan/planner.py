@@ -100,7 +100,7 @@ def _with_shared_ids(rows: pa.Table) -> pa.Table:
 def split_rows(
     table: pa.Table, recipe: Recipe, *, memory: Memory = NO_MEMORY, drop_train: bool = False
 ) -> pa.Table:
-    """Fill `split`, by groups and stratified over bin and cell; existing and remembered splits are kept.
+    """Fill `split`, by groups and stratified over bin and cell; existing and recorded splits are kept.
 
     The same for `fold` if the recipe has folds; otherwise the column is removed. With `split: none` no image
     is newly assigned to val or test; one that was in val or test before never enters train.
