@@ -215,7 +215,7 @@ def groups(
     announce: Note | None = None,
     progress: Progress | None = None,
 ) -> GroupsResult:
-    """Find images that are one picture cropped, mirrored, framed or recoded, and write them as groups.
+    """Find cropped, mirrored, framed or re-encoded versions of one image, and write them as groups.
 
     The table `out` [default: NAME.groups.csv beside the manifest, of one in a bucket here] is what
     `split: {groups: FILE}` of a recipe reads. Images that the manifest groups already are not compared.
@@ -482,7 +482,7 @@ def suggest(
 
     Raises:
         UsageError: no such folder, or it has no files.
-        RecipeError: the target is no rating, a stratum cannot be predicted, or no image is held out.
+        RecipeError: the target is not a rating, a stratum cannot be predicted, or no image is held out.
         InputError: the model predicts something else, or no image is left.
         ImagesNotFound: the images of the manifest are not where they were.
     """

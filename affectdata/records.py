@@ -1,4 +1,4 @@
-"""What a source says: `Record` per image, `Reject` per thing that is no row, `SourceInfo` per source.
+"""What a source says: `Record` per image, `Reject` per thing that is not a row, `SourceInfo` per source.
 
 A source's `read` yields records, rejects and annotations; `ingest` turns them into tables.
 """
@@ -22,7 +22,7 @@ class Reason(StrEnum):
     DECODE_WARNING = "decode_warning"  # only under --strict
     MISSING_IMAGE = "missing_image"  # a rating row without a file
     MISSING_RATING = "missing_rating"  # an image without a rating row
-    BAD_RATING = "bad_rating"  # a cell that is no number
+    BAD_RATING = "bad_rating"  # a cell that is not a number
     RATING_OUT_OF_RANGE = "rating_out_of_range"  # outside the source's scale
     CONFLICTING_RATING = "conflicting_rating"  # two rows for one image that differ
     BAD_NAME = "bad_name"  # a file name that the layout does not allow
@@ -103,7 +103,7 @@ class SourceInfo:
     `placeholder_names`: an image that bears so many file names or more is what a site shows where a
     photograph is gone. `overlay` is a source that has no images, but labels for those of others (`ingest
     TABLE --onto MANIFEST`). `estimated` are the columns that a machine filled in, also where people looked
-    them over. `same_images` are sets of `source_id` that show one picture in several forms, or parts of one.
+    them over. `same_images` are sets of `source_id` that show one image in several forms, or parts of one.
     """
 
     name: str
@@ -127,7 +127,7 @@ class SourceInfo:
     same_images: tuple[tuple[str, ...], ...] = ()
 
     def together(self, source_id: str) -> str | None:
-        """Return the first of the images that show the same picture as this one; None if there is none."""
+        """Return the first of the images that are versions of this one; None if there is none."""
         return next((names[0] for names in self.same_images if source_id in names), None)
 
 
@@ -138,7 +138,7 @@ class Record:
     `emotions` maps an emotion to the share of raters (0–1) who chose it; `agreement` is that of `emotion`
     unless it is given, and `agreement_n` the number of votes behind both. `intensities` maps an emotion to
     its mean intensity, on the source's scale `intensity_<emotion>`. `extra` holds every other column of the
-    source's table, verbatim. Images with equal `together` must stay in one split; it is no column of the
+    source's table, verbatim. Images with equal `together` must stay in one split; it is not a column of the
     manifest.
     """
 
@@ -173,7 +173,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something that is no row of the manifest, and why.
+    """Something that is not a row of the manifest, and why.
 
     `path` is a file under the root, or for a rating row without a file the table and its key.
     """

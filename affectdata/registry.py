@@ -121,7 +121,7 @@ def _load(group: str, name: str) -> Any:
         module = outside[name].load()
         if not isinstance(module, ModuleType):
             raise UsageError(
-                f"the entry point {name!r} is no module",
+                f"the entry point {name!r} is not a module",
                 where=f"group affectdata.{group}: {outside[name].value}",
             )
         return module

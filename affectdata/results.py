@@ -105,7 +105,7 @@ class BalanceResult:
 
 @dataclass(frozen=True, eq=False)
 class GroupsResult:
-    """The images of a manifest that are one picture in several forms.
+    """The images of a manifest that are versions of one image.
 
     `pairs` have image_id, source and path of both images (`_a`, `_b`), their number of inliers, and whether
     one is mirrored; `path` is the table that `split.groups` of a recipe reads.

@@ -149,7 +149,7 @@ def describe_manifest() -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "columns": columns}
 
 
-# One row per thing under the source's root that is no row of the manifest.
+# One row per thing under the source's root that is not a row of the manifest.
 REJECTS = pa.schema(
     [
         _required("path", _S),  # file, or table and key for a rating row without a file

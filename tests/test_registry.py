@@ -85,7 +85,7 @@ def test_a_built_in_plugin_wins(outside: dict[str, str]) -> None:
 
 
 def test_an_entry_point_that_is_no_module_is_refused(outside: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="'attribute' is no module") as caught:
+    with pytest.raises(UsageError, match="'attribute' is not a module") as caught:
         load_plugin("sources", "attribute")
     assert "elsewhere:INFO" in caught.value.where
 

@@ -676,7 +676,7 @@ def read_document(path: Path) -> CheckDocument:
     """Read train-check.json, of this form or a former one.
 
     Raises:
-        InputError: the file is no such document.
+        InputError: the file is not such a document.
         IntegrityError: the document is not the one that was written.
         ManifestError: the file does not exist or is not JSON.
     """

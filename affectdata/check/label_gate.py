@@ -45,10 +45,10 @@ def within(document: CheckFigures, check: Check) -> NamedResults:
             continue
         text = (
             f"r within subtypes is {number_text(labels.r_within)}, {number_text(labels.z, 1)} standard "
-            f"deviations above that of ratings permuted inside them; must be at least {MIN_Z:g}"
+            f"deviations above that of ratings permuted within them; must be at least {MIN_Z:g}"
         )
         result = check_bounds(_exact(labels.z), text, at_least=MIN_Z)
-        wrong = ": inside a subtype the ratings do not belong to the images, or the network cannot see it"
+        wrong = ": within a subtype the ratings do not belong to the images, or the network cannot see it"
         yield source, _explain(result, wrong, labels)
 
 
@@ -73,7 +73,7 @@ def side(document: CheckFigures, check: Check) -> NamedResults:
     """At most a tenth of the images of a clearly positive or negative subtype lies on the wrong side."""
     for source, labels in _sources(document):
         for subtype, share in labels.wrong_side.items():
-            text = f"{share:.0%} of {subtype} lie on the side of the scale where none is as published"
+            text = f"{share:.0%} of {subtype} lie on a side of the scale without published ratings"
             result = check_bounds(_exact(share), f"{text}; must be at most 10 %", at_most=MAX_WRONG_SIDE)
             yield _join(source, subtype), result
         if not labels.wrong_side:
@@ -105,7 +105,7 @@ def anchor(document: CheckFigures, check: Check) -> NamedResults:
             yield _join(source, other), _explain(result, wrong, labels)
         if not labels.anchor:
             none = "images of other sources are compared for a numeric target of the recipe only"
-            text = none if document.target else "no images of another source at hand"
+            text = none if document.target else "no images of another source are available"
             yield source, RuleResult(Outcome.PASS, text)
 
 

@@ -1,4 +1,4 @@
-"""Images on both sides of a split that are the same picture in another form (`train.look_alikes`).
+"""Versions of one image on both sides of a split (`train.look_alikes`).
 
 Candidates are the five most similar training originals of each scored original, by features.
 """

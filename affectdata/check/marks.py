@@ -1,7 +1,7 @@
-"""Marks of a source in the pixels of an image: what could tell a network the subtype without the picture.
+"""Marks of a source in the pixels of an image: what could reveal the subtype apart from the content.
 
 A pattern is the grey image, reduced to a short side of 224 pixels, less the mean of each cell of 14 × 14
-pixels. Patterns of pictures cancel out over many images; a watermark, a text or a frame stays.
+pixels. The content of images cancels out over many images; a watermark, a text or a frame stays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Marks:
     image, 112 pixels each. `scalars`, in the order of `SCALARS`: differences of neighbouring pixels across
     the borders of 8 × 8 blocks relative to others, on the pixels as stored (a logarithm); Laplacian relative
     to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform; red less
-    blue at the dark and at the light end of the channels, which depend less on the picture than the means do.
+    blue at the dark and at the light end of the channels, which depend less on the content than the means do.
     """
 
     patterns: np.ndarray

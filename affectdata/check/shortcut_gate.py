@@ -1,4 +1,4 @@
-"""Rules over the figures of `shortcuts`: can a network recognise a subtype by its marks, not the picture?
+"""Rules over the figures of `shortcuts`: can a network recognise a subtype by marks rather than by content?
 
 With fewer than 200 originals, what would fail is undecided. The false alarms and the power of every bound are
 in docs/check.md.
@@ -18,7 +18,7 @@ MAX_RATIO = 10.0
 MAX_AUC = 0.85  # more, or less than 1 - this, is listed
 FAILING_AUC = 0.9
 MAX_RISE = 15.0  # of a score of 0–100
-MAX_RISE_OF_NOTABLE = 10.0  # where a scalar tells the subtype from the rest, and the look moves that scalar
+MAX_RISE_OF_NOTABLE = 10.0  # where a scalar that the look moves distinguishes the subtype
 _MOVED = {
     **dict.fromkeys(("jpeg 30", "jpeg 60"), "block_edges"),
     **dict.fromkeys(("blur", "half size"), "fine_detail"),
@@ -49,7 +49,7 @@ def pattern(document: CheckFigures, check: Check) -> NamedResults:
         f"gives, must be below {MAX_RATIO:g}"
     )
     if not found.from_sources:
-        text += " (released images: those of the sources are not at hand)"
+        text += " (released images: those of the sources are not available)"
     outcome = Outcome.PASS
     if worst.ratio >= MAX_RATIO:
         outcome = _unless_few(document)
@@ -76,7 +76,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
         outcome = Outcome.NOTICE if is_notable(area) else Outcome.PASS
         if fails:
             outcome = _unless_few(document)
-            text += ", without the picture: these files were made in another way"
+            text += ", whatever the image shows: these files were made in another way"
         text += f"; must be within {1 - FAILING_AUC:.2g} to {FAILING_AUC:.2g}"
         yield scalar, RuleResult(outcome, text, area, bound=FAILING_AUC)
 

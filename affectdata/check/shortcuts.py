@@ -1,4 +1,4 @@
-"""Shortcuts: what tells a network the subtype of an image without the picture, as a source's marks do.
+"""Shortcuts: what reveals the subtype of an image apart from its content, such as a source's marks.
 
 In: the originals, read as their source stores them. Out: plain data, from three measurements.
 

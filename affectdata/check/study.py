@@ -220,7 +220,7 @@ class Study(StrictModel):
         for name in weights if isinstance(weights, dict) else ():
             if name not in known:
                 raise UsageError(
-                    f"weights are given for {name}, which no run has", fix=f"backbones: {', '.join(known)}"
+                    f"weights are given for {name}, which no run uses", fix=f"backbones: {', '.join(known)}"
                 )
 
 

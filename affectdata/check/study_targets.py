@@ -192,7 +192,7 @@ def _fit_classes(train: Rows, true: np.ndarray, head: str | None, seed: int) -> 
 
 def _keep_classes(train: Rows, true: np.ndarray, head: str | None, seed: int) -> tuple[Any, Any]:
     if len(np.unique(true)) == 1:
-        raise InputError("train has only one class: there is no model to save")
+        raise InputError("train has only one class, so there is no model to save")
     return None, fit_classifier(train, true, None, seed).model
 
 

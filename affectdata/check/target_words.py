@@ -40,12 +40,10 @@ def score_sentence(document: CheckFigures) -> Iterator[str]:
         f"{document.target.skill} {interval_text(scored[SKILL])}. Measures, in brackets those of the mean of "
         f"train: {figures}."
     )
-    yield (
-        "There is no table of what would help: calibrated, subtype-aware, stacked heads predict one number."
-    )
+    yield ("There is no table of what would help: its heads (calibrated, stacked, …) predict one number.")
     rare = [row.label for row in scored.labels or () if not row.n_predicted]
     if rare:
-        yield f"The model predicts {', '.join(rare)} for no image (with a probability of .5 or more)."
+        yield f"The model never predicts {', '.join(rare)} with a probability of .5 or more."
 
 
 def summary_line(document: CheckFigures) -> Iterator[str]:

@@ -193,7 +193,7 @@ class Compare(Part):
 
 
 class Pair(Part):
-    """Two images that are one picture."""
+    """Two versions of one image."""
 
     image_id_a: str
     source_a: str

@@ -74,7 +74,7 @@ class Commands(click.Group):
         module: ModuleType = load_plugin("cli", cmd_name.replace("-", "_"))
         command = module.command
         if not isinstance(command, click.Command):
-            raise TypeError(f"{module.__name__}.command is no click command")
+            raise TypeError(f"{module.__name__}.command is not a click command")
         if cmd_name in COMMANDS:
             command.epilog = f"Example: affectdata {COMMANDS[cmd_name][1]}"
         return command
@@ -84,7 +84,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SystemExit as error:  # no command of ours ends so
             raise InputError(
-                f"a file that was run for this called sys.exit({error.code!r})",
+                f"a file that this command loaded called sys.exit({error.code!r})",
                 fix="let it raise an exception instead; -vv shows where it is",
             ) from error
 
@@ -178,7 +178,7 @@ def _refuse_remote(arguments: list[str]) -> None:
         match = _REMOTE.match(argument)
         if match and not (match[1] in SCHEMES and _may_be_address(arguments[0], before, argument)):
             raise UsageError(
-                f"{argument} is a remote path, and here only local ones are read and written",
+                f"{argument} is a remote path; this command reads and writes only local paths",
                 fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
             )
 

@@ -102,7 +102,7 @@ def command(
     show_splits(planned.splits)
     _print_plan(planned.plan, planned.recipe.target, planned.n_left_out)
     if empty := planned.empty_splits:
-        note(f"note: {' and '.join(empty)} hold no image, though the recipe asks for a share: too few groups")
+        note(f"note: {' and '.join(empty)} have no images (too few groups for their share)")
     for remark in planned.lint:
         note(f"lint: {remark.text}")
     if dry_run:
@@ -162,7 +162,7 @@ def _print_drift(drift: dict[str, Any]) -> None:
     probe = drift["probe"]
     if probe:
         interval = f"{probe['low']:.2f} to {probe['high']:.2f}"
-        show(f"a probe tells copies from originals with AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
+        show(f"probe for copies against originals: AUC {probe['auc']:.2f} ({interval}; .5 is chance)")
 
 
 def _print_worth(plan: Plan) -> None:
@@ -192,4 +192,4 @@ def _print_worth(plan: Plan) -> None:
         row["values"]: row["counts"] for row in plan.rows.value_counts().field(1).value_counts().to_pylist()
     }
     if max(often) > 1:
-        show(f"most copied: {often[max(often)]} images stand {max(often)} times in train")
+        show(f"most copied: {often[max(often)]} images occur {max(often)} times in train")

@@ -60,7 +60,7 @@ def command(
         if len(result.failures) > _FIRST_FAILURES:
             show(f"  … all {len(result.failures)} are in {result.notes}")
         if result.n_temporary:
-            show(f"{result.n_temporary} of these may pass: run it again")
+            show(f"{result.n_temporary} of these failures may be temporary: run it again")
     show(f"\nterms: {result.info.license}")
     document(
         "affectdata/download/1",

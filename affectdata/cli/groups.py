@@ -1,4 +1,4 @@
-"""`affectdata groups`: images that are one picture in several forms, as groups that a split keeps whole."""
+"""`affectdata groups`: versions of one image, as groups that a split keeps whole."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _print(result: IngestResult, recipe: str | None) -> None:
     counts = ", ".join(f"{number} {what}" for what, number in result.counts.items())
     show(f"{result.n_seen} seen: {counts}")
     if info.evidence != "seen":
-        note(f"note: this layout was not read in real files (evidence: {info.evidence}); compare counts")
+        note(f"note: this layout is untested on real files (evidence: {info.evidence}); compare counts")
     by_subtype = result.count("subtype")
     if by_subtype:
         show()

@@ -33,7 +33,7 @@ def command(sql: str, manifests: Path) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; numbers that are none are null."""
+    """Return a value as JSON has it; NaN and infinity are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str | list | dict) else str(value)

@@ -46,7 +46,7 @@ def command(manifest: Path | str, recipe: Path, out: Path, no_report: bool) -> i
     header = ["column", "difference before", "after", "pairs", "equivalent", "least p", "between lists"]
     show_table(header, summary.astype(object).where(summary.notna(), None).to_numpy().tolist())
     if not result.is_optimal:
-        note("note: not proven to be the best match; the search ended at its limit")
+        note("note: not proven to be the best match; the search reached its limit")
     show(f"wrote {result.folder}/list.csv")
     if may_report(no_report):
         from affectdata.reporting.selection import selection_page

@@ -72,7 +72,7 @@ def parse_shares(spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str
     """Parse shares of raters; by `percent`, percentages.
 
     Raises:
-        ValueError: a cell is no share.
+        ValueError: a cell is not a share.
     """
 
     def parse(cell: str) -> float:
@@ -134,8 +134,8 @@ def parse_emotions(
     weights are divided by their sum.
 
     Raises:
-        ValueError: the cell is no word and no list, `values` has no such code, a weight is no share, or a
-            label is repeated.
+        ValueError: the cell is neither a word nor a list, `values` has no such code, a weight is not a share,
+            or a label is repeated.
     """
     if column not in cells:
         return None
@@ -190,7 +190,7 @@ def parse_counts(spec: ColumnMap, cells: Mapping[str, str], columns: Mapping[str
         if number < 0:
             raise ValueError(f"{column}: {cells[column]!r} is negative")
         if not number.is_integer():
-            raise ValueError(f"{column}: {cells[column]!r} is no whole number of votes")
+            raise ValueError(f"{column}: {cells[column]!r} is not a whole number of votes")
         counts[name] = number
     if counts and not any(counts.values()):
         raise ValueError("all numbers of votes are 0")

@@ -195,7 +195,7 @@ class ColumnMap(StrictModel):
     def _known_raters(cls, raters: dict[str, str | list[str]], info: ValidationInfo) -> object:
         scales, columns = info.data.get("scales", RATINGS), info.data.get("columns", {})
         _refuse(
-            [f"{name} is no rating and not emotion" for name in raters if name not in (*RATINGS, "emotion")]
+            [f"{name} is not a rating or `emotion`" for name in raters if name not in (*RATINGS, "emotion")]
             + [f"{name} needs its scale under `scales`" for name in RATINGS if name in raters.keys() - scales]
             + [f"{name} is among `columns` too" for name in raters if name in columns]
         )
@@ -214,7 +214,7 @@ class ColumnMap(StrictModel):
     def _spelt_emotions(cls, emotions: dict[str, str]) -> dict[str, str]:
         _refuse(
             [f"write {name} as {spell_emotion(name)}" for name in emotions if spell_emotion(name) != name]
-            + [f"{name} is no emotion; it is computed" for name in emotions if name in _SUMS]
+            + [f"{name} is not an emotion; it is computed" for name in emotions if name in _SUMS]
         )
         return emotions
 

@@ -21,7 +21,7 @@ def split_labels(cell: str, separator: str | None = None) -> list[tuple[str, str
     """Return the labels of a cell and their weights (None: it has none); None for a cell with a plain word.
 
     Raises:
-        ValueError: it begins like a list and is none.
+        ValueError: it begins like a list but is not one.
     """
     if separator is not None and separator in cell:
         return [(word.strip(), None) for word in cell.split(separator) if word.strip()]
@@ -51,7 +51,7 @@ def _parse(cell: str) -> Any:
             return sorted(content, key=str)
         return content if isinstance(content, list | tuple | dict) else [content]
     if re.search(r"[\[\]{}():'\"]", cell[1:-1]):
-        raise ValueError(f"{cell!r} is no list of labels")
+        raise ValueError(f"{cell!r} is not a list of labels")
     return [word.strip() for word in cell[1:-1].split(",") if word.strip()]
 
 
@@ -66,4 +66,4 @@ def _label(item: Any, cell: str) -> tuple[str, str | None]:
             return names[0], str(weights[0]) if weights else None
     elif isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str):
         return item[0], str(item[1])
-    raise ValueError(f"{cell!r} is no list of labels")
+    raise ValueError(f"{cell!r} is not a list of labels")

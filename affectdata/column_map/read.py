@@ -240,8 +240,8 @@ def _check_raters(spec: ColumnMap, header: list[str], table: str) -> None:
         if summaries and isinstance(pattern, str):
             others = ", ".join(column for column in columns if column not in summaries)
             raise SourceError(
-                f"the pattern {pattern!r} under `raters` also fits {shorten(summaries)}, which seem to be no "
-                "answers of raters",
+                f"the pattern {pattern!r} under `raters` also fits {shorten(summaries)}, which do not seem "
+                "to be answers of raters",
                 where=table,
                 fix=f"list the columns of raters: `raters: {{{name}: [{others}]}}`",
             )

@@ -10,7 +10,7 @@ from affectdata.records import Finding
 
 _SHOWN = 3  # examples in a finding
 _DROPPED = {
-    "bad_vote": "votes are left out, because they are no usable number or label",
+    "bad_vote": "votes are left out, because they are not a usable number or label",
     "off_scale": "votes are left out, because they are outside the scale",
     "repeated_rater": "votes are left out, because the rater has an earlier one for the image",
 }
@@ -52,7 +52,7 @@ class Tally:
             raise SourceError(
                 "some votes cannot be used (--strict)",
                 where="\n         ".join(dropped),
-                fix="correct the table, or leave them out: without --strict they are only counted",
+                fix="correct the table, or run without --strict, which leaves them out and counts them",
             )
 
     def _describe(self, kind: str) -> str:

@@ -169,7 +169,7 @@ def _count(spec: ColumnMap, cells: Mapping[str, str]) -> Labels:
 
 
 def _join_columns(spec: ColumnMap, row: Row, cells: Mapping[str, str], tally: Tally) -> Labels:
-    """Return the labels in columns of one rater each; empty cells are gaps, what is no answer is tallied."""
+    """Return the labels in columns of one rater each; entries that are not answers are counted."""
     votes = _Votes()
     for name in spec.raters:
         for column in spec.rater_columns(name, row.cells):
@@ -201,7 +201,7 @@ def _numbers(vote: Labels) -> Iterator[tuple[str, float]]:
 
 
 def label_raters(spec: ColumnMap, rows: Sequence[Row], tally: Tally) -> Labels:
-    """Return the labels of an image from rows of one rater each; rows that are no answer are tallied."""
+    """Return the labels of an image from rows of one rater each; rows that are not answers are counted."""
     votes, raters = _Votes(), set()
     are_counts = spec.counts and bool(spec.emotions)
     for row in rows:

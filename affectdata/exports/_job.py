@@ -74,7 +74,7 @@ class Job:
 
     @cached_property
     def known_classes(self) -> Classes | None:
-        """The same, also with rows without a class; None if the target is no class and `by` is not given.
+        """The same, also with rows without a class; None if the target is not a class and `by` is not given.
 
         Raises:
             InputError: `by` names a column that has no classes.

@@ -5,7 +5,7 @@
     _info.json            splits, shards and names of classes, as timm reads it (`wds/` before the folder)
 
 `ingest` reads the shards back, row for row. Every record has every column; missing values are null. Where a
-row has no class, or the target is no class, there is no .cls in any shard.
+row has no class, or the target is not a class, there is no .cls in any shard.
 `datasets.load_dataset(folder)` takes the types from README.md. `load_dataset("webdataset", …)` does not read
 it: it infers them from the first five records of the last split, and fails at a value in a column that is
 null in all of those, unless `features=` is given.
@@ -53,7 +53,7 @@ def export(job: Job, folder: Path) -> None:
 
 
 def _classes(job: Job) -> Classes | None:
-    """Return the classes; None if the target is no class or rows have none, and `by` is not given."""
+    """Return the classes; None if the target is not a class or rows have no class, and `by` is not given."""
     classes = job.classes() if job.by else job.known_classes
     return None if classes is None or classes.codes.null_count else classes
 

@@ -122,7 +122,7 @@ def list_members(file: Path) -> list[Member]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no tar, or damaged.
+        ValueError: it is not a tar, or is damaged.
     """
     stamp = file.stat()
     return _list_members(file, stamp.st_size, stamp.st_mtime_ns)

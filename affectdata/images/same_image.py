@@ -1,4 +1,4 @@
-"""Whether two images show the same picture: cropped, mirrored, framed, rotated a little, or recoded.
+"""Whether two images are versions of one: cropped, mirrored, framed, slightly rotated, or re-encoded.
 
 SIFT points of both, matched by Lowe's ratio test, and a similarity transform fitted to the matches by RANSAC.
 Images of the same scene, and series of one subject, have few matches that fit one transform.

@@ -41,7 +41,7 @@ _FIXES: dict[str, str] = {
     Reason.LINK: "copy the files in place of the links: cp -rL ROOT COPY; then ingest COPY",
     Reason.PLACEHOLDER: "these stand for images that are gone: get the images from elsewhere",
 }
-_INSIDE_FILES = ("parquet_images", "webdataset")  # a folder of images is no part of these
+_INSIDE_FILES = ("parquet_images", "webdataset")  # a folder of images is not part of these
 _N_PARENTS = 2
 _MAX_FILES = 50_000  # of a parent folder that is searched for a source
 
@@ -74,7 +74,7 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
             raise SourceError(
                 f"{tree.root} contains no image, but {len(archives)} archives, which are not unpacked: "
                 f"{shorten(archives)}",
-                where="an archive is unpacked if it is passed itself, archives inside of it are not",
+                where="an archive is unpacked only if it is passed itself",
                 fix=f"unpack them there (`unzip`, `tar -xf`), then: affectdata ingest '{tree.root}'",
             ) from error
         parent = _find_parent(tree, detect) if tree.images() else None
@@ -91,7 +91,7 @@ def _find_parent(tree: Tree, detect: Detect) -> tuple[Path, str] | None:
     """Return the parent folder that is a source, and its name; a parent of that only if both are generic.
 
     A generic source is a folder of classes, say: the tree is a part of it only if it is one folder of images.
-    A folder that merely has the source as another subfolder is none.
+    A folder that only has the source as another subfolder does not count.
     """
     found = None
     is_one_folder = all("/" not in path for path in tree.images().one_per_folder())

@@ -315,7 +315,7 @@ def _first_match(tree: Tree, source: str | None) -> tuple[str, bool] | None:
 
 
 def _find_archives(tree: Tree, items: Items) -> Iterator[Finding]:
-    """Report the archives in a tree that are no part of the source."""
+    """Report the archives in a tree that are not part of the source."""
     archives = find_archives(tree)
     if archives:
         junk = {

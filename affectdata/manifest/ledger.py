@@ -83,12 +83,12 @@ def read_ledger_file(path: Path) -> pa.Table:
     if not is_ledger or any(column.type != pa.string() for column in columns[len(LEDGER) :]):
         raise ManifestError("its columns are not those of a ledger", where=str(path))
     if strange := _strange_columns(table):
-        raise ManifestError(f"it holds values that no ledger has in {', '.join(strange)}", where=str(path))
+        raise ManifestError(f"it has invalid values in {', '.join(strange)}", where=str(path))
     return table
 
 
 def _strange_columns(table: pa.Table) -> list[str]:
-    """Name the columns with a hash or a split that is none."""
+    """Name the columns with an invalid hash or split."""
     strange = [name for name, n in DIGITS.items() if not are_digits(table[name], n).all()]
     return strange if (_codes(table) != _FREE).all() else [*strange, "split"]
 

@@ -295,7 +295,7 @@ def _check_n_eff(counts: list[CellCount], recipe: Recipe) -> None:
 
 
 def _pipelines(subtypes: pa.ChunkedArray, recipe: Recipe) -> np.ndarray:
-    """Return the number of each image's pipeline, by its subtype: 0 is none, 1 the first of the recipe."""
+    """Return the number of each image's pipeline by its subtype: 0 for none, 1 for the recipe's first."""
     encoded = as_one_array(subtypes).dictionary_encode(null_encoding="encode")
     rules = [recipe.rule_for(subtype) for subtype in encoded.dictionary.to_pylist()]
     names = ["", *recipe.pipelines]

@@ -239,7 +239,7 @@ def _without_image(row: Row, candidates: list[str], others: Container[str]) -> R
         detail = f"several images match: {', '.join(sorted(candidates))}"
         return Reject(row.where, Reason.BAD_NAME, detail)
     if row.image in others:
-        detail = f"{row.image!r} exists, but is no image by its suffix or content"
+        detail = f"{row.image!r} exists, but is not an image by its suffix or content"
         return Reject(row.where, Reason.UNREADABLE, detail)
     return Reject(row.where, Reason.MISSING_IMAGE, f"rated, but there is no image {row.image!r}")
 

@@ -46,7 +46,7 @@ def read_records(text: str, path: str, needed: Sequence[str] = ()) -> Records:
     """Return the rows of a table in JSON; a needed `a.b` may be the value of `b` in an object `a`.
 
     Raises:
-        SourceError: it is no JSON, has no rows, or is of a form that is recognised and not read.
+        SourceError: it is not JSON, has no rows, or is of a form that is recognised and not read.
     """
     records = _read(_parse(text, path), path, needed)
     nested = [name for name in dict.fromkeys(needed) if "." in name]
@@ -103,7 +103,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _not_a_table(path: str, what: str) -> SourceError:
-    return SourceError(f"{path} is no table: it is {what}", where=path, fix=f"expected: {_FORMS}")
+    return SourceError(f"{path} is not a table: it is {what}", where=path, fix=f"expected: {_FORMS}")
 
 
 def _from_columns(document: dict[str, Any], needed: Sequence[str]) -> Records | None:

@@ -163,7 +163,7 @@ def _letters(index: int) -> str:
 
 def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
     if other := name_other_file(data):
-        raise SourceError(f"{path} is no table in text, but {other[0]}", where=path, fix=other[1])
+        raise SourceError(f"{path} is not a text table, but {other[0]}", where=path, fix=other[1])
     encoding = find_encoding(data, shape.encoding, path)
     found = _find_text_header(
         [line.rstrip("\n") for line in islice(open_text(data, encoding), HEAD_ROWS)], shape

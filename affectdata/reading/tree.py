@@ -27,7 +27,7 @@ _IMAGE = (
     r"[^/]\.(avif|bmp|gif|j2c|j2k|jfif|jp2|jpe|jpeg|jpf|jpg|jpx|pbm|pgm|png|pnm|ppm|tif|tiff|webp"
     r"|eps|heic|heif|hif|jxl|psd|svg)$"
 )
-# Files that are no images, whatever they start with: tables, texts, archives; camera raw files start as TIFF.
+# Files that are not images, whatever they start with: tables, texts, archives (camera raw starts as TIFF).
 _KNOWN = (
     r"\.(ann|csv|dat|docx?|html?|jsonl?|log|mat|md|npy|npz|ods|odt|parquet|pdf|pkl|pt|py|rst|rtf|sav|tab|tex"
     r"|tsv|txt|xlsm?|xlsx|xml|ya?ml|zip|tar|gz|tgz|bz2|xz|7z|rar|arw|cr2|dng|nef|orf|rw2)$"
@@ -238,7 +238,7 @@ def read_tree(root: Path, leave_out: Path | None = None, max_files: int | None =
 
 
 class _Walk:
-    """Lists a folder, and what in it is no regular file."""
+    """Lists a folder, and what in it is not a regular file."""
 
     def __init__(self, root: Path, leave_out: Path | None) -> None:
         self.links: list[str] = []

@@ -15,7 +15,7 @@ _MOST_FILES = 20
 _MAP = "--source table --map COLUMNS.yaml"
 SAVE_TABLE = "save the table as .xlsx, .csv or .parquet"
 _MAGIC = 64  # bytes that say what a file is
-_NO_TEXT = {  # the beginning of files that are no table in text, in lower case: what they are, and what to do
+_NO_TEXT = {  # the beginning of files that are not text tables, in lower case: what they are, and what to do
     b"\x1f\x8b": ("compressed with gzip", "unpack it, such as with gunzip"),
     b"pk\x03\x04": ("a zip archive or a workbook", "unpack it, or give it the suffix .xlsx"),
     b"%pdf": ("a PDF", SAVE_TABLE),

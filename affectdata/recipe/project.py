@@ -126,7 +126,7 @@ def _choose_target(manifest: Manifest) -> str:
             if n_images and n_images >= least:
                 return name
     raise InputError(
-        f"{manifest.name} has no rating and no class of any image",
+        f"{manifest.name} has neither ratings nor classes",
         where=str(manifest.path),
         fix="write the recipe by hand: docs/recipes.md",
     )

@@ -37,5 +37,5 @@ class TargetSpec(StrictModel):
         if sum(value is not None for value in given) != 1:
             raise ValueError("give exactly one of numbers, multi, shares, polarity")
         if self.order and not self.shares:
-            raise ValueError("order is of shares")
+            raise ValueError("order is only for shares")
         return self

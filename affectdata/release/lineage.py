@@ -327,7 +327,7 @@ def _file_names(rows: Rows) -> Iterator[str]:
 
 
 def _encoding(path: Path) -> str | None:
-    """Return format and quantisation tables of a file, as a string to compare; None if it is no image."""
+    """Return format and quantisation tables of a file, as a string to compare; None if it is not an image."""
 
     try:
         with open_regular(path) as file, Image.open(file) as image:

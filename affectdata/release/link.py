@@ -13,10 +13,10 @@ def check_link(link: Path) -> None:
     """Check that a link can be made here, before a release is rendered.
 
     Raises:
-        UsageError: something that is no link has this name.
+        UsageError: something other than a link has this name.
     """
     if link.exists() and not link.is_symlink():
-        raise UsageError(f"{link} exists and is no link", fix="choose another --link, or move it")
+        raise UsageError(f"{link} exists and is not a link", fix="choose another --link, or move it")
 
 
 def link_release(release: Path, link: Path) -> None:

@@ -133,7 +133,7 @@ def _releases(folder: Path) -> Iterator[Problem]:
         elif path.is_symlink() and path.resolve().parent == folder.resolve():
             continue  # made by `balance --link`; what it leads to is examined itself
         elif not (path / INFO_FILE).is_file():
-            text = "it is no release: it has no release.json"
+            text = "it is not a release: it has no release.json"
             yield Problem("foreign", path, text, "move it elsewhere, or make the release again")
         else:
             yield from _broken_release(path)

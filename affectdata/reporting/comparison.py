@@ -124,7 +124,7 @@ def _bins(first: dict[str, Any], second: dict[str, Any], names: tuple[str, str])
 def _scores(first: Side, second: Side, names: tuple[str, str]) -> Iterator[Block]:
     if first.check is None or second.check is None:
         without = [name for name, side in zip(names, (first, second), strict=True) if side.check is None]
-        yield Text(f"There is no check of {' and of '.join(without)}, so that no scores are compared.")
+        yield Text(f"There is no check of {' and of '.join(without)}, so no scores are compared.")
         return
     checks = first.check, second.check
     rows = list(_rows(checks))

@@ -34,7 +34,7 @@ def _overview(selection: Selection) -> Iterator[Block]:
     )
     yield Table("Candidates per cell", ("cell", "candidates"), list(selection.candidates.items()))
     yield Table(
-        "Rows that are no candidates", ("reason", "rows"), list(selection.left_out.items()), is_open=False
+        "Rows that are not candidates", ("reason", "rows"), list(selection.left_out.items()), is_open=False
     )
     yield Text(request.model_dump_json(indent=2, exclude_defaults=True), is_code=True)
 

@@ -25,7 +25,7 @@ class Candidates:
     """Rows of a manifest that may be selected, in an order that depends on the seed.
 
     `cell` is the index in `cells` of each row; `group` is equal for rows of which one may be selected.
-    `left_out` counts the rows that are no candidates, by reason.
+    `left_out` counts the rows that are not candidates, by reason.
     """
 
     rows: pa.Table

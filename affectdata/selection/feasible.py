@@ -1,4 +1,4 @@
-"""Why a request cannot be met: the cell that binds, and the largest n that can be met."""
+"""Why a request cannot be met: the limiting cell, and the largest possible n."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find_selection(problem: Problem, names: list[str], where: str) -> tuple[np.n
     """Return the list of every candidate, and whether the selection is proven optimal.
 
     Raises:
-        RecipeError: the request cannot be met; with the cell that binds and the largest n that can be met.
+        RecipeError: the request cannot be met; with the limiting cell and the largest possible n.
     """
     _check_counts(problem, names, where)
     if not is_feasible(problem):
@@ -64,15 +64,15 @@ def _check_counts(problem: Problem, names: list[str], where: str) -> None:
 
 
 def _explain(problem: Problem, names: list[str], where: str) -> RecipeError:
-    """Return the error that names the cell that binds, and the largest n that was met."""
+    """Return the error that names the limiting cell and the largest possible n."""
     cell, effect = _find_binding(problem)
     n = _nearest_n(problem)
     columns = ", ".join(dict.fromkeys(each.name for each in problem.moments if np.isfinite(each.most)))
     return RecipeError(
-        f"no {problem.n} images per cell are matched on {columns} within max_difference; "
-        f"the cell {names[cell]!r} binds ({effect})",
+        f"no {problem.n} images per cell can be matched on {columns} within max_difference; "
+        f"the limiting cell is {names[cell]!r} ({effect})",
         where=where,
-        fix=(f"n: {n} can be met; or " if n else "")
+        fix=(f"n: {n} is possible; or " if n else "")
         + "raise max_difference, match fewer columns, or widen levels",
     )
 

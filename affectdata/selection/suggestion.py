@@ -133,7 +133,7 @@ def suggest_images(
 def _check(recipe: Recipe, model: FrozenModel) -> None:
     if recipe.target not in RATED:
         raise RecipeError(
-            f"target {recipe.target} is no rating", where="target", fix=f"one of {', '.join(RATED)}"
+            f"target {recipe.target} is not a rating", where="target", fix=f"one of {', '.join(RATED)}"
         )
     if model.targets != [recipe.target]:
         found = ", ".join(model.targets) or "classes only"
@@ -182,7 +182,7 @@ def _measure_error(rows: pa.Table, recipe: Recipe, model: FrozenModel, read: Rea
     index = _sample(rows, ("val", "test"), recipe.seed, _MOST_HELD_OUT)
     if len(index) < 2:
         raise RecipeError(
-            "no image is held out, so that the errors of the model are unknown",
+            "no image is held out, so the errors of the model are unknown",
             where="split",
             fix="use a recipe with shares of val and test, and a model of its release",
         )

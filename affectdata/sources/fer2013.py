@@ -144,7 +144,7 @@ def draw_pixels(rng: np.random.Generator) -> str:
 
 
 def write_sample(root: Path, rng: np.random.Generator) -> None:
-    """Write 30 generated faces in the form of `icml_face_data.csv`; one has a code that is no emotion."""
+    """Write 30 generated faces in the form of `icml_face_data.csv`; one has a code that is not an emotion."""
     lines = ["emotion, Usage, pixels"]
     for number in range(30):
         label = 7 if number == 9 else number % 7

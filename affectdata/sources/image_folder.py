@@ -73,7 +73,7 @@ INFO = SourceInfo(
     takes=("name",),
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those are no emotions
+_WORD = re.compile(r"[^\W\d_][^\W\d]{2,}([ -][^\W\d]+)*")  # not A, Sn, images2: those are not emotions
 _FIRST_CLASSES = 4
 _HEAD = 100  # rows of a metadata table, to choose the column of classes
 

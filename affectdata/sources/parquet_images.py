@@ -8,7 +8,7 @@ The tables of `datasets.Dataset.push_to_hub`, anywhere under the root:
 Every row is an image; its path is `data/train-00000-of-00002.parquet#N`, N the row from 0, and it has the id
 of the bytes that the table contains. The split is the column `split`, else a word in the name of the table or
 of its folder. Names of classes are those of the feature `ClassLabel`, in the metadata of the table or in
-`dataset_info` of README.md; -1 is no class.
+`dataset_info` of README.md; -1 means no class.
 
 Columns with the names of manifest columns (valence, arousal, dominance with _sd and _n; emotion,
 emotion_<name>, subtype, subject_id, …) are used, the others go into `extra`. The class is the first of

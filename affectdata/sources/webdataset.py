@@ -278,7 +278,7 @@ _DIRECT = {field.name for field in fields(Record)} - {
 
 
 def _own_record(path: str, labels: dict[str, Any], scales: dict[str, Scale]) -> Record:
-    """Return the record of a released row; what is no label, such as `copy`, goes into `extra`."""
+    """Return the record of a released row; other values, such as `copy`, go into `extra`."""
     ratings = {}
     for name, scale in scales.items():
         if labels.get(name) is not None:

@@ -31,7 +31,7 @@ def check_address(address: str) -> str:
 
 
 def check_name(name: str, where: str) -> str:
-    """Return the name of an object that is to be a file.
+    """Return the file name for an object.
 
     Raises:
         IntegrityError: it would be outside its folder, or it is not a valid file name.

@@ -46,7 +46,7 @@ def tree_folder(address: str) -> Path:
 
 
 def address_of(folder: Path) -> str | None:
-    """Return the address of which a folder is the local copy (`tree_folder`); None if it is none."""
+    """Return the address of which a folder is the local copy (`tree_folder`); None if it is not one."""
     address = _read_note(folder.parent / _NOTE).get("address")
     is_copy = is_address(address) and tree_folder(address).resolve() == folder.resolve()
     return address if is_copy else None
@@ -154,7 +154,7 @@ def _limit() -> float:
     """Return the bytes that all entries may have.
 
     Raises:
-        UsageError: the variable is no number of gigabytes.
+        UsageError: the variable is not a number of gigabytes.
     """
     value = os.environ.get(LIMIT_VARIABLE) or str(_LIMIT_GB)
     try:
@@ -162,5 +162,5 @@ def _limit() -> float:
     except ValueError:
         limit = -1
     if not limit >= 0:
-        raise UsageError(f"{LIMIT_VARIABLE}={value} is no number of gigabytes", fix="set it to 50, say")
+        raise UsageError(f"{LIMIT_VARIABLE}={value} is not a number of gigabytes", fix="set it to 50, say")
     return limit * 1e9

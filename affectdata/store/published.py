@@ -209,7 +209,7 @@ def fetch_table(address: str) -> Path:
     """
     where, _, name = check_address(address).rpartition("/")
     if not name.endswith(".parquet"):
-        raise UsageError(f"{address} is no manifest", fix="its address ends in .parquet")
+        raise UsageError(f"{address} is not a manifest", fix="its address ends in .parquet")
     bucket = Bucket(where)
     stat = bucket.stat(name)
     if stat is None:

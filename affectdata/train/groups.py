@@ -1,4 +1,4 @@
-"""Find the images of a manifest that are one picture in several forms, and write them as groups.
+"""Find images of a manifest that are versions of one image, and write them as groups.
 
 In: a manifest, its images, and a backbone. Out: proven pairs (`look_alikes`), and a table image -> group that
 `split.groups` of a recipe reads.

@@ -189,4 +189,4 @@ def make_model(
 
 def no_model(target: str) -> InputError:
     """Return the error that there is nothing to predict."""
-    return InputError(f"train has only one class of {target}: there is no model to save")
+    return InputError(f"train has only one class of {target}, so there is no model to save")

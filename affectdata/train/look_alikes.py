@@ -1,4 +1,4 @@
-"""Pairs of images that are the same picture: candidates by features, proof by `images.same_image`.
+"""Pairs of versions of one image: candidates by features, proof by `images.same_image`.
 
 In: features, a group per image, and a reader. Out: pairs of rows with their number of inliers. What was
 compared is kept by the ids of the two images, so that a second run reads no image.

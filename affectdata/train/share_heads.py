@@ -1,7 +1,7 @@
 """Heads for targets of several values per image, on frozen features: points, label sets, shares of raters.
 
 Points: one regressor per column. Label sets: one logistic regression per label. Shares: multinomial logistic
-regression on soft targets; a row stands once for each class, with the share as its weight, which minimises
+regression on soft targets; a row occurs once for each class, with the share as its weight, which minimises
 the cross-entropy of the shares and so their Kullback-Leibler divergence (Gao et al. (2017), Deep label
 distribution learning, arXiv:1611.01731).
 """

@@ -146,7 +146,7 @@ def test_errors_are_better_if_lower() -> None:
     "spec", [{}, {"multi": "label", "shares": True}, {"numbers": ["a", "b"], "order": ["a", "b"]}]
 )
 def test_a_target_is_exactly_one(spec: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"exactly one|order is of shares"):
+    with pytest.raises(ValueError, match=r"exactly one|order is only for shares"):
         TargetSpec(**spec)
 
 

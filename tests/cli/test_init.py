@@ -73,7 +73,7 @@ def test_a_name_that_yaml_reads_as_no_word_stays_a_name(name: str) -> None:
 
 
 def test_a_manifest_without_labels_is_an_error() -> None:
-    with pytest.raises(InputError, match="has no rating and no class"):
+    with pytest.raises(InputError, match="has neither ratings nor classes"):
         draft_recipe(make_manifest(make_rows([{}, {}])))
 
 
@@ -106,7 +106,7 @@ def test_a_link_stays_and_is_no_release_of_its_own(small_gaped: Path, tmp_path: 
     second = publish(small_gaped, tmp_path, seed=5).path
     link_release(second, link)
     assert link.resolve() == second.resolve() and link.is_symlink()
-    with pytest.raises(UsageError, match="exists and is no link"):
+    with pytest.raises(UsageError, match="exists and is not a link"):
         check_link(first)
 
 

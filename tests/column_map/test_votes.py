@@ -185,7 +185,7 @@ def test_counts_of_votes(read_votes: ReadVotes) -> None:
         ("x,3", "joy: 'x' is not a number"),
         (",3", "joy: empty; write 0"),
         ("0,0", "all numbers of votes are 0"),
-        ("0.5,0.5", "'0.5' is no whole number of votes"),
+        ("0.5,0.5", "'0.5' is not a whole number of votes"),
     ],
 )
 def test_bad_counts(cells: str, detail: str, read_votes: ReadVotes) -> None:
@@ -338,7 +338,7 @@ def test_columns_of_true_and_false_are_shares(read_votes: ReadVotes) -> None:
 def test_the_total_of_votes_is_no_emotion(read_votes: ReadVotes) -> None:
     table = "file,joy,fear,total\na.jpg,6,4,10\n"
     columns = {"joy": "joy", "fear": "fear"}
-    with pytest.raises(RecipeError, match="total is no emotion"):
+    with pytest.raises(RecipeError, match="total is not an emotion"):
         read_votes(table, ["a.jpg"], counts=True, emotions={**columns, "total": "total"})
     _, rows = read_votes(table, ["a.jpg"], counts=True, emotions=columns)
     assert rows[["emotion_joy", "agreement_n"]].iloc[0].tolist() == [0.6, 10]
@@ -418,7 +418,7 @@ def test_words_of_a_likert_scale(read_votes: ReadVotes) -> None:
         ({"counts": True, "percent": True}, "exclude each other"),
         ({"rows": "person", "repeated": "mean"}, "`repeated` has no effect"),
         ({"raters": {"valence": "v*"}}, "valence needs its scale"),
-        ({"raters": {"gender": "v*"}}, "gender is no rating"),
+        ({"raters": {"gender": "v*"}}, "gender is not a rating"),
         ({"intensities": {"joy": "J"}}, "joy needs `scales: {intensity"),
         ({"decimal": ",", "thousands": ","}, "are the same"),
         (

@@ -200,5 +200,5 @@ def test_a_ledger_with_values_that_none_has_is_refused_though_its_digest_is_righ
     at = table.column_names.index(column)
     table = table.set_column(at, table.schema.field(at), pa.array(["other"]))
     write_table(table, ledger_path(tmp_path / "a.parquet"), "ledger")
-    with pytest.raises(ManifestError, match=f"values that no ledger has in {column}"):
+    with pytest.raises(ManifestError, match=f"invalid values in {column}"):
         read_ledger(tmp_path / "a.parquet")

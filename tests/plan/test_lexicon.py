@@ -156,7 +156,7 @@ def test_paintings_are_levelled_over_the_bins_of_a_lexicon(tmp_path: Path) -> No
     assert max(bin_.shortfall for bin_ in plan.bins) == 0
     release, _ = publish_release([manifest], table, plan, recipe, tmp_path / "releases", workers=1)
     assert check_release(release) == []
-    assert release.table["valence"].null_count == len(release.table)  # it is no rating
+    assert release.table["valence"].null_count == len(release.table)  # it is not a rating
     assert release.table["lexicon_valence"].null_count == 0
     recorded = release.info["lexicon"]
     assert recorded["file"] == "vad.csv"

@@ -173,7 +173,7 @@ def test_unmatched_cells_name_the_one_that_binds_and_a_feasible_n() -> None:
     rows = [{"valence": 10 + 40 * (i % 3), "arousal": i % 20 + 40.0 * (i % 3 == 2)} for i in range(150)]
     rows += [{"valence": 90, "arousal": float(i)} for i in range(6)]
     manifest = make_manifest(make_rows([{**row, "key": f"k{i}"} for i, row in enumerate(rows)]))
-    with pytest.raises(RecipeError, match="the cell 'positive' binds") as error:
+    with pytest.raises(RecipeError, match="the limiting cell is 'positive'") as error:
         select(manifest, n=20, match=["arousal"])
     n = int(error.value.fix.split()[1])
     assert 2 <= n < 20

@@ -261,5 +261,5 @@ def test_commands_take_addresses(server: Server, release: Path, cli: Callable[..
     assert ran.code == 0 and ran.document["new"] and "keep the bucket private" in ran.err
     assert cli("verify", "--json", ran.document["address"]).code == 0
     refused = cli("ingest", "gaped", "--out", ADDRESS)
-    assert refused.code == 2 and "only local ones" in refused.err
+    assert refused.code == 2 and "only local paths" in refused.err
     assert is_address(ADDRESS) and not is_address(Path(ADDRESS))

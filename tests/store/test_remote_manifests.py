@@ -103,13 +103,13 @@ def test_commands_take_manifests_and_releases_in_buckets(
         ("ingest", "--out", ADDRESS),
     ):
         ran = cli(*refused)
-        assert ran.code == 2 and "only local ones" in ran.err, ran.err
+        assert ran.code == 2 and "only local paths" in ran.err, ran.err
 
 
 def test_what_is_no_manifest_is_refused(server: Server, manifest: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest"):
         load_manifest(f"{ADDRESS}/gaped.parquet")
-    with pytest.raises(UsageError, match="is no manifest"):
+    with pytest.raises(UsageError, match="is not a manifest"):
         load_manifest(f"{ADDRESS}/gaped")
 
 
@@ -242,4 +242,4 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_goes(
     assert ran.returncode == 0 and there() == [True] * 4
     monkeypatch.setenv(cache.LIMIT_VARIABLE, "much")
     ran = in_another_process(FETCH, addresses[0])
-    assert "AFFECTDATA_CACHE_GB=much is no number of gigabytes" in ran.stderr
+    assert "AFFECTDATA_CACHE_GB=much is not a number of gigabytes" in ran.stderr
