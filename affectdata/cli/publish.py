@@ -24,6 +24,6 @@ def command(subject: Path, address: str) -> int:
 
     with progress() as move:
         target, is_new = api.publish(subject, address, note=note, progress=move)
-    show(f"published {target}" if is_new else f"{target} is there already, and the same")
+    show(f"published {target}" if is_new else f"{target} already exists, with the same contents")
     document("affectdata/publish/1", {"release": str(subject), "address": target, "new": is_new})
     return 0

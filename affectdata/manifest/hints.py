@@ -39,7 +39,7 @@ _FIXES: dict[str, str] = {
     Reason.TOO_LARGE: "make these images smaller",
     Reason.DECODE_WARNING: "ingest without --strict, which rejects images that a decoder warns about",
     Reason.LINK: "copy the files in place of the links: cp -rL ROOT COPY; then ingest COPY",
-    Reason.PLACEHOLDER: "these stand for images that are gone: get the images from elsewhere",
+    Reason.PLACEHOLDER: "these are placeholders for missing images: get the images from elsewhere",
 }
 _INSIDE_FILES = ("parquet_images", "webdataset")  # a folder of images is not part of these
 _N_PARENTS = 2

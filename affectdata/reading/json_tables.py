@@ -65,7 +65,7 @@ def _nested(record: Any, name: str) -> Any:
 def _read(document: Any, path: str, needed: Sequence[str]) -> Records:
     if isinstance(document, list):
         if not all(isinstance(item, dict) for item in document):
-            raise _not_a_table(path, "a list of other things than objects")
+            raise _not_a_table(path, "a list with items that are not objects")
         _refuse_label_studio(document, path)
         return document
     if not isinstance(document, dict):

@@ -44,7 +44,7 @@ def test_a_table_keyed_by_file_name_has_a_column_of_its_own() -> None:
     ("text", "message"),
     [
         ("3", "is a single value"),
-        ("[1, 2]", "a list of other things than objects"),
+        ("[1, 2]", "a list with items that are not objects"),
         ("{", "is not JSON"),
         ("", "is not JSON"),
         ('{"a": 1}\n{"a": 2', "is not one JSON object per line"),
