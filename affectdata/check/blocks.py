@@ -496,7 +496,7 @@ class AdviceRow(Block):
     )
     control: str = Field(description="arm of the control")
     over_control: Interval | None = Field(description="difference in the measure to the control")
-    outcome: Literal["helps", "harms", "undecided", "no more than its control", "not run"]
+    outcome: Literal["helps", "harms", "undecided", "not clearly better than its control", "not run"]
     enable: str = Field(description="the option, or line of the recipe, that enables it")
     reason: str | None = Field(default=None, description="why it was not run")
 
@@ -505,7 +505,7 @@ class Advice(Block):
     """What would help: options in a fixed order, with intervals that hold for all of them together."""
 
     level: float = Field(description="of the intervals")
-    quantile: Number = Field(description="of the largest |t| of the changes of all rows")
+    quantile: Number = Field(description="of the largest |z| of the changes of all rows")
     rows: list[AdviceRow]
 
 

@@ -15,7 +15,8 @@ from affectdata.check import metrics
 from affectdata.check.blocks import Interval
 
 WIDEN = 1.1  # factor on the half-width: brings the mean cover of two assignments from .95 to .97
-_REACH = float(stats.norm.ppf(0.975)) * WIDEN
+_QUANTILE = float(stats.norm.ppf(0.975))
+_N_DRAWS = 4096
 Influence = Callable[[np.ndarray, np.ndarray], np.ndarray]  # targets, predictions -> a value per image
 Estimate = tuple[float, float]  # a figure and its variance
 
@@ -68,18 +69,37 @@ def influence_r(y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(a * b - metrics.pearson_r(y, predicted) * (a**2 + b**2) / 2)
 
 
+def group_sums(influence: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the sum of the influence values of each group."""
+    return np.bincount(np.unique(group, return_inverse=True)[1], influence)
+
+
 def grouped_variance(influence: np.ndarray, group: np.ndarray) -> float:
     """Return the variance of a score from its influence values; images of a group are not independent."""
-    code = np.unique(group, return_inverse=True)[1]
-    return float(np.sum(np.bincount(code, influence) ** 2)) / len(influence) ** 2
+    return float(np.sum(group_sums(influence, group) ** 2)) / len(influence) ** 2
 
 
-def pooled_interval(assignments: Sequence[Estimate]) -> Interval:
+def pooled_interval(assignments: Sequence[Estimate], quantile: float = _QUANTILE) -> Interval:
     """Return mean and 95 % interval of a figure over assignments to folds, from the estimate on each.
 
     The variance is the mean of the assignments' own: they score the same images, so that a second one adds
-    no image.
+    no image. `quantile` is the number of standard errors, of several figures that of `largest_z`.
     """
     values, variances = np.array(assignments, float).T
-    mean, reach = float(values.mean()), _REACH * float(np.sqrt(variances.mean()))
+    mean, reach = float(values.mean()), quantile * WIDEN * float(np.sqrt(variances.mean()))
     return Interval(mean=mean, low=mean - reach, high=mean + reach)
+
+
+def largest_z(sums: np.ndarray, seed: int) -> float:
+    """Return the 95 % quantile of the largest |z| of several figures, at least that of one (1.96).
+
+    `sums` are influence values, (groups, figures). A bootstrap that multiplies the groups by standard normal
+    draws, the same for all figures, keeps the correlations between them: Chernozhukov, Chetverikov and Kato
+    (2013), Gaussian approximations and multiplier bootstrap for maxima of sums, Annals of Statistics 41.
+    """
+    norms = np.sqrt(np.sum(sums**2, axis=0))
+    varying = sums[:, norms > 0] / norms[norms > 0]
+    if not varying.size:
+        return _QUANTILE
+    z = np.random.default_rng(seed).standard_normal((_N_DRAWS, len(sums))) @ varying
+    return max(float(np.quantile(np.abs(z).max(axis=1), 0.95)), _QUANTILE)

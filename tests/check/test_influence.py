@@ -17,6 +17,7 @@ from affectdata.check.influence import (
     influence_mae,
     influence_r,
     influence_r2,
+    largest_z,
     pooled_interval,
 )
 from affectdata.check.paired import pooled_difference
@@ -143,3 +144,27 @@ def test_differences_are_averaged_over_sources(planted: Callable[..., Rows]) -> 
         for name in ("a", "b")
     ]
     assert found.mean == pytest.approx(np.mean(parts))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_the_quantile_of_the_largest_z_holds_for_all_figures_together(correlation: float) -> None:
+    rng = np.random.default_rng(1)
+    n_simulations, n_groups, n_figures = 200, 150, 12
+    wrong = alone = 0
+    for number in range(n_simulations):
+        shared, own = rng.normal(size=(n_groups, 1)), rng.normal(size=(n_groups, n_figures))
+        sums = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+        largest = float(np.max(np.abs(sums.sum(0)) / np.sqrt((sums**2).sum(0))))
+        wrong += largest > largest_z(sums, number)
+        alone += largest > 1.96
+    assert wrong / n_simulations < 0.1
+    assert alone > 2 * wrong
+
+
+def test_figures_that_do_not_vary_have_no_part_in_the_quantile() -> None:
+    sums = np.random.default_rng(0).normal(size=(100, 1))
+    one = largest_z(sums, 0)
+    assert one == pytest.approx(1.96, abs=0.06)
+    assert largest_z(np.hstack([sums, np.zeros((100, 1)), np.full((100, 1), np.nan)]), 0) == one
+    assert largest_z(np.zeros((100, 2)), 0) == pytest.approx(1.96, abs=0.001)
+    assert largest_z(np.hstack([sums, sums]), 0) == one  # the same figure twice
