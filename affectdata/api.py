@@ -741,8 +741,9 @@ def train_check(
         InputError: there is nothing to train on or to score.
         MissingError: the extra `train`, weights or the device are not there.
     """
+    from affectdata.check.arms import PLAIN
     from affectdata.check.check import run_check
-    from affectdata.check.final import PLAIN, check_head, fit_final, fit_final_networks, source_of
+    from affectdata.check.final import check_head, fit_final, fit_final_networks, source_of
     from affectdata.check.maps import check_maps, draw_maps, explain_no_clearest
     from affectdata.check.model_card import check_scores, write_card
     from affectdata.check.prepare import prepare_check

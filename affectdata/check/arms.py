@@ -34,6 +34,7 @@ MEAN, SUBTYPE_MEAN = "mean", "subtype_mean"
 SUBTYPE_AWARE, SUBTYPE_SHUFFLED, SUBTYPE_CLUSTERS = "subtype_aware", "subtype_shuffled", "subtype_clusters"
 SUBTYPE_ALONE, SUBTYPE_ORACLE = "subtype_alone", "subtype_oracle"
 FIRST_NETWORK, SHUFFLED_NETWORK = "first_network", "shuffled_network"
+PLAIN = "plain"  # the head that every arm has: an SVR
 CALIBRATED, WIDENED, STACKED, UNSTACKED = "calibrated", "widened", "stacked:", "unstacked:"
 Arms = dict[str, pa.Table]
 

@@ -45,7 +45,7 @@ from affectdata.check.scores import (
     subgroup_values,
 )
 from affectdata.check.shift import affect_of_look, copies_and_target, describe_effects, describe_shift
-from affectdata.check.target_scores import describe_target, score_target, score_target_subgroups
+from affectdata.check.target_scores import describe_target, score_target
 from affectdata.check.words import SKILL
 
 _VERSIONS = (
@@ -330,23 +330,26 @@ def _subgroups(results: Results) -> dict[str, blocks.Subgroups]:
     rows = originals.find(test.image_id)
     info, recipe = results.prepared.release.info, results.prepared.recipe
     values = subgroup_values(originals, recipe)
+    measure, deviation = "mae", None
     if target := results.prepared.target:
-        errors = np.asarray(target.errors(target.true(test), best.values(RELEASE)), float)
-        scored = {
-            column: score_target_subgroups(
-                values[column][rows], test, errors, target.error, recipe.seed, estimated_in(info, column)
-            )
-            for column in SUBGROUPS
-        }
-        return {column: block for column, block in scored.items() if block.groups or block.too_few}
-    if results.prepared.numeric:
-        true, predicted = test.target, best.values(RELEASE)
+        measure = target.error
+        per_image = np.asarray(target.errors(target.true(test), best.values(RELEASE)), float)
+    elif results.prepared.numeric:
+        deviation = best.values(RELEASE) - test.target
+        per_image = np.abs(deviation)
     else:
-        classes = results.classes[0]
-        true, predicted = classes.of(test), best.labels(RELEASE, classes.name, "image")
+        measure, classes = "accuracy", results.classes[0]
+        right = best.labels(RELEASE, classes.name, "image") == classes.of(test)
+        per_image = right.astype(float)
     scored = {
         column: score_subgroups(
-            values[column][rows], test, true, predicted, recipe.seed, estimated_in(info, column)
+            values[column][rows],
+            test,
+            measure,
+            per_image,
+            recipe.seed,
+            estimated_in(info, column),
+            deviation,
         )
         for column in SUBGROUPS
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from affectdata.check.arms import CALIBRATED, STACKED, SUBTYPE_AWARE
+from affectdata.check.arms import CALIBRATED, PLAIN, STACKED, SUBTYPE_AWARE
 from affectdata.check.evaluate import find_classes
 from affectdata.check.prepare import CheckInput
 from affectdata.check.target_model import (
@@ -31,8 +31,6 @@ from affectdata.train.kept import FrozenModel, Stage, TunedModel, make_model, no
 from affectdata.train.outputs import Calibrated, Stacked, fit_calibrated, fit_stacked
 from affectdata.train.rows import Rows
 from affectdata.train.subtype_aware import can_fit, fit_subtype_aware
-
-PLAIN = "plain"  # the head that every arm has: an SVR
 
 
 def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:

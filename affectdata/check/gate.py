@@ -38,12 +38,11 @@ _ROUNDING = 1e-9
 LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
 LIKELY_NEAREST = 0.8  # share of the bound, likewise; honest images score at most .62 of it on GAPED
 _LEAST_SCORED = 30  # images; with fewer no score fails
-_BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
+BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
+_NOT_NUMERIC = "the target is not numeric"
 _NOT_APPLICABLE = {
     "copies": "the release has no copies",
-    "numeric": "the target is not numeric",
-    "has_skill": "the target is not numeric",
-    "has_ratings": "the target is not numeric",
+    **dict.fromkeys(("numeric", "has_skill", "has_ratings"), _NOT_NUMERIC),
 }
 _NOT_ONE_NUMBER = "the target is not one number"
 
@@ -186,7 +185,7 @@ def _nearest(document: CheckFigures, check: Check) -> NamedResults:
 def _too_good(document: CheckFigures, check: Check) -> NamedResults:
     """R² of the originals is at most `max_r2`."""
     if document.target and document.target.kind != NUMBERS:
-        yield "", _pass("the target is not numeric")
+        yield "", _pass(_NOT_NUMERIC)
         return
     r2 = skill_of(document, ORIGINALS)
     if r2 is None:
@@ -371,7 +370,7 @@ def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
 @_rule("training.not_worse")
 def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
     """At most `not_worse` below the originals, and 1.25 times that below even copies (open: .6 of it)."""
-    for baseline, factor in ((ORIGINALS, 1.0), (EVEN, _BETWEEN_COPIES)):
+    for baseline, factor in ((ORIGINALS, 1.0), (EVEN, BETWEEN_COPIES)):
         compared = document.comparison.get(f"{RELEASE} - {baseline}")
         if compared is None:
             reason = document.crossfit_missing if document.copies else None
@@ -385,7 +384,10 @@ def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def _tolerances(document: CheckFigures, check: Check) -> dict[str, float]:
-    """Return the measures that decide, and their tolerances: of several values the skill alone."""
+    """Return the measures that decide, and their tolerances: of several values the skill alone.
+
+    The tolerance of label sets is that of balanced accuracy, applied to 2 AUC - 1: half of it in AUC.
+    """
     given: dict[str, float] = check.not_worse.model_dump()
     if document.target is None:
         return given

@@ -16,7 +16,6 @@ suspicious  images whose rating is unusual for both their subtype and their look
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from posixpath import dirname
@@ -30,6 +29,7 @@ from affectdata.check.blocks import Anchor, Interval, LabelFigures, PublishedDis
 from affectdata.check.influence import grouped_variance, influence_r, influence_r2, pooled_interval
 from affectdata.check.label_model import fit_predict, predict_out_of_fold
 from affectdata.check.prepare import CheckInput
+from affectdata.reading.names import natural_key
 from affectdata.registry import find_plugins, load_plugin
 from affectdata.train.rows import Rows
 
@@ -230,12 +230,6 @@ def move_ratings(target: np.ndarray, folders: Sequence[np.ndarray], offset: int)
     for inside in folders:
         moved[inside] = np.roll(target[inside], offset)
     return moved
-
-
-def natural_key(path: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts "Lake 2" before "Lake 10"."""
-    parts = re.split(r"(\d+)", path.lower())
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def permute_within(target: np.ndarray, subtypes: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from affectdata.images.decode import resize
 SIDE_PX, CELL_PX = 224, 14
 N_CELLS = SIDE_PX // CELL_PX
 PLACES: tuple[Literal["centre", "corners"], ...] = ("centre", "corners")
-SCALARS = ("block_edges", "fine_detail", "flat_sides", "dark_cast", "light_cast")
+SCALARS = ("block_edges", "fine_detail", "flat_sides", "dark_cast", "light_cast", "colour")
 _BLOCK_PX = 8  # of JPEG
 _BORDER_PX = 4
 _FLAT = 2.0  # standard deviation of grey values
@@ -32,7 +32,8 @@ class Marks:
     image, 112 pixels each. `scalars`, in the order of `SCALARS`: differences of neighbouring pixels across
     the borders of 8 × 8 blocks relative to others, on the pixels as stored (a logarithm); Laplacian relative
     to gradient at 224 pixels (a logarithm); number of sides of the whole image that are uniform; red less
-    blue at the dark and at the light end of the channels, which depend less on the content than the means do.
+    blue at the dark and at the light end of the channels, which depend less on the content than the means do;
+    the largest less the smallest channel, mean over the pixels, which is 0 for grey images.
     """
 
     patterns: np.ndarray
@@ -49,8 +50,10 @@ def measure_marks(rgb: np.ndarray) -> Marks:
     centre = whole[top : top + SIDE_PX, left : left + SIDE_PX]
     upper, lower = (np.hstack([rows[:, :half], rows[:, -half:]]) for rows in (whole[:half], whole[-half:]))
     patterns = np.stack([_less_cell_means(centre), _less_cell_means(np.vstack([upper, lower]))])
-    red, blue = (np.quantile(rgb[::2, ::2, channel], [_END, 1 - _END]) for channel in (0, 2))
-    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole), *(red - blue)]
+    some = rgb[::2, ::2]
+    red, blue = (np.quantile(some[..., channel], [_END, 1 - _END]) for channel in (0, 2))
+    colour = float((some.max(2) - some.min(2)).mean())
+    scalars = [_block_edges(grey), _fine_detail(centre), _flat_sides(whole), *(red - blue), colour]
     return Marks(patterns, np.array(scalars))
 
 

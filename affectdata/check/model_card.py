@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from affectdata.check.arms import RELEASE
+from affectdata.check.arms import PLAIN, RELEASE
 from affectdata.check.blocks import CheckDocument, Figure, Interval
 from affectdata.check.verdict import find_knowledge
 from affectdata.check.words import (
@@ -28,7 +28,6 @@ from affectdata.train.kept import KeptModel, TunedModel
 
 _MEASURES = ("r2", "ccc", "mae", "macro_mae", "tail_mae", "r_within")
 _LABEL_MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
-PLAIN_ARMS = ("plain", RELEASE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class CardScores:
 
 def check_scores(document: CheckDocument, head: str) -> CardScores:
     """Return the scores of a check for a model with this head: those of the arm that is trained as it is."""
-    arm = RELEASE if head in PLAIN_ARMS else head
+    arm = RELEASE if head == PLAIN else head
     scored, target = scores(document, arm), document.release.target
     rows: list[tuple[str, ...]] = []
     several = target_scores(document, RELEASE)

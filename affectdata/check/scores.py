@@ -308,33 +308,32 @@ def mean_interval(values: np.ndarray, rows: Rows, seed: int) -> Interval:
 def score_subgroups(
     values: np.ndarray,
     test: Rows,
-    true: np.ndarray,
-    predicted: np.ndarray,
+    measure: Any,
+    per_image: np.ndarray,
     seed: int,
     estimated: Sequence[str] = (),
+    deviation: np.ndarray | None = None,
 ) -> blocks.Subgroups:
-    """Return the error (numbers) or the accuracy (labels) per value of a column, and the largest gap.
+    """Return the mean of `per_image`, named `measure`, per value of a column, and the largest gap.
 
     Intervals are over resampled groups of the images `test`. Values of fewer than `LEAST_SUBGROUP` images
     have no figure; `too_few` has their sizes. `estimated` are the sources in which a machine filled in the
-    column.
+    column; the mean of `deviation`, if given, is the bias.
     """
     groups, too_few, figures = {}, {}, []
-    is_number = predicted.dtype.kind == "f"
-    per_image = np.abs(predicted - true) if is_number else (predicted == true).astype(float)
     for name, rows in groups_of(values):
         n = int(rows.sum())
         if name and n < LEAST_SUBGROUP:
             too_few[name] = n
         elif name:
             interval = mean_interval(per_image[rows], test.take(rows), seed)
-            figure: dict[str, Any] = {"accuracy": interval.mean}
-            if is_number:
-                figure = {"mae": interval.mean, "bias": float(np.mean((predicted - true)[rows]))}
+            figure: dict[str, Any] = {measure: interval.mean}
+            if deviation is not None:
+                figure["bias"] = float(deviation[rows].mean())
             groups[name] = blocks.Subgroup(n=n, interval=interval, **figure)
             figures.append(float(per_image[rows].mean()))
     return blocks.Subgroups(
-        measure="mae" if is_number else "accuracy",
+        measure=measure,
         groups=groups,
         gap=max(figures) - min(figures) if figures else None,
         too_few=too_few,

@@ -31,6 +31,7 @@ _SCALARS = {
     "flat_sides": "uniform sides",
     "dark_cast": "red less blue in the darkest pixels",
     "light_cast": "red less blue in the lightest pixels",
+    "colour": "the strength of colours",
 }
 
 
@@ -58,7 +59,7 @@ def pattern(document: CheckFigures, check: Check) -> NamedResults:
 
 
 def scalars(document: CheckFigures, check: Check) -> NamedResults:
-    """No trace of JPEG, blur, uniform sides or a cast distinguishes a subtype: AUC within .1 to .9.
+    """No trace of JPEG, blur, uniform sides, a cast or grey images distinguishes a subtype: AUC .1 to .9.
 
     Outside .15 to .85 it is listed. Sources differ in formats and cameras: with several sources, values are
     only listed.

@@ -9,21 +9,14 @@ import numpy as np
 from affectdata.check import blocks
 from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
-from affectdata.check.scores import (
-    LEAST_SUBGROUP,
-    Scoring,
-    groups_of,
-    mean_interval,
-    score_per_source,
-)
+from affectdata.check.scores import Scoring, score_per_source
 from affectdata.check.study_targets import StudyTarget
 from affectdata.check.words import SKILL
-from affectdata.train.rows import Rows
 
 
 def describe_target(target: StudyTarget | None) -> dict[str, Any]:
     """Return the block of a target as a field of the document; nothing for the recipe's."""
-    if target is None or target.kind == "recipe":
+    if target is None or target.kind == "recipe":  # of studies
         return {}
     block = blocks.TargetBlock(
         kind=target.kind, name=target.name, outputs=list(target.outputs), skill=target.skill_name
@@ -52,26 +45,3 @@ def score_target(scoring: Scoring, target: StudyTarget, arm: str) -> blocks.Targ
         details["confusion"] = np.reshape(n, (len(target.outputs), -1)).tolist()
     per_source = score_per_source(scoring, {name: scoring.figure(name, arm) for name in scoring.measures})
     return blocks.TargetScores(per_source=per_source, **details, **measures)
-
-
-def score_target_subgroups(
-    values: np.ndarray, test: Rows, errors: np.ndarray, measure: Any, seed: int, estimated: list[str]
-) -> blocks.Subgroups:
-    """Return the mean of `errors`, which are per image, by value of a column; as `scores.score_subgroups`."""
-    sizes = {name: int(rows.sum()) for name, rows in groups_of(values) if name}
-    found = {
-        name: mean_interval(errors[values == name], test.take(values == name), seed)
-        for name, n in sizes.items()
-        if n >= LEAST_SUBGROUP
-    }
-    means = [float(errors[values == name].mean()) for name in found]
-    return blocks.Subgroups(
-        measure=measure,
-        groups={
-            name: blocks.Subgroup.model_validate({"n": sizes[name], measure: mean, "interval": interval})
-            for (name, interval), mean in zip(found.items(), means, strict=True)
-        },
-        gap=max(means) - min(means) if means else None,
-        too_few={name: n for name, n in sizes.items() if n < LEAST_SUBGROUP},
-        estimated=estimated,
-    )

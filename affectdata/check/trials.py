@@ -19,7 +19,6 @@ import numpy as np
 from affectdata.check import scores
 from affectdata.check.arms import RELEASE
 from affectdata.check.image_pool import fill_image_pool, find_originals, plan_image_pool
-from affectdata.check.label_rules import natural_key
 from affectdata.check.model_card import study_scores, write_card
 from affectdata.check.prepare import CACHE, released_arms, released_rows
 from affectdata.check.scores import SUBGROUPS, mean_interval, resample_groups, subgroup_values
@@ -36,6 +35,7 @@ from affectdata.check.tuned import RUNS, choose_settings
 from affectdata.check.words import small_groups_text, without_nan
 from affectdata.errors import InputError, MissingError
 from affectdata.images.decode import pixel_versions
+from affectdata.reading.names import natural_key
 from affectdata.recipe.recipe import parse_recipe
 from affectdata.registry import find_data
 from affectdata.release.lineage import validate_release
@@ -77,14 +77,15 @@ def study_release(
 
     Raises:
         RecipeError: a setting is unknown or has an invalid value; raised before training.
-        InputError: the release has no val split or lacks an arm, a loss does not fit its target, or the best
-            model cannot be kept.
+        InputError: the release has no val split or lacks an arm, or a loss does not fit its target; a run has
+            the head ridge and the best model is to be kept; all training rows have the same labels.
         MissingError: the device is missing, or the weights of every run.
         ImagesNotFound: an arm other than the release's own needs the source images.
     """
     study = load_study(path)
     if keep:
         check_name(keep)
+        _check_heads(study, path)
     folder = checks / release.name / STUDIES / study.name
     trials = _Trials(release, study, checks, folder, device, workers, say)
     document = run_study(
@@ -102,6 +103,20 @@ def study_release(
         keep_model(model, keep)
         write_card(model, keep, release.info, study_scores(document))
     return document, folder
+
+
+def _check_heads(study: Study, path: Path) -> None:
+    """Refuse a head that no model file has a form for, before any run.
+
+    Raises:
+        InputError: a run has it.
+    """
+    if any(settings.get("head") == "ridge" for settings in study.runs()):
+        raise InputError(
+            "a model with the head ridge cannot be kept, and a run of this study has it",
+            where=str(path),
+            fix="leave out `head: ridge`, or --keep-model",
+        )
 
 
 class _Trials:

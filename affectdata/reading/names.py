@@ -56,6 +56,15 @@ def fold_stem(path: str) -> str:
     return "".join(letter for letter in fold_path(path).rpartition("/")[2] if letter.isalnum())
 
 
+def natural_key(text: str) -> list[str | int]:
+    """Return a key that sorts numbers by their size, and ignores case.
+
+    >>> sorted(["Lake 10", "lake 2"], key=natural_key)
+    ['lake 2', 'Lake 10']
+    """
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", text.lower()))]
+
+
 def is_readme(path: str) -> bool:
     """Return whether a file is a readme or a licence, judging by its name, in any folder."""
     return _README.fullmatch(basename(path)) is not None

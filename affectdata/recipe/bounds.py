@@ -15,7 +15,9 @@ class NotWorse(StrictModel):
 
     r2: float = Field(default=0.02, ge=0, description="difference in R²")
     ccc: float = Field(default=0.02, ge=0, description="difference in CCC")
-    balanced_accuracy: float = Field(default=0.03, ge=0, description="difference in balanced accuracy")
+    balanced_accuracy: float = Field(
+        default=0.03, ge=0, description="difference in balanced accuracy; of label sets in 2 AUC - 1"
+    )
 
 
 class Check(StrictModel):

@@ -257,7 +257,7 @@ def test_the_majority_is_counted_over_originals_and_chance_over_classes_that_occ
 
 def test_subgroups_that_are_too_small_are_named_with_their_size(planted: Planted) -> None:
     values = np.repeat(["20-29", "80+", ""], [40, 4, 9])
-    found = score_subgroups(values, planted(53), np.zeros(53), np.ones(53), 0)
+    found = score_subgroups(values, planted(53), "mae", np.ones(53), 0)
     assert list(found.groups) == ["20-29"] and found.too_few == {"80+": 4}
     assert found.groups["20-29"].interval == Interval(mean=1.0, low=1.0, high=1.0)
 
@@ -270,7 +270,7 @@ def test_intervals_of_subgroups_are_those_of_a_binomial_share(planted: Planted) 
     values = np.repeat(["x", "y"], [100, 300])
     rows = planted(400)
     rows = replace(rows, group=np.arange(400).astype(str), stratum=np.zeros(400, int))
-    found = score_subgroups(values, rows, true, predicted, 0)
+    found = score_subgroups(values, rows, "accuracy", (predicted == true).astype(float), 0)
     for name, mask in (("x", values == "x"), ("y", values == "y")):
         group, share = found.groups[name], right[mask].mean()
         reach = 1.96 * np.sqrt(share * (1 - share) / mask.sum())

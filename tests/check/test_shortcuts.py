@@ -89,7 +89,7 @@ def test_a_mark_on_every_image_tells_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_scalars_see_jpeg_blur_frames_and_casts() -> None:
+def test_scalars_see_jpeg_blur_frames_casts_and_lack_of_colour() -> None:
     rng = np.random.default_rng(2)
     photos = [_photo(rng, 300, 400) for _ in range(20)]
     changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -98,6 +98,7 @@ def test_scalars_see_jpeg_blur_frames_and_casts() -> None:
         "flat_sides": lambda rgb: np.pad(rgb, ((9, 9), (0, 0), (0, 0))),
         "dark_cast": lambda rgb: np.clip(rgb.astype(int) + np.array([30, 0, -20]), 0, 255).astype(np.uint8),
         "light_cast": lambda rgb: np.clip(rgb * np.array([1.2, 1, 0.8]), 0, 255).astype(np.uint8),
+        "colour": lambda rgb: np.clip(rgb * np.array([1, 0.9, 1]), 0, 255).astype(np.uint8),
     }
     for column, scalar in enumerate(SCALARS):
         changed = [measure_marks(changes[scalar](photo)).scalars[column] for photo in photos]

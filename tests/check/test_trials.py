@@ -318,9 +318,10 @@ def test_heads_of_points_are_kept_and_ridge_is_refused(
         "valence",
         "arousal",
     ]
-    write_study(study, settings={**settings, "head": "ridge"}, target=target, best="rmse")
+    write_study(study, name="ridge", settings={**settings, "head": "ridge"}, target=target, best="rmse")
     ran = cli("study", study, release.path, *options)
-    assert ran.code == 3 and "a model with Ridge cannot be saved" in ran.err
+    assert ran.code == 3 and "the head ridge cannot be kept" in ran.err
+    assert not (tmp_path / release.name / "studies" / "ridge").exists()  # before any run
 
 
 # --- the studies of the five projects --------------------------------------------------------------------
