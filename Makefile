@@ -64,11 +64,12 @@ bench-gpu: env
 
 # False alarms and power of the rules of train-check on real images, noted in docs/check.md:
 # make check-power AFFECTDATA_GAPED_ROOT=PATH AFFECTDATA_OASIS_ROOT=PATH [PARTS="marks copies --tables"]
-# Without PARTS all of it, and whole checks with planted faults.
+# Without PARTS all of it, and whole checks with planted faults. RUNS=2: a trial, which leaves the document as it is.
 PARTS ?=
+RUNS ?=
 check-power: env
-	$(BIN)/python benchmarks/check_power.py $(PARTS)
-	$(if $(PARTS),,$(BIN)/python benchmarks/check_faults.py)
+	$(BIN)/python benchmarks/check_power.py $(PARTS) $(if $(RUNS),--runs $(RUNS))
+	$(if $(PARTS),,$(BIN)/python benchmarks/check_faults.py $(if $(RUNS),--runs $(RUNS)))
 
 # Kills, flipped bits, forgeries, hostile files and commands in any order; docs/reliability.md gets the counts.
 TORTURE_SECONDS ?= 300

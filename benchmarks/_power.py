@@ -1,24 +1,21 @@
 """Kept features of real images for check_power.py: every original, and its copies by the recipe.
 
 A data set is ingested, balanced without writing images, and passed through the backbone once; a second run
-reads the features from the folder of kept ones.
+reads the features from the folder of kept ones. Also what the parts of check_power.py share.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.svm import SVR
 
 from affectdata import api
-from affectdata.check import metrics
-from affectdata.check.arms import EVEN, ORIGINALS, spread_evenly
-from affectdata.check.blocks import Interval
+from affectdata.check.arms import spread_evenly
 from affectdata.check.image_pool import (
     Originals,
     fill_image_pool,
@@ -26,20 +23,23 @@ from affectdata.check.image_pool import (
     plan_image_pool,
     replan,
 )
-from affectdata.check.influence import grouped_variance, influence_ccc, influence_r2, pooled_interval
-from affectdata.check.label_rules import folders_in_order, move_ratings, permute_within
 from affectdata.check.prepare import CACHE
 from affectdata.config import read_yaml
+from affectdata.manifest.manifest import Images
 from affectdata.recipe.recipe import Recipe, parse_recipe
-from affectdata.splits.folds import deal_folds
+from affectdata.release.release import Release
 from affectdata.store.atomic import write_json
 from affectdata.train.backbones import Backbone, load_backbone
 from affectdata.train.features import FeatureCache
-from affectdata.train.heads import N_FOLDS
 from affectdata.train.rows import Rows
 
-_C, _GAMMA = 100.0, 0.5  # gamma in units of 1 / number of features
+C, GAMMA = 100.0, 0.5  # of the SVR; gamma in units of 1 / number of features
 RECIPE = Path(__file__).parents[1] / "recipes" / "valence_bins.yaml"
+CLEAN = "clean"
+Record = dict[str, Any]
+Case = tuple[str, Record]
+Tasks = dict[str, Callable[[], Iterator[Case]]]
+Run = Callable[[Tasks], dict[str, list[Record]]]  # what was not run before; returns all records by case
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,9 @@ class KeptFeatures:
     originals: Originals
     recipe: Recipe
     rows: Rows
+    release: Release
+    images: Images
+    folder: Path
 
     @cached_property
     def plain(self) -> Rows:
@@ -69,7 +72,7 @@ class KeptFeatures:
         plain, order = self.plain.features, np.argsort(self.rows.pool_index)
         scaled = (self.rows.features[order] - plain.mean(0)) / np.maximum(plain.std(0), 1e-9)
         squares = (scaled**2).sum(1)[:, None] + (scaled**2).sum(1) - 2 * scaled @ scaled.T
-        return np.asarray(np.exp(-_GAMMA / scaled.shape[1] * np.maximum(squares, 0)))
+        return np.asarray(np.exp(-GAMMA / scaled.shape[1] * np.maximum(squares, 0)))
 
     @cached_property
     def pool_features(self) -> np.ndarray:
@@ -116,7 +119,9 @@ def keep_features(
     kept = pool.wanted
     rows = pool.rows(kept)
     order = np.lexsort((rows.copy, originals.find(rows.image_id)))
-    return KeptFeatures(name, network, originals, recipe, rows.take(order))
+    return KeptFeatures(
+        name, network, originals, recipe, rows.take(order), release, manifest.images(), folder
+    )
 
 
 def _progress(done: int, of: int) -> None:
@@ -124,144 +129,24 @@ def _progress(done: int, of: int) -> None:
         print(f"features: {done} of {of}", flush=True)
 
 
-CLEAN = "clean"
-LABEL_FAULTS = (
-    *(f"{share} % shuffled" for share in (5, 10, 25, 50, 100)),
-    "shuffled inside subtypes",
-    *(f"every folder {offset:+d} rows off" for offset in (1, 2)),
-    "one folder +1 rows off",
-    *(f"a line lost at {share} %" for share in (25, 50, 75)),
-    *(f"two subtypes {share} % exchanged" for share in (20, 50, 100)),
-    *(f"one subtype {points:+d}" for points in (5, 10)),
-    "reversed",
-    *(f"{share} % single errors" for share in (2, 5)),
-)
-PAIR_FAULTS = (
-    *(f"copies' labels {points:+d}" for points in (5, 10, 20)),
-    *(f"copies' labels {share} % shuffled" for share in (25, 50)),
-    *(f"copies' labels stretched by {share} %" for share in (15, 30)),
-    "noise of SD 15 on copies' labels",
-)
+def share_text(value: float | None) -> str:
+    """Format a share of runs; None if it was not measured."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}".lstrip("0") if 0 < value < 1 else f"{value:.0f}"
 
 
-def plant_in_labels(fault: str, rows: Rows, paths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the ratings with a fault of `LABEL_FAULTS`."""
-    number = abs(int(re.sub(r"[^-\d]", "", fault) or 0))
-    target = rows.target.copy()
-    if fault.endswith("% shuffled"):
-        return _shuffle(target, number / 100, rng)
-    if fault == "shuffled inside subtypes":
-        return permute_within(target, rows.subtype, 1, int(rng.integers(1 << 30)))[:, 0]
-    if "rows off" in fault:
-        folders = folders_in_order(paths)
-        moved = folders if fault.startswith("every") else [folders[int(rng.integers(len(folders)))]]
-        return move_ratings(target, moved, number)
-    if "line lost" in fault:
-        place, folders = np.zeros(len(target)), folders_in_order(paths)
-        for inside in folders:
-            place[inside] = np.arange(len(inside)) / len(inside)
-        return np.where(place >= number / 100, move_ratings(target, folders, -1), target)
-    if "exchanged" in fault:
-        return _exchange(target, rows.subtype, number / 100, rng)
-    if fault.startswith("one subtype"):
-        subtype = rng.choice(np.unique(rows.subtype))
-        return np.clip(target + np.where(rows.subtype == subtype, number, 0), 0, 100)
-    if fault == "reversed":
-        return 100 - target
-    wrong = rng.random(len(target)) < number / 100
-    return np.where(wrong, rng.permutation(target), target)
+def outcome_share(outcomes: Iterable[Mapping[str, str]], rule: str, outcome: str = "fail") -> float | None:
+    """Return the share of runs in which a rule has an outcome; None if some run did not measure it."""
+    found = [by_rule.get(rule) for by_rule in outcomes]
+    return None if None in found else float(np.mean([each == outcome for each in found]))
 
 
-def _shuffle(target: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    chosen = np.flatnonzero(rng.random(len(target)) < share)
-    shuffled = target.copy()
-    shuffled[chosen] = target[rng.permutation(chosen)]
-    return shuffled
+def range_text(values: Sequence[float], centre: Callable[[Sequence[float]], Any] = np.mean) -> str:
+    """Format the mean (or another centre) of the figures of runs, with the least and the largest."""
+    return f"{centre(values):.3g} ({np.min(values):.3g} to {np.max(values):.3g})" if len(values) else "–"
 
 
-def _exchange(target: np.ndarray, subtypes: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Exchange ratings between the subtype of the highest mean and a random other one."""
-    names = np.unique(subtypes)
-    first = names[np.argmax([target[subtypes == name].mean() for name in names])]
-    second = rng.choice(names[names != first])
-    sides = [rng.permutation(np.flatnonzero(subtypes == name)) for name in (first, second)]
-    n = round(share * min(len(side) for side in sides))
-    left, right = (side[:n] for side in sides)
-    exchanged = target.copy()
-    exchanged[left], exchanged[right] = target[right], target[left]
-    return exchanged
-
-
-def plant_in_copies(fault: str, rows: Rows, rng: np.random.Generator) -> np.ndarray:
-    """Return the labels of train rows with a fault of `PAIR_FAULTS` in those of copies."""
-    number, copy = int(re.sub(r"[^\d]", "", fault)), rows.copy > 0
-    target = rows.target.copy()
-    if "shuffled" in fault:
-        target[copy] = _shuffle(target[copy], number / 100, rng)
-    elif "stretched" in fault:
-        target[copy] = 50 + (1 + number / 100) * (target[copy] - 50)
-    else:
-        target[copy] += rng.normal(0, number, copy.sum()) if "noise" in fault else number
-    return np.clip(target, 0, 100)
-
-
-Pair = tuple[str, str]  # baseline, measure
-
-
-def compare_arms(kept: KeptFeatures, seed: int) -> dict[str, dict[Pair, Interval]]:
-    """Train release, originals and even copies on two assignments to folds, as train-check does.
-
-    Returns the differences as they are ("clean"), and with each of `PAIR_FAULTS` in the labels of copies of
-    the release; the two baselines are the same. A recipe seed decides folds and copies. The SVR has fixed
-    settings, near those that the inner search chooses, and features standardised once. Copies are drawn from
-    the kept ones of their image.
-    """
-    estimates: dict[str, dict[Pair, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    originals, own, rng = kept.originals, kept.plain, np.random.default_rng([3, seed])
-    recipe, cases = kept.recipe.model_copy(update={"seed": seed}), (CLEAN, *PAIR_FAULTS)
-    for assignment in range(2):
-        fold = deal_folds(own.group, [own.stratum], seed + assignment, N_FOLDS)
-        predicted = {arm: np.zeros(len(own)) for arm in (*cases, ORIGINALS, EVEN)}
-        for number in range(N_FOLDS):
-            train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            planned = replan(originals, fold != number, recipe)
-            copies = Counter(planned["image_id"].to_pylist())
-            released = np.array([copies[image_id] - 1 for image_id in own.image_id[train].tolist()])
-            n_even, rest = divmod(int(released.sum()), len(train))
-            even = n_even + (rng.permutation(len(train)) < rest)
-            scored = kept.with_copies(test, np.zeros(len(test), int), rng)
-            rows = kept.with_copies(train, released, rng)
-            targets = {CLEAN: rows.target} | {
-                fault: plant_in_copies(fault, rows, rng) for fault in PAIR_FAULTS
-            }
-            found = _fit_predict(kept.kernel, rows, {CLEAN: rows.target, **targets}, scored)
-            for arm, plan in ((ORIGINALS, np.zeros(len(train), int)), (EVEN, even)):
-                rows = kept.with_copies(train, plan, rng)
-                found |= _fit_predict(kept.kernel, rows, {arm: rows.target}, scored)
-            for arm, values in found.items():
-                predicted[arm][test] = values
-        for case in cases:
-            for baseline in (ORIGINALS, EVEN):
-                for measure in ("r2", "ccc"):
-                    estimate = _estimate(own, predicted[case], predicted[baseline], measure)
-                    estimates[case][baseline, measure].append(estimate)
-    return {
-        case: {key: pooled_interval(values) for key, values in found.items()}
-        for case, found in estimates.items()
-    }
-
-
-def _fit_predict(
-    kernel: np.ndarray, rows: Rows, targets: dict[str, np.ndarray], test: Rows
-) -> dict[str, np.ndarray]:
-    inside = kernel[np.ix_(rows.pool_index, rows.pool_index)]
-    outside = kernel[np.ix_(test.pool_index, rows.pool_index)]
-    model = SVR(kernel="precomputed", C=_C, epsilon=3.0, tol=1e-2)
-    return {name: model.fit(inside, target).predict(outside) for name, target in targets.items()}
-
-
-def _estimate(own: Rows, left: np.ndarray, right: np.ndarray, measure: str) -> tuple[float, float]:
-    influence = {"r2": influence_r2, "ccc": influence_ccc}[measure]
-    score = getattr(metrics, measure)
-    values = influence(own.target, left) - influence(own.target, right)
-    return score(own.target, left) - score(own.target, right), grouped_variance(values, own.group)
+def spread_text(values: np.ndarray) -> str:
+    """Format the mean and the standard deviation of differences."""
+    return f"{values.mean():+.4f} (SD {values.std():.4f})"

@@ -6,27 +6,39 @@ there twice: a kept copy of an image, turned or cropped by the recipe, that pass
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from _power import KeptFeatures
+from _power import (
+    CLEAN,
+    Case,
+    KeptFeatures,
+    Record,
+    Run,
+    Tasks,
+    outcome_share,
+    range_text,
+    share_text,
+)
+from _power_rules import score_outcomes
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from affectdata.check import metrics
+from affectdata.check import evaluate, leak, metrics, scores
 from affectdata.check.arms import ORIGINALS, RELEASE
 from affectdata.check.blocks import Interval
 from affectdata.check.evaluate import REGRESSOR, Classes, EvaluateSplit, find_classes
-from affectdata.check.gate import LIKELY_NEAREST
 from affectdata.check.image_pool import replan
 from affectdata.check.leak import _nearest_figure, _shuffled_figure
 from affectdata.check.prepare import Split
-from affectdata.check.rule_result import Outcome, check_bounds
 from affectdata.check.scores import Scoring
-from affectdata.recipe.bounds import Check
 from affectdata.splits.folds import deal_folds
+from affectdata.train import heads, svr
 from affectdata.train.heads import (
     N_FOLDS,
     FittedHead,
@@ -38,8 +50,13 @@ from affectdata.train.heads import (
 from affectdata.train.rows import Rows
 from affectdata.train.svr import RbfSVR
 
+MEASURES = (evaluate, leak, metrics, scores, heads, svr)
 OUT_OF_FOLD, IN_FOLD = "out of fold", "in fold"
+
+
 LEAKS = (0, 5, 10, 20)  # per cent of the images
+
+
 _C, _GAMMA, _EPSILON, _C_OF_CLASSES = 100.0, 0.5, 3.0, 0.03
 
 
@@ -161,31 +178,27 @@ def _cascade(scoring: Scoring, classes: Classes) -> dict[str, Interval]:
     }
 
 
-def outcomes(figures: dict[str, Any], least: float | None = None, *, decides: bool = True) -> dict[str, str]:
-    """Return the outcome of each rule by its default bounds; `least`: what a score must exceed at least.
+def tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any, run: Run) -> Iterator[str]:
+    """Measure the rules: images that are there twice, clean recipe seeds, and the cascade."""
 
-    `decides`: whether the estimate decides an open interval of a leak, as where one number is predicted.
-    """
-    check, found = Check(), {name: Interval.model_validate(figure) for name, figure in figures.items()}
-    bounds: dict[str, dict[str, float]] = {
-        "leak.nearest": {"at_most": check.max_nearest},
-        "leak.too_good": {"at_most": check.max_r2},
-        "leak.shuffled": {"at_most": check.max_shuffled},
-        "training.score.r2": {"at_least": check.min_r2},
-        "training.score.collapse": {"at_least": check.min_sd_ratio},
-        "cascade.not_worse": {"at_least": -check.not_worse.balanced_accuracy},
-        "cascade.out_of_fold": {"at_most": check.max_second_stage},
-    }
-    if "learns.above_shuffled" in found:  # an open interval fails
-        floor = check.min_r2_low if least is None else least
-        least = max(floor, found["leak.shuffled"].high or 0.0)
-        passes = (found.pop("learns.above_shuffled").low or 0.0) > least
-        decided = {"learns.above_shuffled": "pass" if passes else "fail"}
-    else:
-        decided = {}
-    compared = {name: check_bounds(figure, "", **bounds[name]) for name, figure in found.items()}
-    for name, share in (("leak.nearest", LIKELY_NEAREST), ("leak.too_good", 1.0)):
-        if decides and name in compared and compared[name].outcome is Outcome.UNDECIDED:
-            fails = (compared[name].figure or 0.0) > share * bounds[name]["at_most"]
-            compared[name] = replace(compared[name], outcome=Outcome.FAIL if fails else Outcome.PASS)
-    return {name: str(result.outcome) for name, result in compared.items()} | decided
+    def one(case: str, measure: Callable[[], Record]) -> Iterator[Case]:
+        yield case, {"figures": measure()}
+
+    tasks: Tasks = {}
+    for seed, share in itertools.product(range(options.faults), LEAKS):  # the cheaper ones first
+        case = f"{share} % of the images twice"
+        tasks[f"{case} {seed}"] = partial(one, case, partial(score_leak, kept, seed, share))
+    for seed in range(options.seeds):
+        tasks[f"{CLEAN} {seed}"] = partial(one, CLEAN, partial(score_clean, kept, seed))
+    for seed, kind in itertools.product(range(options.cascades), (OUT_OF_FOLD, IN_FOLD)):
+        case = f"cascade, outputs {kind}"
+        tasks[f"{case} {seed}"] = partial(one, case, partial(score_clean, kept, seed, kind))
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}, SVR with C 100 and gamma .5:\n"
+    yield "| | runs | rule | figure | lower end | upper end | undecided | fails |\n|" + "---|" * 8
+    for case, runs in sorted(run(tasks).items()):
+        found = [score_outcomes(each["figures"]) for each in runs]
+        for rule in found[0]:
+            ends = [[each["figures"][rule][key] for each in runs] for key in ("mean", "low", "high")]
+            cells = [range_text([value for value in end if value is not None]) for end in ends]
+            cells += [share_text(outcome_share(found, rule, name)) for name in ("undecided", "fail")]
+            yield f"| {case} | {len(runs)} | `{rule}` | " + " | ".join(cells) + " |"

@@ -13,13 +13,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from _power import KeptFeatures
+from _power import (
+    CLEAN,
+    Case,
+    KeptFeatures,
+    Record,
+    Run,
+    Tasks,
+    outcome_share,
+    range_text,
+    share_text,
+)
+from _power_labels import WITHOUT_SHEET
+from _power_rules import label_outcomes, score_outcomes
 from _power_scores import LEAKS, folds_of, twice
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from affectdata.check import label_model, label_rules, leak, scores, study_targets, target_arms
 from affectdata.check.arms import ORIGINALS
+from affectdata.check.blocks import LabelFigures
 from affectdata.check.label_rules import describe_values, folders_in_order
 from affectdata.check.leak import _nearest_figure, _shuffled_figure
 from affectdata.check.prepare import Split
@@ -27,20 +41,34 @@ from affectdata.check.scores import Scoring
 from affectdata.check.study_targets import Predict, StudyTarget, find_target
 from affectdata.check.target_arms import EvaluateTarget
 from affectdata.recipe.target import TargetSpec
+from affectdata.train import heads, svr
 from affectdata.train.heads import N_FOLDS, FrozenHeads
 from affectdata.train.losses import least_cost_scores
 from affectdata.train.rows import Rows
 from affectdata.train.svr import RbfSVR
 
+MEASURES = (label_model, label_rules, leak, scores, study_targets, target_arms, heads, svr)
 KINDS = ("numbers", "multi", "shares", "polarity")
+
+
 AROUSAL = "arousal "  # beginning of the faults that only points have, in the second column
+
+
 FAULTS = (
     *("every folder +1 rows off", "50 % exchanged", "100 % exchanged"),
     *(AROUSAL + fault for fault in ("every folder +1 rows off", "50 % exchanged")),
 )
+
+
 _LOW, _HIGH = 40.0, 60.0  # valence of unpleasant and of pleasant images
+
+
 _CUTS = (100 / 3, 200 / 3)  # between raters who find an image unpleasant, neutral and pleasant
+
+
 _C, _GAMMA, _EPSILON, _C_OF_CLASSES = 100.0, 0.5, 3.0, 0.01
+
+
 _AGAIN = "-again"
 
 
@@ -167,3 +195,45 @@ def faults_of(kind: str) -> list[str]:
     """Return the names of the faults that are planted in a kind of target."""
     known = [*FAULTS, *(f"{share} % of the images twice" for share in LEAKS)]
     return [fault for fault in known if kind == "numbers" or not fault.startswith(AROUSAL)]
+
+
+def tables(kept: KeptFeatures, every: list[KeptFeatures], options: Any, run: Run) -> Iterator[str]:
+    """Measure the rules on OASIS."""
+    if kept.name != "oasis":
+        return
+
+    def one(kind: str, fault: str, seed: int) -> Iterator[Case]:
+        yield f"{kind}, {fault}", measure_target(kept, kind, fault, seed)
+
+    planned = [(kind, CLEAN, seed) for seed in range(options.seeds) for kind in KINDS]
+    planned += [
+        (kind, fault, seed) for seed in range(options.faults) for kind in KINDS for fault in faults_of(kind)
+    ]
+    tasks: Tasks = {" ".join(map(str, each)): partial(one, *each) for each in planned}
+    runs = run(tasks)
+    yield f"\n{kept.name}, {len(kept.plain)} images, {kept.backbone.name}, heads with fixed settings:\n"
+    names = ("learns.above_shuffled", "leak.nearest", "leak.too_good", "leak.shuffled")
+    rules = (*names, "labels.order", "labels.within", "labels.r2")
+    yield "| | runs | skill | " + " | ".join(f"`{rule}`" for rule in rules) + " | any |"
+    yield "|---|" + "---|" * (len(rules) + 3)
+    for case in (f"{kind}, {fault}" for kind in KINDS for fault in (CLEAN, *faults_of(kind))):
+        found = [_target_outcomes(case, run) for run in runs.get(case, [])]
+        if not found:
+            continue
+        skills = [run["figures"]["learns.above_shuffled"]["mean"] for run in runs[case]]
+        cells = [share_text(outcome_share(found, rule)) for rule in rules]
+        failed = share_text(float(np.mean(["fail" in each.values() for each in found])))
+        yield f"| {case} | {len(found)} | {range_text(skills)} | " + " | ".join(cells) + f" | {failed} |"
+
+
+def _target_outcomes(case: str, run: Record) -> dict[str, str]:
+    """Return the outcome of each rule: the worst over the columns of points."""
+    found = score_outcomes(run["figures"], case.split(",")[0], "skill")
+    for figures in run["labels"].values():
+        of_labels = label_outcomes(LabelFigures.model_validate(figures))
+        found |= {
+            rule: "fail" if "fail" in (found.get(rule), of_labels[rule]) else of_labels[rule]
+            for rule in WITHOUT_SHEET
+            if rule in of_labels
+        }
+    return found

@@ -72,7 +72,7 @@ def scalars(document: CheckFigures, check: Check) -> NamedResults:
         return
     for scalar, by_group in found.scalars.items():
         name, area = max(by_group.items(), key=lambda item: abs(item[1] - 0.5))
-        text = f"{_SCALARS[scalar]} distinguish {name} from the rest with an AUC of {area:.2f}"
+        text = f"{name} differs from the rest in {_SCALARS[scalar]}, with an AUC of {area:.2f}"
         fails = is_notable(area, FAILING_AUC) and not any(key.startswith("source ") for key in by_group)
         outcome = Outcome.NOTICE if is_notable(area) else Outcome.PASS
         if fails:
