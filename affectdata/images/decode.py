@@ -10,7 +10,7 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +43,10 @@ _WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)[\s>]", re.IGNORECASE)
 _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are ASCII or UTF-16
 _NUMBER = re.compile(r"\d+")
 _HOLE = bytes(4096)  # a block of most file systems
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
+_MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each goes over the whole image …
+_MAX_SCANNED = 1 << 32  # … so this is the limit of scans times pixels
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG, in compressed pixels
 _BMP_HEAD = 14  # bytes before the header whose size is at byte 14
 _SUBSAMPLING = "444"  # no chroma subsampling: colour carries affect
 
@@ -178,13 +182,7 @@ def _decode(data: bytes, image: Image.Image, notes: list[str]) -> DecodedImage:
         if container == "mpo":  # a JPEG with more frames behind it
             container = "jpeg"
         try:
-            if container == "jpeg" and image.mode in ("L", "RGB"):
-                rgb = _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
-            else:
-                if container == "bmp":
-                    _check_bmp_offset(data)
-                bmp = _read_bmp(image, data) if container == "bmp" else None
-                rgb = _decode_other(image, notes) if bmp is None else bmp
+            rgb = _read_pixels(data, image, container, notes)
             turn = _orientation(image, notes)
             frames = getattr(image, "n_frames", 1)
             if container == "png":
@@ -199,12 +197,25 @@ def _decode(data: bytes, image: Image.Image, notes: list[str]) -> DecodedImage:
             text = _first_line(error, "damaged")
             reason = "truncated" if "truncated" in text.lower() else "unreadable"
             raise DecodeError(reason, text) from error
+    image.close()  # its pixels take more memory than `rgb`
     notes += more_notes
     if frames > 1:
         notes.append(f"{frames} frames; the first was taken")
     if turn in _TURNS:
         rgb = _TURNS[turn](rgb)
     return DecodedImage(np.ascontiguousarray(rgb), container, "; ".join(dict.fromkeys(notes)) or None)
+
+
+def _read_pixels(data: bytes, image: Image.Image, container: str, notes: list[str]) -> np.ndarray:
+    if container == "jpeg":
+        _check_scans(data, image.width * image.height)
+        if image.mode in ("L", "RGB"):
+            return _to_srgb(_decode_jpeg(data, notes), image.info.get("icc_profile"), notes)
+    elif container == "bmp":
+        _check_bmp_offset(data)
+        if (bmp := _read_bmp(image, data)) is not None:
+            return bmp
+    return _decode_other(image, notes)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -258,9 +269,10 @@ def _decode_jpeg(data: bytes, notes: list[str]) -> np.ndarray:
     if "premature end" in warning.lower():
         raise DecodeError("truncated", warning)
     # The strict decoder stops at its first warning. Pillow continues, and raises if the file ends early.
-    rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     notes.append(warning)
-    return rgb
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return _in_strips(*image.size, lambda top, bottom: _over_white(_rows_of(image, top, bottom)))
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
@@ -285,8 +297,27 @@ def _look_for_hole(data: bytes, notes: list[str]) -> None:
     image with a large uniform area they may be intact.
     """
     hole = data.find(_HOLE, _scan_start(data))
-    if 0 <= hole < data.rfind(b"\xff\xd9"):
+    if 0 <= hole < data.rfind(_END):
         notes.append(f"{len(_HOLE)} bytes of zeros from byte {hole}: a hole, or a large uniform area")
+
+
+def _check_scans(data: bytes, n_pixels: int) -> None:
+    """Refuse a JPEG whose few bytes would be decoded for minutes, in hundreds of scans.
+
+    What looks like the marker of a scan inside metadata, or in further frames behind the image, is none.
+    """
+    limit = min(_MAX_SCANS, _MAX_SCANNED // n_pixels)
+    if data.count(_SCAN) <= limit:
+        return
+    n_scans, position = 0, _scan_start(data)
+    while data[position : position + 2] != _END and (marker := _MARKER.search(data, position)):
+        n_scans += marker[0] == _SCAN
+        position = marker.start()
+        if marker[0] != _END:
+            position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    if n_scans > limit:
+        detail = f"{n_scans} scans; the limit is {limit}: save it as a JPEG that is not progressive"
+        raise DecodeError("too_large", detail)
 
 
 def _scan_start(data: bytes) -> int:
@@ -323,14 +354,39 @@ def _read_bmp(image: Image.Image, data: bytes) -> np.ndarray | None:
 def _decode_other(image: Image.Image, notes: list[str]) -> np.ndarray:
     image.load()
     profile = image.info.get("icc_profile")
-    if image.mode.startswith(("I", "F")):
-        return _wide_grey(image)
-    if image.mode == "CMYK" and profile:
-        return _from_profile(image, profile, notes)
+
+    def read(top: int, bottom: int) -> np.ndarray:
+        strip = _rows_of(image, top, bottom)
+        if image.mode.startswith(("I", "F")):
+            return _wide_grey(strip)
+        if image.mode == "CMYK" and profile:
+            return _from_profile(strip, profile, notes)
+        return _to_srgb(_over_white(strip), profile, notes)
+
+    return _in_strips(*image.size, read)
+
+
+def _in_strips(width: int, height: int, read: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """Return the pixels that `read` returns for ranges of rows: of a large image, few are in memory twice."""
+    n_rows = max(1, _LARGE_PIXELS // width)
+    if height <= n_rows:
+        return read(0, height)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, n_rows):
+        bottom = min(top + n_rows, height)
+        rgb[top:bottom] = read(top, bottom)
+    return rgb
+
+
+def _rows_of(image: Image.Image, top: int, bottom: int) -> Image.Image:
+    return image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+
+
+def _over_white(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return _to_srgb(np.asarray(image.convert("RGB")), profile, notes)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _wide_grey(image: Image.Image) -> np.ndarray:
@@ -346,7 +402,12 @@ def _to_srgb(rgb: np.ndarray, profile: bytes | None, notes: list[str]) -> np.nda
     if not profile or _SRGB_NAMES.search(profile):
         return rgb
     is_grey = profile[16:20] == b"GRAY"  # the colour space in an ICC header
-    return _from_profile(Image.fromarray(rgb[..., 0] if is_grey else rgb), profile, notes)
+
+    def read(top: int, bottom: int) -> np.ndarray:
+        strip = rgb[top:bottom, :, 0] if is_grey else rgb[top:bottom]
+        return _from_profile(Image.fromarray(strip), profile, notes)
+
+    return _in_strips(rgb.shape[1], rgb.shape[0], read)
 
 
 def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> np.ndarray:

@@ -19,6 +19,7 @@ _GROUP = 4  # columns filtered at once
 _BLOCK_CELLS = 1 << 15  # multiplied at once: for more, BLAS starts threads
 _STRIP_CELLS = 1 << 19  # float32: 2 MiB
 _LOW = 1 << 7  # a weight is high × _LOW + low: sums of either over 255s are exact in float32
+_LARGE_PIXELS = 1 << 24  # made grey at once
 _SIDES = range(65, 4097)  # smaller images are cheap; for larger ones the weights would fill the memory
 _DIGITS = _BLOCK * _BLOCK // 4  # of a pHash
 _EVEN, _ODD = np.ones(_BLOCK), np.where(np.arange(_BLOCK) % 2, -1.0, 1.0)
@@ -65,8 +66,9 @@ def grey_thumbnail(rgb: np.ndarray) -> np.ndarray:
     height, width, _ = rgb.shape
     if height in _SIDES and width in _SIDES and height <= 1.5 * width:
         return _narrow(_narrow(rgb, _grey).T).T
-    small = Image.fromarray(rgb).convert("L").resize((_RESIZED, _RESIZED), Image.Resampling.LANCZOS)
-    return np.asarray(small)
+    n_rows = max(1, _LARGE_PIXELS // width)
+    grey = np.concatenate([_grey(rgb[top : top + n_rows]) for top in range(0, height, n_rows)])
+    return np.asarray(Image.fromarray(grey).resize((_RESIZED, _RESIZED), Image.Resampling.LANCZOS))
 
 
 def _grey(rgb: np.ndarray) -> np.ndarray:

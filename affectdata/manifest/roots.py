@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from affectdata.errors import ImagesNotFound
+from affectdata.errors import ImagesNotFound, ManifestError
 from affectdata.store.addresses import is_address
 from affectdata.store.atomic import locked_folder, read_json, write_json
 from affectdata.store.cache import address_of, tree_folder
@@ -64,7 +64,17 @@ def read_local(folder: Path) -> dict[str, str]:
 def _read_recorded(folder: Path) -> dict[str, str]:
     """Return the folder of each source, or its address in a bucket."""
     path = folder / LOCAL_FILE
-    return dict(read_json(path)["roots"]) if path.exists() else {}
+    if not path.exists():
+        return {}
+    document = read_json(path)
+    roots = document.get("roots") if isinstance(document, dict) else None
+    if not isinstance(roots, dict) or not all(isinstance(root, str) and root for root in roots.values()):
+        raise ManifestError(
+            f"{LOCAL_FILE} does not have a folder for each source",
+            where=str(path),
+            fix="remove it, and ingest the sources again",
+        )
+    return roots
 
 
 def record_root(folder: Path, source: str, root: Path) -> None:

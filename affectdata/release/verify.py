@@ -109,6 +109,8 @@ class _CheckFiles:
 
 
 def _check_file(folder: Path, name: str, expected: str) -> list[Finding]:
+    if "\0" in name:
+        return [Finding("changed", f"{SUMS_FILE} has a name that no file can have: {name!r}")]
     file = folder / name
     if (kind := kind_of(file)) or not file.is_file():
         return [_missing_or_irregular(name, kind)]

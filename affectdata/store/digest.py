@@ -99,6 +99,13 @@ def _digest_of_version_1(schema: pa.Schema, n_rows: int, read: Callable[[str], I
     return digest.hexdigest()
 
 
+def is_flat(kind: pa.DataType) -> bool:
+    """Return whether a column of this type has a digest: strings, numbers and truth values, also encoded."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
+
+
 def _flat_type(field: pa.Field) -> pa.DataType:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_nested(kind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +19,7 @@ from affectdata.errors import IntegrityError, ManifestError
 from affectdata.schema import METADATA_KEY, SCHEMA_VERSION
 from affectdata.store.atomic import replace_file
 from affectdata.store.chunks import STREAM_ROWS, rechunk
-from affectdata.store.digest import RowsDigest, column_digest
+from affectdata.store.digest import RowsDigest, column_digest, is_flat
 from affectdata.store.files import check_regular
 
 _ROW_GROUP = 1 << 14  # rows; a look-up by image_id reads one group and the positions of all groups, so:
@@ -160,6 +161,7 @@ def open_table(path: Path, kind: str) -> StoredTable:
         with pq.ParquetFile(path, buffer_size=_BUFFER) as file:  # `pq.read_table` reads a folder too
             metadata = _metadata(file, path, kind)
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+            _check_columns(schema, path)
             digest = _file_digest(file, metadata["schema_version"])
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a damaged name of a column
         what = (
@@ -215,6 +217,19 @@ def _metadata(file: pq.ParquetFile, path: Path, kind: str) -> dict[str, Any]:
             fix="re-run the command that wrote the file",
         )
     return metadata
+
+
+def _check_columns(schema: pa.Schema, path: Path) -> None:
+    """Refuse columns that no table of this package has: nested ones, and two of one name."""
+    counts = Counter(schema.names)
+    strange = [field.name for field in schema if counts[field.name] > 1 or not is_flat(field.type)]
+    if strange:
+        raise ManifestError(
+            f"{path.name} has columns that `affectdata` does not write, such as {strange[0]!r}: "
+            "they are nested, of an unknown type, or of the same name as another one",
+            where=str(path),
+            fix="re-run the command that wrote the file",
+        )
 
 
 def _file_digest(file: pq.ParquetFile, schema_version: int) -> str:

@@ -546,3 +546,32 @@ def test_threads_do_not_hold_more_large_images_than_the_budget(monkeypatch: pyte
         list(pool.map(hold, [60, 40, 30, 100, 90, 20, 500, 50] * 5))
     assert 0 < most[0] <= 500 and budget._n_free == 100
     assert not held
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "1", "I;16", "CMYK"])
+def test_a_large_image_is_read_in_strips_with_the_same_pixels(
+    mode: str, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Image.fromarray(image)
+    if mode == "I;16":
+        opened = Image.fromarray(np.arange(70 * 90, dtype=np.uint16).reshape(70, 90) * 9)
+    elif "A" in mode:
+        opened.putalpha(Image.fromarray(image[..., 0]))
+    buffer = io.BytesIO()
+    opened.convert(mode).save(buffer, "TIFF" if mode == "CMYK" else "PNG", icc_profile=wide_gamut())
+    whole = decode(buffer.getvalue())
+    monkeypatch.setattr(imaging, "_LARGE_PIXELS", 500)
+    in_strips = decode(buffer.getvalue())
+    assert np.array_equal(in_strips.rgb, whole.rgb) and in_strips.warning == whole.warning
+
+
+def test_a_progressive_jpeg_of_very_many_scans_is_too_large(image: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    decode(data[:-2] + 80 * scan + data[-2:])
+    error = refused(data[:-2] + 300 * scan + data[-2:])
+    assert error.reason == "too_large" and "scans; the limit is 100" in error.what
+    segment = b"\xff\xef" + (602).to_bytes(2, "big") + 300 * b"\xff\xda"  # of metadata, not of the image
+    assert decode(data[:2] + segment + data[2:] + 300 * scan).warning is None

@@ -386,3 +386,12 @@ def test_edited_rows_are_refused(folder: Path) -> None:
     edit_valence(path)
     with pytest.raises(IntegrityError, match="not those that were written"):
         load_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"roots": 3}', '{"roots": {"a": 3}}', '{"roots": {"a": null}}']
+)
+def test_recorded_folders_of_another_form_are_a_manifest_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".local.json").write_text(text)
+    with pytest.raises(ManifestError, match="folder for each source"):
+        read_local(tmp_path)

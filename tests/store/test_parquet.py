@@ -498,3 +498,20 @@ def test_a_damaged_column_name_is_a_manifest_error(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b"unlikely_name", b"unlike\xee\xffname"))
     with pytest.raises((ManifestError, IntegrityError)):
         open_table(path, "test")
+
+
+@pytest.mark.parametrize("how", ["a list", "a struct", "bytes", "a second one of its name"])
+def test_columns_that_are_never_written_are_a_manifest_error(
+    tmp_path: Path, table: pa.Table, how: str
+) -> None:
+    path, n = tmp_path / "a.parquet", len(table)
+    write_table(table, path, "test")
+    metadata = pq.read_metadata(path).metadata[METADATA_KEY]
+    values = {"a list": [[1]] * n, "a struct": [{"a": 1}] * n, "bytes": [b"x"] * n}
+    name = "name" if "name" in how else "more"
+    other = table.append_column(name, pa.array(values.get(how, ["x"] * n)))
+    with pq.ParquetWriter(path, other.schema, store_schema=False) as writer:
+        writer.write_table(other)
+        writer.add_key_value_metadata({METADATA_KEY: metadata})
+    with pytest.raises(ManifestError, match=f"such as '{name}'"):
+        open_table(path, "test")
