@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from affectdata.errors import ImagesNotFound, UsageError
-from affectdata.registry import find_plugins, load_plugin
+from affectdata.records import count_text
+from affectdata.registry import load_plugin, load_usable
 from affectdata.results import (
     BalancePlan,
     BalanceResult,
@@ -75,7 +76,7 @@ FINETUNE = "finetune"
 
 def list_sources() -> list[SourceInfo]:
     """Return the data sheets of all collections that `ingest` knows, by name."""
-    return [cast("SourceInfo", load_plugin("sources", name).INFO) for name in find_plugins("sources")]
+    return [cast("SourceInfo", plugin.INFO) for plugin in load_usable("sources").values()]
 
 
 def sample(name: str, folder: PathLike, *, seed: int = 0) -> Path:
@@ -234,7 +235,7 @@ def groups(
     opened = load_manifest(manifest, roots) if isinstance(manifest, str | Path) else manifest
     check_roots(roots or {}, [opened])
     images = opened.images()  # before the network: it may be missing
-    network = load_backbone(backbone, weights, device, say=announce or _ignore)
+    network = load_backbone(backbone, weights, device, note=announce or _ignore)
     pairs = find_same_pairs(
         opened.table,
         images,
@@ -494,7 +495,7 @@ def suggest(
     if not files:
         raise UsageError(f"no files in {root}", fix="name a folder of images")
     plan = plan_balance(recipe, manifest=manifest, roots=roots, manifests=manifests)
-    loaded = load_model(model, say=note or _ignore)
+    loaded = load_model(model, note=note or _ignore)
     found = suggest_images(files, plan.manifests, plan.rows, plan.recipe, loaded, top)
     write_suggestion(found, root, Path(out), plan.recipe.seed)
     return found
@@ -765,7 +766,7 @@ def train_check(
         check_name(model_path)
     opened = _release(release, releases, roots)
     bounds = parse_model(Check, read_yaml(Path(check)), str(check)) if check else None
-    network, *more = load_backbones(backbone, weights, device, say=announce or note)
+    network, *more = load_backbones(backbone, weights, device, note=announce or note)
     if more:
         _refuse_with_several(mode, keep_model=keep_model, maps=maps)
     if maps:
@@ -789,11 +790,11 @@ def train_check(
         engine=engine,
         progress=_stage(progress, "features"),
     )
-    note(f"features: {len(prepared.image_pool)} images, {prepared.image_pool.n_new} of them new")
+    note(f"features: {count_text(len(prepared.image_pool), 'image')}, {prepared.image_pool.n_new} new")
     check_head(prepared, head or PLAIN)
     fit: Callable[[], KeptModel]
     if mode == FINETUNE:
-        networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, say=note)
+        networks = partial(prepare_networks, n_splits=splits, steps=steps, size_px=size, note=note)
         prepared, learner = networks(prepared, out, workers=n_workers, progress=_stage(progress, "images"))
         checked = run_check(prepared, learner, progress=_stage(progress, "train"))
         path, fit = checked.write(out), partial(fit_final_networks, prepared, learner)
@@ -849,7 +850,7 @@ def study(
         device=device,
         keep=_path(keep_model),
         workers=workers or default_workers(),
-        say=note or _ignore,
+        note=note or _ignore,
         progress=_stage(progress, "runs"),
     )
     return StudyResult(found, folder, _path(keep_model))

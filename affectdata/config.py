@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from affectdata.errors import RecipeError
+from affectdata.records import count_text
 from affectdata.store.files import read_regular
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_]{0,63}$"  # names of recipes, studies and stimulus sets
@@ -118,7 +119,7 @@ def _list_problems(error: ValidationError, data: Any, where: str) -> str:
     for item in _drop_literal_alternatives(error.errors()):
         messages.setdefault(_path(item, data) or "(top level)", []).append(_message(item))
     problems = [f"  {path}: {'; or '.join(texts)}" for path, texts in messages.items()]
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    count = count_text(len(problems), "problem")
     return "\n".join([f"{count} in {Path(where).name}:", *problems])
 
 

@@ -42,6 +42,10 @@ class AffectdataError(Exception):
         return "\n".join(lines)
 
 
+class PluginWarning(UserWarning):
+    """A plugin of another package is broken and not used."""
+
+
 class UsageError(AffectdataError):
     """The options given do not go together."""
 

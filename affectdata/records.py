@@ -199,6 +199,18 @@ class Finding:
 
 
 _SHOWN = 3  # examples in a finding
+_SINGULAR = {"are": "is", "have": "has"}
+
+
+def count_text(n: int, noun: str, verb: str = "") -> str:
+    """Format a number of things; `noun` has a regular plural, `verb` is in the plural.
+
+    >>> count_text(1, "image", "have"), count_text(2, "pair")
+    ('1 image has', '2 pairs')
+    """
+    if n == 1:
+        return f"1 {noun} {_SINGULAR.get(verb, f'{verb}s')}" if verb else f"1 {noun}"
+    return f"{n} {noun}s {verb}".rstrip()
 
 
 def shorten(examples: Sequence[str], n: int | None = None, separator: str = ", ") -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +22,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from affectdata.errors import AffectdataError, InputError, SourceError, UsageError
+from affectdata.errors import AffectdataError, InputError, PluginWarning, SourceError, UsageError
 
 _PACKAGE = Path(__file__).parent
+_INTERFACE = {  # what a module of another package must have
+    "sources": ("INFO", "detect", "read", "write_sample"),
+    "exports": ("HAS_IMAGES", "HAS_CLASSES", "export"),
+    "engines": ("map_ordered", "default_workers"),
+}
 
 
 @cache
@@ -66,10 +72,27 @@ def check_outside(group: str) -> list[Outside]:
             load_plugin(group, name)
             error = None
         except Exception as cause:  # of code that is not ours
-            error = str(cause) if isinstance(cause, AffectdataError) else f"{type(cause).__name__}: {cause}"
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        found.append(Outside(name, package, error))
+            error = cause.what if isinstance(cause, AffectdataError) else f"{type(cause).__name__}: {cause}"
+        found.append(Outside(name, _package(point), error))
     return found
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def load_usable(group: str) -> dict[str, Any]:
+    """Import all plugins of a group; broken ones of other packages are left out with a `PluginWarning`."""
+    broken = {each.name: each.error for each in check_outside(group) if each.error}
+    for name, error in broken.items():
+        warn_skipped(group, name, error)
+    return {name: load_plugin(group, name) for name in find_plugins(group) if name not in broken}
+
+
+def warn_skipped(group: str, name: str, error: str) -> None:
+    """Warn that a plugin of another package is not used, and why."""
+    text = f"skipped a plugin of {_package(_outside(group)[name])}: {error}"
+    warnings.warn(text, PluginWarning, stacklevel=2)
 
 
 def has_outside(group: str) -> bool:
@@ -77,9 +100,9 @@ def has_outside(group: str) -> bool:
     return bool(_outside(group))
 
 
-def is_built_in(group: str, name: str) -> bool:
-    """Say whether a plugin is a module of this package."""
-    return name in _built_in(group)
+def is_outside(group: str, name: str) -> bool:
+    """Say whether a plugin is a module of another package."""
+    return name in _outside(group).keys() - _built_in(group) - _maps(group).keys()
 
 
 def load_plugin(group: str, name: str) -> Any:
@@ -97,11 +120,15 @@ def load_plugin(group: str, name: str) -> Any:
         if group not in ("sources", "exports"):
             raise
         what = group.rstrip("s")
-        raise (SourceError if what == "source" else InputError)(
+        raise _error(group)(
             f"the {what} {name} cannot be imported: {type(error).__name__}: {error}",
             where=_file(group, name),
             fix=f"correct the {what} module; -vv shows the traceback",
         ) from error
+
+
+def _error(group: str) -> type[InputError]:
+    return SourceError if group == "sources" else InputError
 
 
 def _file(group: str, name: str) -> str:
@@ -119,17 +146,27 @@ def _load(group: str, name: str) -> Any:
     outside = _outside(group)
     if name in outside:
         module = outside[name].load()
-        if not isinstance(module, ModuleType):
-            raise UsageError(
-                f"the entry point {name!r} is not a module",
-                where=f"group affectdata.{group}: {outside[name].value}",
-            )
+        if problem := _find_problem(group, name, module):
+            where = f"group affectdata.{group}: {outside[name].value}"
+            raise _error(group)(problem, where=where, fix="docs/plugins.md describes the interface")
         return module
     known = find_plugins(group)
     raise UsageError(
         f"no {group.rstrip('s')} is called {name!r}",
         fix=f"{suggest(name, known)}known: {', '.join(known)}",
     )
+
+
+def _find_problem(group: str, name: str, module: Any) -> str | None:
+    """Return what is wrong with the module of an entry point."""
+    if not isinstance(module, ModuleType):
+        return f"the entry point {name!r} is not a module"
+    lacking = [each for each in _INTERFACE.get(group, ()) if not hasattr(module, each)]
+    if lacking:
+        return f"the {group.rstrip('s')} {name} lacks {', '.join(lacking)}"
+    if group == "sources" and (called := getattr(module.INFO, "name", None)) != name:
+        return f"the source {name} has the INFO.name {called!r}: the names must be equal"
+    return None
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from affectdata import registry
-from affectdata.errors import UsageError
+from affectdata.errors import SourceError, UsageError
 from affectdata.registry import find_data, find_plugins, load_plugin
 
 
@@ -60,7 +60,10 @@ def test_a_socket_without_a_folder_is_empty() -> None:
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """A package beside ours with entry points; the mapping is the name and value of each."""
-    (tmp_path / "elsewhere.py").write_text("INFO = 'from elsewhere'\n")
+    (tmp_path / "elsewhere.py").write_text(
+        "from types import SimpleNamespace\nINFO = SimpleNamespace(name='mine')\n"
+        "def detect(tree): ...\nread = write_sample = detect\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     points: dict[str, str] = {"mine": "elsewhere", "gaped": "elsewhere", "attribute": "elsewhere:INFO"}
 
@@ -76,7 +79,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 def test_an_entry_point_is_a_plugin(outside: dict[str, str]) -> None:
     assert "mine" in find_plugins("sources") and "mine" not in find_plugins("cli")
-    assert load_plugin("sources", "mine").INFO == "from elsewhere"
+    assert load_plugin("sources", "mine").__name__ == "elsewhere"
 
 
 def test_a_built_in_plugin_wins(outside: dict[str, str]) -> None:
@@ -85,7 +88,7 @@ def test_a_built_in_plugin_wins(outside: dict[str, str]) -> None:
 
 
 def test_an_entry_point_that_is_no_module_is_refused(outside: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="'attribute' is not a module") as caught:
+    with pytest.raises(SourceError, match="'attribute' is not a module") as caught:
         load_plugin("sources", "attribute")
     assert "elsewhere:INFO" in caught.value.where
 

@@ -32,6 +32,7 @@ from affectdata.check.words import (
 )
 from affectdata.images.hamming import MAX_BITS
 from affectdata.recipe.bounds import Check
+from affectdata.records import count_text
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
@@ -160,7 +161,7 @@ def _same_image(document: CheckFigures, check: Check) -> NamedResults:
 def _features(document: CheckFigures, check: Check) -> NamedResults:
     """Pairs with a feature cosine above `max_cosine` are listed (never a fail)."""
     features, bound = document.leak.features, check.max_cosine
-    text = f"{features.n_over} pairs across a split have features with a cosine above {bound:g}"
+    text = f"{count_text(features.n_over, 'pair')} across a split with a cosine of features above {bound:g}"
     if features.typical >= bound:
         typical = f"{features.typical:.3f}"
         text = f"not informative: in these features any two images are similar (cosine {typical})"

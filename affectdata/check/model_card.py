@@ -12,7 +12,6 @@ from affectdata.check.blocks import CheckDocument, Figure, Interval
 from affectdata.check.verdict import find_knowledge
 from affectdata.check.words import (
     class_scores,
-    count_text,
     interval_text,
     measure_name,
     n_scored,
@@ -21,6 +20,7 @@ from affectdata.check.words import (
     small_groups_text,
     target_scores,
 )
+from affectdata.records import count_text
 from affectdata.release.card import sources_and_terms
 from affectdata.store.atomic import write_text
 from affectdata.store.escape import markdown_table
@@ -80,8 +80,9 @@ def study_scores(study: Mapping[str, Any]) -> CardScores:
     rows = [
         (measure_name(name), *(_mean(best["scores"][part].get(name)) for part in parts)) for name in names
     ]
-    seeds = "1 seed" if study["n_seeds"] == 1 else f"{study['n_seeds']} seeds"
-    text = f"The best of {len(study['combinations'])} settings on {study['best_on']}, mean over {seeds}."
+    seeds = count_text(study["n_seeds"], "seed")
+    settings = count_text(len(study["combinations"]), "setting")
+    text = f"The best of {settings} on {study['best_on']}, mean over {seeds}."
     limits = []
     if len(study["combinations"]) > 1:
         limits = ["The settings were chosen on val, so its scores are optimistic; those on test are not."]

@@ -173,8 +173,8 @@ def prepare_check(
     image_pool = plan_image_pool(release, originals, plans, with_effects(recipe), images)
     for network in (backbone, *more_backbones):
         cache = FeatureCache(checks / CACHE, network)
-        say = progress or (lambda *_: None)
-        image_pool = fill_image_pool(image_pool, network, cache, workers, say, engine)
+        report = progress or (lambda *_: None)
+        image_pool = fill_image_pool(image_pool, network, cache, workers, report, engine)
     return CheckInput(
         release,
         recipe,

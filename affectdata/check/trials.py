@@ -68,7 +68,7 @@ def study_release(
     device: str | None = None,
     keep: Path | None = None,
     workers: int = 1,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Run the study in the file `path` on a release; return its document (`study_results`) and folder.
@@ -87,7 +87,7 @@ def study_release(
         check_name(keep)
         _check_heads(study, path)
     folder = checks / release.name / STUDIES / study.name
-    trials = _Trials(release, study, checks, folder, device, workers, say)
+    trials = _Trials(release, study, checks, folder, device, workers, note)
     document = run_study(
         study,
         trials,
@@ -130,9 +130,9 @@ class _Trials:
         folder: Path,
         device: str | None,
         workers: int,
-        say: Note,
+        note: Note,
     ) -> None:
-        self.checks, self.folder, self.device, self.workers, self.say = checks, folder, device, workers, say
+        self.checks, self.folder, self.device, self.workers, self.note = checks, folder, device, workers, note
         self.release = release
         self.best = study.best
         validate_release(release)
@@ -241,7 +241,7 @@ class _Trials:
             self._settings(trial, network),
             val=self._examples(self.rows[VAL]),
             folder=runs,
-            say=self.say,
+            note=self.note,
         )
         shutil.rmtree(runs)  # only its scores are kept
         return fitted, images
@@ -285,7 +285,7 @@ class _Trials:
         except MissingError as error:
             choose_device(self.device)  # without it, no run is possible
             self._missing[trunk] = error
-            self.say(f"skipped: {trial.backbone}, {error.what}")
+            self.note(f"skipped: {trial.backbone}, {error.what}")
             return error
 
     def _describe(self, trial: Trial) -> list[Any]:
@@ -301,7 +301,7 @@ class _Trials:
     def _backbone(self, trial: Trial) -> Backbone:
         name = trial.backbone, trial.weights
         if name not in self._loaded:
-            backbone = load_backbone(locate(trial.backbone), trial.weights, self.device, self.say)
+            backbone = load_backbone(locate(trial.backbone), trial.weights, self.device, self.note)
             self._loaded = {name: backbone}  # one at a time: some are large
         return self._loaded[name]
 
@@ -313,7 +313,7 @@ class _Trials:
             size_px=trial.size_px,
             device=self.device,
             seed=trial.seed,
-            say=self.say,
+            note=self.note,
         )
 
     def _settings(self, trial: Trial, network: Network) -> Settings:
@@ -356,7 +356,7 @@ class _Trials:
             text = f"{part}, by {column.replace('_', ' ')}: {small_groups_text(too_few)}"
             if too_few and column in SUBGROUPS and text not in self._too_few:  # once, not for every run
                 self._too_few.add(text)
-                self.say(text)
+                self.note(text)
 
 
 def _gaps(part: str, subgroups: list[dict[str, Any]]) -> Scores:

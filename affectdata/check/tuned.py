@@ -68,7 +68,7 @@ class LazyNetwork:
     examples: Examples
     settings: Settings
     folder: Path
-    say: Note
+    note: Note
     labels: np.ndarray
     curve: Curve = field(default_factory=list)  # empty before the first prediction
 
@@ -104,11 +104,11 @@ class LazyNetwork:
     def _fitted(self) -> FittedNetwork:
         states = self.folder / "states"
         fitted = finetune(
-            self.network, self.images, self.examples, self.settings, folder=states, say=self.say
+            self.network, self.images, self.examples, self.settings, folder=states, note=self.note
         )
         shutil.rmtree(states)  # as large as the network; only its predictions are needed
         loss = fitted.curve[-1]["loss"]
-        self.say(f"{self.settings.loss}, {len(self.examples.rows)} rows: final loss {loss:.4f}")
+        self.note(f"{self.settings.loss}, {len(self.examples.rows)} rows: final loss {loss:.4f}")
         return fitted
 
 
@@ -124,10 +124,10 @@ class TunedNetworks:
         images: np.ndarray,
         steps: int | None,
         folder: Path,
-        say: Note = lambda _: None,
+        note: Note = lambda _: None,
     ) -> None:
         self.backbone, self.seed = prepared.backbone, prepared.recipe.seed
-        self.images, self.folder, self.say = images, folder, say
+        self.images, self.folder, self.note = images, folder, note
         self.settings = choose_settings(self._build(1), 0, steps=steps, seed=self.seed)
 
     def _build(self, n_outputs: int, takes_output: bool = False) -> Network:
@@ -170,7 +170,7 @@ class TunedNetworks:
     ) -> LazyNetwork:
         network = self._build(len(labels), examples.outputs is not None)
         settings = replace(self.settings, loss=loss, class_signs=signs)
-        return LazyNetwork(network, self.images, examples, settings, self.folder, self.say, labels)
+        return LazyNetwork(network, self.images, examples, settings, self.folder, self.note, labels)
 
     def on_features(self, fitted: LazyNetwork, train: Rows, labels: np.ndarray | None) -> FittedHead:
         if labels is None:
@@ -193,7 +193,7 @@ def prepare_networks(
     size_px: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> tuple[CheckInput, TunedNetworks]:
     """Return the input for networks, and the learner [defaults: five splits, 600 steps, the network's size].
 
@@ -205,7 +205,7 @@ def prepare_networks(
     size = size_px or prepared.backbone.normalisation.size_px
     images = store_images(prepared.image_pool.parts, size, checks / IMAGES, workers, progress)
     few = limit_splits(prepared, n_splits)
-    return few, TunedNetworks(few, images, steps, checks / prepared.release.name / RUNS, say)
+    return few, TunedNetworks(few, images, steps, checks / prepared.release.name / RUNS, note)
 
 
 def limit_splits(prepared: CheckInput, n_splits: int | None = None) -> CheckInput:

@@ -16,6 +16,7 @@ from affectdata.check.blocks import (
     TargetScores,
 )
 from affectdata.check.metrics import lower_is_better
+from affectdata.records import count_text
 
 NAMES = {
     "r2": "R²",
@@ -129,11 +130,6 @@ def class_scores(document: CheckFigures, arm: str, classes: str) -> ClassScores:
     if found is None:
         raise KeyError(classes)
     return found
-
-
-def count_text(n: int, noun: str) -> str:
-    """Format a number of things; `noun` has a regular plural."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def splits_text(document: CheckFigures) -> str:

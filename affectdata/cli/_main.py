@@ -11,7 +11,9 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from contextlib import suppress
+from functools import partial
 from importlib.abc import MetaPathFinder
 from itertools import pairwise
 from types import ModuleType
@@ -23,7 +25,7 @@ import affectdata
 from affectdata.cli._commands import COMMANDS
 from affectdata.cli._memory import check_memory, explain_memory
 from affectdata.cli._output import Address, PathOrAddress, Settings, alarm, discard, echo
-from affectdata.errors import AffectdataError, InputError, MissingError, UsageError
+from affectdata.errors import AffectdataError, InputError, MissingError, PluginWarning, UsageError
 from affectdata.registry import find_plugins, load_plugin, suggest
 from affectdata.store.addresses import SCHEMES
 from affectdata.workers import keep_freed_memory
@@ -104,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     try:
         keep_freed_memory()
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
         given = sys.argv[1:] if arguments is None else arguments
         if given[:1] == ["ingest"]:
             _import_pandas_late()
@@ -113,6 +116,16 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = _interrupted()
     sys.exit(code)
+
+
+def _show_warning(
+    show: Any, message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """Print a warning about a plugin as a message, without the line of code that `show` prints of others."""
+    if issubclass(category, PluginWarning):
+        echo(f"warning: {message}", err=True)
+    else:
+        show(message, category, *where, **more)
 
 
 class _PandasLater(MetaPathFinder):

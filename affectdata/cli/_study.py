@@ -13,6 +13,7 @@ from affectdata import api
 from affectdata.check.words import varied_settings
 from affectdata.cli._output import document, progress, show, show_table
 from affectdata.cli._report import may_report
+from affectdata.records import count_text
 
 _PARTS = ("val", "test", "train")
 
@@ -61,7 +62,7 @@ def _print_study(study: dict[str, Any], folder: Path, model: Path | None) -> int
     ]
     show_table([*varied, *(f"{part}_{measure}" for part in _PARTS), "sd", "best - it"], rows)
     show(
-        f"mean and SD on val over {_count_text(study['n_seeds'])}; intervals hold for all rows "
+        f"mean and SD on val over {count_text(study['n_seeds'], 'seed')}; intervals hold for all rows "
         f"together{_of_seeds(study)}"
     )
     for error in study["errors"]:
@@ -91,10 +92,6 @@ def _of_baseline(study: dict[str, Any]) -> dict[str, Any]:
     part = "test" if "test" in study["baseline"] else "val"
     scores = study["baseline"][part]
     return {f"baseline, {part}": {name: {"mean": value} for name, value in scores.items()}}
-
-
-def _count_text(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def _of_seeds(study: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from affectdata.cli._output import (
     workers_option,
 )
 from affectdata.cli._report import no_report_option, write_report
+from affectdata.records import count_text
 
 if TYPE_CHECKING:
     from affectdata.plan.plan import Plan
@@ -102,11 +104,11 @@ def command(
     show_splits(planned.splits)
     _print_plan(planned.plan, planned.recipe.target, planned.n_left_out)
     if empty := planned.empty_splits:
-        note(f"note: {' and '.join(empty)} have no images (too few groups for their share)")
+        note(f"note: no images in {' and '.join(empty)} (too few groups for their share)")
     for remark in planned.lint:
         note(f"lint: {remark.text}")
     if dry_run:
-        show("\ndry run: nothing was written")
+        show("\ndry run: nothing was written\nnext: the same command without --dry-run")
         document("affectdata/plan/1", planned.to_dict())
         return 0
     with progress() as move:
@@ -116,6 +118,7 @@ def command(
     if link:
         show(f"linked {link}")
     write_report(api.report, result.release.path, Path("checks"), parse_roots(roots), no_report)
+    show(f"next: affectdata train-check {shlex.quote(str(link or result.release.path))}")
     document("affectdata/balance/1", result.to_dict())
     return 0
 
@@ -123,7 +126,7 @@ def command(
 def _print_lint(remarks: list[Finding]) -> int:
     for remark in remarks:
         show(remark.text)
-    show(f"{len(remarks)} remarks" if remarks else "nothing to remark")
+    show(count_text(len(remarks), "remark") if remarks else "nothing to remark")
     document("affectdata/lint/1", {"lint": plain_findings(remarks)})
     return 1 if remarks else 0
 
@@ -135,8 +138,9 @@ def _print_plan(plan: Plan, target: str, n_left_out: int) -> None:
         sum(getattr(each, name) for each in plan.bins) for name in ("n_before", "n_filled", "n_after")
     )
     grown = after - own - filled
-    what = f"{own} images" + (f", {filled} filled in" * bool(filled)) + (f", {grown} copies" * (grown > 0))
-    show(f"train: {what}, {after} rows\n")
+    what = count_text(own, "image") + f", {filled} filled in" * bool(filled)
+    copies = f", {grown} {'copy' if grown == 1 else 'copies'}" * (grown > 0)
+    show(f"train: {what}{copies}, {count_text(after, 'row')}\n")
     strata = sorted({cell.stratum for cell in plan.cells})
     shown_strata = strata if len(strata) <= _MOST_STRATA else []
     cells = {(cell.bin, cell.stratum): cell for cell in plan.cells}
@@ -158,7 +162,9 @@ def _print_drift(drift: dict[str, Any]) -> None:
         return
     changes = ", ".join(f"{name} {found['mean_abs']:.2g}" for name, found in drift["all"].items())
     show(f"\ncopies changed on average, against their originals: {changes}")
-    show(f"{drift['near_copies']} of {drift['copies']} copies look nearly like their original or each other")
+    show(
+        f"{drift['near_copies']} of {drift['copies']} copies nearly identical to their original or each other"
+    )
     probe = drift["probe"]
     if probe:
         interval = f"{probe['low']:.2f} to {probe['high']:.2f}"
@@ -181,15 +187,17 @@ def _print_worth(plan: Plan) -> None:
         if not have:
             show(f"{each.bin} has no image in train: nothing can level it")
         elif each.shortfall and each.n_after > have:
+            images = count_text(have, "image", "are")
             show(
-                f"{each.bin} ends {each.shortfall} short of {each.target}: its {have} images are "
-                "copied as often as balance.max_copies allows"
+                f"{each.bin} ends {each.shortfall} short of {each.target}: its {images} copied as often as "
+                "balance.max_copies allows"
             )
     grown = [cell for cell in plan.cells if cell.n_after > cell.n_before]
     for cell in sorted(grown, key=lambda cell: cell.n_eff / cell.n_after)[:_THIN_CELLS]:
-        show(f"{cell.cell}: {cell.n_after} rows of {cell.n_before} images, worth {cell.n_eff:.1f} (n_eff)")
+        rows, images = count_text(cell.n_after, "row"), count_text(cell.n_before, "image")
+        show(f"{cell.cell}: {rows} of {images}, worth {cell.n_eff:.1f} (n_eff)")
     often = {
         row["values"]: row["counts"] for row in plan.rows.value_counts().field(1).value_counts().to_pylist()
     }
     if max(often) > 1:
-        show(f"most copied: {often[max(often)]} images occur {max(often)} times in train")
+        show(f"most copied: {count_text(often[max(often)], 'image', 'occur')} {max(often)} times in train")

@@ -16,6 +16,7 @@ from affectdata.cli._output import (
     plain_findings,
     show,
 )
+from affectdata.records import count_text
 
 _FIRST_CONFLICTS = 10
 
@@ -48,13 +49,14 @@ def command(manifests: tuple[Path | str, ...], name: str | None, out: Path, on_c
     named = [path for path in manifests if path not in besides]
     result = api.concat(named, name=name, out=out, on_conflict=on_conflict)
     across, path = result.n_across, result.manifest.path
-    show(f"{result.n_rows} rows: {len(result.manifest)} images, {result.n_merged} rows merged")
+    rows, images = count_text(result.n_rows, "row"), count_text(len(result.manifest), "image")
+    show(f"{rows}: {images}, {result.n_merged} merged")
     show(
-        f"across sources: {across['same_pixels']} pairs of the same pixels, "
-        f"{across['near_duplicate']} near-duplicates"
+        f"across sources: {count_text(across['same_pixels'], 'pair')} of the same pixels, "
+        f"{count_text(across['near_duplicate'], 'near-duplicate')}"
     )
     if result.conflicts:
-        show(f"\n{len(result.conflicts)} labels differed, resolved by {on_conflict}")
+        show(f"\n{count_text(len(result.conflicts), 'label')} differed, resolved by {on_conflict}")
         for each in result.conflicts[:_FIRST_CONFLICTS]:
             show(f"  {describe_conflict(each)}")
         if len(result.conflicts) > _FIRST_CONFLICTS:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from affectdata.cli._output import common_options, document, show
+from affectdata.records import count_text
 
 
 @click.command("doctor")
@@ -23,7 +24,7 @@ def command(folder: Path) -> int:
     found = api.doctor(folder)
     for each in found:
         show(f"{each.kind}: {each.path}: {each.text}\n  fix:   {each.fix}")
-    show(f"{folder}: {f'{len(found)} findings' if found else 'nothing to mend'}")
+    show(f"{folder}: {count_text(len(found), 'finding') if found else 'nothing to mend'}")
     listed = [{**asdict(each), "path": str(each.path)} for each in found]
     document("affectdata/doctor/1", {"findings": listed})
     return 1 if found else 0

@@ -19,6 +19,7 @@ from affectdata.cli._output import (
     show_table,
     workers_option,
 )
+from affectdata.records import count_text
 from affectdata.train.packaged import DEFAULT_BACKBONE
 
 _SHOWN = 20
@@ -81,7 +82,8 @@ def command(
     if rows:
         show_table(["image", "the same as", "points that fit", ""], rows, indent="")
     more = len(found.pairs) - len(rows)
-    show(f"{len(found.pairs)} pairs in {found.n_groups} groups{f', {more} pairs not shown' if more else ''}")
+    pairs, groups = count_text(len(found.pairs), "pair"), count_text(found.n_groups, "group")
+    show(f"{pairs} in {groups}" + (f", {more} not shown" if more else ""))
     show(f"wrote {found.path}")
     document("affectdata/groups/1", found.to_dict())
     return 0

@@ -178,7 +178,7 @@ def _next(recipe: str | None) -> str:
     """Return the next command: to balance by a packaged recipe for this manifest alone, or to write one."""
     if recipe:
         return f"affectdata balance --recipe {recipe} --dry-run"
-    return "affectdata init ., for a recipe that fits"
+    return "affectdata init .    # writes a recipe that fits"
 
 
 def _print_rejects(result: IngestResult) -> dict[str, int]:

@@ -43,7 +43,7 @@ def command(
     from affectdata.train.predict import labels_text, predict
 
     files = [file for path in images for file in _files(path)]
-    loaded = load_model(model, say=note)
+    loaded = load_model(model, note=note)
     predicted = predict(loaded, files)
     if as_csv:
         echo(frame_to_csv(predicted).rstrip("\n"))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from affectdata.cli._output import common_options, document, folder_option, show, show_table
+from affectdata.records import count_text
 
 
 @click.command("query")
@@ -27,7 +28,7 @@ def command(sql: str, manifests: Path) -> int:
     rows = [{name: _plain(value) for name, value in row.items()} for row in found.to_pylist()]
     if rows:
         show_table(found.column_names, [list(row.values()) for row in rows])
-    show(f"{len(rows)} rows")
+    show(count_text(len(rows), "row"))
     document("affectdata/query/1", {"columns": found.column_names, "rows": rows})
     return 0
 

@@ -16,6 +16,7 @@ from affectdata.cli._output import (
     roots_option,
     show,
 )
+from affectdata.records import count_text
 
 
 @click.command("report")
@@ -53,7 +54,7 @@ def command(
     result = api.report(subject, other, images=images, figures=figures, out=out, roots=parse_roots(roots))
     show(f"wrote {result.path}")
     if result.figures:
-        show(f"wrote {len(result.figures)} figures to {figures}")
+        show(f"wrote {count_text(len(result.figures), 'figure')} to {figures}")
     if result.is_private:
         note(f"note: {result.path.name} holds images that their owners do not allow to be passed on")
     document("affectdata/report/1", result.to_dict())

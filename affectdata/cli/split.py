@@ -15,6 +15,7 @@ from affectdata.cli._output import (
     split_from_option,
 )
 from affectdata.errors import UsageError
+from affectdata.records import count_text
 
 
 @click.command("split")
@@ -43,7 +44,7 @@ def command(manifest: Path, recipe_name: str | None, split_from: Path | str | No
         if recipe_name or split_from:
             raise UsageError("--forget only removes splits", fix="leave out --recipe and --split-from")
         n_forgotten, digest = api.forget_splits(manifest)
-        show(f"forgot the splits of {n_forgotten} images of {manifest}")
+        show(f"forgot the splits of {count_text(n_forgotten, 'image')} of {manifest}")
         document(
             "affectdata/split/1", {"manifest": str(manifest), "digest": digest, "forgotten": n_forgotten}
         )
@@ -53,7 +54,7 @@ def command(manifest: Path, recipe_name: str | None, split_from: Path | str | No
     result = api.split(manifest, recipe_name, split_from=split_from)
     show_splits(result.splits)
     if result.n_without:
-        show(f"{result.n_without} rows of the manifest stay without a split")
+        show(f"without a split: {count_text(result.n_without, 'row')} of the manifest")
     show(f"wrote {manifest}")
     document("affectdata/split/1", result.to_dict())
     return 0

@@ -17,6 +17,7 @@ from affectdata.cli._output import (
     show,
     show_table,
 )
+from affectdata.records import count_text
 
 _SHOWN = 10
 
@@ -66,9 +67,10 @@ def command(
     show()
     header = ["rank", "file", f"predicted_{result.target}", "low", "high", "likely_cell", "gain"]
     show_table(header, result.images[header].head(_SHOWN).to_numpy().tolist())
-    show(f"RMSE of the model on {result.n_held_out} originals of val and test: {result.error:.1f}")
+    originals = count_text(result.n_held_out, "original")
+    show(f"RMSE of the model on {originals} of val and test: {result.error:.1f}")
     if result.skipped:
-        note(f"note: {len(result.skipped)} files were skipped; suggest.json has the reasons")
+        note(f"note: skipped {count_text(len(result.skipped), 'file')}; suggest.json has the reasons")
     show(f"wrote {out}/suggestions.csv and {out}/rating_task.csv")
     document(SCHEMA, result.to_dict())
     return 0

@@ -21,6 +21,7 @@ from affectdata.cli._output import (
     show_table,
     workers_option,
 )
+from affectdata.records import count_text
 
 if TYPE_CHECKING:
     from affectdata.results import VerifyResult
@@ -83,8 +84,10 @@ def command(
 def _print_findings(result: VerifyResult) -> None:
     for finding in result.findings:
         show(f"{finding.kind}: {finding.text}")
-    state = "every file and every row holds" if result.is_sound else f"{len(result.findings)} findings"
-    show(f"{result.release.path}: {len(result.release.rows)} images, {state}")
+    state = (
+        "every file and every row holds" if result.is_sound else count_text(len(result.findings), "finding")
+    )
+    show(f"{result.release.path}: {count_text(len(result.release.rows), 'image')}, {state}")
     if result.n_rebuilt and result.is_sound:
         show(f"{result.n_rebuilt} rebuilt from their source images: the same")
     document("affectdata/verify/1", result.to_dict())
@@ -93,7 +96,7 @@ def _print_findings(result: VerifyResult) -> None:
 def _print_why(found: dict[str, Any]) -> None:
     show(f"{found['source']} {found['source_id']}: {found['path']}")
     show(f"image_id {found['image_id']}\nsplit    {found['split']}\ncell     {found['cell']}")
-    show(f"\ngroup {found['group_id'][:16]}: {len(found['group'])} images that stay together")
+    show(f"\ngroup {found['group_id'][:16]}: {count_text(len(found['group']), 'image')} kept together")
     show_table(
         ["image", "split", "path"],
         [[row["image_id"][:16], row["split"], row["path"]] for row in found["group"]],

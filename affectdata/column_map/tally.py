@@ -6,20 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from affectdata.errors import SourceError
-from affectdata.records import Finding
+from affectdata.records import Finding, count_text
 
 _SHOWN = 3  # examples in a finding
 _DROPPED = {
-    "bad_vote": "votes are left out, because they are not a usable number or label",
-    "off_scale": "votes are left out, because they are outside the scale",
-    "repeated_rater": "votes are left out, because the rater has an earlier one for the image",
+    "bad_vote": ("vote", "left out, no usable number or label (`na` of the column map: missing values)"),
+    "off_scale": ("vote", "left out, outside the scale"),
+    "repeated_rater": ("vote", "left out, as the rater has an earlier one for the image"),
 }
 _TEXTS = {
     **_DROPPED,
-    "averaged": "images have several rows, whose means are used (if a row is one rater, `rows: rater` also "
-    "gives SDs and numbers of raters)",
-    "repeated_row": "images have several identical rows",
-    "share_sum": "images have shares that do not add up to 1",
+    "averaged": (
+        "image",
+        "with several rows, whose means are used (if a row is one rater, `rows: rater` also gives SDs and "
+        "numbers of raters)",
+    ),
+    "repeated_row": ("image", "with several identical rows"),
+    "share_sum": ("image", "with shares that do not add up to 1"),
 }
 
 
@@ -56,5 +59,6 @@ class Tally:
             )
 
     def _describe(self, kind: str) -> str:
+        noun, text = _TEXTS[kind]
         more = "; …" if self._counts[kind] > _SHOWN else ""
-        return f"{self._counts[kind]} {_TEXTS[kind]}: {'; '.join(self._examples[kind])}{more}"
+        return f"{count_text(self._counts[kind], noun)} {text}: {'; '.join(self._examples[kind])}{more}"

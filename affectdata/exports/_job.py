@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import InputError, IntegrityError
 from affectdata.recipe.recipe import Recipe
+from affectdata.records import count_text
 from affectdata.release.classes import Classes, find_classes
 from affectdata.release.images import Read
 from affectdata.release.release import Release
@@ -109,4 +110,6 @@ def check_names(rows: Rows, splits: tuple[str, ...]) -> None:
         invalid += part["sample_id"].filter(pc.invert(valid)).to_pylist()
     if invalid:
         listed = ", ".join(map(repr, invalid[:_MAX_SHOWN]))
-        raise IntegrityError(f"{len(invalid)} rows have an invalid sample_id or split: {listed}")
+        raise IntegrityError(
+            f"{count_text(len(invalid), 'row', 'have')} an invalid sample_id or split: {listed}"
+        )

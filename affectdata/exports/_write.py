@@ -11,7 +11,7 @@ from typing import Any, cast
 from affectdata.errors import AffectdataError, InputError, UsageError
 from affectdata.exports._job import Exporter, Job, check_names
 from affectdata.recipe.recipe import parse_recipe
-from affectdata.registry import is_built_in, load_plugin
+from affectdata.registry import is_outside, load_plugin
 from affectdata.release.card import SPLIT_NAMES, front_matter, sources_and_terms
 from affectdata.release.derived import release_terms
 from affectdata.release.images import released_reader
@@ -86,7 +86,7 @@ def _run(plugin: Exporter, name: str, job: Job, folder: Path) -> None:
     except (AffectdataError, MemoryError, OSError):
         raise
     except Exception as error:
-        if is_built_in("exports", name):
+        if not is_outside("exports", name):
             raise
         raise InputError(
             f"the export {name} raised {type(error).__name__}: {error}",
@@ -127,10 +127,11 @@ def _check_terms(release: Release, terms: dict[str, Any]) -> None:
             f"modified images, such as its copies, must not be redistributed ({'; '.join(terms['pictures'])})"
         )
     if problems:
+        own = "; terms of your own images: `license` in the column map" if "not stated" in licenses else ""
         raise UsageError(
             "; ".join(problems),
             where=str(release.path),
-            fix="use --i-may-redistribute if you have permission, or keep the export to yourself",
+            fix=f"--i-may-redistribute, if you have permission or keep the export to yourself{own}",
         )
 
 

@@ -29,7 +29,7 @@ from affectdata.manifest.ledger import (
 from affectdata.manifest.manifest import Manifest, check_name, load_manifest, write_manifest
 from affectdata.manifest.merge import FROM, Conflict, describe_conflict, merge_rows
 from affectdata.manifest.roots import read_local, record_root
-from affectdata.records import Finding
+from affectdata.records import Finding, count_text
 from affectdata.schema import FOLD, manifest_schema, vote_columns
 from affectdata.store.parquet import write_table
 
@@ -126,7 +126,7 @@ def _with_splits(
     findings = []
     if len(changed):
         shown = ", ".join(changed.slice(0, 3).to_pylist())
-        text = f"{len(changed)} images get an earlier split, their own or that of an image in their group"
+        text = f"{count_text(len(changed), 'image', 'get')} an earlier split, also of others in the group"
         findings.append(Finding("splits", f"{text}: {shown}"))
     return kept, merge_splits([splits_of(kept), ledger]), findings
 
@@ -159,7 +159,8 @@ def _conflict_error(conflicts: list[Conflict]) -> ManifestError:
     shown = "\n  ".join(describe_conflict(conflict) for conflict in conflicts[:_SHOWN])
     more = f"\n  … and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
     return ManifestError(
-        f"{len(conflicts)} labels of the same images differ; nothing was written:\n  {shown}{more}",
+        f"{count_text(len(conflicts), 'conflict')} of labels of the same images; nothing was written:\n"
+        f"  {shown}{more}",
         fix=f"resolve them: --on-conflict with one of {', '.join(POLICIES[1:])}",
     )
 
@@ -191,7 +192,8 @@ def _find_split_groups(table: pa.Table) -> list[Finding]:
     if not paths:
         return []
     shown = ", ".join(sorted(paths)[:_SHOWN])
-    return [Finding("split", f"{len(split_groups)} groups of near-duplicates are in two splits: {shown}")]
+    groups = count_text(len(split_groups), "group")
+    return [Finding("split", f"{groups} of near-duplicates in two splits: {shown}")]
 
 
 def _find_differences(manifests: Sequence[Manifest]) -> list[Finding]:

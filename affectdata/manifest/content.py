@@ -26,7 +26,7 @@ from affectdata.reading.indexes import Index, IndexedImage
 from affectdata.reading.names import fold_stem
 from affectdata.reading.protocol import ReadOptions, Source, read_source
 from affectdata.reading.tree import Tree
-from affectdata.records import Annotation, Finding, Reason, Record, Reject
+from affectdata.records import Annotation, Finding, Reason, Record, Reject, count_text
 
 _COLUMNS = ["path", "image_id", "pixel_id", "phash", "phash_views", "reason", "detail"]
 _BY = ("the same bytes", "the same pixels", "the same look")  # how an image was matched, the surest first
@@ -235,7 +235,7 @@ class _Contents:
             texts.append(f"missing {list_examples(missing)}")
         n_others = self.n_images - sum(map(len, self._claims.values()))
         if n_others:
-            texts.append(f"{n_others} images are not in the index")
+            texts.append(count_text(n_others, "image", "are") + " not in the index")
         return Finding("index", "; ".join(texts))
 
 

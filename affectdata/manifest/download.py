@@ -21,7 +21,7 @@ from affectdata.manifest.fetch import TEMPORARY, Fetcher, FetchResult, Limits, S
 from affectdata.manifest.ingest import recognise
 from affectdata.reading.protocol import Link, ReadOptions, check_options, find_source_links, read_source
 from affectdata.reading.tree import DOWNLOADED, is_image_name, read_tree
-from affectdata.records import SourceInfo
+from affectdata.records import SourceInfo, count_text
 from affectdata.registry import load_plugin
 from affectdata.schema import DOWNLOADS
 from affectdata.store.atomic import locked_folder, write_bytes
@@ -106,7 +106,7 @@ def download(
         todo = [path for path in urls if path not in existing and not _is_settled(rows.get(path), urls[path])]
         todo = todo[:limit]
         if todo and announce:
-            announce(f"fetching {len(todo)} images over the network into {out}")
+            announce(f"fetching {count_text(len(todo), 'image')} over the network into {out}")
         if todo:
             rows |= {path: _pending(path, urls[path][0], rows.get(path)) for path in todo}
             _write_log(rows, out / DOWNLOADED)

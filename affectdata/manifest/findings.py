@@ -120,7 +120,7 @@ def find_bad_quality(parts: Iterable[pa.Table]) -> list[Finding]:
             first[kind] = sorted([*first[kind], *paths])[:_SHOWN]
     return [
         Finding(
-            kind, f"{n} of {n_rows} images are {kind.replace('_', ' ')} ({where}): {shorten(first[kind], n)}"
+            kind, f"{kind.replace('_', ' ')}: {n} of {n_rows} images ({where}): {shorten(first[kind], n)}"
         )
         for kind, (_, _, _, where) in _QUALITY.items()
         if (n := counts[kind])
@@ -137,7 +137,7 @@ def find_unlabelled(parts: Iterable[pa.Table]) -> list[Finding]:
         first = sorted([*first, *unlabelled["path"].to_pylist()])[:_SHOWN]
         n += len(unlabelled)
         n_rows += len(part)
-    text = f"{n} of {n_rows} images have no label: {shorten(first, n)}"
+    text = f"without any label: {n} of {n_rows} images: {shorten(first, n)}"
     return [Finding("unlabelled", text)] if n else []
 
 

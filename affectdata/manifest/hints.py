@@ -14,7 +14,7 @@ from affectdata.errors import SourceError
 from affectdata.reading.archives import find_archives
 from affectdata.reading.tree import Tree, read_tree
 from affectdata.reading.unread import name_unread_layout
-from affectdata.records import Reason, shorten
+from affectdata.records import Reason, count_text, shorten
 from affectdata.registry import load_plugin
 
 # Given a tree, the name of the source that recognises it, whether that is generic, and why.
@@ -72,7 +72,7 @@ def explain(tree: Tree, detect: Detect) -> Iterator[None]:
         archives = [] if tree.images() else find_archives(tree)
         if archives:
             raise SourceError(
-                f"{tree.root} contains no image, but {len(archives)} archives, which are not unpacked: "
+                f"{tree.root} contains no image, but {count_text(len(archives), 'archive')}, not unpacked: "
                 f"{shorten(archives)}",
                 where="an archive is unpacked only if it is passed itself",
                 fix=f"unpack them there (`unzip`, `tar -xf`), then: affectdata ingest '{tree.root}'",

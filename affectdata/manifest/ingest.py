@@ -8,7 +8,7 @@ counted exactly once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import cached_property, partial
@@ -54,10 +54,11 @@ from affectdata.reading.protocol import (
     find_source_links,
     read_source,
 )
+from affectdata.reading.tables import TABLE_SUFFIXES
 from affectdata.reading.tree import Tree, is_junk, name_junk, read_tree
 from affectdata.reading.unread import name_unread_layout
-from affectdata.records import RATINGS, Finding, Reason, SourceInfo, shorten
-from affectdata.registry import find_plugins, load_plugin
+from affectdata.records import RATINGS, Finding, Reason, SourceInfo, count_text, shorten
+from affectdata.registry import is_outside, load_plugin, load_usable, warn_skipped
 from affectdata.schema import manifest_schema
 from affectdata.store.parquet import (
     StoredTable,
@@ -176,9 +177,10 @@ def ingest(
     cached = None if rehash else _read_cached(tree, options, out, state)
     if cached:
         return cached
+    required = load_plugin("sources", source) if source else None
     with explain(tree, partial(_first_match, source=source)):
         name, why = (source, "as specified") if source else recognise(tree)
-        plugin = cast(Source, load_plugin("sources", name))
+        plugin = cast(Source, required or load_plugin("sources", name))
         check_options(plugin.INFO, options)
         reading = read_source(plugin, tree, options)
         check_name(reading.info.name)
@@ -255,9 +257,8 @@ def _unpack(archive: Path, source: str | None) -> Path:
             fix=f"pass the folder with all shards: affectdata ingest '{archive.parent}'",
         )
     roots = find_roots_in(unpack(archive))
-    names = [source] if source else find_plugins("sources")
-    plugins = [cast(Source, load_plugin("sources", name)) for name in names]
-    known = (root for root in roots if any(detect_source(plugin, read_tree(root)) for plugin in plugins))
+    plugins = {source: load_plugin("sources", source)} if source else load_usable("sources")
+    known = (root for root in roots if any(why for _, why in _ask(plugins, read_tree(root), source)))
     return next(known, roots[-1])
 
 
@@ -289,23 +290,40 @@ def recognise(tree: Tree) -> tuple[str, str]:
     unread = name_unread_layout(tree)
     if unread:
         raise SourceError(f"{tree.root} has {unread[0]}", where=str(tree.root), fix=unread[1])
+    tables = [path for path in tree.others() if Path(path).suffix.lower() in TABLE_SUFFIXES]
+    own = f"a table of your own ({shorten(tables)})" if tables else "a table of your own"
     raise SourceError(
-        f"no source recognises {tree.root} ({len(tree.files)} files)",
+        f"no source recognises {tree.root} ({count_text(len(tree.files), 'file')})",
         where=name_by_index(tree) or "",
         fix="name the source with --source NAME (`affectdata sources` lists them with their layouts); "
-        "for a table of your own: --source table --map COLUMNS.yaml; for a folder per class: "
-        "--source image_folder",
+        f"for {own}: --source table --map COLUMNS.yaml; for a folder per class: --source image_folder",
     )
 
 
 def _detect(tree: Tree, generic: bool = True) -> list[tuple[str, str]]:
     """Return the sources that recognise a tree, and why; generic ones only if no specific one does."""
-    plugins = [cast(Source, load_plugin("sources", name)) for name in find_plugins("sources")]
-    matches = [(plugin.INFO, detect_source(plugin, tree)) for plugin in plugins]
+    matches = list(_ask(load_usable("sources"), tree))
     specific = any(why for info, why in matches if not info.generic)
     return [
         (info.name, why) for info, why in matches if why and not (info.generic and (specific or not generic))
     ]
+
+
+def _ask(
+    plugins: Mapping[str, Source], tree: Tree, required: str | None = None
+) -> Iterator[tuple[SourceInfo, str | None]]:
+    """Yield of each source why it recognises a tree; sources of other packages that fail are skipped.
+
+    Raises:
+        SourceError: a source of this package failed, or the required one.
+    """
+    for name, plugin in plugins.items():
+        try:
+            yield plugin.INFO, detect_source(plugin, tree)
+        except SourceError as error:
+            if name == required or not is_outside("sources", name):
+                raise
+            warn_skipped("sources", name, error.what)
 
 
 def _first_match(tree: Tree, source: str | None) -> tuple[str, bool] | None:
@@ -326,7 +344,7 @@ def _find_archives(tree: Tree, items: Items) -> Iterator[Finding]:
         }
         archives = [path for path in archives if path in junk]
     if archives:
-        text = f"{len(archives)} archives in the folder are not unpacked: {shorten(archives)}"
+        text = f"not unpacked: {count_text(len(archives), 'archive')} in the folder: {shorten(archives)}"
         yield Finding("archives", f"{text}; unpack them there if they have images")
 
 

@@ -22,7 +22,7 @@ from affectdata.errors import AffectdataError, IntegrityError, ManifestError
 from affectdata.images.duplicates import find_components
 from affectdata.manifest.manifest import KIND as MANIFEST
 from affectdata.manifest.manifest import Manifest, load_manifest, write_manifest
-from affectdata.records import Finding, shorten
+from affectdata.records import Finding, count_text, shorten
 from affectdata.schema import DIGITS, FOLD, LEDGER
 from affectdata.splits.assign import SPLITS
 from affectdata.splits.folds import put_folds
@@ -289,13 +289,13 @@ def _find_changes(
     if n_kept := pc.sum(pc.and_(free, known)).as_py():
         paths = before.filter(pc.and_(free, known))["path"].slice(0, _SHOWN).to_pylist()
         yield _finding(
-            f"{n_kept} images keep the split that they had in {manifest}: {shorten(paths, n_kept)}"
+            f"{count_text(n_kept, 'image', 'keep')} the former split of {manifest}: {shorten(paths, n_kept)}"
         )
     inherited = pc.and_(pc.and_not(free, known), pc.is_valid(after["split"]))
     if n_inherited := pc.sum(inherited).as_py():
         paths = after.filter(inherited)["path"].slice(0, _SHOWN).to_pylist()
-        text = "images inherit the split of a near-duplicate or of their group"
-        yield _finding(f"{n_inherited} {text}: {shorten(paths, n_inherited)}")
+        text = f"{count_text(n_inherited, 'image', 'inherit')} the split of a near-duplicate or of the group"
+        yield _finding(f"{text}: {shorten(paths, n_inherited)}")
     differs = pc.fill_null(pc.not_equal(before["split"], memory.rows["split"].take(index)), False)
     if n_differing := pc.sum(differs).as_py():
         shipped, kept = (table.filter(differs).slice(0, _SHOWN).to_pylist() for table in (before, after))
@@ -303,14 +303,15 @@ def _find_changes(
             f"{a['path']} ({a['split']} in the source, {b['split']} kept)"
             for a, b in zip(shipped, kept, strict=True)
         ]
-        text = f"{n_differing} images have another split in the source than before; the earlier one is kept"
+        images = count_text(n_differing, "image", "have")
+        text = f"{images} another split in the source than before; the earlier one is kept"
         fix = f"`affectdata split {manifest} --forget` discards the earlier splits"
         yield _finding(f"{text}: {shorten(pairs, n_differing)}; {fix}")
     gone = pc.invert(pc.is_in(own["image_id"], as_one_array(before["image_id"])))
     if n_retired := pc.sum(gone).as_py():
-        text = "images that had a split are no longer in the manifest; their splits are recorded"
+        text = f"no longer in the manifest: {count_text(n_retired, 'image')}, with the split recorded"
         paths = own.filter(gone)["path"].slice(0, _SHOWN).to_pylist()
-        yield _finding(f"{n_retired} {text} in {ledger_path(manifest)}: {shorten(paths, n_retired)}")
+        yield _finding(f"{text} in {ledger_path(manifest)}: {shorten(paths, n_retired)}")
 
 
 def _finding(text: str) -> Finding:

@@ -22,6 +22,7 @@ from affectdata.hashing import file_hash
 from affectdata.images.read import file_of, read_image
 from affectdata.manifest.query import open_parquet, query_tables, select
 from affectdata.manifest.roots import find_roots, not_found
+from affectdata.records import count_text
 from affectdata.schema import DIGITS, FOLD, QUALITY, manifest_schema, vote_columns
 from affectdata.store.addresses import is_address
 from affectdata.store.chunks import are_digits
@@ -67,7 +68,9 @@ class Manifest:
         return int(self.rows.num_rows)
 
     def __repr__(self) -> str:
-        return f"<Manifest {self.name}: {len(self)} images, digest {self.digest[:8]}, {self.path}>"
+        return (
+            f"<Manifest {self.name}: {count_text(len(self), 'image')}, digest {self.digest[:8]}, {self.path}>"
+        )
 
     def _repr_html_(self) -> str:
         return rows_to_html(repr(self), self.rows, _IN_NOTEBOOKS)

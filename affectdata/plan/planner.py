@@ -41,6 +41,7 @@ from affectdata.plan.solver import solve_bin, target_count
 from affectdata.plan.weights import row_weights
 from affectdata.recipe.recipe import Recipe, Split
 from affectdata.recipe.resolve import check_subtypes, check_upright, upright_subtypes
+from affectdata.records import count_text
 from affectdata.schema import EDGES, FOLD, PLAN
 from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, split_distance
 from affectdata.splits.folds import assign_folds
@@ -286,9 +287,12 @@ def _check_n_eff(counts: list[CellCount], recipe: Recipe) -> None:
     bound = recipe.balance.min_n_eff
     low = [cell for cell in counts if bound and cell.n_after > cell.n_before and cell.n_eff < bound]
     if low:
-        listed = "\n  ".join(f"{cell.cell}: {cell.n_after} rows, n_eff {cell.n_eff:.1f}" for cell in low)
+        listed = "\n  ".join(
+            f"{cell.cell}: {count_text(cell.n_after, 'row')}, n_eff {cell.n_eff:.1f}" for cell in low
+        )
         raise RecipeError(
-            f"{len(low)} cells with copies have an effective sample size below {bound:g}:\n  {listed}",
+            f"{count_text(len(low), 'cell')} with copies and an effective sample size below {bound:g}:\n"
+            f"  {listed}",
             where="balance.min_n_eff",
             fix="lower balance.max_copies, widen the bins, or add images (balance.fill_from)",
         )

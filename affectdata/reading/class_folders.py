@@ -205,7 +205,7 @@ class ClassFolders:
         words, n_images = sorted(self.classes), sum(self.classes.values())
         firsts = self._first_images()
         if len(words) == 1:
-            text = f"all {n_images} images are in one class, {words[0]}: {shorten(firsts)}"
+            text = f"there is only one class, {words[0]} (images: {n_images}): {shorten(firsts)}"
             yield Finding("single_class", text)
         elif self._are_codes or all(map(_SHORT.fullmatch, words)):
             text = f"{len(words)} classes have codes for names: {shorten(words)}; a column map "
@@ -213,10 +213,8 @@ class ClassFolders:
         below = {folders: place for folders, place in self._places.items() if place.split_below}
         if below:
             n, examples = sum(self._counts[folders] for folders in below), ["/".join(each) for each in below]
-            text = f"{n} images have their split from a folder below the class: {shorten(sorted(examples))}"
+            text = f"split from a folder below the class (images: {n}): {shorten(sorted(examples))}"
             yield Finding("split_below_class", text)
         if shared := self._shared_below:
-            text = (
-                f"{len(shared)} folder names are below each of the {len(words)} classes: {shorten(shared)}; "
-            )
+            text = f"the same folder names are below each of the {len(words)} classes: {shorten(shared)}; "
             yield Finding("same_names_below", text + "if they are persons, or the classes, use a column map")

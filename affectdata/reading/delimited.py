@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from affectdata.errors import SourceError
+from affectdata.registry import suggest
 
 _BLOCK = 1 << 20  # bytes decoded at once
 _MAX_PADDED = 1 << 26  # cells that short rows of a table lack
@@ -210,10 +211,11 @@ def require_columns(
     """
     missing = [column for column in columns if column not in header]
     if missing:
+        hints = (suggest(column, header) for column in missing)
         raise SourceError(
             f"{name} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}",
-            where=f"{name}, line 1: {', '.join(map(repr, header))}",
-            fix=fix,
+            where=f"{name}, header: {', '.join(map(repr, header))}",
+            fix=f"{''.join(hints)}{fix}",
         )
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from affectdata.reading.names import fold_path
 from affectdata.reading.tree import Paths
-from affectdata.records import Annotation, Finding, Reason, Reject
+from affectdata.records import Annotation, Finding, Reason, Reject, count_text
 from affectdata.store.spill import Spill, iter_by_rank
 
 
@@ -90,7 +90,9 @@ def join_groups(
     if without_zeros:
         shown = ", ".join(f"{name!r} with {path!r}" for name, path in without_zeros[:_SHOWN])
         more = ", …" if len(without_zeros) > _SHOWN else ""
-        text = f"{len(without_zeros)} names are joined in spite of leading zeros: {shown}{more}"
+        text = (
+            f"{count_text(len(without_zeros), 'name', 'are')} joined in spite of leading zeros: {shown}{more}"
+        )
         yield Finding("leading_zeros", text)
     for target, group in groupby(_by_target(spilled, targets), itemgetter(0)):
         same_image = [row for _, row in group]

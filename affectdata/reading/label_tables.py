@@ -13,7 +13,7 @@ from affectdata.labels import spell_emotion
 from affectdata.reading.names import fold_path, is_readme
 from affectdata.reading.tables import TABLE_SUFFIXES, read_table
 from affectdata.reading.tree import Tree
-from affectdata.records import Finding, shorten
+from affectdata.records import Finding, count_text, shorten
 
 CLASS_COLUMNS = (
     "emotion",
@@ -136,9 +136,9 @@ def compare_with_folders(tree: Tree, paths: Sequence[str], words: Mapping[str, s
         wrong = table.differences(words)
         if wrong:
             raise _contradiction(tree.root, table, wrong, words)
-        notes.append(f"{path} agrees with the folders on {len(table.labels)} images")
+        notes.append(f"{path} agrees with the folders on {count_text(len(table.labels), 'image')}")
     if paths:
-        text = f"{len(paths)} tables or label files are not read, as the classes are those of the folders: "
+        text = "not read, as the classes are those of the folders: "
         yield Finding("unread_table", text + "; ".join([shorten(paths), *notes]))
 
 

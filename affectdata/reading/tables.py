@@ -39,6 +39,7 @@ from affectdata.reading.workbooks import (
     cell_text,
     read_sheet,
 )
+from affectdata.records import count_text
 
 _HEAD_BYTES = 1 << 16
 _PARQUET_ROWS = 1 << 12  # as Python objects at a time
@@ -139,7 +140,7 @@ def _check_formulas(sheet: SheetText, header: list[str], shape: Shape, path: str
     if not sheet.formulas:
         return []
     shown = ", ".join(sheet.formulas[:3]) + (", …" if len(sheet.formulas) > 3 else "")
-    what = f"{len(sheet.formulas)} formulas were saved without a value: {shown}"
+    what = f"{count_text(len(sheet.formulas), 'formula')} saved without a value: {shown}"
     columns = {re.sub(r"\d", "", cell) for cell in sheet.formulas}
     names = {name: _letters(index) for index, name in enumerate(unique_names(header))}
     if any(names.get(name) in columns for name in shape.needed):
@@ -165,9 +166,8 @@ def _read_text(data: bytes, path: str, shape: Shape) -> tuple[list[str], Lines]:
     if other := name_other_file(data):
         raise SourceError(f"{path} is not a text table, but {other[0]}", where=path, fix=other[1])
     encoding = find_encoding(data, shape.encoding, path)
-    found = _find_text_header(
-        [line.rstrip("\n") for line in islice(open_text(data, encoding), HEAD_ROWS)], shape
-    )
+    head = [line.rstrip("\n") for line in islice(open_text(data, encoding), HEAD_ROWS)]
+    found = _find_text_header(head, shape, whole=bool(shape.names or shape.skip_rows))
     skipped, delimiter = found or (shape.skip_rows, "")
     if not found:
         first = next(islice(open_text(data, encoding), skipped, None), "")
@@ -190,14 +190,21 @@ def _mark_wide(line: str) -> str:
     return re.sub(" {2,}", "\t", line.strip(" "))
 
 
-def _find_text_header(head: Sequence[str], shape: Shape) -> tuple[int, str] | None:
-    """Return the index of the header and the delimiter with which it has all needed columns."""
+def _find_text_header(head: Sequence[str], shape: Shape, whole: bool = True) -> tuple[int, str] | None:
+    """Return the index of the header and the delimiter with which it has all needed columns.
+
+    Without such a line and not `whole`, that with most of them, which an error can name.
+    """
+    best, most = None, 0
     for index, line in enumerate(head if shape.needed else ()):
         likely = [shape.delimiter] if shape.delimiter else [_guess_delimiter(line), *_DELIMITERS]
         for delimiter in likely:
-            if set(unique_names(_cells(line, delimiter))).issuperset(shape.needed):
+            n = len(set(shape.needed).intersection(unique_names(_cells(line, delimiter))))
+            if n == len(set(shape.needed)):
                 return index, delimiter
-    return None
+            if n > most:
+                best, most = (index, delimiter), n
+    return None if whole else best
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -217,6 +224,9 @@ def _find_header(head: Sequence[Sequence[str]], needed: Sequence[str]) -> int | 
 
 def _from_header(rows: list[list[str]], shape: Shape) -> list[list[str]]:
     index = _find_header(rows[:HEAD_ROWS], shape.needed)
+    if index is None and not shape.names and not shape.skip_rows:  # the row with most of them
+        counts = [len(set(shape.needed).intersection(row)) for row in rows[:HEAD_ROWS]]
+        index = counts.index(max(counts)) if any(counts) else None
     if index is None and shape.names:
         width = max(map(len, rows), default=0)
         return [list(shape.names) + [""] * (width - len(shape.names)), *rows]

@@ -94,7 +94,7 @@ def draft_recipe(manifest: Manifest) -> str:
         f"target: {target:<38}# what is levelled and predicted",
     ]
     if values.null_count:
-        lines.append(f"where: {target} IS NOT NULL  # {values.null_count} images have none")
+        lines.append(f"where: {target} IS NOT NULL  # images without: {values.null_count}")
     if target in RATED:
         lines += _bins(np.asarray(values.drop_null().to_numpy(), float))
     subtypes = _subtypes(manifest) if target != "subtype" else {}

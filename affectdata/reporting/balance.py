@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from affectdata.records import count_text
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Card, Figure, Images, Section, Table, clean
 from affectdata.reporting.subject import Subject
@@ -134,7 +135,7 @@ def _cell_images(subject: Subject, train: pd.DataFrame) -> Iterator[Images]:
     for cell, rows in list(originals.groupby("cell", sort=True))[:_MOST_CELLS]:
         shown = charts.sample(rows, _PER_CELL)
         cards = [Card(row[subject.key], [_value_text(row, subject)]) for _, row in shown.iterrows()]
-        yield Images(f"{cell} ({len(rows)} originals)", "", cards, is_open=False)
+        yield Images(f"{cell} ({count_text(len(rows), 'original')})", "", cards, is_open=False)
 
 
 def _value_text(row: pd.Series, subject: Subject) -> str:

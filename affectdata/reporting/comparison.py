@@ -177,7 +177,7 @@ def _common(first: Side, second: Side) -> pd.DataFrame | str:
         return "the targets differ"
     both = a.merge(b, on="image_id", suffixes=("_a", "_b"))
     if len(both) < _LEAST:
-        return f"{len(both)} images are scored in both, at least {_LEAST} are needed"
+        return f"images scored in both: {len(both)}, at least {_LEAST} are needed"
     if not np.allclose(both["true_a"], both["true_b"]):
         return "the ratings of the same images differ"
     return both

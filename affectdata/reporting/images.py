@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from affectdata.records import count_text
 from affectdata.reporting.blocks import Block, Card, Images, Section, Table
 from affectdata.reporting.check import predictions
 from affectdata.reporting.overview import look_alikes
@@ -114,7 +115,9 @@ def _look_alikes(subject: Subject) -> Iterator[Block]:
             text = f"{subject.target} {value:.1f}" if subject.is_numeric else str(value)
             cards.append(Card(pair[f"key_{side}"], [f"pair {number}", pair[f"path_{side}"], text]))
     yield Images(
-        "Look-alikes", f"{len(pairs)} pairs; they stay in one split. Their ratings should agree.", cards
+        "Look-alikes",
+        f"{count_text(len(pairs), 'pair')}, kept in one split. Their ratings should agree.",
+        cards,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from affectdata.records import count_text
 from affectdata.release.release import Release
 from affectdata.reporting.blocks import Alerts, Block, Numbers, Section, Table, Text
 from affectdata.reporting.subject import Subject
@@ -86,8 +87,9 @@ def _pairs(subject: Subject) -> Iterator[str]:
         far = pairs[pairs["difference"] >= _FAR_APART]
         if len(far):
             worst = far.iloc[0]
+            n_far = count_text(len(far), "pair")
             yield (
-                f"Look-alikes that are rated {_FAR_APART:g} points or more apart ({len(far)} pairs), such as "
+                f"Look-alikes that are rated {_FAR_APART:g} points or more apart ({n_far}), such as "
                 f"{worst['path_a']} ({worst['value_a']:.1f}) and {worst['path_b']} ({worst['value_b']:.1f})."
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from affectdata.records import count_text
 from affectdata.reporting.blocks import Card, Images, Section
 from affectdata.reporting.page import render
 from affectdata.reporting.thumbnails import make_thumbnail
@@ -36,7 +37,7 @@ def predictions_page(model: KeptModel, images: Sequence[Path], predicted: pd.Dat
         text = "○: predicted value on the scale from 0 to 100. Red raises the prediction, blue lowers it."
         return render(
             "Predictions",
-            f"{len(images)} images, {model.name}",
+            f"{count_text(len(images), 'image')}, {model.name}",
             [Section("predictions", "Predictions", [Images("Images", text if maps else "", cards)])],
             thumbnails,
         )

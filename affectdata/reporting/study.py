@@ -12,6 +12,7 @@ import pandas as pd
 from affectdata.check.blocks import Interval
 from affectdata.check.words import interval_text, measure_name, varied_settings
 from affectdata.errors import InputError
+from affectdata.records import count_text
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
 from affectdata.store.sealed import read_sealed
@@ -90,7 +91,7 @@ def _results(study: dict[str, Any], varied: list[str]) -> Table:
         interval = interval_text(Interval(**gap), 3, "+") if gap else ""
         rows.append([*(_value(each["settings"].get(name, "–")) for name in varied), *means, interval])
     header = [*varied, *(f"{part} {measure_name(measure)}" for part in _PARTS), "best − it, on val"]
-    return Table(f"{len(rows)} settings by {measure_name(measure)}", header, rows)
+    return Table(f"{count_text(len(rows), 'setting')} by {measure_name(measure)}", header, rows)
 
 
 def _scores(study: dict[str, Any], varied: list[str], part: str) -> Table:

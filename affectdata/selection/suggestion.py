@@ -27,6 +27,7 @@ from affectdata.images.phash import perceptual_hashes
 from affectdata.manifest.manifest import Manifest
 from affectdata.plan.cells import Cells, assign_cells
 from affectdata.recipe.recipe import RATED, Recipe
+from affectdata.records import count_text
 from affectdata.selection.shortage import bin_probabilities, count_missing, rank_images
 from affectdata.splits.seeds import id_heads, id_keys, id_ranks
 from affectdata.store.atomic import write_json, write_text
@@ -103,7 +104,9 @@ def suggest_images(
     error, n_held_out = _measure_error(rows, recipe, model, read)
     fresh, ids, features, skipped = _read_files(files, manifests, model)
     if not fresh:
-        raise InputError(f"none of {len(files)} files is an unrated image", fix=_first_reason(skipped))
+        raise InputError(
+            f"no unrated image among {count_text(len(files), 'file')}", fix=_first_reason(skipped)
+        )
     predicted = predict_values(model, features)
     shares = _subtype_shares(rows, cells, recipe, model, read, features)
     bins = bin_probabilities(predicted, error, cells.edges or [])

@@ -159,7 +159,7 @@ def _read_items(tree: Tree) -> Iterator[Item]:
         yield Finding("partial", f"no votes (agg/<emotion>_*.csv): all emotions are from {what}")
     unvoted = sorted(set(labelled) - votes.keys() - rejects.keys())
     if tables and unvoted:
-        text = f"{len(unvoted)} images in folders or lists of emotions have no votes: {shorten(unvoted)}"
+        text = f"no votes on {len(unvoted)} of the images in folders or lists of emotions: {shorten(unvoted)}"
         yield Finding("partial", text)
 
 

@@ -125,7 +125,8 @@ def _find_map(tree: Tree, options: ReadOptions) -> Path:
         raise UsageError(
             "the source `table` needs a column map",
             where=f"neither --map nor {MAP_FILE} in {tree.root}",
-            fix=f"pass --map COLUMNS.yaml; a minimal column map:{_EXAMPLE}",
+            fix="pass --map COLUMNS.yaml; `affectdata sources table` explains every key; a minimal one:"
+            + _EXAMPLE,
         )
     return options.map_path
 

@@ -137,7 +137,7 @@ def _read_items(tree: Tree, table: str, prefix: str) -> Iterator[Item]:
         yield Finding("unread_table", f"not read, as the shares are from {table}: {shorten(unread)}")
     rows = _read_rows(tree, table)
     if unrated := sorted(works.keys() - {row["ID"] for row in rows}):
-        yield Finding("unrated", f"{len(unrated)} works in {works_table} are not rated: {shorten(unrated)}")
+        yield Finding("unrated", f"in {works_table}, but not rated ({len(unrated)}): {shorten(unrated)}")
     if not works and not any(_URL in row for row in rows):
         yield Finding("partial", f"{works_table} is missing: no URLs, and some titles were turned into dates")
     by_id = (Row(table, row["ID"], row["ID"], row) for row in rows)

@@ -61,9 +61,9 @@ def load_backbone(
     name: str = DEFAULT_BACKBONE,
     weights: str = DEFAULT,
     device: str | None = None,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Backbone:
-    """Build a backbone with its weights; `say` is called before anything is downloaded.
+    """Build a backbone with its weights; `note` is called before anything is downloaded.
 
     Raises:
         MissingError: the weights or the device are not available.
@@ -73,7 +73,7 @@ def load_backbone(
     torch_device = choose_device(device)
     with torch.random.fork_rng(devices=[]):  # random weights are the same in every run
         torch.manual_seed(0)
-        trunk = build_trunk(name, weights, say)
+        trunk = build_trunk(name, weights, note)
     module = trunk.module.requires_grad_(False).eval()
     module = module.to(torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights_hash = state_hash(module)
@@ -100,7 +100,7 @@ def load_backbones(
     names: str | Sequence[str],
     weights: str | Sequence[str] = DEFAULT,
     device: str | None = None,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> list[Backbone]:
     """Build several backbones; `weights` are given for each of them in order, or DEFAULT for all.
 
@@ -118,7 +118,7 @@ def load_backbones(
             f"{len(names)} of --backbone, but {len(given)} of --weights",
             fix="give --weights once for every --backbone, in the same order; DEFAULT for published weights",
         )
-    return [load_backbone(name, each, device, say) for name, each in zip(names, given, strict=True)]
+    return [load_backbone(name, each, device, note) for name, each in zip(names, given, strict=True)]
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -75,12 +75,12 @@ def finetune(
     val: Examples | None = None,
     folder: Path | None = None,
     progress: Callable[[Point], None] = lambda _: None,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> FittedNetwork:
     """Train a copy of `network` on examples of `images`, uint8 (n, height, width, 3), array or memmap.
 
     Checkpoints go to `folder`; an interrupted call resumes from them. `progress` receives each point of the
-    curve with `steps`, `images_per_s` and `eta_s`; `say` receives messages for the user.
+    curve with `steps`, `images_per_s` and `eta_s`; `note` receives messages for the user.
 
     Raises:
         InputError: rows, targets or weights do not match each other or the network, or the loss is
@@ -92,14 +92,14 @@ def finetune(
         raise UsageError("early stopping needs validation examples", fix="pass `val`, or no `patience`")
     given = [part for part in (examples, val) if part]
     tensors = [prepare_examples(network, images, part, settings.loss) for part in given]
-    loop = Loop(network.copy(), tensors[0], tensors[1] if val else None, settings, say)
+    loop = Loop(network.copy(), tensors[0], tensors[1] if val else None, settings, note)
     checkpoint = None
     if folder:
         key = run_key(network, images, given, settings)
         checkpoint = Checkpoint(folder / f"{key}.pt")
         if state := checkpoint.read():
             loop.resume(state)
-            say(f"resuming after step {loop.step} of {loop.n_steps}")
+            note(f"resuming after step {loop.step} of {loop.n_steps}")
     with repeatable(network.device):
         for point in loop.run(Feed(images, network.device)):
             progress(point)

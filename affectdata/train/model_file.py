@@ -148,7 +148,7 @@ def load_model(
     backbone: str | None = None,
     weights: str | None = None,
     device: str | None = None,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> KeptModel:
     """Read a model. `weights`: the current path of its backbone's weights, if they were moved.
 
@@ -195,7 +195,7 @@ def load_model(
         for stage, head in heads.items():
             if len(head.arrays["intercept"]) != len(outputs[stage]):
                 raise _wrong(path, f"has {len(outputs[stage])} outputs for a {stage} of another number")
-        network = load_backbone(name, weights or header.backbone.weights, device, say)
+        network = load_backbone(name, weights or header.backbone.weights, device, note)
         if network.content != header.backbone.content:
             raise _other_backbone(path, header)
         model = FrozenModel(**common, backbone=network, heads=heads)

@@ -95,12 +95,12 @@ def build_network(
     takes_output: bool = False,
     device: str | None = None,
     seed: int = 0,
-    say: Note = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Network:
     """Build a network with `n_outputs` outputs; `weights` are those of its trunk.
 
     `size_px` is the size of the images [default: the network's own]. Random weights depend on `seed` alone.
-    `say` is called before anything is downloaded.
+    `note` is called before anything is downloaded.
 
     Raises:
         MissingError: the weights, a required extra or the device are not available.
@@ -113,7 +113,7 @@ def build_network(
     torch_device = choose_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = build_trunk(name, weights, say)
+        trunk = build_trunk(name, weights, note)
         normalisation = replace(trunk.normalisation, size_px=size_px or trunk.normalisation.size_px)
         n_features = _count_features(trunk, normalisation.size_px)
         module = HeadedNetwork(trunk.module, n_features, n_outputs, takes_output)

@@ -38,7 +38,7 @@ def predict(model: str | Path | KeptModel, images: Sequence[Image]) -> pd.DataFr
         InputError: an image cannot be read, or the file is not a kept model.
         MissingError: the weights of the model's backbone are not available.
     """
-    loaded = load_model(model, say=_to_stderr) if isinstance(model, str | Path) else model
+    loaded = load_model(model, note=_to_stderr) if isinstance(model, str | Path) else model
     if isinstance(images, str | Path):
         images = [images]
     values = [np.empty((0, len(loaded.targets)))]

@@ -102,7 +102,7 @@ def test_a_dry_run_touches_no_pixel(
     before = sorted(with_manifest.rglob("*"))
     ran = cli("balance", "--recipe", "made.yaml", "--dry-run")
     assert ran.code == 0
-    assert ran.out.splitlines()[-1] == "dry run: nothing was written"
+    assert "dry run: nothing was written" in ran.out.splitlines()
     assert sorted(with_manifest.rglob("*")) == before
 
 

@@ -164,8 +164,8 @@ def test_images_that_were_away_come_back_to_their_split(cli: Cli, a: Line) -> No
     for path in gone:
         a.remove(path)
     said = texts(a.ingest())
-    assert said[0].startswith(f"{30 - len(gone)} images keep the split")
-    assert said[1].startswith(f"{len(gone)} images that had a split are no longer in the manifest")
+    assert said[0].startswith(f"{30 - len(gone)} images keep the former split")
+    assert said[1].startswith(f"no longer in the manifest: {len(gone)} image")
     for path in gone:
         a.bring_back(path)
     for number in range(100, 130):

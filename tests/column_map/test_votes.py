@@ -216,7 +216,7 @@ def test_shares_that_do_not_add_up_are_a_finding(read_votes: ReadVotes) -> None:
     keys = {"emotions": {"joy": "joy", "fear": "fear"}, "percent": True}
     result, _ = read_votes("file,joy,fear\na.jpg,6,3\nb.jpg,60,39.6", ["a.jpg", "b.jpg"], **keys)
     assert findings(result)["share_sum"] == (
-        "1 images have shares that do not add up to 1: votes.csv#a.jpg 0.09"
+        "1 image with shares that do not add up to 1: votes.csv#a.jpg 0.09"
     )
 
 

@@ -106,7 +106,7 @@ def differing(tmp_path: Path) -> list[Manifest]:
 
 
 def test_a_conflict_is_an_error_that_lists_both_values(differing: list[Manifest], tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="2 labels of the same images differ") as caught:
+    with pytest.raises(ManifestError, match="2 conflicts of labels of the same images") as caught:
         concat(differing, None, tmp_path)
     assert "x.bmp: valence 25 in a, 75 in b" in caught.value.what
     assert "x.bmp: emotion emotion awe awe 0.8 fear 0.2 in a" in caught.value.what

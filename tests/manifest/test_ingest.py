@@ -419,7 +419,7 @@ def test_the_same_folder_by_another_name_is_the_same(small_gaped: Path, tmp_path
 def test_a_folder_that_no_source_recognises(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/readme.md").write_text("nothing here")
-    with pytest.raises(SourceError, match=r"no source recognises .* \(1 files\)") as caught:
+    with pytest.raises(SourceError, match=r"no source recognises .* \(1 file\)") as caught:
         ingest(tmp_path / "tree", out=tmp_path / "out")
     assert "--source" in caught.value.fix
     assert not (tmp_path / "out").exists()
@@ -500,7 +500,7 @@ def test_archives_inside_of_archives_are_refused_with_the_way_out(small_gaped: P
     (tmp_path / "inner/notes.txt").write_text("see train.zip")
     outer = Path(shutil.make_archive(str(tmp_path / "outer"), "zip", Path(inner).parent))
     for source in (None, "gaped", "image_folder"):
-        with pytest.raises(SourceError, match=r"no image, but 1 archives, .*: train\.zip") as caught:
+        with pytest.raises(SourceError, match=r"no image, but 1 archive, .*: train\.zip") as caught:
             ingest(outer, source=source, out=tmp_path / "out")
         assert "unpack them there" in caught.value.fix
 
@@ -510,7 +510,7 @@ def test_archives_beside_images_are_a_finding(gaped_copy: Path, tmp_path: Path) 
     (gaped_copy / "N/rest.tar.gz").write_bytes(b"x")
     findings = ingest(gaped_copy, out=tmp_path / "out").findings
     assert [finding.text for finding in findings if finding.kind == "archives"] == [
-        "2 archives in the folder are not unpacked: N/rest.tar.gz, more.7z; unpack them there if they have "
+        "not unpacked: 2 archives in the folder: N/rest.tar.gz, more.7z; unpack them there if they have "
         "images"
     ]
 
@@ -623,7 +623,7 @@ def test_a_split_is_kept(small_gaped: Path, tmp_path: Path) -> None:
     write_manifest(first.table.set_column(column, "split", [sides]), first.metadata, first.path)
     again = ingest(small_gaped, out=tmp_path)
     assert again.manifest.table["split"].to_pylist() == sides
-    assert f"{sides.count('test')} images keep the split" in " ".join(
+    assert f"{sides.count('test')} images keep the former split" in " ".join(
         finding.text for finding in again.findings
     )
 
@@ -729,7 +729,7 @@ def test_images_of_low_quality_are_findings(
         path.write_bytes(as_bytes(pixels, "PNG"))
     result = ingest(tmp_path / "tree", out=tmp_path / "out")
     texts = {finding.kind: finding.text for finding in result.findings}
-    assert texts["very_dark"] == "1 of 6 images are very dark (brightness_p99 < 0.32): awe/dark.png"
+    assert texts["very_dark"] == "very dark: 1 of 6 images (brightness_p99 < 0.32): awe/dark.png"
     assert texts["very_bright"].endswith("(brightness_p05 > 0.95): joy/bright.png")
     assert texts["blurred"].endswith("(sharpness < 0.033): joy/blurred.png")
     assert (

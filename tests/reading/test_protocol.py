@@ -109,7 +109,7 @@ def test_ingest_reports_it_as_bad_input_with_a_traceback_on_request(
     during: str, flags: tuple[str, ...], root: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = broken(KeyError("valence"), during)
-    monkeypatch.setattr(ingest_module, "find_plugins", lambda group: ["broken"])
+    monkeypatch.setattr(ingest_module, "load_usable", lambda group: {"broken": source})
     monkeypatch.setattr(ingest_module, "load_plugin", lambda group, name: source)
     named = () if during == "detect" else ("--source", "broken")
     ran = cli("ingest", str(root), *named, "--out", str(root.parent / "out"), *flags)

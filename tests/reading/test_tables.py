@@ -191,11 +191,11 @@ def test_a_merged_cell_over_a_whole_sheet_takes_no_memory(save: Save) -> None:
 def test_formulas_without_a_value_are_explained(save: Save) -> None:
     rows = [["file", "V", "note"], ["a", "=1+2", "=A2"], ["b", 4, "=LEFT(A3, 1)"]]
     tree = save("t.xlsx", workbook(("s", rows)))
-    with pytest.raises(SourceError, match="3 formulas were saved without a value: B2, C2, C3") as caught:
+    with pytest.raises(SourceError, match="3 formulas saved without a value: B2, C2, C3") as caught:
         read_table(tree, "t.xlsx", SHAPE)
     assert "save it again" in caught.value.fix
     _, lines = read_table(tree, "t.xlsx", Shape(needed=["file"]))
-    assert lines.notes == ("3 formulas were saved without a value: B2, C2, C3",)
+    assert lines.notes == ("3 formulas saved without a value: B2, C2, C3",)
 
 
 def test_formulas_with_a_value_are_numbers(save: Save) -> None:

@@ -174,7 +174,7 @@ def test_a_single_class_is_a_finding(images: Callable[..., Path], take: Callable
     outcome = take(images("train/happy/1.jpg", "test/happy/2.jpg"), "image_folder")
     assert rows_of(outcome)["test/happy/2.jpg"] == ("happiness", "test")
     (finding,) = (each for each in outcome.result.findings if each.kind == "single_class")
-    assert finding.text == "all 2 images are in one class, happy: test/happy/2.jpg, train/happy/1.jpg"
+    assert finding.text == "there is only one class, happy (images: 2): test/happy/2.jpg, train/happy/1.jpg"
 
 
 def test_splits_below_the_classes_are_used_and_reported(
@@ -187,7 +187,7 @@ def test_splits_below_the_classes_are_used_and_reported(
         "sad/train/3.jpg": ("sadness", "train"),
     }
     (finding,) = (each for each in outcome.result.findings if each.kind == "split_below_class")
-    assert finding.text.startswith("3 images") and "happy/test" in finding.text
+    assert "(images: 3): " in finding.text and "happy/test" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_table_that_agrees_is_a_finding(
     outcome = take(images(*FOLDERS, files={"labels.csv": table, "boxes.json": "{}"}), "image_folder")
     (finding,) = (each for each in outcome.result.findings if each.kind == "unread_table")
     assert finding.text == (
-        "2 tables or label files are not read, as the classes are those of the folders: boxes.json, "
+        "not read, as the classes are those of the folders: boxes.json, "
         "labels.csv; labels.csv agrees with the folders on 8 images"
     )
 

@@ -136,7 +136,7 @@ def test_wikiart_emotions_4105_and_those_without_a_label(variant: str, unlabelle
     kept = records(items)
     assert len(kept) == 4105
     (unrated,) = [item.text for item in items if getattr(item, "kind", "") == "unrated"]
-    assert unrated.startswith("14 works in WikiArt-info.tsv are not rated: ") and " and 11 more" in unrated
+    assert unrated.startswith("in WikiArt-info.tsv, but not rated (14): ") and " and 11 more" in unrated
     table = pa.table({f"emotion_{word}": [record.emotions[word] for record in kept] for word in EMOTIONS})
     assert add_labels(table, Labels(at_least=0.4))["label"].null_count == unlabelled
 

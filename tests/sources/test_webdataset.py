@@ -125,7 +125,7 @@ def test_an_archive_of_images_is_no_shard_and_a_shard_no_archive(
     plant: Plant, take: Take, image: Image
 ) -> None:
     archive = plant({"a.tar": shard({"joy/1.jpg": image(1), "fear/1.jpg": image(2)})})
-    with pytest.raises(SourceError, match="contains no image, but 1 archives"):
+    with pytest.raises(SourceError, match="contains no image, but 1 archive"):
         take(archive)
     assert len(take(archive / "a.tar").rows) == 2
     assert len(take(archive, "webdataset").rows) == 2  # without labels, as specified
@@ -185,4 +185,4 @@ def test_images_without_labels_are_a_finding(plant: Plant, take: Take, image: Im
     files = {"0.jpg": image(1), "0.txt": "a caption", "1.jpg": image(2), "1.txt": "a face"}
     outcome = take(plant({"a-000000.tar": shard(files)}))
     (text,) = [finding.text for finding in outcome.result.findings if finding.kind == "unlabelled"]
-    assert text.startswith("2 of 2 images have no label: ")
+    assert text.startswith("without any label: 2 of 2 images: ")

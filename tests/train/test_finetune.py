@@ -185,7 +185,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     messages: list[str] = []
     points: list[dict[str, Any]] = []
     resumed = finetune(
-        small(), images, examples, settings, folder=tmp_path, say=messages.append, progress=points.append
+        small(), images, examples, settings, folder=tmp_path, note=messages.append, progress=points.append
     )
     assert messages == [f"resuming after step {stop} of 6"]
     assert [point["step"] for point in points] == list(range(stop + 2, 7, 2))
@@ -211,7 +211,7 @@ def test_another_run_in_the_same_folder_starts_from_scratch(
         (small(), images, examples, replace(FEW, seed=1)),
     ):
         messages: list[str] = []
-        finetune(*run, folder=tmp_path, say=messages.append)
+        finetune(*run, folder=tmp_path, note=messages.append)
         assert messages == []
     assert len(list(tmp_path.iterdir())) == 5
 
@@ -289,7 +289,7 @@ def test_out_of_memory_splits_the_batch_with_a_message(
 
     monkeypatch.setattr(HeadedNetwork, "all_outputs", narrow)
     messages: list[str] = []
-    fitted = finetune(small(), images, examples, FEW, say=messages.append)
+    fitted = finetune(small(), images, examples, FEW, note=messages.append)
     assert fitted.n_parts == 4
     assert ["in 2 parts" in messages[0], "in 4 parts" in messages[1], len(messages)] == [True, True, 2]
     for expected, actual in zip(weights_of(whole).values(), weights_of(fitted).values(), strict=True):

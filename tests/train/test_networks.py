@@ -151,7 +151,7 @@ def test_timm_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     messages: list[str] = []
     with pytest.raises(MissingError, match="could not download"):
-        build_network("timm:resnet10t", 1, say=messages.append)
+        build_network("timm:resnet10t", 1, note=messages.append)
     assert "licence" in messages[0]
 
 

