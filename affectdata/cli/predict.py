@@ -71,15 +71,17 @@ def command(
 
 
 def _files(path: Path) -> list[Path]:
-    """Return a file, or the files of a folder without hidden ones.
+    """Return a file, or the files of a folder without leftovers such as Thumbs.db.
 
     Raises:
         UsageError: no such file, or an empty folder.
     """
+    from affectdata.reading.tree import is_junk
+
     if not path.is_dir():
         files = [path] if path.exists() else []
     else:
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        files = sorted(file for file in path.iterdir() if file.is_file() and not is_junk(file.name))
     if not files:
         raise UsageError(f"no image {path}", fix="name image files, or folders that contain them")
     return files

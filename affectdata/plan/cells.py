@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from affectdata.errors import RecipeError
 from affectdata.recipe.recipe import Bins, Recipe
+from affectdata.records import count_text
 from affectdata.store.chunks import as_one_array
 
 _SEPARATOR = "\x1f"  # between the values of crossed strata; no label contains it
@@ -142,7 +143,7 @@ def _binned(values: np.ndarray, edges: list[float], target: str) -> np.ndarray:
     outside = ~((values >= edges[0]) & (values <= edges[-1]))
     if outside.any():
         raise RecipeError(
-            f"{outside.sum()} rows have {target} outside {edges[0]:g}–{edges[-1]:g} "
+            f"{count_text(int(outside.sum()), 'row', 'have')} {target} outside {edges[0]:g}–{edges[-1]:g} "
             f"(e.g. {values[outside][0]:g})",
             where="bins.edges",
             fix="widen the bins, or exclude the rows with `where:`",

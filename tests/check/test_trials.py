@@ -302,7 +302,7 @@ def test_the_best_model_of_a_study_is_kept_and_predicts_as_its_run_did(
         sorted(read_json(run)["predictions"]["val"]), abs=1e-3
     )
     card = path.with_suffix(".md").read_text()
-    assert "The best of 1 settings on val.ccc, mean over 1 seed." in card and "| CCC |" in card
+    assert "The best of 1 setting on val.ccc, mean over 1 seed." in card and "| CCC |" in card
 
 
 def test_heads_of_points_are_kept_and_ridge_is_refused(

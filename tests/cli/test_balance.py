@@ -14,6 +14,7 @@ import yaml
 from affectdata.images import decode
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import Images
+from affectdata.records import count_text
 from affectdata.release import publish as publishing
 from affectdata.release.release import open_release
 from affectdata.release.verify import check_release
@@ -47,12 +48,15 @@ def test_a_release_is_written_and_then_found(cli: Cli, with_manifest: Path) -> N
     ran = cli("balance", "--recipe", "made.yaml")
     assert (ran.code, ran.err) == (0, "")
     (folder,) = (with_manifest / "releases").iterdir()
-    assert ran.out.splitlines()[-1] == f"wrote releases/{folder.name}"
+    assert ran.out.splitlines()[-2:] == [
+        f"wrote releases/{folder.name}",
+        f"next: affectdata train-check releases/{folder.name}",
+    ]
     assert "originals: " in ran.out
     assert check_release(open_release(folder)) == []
     again = cli("balance", "--recipe", "made.yaml")
     assert again.code == 0
-    assert again.out.splitlines()[-1] == f"already there, verified: releases/{folder.name}"
+    assert again.out.splitlines()[-2] == f"already there, verified: releases/{folder.name}"
 
 
 def test_the_table_shows_each_cell_before_and_after(cli: Cli, with_manifest: Path) -> None:
@@ -74,7 +78,8 @@ def test_what_cannot_be_met_is_said(cli: Cli, with_manifest: Path) -> None:
     short = [each for each in document["balance"]["bins"] if each["shortfall"] and each["n_before"]]
     assert short
     for each in short:
-        assert f"{each['bin']} ends {each['shortfall']} short of 50: its {each['n_before']} images" in shown
+        images = count_text(each["n_before"], "image", "are")
+        assert f"{each['bin']} ends {each['shortfall']} short of 50: its {images}" in shown
     empty = [each["bin"] for each in document["balance"]["bins"] if not each["n_before"]]
     for name in empty:
         assert f"{name} has no image in train" in shown

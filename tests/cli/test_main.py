@@ -440,3 +440,11 @@ def test_a_full_disk_is_exit_3_with_the_way_out(
     ran = cli("sources")
     assert ran.code == 3
     assert "where: manifests/gaped.parquet" in ran.err and "free some space" in ran.err
+
+
+def test_predict_passes_over_leftovers_in_a_folder(tmp_path: Path) -> None:
+    from affectdata.cli.predict import _files
+
+    for name in ("a.jpg", "Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"x")
+    assert _files(tmp_path) == [tmp_path / "a.jpg"]

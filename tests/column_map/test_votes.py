@@ -83,7 +83,7 @@ def test_votes_that_cannot_be_used_are_left_out_and_counted(
     assert found["off_scale"].startswith("2 votes") and "11 is outside 1–9" in found["off_scale"]
     assert found["bad_vote"].startswith("2 votes")
     assert "'many' is not a number" in found["bad_vote"] and "of x4: empty" in found["bad_vote"]
-    assert found["repeated_rater"].startswith("1 votes")
+    assert found["repeated_rater"].startswith("1 vote ")
     with pytest.raises(SourceError, match="--strict") as caught:
         read_votes(pd.concat([good, bad]), IMAGES, strict=True, **LONG)
     assert "2 votes" in caught.value.where
@@ -193,7 +193,7 @@ def test_bad_counts(cells: str, detail: str, read_votes: ReadVotes) -> None:
     result, rows = read_votes(f"file,joy,fear\na.jpg,{cells}\nb.jpg,1,0", ["a.jpg", "b.jpg"], **keys)
     assert list(rows.index) == ["b.jpg"]
     assert detail in result.rejects.to_pylist()[0]["detail"]
-    assert findings(result)["bad_vote"].startswith("1 votes") and detail in findings(result)["bad_vote"]
+    assert findings(result)["bad_vote"].startswith("1 vote ") and detail in findings(result)["bad_vote"]
     with pytest.raises(SourceError, match="--strict"):
         read_votes(f"file,joy,fear\na.jpg,{cells}\nb.jpg,1,0", ["a.jpg", "b.jpg"], strict=True, **keys)
 

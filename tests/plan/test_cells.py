@@ -50,13 +50,13 @@ def test_a_rating_on_a_decimal_edge_is_in_the_bin_that_starts_there() -> None:
 def test_edges_need_not_span_the_scale_but_every_row() -> None:
     cells = cells_of([40.0, 59.9, 60.0], bins={"edges": [40, 50, 60]})
     assert cells.bin.tolist() == [0, 1, 1]
-    with pytest.raises(RecipeError, match=r"1 rows have valence outside 40–60 \(e.g. 60.1\)") as caught:
+    with pytest.raises(RecipeError, match=r"1 row has valence outside 40–60 \(e.g. 60.1\)") as caught:
         cells_of([40.0, 60.1], bins={"edges": [40, 50, 60]})
     assert caught.value.where == "bins.edges"
 
 
 def test_nan_is_in_no_bin() -> None:
-    with pytest.raises(RecipeError, match=r"1 rows have valence outside 0–100 \(e.g. nan\)"):
+    with pytest.raises(RecipeError, match=r"1 row has valence outside 0–100 \(e.g. nan\)"):
         cells_of([40.0, float("nan")])
 
 
