@@ -165,10 +165,18 @@ def ingest(
     folder = _local(root, progress)
     if onto:
         idle = {"--strict": strict, "--rehash": rehash, "--trust-names": trust_names}
-        idle |= {"--workers": workers is not None, "--engine": engine != THREADS}
         refuse_options([name for name, given in idle.items() if given], "--onto: it opens no image")
         manifests = [_manifest(each) for each in onto]
-        return overlay(folder, manifests, source=source, options=options, out=Path(out), replace=replace)
+        return overlay(
+            folder,
+            manifests,
+            source=source,
+            options=options,
+            out=Path(out),
+            replace=replace,
+            workers=workers,
+            engine=engine,
+        )
     return ingest_tree(
         folder,
         source=source,
@@ -190,6 +198,8 @@ def concat(
     name: str | None = None,
     out: PathLike = "manifests",
     on_conflict: str = "error",
+    workers: int | None = None,
+    engine: str = THREADS,
 ) -> ConcatResult:
     """Write the rows of several manifests as one, a row per image.
 
@@ -199,7 +209,8 @@ def concat(
     """
     from affectdata.manifest.concat import concat as concat_manifests
 
-    return concat_manifests([_manifest(each) for each in manifests], name, Path(out), on_conflict)
+    opened = [_manifest(each) for each in manifests]
+    return concat_manifests(opened, name, Path(out), on_conflict, workers, engine)
 
 
 def groups(
@@ -279,7 +290,9 @@ def init(folder: PathLike, *, manifest: PathLike | None = None) -> Project:
 
 
 def query(sql: str, *, manifests: PathLike = "manifests") -> pa.Table:
-    """Run one SELECT over the manifests in a folder: a table of each name, and `manifest` with all rows.
+    """Run one SELECT over the manifests in a folder, or at an address (s3://, gs://, az://).
+
+    Each is a table of its name, and `manifest` has all rows.
 
     Raises:
         UsageError: no manifest, not a single SELECT, or DuckDB rejects it.
@@ -289,7 +302,7 @@ def query(sql: str, *, manifests: PathLike = "manifests") -> pa.Table:
     from affectdata.manifest.manifest import find_manifests, load_manifest
     from affectdata.manifest.query import query_tables
 
-    paths = find_manifests(Path(manifests))
+    paths = find_manifests(manifests)
     if not paths:
         raise UsageError(f"no manifest in {manifests}/", fix="create one: affectdata ingest ROOT")
     tables = {path.stem: load_manifest(path).table for path in paths}
@@ -348,11 +361,14 @@ def plan_balance(
     on_conflict: Literal["error", "drop-train"] = "error",
     roots: Roots | None = None,
     manifests: PathLike = "manifests",
+    workers: int | None = None,
+    engine: str = THREADS,
 ) -> BalancePlan:
     """Split the rows of manifests and level them as a recipe says; no image is touched.
 
     `recipe` is a file or the name of a packaged one. Without `manifest`, the recipe's sources are looked for
-    in the folder `manifests`, else its only manifest is taken.
+    in the folder `manifests`, else its only manifest is taken. The workers compare the images of several
+    manifests.
 
     Raises:
         RecipeError: the recipe is wrong in itself or does not fit the manifests.
@@ -363,6 +379,7 @@ def plan_balance(
     from affectdata.recipe.lint import lint_recipe
     from affectdata.recipe.recipe import find_recipe, read_recipe
     from affectdata.recipe.resolve import resolve_strata, resolve_subtypes
+    from affectdata.workers import default_workers
 
     spec = read_recipe(find_recipe(str(recipe)))
     remarks = lint_recipe(spec)
@@ -376,7 +393,10 @@ def plan_balance(
     spec = resolve_strata(resolve_subtypes(spec, [*chosen, *others]), chosen)
     drop_train = on_conflict == "drop-train"
     earlier = _earlier(split_from, spec.group_columns)
-    rows, plan = plan_release(chosen, others, spec, earlier=earlier, drop_train=drop_train)
+    n_workers = workers or default_workers(engine)
+    rows, plan = plan_release(
+        chosen, others, spec, earlier=earlier, drop_train=drop_train, workers=n_workers, engine=engine
+    )
     splits = describe_splits(rows, spec)
     n_left_out = sum(map(len, chosen)) - sum(splits.rows.values())
     return BalancePlan(spec, [*chosen, *others], rows, plan, splits, n_left_out, remarks)
@@ -429,6 +449,8 @@ def balance(
             on_conflict=on_conflict,
             roots=roots,
             manifests=manifests,
+            workers=workers,
+            engine=engine,
         )
     release, is_new = publish_release(
         plan.manifests,

@@ -34,10 +34,10 @@ def cpu_seconds() -> float:
     return sum(int(fields[pid][11]) + int(fields[pid][12]) for pid in family) / _TICKS
 
 
-def measure(root: Path, out: Path, engine: str) -> tuple[float, float, str]:
+def measure(root: Path, out: Path, engine: str, workers: int | None = None) -> tuple[float, float, str]:
     """Ingest a tree; return wall and CPU seconds, and the SHA-256 of the manifest."""
     wall, cpu = time.perf_counter(), cpu_seconds()
-    result = ingest(root, source="image_folder", out=out, workers=default_workers(), engine=engine)
+    result = ingest(root, source="image_folder", out=out, workers=workers or default_workers(), engine=engine)
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     return wall, cpu, file_hash(result.path.read_bytes())
 

@@ -40,6 +40,7 @@ INTERRUPTED = 130
 _UNREAD = 141  # 128 + SIGPIPE
 _SUMMARY = 62  # characters of a line of help
 _REMOTE = re.compile(r"(?:[\w-]+=)?([a-z][a-z0-9+.-]+)://")
+_SAME_SCHEME = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "azure": "az"}
 _BUG = 70  # EX_SOFTWARE: never to be taken for a gate that failed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE_SPACE = "\n  fix:   free some space, or choose another folder (--out), and run the same command again"
@@ -191,9 +192,29 @@ def _refuse_remote(arguments: list[str]) -> None:
         match = _REMOTE.match(argument)
         if match and not (match[1] in SCHEMES and _may_be_address(arguments[0], before, argument)):
             raise UsageError(
-                f"{argument} is a remote path; this command reads and writes only local paths",
-                fix=f"copy it to this machine first with a client for {match[1]}, or mount it",
+                f"{argument}: only local paths can be used here", fix=_instead(arguments[0], match[1])
             )
+
+
+def _instead(name: str, scheme: str) -> str:
+    """Return what can be done with an address that a command does not take."""
+    if scheme == "file":
+        return "give the path without file://"
+    if scheme in _SAME_SCHEME:
+        return f"write the scheme as {_SAME_SCHEME[scheme]}://"
+    if scheme not in SCHEMES:
+        return f"copy it to this machine first; buckets are read by {', '.join(f'{s}://' for s in SCHEMES)}"
+    command = cli.get_command(click.Context(cli), name)
+    parameters = [each for each in command.params if _takes_address(each)] if command else []
+    named = ", ".join(
+        each.opts[0] if each.param_type_name == "option" else each.human_readable_name for each in parameters
+    )
+    takes = f"; {name} takes addresses for {named}" if named else ""
+    return f"use a local folder; `affectdata publish` writes releases and manifests to a bucket{takes}"
+
+
+def _takes_address(parameter: click.Parameter) -> bool:
+    return isinstance(parameter.type, PathOrAddress | Address)
 
 
 def _may_be_address(name: str, before: str, word: str) -> bool:
@@ -204,9 +225,8 @@ def _may_be_address(name: str, before: str, word: str) -> bool:
     flag = word.partition("=")[0] if word.startswith("-") else before
     option = options.get(flag)
     if option and not (option.is_flag or option.count):
-        return isinstance(option.type, PathOrAddress | Address)
-    arguments = (each for each in parameters if isinstance(each, click.Argument))
-    return any(isinstance(each.type, PathOrAddress | Address) for each in arguments)
+        return _takes_address(option)
+    return any(_takes_address(each) for each in parameters if isinstance(each, click.Argument))
 
 
 def _interrupted() -> int:

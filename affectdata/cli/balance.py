@@ -100,6 +100,8 @@ def command(
         split_from=split_from,
         on_conflict="drop-train" if on_conflict == DROP_TRAIN else "error",
         roots=parse_roots(roots),
+        workers=workers,
+        engine=engine,
     )
     show_splits(planned.splits)
     _print_plan(planned.plan, planned.recipe.target, planned.n_left_out)

@@ -11,10 +11,12 @@ from affectdata.cli._output import (
     PathOrAddress,
     common_options,
     document,
+    engine_option,
     folder_option,
     note,
     plain_findings,
     show,
+    workers_option,
 )
 from affectdata.records import count_text
 
@@ -32,8 +34,17 @@ _FIRST_CONFLICTS = 10
     show_default=True,
     help="If labels of one image differ: error, first, mean, or prefer:NAME.",
 )
+@workers_option
+@engine_option
 @common_options
-def command(manifests: tuple[Path | str, ...], name: str | None, out: Path, on_conflict: str) -> int:
+def command(
+    manifests: tuple[Path | str, ...],
+    name: str | None,
+    out: Path,
+    on_conflict: str,
+    workers: int | None,
+    engine: str,
+) -> int:
     """Write the rows of several MANIFESTS as one, a row per image; their rejects and edges are skipped.
 
     Images with the same bytes become one row, look-alikes across sources form one group, and existing splits
@@ -47,7 +58,7 @@ def command(manifests: tuple[Path | str, ...], name: str | None, out: Path, on_c
     if besides:  # manifests/*.parquet names them too
         note(f"note: skipped, because they are not manifests: {', '.join(path.name for path in besides)}")
     named = [path for path in manifests if path not in besides]
-    result = api.concat(named, name=name, out=out, on_conflict=on_conflict)
+    result = api.concat(named, name=name, out=out, on_conflict=on_conflict, workers=workers, engine=engine)
     across, path = result.n_across, result.manifest.path
     rows, images = count_text(result.n_rows, "row"), count_text(len(result.manifest), "image")
     show(f"{rows}: {images}, {result.n_merged} merged")

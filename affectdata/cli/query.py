@@ -8,15 +8,21 @@ from typing import Any
 
 import click
 
-from affectdata.cli._output import common_options, document, folder_option, show, show_table
+from affectdata.cli._output import PathOrAddress, common_options, document, show, show_table
 from affectdata.records import count_text
 
 
 @click.command("query")
 @click.argument("sql", metavar="SELECT")
-@folder_option("--manifests", "manifests", "Folder of manifests.")
+@click.option(
+    "--manifests",
+    type=PathOrAddress(),
+    default=Path("manifests"),
+    show_default=True,
+    help="Folder of manifests, or its address in a bucket.",
+)
 @common_options
-def command(sql: str, manifests: Path) -> int:
+def command(sql: str, manifests: Path | str) -> int:
     """Run one SELECT over all manifests in a folder and print the rows.
 
     Every manifest is a table of the same name; `manifest` has the rows of all, distinguished by `source`.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def map_ordered(fn: Callable[[In], Out], batches: Iterable[In], workers: int) ->
     """
     _connect(workers)
     expected = _describe()
-    job = _Job(ray.cloudpickle.dumps(fn), _check_nodes(expected), expected, str(Path.cwd()))
+    job = _Job(ray.put(fn), _check_nodes(expected), expected, str(Path.cwd()))
     shared = [ray.put(job)]
     window: deque[Any] = deque()
     try:
@@ -101,9 +100,12 @@ def _connect(workers: int) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all tasks of one `map_ordered` share: the function, the nodes that were checked, and how."""
+    """What all tasks of one `map_ordered` share: the function, the nodes that were checked, and how.
 
-    function: bytes
+    The workers of a node read the arrays of the function in its object store, where there is one copy.
+    """
+
+    function: Any  # a reference, so that it is not unpickled before its folder is set
     nodes: frozenset[str]
     expected: dict[str, str]
     folder: str  # relative paths begin there
@@ -128,7 +130,7 @@ def _run(shared: list[Any], batch: Any) -> Any:
             _compare(ray.util.get_node_ip_address(), _describe(), job.expected)
         os.chdir(job.folder)
         _FUNCTIONS.clear()
-        _FUNCTIONS[name] = pickle.loads(job.function)
+        _FUNCTIONS[name] = ray.get(job.function)
     return _FUNCTIONS[name](batch)
 
 

@@ -24,14 +24,17 @@ _CELLS = 1 << 16  # distances in memory at once
 _ROWS = 1 << 16  # rows whose hashes are read at once
 
 
-def find_edges(table: pa.Table, max_bits: int = MAX_BITS) -> pa.Table:
+def find_edges(
+    table: pa.Table, max_bits: int = MAX_BITS, workers: int = 1, engine: str = THREADS
+) -> pa.Table:
     """Find pairs with the same pixels and near-duplicates over all eight flips and rotations.
 
     `table` has `image_id`, `pixel_id`, `phash`, `phash_views`. Images with equal hashes are linked in a
     chain, not pairwise: the groups are the same, and the cost of a cluster is linear in its size.
     """
     by_id = pc.sort_indices(table["image_id"]).to_numpy()
-    pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), _ranks(by_id), max_bits)
+    rank = _ranks(by_id)
+    pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), rank, max_bits, workers, engine)
     return describe_edges(pairs, lambda rows: table["image_id"].take(pa.array(rows)))
 
 

@@ -24,6 +24,9 @@ _FEW = 1 << 15  # hashes that are searched in this thread
 _BLOCK = 1 << 17  # hashes compared with the others at once
 _CANDIDATES = 1 << 16  # comparisons in memory at once; fits the cache of a core
 _SAMPLE, _SAMPLE_PER_HASH = 1 << 17, 8  # pairs: at most, and per hash
+_SAMPLE_OF_MANY = (
+    1 << 22
+)  # of uniform hashes, 1 pair in 30,000 shares a key of three bands, of four 1 in 240,000
 _TABLE_COST, _HASH_COST, _KEY_COST = 50_000, 8, 0.5  # measured, in comparisons
 
 Bands = list[tuple[int, int]]  # lowest bit and width
@@ -42,7 +45,7 @@ def find_near(
 
     Without `b`, yield the pairs within `a`, i < j. A block is what one table has in one range of keys; few
     hashes are not worth a worker. Each worker has a few arrays as long as a range, even where many hashes
-    share a key; those of an engine in other processes have a copy of `a` and `b` too.
+    share a key; `a` and `b` themselves they share, with Ray those of a node.
     """
     bands, n_keyed = _choose_bands(a, a if b is None else b, max_bits)
     tables = list(itertools.combinations(range(len(bands)), n_keyed))
@@ -131,13 +134,12 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
     if not len(a) or not len(b):
         return [], 0
     rng = np.random.default_rng(0)
-    n = min(_SAMPLE, _SAMPLE_PER_HASH * (len(a) + len(b)))
+    is_many = max(len(a), len(b)) >= _MANY
+    n = min(_SAMPLE_OF_MANY if is_many else _SAMPLE, _SAMPLE_PER_HASH * (len(a) + len(b)))
     differ = a[rng.integers(len(a), size=n)] ^ b[rng.integers(len(b), size=n)]
     costs: dict[float, tuple[Bands, int]] = {}
-    most = _MOST_BANDS + (max(len(a), len(b)) >= _MANY)
-    for n_keyed in range(min(most, max(0, _BITS - max_bits)) + 1):
-        edges = np.linspace(0, _BITS, max_bits + n_keyed + 1).astype(int).tolist()
-        bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
+    for n_keyed in range(min(_MOST_BANDS + is_many, max(0, _BITS - max_bits)) + 1):
+        bands = _cut_bits(max_bits + n_keyed)
         n_equal = sum((differ & _mask(band)) == 0 for band in bands) + np.zeros(n, np.int64)
         counts = np.bincount(n_equal).tolist()
         collisions = sum(count * math.comb(equal, n_keyed) for equal, count in enumerate(counts))
@@ -146,6 +148,12 @@ def _choose_bands(a: np.ndarray, b: np.ndarray, max_bits: int) -> tuple[Bands, i
         cost = math.comb(len(bands), n_keyed) * table_cost + len(a) * len(b) * collisions / n
         costs.setdefault(cost, (bands, n_keyed))
     return costs[min(costs)]
+
+
+def _cut_bits(n_bands: int) -> Bands:
+    """Cut the bits into bands of nearly equal width."""
+    edges = np.linspace(0, _BITS, n_bands + 1).astype(int).tolist()
+    return [(low, high - low) for low, high in itertools.pairwise(edges)]
 
 
 def _mask(band: tuple[int, int]) -> np.uint64:

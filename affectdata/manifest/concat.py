@@ -32,6 +32,7 @@ from affectdata.manifest.roots import read_local, record_root
 from affectdata.records import Finding, count_text
 from affectdata.schema import FOLD, manifest_schema, vote_columns
 from affectdata.store.parquet import write_table
+from affectdata.workers import THREADS, default_workers
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
 _SHOWN = 10  # conflicts listed in an error
@@ -50,7 +51,12 @@ class ConcatResult:
 
 
 def concat(
-    manifests: Sequence[Manifest], name: str | None, out: Path, on_conflict: str = "error"
+    manifests: Sequence[Manifest],
+    name: str | None,
+    out: Path,
+    on_conflict: str = "error",
+    workers: int | None = None,
+    engine: str = THREADS,
 ) -> ConcatResult:
     """Write the rows of several manifests as one, `name`.parquet under `out`, and its edges.
 
@@ -74,7 +80,7 @@ def concat(
     table, conflicts = merge_rows(rows, emotions, on_conflict)
     if conflicts and on_conflict == "error":
         raise _conflict_error(conflicts)
-    edges = find_edges(table)
+    edges = find_edges(table, workers=workers or default_workers(engine), engine=engine)
     table = _regroup(rows, edges, table)
     table, ledger, inherited = _with_splits(table, path, manifests)
     schema = manifest_schema(emotions, FOLD.name in table.column_names, vote_columns(names))

@@ -241,11 +241,18 @@ class Images:
         return data
 
 
-def find_manifests(folder: Path) -> list[Path]:
-    """List the manifests in a folder, by name, without rejects, edges and other tables."""
-    if not folder.is_dir():
+def find_manifests(folder: Path | str) -> list[Path]:
+    """List the manifests in a folder, by name, without rejects, edges and other tables.
+
+    Below an address in a bucket they are read into the cache.
+    """
+    if is_address(folder):
+        from affectdata.store.published import fetch_tables  # it imports obstore
+
+        return fetch_tables(folder)
+    if not Path(folder).is_dir():
         return []
-    return sorted(path for path in folder.glob("*.parquet") if not is_beside_manifest(path))
+    return sorted(path for path in Path(folder).glob("*.parquet") if not is_beside_manifest(path))
 
 
 def is_beside_manifest(path: Path) -> bool:

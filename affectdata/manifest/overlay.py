@@ -29,6 +29,7 @@ from affectdata.reading.tree import Paths, Tree, is_image_name
 from affectdata.records import Reason, Record, SourceInfo
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD, manifest_schema, vote_columns
+from affectdata.workers import THREADS, default_workers
 
 _OF_THE_IMAGE = (
     "source",
@@ -49,6 +50,8 @@ def overlay(
     options: ReadOptions | None = None,
     out: Path = Path("manifests"),
     replace: bool = False,
+    workers: int | None = None,
+    engine: str = THREADS,
 ) -> IngestResult:
     """Put the labels of the table at `path` onto the images of manifests, and write them as one manifest.
 
@@ -93,7 +96,7 @@ def overlay(
         )
     table = _build(sorted(records, key=lambda record: record.path), items, images)
     emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
-    edges = find_edges(table)
+    edges = find_edges(table, workers=workers or default_workers(engine), engine=engine)
     table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
     metadata = _describe(describe_source(reading.info, emotions, vote_columns(table.column_names)), onto)
     items.has_splits = table["split"].null_count < len(table)

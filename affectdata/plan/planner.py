@@ -47,6 +47,7 @@ from affectdata.splits.assign import SPLITS, assign_splits, drop_conflicts, spli
 from affectdata.splits.folds import assign_folds
 from affectdata.splits.seeds import copy_seeds, id_heads, id_keys, id_ranks
 from affectdata.store.chunks import as_one_array
+from affectdata.workers import THREADS
 
 _TRAIN = SPLITS.index("train")
 
@@ -58,6 +59,8 @@ def plan_release(
     *,
     earlier: pa.Table | None = None,
     drop_train: bool = False,
+    workers: int = 1,
+    engine: str = THREADS,
 ) -> tuple[pa.Table, Plan]:
     """Return the rows of a release, split and filled, and its plan; `others` are those of `fill_from`.
 
@@ -74,7 +77,7 @@ def plan_release(
     columns = recipe.group_columns
     memory = read_memory(manifests, earlier, columns)
     rest = read_memory(others)
-    rows = choose_rows(manifests, recipe, memory.merge(rest))
+    rows = choose_rows(manifests, recipe, memory.merge(rest), workers, engine)
     memory = memory.merge(find_left_out(manifests, rows, columns))
     whole = memory.merge(rest)
     rows = split_rows(rows, recipe, memory=memory, drop_train=drop_train)

@@ -16,12 +16,19 @@ from affectdata.plan.groups import join_groups
 from affectdata.plan.labelling import add_labels
 from affectdata.recipe.recipe import LABEL, LEXICON, Recipe
 from affectdata.schema import LEDGER
+from affectdata.workers import THREADS
 
 _COLUMNS = ("image_id", "source", "path", "subtype", "subject_id", "group_id", "split", "fold", "license")
 _LOOK_COLUMNS = ("pixel_id", "phash", "phash_views")  # to find look-alikes across manifests
 
 
-def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = NO_MEMORY) -> pa.Table:
+def choose_rows(
+    manifests: Sequence[Manifest],
+    recipe: Recipe,
+    memory: Memory = NO_MEMORY,
+    workers: int = 1,
+    engine: str = THREADS,
+) -> pa.Table:
     """Return the rows that a recipe applies to, sorted by image_id: all, or those selected by `where`.
 
     They include the columns for comparing with images in `memory`, if there are any.
@@ -36,7 +43,7 @@ def choose_rows(manifests: Sequence[Manifest], recipe: Recipe, memory: Memory = 
         [_read(manifest, recipe, columns) for manifest in manifests], promote_options="default"
     )
     if several:  # a manifest has groups for its own look-alikes only
-        table = assign_groups(table, find_edges(table), ["group_id"])
+        table = assign_groups(table, find_edges(table, workers=workers, engine=engine), ["group_id"])
     for groups in [] if recipe.split == "none" else recipe.split.group_tables:
         table = join_groups(table, groups)
     if recipe.where is not None:

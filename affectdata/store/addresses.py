@@ -22,12 +22,13 @@ def check_address(address: str) -> str:
     Raises:
         UsageError: it is not an address, or it has more than a bucket and a path, such as credentials.
     """
-    if not _ADDRESS.match(address):
+    found = address.rstrip("/")
+    if not _ADDRESS.match(address) or "//" in found.partition("://")[2]:
         raise UsageError(
-            "the address of a bucket must be SCHEME://BUCKET/PATH, without credentials or a query",
+            "the address of a bucket must be SCHEME://BUCKET/PATH, without credentials, a query or //",
             fix=f"schemes: {', '.join(SCHEMES)}; credentials belong to the configuration of the store",
         )
-    return address.rstrip("/")
+    return found
 
 
 def check_name(name: str, where: str) -> str:

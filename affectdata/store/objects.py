@@ -21,13 +21,14 @@ from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     GenericError,
+    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import from_url
 
-from affectdata.errors import InputError
+from affectdata.errors import InputError, IntegrityError
 from affectdata.store.addresses import check_address
 
 Out = TypeVar("Out")
@@ -36,12 +37,17 @@ _PART = 1 << 20  # bytes in memory at a time
 CONNECTIONS = 16  # objects that are read or written at a time
 _RETRY_FOR = timedelta(minutes=3)
 _PAUSES_S = (0.1, 0.5, 2.0, 8.0)
-_CONFIGURATION = "the configuration of the store, e.g. AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS"
+_CONFIGURATION = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION (AWS_SKIP_SIGNATURE=true if it is public)",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS (GOOGLE_SKIP_SIGNATURE=true if it is public)",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
+}
+_STATUS = re.compile(r"\b[45]\d\d [A-Z][A-Za-z ]+")  # in the text of an error
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """An object: its name below the address, its bytes, and its version or ETag, which changes with it."""
+    """An object: its name below the address, its bytes, and its ETag, which changes with it."""
 
     name: str
     size: int
@@ -132,19 +138,27 @@ class Bucket:
     def _explained(self, name: str) -> Iterator[None]:
         """Turn what obstore raises into errors without what the server answered."""
         where = f"{self.address.rstrip('/')}/{name}"
+        configuration = _CONFIGURATION[self.address.partition(":")[0]]
         try:
             yield
         except FileNotFoundError:
             raise FileNotFoundError(2, "no such object or bucket", where) from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise InputError("access was denied", where=where, fix=f"check {_CONFIGURATION}") from error
+            raise InputError("access was denied", where=where, fix=f"check {configuration}") from error
+        except InvalidPathError as error:
+            found = re.search(r'Path "(.*?)"', str(error))
+            raise IntegrityError(
+                f"{found[1] if found else 'an object'} cannot be the name of a file",
+                where=where,
+                fix="rename the object",
+            ) from error
         except (BaseError, OSError) as error:
-            status = re.search(r"\b[45]\d\d [A-Z][A-Za-z ]+", str(error))
+            status = _STATUS.search(str(error))
             reason = status[0] if status else type(error).__name__
             raise InputError(
                 f"the store cannot be reached or refuses ({reason})",
                 where=where,
-                fix=f"check the address and {_CONFIGURATION}; the same command goes on from here",
+                fix=f"check the address and {configuration}; the same command goes on from here",
             ) from error
 
 
@@ -154,12 +168,15 @@ def _repeat(request: Callable[[], Out]) -> Out:
     for pause in _PAUSES_S:
         try:
             return request()
-        except GenericError:
-            if time.monotonic() + pause > end:
+        except GenericError as error:
+            status = _STATUS.search(str(error))
+            if (status and status[0][0] == "4") or time.monotonic() + pause > end:
                 raise
             time.sleep(pause)
     return request()
 
 
 def _stat(meta: dict[str, Any]) -> Stat:
-    return Stat(meta["path"], meta["size"], meta["version"] or meta["e_tag"] or str(meta["last_modified"]))
+    # Lists have no version, and those of Azure ETags without quotes.
+    tag = (meta["e_tag"] or "").strip('"') or meta["version"] or str(meta["last_modified"])
+    return Stat(meta["path"], meta["size"], tag)

@@ -234,6 +234,13 @@ def fetch_table(address: str) -> Path:
     return path
 
 
+def fetch_tables(address: str) -> list[Path]:
+    """Return local copies of all tables at an address, by name (`fetch_table`)."""
+    names = (stat.name for stat in Bucket(check_address(address)).list())
+    tables = sorted(name for name in names if name.endswith(".parquet") and "/" not in name)
+    return [fetch_table(f"{check_address(address)}/{name}") for name in tables]
+
+
 def _download(
     bucket: Bucket, folder: Path, lines: list[tuple[str, str]], again: bool, progress: Progress | None
 ) -> None:

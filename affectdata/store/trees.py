@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from affectdata.errors import UsageError
+from affectdata.errors import IntegrityError, UsageError
 from affectdata.store.addresses import check_address, check_name
 from affectdata.store.atomic import replace_file
 from affectdata.store.cache import filling, tree_folder
@@ -33,7 +33,7 @@ def fetch_tree(address: str, progress: Progress | None = None) -> Path:
 
     Raises:
         UsageError: there is nothing below the address.
-        IntegrityError: the name of an object cannot be a file name.
+        IntegrityError: an object cannot be a file, by its name.
     """
     bucket = Bucket(check_address(address))
     folder = tree_folder(address)
@@ -42,8 +42,9 @@ def fetch_tree(address: str, progress: Progress | None = None) -> Path:
         objects = {
             check_name(stat.name, address): stat
             for stat in bucket.list()
-            if not (stat.name.endswith("/") and not stat.size)  # a folder, as consoles make them
+            if stat.size or (stat.name and bucket.stat(stat.name))  # else a folder, as consoles make them
         }
+        _check_folders(objects, address)
         if not objects:
             raise UsageError(f"there is nothing below {address}", fix="check the address")
         fetched = {stat.name: stat for stat in _read_journal(journal)}
@@ -62,6 +63,22 @@ def fetch_tree(address: str, progress: Progress | None = None) -> Path:
                     progress(n_done, len(objects))
         complete()
     return folder
+
+
+def _check_folders(names: Collection[str], address: str) -> None:
+    """Refuse an object whose name is that of a folder with objects.
+
+    Raises:
+        IntegrityError: naming one.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    folders |= {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
+    for name in sorted(folders.intersection(names)):
+        raise IntegrityError(
+            f"{name} is an object and a folder of objects: no file can be both",
+            where=address,
+            fix="rename the object",
+        )
 
 
 def _read_journal(path: Path) -> Iterator[Stat]:

@@ -136,8 +136,8 @@ def test_what_a_machine_estimated_is_said(cli: Any, tmp_path: Path) -> None:
 
 
 def test_onto_opens_no_image(cli: Any, tmp_path: Path) -> None:
-    ran = cli("ingest", "capd.csv", "--onto", tmp_path / "gaped.parquet", "--strict", "--workers", 2)
-    assert ran.code == 2 and "--strict, --workers have no effect with --onto" in ran.err
+    ran = cli("ingest", "capd.csv", "--onto", tmp_path / "gaped.parquet", "--strict", "--rehash")
+    assert ran.code == 2 and "--strict, --rehash have no effect with --onto" in ran.err
 
 
 def fails(cli: Any, *arguments: object, code: int = 3) -> str:

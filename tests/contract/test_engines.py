@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from affectdata import api
 from affectdata.errors import DecodeError, InputError
@@ -162,6 +163,57 @@ def test_near_duplicates_are_those_of_threads(engine: str, monkeypatch: pytest.M
     ]
     assert found[0].tolist() == found[2].tolist() and found[1].tolist() == found[3].tolist()
     assert found[0].shape == (2, 1000) and found[1].shape == (2, 4000)
+
+
+@pytest.fixture(scope="module")
+def mirrored(small_gaped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of ratings for mirrored images of `small_gaped`, and one for images of `small_gaped`."""
+    root = tmp_path_factory.mktemp("mirrored")
+    names = sorted(path.relative_to(small_gaped).as_posix() for path in small_gaped.glob("*/*.bmp"))
+    for name in names:
+        ImageOps.mirror(Image.open(small_gaped / name)).save(root / name.replace("/", "-"))
+    rows = [f"{name.replace('/', '-')},{Path(name).stem},{5 * at}" for at, name in enumerate(names)]
+    (root / "ratings.csv").write_text("\n".join(["file,of,valence", *rows]))
+    both = "table: ratings.csv\nscales: {valence: [0, 100]}\ncolumns: {valence: valence}\nlicense: CC0\n"
+    (root / "columns.yaml").write_text(f"name: mirrored\nkey: file\n{both}")
+    (root / "onto.yaml").write_text(f"name: onto\nkey: of\nfile: gaped/{{key}}\n{both}")
+    recipe = """name: two\nsources: [gaped, mirrored]\nseed: 7\ntarget: valence\nbins: {width: 50}\n"""
+    (root / "two.yaml").write_text(recipe + "split: {val: 0.2, test: 0.2}\nbalance: {max_copies: 1}\n")
+    return root
+
+
+def merge_all(gaped: Path, mirrored: Path, folder: Path, engine: str) -> dict[str, bytes]:
+    """Concatenate, overlay and plan with an engine, by threads what comes before; return what was made."""
+    given: dict[str, Any] = {"workers": 2, "engine": engine}
+    parts = folder / "parts"
+    onto = api.ingest(gaped, out=parts).path
+    other = api.ingest(mirrored, column_map=mirrored / "columns.yaml", out=parts).path
+    across = api.concat([onto, other], name="both", out=folder, **given).n_across
+    assert across["near_duplicate"] > 10
+    api.ingest(mirrored / "ratings.csv", onto=[onto], column_map=mirrored / "onto.yaml", out=folder, **given)
+    plan = api.plan_balance(mirrored / "two.yaml", manifest=[onto, other], **given)
+    written = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    return {**written, "plan": repr(plan.rows.to_pydict()).encode()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each.id != "threads"])
+def test_what_takes_several_manifests_compares_their_images_on_the_engine(
+    engine: str, small_gaped: Path, mirrored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    real = hamming.map_ordered
+
+    def note(fn: Any, batches: Any, workers: int, engine: str) -> Any:
+        used.append(engine)
+        return real(fn, batches, workers, engine)
+
+    monkeypatch.setattr(hamming, "_FEW", 0)  # else few hashes stay in this thread
+    monkeypatch.setattr(hamming, "map_ordered", note)
+    by_threads = merge_all(small_gaped, mirrored, tmp_path / "threads", "threads")
+    used.clear()
+    assert merge_all(small_gaped, mirrored, tmp_path / engine, engine) == by_threads
+    assert used.count(engine) == 6 and len(by_threads) == 6  # upright and turned, three times
 
 
 def test_ray_is_not_imported_unless_chosen() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import tracemalloc
 
@@ -62,13 +61,34 @@ def test_pairs_are_those_of_brute_force(
 
 @pytest.mark.parametrize(
     ("n", "max_bits", "n_bands", "n_keyed"),
-    [(100, 6, 6, 0), (1 << 20, 6, 8, 2), (10_000_000, 6, 9, 3), (10_000_000, 8, 11, 3)],
+    [
+        (100, 6, 6, 0),
+        (1 << 20, 6, 8, 2),
+        (10_000_000, 6, 9, 3),
+        (10_000_000, 8, 11, 3),
+        (49_999_999, 6, 9, 3),
+        (100_000_000, 6, 10, 4),
+    ],
 )
 def test_more_hashes_are_keyed_on_more_bands(n: int, max_bits: int, n_bands: int, n_keyed: int) -> None:
-    many = np.random.default_rng(0).integers(0, 2**64, n, np.uint64)
+    data = np.random.default_rng(0).bytes(n + 8)
+    many = np.ndarray((n,), np.uint64, buffer=data, strides=(1,))  # a byte for each hash, not eight
     bands, keyed = hamming._choose_bands(many, many, max_bits)
     assert (len(bands), keyed) == (n_bands, n_keyed)
     assert sum(width for _, width in bands) == 64
+
+
+@pytest.mark.slow
+def test_four_bands_in_a_key_find_what_three_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, max_bits = 2000, 10  # bands of 4 and 5 bits, so that the tables are small
+    hashes = planted(n)
+    other = hashes[::-1] ^ np.uint64(1 << 40 | 1)
+    expected = [brute_force(hashes, b, max_bits) for b in (None, other)]
+    assert len(expected[0]) >= n // 2
+    for n_keyed in (3, 4):
+        bands = hamming._cut_bits(max_bits + n_keyed)
+        monkeypatch.setattr(hamming, "_choose_bands", lambda *_, chosen=(bands, n_keyed): chosen)
+        assert [pairs(hashes, b, max_bits) for b in (None, other)] == expected
 
 
 @pytest.mark.slow
@@ -148,8 +168,7 @@ def test_each_of_a_hundred_thousand_planted_hashes_is_found_once(
     hashes = planted(n)
     order = np.random.default_rng(1).permutation(n)
     monkeypatch.setattr(hamming, "_RANGE", n // 4)
-    edges = np.linspace(0, 64, MAX_BITS + most_bands + 1).astype(int).tolist()
-    bands = [(low, high - low) for low, high in itertools.pairwise(edges)]
+    bands = hamming._cut_bits(MAX_BITS + most_bands)
     monkeypatch.setattr(hamming, "_choose_bands", lambda *_: (bands, most_bands))
     tasks: list[object] = []
     real = hamming.map_ordered

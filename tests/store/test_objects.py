@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def upload(root: Path, address: str = f"{ADDRESS}/gaped") -> str:
         if path.is_file():
             bucket.put(path.relative_to(root).as_posix(), path.read_bytes())
     return address
+
+
+def send(server: Server, path: str, body: bytes) -> None:
+    """Send a PUT that obstore would not."""
+    headers = {"Content-Type": "application/octet-stream"}
+    asked = urllib.request.Request(server.address + path, body, headers, method="PUT")
+    urllib.request.urlopen(asked).close()
+
+
+def put_raw(server: Server, name: str, data: bytes = b"") -> None:
+    send(server, f"{ADDRESS.removeprefix('s3:/')}/{name}", data)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -156,6 +168,45 @@ def test_a_tree_that_is_known_costs_a_request_per_thousand_objects(server: Serve
     server.requests.clear()
     assert len(files_of(fetch_tree(bucket.address))) == 1100
     assert len(server.requests) == server.count("GET", "list-type=2") == 2
+
+
+def test_folders_as_consoles_make_them_are_no_files(server: Server, tmp_path: Path) -> None:
+    bucket = Bucket(f"{ADDRESS}/tree")
+    bucket.put("a/1", b"one")
+    bucket.put("a/empty", b"")
+    for name in ("", "a/", "none/"):
+        put_raw(server, f"tree/{name}")
+    assert files_of(fetch_tree(bucket.address)) == {"a/1": b"one", "a/empty": b""}
+
+
+def test_an_object_that_cannot_be_a_file_is_named(server: Server) -> None:
+    put_raw(server, "odd/a/./b.jpg", b"x")
+    with pytest.raises(IntegrityError, match=r"a/\./b\.jpg cannot be the name of a file"):
+        fetch_tree(f"{ADDRESS}/odd")
+    bucket = Bucket(f"{ADDRESS}/both")
+    bucket.put("a", b"x")
+    bucket.put("a/b/c", b"x")
+    with pytest.raises(IntegrityError, match="a is an object and a folder"):
+        fetch_tree(bucket.address)
+
+
+def test_objects_with_versions_are_read_once(server: Server) -> None:
+    body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    send(server, "/bucket?versioning", body.encode())
+    bucket = Bucket(f"{ADDRESS}/tree")
+    bucket.put("a", b"one")
+    fetch_tree(bucket.address)
+    server.requests.clear()
+    fetch_tree(bucket.address)
+    assert len(server.requests) == 1  # a list has no versions
+    bucket.put("a", b"two")
+    assert files_of(fetch_tree(bucket.address)) == {"a": b"two"}
+
+
+def test_what_cannot_succeed_is_not_repeated(server: Server) -> None:
+    with pytest.raises(InputError, match="404 Not Found"):
+        fetch_tree("s3://nobucket/tree")
+    assert len(server.requests) == 1
 
 
 def test_an_empty_address_is_an_error(server: Server) -> None:

@@ -97,9 +97,11 @@ def test_commands_take_manifests_and_releases_in_buckets(
     assert cli("report", address, "--out", tmp_path / "checks").code == 0
     assert (tmp_path / "checks" / "gaped.report.html").is_file()
     assert cli("balance", f"--manifest={address}", "--split-from", release, *options, "--dry-run").code == 0
+    count = "SELECT count(*) AS n FROM gaped JOIN manifest USING (image_id)"
+    assert cli("query", count, "--manifests", ADDRESS, "--json").document["rows"] == [{"n": 18}]
+    assert "no manifest in" in cli("query", count, "--manifests", f"{ADDRESS}/none").err
     for refused in (
         ("split", address),
-        ("query", "SELECT 1", "--manifests", address),
         ("ingest", "--out", ADDRESS),
     ):
         ran = cli(*refused)
