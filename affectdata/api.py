@@ -88,7 +88,7 @@ def sample(name: str, folder: PathLike, *, seed: int = 0) -> Path:
     """
     from affectdata.reading.protocol import write_source_sample
 
-    plugin, folder = load_plugin("sources", name), Path(folder)
+    plugin, folder = load_plugin("sources", name), _local_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder", fix="choose another folder")
     write_source_sample(plugin, folder, seed)
@@ -172,7 +172,7 @@ def ingest(
             manifests,
             source=source,
             options=options,
-            out=Path(out),
+            out=_local_path(out),
             replace=replace,
             workers=workers,
             engine=engine,
@@ -181,7 +181,7 @@ def ingest(
         folder,
         source=source,
         options=options,
-        out=Path(out),
+        out=_local_path(out),
         workers=workers,
         engine=engine,
         strict=strict,
@@ -210,7 +210,7 @@ def concat(
     from affectdata.manifest.concat import concat as concat_manifests
 
     opened = [_manifest(each) for each in manifests]
-    return concat_manifests(opened, name, Path(out), on_conflict, workers, engine)
+    return concat_manifests(opened, name, _local_path(out), on_conflict, workers, engine)
 
 
 def groups(
@@ -251,14 +251,14 @@ def groups(
         opened.table,
         images,
         network,
-        Path(checks) / ".features",
+        _local_path(checks) / ".features",
         workers or default_workers(engine),
         _stage(progress, "features"),
         _stage(progress, "points"),
         engine,
     )
     name = f"{opened.name}.groups.csv"
-    path = Path(out) if out else Path(name) if is_address(manifest) else opened.path.with_name(name)
+    path = _local_path(out) if out else Path(name) if is_address(manifest) else opened.path.with_name(name)
     return GroupsResult(path, write_groups(opened.table, pairs, path), describe_pairs(opened.table, pairs))
 
 
@@ -286,7 +286,7 @@ def init(folder: PathLike, *, manifest: PathLike | None = None) -> Project:
     """
     from affectdata.recipe.project import write_project
 
-    return write_project(Path(folder), _path(manifest))
+    return write_project(_local_path(folder), _path(manifest))
 
 
 def query(sql: str, *, manifests: PathLike = "manifests") -> pa.Table:
@@ -333,7 +333,7 @@ def split(
     from affectdata.recipe.resolve import resolve_strata
     from affectdata.splits.assign import adopt_splits
 
-    path = Path(manifest)
+    path = _local_path(manifest)
     loaded = load_manifest(path)
     spec = resolve_strata(read_recipe(find_recipe(str(recipe))), [loaded])
     columns = spec.group_columns
@@ -350,7 +350,7 @@ def forget_splits(manifest: PathLike) -> tuple[int, str | None]:
     """Remove all splits of a manifest and its ledger; return how many images had one, and the digest."""
     from affectdata.manifest.ledger import forget_splits as forget
 
-    return forget(Path(manifest))
+    return forget(_local_path(manifest))
 
 
 def plan_balance(
@@ -383,7 +383,7 @@ def plan_balance(
 
     spec = read_recipe(find_recipe(str(recipe)))
     remarks = lint_recipe(spec)
-    roots, folder = roots or {}, Path(manifests)
+    roots, folder = roots or {}, _local_path(manifests)
     paths, fill = [local_manifest(path) for path in manifest], spec.balance.fill_from
     own = [path for path in paths if path.stem not in fill]
     spare = [path for path in paths if path.stem in fill]
@@ -439,7 +439,7 @@ def balance(
     from affectdata.release.publish import publish_release
 
     if link is not None:
-        check_link(Path(link))
+        check_link(_local_path(link))
     plan = recipe
     if not isinstance(plan, BalancePlan):
         plan = plan_balance(
@@ -457,13 +457,13 @@ def balance(
         plan.rows,
         plan.plan,
         plan.recipe,
-        Path(out),
+        _local_path(out),
         workers=workers,
         engine=engine,
         progress=_stage(progress, "render"),
     )
     if link is not None:
-        link_release(release.path, Path(link))
+        link_release(release.path, _local_path(link))
     return BalanceResult(release, plan, is_new)
 
 
@@ -481,7 +481,7 @@ def select(manifest: PathLike | Manifest, recipe: PathLike, *, out: PathLike = "
     from affectdata.selection.selection import select_images, write_selection
 
     loaded = _manifest(manifest)
-    selection = select_images(loaded, read_request(Path(recipe)), Path(out), str(recipe))
+    selection = select_images(loaded, read_request(_local_path(recipe)), _local_path(out), str(recipe))
     write_selection(selection, loaded)
     return selection
 
@@ -512,14 +512,14 @@ def suggest(
     from affectdata.selection.suggestion import suggest_images, write_suggestion
     from affectdata.train.model_file import load_model
 
-    root = Path(folder)
+    root = _local_path(folder)
     files = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
         raise UsageError(f"no files in {root}", fix="name a folder of images")
     plan = plan_balance(recipe, manifest=manifest, roots=roots, manifests=manifests)
     loaded = load_model(model, note=note or _ignore)
     found = suggest_images(files, plan.manifests, plan.rows, plan.recipe, loaded, top)
-    write_suggestion(found, root, Path(out), plan.recipe.seed)
+    write_suggestion(found, root, _local_path(out), plan.recipe.seed)
     return found
 
 
@@ -554,7 +554,7 @@ def verify(
     findings = check_release(opened, _stage(progress, "verify"), n_workers, engine)
     n_rebuilt, notes = 0, list[str]()
     if (rebuild or sample) and not findings:
-        rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), Path(manifests))
+        rebuilt = rebuild_rows(opened, pick_rows(opened, rebuild, sample), _local_path(manifests))
         findings, n_rebuilt, notes = rebuilt.findings, rebuilt.n_rows, rebuilt.notes
     return VerifyResult(opened, findings, n_rebuilt, notes)
 
@@ -567,9 +567,9 @@ def doctor(folder: PathLike = ".") -> list[Problem]:
     """
     from affectdata.release.workspace import find_problems
 
-    if not Path(folder).is_dir():
+    if not _local_path(folder).is_dir():
         raise UsageError(f"{folder} is not a folder", fix="name the folder with manifests/ and releases/")
-    return find_problems(Path(folder))
+    return find_problems(_local_path(folder))
 
 
 def report(
@@ -608,9 +608,9 @@ def report(
             raise UsageError("only two releases, or two checks, can be compared", fix="name two releases")
         from affectdata.reporting.comparison import make_comparison  # loads scikit-learn
 
-        sides = [_side(each, releases, folders, Path(out)) for each in (subject, other)]
+        sides = [_side(each, releases, folders, _local_path(out)) for each in (subject, other)]
         page, name = make_comparison(*sides)
-        path = Path(out) / f"{name}.report.html"
+        path = _local_path(out) / f"{name}.report.html"
         return ReportResult(path, write_page(page, path, _path(figures))[1:], False)
     if is_study:
         folder = Path(cast("PathLike", subject))
@@ -618,12 +618,12 @@ def report(
         return ReportResult(path, write_page(make_study(folder), path, _path(figures))[1:], False)
     if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
         manifest = _manifest(cast("PathLike | Manifest", subject))
-        described, target = describe_manifest(manifest), Path(out) / f"{manifest.name}.report.html"
+        described, target = describe_manifest(manifest), _local_path(out) / f"{manifest.name}.report.html"
     else:
         release = _release(subject, releases, folders)
-        described = describe_release(release, Path(out), Path(manifests))
-        target = Path(out) / release.name / "report.html"
-    page = make_page(described, with_images=images, manifests=Path(manifests), roots=folders)
+        described = describe_release(release, _local_path(out), _local_path(manifests))
+        target = _local_path(out) / release.name / "report.html"
+    page = make_page(described, with_images=images, manifests=_local_path(manifests), roots=folders)
     if page.is_private:
         target = target.with_name(f"{target.stem}-private.html")
     _, *drawn = write_page(page, target, _path(figures))
@@ -780,7 +780,7 @@ def train_check(
     from affectdata.train.model_file import keep_model as write_model
     from affectdata.workers import default_workers
 
-    note, out, model_path = note or _ignore, Path(out), _path(keep_model)
+    note, out, model_path = note or _ignore, _local_path(out), _path(keep_model)
     _check_mode(mode, steps=steps, size=size, splits=splits, keep_model=keep_model, head=head, maps=maps)
     if head and not keep_model and not maps:
         refuse_options(["--head"], "a check that keeps no model")
@@ -797,7 +797,7 @@ def train_check(
     images, why_none = _find_images(opened, crossfit, note)
     others: list[Manifest] = []
     if images:
-        others, found = load_others(opened.table, Path(manifests), opened.roots, warn=note)
+        others, found = load_others(opened.table, _local_path(manifests), opened.roots, warn=note)
         images = replace(images, roots={**images.roots, **found})
     prepared = prepare_check(
         opened,
@@ -868,7 +868,7 @@ def study(
     found, folder = study_release(
         _release(release, releases, roots),
         find_study(str(study)),
-        Path(out),
+        _local_path(out),
         device=device,
         keep=_path(keep_model),
         workers=workers or default_workers(),
@@ -950,7 +950,7 @@ def _release(
 
     if isinstance(release, Release):
         return release
-    chosen = newest_release(Path(releases)) if release is None else release
+    chosen = newest_release(_local_path(releases)) if release is None else release
     return open_release(chosen, roots, again=again)
 
 
@@ -973,7 +973,17 @@ def _manifest(manifest: PathLike | Manifest) -> Manifest:
 
 
 def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)
+    return None if path is None else _local_path(path)
+
+
+def _local_path(path: PathLike) -> Path:
+    """Return a path; an address would be the name of a local folder."""
+    if isinstance(path, str) and "://" in path:
+        raise UsageError(
+            f"{path}: only local paths can be used here",
+            fix="use a local folder; `publish` writes releases and manifests to a bucket",
+        )
+    return Path(path)
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

@@ -64,6 +64,23 @@ def test_the_whole_job_in_python(sample_gaped: Path, here: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda address: api.ingest("gaped", out=address),
+        lambda address: api.sample("gaped", address),
+        lambda address: api.plan_balance("made.yaml", manifests=address),
+        lambda address: api.init(address),
+        lambda address: api.doctor(address),
+    ],
+)
+def test_an_address_is_no_name_of_a_local_folder(call: Callable[[str], Any], here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    with pytest.raises(UsageError, match="only local paths"):
+        call("s3://bucket/folder")
+    assert sorted(here.rglob("*")) == before
+
+
 def test_results_have_a_repr_of_one_line_and_tables_for_notebooks(small_gaped: Path, here: Path) -> None:
     api.ingest(small_gaped)
     plan = api.plan_balance("made.yaml")

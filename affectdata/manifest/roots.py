@@ -68,13 +68,21 @@ def _read_recorded(folder: Path) -> dict[str, str]:
         return {}
     document = read_json(path)
     roots = document.get("roots") if isinstance(document, dict) else None
-    if not isinstance(roots, dict) or not all(isinstance(root, str) and root for root in roots.values()):
+    if not isinstance(roots, dict) or not all(map(_is_place, roots.values())):
         raise ManifestError(
             f"{LOCAL_FILE} does not have a folder for each source",
             where=str(path),
             fix="remove it, and ingest the sources again",
         )
     return roots
+
+
+def _is_place(root: object) -> bool:
+    """Return whether the system could have a folder of this name."""
+    try:
+        return isinstance(root, str) and b"\0" not in os.fsencode(root) != b""
+    except UnicodeEncodeError:  # half of a character
+        return False
 
 
 def record_root(folder: Path, source: str, root: Path) -> None:

@@ -62,6 +62,8 @@ def check_files(
     if (kind := kind_of(path)) or not path.is_file():
         return [_missing_or_irregular(SUMS_FILE, kind)]
     findings = []
+    if kind := kind_of(release.path / INFO_FILE):
+        findings.append(_missing_or_irregular(INFO_FILE, kind))
     if hash_file(path) != release.info.get("sums_sha256"):
         findings.append(Finding("changed", f"{SUMS_FILE} differs from the published file"))
     listed = StringHashSet(list(map(_name, lines)) for lines in _read_sums(path))

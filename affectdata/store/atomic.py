@@ -125,12 +125,22 @@ def read_json(path: Path) -> Any:
     """Read a JSON file that this package wrote.
 
     Raises:
-        ManifestError: the file does not exist or is not JSON.
+        ManifestError: the file does not exist or is not JSON, or a key is in it twice.
     """
     try:
-        return json.loads(read_regular(path), parse_constant=_refuse_constant)
+        return json.loads(
+            read_regular(path), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(f"cannot read {path.name}: {error}", where=str(path)) from error
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"the key {twice!r} is in it twice")
+    return found
 
 
 def _refuse_constant(name: str) -> None:

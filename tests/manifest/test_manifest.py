@@ -389,7 +389,17 @@ def test_edited_rows_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", '{"roots": 3}', '{"roots": {"a": 3}}', '{"roots": {"a": null}}']
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"roots": 3}',
+        '{"roots": {"a": 3}}',
+        '{"roots": {"a": null}}',
+        '{"roots": {"a": ""}}',
+        r'{"roots": {"a": "b\u0000"}}',
+        r'{"roots": {"a": "\ud800"}}',
+    ],
 )
 def test_recorded_folders_of_another_form_are_a_manifest_error(tmp_path: Path, text: str) -> None:
     (tmp_path / ".local.json").write_text(text)

@@ -551,3 +551,9 @@ def test_an_image_that_is_a_link_is_named(folder: Path, tmp_path: Path) -> None:
     image.rename(tmp_path / "same.jpg")
     image.symlink_to(tmp_path / "same.jpg")
     assert ("changed", f"train/{image.name} is not a regular file (a link)") in kinds(folder)
+
+
+def test_a_release_json_that_is_a_link_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "release.json").rename(tmp_path / "same.json")
+    (folder / "release.json").symlink_to(tmp_path / "same.json")
+    assert kinds(folder) == {("changed", "release.json is not a regular file (a link)")}

@@ -349,7 +349,7 @@ def test_json_is_written_in_one_form_and_read(tmp_path: Path) -> None:
     assert read_json(path) == {"a": [1], "b": "ü"}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b'{"a": 1, "a": 1}'])
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.json"
     if content is not None:
