@@ -9,6 +9,7 @@ import click
 
 from affectdata.cli._output import common_options, document, echo, note, show, show_table
 from affectdata.errors import UsageError
+from affectdata.reading.tree import is_junk
 
 
 @click.command("predict")
@@ -76,8 +77,6 @@ def _files(path: Path) -> list[Path]:
     Raises:
         UsageError: no such file, or an empty folder.
     """
-    from affectdata.reading.tree import is_junk
-
     if not path.is_dir():
         files = [path] if path.exists() else []
     else:
