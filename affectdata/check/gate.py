@@ -36,8 +36,8 @@ from affectdata.records import count_text
 
 _SIDES = {"all": "", "low": " on the negative side", "high": " on the positive side"}
 _ROUNDING = 1e-9
-LIKELY = 0.6  # share of the tolerance: an open interval fails if its estimate is beyond it
-LIKELY_NEAREST = 0.8  # share of the bound, likewise; honest images score at most .62 of it on GAPED
+# Share of the bound: an open interval fails if its estimate is beyond it. Honest images of GAPED reach .62.
+LIKELY_NEAREST = 0.8
 _LEAST_SCORED = 30  # images; with fewer no score fails
 BETWEEN_COPIES = 1.25  # factor on the tolerance where both arms draw copies of their own
 _NOT_NUMERIC = "the target is not numeric"
@@ -370,7 +370,7 @@ def _above_chance(document: CheckFigures, check: Check) -> RuleResult:
 
 @_rule("training.not_worse")
 def _not_worse(document: CheckFigures, check: Check) -> NamedResults:
-    """At most `not_worse` below the originals, and 1.25 times that below even copies (open: .6 of it)."""
+    """At most `not_worse` below the originals, and 1.25 times that below even copies."""
     for baseline, factor in ((ORIGINALS, 1.0), (EVEN, BETWEEN_COPIES)):
         compared = document.comparison.get(f"{RELEASE} - {baseline}")
         if compared is None:
@@ -402,9 +402,8 @@ def _one_not_worse(
 ) -> RuleResult:
     """Compare a difference with its tolerance.
 
-    A pooled interval that contains the tolerance is calibrated, so the estimate decides: it fails if it is
-    worse than `LIKELY` of the tolerance. Failing every such interval would fail a fifth of honest OASIS
-    runs, passing them all would pass most faults.
+    A pooled interval that contains the tolerance is calibrated, so the estimate decides. Failing every such
+    interval would fail more than half of the honest runs on OASIS.
     """
     text = (
         f"{NAMES.get(measure) or skill_name(document)} {interval_text(difference, 3, '+')} compared with "
@@ -419,10 +418,9 @@ def _one_not_worse(
         return replace(result, outcome=Outcome.UNDECIDED, text=text)
     decides = document.pooled_differences and not document.on_edge and not too_few_text(document)
     if decides and difference.mean is not None and result.outcome is Outcome.UNDECIDED:
-        is_likely = difference.mean < -LIKELY * margin
-        side = "beyond" if is_likely else "within"
-        text += f"; the interval contains that, and the estimate is {side} {LIKELY:g} of it"
-        return replace(result, outcome=Outcome.FAIL if is_likely else Outcome.PASS, text=text)
+        is_worse = difference.mean < -margin
+        text += f"; the interval contains that, and the estimate is {'beyond' if is_worse else 'within'} it"
+        return replace(result, outcome=Outcome.FAIL if is_worse else Outcome.PASS, text=text)
     return result
 
 
