@@ -6,10 +6,14 @@ minor if data was added, major if data was removed or changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.release.release import Release
 from affectdata.schema import QUALITY
@@ -47,43 +51,59 @@ class ReleaseDiff:
 
 
 def diff_releases(old: Release, new: Release) -> ReleaseDiff:
-    """Compare two releases row by row, matched on `sample_id`."""
-    left = old.table.to_pandas().set_index("sample_id", drop=False)
-    right = new.table.to_pandas().set_index("sample_id", drop=False)
-    common = left.index.intersection(right.index).sort_values()
-    before, after = left.loc[common], right.loc[common]
-    labels = [name for name in _labels(left, right) if name in left or name in right]
-    descriptive = sorted((set(left) | set(right)) - set(labels) - _NOT_DESCRIPTIVE)
-    placement = [name for name in ("split", "fold") if name in left and name in right]
-    relabelled = _changed(before, after, labels)
+    """Compare two releases row by row, matched on `sample_id`; one column at a time is in memory twice."""
+    left, right = (pd.Index(release.table["sample_id"].to_pandas()) for release in (old, new))
+    common = left.intersection(right).sort_values()
+    pair = _Pair(old.table, new.table, left.get_indexer(common), right.get_indexer(common))
+    names = {*old.table.column_names, *new.table.column_names}
+    labels = [name for name in names if name in _LABELS or name.startswith("emotion_")]
+    descriptive = names.difference(labels, _NOT_DESCRIPTIVE)
+    both = {*old.table.column_names} & {*new.table.column_names}
+    relabelled = pair.changed(labels)
     return ReleaseDiff(
-        added=sorted(right.index.difference(left.index)),
-        removed=sorted(left.index.difference(right.index)),
-        moved=common[_changed(before, after, placement)].tolist(),
+        added=sorted(right.difference(left)),
+        removed=sorted(left.difference(right)),
+        moved=common[pair.changed({"split", "fold"} & both)].tolist(),
         relabelled=common[relabelled].tolist(),
-        redrawn=common[(before["file_sha256"] != after["file_sha256"]).to_numpy()].tolist(),
-        described=common[_changed(before, after, descriptive) & ~relabelled].tolist(),
-        cells=_changed_cells(left, right),
+        redrawn=common[pair.changed(["file_sha256"])].tolist(),
+        described=common[pair.changed(descriptive) & ~relabelled].tolist(),
+        cells=_changed_cells(old, new),
     )
 
 
-def _labels(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
-    shares = {name for name in (*left, *right) if str(name).startswith("emotion_")}
-    return [*_LABELS, *sorted(map(str, shares))]
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two tables, and the places of their common rows in either."""
+
+    before: pa.Table
+    after: pa.Table
+    rows_before: np.ndarray
+    rows_after: np.ndarray
+
+    def changed(self, columns: Iterable[str]) -> np.ndarray:
+        """Return which common rows differ in any of the columns; a column that a table lacks is null."""
+        changed = np.zeros(len(self.rows_before), bool)
+        for name in columns:
+            old, new = (
+                _column(self.before, name, self.rows_before),
+                _column(self.after, name, self.rows_after),
+            )
+            changed |= ((old != new) & ~(old.isna() & new.isna())).to_numpy(dtype=bool)
+        return changed
 
 
-def _changed(before: pd.DataFrame, after: pd.DataFrame, columns: list[str]) -> Any:
-    changed = pd.Series(False, index=before.index)
-    for name in columns:
-        old = before[name] if name in before else pd.Series(None, index=before.index, dtype=object)
-        new = after[name] if name in after else pd.Series(None, index=after.index, dtype=object)
-        changed |= (old != new) & ~(old.isna() & new.isna())
-    return changed.to_numpy(dtype=bool)
+def _column(table: pa.Table, name: str, rows: np.ndarray) -> pd.Series:
+    if name not in table.column_names:
+        return pd.Series([None] * len(rows), dtype=object)
+    column: pd.Series = table[name].to_pandas().take(rows).reset_index(drop=True)
+    return column
 
 
-def _changed_cells(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    before, after = (frame[frame["split"] == "train"]["cell"].value_counts() for frame in (left, right))
-
+def _changed_cells(old: Release, new: Release) -> dict[str, tuple[int, int]]:
+    before, after = (
+        release.table.filter(pc.field("split") == "train")["cell"].to_pandas().value_counts()
+        for release in (old, new)
+    )
     names = sorted({*before.index, *after.index})
     counts = {name: (int(before.get(name, 0)), int(after.get(name, 0))) for name in names}
     return {name: pair for name, pair in counts.items() if pair[0] != pair[1]}
