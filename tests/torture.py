@@ -59,7 +59,7 @@ def try_forgeries(base: Path, scratch: Path, rng: random.Random, until: float) -
     path = base / "released" / "release.json"
     original = path.read_bytes()
     edited = Tally("a value of `release.json` changed: `verify` exits 3 or 4")
-    signed = Tally("a value of `release.json` changed and its hash computed anew: not exit 70")
+    signed = Tally("a value of `release.json` changed and its hash recomputed: not exit 70")
     for keys in _leaves(json.loads(original)):
         if keys == ["created"]:  # outside the hash: see the text
             continue

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file that this package wrote.
 
     Raises:
-        ManifestError: the file does not exist or is not JSON, or a key is in it twice.
+        ManifestError: the file does not exist or is not JSON, or it repeats a key.
     """
     try:
         return json.loads(
@@ -138,8 +139,8 @@ def read_json(path: Path) -> Any:
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key {twice!r} is in it twice")
+        ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key {repeated!r} more than once")
     return found
 
 

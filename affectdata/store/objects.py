@@ -170,10 +170,15 @@ def _repeat(request: Callable[[], Out]) -> Out:
             return request()
         except GenericError as error:
             status = _STATUS.search(str(error))
-            if (status and status[0][0] == "4") or time.monotonic() + pause > end:
+            if (status and _is_final(status[0])) or time.monotonic() + pause > end:
                 raise
             time.sleep(pause)
     return request()
+
+
+def _is_final(status: str) -> bool:
+    """Return whether a request fails again: an error of the client, other than a time-out or too many."""
+    return status.startswith("4") and not status.startswith(("408", "429"))
 
 
 def _stat(meta: dict[str, Any]) -> Stat:

@@ -26,6 +26,9 @@ from tests.documents import name_of
 
 pytest.importorskip("obstore", reason="the extra `remote` is not installed")
 
+from obstore.exceptions import GenericError
+
+from affectdata.store import objects
 from affectdata.store.objects import Bucket
 from affectdata.store.published import fetch_folder, publish_folder
 from affectdata.store.trees import fetch_tree
@@ -207,6 +210,25 @@ def test_what_cannot_succeed_is_not_repeated(server: Server) -> None:
     with pytest.raises(InputError, match="404 Not Found"):
         fetch_tree("s3://nobucket/tree")
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "n_requests"),
+    [("429 Too Many Requests", 2), ("408 Request Timeout", 2), ("503 Slow Down", 2), ("403 Forbidden", 1)],
+)
+def test_a_request_that_may_succeed_later_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, status: str, n_requests: int
+) -> None:
+    monkeypatch.setattr(objects, "_PAUSES_S", (0.0,))
+    requests = []
+
+    def request() -> None:
+        requests.append(status)
+        raise GenericError(f"Server returned: {status}")
+
+    with pytest.raises(GenericError):
+        objects._repeat(request)
+    assert len(requests) == n_requests
 
 
 def test_an_empty_address_is_an_error(server: Server) -> None:
