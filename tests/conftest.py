@@ -42,6 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name file contents by their parameter: a workbook holds the time, and workers must agree on the ids."""
+    return argname if isinstance(val, bytes) else None
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command did."""

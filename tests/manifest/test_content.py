@@ -24,7 +24,6 @@ from affectdata.reading.sample import draw_image, save_image
 from affectdata.sources import gaped
 
 N_IMAGES = 18  # of `small_gaped`
-LOOK_THE_SAME = ("Sn/Sn001.bmp", "Sn/Sn002.bmp")  # planted in the sample
 NO_FILE, FOREIGN = -1, N_IMAGES  # contents of a file besides an indexed image
 OF_THE_FILE = {"path", "image_id", "bytes", "format", "group_id"}
 
@@ -36,6 +35,7 @@ class Truth:
         self.root, self.index = root, index
         self.names = sorted(row["path"] for row in rows)
         self.ids = {row["path"]: row["source_id"] for row in rows}
+        self.look_the_same = [name for name in self.names if name.startswith("Sn/")][:2]  # as planted
         self._labels = {row["pixel_id"]: labels(row) for row in rows}
 
     def check(self, result: IngestResult) -> dict[str, str]:
@@ -281,8 +281,8 @@ def test_all_images_re_encoded_and_moved(
     (root / "all").mkdir(parents=True)
     for path in indexed.root.glob("*.txt"):
         shutil.copy(path, root)
-    alone = [name for name in indexed.names if name not in LOOK_THE_SAME]
-    new_names = dict(zip(alone, rotated(alone), strict=True)) | {name: name for name in LOOK_THE_SAME}
+    alone = [name for name in indexed.names if name not in indexed.look_the_same]
+    new_names = dict(zip(alone, rotated(alone), strict=True)) | {name: name for name in indexed.look_the_same}
     paths = {name: f"all/{Path(new_name).stem.lower()}.jpg" for name, new_name in new_names.items()}
     for name, path in paths.items():
         save_jpeg(indexed.root / name, root / path, quality, scale)
@@ -293,16 +293,16 @@ def test_all_images_re_encoded_and_moved(
     [text] = findings(result, "renamed")
     assert f": 16: {paths[alone[-1]]} looks like {alone[-1]} in the index; it gets" in text
     [text] = findings(result, "look_alikes")
-    a, b = LOOK_THE_SAME
+    a, b = indexed.look_the_same
     assert text.endswith(f"names decide: 2: {paths[a]} ({a}, {b}); {paths[b]} ({a}, {b})")
 
 
 def test_an_image_that_looks_like_two_indexed_ones_needs_one_of_their_names(
     indexed: Truth, gaped_copy: Path, run: Callable[..., IngestResult]
 ) -> None:
-    a, b = LOOK_THE_SAME
+    a, b = indexed.look_the_same
     save_jpeg(gaped_copy / a, gaped_copy / "Sn/holiday.jpg")
-    for name in LOOK_THE_SAME:
+    for name in indexed.look_the_same:
         (gaped_copy / name).unlink()
     result = run(gaped_copy)
     assert set(indexed.check(result)) == set(indexed.names) - {a, b}
