@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from scipy.linalg import solve
@@ -35,6 +35,7 @@ _INNER, _SECOND_STAGE = 1, 2  # added to the seed, so that nested folds differ f
 Fold = tuple[np.ndarray, np.ndarray]  # row numbers of the train and of the test side
 Folds = list[Fold]
 Setting = tuple[float, ...]  # one value of each axis of a grid
+Kept = TypeVar("Kept")
 
 # The optimum on GAPED is inside each grid. gamma is in units of 1 / number of features.
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
@@ -46,6 +47,7 @@ _SVR_EPSILON = 3.0  # POMP units: errors below the disagreement of raters are ig
 OUTPUT_MIDDLE, OUTPUT_UNIT = 50.0, 2.0  # POMP units
 _SEARCH_SVR, _SEARCH_LOGISTIC = 1e-2, 1e-3  # tolerances, ten times those of the final fits
 MAX_ITER = 5000
+_MANY = 4000  # rows: the distances of five folds would take more than 200 MiB
 _MIN_PROBABILITY = 1e-6  # of a class that is absent from the training rows of an inner fold
 
 
@@ -108,7 +110,7 @@ def fit_regressor(rows: Rows, head: str, seed: int) -> FittedHead:
         chosen, on_edge = choose(GRIDS["ridge"], folds, partial(ridge_errors, rows))
         model: Any = Ridge(**chosen)
     else:
-        chosen, on_edge = choose(GRIDS["svr"], folds, partial(_svr_errors, rows, {}))
+        chosen, on_edge = choose(GRIDS["svr"], folds, _SvrErrors(rows))
         chosen["gamma"] /= rows.features.shape[1]
         model = RbfSVR(epsilon=_SVR_EPSILON, **chosen)
     pipeline = Pipeline([("scale", NetworkScaler(rows.widths)), ("head", model)])
@@ -175,32 +177,62 @@ def ridge_errors(rows: Rows, fold: Fold, settings: list[Setting]) -> list[float]
     return errors
 
 
-def _svr_errors(
-    rows: Rows, converged: dict[tuple[int, float], tuple[float, float]], fold: Fold, settings: list[Setting]
-) -> list[float]:
-    """Return the mean squared error on the test side for each C and gamma, fitted on the train side.
+class _SvrErrors:
+    """Mean squared errors on the test side of a fold for each C and gamma, fitted on the train side.
 
-    The distances are computed once; computing them in every fit takes most of the time of a plain search.
-    `converged` maps fold and gamma to the C at which no coefficient is bounded any more, and its error: a
-    larger C gives the same model.
+    Distances are computed once for all settings, in float32: in every fit they would take most of the time.
     """
-    train, test = fold
-    a, b, weight = scaled(rows, fold)
-    within, across = squared_distances(a, a), squared_distances(b, a)
-    errors: dict[Setting, float] = {}
-    for gamma in sorted({gamma for _, gamma in settings}):
-        inside, outside = (np.exp(-gamma / rows.features.shape[1] * squares) for squares in (within, across))
-        key = int(test[0]), gamma
-        for c in sorted(setting[0] for setting in settings if setting[1] == gamma):
-            sufficient, error = converged.get(key, (inf, 0.0))
-            if c < sufficient:
-                model = SVR(kernel="precomputed", C=c, epsilon=_SVR_EPSILON, tol=_SEARCH_SVR)
-                model.fit(inside, rows.target[train], sample_weight=weight if rows.is_weighted else None)
-                error = float(np.mean((evaluate(model, outside) - rows.target[test]) ** 2))
-                if (np.abs(model.dual_coef_[0]) < c * weight[model.support_]).all():
-                    converged[key] = c, error
-            errors[c, gamma] = error
-    return [errors[setting] for setting in settings]
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._distances = _keep_by_fold(rows, self._squared_distances)
+        # by fold and gamma, the C at which no coefficient is bounded any more, and its error: a larger C has
+        # the same model
+        self._converged: dict[tuple[int, float], tuple[float, float]] = {}
+
+    def __call__(self, fold: Fold, settings: list[Setting]) -> list[float]:
+        within, across, weight = self._distances(fold)
+        errors: dict[Setting, float] = {}
+        for gamma in sorted({gamma for _, gamma in settings}):
+            factor = np.float32(-gamma / self._rows.features.shape[1])
+            inside, outside = np.exp(factor * within).astype(float), np.exp(factor * across)
+            for c in sorted(setting[0] for setting in settings if setting[1] == gamma):
+                errors[c, gamma] = self._error(fold, (inside, outside), weight, c, gamma)
+        return [errors[setting] for setting in settings]
+
+    def _squared_distances(self, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        a, b, weight = scaled(self._rows, fold)
+        a, b = a.astype(np.float32), b.astype(np.float32)
+        return squared_distances(a, a), squared_distances(b, a), weight
+
+    def _error(
+        self, fold: Fold, kernels: tuple[np.ndarray, np.ndarray], weight: np.ndarray, c: float, gamma: float
+    ) -> float:
+        train, test = fold
+        sufficient, error = self._converged.get((int(test[0]), gamma), (inf, 0.0))
+        if c < sufficient:
+            model = SVR(kernel="precomputed", C=c, epsilon=_SVR_EPSILON, tol=_SEARCH_SVR)
+            sample_weight = weight if self._rows.is_weighted else None
+            model.fit(kernels[0], self._rows.target[train], sample_weight=sample_weight)
+            error = float(np.mean((evaluate(model, kernels[1]) - self._rows.target[test]) ** 2))
+            if (np.abs(model.dual_coef_[0]) < c * weight[model.support_]).all():
+                self._converged[int(test[0]), gamma] = c, error
+        return error
+
+
+def _keep_by_fold(rows: Rows, compute: Callable[[Fold], Kept]) -> Callable[[Fold], Kept]:
+    """Return `compute` with its results kept by fold, unless the rows are so many that memory matters."""
+    kept: dict[int, Kept] = {}
+
+    def get(fold: Fold) -> Kept:
+        if len(rows) > _MANY:
+            return compute(fold)
+        number = int(fold[1][0])  # no row is in the test side of two folds
+        if number not in kept:
+            kept[number] = compute(fold)
+        return kept[number]
+
+    return get
 
 
 def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, seed: int) -> FittedHead:
@@ -211,18 +243,26 @@ def fit_classifier(rows: Rows, labels: np.ndarray, output: np.ndarray | None, se
     """
     folds = [fold for fold in inner_folds(rows, labels, seed) if len(np.unique(labels[fold[0]])) > 1]
     x, scale = with_output(rows.features, output), ScaleFeatures(rows.features.shape[1], rows.widths)
-    chosen, on_edge = choose(
-        GRIDS["logistic"], folds, partial(_logistic_errors, x, labels, rows.weight, scale)
-    )
+    sides = _keep_by_fold(rows, partial(_scaled_sides, x, rows.weight, scale))
+    chosen, on_edge = choose(GRIDS["logistic"], folds, partial(_logistic_errors, sides, labels, rows.weight))
     model = Pipeline([("scale", scale), ("head", LogisticRegression(max_iter=MAX_ITER, **chosen))])
     return FittedHead(model.fit(x, labels, **_weights(rows.weight)), chosen, on_edge)
 
 
+def _scaled_sides(
+    x: np.ndarray, weight: np.ndarray, scale: ScaleFeatures, fold: Fold
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both sides of a fold in float32, scaled by the train side."""
+    train = fold[0]
+    scale = clone(scale).fit(x[train], sample_weight=None if (weight == 1).all() else weight[train])
+    inside, outside = (scale.transform(x[side]).astype(np.float32) for side in fold)
+    return inside, outside
+
+
 def _logistic_errors(
-    x: np.ndarray,
+    sides: Callable[[Fold], tuple[np.ndarray, np.ndarray]],
     labels: np.ndarray,
     weight: np.ndarray,
-    scale: ScaleFeatures,
     fold: Fold,
     settings: list[Setting],
 ) -> list[float]:
@@ -232,8 +272,7 @@ def _logistic_errors(
     time, and precise enough to choose.
     """
     train, test = fold
-    scale = clone(scale).fit(x[train], sample_weight=None if (weight == 1).all() else weight[train])
-    inside, outside = (scale.transform(x[side]).astype(np.float32) for side in fold)
+    inside, outside = sides(fold)
     model = LogisticRegression(max_iter=MAX_ITER, tol=_SEARCH_LOGISTIC, warm_start=True)
     losses = []
     for (c,) in settings:
