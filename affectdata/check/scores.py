@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Scoring:
 
         def figure(number: int, rows: np.ndarray) -> float:
             predicted = self.evaluations[number].arms[arm].values[head][rows]
-            return self.measure(measure, self.splits[number].test.take(rows), predicted)
+            return self.measure(measure, self._tests[number].take(rows), predicted)
 
         return figure
 
@@ -147,7 +148,7 @@ class Scoring:
         """Return a measure of one arm's labels as a figure."""
 
         def figure(number: int, rows: np.ndarray) -> float:
-            test = self.splits[number].test.take(rows)
+            test = self._tests[number].take(rows)
             predicted = self.evaluations[number].arms[arm].labels[classes.name][name][rows]
             return label_measure(measure, test.source, classes.of(test), predicted)
 
@@ -173,7 +174,12 @@ class Scoring:
 
     def tests(self) -> Rows:
         """Return every scored original once, in the order of the splits."""
-        return Rows.concat([split.test for split in self.splits[: self.n_first]])
+        return Rows.concat(self._tests[: self.n_first])
+
+    @cached_property
+    def _tests(self) -> list[Rows]:
+        """The test rows of every split, without features, which would take most of a bootstrap's time."""
+        return [split.test.without_features() for split in self.splits]
 
     def values(self, arm: str, head: str = "regressor") -> np.ndarray:
         """Return the predictions of an arm's head for every scored original, in the order of `tests`."""

@@ -39,6 +39,10 @@ class Rows:
         columns: dict[str, Any] = {name: getattr(self, name)[index] for name in _per_row()}
         return replace(self, **columns)
 
+    def without_features(self) -> Rows:
+        """Return the labels of the rows: what is scored or resampled often."""
+        return replace(self, features=np.empty((len(self), 0), np.float32), widths=())
+
     def weighted(self, weight: np.ndarray) -> Rows:
         """Return the rows with other weights."""
         return replace(self, weight=np.asarray(weight, float))
