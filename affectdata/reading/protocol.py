@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
+from zlib import crc32
 
 import numpy as np
 
@@ -133,13 +134,13 @@ def find_source_links(source: Source, tree: Tree, options: ReadOptions) -> list[
 
 
 def write_source_sample(source: Source, root: Path, seed: int) -> None:
-    """Call the source's `write_sample`.
+    """Call the source's `write_sample`; no image is in the samples of two sources.
 
     Raises:
         SourceError: the source raised an exception, which is the cause.
     """
     with _naming_source(source):
-        source.write_sample(root, np.random.default_rng(seed))
+        source.write_sample(root, np.random.default_rng([seed, crc32(source.INFO.name.encode())]))
 
 
 def _guard(source: Source, tree: Tree, items: Iterable[Item]) -> Iterator[Item]:

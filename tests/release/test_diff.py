@@ -184,7 +184,7 @@ def test_other_weights_and_cells_are_no_silent_change(release: Release, change: 
 
 def test_the_largest_step_counts(release: Release) -> None:
     def all_of_it(rows: Rows) -> None:
-        rows.append({**rows[0], "image_id": image_id("new"), "sample_id": "new-0"})
+        rows.append({**row_of(rows), "image_id": image_id("new"), "sample_id": "new-0"})
         row_of(rows, "val").update(license="CC BY 4.0")
 
     assert diff_of(release, all_of_it)[0].step == "minor"
