@@ -33,9 +33,7 @@ def draw_image(rng: np.random.Generator, valence: float, width: int = 160, heigh
         points = np.round((centre + outline) * 16).astype(np.int32)  # sixteenths of a pixel
         cv2.fillPoly(image, [points], colour, cv2.LINE_AA, shift=4)
     image += rng.normal(0, 8, image.shape)
-    image = cv2.GaussianBlur(
-        image, (0, 0), width / 230
-    )  # rotations of soft images hardly show
+    image = cv2.GaussianBlur(image, (0, 0), width / 230)  # rotations of soft images hardly show
     return np.asarray(np.clip(image, 0, 255), np.uint8)
 
 
