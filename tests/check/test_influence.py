@@ -146,6 +146,7 @@ def test_differences_are_averaged_over_sources(planted: Callable[..., Rows]) -> 
     assert found.mean == pytest.approx(np.mean(parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_quantile_of_the_largest_z_holds_for_all_figures_together(correlation: float) -> None:
     rng = np.random.default_rng(1)

@@ -126,6 +126,7 @@ def test_ratings_move_inside_their_folder_in_natural_order() -> None:
     assert moved.tolist() == [1.0, 12.0, 2.0, 11.0, 10.0]
 
 
+@pytest.mark.slow
 def test_ratings_permuted_inside_subtypes_fail_although_r2_is_high(rows: Rows, paths: np.ndarray) -> None:
     apart = replace(rows, target=np.clip(rows.target / 4 + np.where(rows.subtype == "up", 60, 5), 0, 100))
     permuted = replace(apart, target=permute_within(apart.target, apart.subtype, 1, 0)[:, 0])
@@ -176,6 +177,7 @@ def test_no_part_of_the_published_images_is_too_far_from_the_whole(rows: Rows, p
     assert found and all(distance.distance <= distance.missing + 1e-9 for distance in found.values())
 
 
+@pytest.mark.slow
 def test_exchanged_ratings_differ_from_the_published_ones(rows: Rows, paths: np.ndarray) -> None:
     counts = _counts(rows)
     raised = replace(rows, target=np.clip(rows.target + np.where(rows.subtype == "up", 8, 0), 0, 100))
@@ -183,6 +185,7 @@ def test_exchanged_ratings_differ_from_the_published_ones(rows: Rows, paths: np.
     assert failed == {"labels.published.up"}
 
 
+@pytest.mark.slow
 def test_a_single_wrong_rating_is_listed_and_fails_nothing(rows: Rows, paths: np.ndarray) -> None:
     target = np.full(N, 50.0) + np.random.default_rng(1).normal(0, 4, N)
     target[17] = 98.0
@@ -194,6 +197,7 @@ def test_a_single_wrong_rating_is_listed_and_fails_nothing(rows: Rows, paths: np
     assert _outcomes(figures)["labels.suspicious"] == "notice"
 
 
+@pytest.mark.slow
 def test_with_few_images_a_failure_is_undecided(rows: Rows, paths: np.ndarray) -> None:
     few = np.arange(499)
     shuffled = replace(rows.take(few), target=np.random.default_rng(0).permutation(rows.target[few]))
