@@ -15,10 +15,12 @@ from affectdata.images.hamming import MAX_BITS, find_near
 from affectdata.images.phash import VIEWS
 from affectdata.schema import EDGES
 from affectdata.store.chunks import as_one_array
+from affectdata.store.spill import Spill
 from affectdata.workers import THREADS
 
 KINDS = ("same_pixels", "near_duplicate")
 _INVERSE = np.array([VIEWS.index({"turn_90": "turn_270", "turn_270": "turn_90"}.get(v, v)) for v in VIEWS])
+_HASHES = ("phash", "phash_views")
 _SEPARATOR = "\x1f"  # occurs in no source name
 _CELLS = 1 << 16  # distances in memory at once
 _ROWS = 1 << 16  # rows whose hashes are read at once
@@ -36,6 +38,18 @@ def find_edges(
     rank = _ranks(by_id)
     pairs = find_pairs(hash_views(table), codes_of(table["pixel_id"]), rank, max_bits, workers, engine)
     return describe_edges(pairs, lambda rows: table["image_id"].take(pa.array(rows)))
+
+
+def find_edges_of_sorted(rows: Spill, order: np.ndarray, workers: int = 1, engine: str = THREADS) -> pa.Table:
+    """Do the same for rows on disk that are sorted by image_id; `order` is that in which they are compared.
+
+    Which of two images is flipped or rotated depends on that order.
+    """
+    views = np.concatenate([np.empty((0, len(VIEWS)), np.uint64), *map(hash_views, rows.read(_HASHES))])
+    pixels = codes_of(rows.column("pixel_id"))[order]
+    pairs = find_pairs(views[order], pixels, order, workers=workers, engine=engine)
+    ids = rows.column("image_id")
+    return describe_edges(pairs, lambda ends: ids.take(pa.array(order[ends])))
 
 
 def find_pairs(

@@ -5,33 +5,40 @@ Rows with the same bytes are merged; `merge` has the policies for different labe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from affectdata.errors import ManifestError, UsageError
-from affectdata.images.duplicates import assign_groups, find_edges
+from affectdata.images.duplicates import KINDS, assign_groups, codes_of, find_edges_of_sorted
 from affectdata.images.hamming import MAX_BITS
 from affectdata.manifest.findings import find_far_apart
 from affectdata.manifest.ledger import (
     Memory,
     inherit_splits,
     merge_splits,
+    put_columns,
     read_ledger,
     read_own_splits,
     splits_of,
     write_ledger,
 )
-from affectdata.manifest.manifest import Manifest, check_name, load_manifest, write_manifest
+from affectdata.manifest.manifest import KIND, Manifest, check_name, load_manifest
 from affectdata.manifest.merge import FROM, Conflict, describe_conflict, merge_rows
 from affectdata.manifest.roots import read_local, record_root
-from affectdata.records import Finding, count_text
-from affectdata.schema import FOLD, manifest_schema, vote_columns
-from affectdata.store.parquet import write_table
+from affectdata.manifest.several import read_columns, read_rows
+from affectdata.records import RATINGS, Finding, count_text
+from affectdata.schema import FOLD, LEDGER, manifest_schema, vote_columns
+from affectdata.store.by_image import iter_complete_images
+from affectdata.store.chunks import STREAM_ROWS, as_one_array, rechunk
+from affectdata.store.parquet import Rows, read_parts, write_batches, write_table
+from affectdata.store.spill import Spill, iter_by_rank, with_ranks
 from affectdata.workers import THREADS, default_workers
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
@@ -74,27 +81,77 @@ def concat(
     _check_earlier(path)
     roots = _roots(manifests)
     emotions = sorted({emotion for manifest in manifests for emotion in manifest.metadata["emotions"]})
-    names = {name for manifest in manifests for name in manifest.table.column_names}
+    names = {name for manifest in manifests for name in manifest.rows.column_names}
     schema = manifest_schema(emotions, FOLD.name in names, vote_columns(names))
-    rows = pa.concat_tables([_add_columns(manifest, schema) for manifest in manifests])
-    table, conflicts = merge_rows(rows, emotions, on_conflict)
+    places = _Places.of(read_columns(manifests, ["image_id"])["image_id"])
+    rows, conflicts = _merge(manifests, schema, places, emotions, on_conflict)
     if conflicts and on_conflict == "error":
         raise _conflict_error(conflicts)
-    edges = find_edges(table, workers=workers or default_workers(engine), engine=engine)
-    table = _regroup(rows, edges, table)
-    table, ledger, inherited = _with_splits(table, path, manifests)
-    schema = manifest_schema(emotions, FOLD.name in table.column_names, vote_columns(names))
-    table = table.select(schema.names).cast(schema).sort_by("image_id")
+    order = np.concatenate([places.alone, places.merged])
+    edges = find_edges_of_sorted(rows, order, workers or default_workers(engine), engine)
+    groups = _regroup(manifests, edges)
+    kept, ledger, inherited = _with_splits(rows, groups, path, manifests)
+    kept = kept.select([name for name in ("group_id", "split", FOLD.name) if name in kept.column_names])
+    schema = manifest_schema(emotions, FOLD.name in kept.column_names, vote_columns(names))
     write_ledger([ledger], path)
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
-    manifest = write_manifest(table, _metadata(manifests, emotions), path)
+    parts = (part.select(schema.names) for part in put_columns(rows.read(), kept))
+    write_batches(parts, schema, path, KIND, _metadata(manifests, emotions))
+    manifest = load_manifest(path)
     for source, root in roots.items():
         record_root(out, source, root)
-    findings = [*inherited, *find_far_apart([table], edges), *_find_split_groups(table)]
+    rated = read_parts(manifest.rows, ["image_id", "path", *RATINGS])
+    findings = [*inherited, *find_far_apart(rated, edges), *_find_split_groups(manifest.rows)]
     findings += _find_differences(manifests)
-    return ConcatResult(
-        manifest, len(rows), len(rows) - len(table), _count_across(table, edges), conflicts, findings
+    n_rows, across = len(places.image), _count_across(manifest.rows, edges)
+    return ConcatResult(manifest, n_rows, n_rows - len(rows), across, conflicts, findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the rows of all manifests go: the image of each row, by the rank of its image_id.
+
+    `several` is the rank of each row among those whose image has several rows, which are together there, and
+    -1 for all others. `alone` are the images of one row and `merged` those of several, in the order of rows.
+    """
+
+    image: np.ndarray
+    several: np.ndarray
+    alone: np.ndarray
+    merged: np.ndarray
+
+    @classmethod
+    def of(cls, ids: pa.ChunkedArray) -> _Places:
+        """Number the images of rows with these image_ids."""
+        image = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        _, first, counts = np.unique(image, return_index=True, return_counts=True)
+        rows, several = np.flatnonzero(counts[image] > 1), np.full(len(image), -1)
+        several[rows[np.argsort(first[image[rows]], kind="stable")]] = np.arange(len(rows))
+        return cls(image, several, image[np.sort(first[counts == 1])], image[np.sort(first[counts > 1])])
+
+
+def _merge(
+    manifests: Sequence[Manifest], schema: pa.Schema, places: _Places, emotions: list[str], policy: str
+) -> tuple[Spill, list[Conflict]]:
+    """Return a row per image, by image_id, and all conflicts."""
+    named, rows = schema.append(pa.field(FROM, pa.string())), Spill(schema)
+    several = iter_by_rank(
+        with_ranks(_read(manifests, schema), places.several), named, int(places.several.max(initial=-1)) + 1
     )
+    together = iter_complete_images(rechunk(several, named, STREAM_ROWS))
+    merged, conflicts = merge_rows(together, named, emotions, policy)
+    alone = with_ranks(_read(manifests, schema), np.where(places.several < 0, places.image, -1))
+    parts = chain(alone, with_ranks(merged.read(), places.merged))
+    for part in iter_by_rank(parts, named, len(places.alone) + len(places.merged)):
+        rows.append(part.drop_columns([FROM]))
+    return rows, conflicts
+
+
+def _read(manifests: Sequence[Manifest], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of all manifests in parts, with the name of their manifest."""
+    for manifest in manifests:
+        for part in read_rows([manifest], schema):
+            yield part.append_column(FROM, pa.array([manifest.name] * len(part), pa.string()))
 
 
 def _check(manifests: Sequence[Manifest], on_conflict: str) -> None:
@@ -117,16 +174,21 @@ def _check_earlier(path: Path) -> None:
 
 
 def _with_splits(
-    table: pa.Table, path: Path, manifests: Sequence[Manifest]
+    rows: Spill, groups: pa.Array, path: Path, manifests: Sequence[Manifest]
 ) -> tuple[pa.Table, pa.Table, list[Finding]]:
-    """Return the rows with inherited splits, the ledger, and findings about changed splits.
+    """Return the splits of the rows, the ledger, and findings about changed splits.
 
     An image keeps the strictest split that it ever had in one of the manifests, or in the one at `path`.
     """
+    declared = {column for manifest in manifests for column in manifest.metadata["groups"]}
+    names = [name for name in rows.schema.names if name in {*LEDGER.names, *declared}]
+    table = pa.concat_tables([rows.schema.empty_table().select(names), *rows.read(names)])
+    table = table.set_column(names.index("group_id"), table.schema.field("group_id"), groups)
     ledgers = [read_ledger(manifest.path) for manifest in manifests]
     ledger = merge_splits([splits_of(table), *ledgers, read_own_splits(path, [])])
-    groups = {column for manifest in manifests for column in manifest.metadata["groups"]}
-    kept = inherit_splits(table, Memory(ledger, frozenset(groups)), replace=True)
+    if not len(ledger):
+        return table, ledger, []
+    kept = inherit_splits(table, Memory(ledger, frozenset(declared)), replace=True)
     own = pc.fill_null(table["split"], "")
     changed = kept.filter(pc.not_equal(pc.fill_null(kept["split"], ""), own))["path"]
     findings = []
@@ -151,16 +213,6 @@ def _roots(manifests: Sequence[Manifest]) -> dict[str, Path]:
     return roots
 
 
-def _add_columns(manifest: Manifest, schema: pa.Schema) -> pa.Table:
-    """Add the emotion columns of the other manifests, and a column with the name of this one."""
-    table = manifest.table
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    names = pa.array([manifest.name] * len(table), pa.string())
-    return table.select(schema.names).cast(schema).append_column(FROM, names)
-
-
 def _conflict_error(conflicts: list[Conflict]) -> ManifestError:
     shown = "\n  ".join(describe_conflict(conflict) for conflict in conflicts[:_SHOWN])
     more = f"\n  … and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
@@ -171,27 +223,29 @@ def _conflict_error(conflicts: list[Conflict]) -> ManifestError:
     )
 
 
-def _regroup(rows: pa.Table, edges: pa.Table, table: pa.Table) -> pa.Table:
-    """Recompute `group_id`: groups of the manifests stay together, near-duplicates across them are added."""
-    plain = rows.select(["image_id", "group_id", "source", "subject_id"])
+def _regroup(manifests: Sequence[Manifest], edges: pa.Table) -> pa.ChunkedArray:
+    """Return a new `group_id` of each image, by image_id.
+
+    Groups of the manifests stay together, near-duplicates across them are added.
+    """
+    plain = read_columns(manifests, ["image_id", "group_id", "source", "subject_id"])
     grouped = assign_groups(plain, edges, ["image_id", "group_id"])
-    index = pc.index_in(table["image_id"], grouped["image_id"].combine_chunks())
-    column = table.column_names.index("group_id")
-    return table.set_column(column, table.schema.field("group_id"), grouped["group_id"].take(index))
+    _, first = np.unique(pc.rank(plain["image_id"], tiebreaker="dense").to_numpy(), return_index=True)
+    return grouped["group_id"].take(pa.array(first))
 
 
-def _count_across(table: pa.Table, edges: pa.Table) -> dict[str, int]:
+def _count_across(rows: Rows, edges: pa.Table) -> dict[str, int]:
     """Count the edges between images of two sources, by kind."""
-    source = dict(zip(table["image_id"].to_pylist(), table["source"].to_pylist(), strict=True))
-    counts = {"same_pixels": 0, "near_duplicate": 0}
-    for edge in edges.select(["image_id_a", "image_id_b", "kind"]).to_pylist():
-        counts[edge["kind"]] += source[edge["image_id_a"]] != source[edge["image_id_b"]]
-    return counts
+    table = rows.select(["image_id", "source"])
+    ids, source = as_one_array(table["image_id"]), codes_of(table["source"])
+    a, b = (source[pc.index_in(edges[side], ids).to_numpy()] for side in ("image_id_a", "image_id_b"))
+    across = edges["kind"].filter(pa.array(a != b))
+    return {kind: pc.sum(pc.equal(across, kind)).as_py() or 0 for kind in KINDS}
 
 
-def _find_split_groups(table: pa.Table) -> list[Finding]:
+def _find_split_groups(rows: Rows) -> list[Finding]:
     """Find groups whose images have different splits, which `balance` refuses."""
-    known = table.filter(pc.is_valid(table["split"]))
+    known = rows.select(["group_id", "split", "path"]).filter(pc.field("split").is_valid())
     splits = known.group_by("group_id").aggregate([("split", "count_distinct")])
     split_groups = splits.filter(pc.greater(splits["split_count_distinct"], 1))["group_id"]
     paths = known.filter(pc.is_in(known["group_id"], split_groups.combine_chunks()))["path"].to_pylist()

@@ -274,10 +274,23 @@ def inherit_and_record_splits(
     after = inherit_splits(before, memory, replace=True)
     write_ledger([splits_of(after), own], manifest)
     findings += _find_changes(before, after, own, memory, manifest)
-    kept = after.select(["image_id", "split", FOLD.name])
-    return (copy_splits(part, kept, replace=True) for part in spill.read()), bool(
-        pc.any(kept[FOLD.name].is_valid()).as_py()
-    )
+    has_folds = bool(pc.any(after[FOLD.name].is_valid()).as_py())
+    kept = after.select(["split", FOLD.name] if has_folds else ["split"])
+    return put_columns(spill.read(), kept), has_folds
+
+
+def put_columns(parts: Iterable[pa.Table], columns: pa.Table) -> Iterator[pa.Table]:
+    """Put columns into rows that are given in parts, in the order of these rows; only `fold` may be new."""
+    start = 0
+    for part in parts:
+        own = columns.slice(start, len(part))
+        start += len(part)
+        for field in own.schema:
+            if field.name == FOLD.name:
+                part = put_folds(part, own[FOLD.name])
+            else:
+                part = part.set_column(part.column_names.index(field.name), field, own[field.name])
+        yield part
 
 
 def _find_changes(

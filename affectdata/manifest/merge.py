@@ -15,16 +15,18 @@ import json
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from affectdata.errors import IntegrityError
 from affectdata.hashing import canonical_json
 from affectdata.labels import dominant_emotion
 from affectdata.records import RATINGS, Scale
 from affectdata.schema import AGREEMENT_N, FOLD, INTENSITY
+from affectdata.store.spill import Spill
 
 FROM = "manifest"  # column with the manifest of a row, while rows are merged
 _RATING_PARTS = ("", "_sd", "_n", "_raw", "_min", "_max")
@@ -60,26 +62,22 @@ def _format(value: Label) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def merge_rows(rows: pa.Table, emotions: list[str], policy: str) -> tuple[pa.Table, list[Conflict]]:
-    """Return a row per image and all conflicts; `rows` are in the order of their manifests (`FROM`).
+def merge_rows(
+    parts: Iterable[pa.Table], schema: pa.Schema, emotions: list[str], policy: str
+) -> tuple[Spill, list[Conflict]]:
+    """Return a row per image and all conflicts, in the order of the images.
 
-    `policy` is `first`, `mean` or `prefer:NAME`; anything else acts like `first`.
+    In `parts` the rows of an image are together, in the order of their manifests (`FROM`). `policy` is
+    `first`, `mean` or `prefer:NAME`; anything else acts like `first`.
 
     Raises:
         IntegrityError: an image has two splits or folds.
     """
-    ids = rows["image_id"].combine_chunks()
-    counts = pc.value_counts(ids)
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    is_repeated = pc.is_in(ids, repeated)
-    by_id: dict[str, list[dict[str, Any]]] = {}
-    for row in rows.filter(is_repeated).to_pylist():
-        by_id.setdefault(row["image_id"], []).append(row)
-    merge = _Merge(emotions, policy, [])
-    merged = [merge.rows(same) for same in by_id.values()]
-    unique = rows.filter(pc.invert(is_repeated))
-    table = pa.concat_tables([unique, pa.Table.from_pylist(merged, schema=rows.schema)])
-    return table.drop_columns([FROM]), merge.conflicts
+    merge, merged = _Merge(emotions, policy, []), Spill(schema)
+    for part in parts:
+        for _, same in groupby(part.to_pylist(), itemgetter("image_id")):
+            merged.add(merge.rows([*same]))
+    return merged, merge.conflicts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,37 +7,38 @@ of the table; rows that match no image are rejects. The images stay in the folde
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from affectdata.errors import SourceError, UsageError
 from affectdata.hashing import canonical_json
-from affectdata.images.duplicates import assign_groups, find_edges
+from affectdata.images.duplicates import assign_groups, find_edges_of_sorted
 from affectdata.manifest.findings import group_findings
 from affectdata.manifest.hints import fix_for, most_frequent_reason
 from affectdata.manifest.ingest import IngestResult, check_replace, describe_source, recognise, write_tables
-from affectdata.manifest.items import Items, columns_of, out_of_range
-from affectdata.manifest.ledger import read_ledger
+from affectdata.manifest.items import LABELS, Items
+from affectdata.manifest.ledger import put_columns, read_ledger
 from affectdata.manifest.manifest import Manifest, check_name
 from affectdata.manifest.roots import read_local, record_root
+from affectdata.manifest.several import read_columns, read_rows
 from affectdata.reading.protocol import ReadOptions, Source, check_options, read_source
-from affectdata.reading.tree import Paths, Tree, is_image_name
-from affectdata.records import Reason, Record, SourceInfo
+from affectdata.reading.tree import Paths, Tree, are_images
+from affectdata.records import RATINGS, Reason, SourceInfo
 from affectdata.registry import load_plugin
-from affectdata.schema import FOLD, manifest_schema, vote_columns
+from affectdata.schema import FOLD, INTENSITY, manifest_schema, vote_columns
+from affectdata.store.chunks import STREAM_ROWS, as_one_array
+from affectdata.store.spill import Spill, iter_by_rank, with_ranks
 from affectdata.workers import THREADS, default_workers
 
-_OF_THE_IMAGE = (
-    "source",
-    "source_id",
-    "license",
-    "url",
-    "extra",
-)  # kept from the source of the image
+# Kept from the source of the image.
+_OF_THE_IMAGE = ("source", "source_id", "path", "license", "url", "extra")
 _SHARE = "emotion_"  # prefix of the column of an emotion
 _SUFFIX = ".jpg"  # appended to the keys of images, so that the table finds them; no such file exists
 
@@ -70,18 +71,16 @@ def overlay(
     name, why = (source, "as specified") if source else _recognise(table_only)
     plugin, options = cast(Source, load_plugin("sources", name)), options or ReadOptions()
     check_options(plugin.INFO, options)
-    images = {_reference(row): row for manifest in onto for row in manifest.table.to_pylist()}
-    reading = read_source(plugin, replaced(table_only, files=Paths([path.name, *images])), options)
+    images = _Images.of(onto)
+    files = Paths(pa.concat_arrays([pa.array([path.name]), images.references]))
+    reading = read_source(plugin, replaced(table_only, files=files), options)
     check_name(reading.info.name)
     check_replace(out, reading.info.name, path.parent, replace)
     _check_target(out / f"{reading.info.name}.parquet", onto)
-    items, records = Items(reading.info), []
+    items = Items(reading.info)
     for item in reading.items:
-        if isinstance(item, Record) and not out_of_range(item, reading.info):
-            records.append(item)
-        else:
-            items.add(item)
-    if not records:
+        items.add(item)
+    if not len(items.labels):
         rejects = items.rejects_table()
         shown = rejects.slice(0, 3).to_pylist()
         details = "; ".join(f"{reject['path']}: {reject['detail']}" for reject in shown)
@@ -94,20 +93,24 @@ def overlay(
             if is_missing
             else fix_for(rejects) or "",
         )
-    table = _build(sorted(records, key=lambda record: record.path), items, images)
-    emotions = [name.removeprefix(_SHARE) for name in table.column_names if name.startswith(_SHARE)]
-    edges = find_edges(table, workers=workers or default_workers(engine), engine=engine)
-    table = assign_groups(table, edges, ["group_id"]).sort_by("image_id")
-    metadata = _describe(describe_source(reading.info, emotions, vote_columns(table.column_names)), onto)
-    items.has_splits = table["split"].null_count < len(table)
-    folds, ledgers = FOLD.name in table.column_names, [read_ledger(base.path) for base in onto]
-    written = write_tables([table], edges, items, metadata, out, folds, ledgers)
+    rows, order, used = _label_images(onto, images, items)
+    edges = find_edges_of_sorted(rows, order, workers or default_workers(engine), engine)
+    keys = pa.concat_tables(rows.read(["image_id", "group_id", "source", "subject_id"]))
+    groups = assign_groups(keys, edges, ["group_id"]).select(["group_id"])
+    emotions = sorted(name.removeprefix(_SHARE) for name in used if name.startswith(_SHARE))
+    votes, has_folds = vote_columns(used), FOLD.name in used
+    names = manifest_schema(emotions, has_folds, votes).names
+    parts = (part.select(names) for part in put_columns(rows.read(), groups))
+    metadata = _describe(describe_source(reading.info, emotions, votes), onto)
+    items.has_splits = rows.column("split").null_count < len(rows)
+    ledgers = [read_ledger(base.path) for base in onto]
+    written = write_tables(parts, edges, items, metadata, out, has_folds, ledgers)
     record_root(out, reading.info.name, path.parent)
     for base in onto:
         for name in base.sources:
             if root := read_local(base.path.parent).get(name):
                 record_root(out, name, Path(root))
-    counts, findings = {**items.count(len(table)), "annotation": 1}, group_findings(items.findings)
+    counts, findings = {**items.count(len(rows)), "annotation": 1}, group_findings(items.findings)
     return IngestResult(written, reading.info, why, counts, items.rejects_table(), findings)
 
 
@@ -137,40 +140,87 @@ def _recognise(table: Tree) -> tuple[str, str]:
         ) from error
 
 
-def _reference(row: dict[str, Any]) -> str:
-    """Return the key by which a table references an image."""
-    key = f"{row['source']}/{row['source_id']}"
-    return key if is_image_name(key) else key + _SUFFIX
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The images of manifests: `names` as `<source>/<source_id>`, a row each, and what a table finds them by.
+
+    Of rows with equal `references` the last one counts, which is in `row`.
+    """
+
+    names: pa.ChunkedArray
+    references: pa.Array
+    row: np.ndarray
+
+    @classmethod
+    def of(cls, manifests: Sequence[Manifest]) -> _Images:
+        """Read the names of all images."""
+        keys = read_columns(manifests, ["source", "source_id"])
+        names = pc.binary_join_element_wise(keys["source"], keys["source_id"], "/")
+        found = pc.if_else(are_images(names), names, pc.binary_join_element_wise(names, _SUFFIX, ""))
+        encoded = as_one_array(found).dictionary_encode()
+        row = np.zeros(len(encoded.dictionary), np.int64)
+        row[encoded.indices.to_numpy()] = np.arange(len(names))
+        return cls(names, encoded.dictionary, row)
 
 
-def _build(records: list[Record], items: Items, images: dict[str, dict[str, Any]]) -> pa.Table:
-    """Return the rows; of several references to one image the first is used."""
-    rows: dict[str, dict[str, Any]] = {}
-    for record in records:
-        row = _label(images[record.path], record, items.info)
-        kept = rows.setdefault(row["image_id"], row)
-        if kept is not row:
-            reference = f"{kept['source']}/{kept['source_id']}"
-            items.merge(record.path, f"the same bytes as {reference}, which the table labels too")
-    used = {name for row in rows.values() for name, value in row.items() if value is not None}
-    emotions = {name.removeprefix(_SHARE) for name in used if name.startswith(_SHARE)}
-    schema = manifest_schema(emotions, folds=FOLD.name in used, votes=vote_columns(used))
-    return pa.Table.from_pylist(list(rows.values()), schema=schema)
+def _label_images(
+    onto: Sequence[Manifest], images: _Images, items: Items
+) -> tuple[Spill, np.ndarray, set[str]]:
+    """Return a row per labelled image, by image_id; their order by reference; the columns with any value.
+
+    Of several references to one image the first is used.
+    """
+    paths = items.labels.column("path")
+    row = images.row[pc.index_in(paths, images.references).to_numpy()]
+    ids = read_columns(onto, ["image_id"])["image_id"].take(pa.array(row))
+    image = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+    by_path = pc.sort_indices(paths).to_numpy()
+    first = by_path[np.unique(image[by_path], return_index=True)[1]]
+    rank, rank_of_row = np.full(len(paths), -1), np.full(len(images.names), -1)
+    rank[first] = rank_of_row[row[first]] = np.arange(len(first))
+    for other in by_path[rank[by_path] < 0].tolist():
+        kept = images.names[int(row[first[image[other]]])].as_py()
+        items.merge(paths[other].as_py(), f"the same bytes as {kept}, which the table labels too")
+    names = {name for manifest in onto for name in manifest.rows.column_names}
+    emotions = {name.removeprefix(_SHARE) for name in names if name.startswith(_SHARE)} | {*items.emotions}
+    schema = manifest_schema(emotions, FOLD.name in names, {*vote_columns(names), *items.votes})
+    pairs = zip(
+        iter_by_rank(with_ranks(read_rows(onto, schema), rank_of_row), schema, len(first)),
+        iter_by_rank(with_ranks(items.labels.read(), rank), LABELS, len(first)),
+        strict=True,
+    )
+    rows, used = Spill(schema), set[str]()
+    for row in _label_rows(pairs, items.info):
+        used.update(name for name, value in row.items() if value is not None)
+        rows.add(row)
+    return rows, rank[by_path][rank[by_path] >= 0], used
 
 
-def _label(image: dict[str, Any], record: Record, info: SourceInfo) -> dict[str, Any]:
-    labels = {name: value for name, value in columns_of(record, info).items() if value is not None}
-    new = {name: value for name, value in labels.items() if name not in _OF_THE_IMAGE}
-    prefixes = tuple(record.ratings)  # of columns that are replaced together
-    if record.emotion or record.emotions:
+def _label_rows(pairs: Iterable[tuple[pa.Table, pa.Table]], info: SourceInfo) -> Iterator[dict[str, Any]]:
+    """Yield the rows of images with new labels; a pair has images and the labels of the same."""
+    for pair in pairs:
+        for start in range(0, len(pair[0]), STREAM_ROWS):
+            images, labels = (table.slice(start, STREAM_ROWS).to_pylist() for table in pair)
+            for image, label in zip(images, labels, strict=True):
+                yield _label(image, label, info)
+
+
+def _label(image: dict[str, Any], label: dict[str, Any], info: SourceInfo) -> dict[str, Any]:
+    """Return the row of an image with other labels, which are a row of `items.LABELS`."""
+    shares = {_SHARE + emotion: share for emotion, share in label["emotions"]}
+    intensities = {INTENSITY + emotion: value for emotion, value in label["intensities"]}
+    labels = {**label, **shares, **intensities}
+    new = {name: labels[name] for name in image if name not in _OF_THE_IMAGE and labels.get(name) is not None}
+    prefixes = tuple(name for name in RATINGS if name in new)  # of columns that are replaced together
+    if label["emotion"] or shares:
         prefixes += ("emotion", "agreement")
-    if record.split not in (None, image["split"]):
+    if label["split"] not in (None, image["split"]):
         prefixes += (FOLD.name,)
     replaced_names = [name for name in image if name in new or name.startswith(prefixes)]
     earlier = {
         f"{image['source']} {name}": str(image[name]) for name in replaced_names if image[name] is not None
     }
-    extra = {f"{info.name} {name}": cell for name, cell in record.extra.items()}
+    extra = {f"{info.name} {name}": cell for name, cell in json.loads(label["extra"]).items()}
     kept = {name: value for name, value in image.items() if name not in replaced_names}
     return {**kept, **new, "extra": canonical_json({**json.loads(image["extra"]), **earlier, **extra})}
 

@@ -88,14 +88,11 @@ def are_junk(paths: pa.Array) -> pa.Array:
 class Paths(Sequence[str]):
     """Sorted paths in one Arrow array: as Python strings they would take three times the memory."""
 
-    def __init__(self, paths: Iterable[str] = ()) -> None:
+    def __init__(self, paths: Iterable[str] | pa.StringArray = ()) -> None:
         if isinstance(paths, Paths):
-            self.array: pa.Array = paths.array
+            self.array: pa.StringArray = paths.array
             return
-        rest, blocks = iter(paths), []
-        while block := list(islice(rest, _BLOCK)):
-            blocks.append(pa.array(block, pa.string()))
-        unsorted = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+        unsorted = paths if isinstance(paths, pa.StringArray) else _in_blocks(paths)
         self.array = unsorted.take(pc.sort_indices(unsorted))
 
     @classmethod
@@ -139,6 +136,14 @@ class Paths(Sequence[str]):
     def inside(self, folder: str) -> Paths:
         """Return the paths inside a folder; `folder` is empty or ends in a slash."""
         return self.filter(pc.starts_with(self.array, folder)) if folder else self
+
+
+def _in_blocks(paths: Iterable[str]) -> pa.StringArray:
+    """Return paths as an array, without all of them as Python strings at a time."""
+    rest, blocks = iter(paths), [pa.array([], pa.string())]
+    while block := list(islice(rest, _BLOCK)):
+        blocks.append(pa.array(block, pa.string()))
+    return pa.concat_arrays(blocks)
 
 
 @dataclass(frozen=True, init=False)

@@ -81,6 +81,14 @@ class Spill:
         return pa.concat_arrays([pa.array([], self.schema.field(name).type), *parts])
 
 
+def with_ranks(parts: Iterable[pa.Table], ranks: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Yield tables with the ranks of their rows; `ranks` are those of all rows."""
+    start = 0
+    for part in parts:
+        yield part, ranks[start : start + len(part)]
+        start += len(part)
+
+
 def iter_by_rank(
     parts: Iterable[tuple[pa.Table, np.ndarray]], schema: pa.Schema, n_rows: int
 ) -> Iterator[pa.Table]:
