@@ -648,7 +648,8 @@ def publish(
 ) -> tuple[str, bool]:
     """Write a release or a manifest to a bucket, as `address/<name>`; return that, and whether it is new.
 
-    A run that was interrupted goes on. Readers see nothing until the run ends. What takes a release or a
+    A run that was interrupted goes on. Readers see nothing until the run ends. Objects that were removed
+    later are written again. What takes a release or a
     manifest takes the address in its place. A manifest is one object; its rejects, edges and ledger are
     others.
 
@@ -671,7 +672,10 @@ def publish(
         write = partial(publish_folder, opened.path, INFO_FILE)
     if note and not free:
         note("note: the terms of its images forbid passing them on: keep the bucket private")
-    return target, write(address, _stage(progress, "publish"))
+    is_new, n_restored = write(address, _stage(progress, "publish"))
+    if note and n_restored:
+        note(f"note: written again, because it was missing there: {count_text(n_restored, 'object')}")
+    return target, is_new
 
 
 def diff(old: PathLike | Release, new: PathLike | Release) -> ReleaseDiff:

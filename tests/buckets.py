@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()  # until the tests end, however they do
 """
 _SLOW_S = 0.5
+_SIGNED = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/s3/aws4_request, Signature=0"
 _BUSY = {"busy": 503, "denied": 403}
 
 
@@ -52,6 +54,14 @@ class Buckets:
             asked = urllib.request.Request(self.address + path, data=b"", method=method)
             urllib.request.urlopen(asked).close()
         self.requests.clear()
+
+
+def _as_s3(headers: Message) -> dict[str, str]:
+    """Return headers as S3 has them; what obstore sends to gs:// differs in these two."""
+    if headers.get("Authorization", "").startswith("AWS4"):
+        return dict(headers)
+    if_absent = {"If-None-Match": "*"} if headers["x-goog-if-generation-match"] == "0" else {}
+    return {**dict(headers), "authorization": _SIGNED, **if_absent}
 
 
 class _Server(ThreadingHTTPServer):
@@ -84,7 +94,7 @@ def serve_buckets() -> Iterator[Buckets]:
             if fault == "slow":
                 time.sleep(_SLOW_S)
             server = http.client.HTTPConnection("127.0.0.1", behind, timeout=60)
-            server.request(self.command, self.path, body, dict(self.headers))
+            server.request(self.command, self.path, body, _as_s3(self.headers))
             found = server.getresponse()
             data, headers = found.read(), found.getheaders()
             server.close()

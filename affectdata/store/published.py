@@ -50,37 +50,47 @@ class _Upload:
         return len(data)
 
 
-def publish_folder(folder: Path, document: str, address: str, progress: Progress | None = None) -> bool:
-    """Write a folder to a bucket; return whether it is new there. A run that was killed goes on.
+def publish_folder(
+    folder: Path, document: str, address: str, progress: Progress | None = None
+) -> tuple[bool, int]:
+    """Write a folder to a bucket; return whether it is new there, and how many lost objects it has again.
+
+    A run that was killed goes on. Objects that were removed after publication, which one LIST per thousand
+    shows, are written again.
 
     Raises:
         IntegrityError: a file is not as SHA256SUMS has it, or another folder was published there.
     """
     bucket = Bucket(check_address(address))
     sums, info = read_regular(folder / SUMS), read_regular(folder / document)
-    if _published(bucket, document, info):
-        return False
-    _upload(bucket, folder, list(_lines(sums, str(folder))), progress)
+    was_there, there = _published(bucket, document, info), _sizes(bucket)
+    n_written = _upload(bucket, folder, list(_lines(sums, str(folder))), there, progress)
+    if was_there and SUMS in there:
+        return False, n_written
     if not bucket.create(SUMS, sums):
         raise _taken(bucket, SUMS)
-    return bucket.create(document, info) or not _published(bucket, document, info)
+    if was_there:
+        return False, n_written + 1
+    return bucket.create(document, info) or not _published(bucket, document, info), 0
 
 
-def publish_table(path: Path, beside: Iterable[Path], address: str, progress: Progress | None = None) -> bool:
-    """Write a table and the files beside it to a bucket; return whether it is new there.
+def publish_table(
+    path: Path, beside: Iterable[Path], address: str, progress: Progress | None = None
+) -> tuple[bool, int]:
+    """Write a table and the files beside it to a bucket; return the same as `publish_folder`.
 
     Raises:
         IntegrityError: another table of that name, or the same with other files, was published there.
     """
     bucket, table = Bucket(check_address(address)), read_regular(path)
     lines = [(hash_file(each), each.name) for each in sorted(beside)]
-    is_new = bucket.stat(path.name) is None
-    _upload(bucket, path.parent, lines, progress)
+    was_there = bucket.stat(path.name) is not None
+    n_written = _upload(bucket, path.parent, lines, _sizes(bucket, _OBJECTS), progress)
     sums = "".join(f"{digest}  {name}\n" for digest, name in lines)
     for name, data in ((_beside(file_hash(table)), sums.encode()), (path.name, table)):
         if not bucket.create(name, data):
             raise _taken(bucket, path.name)
-    return is_new
+    return not was_there, n_written if was_there else 0
 
 
 def _beside(digest: str) -> str:
@@ -88,8 +98,18 @@ def _beside(digest: str) -> str:
     return f"{_OBJECTS}/{digest}.{SUMS}"
 
 
-def _upload(bucket: Bucket, folder: Path, lines: list[tuple[str, str]], progress: Progress | None) -> None:
-    there = {stat.name: stat.size for stat in bucket.list(_OBJECTS)}
+def _sizes(bucket: Bucket, prefix: str = "") -> dict[str, int]:
+    return {stat.name: stat.size for stat in bucket.list(prefix)}
+
+
+def _upload(
+    bucket: Bucket,
+    folder: Path,
+    lines: list[tuple[str, str]],
+    there: dict[str, int],
+    progress: Progress | None,
+) -> int:
+    """Write the files that are not `there` with their size; return their number."""
     todo = [
         (digest, name)
         for digest, name in dict(lines).items()
@@ -98,6 +118,7 @@ def _upload(bucket: Bucket, folder: Path, lines: list[tuple[str, str]], progress
     for done, _ in enumerate(map_ordered(_Upload(str(folder), bucket), todo, CONNECTIONS), 1):
         if progress:
             progress(len(lines) - len(todo) + done, len(lines))
+    return len(todo)
 
 
 def _published(bucket: Bucket, document: str, info: bytes) -> bool:
@@ -157,10 +178,17 @@ class _Download:
                 with temporary.open("wb") as file:
                     self.bucket.read(f"{_OBJECTS}/{digest}", file)
             except FileNotFoundError as error:
-                raise IntegrityError(f"{name} is missing", where=str(error.filename)) from error
+                raise IntegrityError(
+                    f"{name} is missing",
+                    where=str(error.filename),
+                    fix="publish the same files again: `affectdata publish` writes what is missing",
+                ) from error
             if hash_file(temporary) != digest:
-                where = f"{self.bucket.address}/{_OBJECTS}/{digest}"
-                raise IntegrityError(f"{name} differs from the published file", where=where)
+                raise IntegrityError(
+                    f"{name} differs from the published file",
+                    where=f"{self.bucket.address}/{_OBJECTS}/{digest}",
+                    fix="remove this object, then publish the same files again: `affectdata publish`",
+                )
 
 
 def fetch_folder(

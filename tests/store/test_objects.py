@@ -261,6 +261,26 @@ def test_verify_reads_every_object_again(server: Server, release: Path) -> None:
         api.verify(address)
 
 
+def test_lost_objects_are_named_and_written_again(
+    server: Server, release: Path, cli: Callable[..., Any]
+) -> None:
+    import obstore
+
+    address, _ = api.publish(release, ADDRESS)
+    opened, bucket = open_release(address), Bucket(address)
+    lost = ["SHA256SUMS", *(each.name for each in bucket.list("objects")[:2])]
+    for name in lost[1:]:
+        obstore.delete(bucket._store, name)
+    ran = cli("verify", address)
+    assert ran.code == 4 and any(name in ran.err for name in lost) and "is missing" in ran.err
+    obstore.delete(bucket._store, lost[0])
+    server.requests.clear()
+    ran = cli("publish", release, ADDRESS, "--json")
+    assert ran.code == 0 and not ran.document["new"] and "missing there: 3 objects" in ran.err
+    assert server.count("GET", "list-type=2") == 1 and server.count("PUT") == 3
+    assert api.verify(address).is_sound and files_of(opened.path) == files_of(release)
+
+
 @pytest.mark.parametrize("fault", ["busy", "lost"])
 def test_faults_change_nothing_in_a_release(server: Server, release: Path, fault: str) -> None:
     server.fault = lambda method, path, number: fault if number % 7 == 3 else None
