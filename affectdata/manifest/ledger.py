@@ -105,7 +105,8 @@ def splits_of(table: pa.Table, columns: Iterable[str] = ()) -> pa.Table:
 
     Those of `columns` that the table has, and a ledger has not, are added as strings.
     """
-    table = table.filter(pc.is_valid(table["split"]))
+    if table["split"].null_count:  # else all rows would be copied
+        table = table.filter(pc.is_valid(table["split"]))
     if "copy" in table.column_names:
         table = table.filter(pc.equal(table["copy"], 0))
     more = sorted({*columns} & {*table.column_names} - {*LEDGER.names})

@@ -356,3 +356,18 @@ def test_commands_take_addresses(server: Server, release: Path, cli: Callable[..
     refused = cli("ingest", "gaped", "--out", ADDRESS)
     assert refused.code == 2 and "only local paths" in refused.err
     assert is_address(ADDRESS) and not is_address(Path(ADDRESS))
+
+
+def test_a_check_of_a_published_release_is_that_of_the_folder(
+    server: Server, release: Path, cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    address, _ = api.publish(release, ADDRESS)
+    options = ("--backbone", "small_cnn", "--weights", "none", "--device", "cpu", "--no-report", "--json")
+    here = cli("train-check", release, *options, "--no-crossfit", "--out", tmp_path / "here")
+    server.requests.clear()
+    faults = {3: "busy", 5: "cut", 7: "lost", 9: "slow"}
+    server.fault = lambda method, path, number: faults.get(number % 11)
+    there = cli("train-check", address, *options, "--no-crossfit", "--out", tmp_path / "there")
+    assert len(server.requests) > 50 and (there.code, there.err) == (here.code, here.err)
+    assert {**there.document, "path": ""} == {**here.document, "path": ""}
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
