@@ -90,8 +90,7 @@ def concat(
     order = np.concatenate([places.alone, places.merged])
     edges = find_edges_of_sorted(rows, order, workers or default_workers(engine), engine)
     groups = _regroup(manifests, edges)
-    kept, ledger, inherited = _with_splits(rows, groups, path, manifests)
-    kept = kept.select([name for name in ("group_id", "split", FOLD.name) if name in kept.column_names])
+    kept, ledger, inherited = _with_splits(rows, groups, order, path, manifests)
     schema = manifest_schema(emotions, FOLD.name in kept.column_names, vote_columns(names))
     write_ledger([ledger], path)
     write_table(edges, path.with_suffix(".edges.parquet"), "edges", {"max_bits": MAX_BITS})
@@ -174,29 +173,36 @@ def _check_earlier(path: Path) -> None:
 
 
 def _with_splits(
-    rows: Spill, groups: pa.Array, path: Path, manifests: Sequence[Manifest]
+    rows: Spill, groups: pa.ChunkedArray, order: np.ndarray, path: Path, manifests: Sequence[Manifest]
 ) -> tuple[pa.Table, pa.Table, list[Finding]]:
-    """Return the splits of the rows, the ledger, and findings about changed splits.
+    """Return groups and splits of the rows, the ledger, and findings about changed splits.
 
     An image keeps the strictest split that it ever had in one of the manifests, or in the one at `path`.
+    Images are compared in `order`, as for the edges.
     """
     declared = {column for manifest in manifests for column in manifest.metadata["groups"]}
     names = [name for name in rows.schema.names if name in {*LEDGER.names, *declared}]
     table = pa.concat_tables([rows.schema.empty_table().select(names), *rows.read(names)])
     table = table.set_column(names.index("group_id"), table.schema.field("group_id"), groups)
+    table = table.take(pa.array(order))
     ledgers = [read_ledger(manifest.path) for manifest in manifests]
     ledger = merge_splits([splits_of(table), *ledgers, read_own_splits(path, [])])
-    if not len(ledger):
-        return table, ledger, []
-    kept = inherit_splits(table, Memory(ledger, frozenset(declared)), replace=True)
-    own = pc.fill_null(table["split"], "")
-    changed = kept.filter(pc.not_equal(pc.fill_null(kept["split"], ""), own))["path"]
-    findings = []
-    if len(changed):
-        shown = ", ".join(changed.slice(0, 3).to_pylist())
-        text = f"{count_text(len(changed), 'image', 'get')} an earlier split, also of others in the group"
-        findings.append(Finding("splits", f"{text}: {shown}"))
-    return kept, merge_splits([splits_of(kept), ledger]), findings
+    kept, findings = table, []
+    if len(ledger):
+        kept = inherit_splits(table, Memory(ledger, frozenset(declared)), replace=True)
+        changed = pc.not_equal(pc.fill_null(kept["split"], ""), pc.fill_null(table["split"], ""))
+        findings = _find_changed(kept.filter(changed)["path"])
+        ledger = merge_splits([splits_of(kept), ledger])
+    kept = kept.select([name for name in ("group_id", "split", FOLD.name) if name in kept.column_names])
+    return kept.take(pa.array(np.argsort(order))), ledger, findings
+
+
+def _find_changed(paths: pa.ChunkedArray) -> list[Finding]:
+    """Report the images whose split is not the one that their manifest has."""
+    if not len(paths):
+        return []
+    text = f"{count_text(len(paths), 'image', 'get')} an earlier split, also of others in the group"
+    return [Finding("splits", f"{text}: {', '.join(paths.slice(0, 3).to_pylist())}")]
 
 
 def _roots(manifests: Sequence[Manifest]) -> dict[str, Path]:
