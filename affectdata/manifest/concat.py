@@ -43,6 +43,7 @@ from affectdata.workers import THREADS, default_workers
 
 POLICIES = ("error", "first", "mean", "prefer:NAME")
 _SHOWN = 10  # conflicts listed in an error
+_PLACED = ("group_id", "split", FOLD.name)  # columns that are made for all rows together
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +182,29 @@ def _with_splits(
     Images are compared in `order`, as for the edges.
     """
     declared = {column for manifest in manifests for column in manifest.metadata["groups"]}
-    names = [name for name in rows.schema.names if name in {*LEDGER.names, *declared}]
+    ledgers = [*(read_ledger(manifest.path) for manifest in manifests), read_own_splits(path, [])]
+    has_splits = any(map(len, ledgers)) or rows.column("split").null_count < len(rows)
+    wanted = {*LEDGER.names, *declared} if has_splits else {*_PLACED}
+    names = [name for name in rows.schema.names if name in wanted]
     table = pa.concat_tables([rows.schema.empty_table().select(names), *rows.read(names)])
     table = table.set_column(names.index("group_id"), table.schema.field("group_id"), groups)
-    table = table.take(pa.array(order))
-    ledgers = [read_ledger(manifest.path) for manifest in manifests]
-    ledger = merge_splits([splits_of(table), *ledgers, read_own_splits(path, [])])
-    kept, findings = table, []
+    ledger = merge_splits([splits_of(table), *ledgers])
+    findings = []
     if len(ledger):
-        kept = inherit_splits(table, Memory(ledger, frozenset(declared)), replace=True)
-        changed = pc.not_equal(pc.fill_null(kept["split"], ""), pc.fill_null(table["split"], ""))
-        findings = _find_changed(kept.filter(changed)["path"])
-        ledger = merge_splits([splits_of(kept), ledger])
-    kept = kept.select([name for name in ("group_id", "split", FOLD.name) if name in kept.column_names])
-    return kept.take(pa.array(np.argsort(order))), ledger, findings
+        kept = _inherit(table, Memory(ledger, frozenset(declared)), order)
+        changed = pc.not_equal(pc.fill_null(kept["split"], ""), pc.fill_null(table["split"], "")).to_numpy()
+        findings = _find_changed(kept["path"].take(pa.array(order[changed[order]])))
+        table, ledger = kept, merge_splits([splits_of(kept), ledger])
+    return table.select([name for name in _PLACED if name in table.column_names]), ledger, findings
+
+
+def _inherit(table: pa.Table, memory: Memory, order: np.ndarray) -> pa.Table:
+    """Return the table with inherited splits, for which its rows are compared in `order`."""
+    if not table["split"].null_count:
+        return inherit_splits(table, memory, replace=True)
+    after = inherit_splits(table.take(pa.array(order)), memory, replace=True)
+    names = [name for name in ("split", FOLD.name) if name in after.column_names]
+    return next(put_columns([table], after.select(names).take(pa.array(np.argsort(order)))))
 
 
 def _find_changed(paths: pa.ChunkedArray) -> list[Finding]:

@@ -26,6 +26,7 @@ from affectdata.workers import map_ordered
 SUMS = "SHA256SUMS"
 _OBJECTS = "objects"
 _DIGITS = 64
+_LISTED = "`affectdata verify` lists all such files; make the release again"
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +44,7 @@ class _Upload:
             raise IntegrityError(
                 f"{name} differs from the published file",
                 where=self.folder,
-                fix="`affectdata verify` lists all such files; make the release again",
+                fix=_LISTED,
             )
         if not self.bucket.create(f"{_OBJECTS}/{digest}", data):
             self.bucket.put(f"{_OBJECTS}/{digest}", data)  # what is there is not what its name promises
@@ -113,12 +114,19 @@ def _upload(
     todo = [
         (digest, name)
         for digest, name in dict(lines).items()
-        if there.get(f"{_OBJECTS}/{digest}") != (folder / name).stat().st_size
+        if there.get(f"{_OBJECTS}/{digest}") != _size(folder, name)
     ]
     for done, _ in enumerate(map_ordered(_Upload(str(folder), bucket), todo, CONNECTIONS), 1):
         if progress:
             progress(len(lines) - len(todo) + done, len(lines))
     return len(todo)
+
+
+def _size(folder: Path, name: str) -> int:
+    path = folder / name
+    if not path.is_file():
+        raise IntegrityError(f"{name} is missing", where=str(folder), fix=_LISTED)
+    return path.stat().st_size
 
 
 def _published(bucket: Bucket, document: str, info: bytes) -> bool:

@@ -19,6 +19,7 @@ from affectdata.records import Scale
 from affectdata.registry import load_plugin
 from affectdata.schema import FOLD
 from affectdata.splits.folds import put_folds
+from affectdata.store.chunks import STREAM_ROWS
 from tests.made import image_id, make_rows, publish_manifest
 
 RATED = {"valence": 25.0, "valence_sd": 10.0, "valence_n": 20, "valence_raw": 3.0}
@@ -298,3 +299,28 @@ def test_two_sources_become_one_release(tmp_path: Path) -> None:
     assert [entry["source"] for entry in release.info["manifests"]] == ["oasis", "emotion6"]
     card = (release.path / "README.md").read_text()
     assert "Kurdi" in card and "Peng" in card and "no commercial use" in card
+
+
+def test_many_rows_are_put_together_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No manifest is read as a whole; every row gets its own values, group and split."""
+    n = 2 * STREAM_ROWS + 10
+    keys = {"a": range(n), "b": range(n // 2, n + n // 2)}
+    for name, numbers in keys.items():
+        rows = [{"key": str(k), "source_id": f"{name}{k}", "artist": f"{name} {k}"} for k in numbers]
+        for row, k in zip(rows, numbers, strict=True):
+            row |= {"split": ("train", "val", "test")[k % 3], "group": str(k - k % 3)} if name == "a" else {}
+        manifest(tmp_path, name, sorted(rows, key=lambda row: image_id(row["key"])))
+    opened = [load_manifest(tmp_path / f"{name}.parquet") for name in keys]
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "table", property(lambda self: pytest.fail("read as a whole")))
+        result = concat(opened, "both", tmp_path / "out")
+    assert (result.n_rows, result.n_merged) == (2 * n, n - n // 2)
+    rows = result.manifest.table.to_pylist()
+    assert [row["image_id"] for row in rows] == sorted(image_id(str(k)) for k in range(n + n // 2))
+    for row in rows:
+        k = int(row["source_id"][1:])
+        assert row["image_id"] == image_id(str(k)) and row["artist"] == f"{row['source']} {k}"
+        assert row["source"] == ("a" if k < n else "b")
+        assert row["split"] == (("train", "val", "test")[k % 3] if k < n else None)
+        together = [image_id(str(each)) for each in range(k - k % 3, min(k - k % 3 + 3, n))]
+        assert row["group_id"] == (min(together) if k < n else row["image_id"])

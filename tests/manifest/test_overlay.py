@@ -22,7 +22,8 @@ from affectdata.recipe.recipe import packaged_recipes, read_recipe
 from affectdata.schema import FOLD
 from affectdata.sources import capd
 from affectdata.splits.folds import put_folds
-from tests.made import make_manifest, make_rows
+from affectdata.store.chunks import STREAM_ROWS
+from tests.made import image_id, make_manifest, make_rows
 
 HEADER = "Image ID,Database,Category,Agreement,Intensity,Arousal"
 MAP = """\
@@ -318,3 +319,22 @@ def test_the_command_and_the_packaged_recipe_on_the_sample(
     assert {target.bin for target in plan.bins} <= {"disgust", "fear", "happiness", "sadness"}
     ran = cli("balance", "--recipe", "capd_top6", "--manifest", "manifests/capd.parquet")
     assert ran.code == 0
+
+
+def test_many_labels_are_put_on_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No manifest is read as a whole; every image gets the labels of its own row."""
+    n = 2 * STREAM_ROWS + 10
+    rows = make_rows([{"key": str(k), "arousal": float(k % 90), "emotion": f"e{k}"} for k in range(n)])
+    base = make_manifest(rows.sort_by("image_id"), groups=[], source="gaped", estimated=[])
+    lines = [f"{k},gaped,{('Joy', 'Fear')[k % 4 // 2]},.5,1,3" for k in reversed(range(0, n, 2))]
+    (tmp_path / "capd.csv").write_text("\n".join([HEADER, *lines]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "table", property(lambda self: pytest.fail("read as a whole")))
+        result = overlay(tmp_path / "capd.csv", [base], out=tmp_path / "out")
+    found = result.manifest.table.to_pylist()
+    assert [row["image_id"] for row in found] == sorted(image_id(str(k)) for k in range(0, n, 2))
+    for row in found:
+        k = int(row["source_id"])
+        assert row["image_id"] == image_id(str(k))
+        assert (row["emotion"], row["arousal"]) == (("joy", "fear")[k % 4 // 2], k % 90)
+        assert json.loads(row["extra"])["gaped emotion"] == f"e{k}"

@@ -281,6 +281,16 @@ def test_lost_objects_are_named_and_written_again(
     assert api.verify(address).is_sound and files_of(opened.path) == files_of(release)
 
 
+def test_a_release_without_a_file_is_not_published(server: Server, release: Path, tmp_path: Path) -> None:
+    other = tmp_path / release.name
+    shutil.copytree(release, other)
+    gone = next((other / "train").iterdir())
+    gone.unlink()
+    with pytest.raises(IntegrityError, match=f"train/{gone.name} is missing"):
+        api.publish(other, ADDRESS)
+    assert Bucket(ADDRESS).list() == []
+
+
 @pytest.mark.parametrize("fault", ["busy", "lost"])
 def test_faults_change_nothing_in_a_release(server: Server, release: Path, fault: str) -> None:
     server.fault = lambda method, path, number: fault if number % 7 == 3 else None
