@@ -654,11 +654,12 @@ def publish(
     others.
 
     Raises:
-        IntegrityError: a file differs from SHA256SUMS, or something else of that name is there.
+        IntegrityError: `verify` rejects the release, or something else of that name is there.
         InputError: the store cannot be reached, or denies access.
     """
     from affectdata.manifest.manifest import Manifest, files_beside
     from affectdata.release.release import INFO_FILE
+    from affectdata.release.verify import require_verified
     from affectdata.store.published import publish_folder, publish_table
 
     if isinstance(subject, Manifest) or str(subject).endswith(".parquet"):
@@ -667,8 +668,9 @@ def publish(
         target, write = f"{address.rstrip('/')}/{path.name}", partial(publish_table, path, files_beside(path))
     else:
         opened = _release(subject)
+        require_verified(opened, hash_images=False)  # `publish_folder` does that
         target = address = f"{address.rstrip('/')}/{opened.path.resolve().name}"
-        free = opened.info["terms"].get("redistributable")
+        free = opened.info.get("terms", {}).get("redistributable")
         write = partial(publish_folder, opened.path, INFO_FILE)
     if note and not free:
         note("note: the terms of its images forbid passing them on: keep the bucket private")

@@ -667,6 +667,9 @@ class CheckDocument(CheckFigures):
     """train-check.json: the training, the scores, the comparisons and the verdict."""
 
     verdict: Verdict
+    predictions_digest: str | None = Field(
+        default=None, description="only in the file: the digest of the rows of predictions.parquet"
+    )
     content_sha256: str | None = Field(
         default=None, description="only in the file: SHA-256 over the canonical JSON of all other keys"
     )

@@ -53,8 +53,9 @@ class CheckOutput:
         target = folder / self.document.release.name
         if self.document.settings.mode == "finetune":
             target /= "finetune"
-        write_table(self.predictions, target / "predictions.parquet", "predictions")
-        write_sealed(target / "train-check.json", self.document.to_dict())
+        digest = write_table(self.predictions, target / "predictions.parquet", "predictions")
+        document = self.document.model_copy(update={"predictions_digest": digest})
+        write_sealed(target / "train-check.json", document.to_dict())
         return target / "train-check.json"
 
 

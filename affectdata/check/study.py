@@ -24,15 +24,14 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from affectdata.check.metrics import lower_is_better
-from affectdata.check.study_results import Run, make_document, write_tables
+from affectdata.check.study_results import Run, make_document, parse_run, write_tables
 from affectdata.check.words import without_nan
 from affectdata.config import NAME_PATTERN, StrictModel, parse_model, read_yaml
 from affectdata.errors import InputError, MissingError, UsageError
 from affectdata.hashing import canonical_json, file_hash
 from affectdata.recipe.target import TargetSpec
 from affectdata.registry import find_data, suggest
-from affectdata.store.atomic import write_json
-from affectdata.store.sealed import read_sealed, write_sealed
+from affectdata.store.sealed import read_kept, write_kept, write_sealed
 from affectdata.train.packaged import DEFAULT_BACKBONE
 from affectdata.train.weights import DEFAULT
 
@@ -306,14 +305,15 @@ def run_study(
                 }
             )
         elif not path.exists():
-            write_sealed(path, _try(run_one, settings))
+            write_kept(path, _try(run_one, settings))
         if not isinstance(key, MissingError):
-            runs.append(read_sealed(path, f"remove {path} and run the same study again"))
+            fix = f"remove {path} and run the same study again"
+            runs.append(parse_run(path, read_kept(path, fix), fix))
         progress(number, len(wanted))
-    write_tables(study.varied, runs, folder)
+    tables = write_tables(study.varied, runs, folder)
     document = make_document(study.name, study.best, study.is_lower_better, runs, resample)
-    document |= {**(more or {}), "n_skipped": len(missing)}
-    write_json(folder / "study.json", document)
+    document |= {**(more or {}), "n_skipped": len(missing), "tables": tables}
+    write_sealed(folder / "study.json", document)
     return document
 
 

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import stats
 
-from affectdata.errors import InputError
-from affectdata.hashing import canonical_json
+from affectdata.errors import InputError, IntegrityError
+from affectdata.hashing import canonical_json, file_hash
 from affectdata.store.atomic import write_text
 from affectdata.store.escape import to_csv
 
@@ -37,6 +38,32 @@ _LEVEL = 0.95
 Run = dict[
     str, Any
 ]  # settings, scores by part and measure, error; and curve, confusion, subgroups, predictions
+
+
+class _Run(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    settings: dict[str, Any]
+    scores: dict[str, dict[str, float | None]]
+    error: str | None
+    curves: list[dict[str, Any]] = []
+    subgroups: list[dict[str, Any]] = []
+    confusion: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    predictions: dict[str, list[Any]] = {}
+
+
+def parse_run(path: Path, data: dict[str, Any], fix: str) -> Run:
+    """Return a run that was read from a file.
+
+    Raises:
+        IntegrityError: it is not what a study writes.
+    """
+    try:
+        _Run.model_validate(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{path.name} is not a run of a study", where=str(path), fix=fix) from error
+    return data
 
 
 def make_document(
@@ -138,8 +165,8 @@ def _over_seeds(group: list[Run], part: str, name: str) -> dict[str, float | Non
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
-    """Write the tables of a study; of those that would be empty only `results.csv`."""
+def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> dict[str, str]:
+    """Write the tables of a study; of those that would be empty only `results.csv`. Return their SHA-256."""
     names = [*varied, "seed"]
     of_runs = [[run["settings"].get(name) for name in names] for run in runs]
     scores = sorted(
@@ -151,7 +178,7 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
         for own, run in zip(of_runs, runs, strict=True)
     ]
     header = [*names, *(f"{part}_{name}" for part, name in scores), "error"]
-    write_text(folder / "results.csv", to_csv(header, results))
+    written = {"results.csv": to_csv(header, results)}
     for table, columns in {
         "curves": ["step", "phase", "loss", "val_loss", "accuracy", "val_accuracy"],
         "subgroups": ["split", "column", "group", "n", "measure", "mean", "low", "high"],
@@ -163,7 +190,10 @@ def write_tables(varied: Sequence[str], runs: list[Run], folder: Path) -> None:
             for own, run in zip(of_runs, runs, strict=True)
             for row in run.get(table, [])
         ]
-        path = folder / f"{table}.csv"
-        path.unlink(missing_ok=True)
         if rows:
-            write_text(path, to_csv([*names, *columns], rows))
+            written[f"{table}.csv"] = to_csv([*names, *columns], rows)
+        else:
+            (folder / f"{table}.csv").unlink(missing_ok=True)
+    for name, text in written.items():
+        write_text(folder / name, text)
+    return {name: file_hash(text.encode()) for name, text in written.items()}

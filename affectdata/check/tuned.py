@@ -21,8 +21,9 @@ from affectdata.check.evaluate import Curve
 from affectdata.check.prepare import CheckInput
 from affectdata.check.study_targets import StudyTarget
 from affectdata.check.target_arms import FittedTarget
+from affectdata.errors import IntegrityError
 from affectdata.hashing import file_hash
-from affectdata.store.sealed import read_sealed, write_sealed
+from affectdata.store.sealed import read_kept, write_kept
 from affectdata.train.finetune import FittedNetwork, finetune
 from affectdata.train.heads import FittedHead, fit_classifier, fit_regressor, predict_out_of_fold
 from affectdata.train.images import IMAGES, Progress, store_images
@@ -83,11 +84,14 @@ class LazyNetwork:
         path = self.folder / f"{file_hash((self._key + rows_hash).encode())[:16]}.json"
         if not path.exists():
             predictions = self._fitted.predict(self.images, rows.pool_index, outputs)
-            write_sealed(path, {"curve": self._fitted.curve, "predictions": predictions.tolist()})
-        kept = read_sealed(path, f"remove {path} and run the same check again")
-        self.curve[:] = kept["curve"]
-        predictions = kept["predictions"] if "predictions" in kept else kept["said"]  # "said": before 0.1
-        return np.array(predictions, float).reshape(len(rows), -1)
+            write_kept(path, {"curve": self._fitted.curve, "predictions": predictions.tolist()})
+        fix = f"remove {path} and run the same check again"
+        kept = read_kept(path, fix)
+        try:
+            self.curve[:] = kept["curve"]
+            return np.array(kept["predictions"], float).reshape(len(rows), -1)
+        except (LookupError, TypeError, ValueError) as error:
+            raise IntegrityError(f"{path.name} is not what was written", where=str(path), fix=fix) from error
 
     def trained(self) -> Network:
         """Return the trained network; if only its predictions were kept, it is trained again."""

@@ -255,6 +255,10 @@ class Study(Part):
     n_runs: int
     n_seeds: int
     n_skipped: int
+    tables: dict[str, str] = Field(default={}, description="SHA-256 of each table beside study.json")
+    content_sha256: str = Field(
+        default="", description="only in the file: SHA-256 over the canonical JSON of all other keys"
+    )
     path: str = ""
 
 

@@ -15,8 +15,8 @@ from affectdata.registry import is_outside, load_plugin
 from affectdata.release.card import SPLIT_NAMES, front_matter, sources_and_terms
 from affectdata.release.derived import release_terms
 from affectdata.release.images import released_reader
-from affectdata.release.lineage import validate_release
 from affectdata.release.release import Release
+from affectdata.release.verify import require_verified
 from affectdata.splits.assign import SPLITS
 from affectdata.store.atomic import locked_folder, write_text
 from affectdata.store.escape import to_markdown
@@ -43,14 +43,15 @@ def export_release(
     that they may redistribute the images although the terms forbid it.
 
     Raises:
-        IntegrityError: the release is inconsistent, or an image differs from the released one.
+        IntegrityError: `verify` rejects the release.
         UsageError: the terms forbid it, `out` exists, or the format has no classes for `by`.
         ImagesNotFound: the release is virtual, and its source images cannot be found.
     """
     plugin = cast(Exporter, load_plugin("exports", to))
     if by is not None and not plugin.HAS_CLASSES:
         raise UsageError(f"--to {to} does not sort by classes", fix="remove --by")
-    validate_release(release)
+    workers = workers or default_workers(engine)
+    require_verified(release, hash_images=not plugin.HAS_IMAGES, workers=workers, engine=engine)
     check_names(release.rows, SPLITS)
     terms = release_terms(release)
     if plugin.HAS_IMAGES and not may_redistribute:
@@ -59,7 +60,7 @@ def export_release(
     read = None
     if plugin.HAS_IMAGES:
         read = released_reader(release.path, recipe, release.sources_to_render())
-    job = Job(release, recipe, read, by, workers or default_workers(engine), engine, progress)
+    job = Job(release, recipe, read, by, workers, engine, progress)
     out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
     _check_free(out)

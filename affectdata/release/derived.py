@@ -20,7 +20,7 @@ from affectdata.hashing import canonical_json, file_hash
 from affectdata.plan.plan import effective_size_of_sums, evenness, imbalance_ratio
 from affectdata.records import Finding
 from affectdata.registry import load_plugin
-from affectdata.release.info import check_content_hash
+from affectdata.release.info import FORMER, check_content_hash
 from affectdata.release.release import INFO_FILE, Release
 from affectdata.release.terms import combine_terms, forbids_redistribution
 from affectdata.schema import FOLD
@@ -216,8 +216,8 @@ def _check_sources(info: dict[str, Any], counts: _Counts) -> Iterator[str]:
             )
         if entry["redistributable"] and not _is_redistributable(entry, licenses):
             yield f"manifests marks {entry['source']} as redistributable, but its terms forbid it"
-    if info.get("terms") is not None:
-        yield from _compare("terms", info["terms"], _terms(info, counts))
+    if "terms" in info or info["schema"] != FORMER:
+        yield from _compare("terms", info.get("terms"), _terms(info, counts))
 
 
 def _terms(info: dict[str, Any], counts: _Counts) -> dict[str, Any]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from affectdata.config import parse_model
 from affectdata.errors import IntegrityError, RecipeError
@@ -135,6 +143,13 @@ class ReleaseInfo(_Part):
     drift: Drift | None = None
     ledger_sha256: _Sha256 | None = None
     content_sha256: str | None = None
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _not_null(cls, value: Any) -> Any:
+        if value is None:  # they are there, or missing
+            raise ValueError("must be a mapping of keys")
+        return value
 
 
 def parse_info(info: dict[str, Any], where: str) -> ReleaseInfo:

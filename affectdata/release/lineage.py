@@ -58,6 +58,15 @@ def validate_release(release: Release, with_files: bool = True) -> None:
     findings = [*check_info(release), *check_lineage(release)]
     if with_files:
         findings += check_encoding(release)
+    refuse(release, findings)
+
+
+def refuse(release: Release, findings: list[Finding]) -> None:
+    """Refuse a release that has findings.
+
+    Raises:
+        IntegrityError: lists them.
+    """
     if findings:
         raise IntegrityError(
             "structure: the release is inconsistent:\n  " + "\n  ".join(finding.text for finding in findings),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.records import Finding
 from affectdata.release.derived import check_info
-from affectdata.release.lineage import check_encoding, check_lineage
+from affectdata.release.lineage import check_encoding, check_lineage, refuse
 from affectdata.release.release import (
     INFO_FILE,
     LEDGER_FILE,
@@ -43,12 +43,26 @@ def check_release(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
     engine: str = THREADS,
+    *,
+    hash_images: bool = True,
 ) -> list[Finding]:
-    """Check every file against SHA256SUMS, and release.json, lineage and encoding; empty if valid."""
-    files = check_files(release, progress, workers, engine)
+    """Check every file against SHA256SUMS, and release.json, lineage and encoding; empty if valid.
+
+    Without `hash_images`, that is left to whatever reads the images next (`images.ReadReleased`).
+    """
+    files = check_files(release, progress, workers, engine, hash_images=hash_images)
     texts = {finding.text for finding in files}
     others = [*check_info(release), *check_lineage(release), *check_encoding(release)]
     return files + [finding for finding in others if finding.text not in texts]
+
+
+def require_verified(release: Release, *, hash_images: bool, workers: int = 1, engine: str = THREADS) -> None:
+    """Refuse a release that is to be passed on and has findings of `check_release`.
+
+    Raises:
+        IntegrityError: lists them.
+    """
+    refuse(release, check_release(release, None, workers, engine, hash_images=hash_images))
 
 
 def check_files(
@@ -56,6 +70,8 @@ def check_files(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
     engine: str = THREADS,
+    *,
+    hash_images: bool = True,
 ) -> list[Finding]:
     """Hash every file again; report files that changed, are missing, or were added."""
     path = release.path / SUMS_FILE
@@ -71,7 +87,8 @@ def check_files(
     batches = (
         lines[start : start + _BATCH] for lines in _read_sums(path) for start in range(0, len(lines), _BATCH)
     )
-    for n, found in map_ordered(_CheckFiles(str(release.path)), batches, workers, engine):
+    check = _CheckFiles(str(release.path), None if hash_images else _tables(release))
+    for n, found in map_ordered(check, batches, workers, engine):
         findings += found
         done += n
         if progress:
@@ -101,22 +118,30 @@ def _name(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _CheckFiles:
-    """Hash the files of some lines of SHA256SUMS; return how many, and findings."""
+    """Hash the files of some lines of SHA256SUMS; return how many, and findings.
+
+    With `tables`, the names of tables in folders, the other files in folders, images, are not hashed.
+    """
 
     folder: str
+    tables: frozenset[str] | None
 
     def __call__(self, lines: list[str]) -> tuple[int, list[Finding]]:
-        found = [_check_file(Path(self.folder), _name(line), line[:_DIGITS]) for line in lines]
+        found = [self._check(_name(line), line[:_DIGITS]) for line in lines]
         return len(lines), [finding for each in found for finding in each]
 
+    def _check(self, name: str, digest: str) -> list[Finding]:
+        is_hashed = self.tables is None or not _is_image(name, self.tables)
+        return _check_file(Path(self.folder), name, digest if is_hashed else None)
 
-def _check_file(folder: Path, name: str, expected: str) -> list[Finding]:
+
+def _check_file(folder: Path, name: str, expected: str | None) -> list[Finding]:
     if "\0" in name:
         return [Finding("changed", f"{SUMS_FILE} has a name that no file can have: {name!r}")]
     file = folder / name
     if (kind := kind_of(file)) or not file.is_file():
         return [_missing_or_irregular(name, kind)]
-    if hash_file(file) != expected:
+    if expected is not None and hash_file(file) != expected:
         return [Finding("changed", f"{name} differs from the published file")]
     return []
 
@@ -137,12 +162,21 @@ def _compare_rows_with_sums(release: Release, path: Path) -> list[Finding]:
             for name in part["file_name"].filter(pa.array(~lines.has(expected.to_pylist()))).to_pylist()
         ]
     in_rows = StringHashSet(part["file_name"].to_pylist() for part in read_parts(release.rows, ["file_name"]))
-    tables = {release.table_file, LEDGER_FILE, *(split_file(release.info["mode"], split) for split in SPLITS)}
+    tables = _tables(release)
     for chunk in _read_sums(path):
-        images = [name for name in map(_name, chunk) if "/" in name and name not in tables]
+        images = [name for name in map(_name, chunk) if _is_image(name, tables)]
         without = [name for name, has_row in zip(images, in_rows.has(images), strict=True) if not has_row]
         findings += [Finding("added", f"{name} is in no row of {release.table_file}") for name in without]
     return findings
+
+
+def _tables(release: Release) -> frozenset[str]:
+    splits = (split_file(release.info["mode"], split) for split in SPLITS)
+    return frozenset([release.table_file, LEDGER_FILE, *splits])
+
+
+def _is_image(name: str, tables: frozenset[str]) -> bool:
+    return "/" in name and name not in tables
 
 
 def _check_split_tables(release: Release) -> list[Finding]:

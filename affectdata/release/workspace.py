@@ -5,26 +5,37 @@ In: the folder with `manifests/`, `releases/` and `checks/`. Out: findings; noth
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-from affectdata.errors import AffectdataError
+from affectdata.errors import AffectdataError, IntegrityError
 from affectdata.manifest.ledger import KIND as LEDGER
 from affectdata.manifest.manifest import find_manifests, load_manifest
 from affectdata.manifest.roots import read_local
 from affectdata.release.release import INFO_FILE, open_release
 from affectdata.release.verify import check_release
-from affectdata.store.atomic import is_unlocked
-from affectdata.store.parquet import read_table
-from affectdata.store.sealed import read_sealed
+from affectdata.store.atomic import is_unlocked, read_json
+from affectdata.store.files import hash_file
+from affectdata.store.parquet import distinct, read_table
+from affectdata.store.sealed import read_kept, read_sealed
 
 _BESIDE = {"rejects": "rejects", "edges": "edges", "ledger": LEDGER}
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.tmp|partial)")
 _HIDDEN = re.compile(r"\.(local\.json|(?P<name>.+)\.(memo|ending\.json))")
 _CACHES = {".features", ".images", ".runs"}
+_OF_GIT = {".gitignore", ".gitkeep"}
+_OTHERS = (
+    "exports",
+    "selections",
+    "suggestions",
+    "recipes",
+)  # only their leftovers
 _RESULTS = {"train-check.json", "predictions.parquet", "report.html", "report-private.html", "maps"}
 _RESULTS |= {"finetune", "studies", ".splits", ".runs"}
 
@@ -42,17 +53,39 @@ class Problem:
 def find_problems(folder: Path) -> list[Problem]:
     """Examine a working folder; the files of its releases are hashed."""
     manifests, releases, checks = (folder / name for name in ("manifests", "releases", "checks"))
-    return [*_manifests(manifests), *_releases(releases), *_checks(checks, releases)]
+    return [
+        *(_foreign(each) for each in (manifests, releases, checks) if not _is_folder_or_missing(each)),
+        *_manifests(manifests),
+        *_releases(releases),
+        *_checks(checks, releases),
+        *_leftovers([folder, *(folder / name for name in _OTHERS)]),
+    ]
+
+
+def _is_folder_or_missing(path: Path) -> bool:
+    return path.is_dir() or not os.path.lexists(path)
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name not in _OF_GIT) if folder.is_dir() else []
+
+
+def _leftovers(folders: list[Path]) -> Iterator[Problem]:
+    """Examine folders for temporary files only."""
+    for path in (path for folder in folders for path in _entries(folder)):
+        if _TEMPORARY.fullmatch(path.name):
+            yield _temporary(path, _remove(path))
 
 
 def _remove(path: Path) -> str:
     return (
         f"rm -r {quote(str(path))}" if path.is_dir() and not path.is_symlink() else f"rm {quote(str(path))}"
     )
+
+
+def _foreign(path: Path) -> Problem:
+    fix = f"move it elsewhere: mv {quote(str(path))} .."
+    return Problem("foreign", path, "affectdata wrote no such file", fix)
 
 
 def _temporary(path: Path, fix: str) -> Problem:
@@ -73,9 +106,9 @@ def _manifests(folder: Path) -> Iterator[Problem]:
     for path in _entries(folder):
         name = path.name.split(".")[0]
         again = (
-            f"affectdata ingest {quote(roots[name])}"
+            f"affectdata ingest {quote(roots[name])} (with the options of that run)"
             if name in roots
-            else f"run the `ingest` of {name} again"
+            else f"run the `ingest` or `concat` that wrote {name} again"
         )
         hidden = _HIDDEN.fullmatch(path.name)
         if hidden and (hidden["name"] is None or hidden["name"] in names):
@@ -86,7 +119,8 @@ def _manifests(folder: Path) -> Iterator[Problem]:
         elif _TEMPORARY.fullmatch(path.name):
             yield _temporary(path, _remove(path))
         elif path.suffix != ".parquet" or not path.is_file():
-            yield Problem("foreign", path, "affectdata wrote no such file", "move it elsewhere")
+            if path.name.removesuffix(".groups.csv") not in names or not path.is_file():
+                yield _foreign(path)
         else:
             yield from _table(path, names, again)
     for name, root in roots.items():
@@ -101,7 +135,7 @@ def _table(path: Path, names: set[str], again: str) -> Iterator[Problem]:
     """Examine a manifest or a table beside one."""
     name, _, beside = path.stem.partition(".")
     if beside and beside not in _BESIDE:
-        yield Problem("foreign", path, "affectdata wrote no such file", "move it elsewhere")
+        yield _foreign(path)
         return
     if beside and name not in names:
         yield Problem(
@@ -110,8 +144,12 @@ def _table(path: Path, names: set[str], again: str) -> Iterator[Problem]:
     try:
         if beside:
             read_table(path, _BESIDE[beside])
-        else:
-            load_manifest(path)
+        elif distinct(load_manifest(path).rows, "split") and not path.with_suffix(".ledger.parquet").exists():
+            text = (
+                "it has splits, and there is no ledger, which also remembers those of images that are missing"
+            )
+            fix = f"restore {path.stem}.ledger.parquet from a copy, or write a new one: {again}"
+            yield Problem("broken", path, text, fix)
     except AffectdataError as error:
         if beside == "ledger":
             again = "restore it from a copy: it alone remembers the splits of images that are missing"
@@ -134,7 +172,7 @@ def _releases(folder: Path) -> Iterator[Problem]:
             continue  # made by `balance --link`; what it leads to is examined itself
         elif not (path / INFO_FILE).is_file():
             text = "it is not a release: it has no release.json"
-            yield Problem("foreign", path, text, "move it elsewhere, or make the release again")
+            yield replace(_foreign(path), text=text)
         else:
             yield from _broken_release(path)
 
@@ -171,24 +209,67 @@ def _checks(folder: Path, releases: Path) -> Iterator[Problem]:
         if _TEMPORARY.fullmatch(path.name):
             yield _temporary(path, _remove(path))
         elif not path.is_dir() or not _RESULTS & {entry.name for entry in path.iterdir()}:
-            yield Problem("foreign", path, "affectdata wrote no such file", "move it elsewhere")
+            yield _foreign(path)
         elif not (releases / path.name / INFO_FILE).is_file():
             yield Problem("orphaned", path, "its release does not exist", _remove(path))
         else:
-            yield from _check(path, f"affectdata train-check {quote(str(releases / path.name))}")
+            yield from _check(path, releases / path.name)
 
 
-def _check(path: Path, again: str) -> Iterator[Problem]:
-    """Examine the folder of a check."""
+def _check(path: Path, release: Path) -> Iterator[Problem]:
+    """Examine the folder of the checks and studies of a release."""
+    again = f"affectdata train-check {quote(str(release))}"
     for entry in sorted(path.rglob(".*.tmp")):
         yield _temporary(entry, _remove(entry))
-    if (path / ".splits").is_dir():
-        yield Problem("unfinished", path, "a check did not finish", again)
-    document = path / "train-check.json"
+    for folder, command in ((path, again), (path / "finetune", f"{again} --mode finetune")):
+        if (folder / ".splits").is_dir() or (
+            (folder / "predictions.parquet").exists() and not (folder / "train-check.json").exists()
+        ):
+            yield Problem("unfinished", folder, "a check did not finish", command)
+        elif (folder / "train-check.json").exists():
+            yield from _broken(folder, partial(_read_check, folder, release), command)
+        yield from _broken_runs(folder / ".runs", command)
+    for folder in _entries(path / "studies"):
+        command = f"affectdata study {quote(folder.name)} {quote(str(release))}"
+        if not (folder / "study.json").exists():
+            yield Problem("unfinished", folder, "a study did not finish", command)
+        else:
+            yield from _broken(folder, partial(_read_study, folder), command)
+        yield from _broken_runs(folder / "runs", command)
+
+
+def _broken(path: Path, read: Callable[[], Any], again: str) -> Iterator[Problem]:
     try:
-        if document.exists():
-            read_sealed(document, again)["schema"]
-        if (path / "predictions.parquet").exists():
-            read_table(path / "predictions.parquet", "predictions")
-    except (AffectdataError, LookupError, TypeError):
+        read()
+    except AffectdataError as error:
+        yield Problem("broken", path, error.what, again)
+    except (OSError, LookupError, TypeError, AttributeError):
         yield Problem("broken", path, "its results cannot be read", again)
+
+
+def _broken_runs(folder: Path, again: str) -> Iterator[Problem]:
+    for path in sorted(folder.glob("*.json")):
+        yield from _broken(path, partial(read_kept, path, ""), f"{_remove(path)}; {again}")
+
+
+def _id_of(release: Path) -> Any:
+    """Return the id of a release; None if it cannot be read, which is a finding about the release."""
+    try:
+        return read_json(release / INFO_FILE)["id"]
+    except (AffectdataError, LookupError, TypeError):
+        return None
+
+
+def _read_check(folder: Path, release: Path) -> None:
+    document = read_sealed(folder / "train-check.json", "")
+    if _id_of(release) not in (None, document["release"]["id"]):
+        raise IntegrityError("it is of another release of the same name")
+    digest = read_table(folder / "predictions.parquet", "predictions")[1]["digest"]
+    if document.get("predictions_digest") not in (None, digest):
+        raise IntegrityError("predictions.parquet is of another check than train-check.json")
+
+
+def _read_study(folder: Path) -> None:
+    for name, digest in read_sealed(folder / "study.json", "")["tables"].items():
+        if hash_file(folder / name) != digest:
+            raise IntegrityError(f"{name} is not what was written")

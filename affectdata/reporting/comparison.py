@@ -50,7 +50,9 @@ def read_side(path: Path) -> Side:
         InputError: it cannot be read.
     """
     check = read_document(path)
-    return Side(f"{check.release.name} ({check.settings.mode})", None, check, read_predictions(path.parent))
+    return Side(
+        f"{check.release.name} ({check.settings.mode})", None, check, read_predictions(path.parent, check)
+    )
 
 
 def is_check(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pandas as pd
 
 from affectdata.check.blocks import Interval
 from affectdata.check.words import interval_text, measure_name, varied_settings
-from affectdata.errors import InputError
+from affectdata.errors import InputError, IntegrityError
+from affectdata.hashing import file_hash
 from affectdata.records import count_text
 from affectdata.reporting import charts
 from affectdata.reporting.blocks import MOST_LABEL, Block, Figure, Section, Table, Text, clean
+from affectdata.store.files import read_regular
 from affectdata.store.sealed import read_sealed
 
 STUDY_FILE = "study.json"
@@ -34,24 +37,38 @@ def study_sections(folder: Path) -> tuple[str, list[Section]]:
     study = read_sealed(folder / STUDY_FILE, _AGAIN)
     if not isinstance(study, dict) or study.get("schema") != "affectdata/study/2":
         raise InputError(f"{folder / STUDY_FILE} is not a study", fix=_AGAIN)
+    try:
+        return str(study["name"]), [Section("study", "Study", list(_blocks(folder, study)))]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder / STUDY_FILE} is not as its form says: {error!r}", fix=_AGAIN) from error
+
+
+def _blocks(folder: Path, study: dict[str, Any]) -> Iterator[Block]:
     combinations = study["combinations"]
     varied = varied_settings([each["settings"] for each in combinations])
-    blocks: list[Block] = [
-        Text("\n".join(_sentences(study, varied)), is_list=True),
-        _results(study, varied),
-        *(_scores(study, varied, part) for part in _PARTS if part in combinations[0]["scores"]),
-        _by_split(study),
-        *_curves(_read(folder, "curves"), combinations, varied),
-        *_confusion(_read(folder, "confusion"), combinations[0], varied),
-        *_subgroups(_read(folder, "subgroups"), combinations[0], varied),
-        *_labels(_read(folder, "labels"), combinations[0], varied),
-    ]
-    return str(study["name"]), [Section("study", "Study", blocks)]
+    yield Text("\n".join(_sentences(study, varied)), is_list=True)
+    yield _results(study, varied)
+    yield from (_scores(study, varied, part) for part in _PARTS if part in combinations[0]["scores"])
+    yield _by_split(study)
+    yield from _curves(_read(folder, study, "curves"), combinations, varied)
+    yield from _confusion(_read(folder, study, "confusion"), combinations[0], varied)
+    yield from _subgroups(_read(folder, study, "subgroups"), combinations[0], varied)
+    yield from _labels(_read(folder, study, "labels"), combinations[0], varied)
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame | None:
+def _read(folder: Path, study: dict[str, Any], name: str) -> pd.DataFrame | None:
+    """Return a table of a study; None if it has none.
+
+    Raises:
+        IntegrityError: the table is not the one that was written.
+    """
     path = folder / f"{name}.csv"
-    return pd.read_csv(path) if path.is_file() else None
+    if path.name not in study["tables"]:
+        return None
+    data = read_regular(path) if path.exists() else b""
+    if file_hash(data) != study["tables"][path.name]:
+        raise IntegrityError(f"{path.name} is not what was written", where=str(path), fix=_AGAIN)
+    return pd.read_csv(io.BytesIO(data))
 
 
 def _label(settings: dict[str, Any], varied: list[str]) -> str:

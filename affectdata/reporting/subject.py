@@ -153,15 +153,29 @@ def find_check(release: Release, checks: Path) -> FoundCheck:
     return FoundCheck(
         folder,
         document,
-        read_predictions(folder) if document else None,
+        read_predictions(folder, document) if document else None,
         [*([missing] if len(known) > 1 else []), *([problem] if problem else [])],
     )
 
 
-def read_predictions(folder: Path) -> pd.DataFrame | None:
-    """Return the predictions of the check in a folder; None if there are none."""
+def read_predictions(folder: Path, check: CheckDocument) -> pd.DataFrame | None:
+    """Return the predictions of the check in a folder; None if there are none.
+
+    Raises:
+        IntegrityError: they are not those that were written with the check.
+    """
     path = folder / PREDICTIONS_FILE
-    return read_table(path, "predictions")[0].to_pandas() if path.is_file() else None
+    if not path.is_file():
+        return None
+    table, metadata = read_table(path, "predictions")
+    if check.predictions_digest not in (None, metadata["digest"]):
+        raise IntegrityError(
+            f"{path.name} is of another check than {CHECK_FILE}",
+            where=str(folder),
+            fix="run `affectdata train-check` again",
+        )
+    predictions: pd.DataFrame = table.to_pandas()
+    return predictions
 
 
 def _read_check(path: Path, release: Release) -> tuple[CheckDocument | None, str]:

@@ -14,6 +14,8 @@ from affectdata.store.atomic import read_json, write_json, write_text
 from affectdata.store.files import read_regular
 
 SEAL = "content_sha256"
+_UNSEALED = ("affectdata/train-check/1", "affectdata/train-check/2")  # forms of before there was a hash
+_OF_FILE = "file"
 _CSV_SEAL = b"# SHA-256 of the lines below: "
 
 
@@ -23,18 +25,36 @@ def write_sealed(path: Path, document: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path, fix: str) -> Any:
-    """Return a document without its hash; one of a former version has none, and is returned as it is.
+    """Return a document without its hash; those of former forms have none, and are returned as they are.
 
     Raises:
         IntegrityError: the document is not the one that was written.
         ManifestError: the file does not exist or is not JSON.
     """
     document = read_json(path)
-    if not isinstance(document, dict) or SEAL not in document:
+    if not isinstance(document, dict) or (SEAL not in document and document.get("schema") in _UNSEALED):
         return document
-    seal = document.pop(SEAL)
+    seal = document.pop(SEAL, None)
     if seal is None or seal != content_hash(document):
         raise IntegrityError(f"{path.name} is not what was written", where=str(path), fix=fix)
+    return document
+
+
+def write_kept(path: Path, document: dict[str, Any]) -> None:
+    """Write a sealed document that is found again by the name of its file, which becomes a part of it."""
+    write_sealed(path, {**document, _OF_FILE: path.stem})
+
+
+def read_kept(path: Path, fix: str) -> dict[str, Any]:
+    """Return a document of `write_kept`.
+
+    Raises:
+        IntegrityError: it is not the one that was written under this name.
+        ManifestError: the file does not exist or is not JSON.
+    """
+    document = read_sealed(path, fix)
+    if not isinstance(document, dict) or document.pop(_OF_FILE, None) != path.stem:
+        raise IntegrityError(f"{path.name} was written under another name", where=str(path), fix=fix)
     return document
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 from scipy import stats
 
 from affectdata.check.study import Study, find_study, load_study, run_study
-from affectdata.errors import InputError, MissingError, RecipeError, UsageError
-from affectdata.store.atomic import read_json
+from affectdata.errors import InputError, IntegrityError, MissingError, RecipeError, UsageError
+from affectdata.store.sealed import read_kept, read_sealed, write_kept
 
 GRID: dict[str, Any] = {
     "name": "rates",
@@ -38,7 +39,7 @@ def test_the_best_is_named_on_validation_over_the_seeds(tmp_path: Path) -> None:
     assert best["scores"]["val"]["r2"]["mean"] == pytest.approx(1.005)
     assert best["scores"]["test"]["r2"] == {"mean": pytest.approx(0.2), "sd": 0.0}
     assert (document["n_runs"], len(document["combinations"])) == (12, 6)
-    assert read_json(tmp_path / "study.json") == document
+    assert read_sealed(tmp_path / "study.json", "") == document
 
 
 def test_the_winner_is_clear_of_every_other_combination(tmp_path: Path) -> None:
@@ -198,6 +199,18 @@ def test_an_interrupted_study_resumes(tmp_path: Path) -> None:
     resumed = run_study(Study(**GRID), stops, tmp_path)
     assert ran == Study(**GRID).runs()
     assert resumed == run_study(Study(**GRID), score, tmp_path / "whole")
+
+
+def test_a_run_of_another_file_is_refused(tmp_path: Path) -> None:
+    run_study(Study(**GRID), score, tmp_path)
+    one, other, *_ = sorted((tmp_path / "runs").glob("*.json"))
+    shutil.copy(one, other)
+    with pytest.raises(IntegrityError, match="was written under another name"):
+        run_study(Study(**GRID), score, tmp_path)
+    for damaged in ({"scores": None}, {"predictions": []}, {"settings": []}, {"curves": 1}):
+        write_kept(other, {**read_kept(one, ""), **damaged})
+        with pytest.raises(IntegrityError, match="is not a run of a study"):
+            run_study(Study(**GRID), score, tmp_path)
 
 
 def test_a_larger_grid_reuses_the_runs_of_a_smaller_one(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from affectdata import api
+from affectdata.check.study import Study, run_study
+from affectdata.release.release import open_release
 from affectdata.release.workspace import Problem
 from affectdata.store.atomic import locked_folder, replace_file
+from affectdata.store.parquet import write_table
+from affectdata.store.sealed import write_sealed
 from tests.made import publish
 
 Cli = Callable[..., Any]
@@ -72,6 +77,9 @@ def test_every_finding_has_a_way_out(cli: Cli, folder: Path) -> None:
         ("releases/mine/a.jpg", "foreign"),
         ("checks/r-01234567/train-check.json", "orphaned"),
         ("checks/mine.txt", "foreign"),
+        ("exports/.x.partial/a.jpg", "leftover"),
+        ("suggestions/.suggest.json.0123abcd.tmp", "leftover"),
+        ("manifests/other.groups.csv", "foreign"),
     ],
 )
 def test_one_finding_per_file(folder: Path, path: str, kind: str) -> None:
@@ -131,3 +139,63 @@ def test_a_check_that_did_not_finish(folder: Path) -> None:
     (folder / "checks" / release_of(folder).name / ".splits").mkdir(parents=True)
     (problem,) = api.doctor(folder)
     assert problem.kind == "unfinished" and problem.fix.startswith("affectdata train-check ")
+
+
+def test_what_affectdata_and_git_write_beside_is_no_problem(folder: Path) -> None:
+    for name in ("manifests/gaped.groups.csv", "manifests/.gitignore", "releases/.gitkeep"):
+        (folder / name).write_text("x")
+    assert found(folder) == []
+
+
+def test_a_file_in_place_of_a_folder_is_foreign(folder: Path) -> None:
+    (folder / "checks").symlink_to("nowhere")
+    assert found(folder) == [("foreign", "checks")]
+
+
+def score(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"scores": {"val": {"r2": settings["dropout"]}}}
+
+
+def damage_run(folder: Path) -> None:
+    path = next((folder / "runs").glob("*.json"))
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "fix"),
+    [
+        (lambda folder: (folder / "study.json").unlink(), "unfinished", "affectdata study mine "),
+        (lambda folder: (folder / "study.json").write_text("{}"), "broken", "affectdata study mine "),
+        (lambda folder: (folder / "results.csv").write_text("x"), "broken", "affectdata study mine "),
+        (damage_run, "broken", "rm "),
+    ],
+)
+def test_a_study(folder: Path, damage: Callable[[Path], Any], kind: str, fix: str) -> None:
+    path = folder / "checks" / release_of(folder).name / "studies" / "mine"
+    study = Study(name="mine", best="r2", grid={"dropout": [0.5]}, seeds=[0])
+    run_study(study, score, path)
+    assert found(folder) == []
+    damage(path)
+    (problem,) = api.doctor(folder)
+    assert problem.kind == kind and problem.fix.startswith(fix)
+    assert "affectdata study mine " in problem.fix
+
+
+def test_a_check_of_another_release_or_with_other_predictions(folder: Path) -> None:
+    path = folder / "checks" / release_of(folder).name
+    digest = write_table(pa.table({"a": [1]}), path / "predictions.parquet", "predictions")
+    release = {"id": open_release(release_of(folder)).id}
+    write_sealed(path / "train-check.json", {"release": release, "predictions_digest": digest})
+    assert found(folder) == []
+    for change in ({"release": {"id": "0" * 64}}, {"predictions_digest": "0" * 64}):
+        write_sealed(path / "train-check.json", {"release": release, "predictions_digest": digest, **change})
+        (problem,) = api.doctor(folder)
+        assert problem.kind == "broken" and " of another " in problem.text
+
+
+def test_a_ledger_that_is_gone_is_named(folder: Path) -> None:
+    assert api.split(folder / "manifests" / "gaped.parquet", "valence_bins")
+    assert found(folder) == []
+    (folder / "manifests" / "gaped.ledger.parquet").unlink()
+    (problem,) = api.doctor(folder)
+    assert problem.kind == "broken" and "restore gaped.ledger.parquet from a copy" in problem.fix

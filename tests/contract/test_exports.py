@@ -159,6 +159,33 @@ def test_the_terms_are_exported(made: Release, name: str, tmp_path: Path) -> Non
     assert "must not be redistributed" in text
 
 
+def _link(path: Path) -> None:
+    path.rename(path.parent.parent.parent / "image")
+    path.symlink_to(path.parent.parent.parent / "image")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("README.md", lambda path: path.write_text("others")),
+        ("croissant.json", lambda path: path.unlink()),
+        ("notes.txt", lambda path: path.write_text("mine")),
+        ("train/metadata.parquet", lambda path: shutil.copy(path.parents[1] / "val" / path.name, path)),
+        ("SHA256SUMS", lambda path: path.write_text(path.read_text() + "\n")),
+        ("new", Path.mkdir),
+        ("train/*.jpg", _link),
+    ],
+)
+def test_what_verify_rejects_is_not_exported(
+    pair: tuple[Release, Release], name: str, tmp_path: Path, file: str, change: Callable[[Path], Any]
+) -> None:
+    folder = copied(pair[0], tmp_path)
+    change(next(iter(sorted(folder.glob(file))), folder / file))
+    with pytest.raises(IntegrityError):
+        export(open_release(folder), name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_image_stops_the_export_and_nothing_is_left(
     pair: tuple[Release, Release], plugin: ModuleType, name: str, tmp_path: Path, gaped_copy: Path
 ) -> None:

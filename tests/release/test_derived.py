@@ -208,6 +208,19 @@ def test_a_value_of_a_wrong_type_raises_an_error_of_ours(folder: Path) -> None:
             validate_release(open_release(folder))
 
 
+@pytest.mark.parametrize("schema", ["affectdata/release/3", "affectdata/release/2"])
+def test_terms_that_are_null_are_refused(folder: Path, schema: str) -> None:
+    sign(folder, {**stated(folder), "terms": None, "schema": schema})
+    with pytest.raises(IntegrityError, match="terms: must be a mapping of keys"):
+        open_release(folder)
+
+
+def test_terms_cannot_be_left_out(folder: Path) -> None:
+    sign(folder, {key: value for key, value in stated(folder).items() if key != "terms"})
+    with pytest.raises(IntegrityError, match="terms is None, but should be"):
+        validate_release(open_release(folder))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ["terms", "manifests", "rows", "drift", "balance", "created", "canaries", "id"]

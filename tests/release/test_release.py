@@ -557,3 +557,9 @@ def test_a_release_json_that_is_a_link_is_named(folder: Path, tmp_path: Path) ->
     (folder / "release.json").rename(tmp_path / "same.json")
     (folder / "release.json").symlink_to(tmp_path / "same.json")
     assert kinds(folder) == {("changed", "release.json is not a regular file (a link)")}
+
+
+def test_a_release_that_verify_rejects_is_not_published(folder: Path) -> None:
+    (folder / "README.md").write_text("others")
+    with pytest.raises(IntegrityError, match=r"README\.md differs"):
+        affectdata.publish(folder, "s3://bucket/sets")

@@ -20,7 +20,7 @@ from affectdata.release.release import Release
 from affectdata.reporting.blocks import Figure
 from affectdata.reporting.comparison import Side, comparison_sections
 from affectdata.reporting.page import make_study
-from affectdata.store.atomic import write_json
+from affectdata.store.sealed import write_sealed
 
 pytest.importorskip("altair")
 
@@ -59,8 +59,9 @@ def plant_study(folder: Path, backbones: Sequence[str] = ("resnet18", "<script>n
             )
     document = make_document("made", "accuracy", False, runs, lambda _: np.zeros(4))
     baseline = {part: {"accuracy": 0.4, "macro_f1": 0.2} for part in ("train", "val", "test")}
-    write_json(folder / "study.json", {**document, "baseline": baseline, "n_skipped": 0})
-    write_tables(["backbone"], runs, folder)
+    tables = write_tables(["backbone"], runs, folder)
+    document |= {"baseline": baseline, "n_skipped": 0, "tables": tables}
+    write_sealed(folder / "study.json", document)
     return folder
 
 

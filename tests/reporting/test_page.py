@@ -19,10 +19,13 @@ from PIL import Image
 
 import affectdata
 from affectdata.check.check import CheckOutput
+from affectdata.errors import IntegrityError
 from affectdata.manifest.manifest import Manifest
 from affectdata.release.release import Release
 from affectdata.reporting.page import make_page
 from affectdata.reporting.subject import Subject, describe_manifest, describe_release
+from affectdata.store.parquet import write_table
+from affectdata.store.sealed import write_sealed
 
 HOSTILE = ["<script>alert(1)</script>", "\u202eevil", "\x1b[31mred", "=1+1", "x" * 10_000, "a\n# b | c"]
 OPEN = """\
@@ -226,6 +229,15 @@ def test_the_newer_of_two_checks_is_shown(release: Release, checked: CheckOutput
     assert describe_release(release, tmp_path, Path("none")).predictions is None
 
 
+def test_predictions_of_another_check_are_refused(
+    release: Release, checked: CheckOutput, tmp_path: Path
+) -> None:
+    path = checked.write(tmp_path).with_name("predictions.parquet")
+    write_table(checked.predictions.slice(1), path, "predictions")
+    with pytest.raises(IntegrityError, match=r"predictions\.parquet is of another check"):
+        describe_release(release, tmp_path, Path("none"))
+
+
 @pytest.mark.slow
 def test_an_older_or_foreign_check_is_named(release: Release, checked: CheckOutput, tmp_path: Path) -> None:
     path = checked.write(tmp_path)
@@ -239,5 +251,5 @@ def test_an_older_or_foreign_check_is_named(release: Release, checked: CheckOutp
         ({"schema": "affectdata/train-check/0"}, "cannot be read"),
         ({"release": {**document["release"], "id": "0" * 64}}, "of another release"),
     ):
-        path.write_text(json.dumps({**document, **change}), encoding="utf-8")
+        write_sealed(path, {**document, **change})
         assert text in affectdata.report(release, out=tmp_path).path.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -168,6 +169,25 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(IntegrityError, match="differs from the released file"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: table.replace_schema_metadata({"folder": "another"}),
+        lambda table: table.drop_columns(["key"]),
+        lambda table: table.set_column(1, "feature", pa.array([[1.0]] + [[1.0, 2.0]] * (len(table) - 1))),
+        lambda table: table.set_column(1, "feature", pa.array([["x"]] * len(table))),
+    ],
+)
+def test_a_file_of_other_features_is_not_used(
+    compute: Callable[..., tuple[np.ndarray, int]], tmp_path: Path, damage: Callable[[pa.Table], pa.Table]
+) -> None:
+    expected, _ = compute([1, 2, 3])
+    (path,) = tmp_path.rglob("*.parquet")
+    pq.write_table(damage(pq.read_table(path, partitioning=None)), path)
+    again, n_computed = compute([1, 2, 3])
+    assert n_computed == 3 and (again == expected).all()
 
 
 def test_features_of_an_image_that_renders_differently_are_not_cached(

@@ -261,6 +261,14 @@ def test_a_header_without_a_later_field_is_still_that_of_its_file(
     assert load_model(path, device="cpu").trained_on is None
 
 
+def test_a_hash_cannot_be_left_out(frozen: FrozenModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    keep_model(frozen, path)
+    forge(path, lambda header, tensors: header.pop("content_sha256"))
+    with pytest.raises(IntegrityError, match="is not the file that was written"):
+        load_model(path, device="cpu")
+
+
 def test_a_backbone_with_other_weights(frozen: FrozenModel, tmp_path: Path) -> None:
     keep_model(frozen, tmp_path / "model.safetensors")
     state = frozen.backbone.module.state_dict()
