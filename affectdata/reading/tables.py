@@ -44,6 +44,7 @@ from affectdata.records import count_text
 _HEAD_BYTES = 1 << 16
 _PARQUET_ROWS = 1 << 12  # as Python objects at a time
 _ALWAYS_BYTES = 256 << 20  # of an unpacked Parquet table, allowed whatever the ratio
+_MAX_COLUMNS = 1 << 16
 _NOT_READ = {".ods", ".sav", ".mat", ".rda", ".rds"}
 _TEXTS = {".csv", ".tsv", ".tab", ".txt", ".dat"}
 TABLE_SUFFIXES = {*_TEXTS, ".parquet", ".json", ".jsonl", *WORKBOOK_SUFFIXES, *_NOT_READ}
@@ -98,7 +99,8 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
     `notes` of the rows are what a user should know about the table.
 
     Raises:
-        SourceError: the content does not match the suffix, or the format is not supported.
+        SourceError: the content does not match the suffix, the format is not supported, or the table is too
+            wide.
     """
     shape = shape or Shape()
     suffix = PurePosixPath(path).suffix.lower()
@@ -121,6 +123,7 @@ def read_table(tree: Tree, path: str, shape: Shape | None = None) -> tuple[list[
         header, rows = _read_json(data, path, shape.needed)
     else:
         header, rows = _read_text(data, path, shape)
+    _check_cells(0, len(header), len(data), path)
     return unique_names(header), Lines(lambda: (row for row in rows if any(row)), notes)
 
 
@@ -265,11 +268,26 @@ def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> N
     Raises:
         SourceError: with the number of rows and columns.
     """
-    n_cells = metadata.num_rows * metadata.num_columns
     unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    if n_cells > max(MAX_CELLS, MAX_RATIO * n_bytes) or unpacked > max(_ALWAYS_BYTES, MAX_RATIO * n_bytes):
+    _check_cells(metadata.num_rows, metadata.num_columns, n_bytes, path, unpacked)
+
+
+def _check_cells(n_rows: int, n_columns: int, n_bytes: int, path: str, unpacked: int = 0) -> None:
+    """Do so for any table.
+
+    Raises:
+        SourceError: with the number of rows and columns.
+    """
+    if n_columns > _MAX_COLUMNS:
         raise SourceError(
-            f"{path} has {metadata.num_rows} rows of {metadata.num_columns} columns in {n_bytes} bytes",
+            f"{path} has {n_columns} columns; the limit is {_MAX_COLUMNS}",
+            where=path,
+            fix="leave out the columns that are not needed, or restore the original table",
+        )
+    is_large = n_rows * n_columns > max(MAX_CELLS, MAX_RATIO * n_bytes)
+    if is_large or unpacked > max(_ALWAYS_BYTES, MAX_RATIO * n_bytes):
+        raise SourceError(
+            f"{path} has {n_rows} rows of {n_columns} columns in {n_bytes} bytes",
             where=path,
             fix="restore the original table; repeated rows may be left out",
         )
@@ -278,6 +296,7 @@ def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> N
 def _read_json(data: bytes, path: str, needed: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     records = read_records(decode_text(data, path), path, needed)
     header = list(dict.fromkeys(name for record in records for name in record))
+    _check_cells(len(records), len(header), len(data), path)
     return header, [[value_text(record.get(name)) for name in header] for record in records]
 
 

@@ -231,7 +231,9 @@ def _check(path: Path, release: Path) -> Iterator[Problem]:
         yield from _broken_runs(folder / ".runs", command)
     for folder in _entries(path / "studies"):
         command = f"affectdata study {quote(folder.name)} {quote(str(release))}"
-        if not (folder / "study.json").exists():
+        if not (folder / "runs").is_dir():
+            yield _foreign(folder)
+        elif not (folder / "study.json").exists():
             yield Problem("unfinished", folder, "a study did not finish", command)
         else:
             yield from _broken(folder, partial(_read_study, folder), command)

@@ -163,6 +163,10 @@ def open_table(path: Path, kind: str) -> StoredTable:
             schema, n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
             _check_columns(schema, path)
             digest = _file_digest(file, metadata["schema_version"])
+    except UnicodeEncodeError as error:
+        raise ManifestError(
+            f"the name of {path.name!a} is not UTF-8", where=str(path), fix="rename the file"
+        ) from error
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # a damaged name of a column
         what = (
             f"cannot read {path.name} as Parquet: {error}" if path.exists() else f"{path.name} does not exist"

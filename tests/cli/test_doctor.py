@@ -175,6 +175,9 @@ def test_a_study(folder: Path, damage: Callable[[Path], Any], kind: str, fix: st
     study = Study(name="mine", best="r2", grid={"dropout": [0.5]}, seeds=[0])
     run_study(study, score, path)
     assert found(folder) == []
+    (path.parent / "notes.txt").write_text("mine")
+    assert found(folder) == [("foreign", str((path.parent / "notes.txt").relative_to(folder)))]
+    (path.parent / "notes.txt").unlink()
     damage(path)
     (problem,) = api.doctor(folder)
     assert problem.kind == kind and problem.fix.startswith(fix)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectdata.errors import SourceError
+from affectdata.reading import tables
 from affectdata.reading.delimited import find_number_format, parse_number, to_plain
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import read_tree
@@ -282,3 +285,23 @@ def test_columns_inside_of_objects(save: Save) -> None:
     ]
     header, _ = read_table(save("v.jsonl", text), "v.jsonl", Shape(needed=["img", "valence.sd"]))
     assert header == ["img", "valence"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet"])
+def test_a_table_with_too_many_columns(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MAX_COLUMNS", 3)
+    frame = pd.DataFrame({letter: [1] for letter in "abcd"})
+    write: dict[str, Callable[[Path], Any]] = {
+        "a.csv": partial(frame.to_csv, index=False),
+        "a.json": partial(frame.to_json, orient="records"),
+        "a.parquet": frame.to_parquet,
+    }
+    write[name](tmp_path / name)
+    with pytest.raises(SourceError, match="has 4 columns; the limit is 3"):
+        read_table(read_tree(tmp_path), name)
+
+
+def test_records_of_which_each_has_keys_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{f"k{number}": 1} for number in range(9000)]))
+    with pytest.raises(SourceError, match="has 9000 rows of 9000 columns"):
+        read_table(read_tree(tmp_path), "a.json")

@@ -515,3 +515,10 @@ def test_columns_that_are_never_written_are_a_manifest_error(
         writer.add_key_value_metadata({METADATA_KEY: metadata})
     with pytest.raises(ManifestError, match=f"such as '{name}'"):
         open_table(path, "test")
+
+
+def test_a_name_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    path.write_bytes(b"x")
+    with pytest.raises(ManifestError, match="is not UTF-8"):
+        open_table(path, "manifest")
