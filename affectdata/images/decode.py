@@ -27,6 +27,7 @@ from affectdata.store.files import LFS_POINTER
 
 MAX_PIXELS = 178_956_970  # the bound at which Pillow refuses too; 0.5 GB as RGB
 MAX_SIDE = 1 << 20  # pixels
+_WEIGHTS = {"JPEG2000": 2.5, "WEBP": 2.0}  # memory of a pixel while it is decoded, others: 8 bytes
 _LARGE_PIXELS = 1 << 24  # of larger images, all threads together decode MAX_PIXELS at a time
 # Every library whose version can change a decoded, resized or encoded pixel.
 PIXEL_LIBRARIES = ("albucore", "albumentations", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
@@ -164,7 +165,7 @@ def decoded(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[DecodedImage]
     """
     with _COLLECTOR.collect() as notes:
         image = _open(data, max_pixels)
-    with _BUDGET.hold(image.width * image.height):
+    with _BUDGET.hold(int(image.width * image.height * _weight(image))):
         yield _decode(data, image, notes)
 
 
@@ -235,12 +236,17 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise DecodeError("unreadable", _first_line(error, "damaged")) from error
     # As the container states, before anything is decoded. A code stream of another size is refused in JPEG
     # 2000; libavif scales that of an AVIF to the stated size, and refuses more than 2^28 pixels.
-    if image.width * image.height > max_pixels:
-        raise DecodeError("too_large", _too_large(image.width * image.height, max_pixels))
+    limit = int(max_pixels / _weight(image))
+    if image.width * image.height > limit:
+        raise DecodeError("too_large", _too_large(image.width * image.height, limit))
     if max(image.size) > MAX_SIDE:  # a row of one pixel takes ten times its own memory
         detail = f"{max(image.size)} pixels on a side; the limit is {MAX_SIDE}"
         raise DecodeError("too_large", detail)
     return image
+
+
+def _weight(image: Image.Image) -> float:
+    return _WEIGHTS.get(image.format or "", 1.0)
 
 
 def _describe_other(data: bytes) -> str:

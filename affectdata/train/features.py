@@ -28,7 +28,7 @@ from affectdata.train.backbones import Backbone
 from affectdata.train.images import LoadImages, Progress, Readable
 from affectdata.workers import THREADS, map_ordered
 
-_FOLDER = b"folder"  # key of the metadata of a cache file
+_HASH = b"sha256"  # key of the metadata of a cache file
 _BATCH = 32  # images per pass through the network
 _FILE_BATCHES = 8  # batches per cache file: the most an interrupted run loses
 
@@ -64,30 +64,30 @@ class FeatureCache:
         self.folder = folder / backbone.key
 
     def read(self, keys: list[str]) -> dict[str, np.ndarray]:
-        """Return the cached features of these keys; files that are not valid Parquet are ignored."""
-        wanted, name = pa.array(sorted(set(keys)), pa.string()), self.folder.name.encode()
-        features: dict[str, np.ndarray] = {}
+        """Return the cached features of these keys; files that were not written so are ignored."""
+        wanted, features = set(keys), dict[str, np.ndarray]()
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 check_regular(path)
                 table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-                if (table.schema.metadata or {}).get(_FOLDER, name) != name:
-                    continue  # of another backbone
-                table = table.filter(pc.is_in(table["key"], wanted)).combine_chunks()
-                vectors = np.array(pc.list_flatten(table["feature"]).to_numpy())
-                if vectors.dtype.kind != "f":
-                    continue  # not written by this package
-                features.update(zip(table["key"].to_pylist(), vectors.reshape(len(table), -1), strict=True))
+                found = table["key"].to_pylist()
+                vectors = np.array(pc.list_flatten(table["feature"]).to_numpy()).reshape(len(found), -1)
+                is_own = (table.schema.metadata or {}).get(_HASH) == self._hash(found, vectors)
             except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
                 continue  # truncated by a disk failure; its features are computed again
-        same_length = len({len(each) for each in features.values()}) < 2
-        return features if same_length else {}
+            if is_own:
+                features.update((key, row) for key, row in zip(found, vectors, strict=True) if key in wanted)
+        return features
+
+    def _hash(self, keys: list[str], vectors: np.ndarray) -> bytes:
+        """Return the SHA-256 over the name of the folder, keys and features."""
+        return file_hash(canonical_json([self.folder.name, keys]).encode() + vectors.tobytes()).encode()
 
     def write(self, keys: list[str], features: np.ndarray) -> None:
         """Add features in one file, named by a hash of their keys."""
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
         table = pa.table({"key": pa.array(keys, pa.string()), "feature": vectors})
-        table = table.replace_schema_metadata({_FOLDER: self.folder.name})
+        table = table.replace_schema_metadata({_HASH: self._hash(keys, features)})
         with replace_file(self.folder / f"{file_hash(canonical_json(keys).encode())[:16]}.parquet") as path:
             # Network activations do not compress; a page that was damaged is not read.
             pq.write_table(table, path, compression="none", write_page_checksum=True)

@@ -205,14 +205,14 @@ def test_a_bomb_is_a_reject_and_no_warning(side: int) -> None:  # 10,000² warns
     assert refused(claimed_png(side, side), max_pixels=1_000_000).reason == "too_large"
 
 
-@pytest.mark.parametrize("container", ["AVIF", "JPEG2000"])
+@pytest.mark.parametrize(("container", "limit"), [("AVIF", 119_999), ("JPEG2000", 47_999)])
 def test_the_limit_holds_before_pixels_are_decoded(
-    container: str, as_bytes: AsBytes, monkeypatch: pytest.MonkeyPatch
+    container: str, limit: int, as_bytes: AsBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = as_bytes(np.zeros((300, 400, 3), np.uint8), container)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
-    assert refused(data, max_pixels=119_999).what == "120000 pixels; the limit is 119999"
+    assert refused(data, max_pixels=119_999).what == f"120000 pixels; the limit is {limit}"
 
 
 def test_a_jpeg_2000_with_more_pixels_than_its_header_states_is_unreadable(as_bytes: AsBytes) -> None:
@@ -563,6 +563,18 @@ def test_a_large_image_is_read_in_strips_with_the_same_pixels(
     monkeypatch.setattr(imaging, "_LARGE_PIXELS", 500)
     in_strips = decode(buffer.getvalue())
     assert np.array_equal(in_strips.rgb, whole.rgb) and in_strips.warning == whole.warning
+
+
+@pytest.mark.parametrize(("form", "is_large"), [("PNG", False), ("JPEG2000", True), ("WEBP", True)])
+def test_formats_that_take_more_memory_have_a_lower_limit(
+    form: str, is_large: bool, image: np.ndarray, as_bytes: AsBytes
+) -> None:
+    data, limit = as_bytes(image, form), int(1.9 * image.shape[0] * image.shape[1])
+    if is_large:
+        assert refused(data, max_pixels=limit).reason == "too_large"
+    else:
+        assert decode(data, limit).format == form.lower()
+    assert decode(data, 2 * limit).format == form.lower()
 
 
 def test_a_progressive_jpeg_of_very_many_scans_is_too_large(image: np.ndarray) -> None:

@@ -176,6 +176,8 @@ def test_a_file_that_was_changed_is_not_used(publish: Callable[..., Release]) ->
     [
         lambda table: table.replace_schema_metadata({"folder": "another"}),
         lambda table: table.drop_columns(["key"]),
+        lambda table: table.set_column(0, "key", pa.array([b"x"] * len(table))),
+        lambda table: table.set_column(1, "feature", pa.array([[float("nan")]] * len(table))),
         lambda table: table.set_column(1, "feature", pa.array([[1.0]] + [[1.0, 2.0]] * (len(table) - 1))),
         lambda table: table.set_column(1, "feature", pa.array([["x"]] * len(table))),
     ],
