@@ -308,7 +308,7 @@ def run_study(
             write_kept(path, _try(run_one, settings))
         if not isinstance(key, MissingError):
             fix = f"remove {path} and run the same study again"
-            runs.append(parse_run(path, read_kept(path, fix), fix))
+            runs.append({**parse_run(path, read_kept(path, fix), fix), "settings": settings})
         progress(number, len(wanted))
     tables = write_tables(study.varied, runs, folder)
     document = make_document(study.name, study.best, study.is_lower_better, runs, resample)

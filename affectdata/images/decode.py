@@ -45,6 +45,8 @@ _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are 
 _NUMBER = re.compile(r"\d+")
 _HOLE = bytes(4096)  # a block of most file systems
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
+_APP = 0xE0  # of a JPEG: markers of metadata
+_MAX_METADATA = 32 << 20  # bytes
 _MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each goes over the whole image …
 _MAX_SCANNED = 1 << 32  # … so this is the limit of scans times pixels
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG, in compressed pixels
@@ -219,7 +221,21 @@ def _read_pixels(data: bytes, image: Image.Image, container: str, notes: list[st
     return _decode_other(image, notes)
 
 
+def _check_metadata(data: bytes) -> None:
+    """Refuse a JPEG with very much metadata before its pixels: Pillow copies all of it for every segment."""
+    at, n_bytes = 2, 0
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _SCAN:
+        size = int.from_bytes(data[at + 2 : at + 4])
+        n_bytes += size if data[at + 1] & 0xF0 == _APP else 0
+        at += 2 + size
+        if n_bytes > _MAX_METADATA:
+            detail = f"more than {_MAX_METADATA >> 20} MiB of metadata before the pixels"
+            raise DecodeError("too_large", detail)
+
+
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if data.startswith(b"\xff\xd8"):
+        _check_metadata(data)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:  # its own message contains a memory address

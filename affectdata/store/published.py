@@ -87,8 +87,8 @@ def publish_table(
     lines = [(hash_file(each), each.name) for each in sorted(beside)]
     was_there = bucket.stat(path.name) is not None
     n_written = _upload(bucket, path.parent, lines, _sizes(bucket, _OBJECTS), progress)
-    sums = "".join(f"{digest}  {name}\n" for digest, name in lines)
-    for name, data in ((_beside(file_hash(table)), sums.encode()), (path.name, table)):
+    sums = "".join(f"{digest}  {name}\n" for digest, name in lines).encode()
+    for name, data in ((_beside(file_hash(table)), sums + _own_line(sums)), (path.name, table)):
         if not bucket.create(name, data):
             raise _taken(bucket, path.name)
     return not was_there, n_written if was_there else 0
@@ -97,6 +97,34 @@ def publish_table(
 def _beside(digest: str) -> str:
     """Return the name of the list of files beside a table."""
     return f"{_OBJECTS}/{digest}.{SUMS}"
+
+
+def _own_line(lines: bytes) -> bytes:
+    """Return the last line of such a list: the hash of those above."""
+    return f"{file_hash(lines)}  {SUMS}\n".encode()
+
+
+def _read_beside(bucket: Bucket, digest: str) -> bytes:
+    """Return the list of files beside a table of this hash.
+
+    Raises:
+        IntegrityError: it is not the one that was written, or belongs to another table.
+    """
+    try:
+        sums = bucket.get(_beside(digest))[0]
+    except FileNotFoundError as error:
+        if any(bucket.list(_OBJECTS)):
+            raise IntegrityError(
+                "the manifest is not the one that was published: the list of files beside it is missing",
+                where=str(error.filename),
+                fix="publish it again: affectdata publish MANIFEST ADDRESS",
+            ) from error
+        return b""  # a file that was copied there by other means
+    *lines, last = sums.splitlines(keepends=True) or [b""]
+    if last != _own_line(b"".join(lines)):
+        where = f"{bucket.address}/{_beside(digest)}"
+        raise IntegrityError(f"{SUMS} differs from the published file", where=where)
+    return b"".join(lines)
 
 
 def _sizes(bucket: Bucket, prefix: str = "") -> dict[str, int]:
@@ -147,7 +175,7 @@ def _published(bucket: Bucket, document: str, info: bytes) -> bool:
 def _without_time(info: bytes) -> Any:
     try:
         document = json.loads(info)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return {k: v for k, v in document.items() if k != "created"} if isinstance(document, dict) else None
 
@@ -261,10 +289,7 @@ def fetch_table(address: str) -> Path:
                 read = bucket.read(name, file)
             if read != stat:
                 raise InputError("the object changed while it was read", where=address, fix="run it again")
-            try:
-                sums = bucket.get(_beside(hash_file(temporary)))[0]
-            except FileNotFoundError:
-                sums = b""  # a file that was copied there by other means
+            sums = _read_beside(bucket, hash_file(temporary))
             _download(bucket, path.parent, list(_lines(sums, address)), False, None)
         complete()
     return path
@@ -288,6 +313,6 @@ def _download(
 def _field(info: bytes, key: str) -> Any:
     try:
         document = json.loads(info)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document.get(key) if isinstance(document, dict) else None

@@ -33,6 +33,7 @@ NETWORK = "network"  # kind of head of a fine-tuned network
 SUFFIX = ".safetensors"
 _KEY = "affectdata"
 _FORMS = ("affectdata/model/1", SCHEMA)
+_FORMER_FIELDS = {"form", "targets", "labels", "backbone", "heads"}
 
 
 class Preprocessing(StrictModel):
@@ -199,14 +200,22 @@ def load_model(
         if network.content != header.backbone.content:
             raise _other_backbone(path, header)
         model = FrozenModel(**common, backbone=network, heads=heads)
-    is_unsealed = header.content_sha256 is None and header.form == _FORMS[0]  # the former form has no hash
-    if not is_unsealed and header.content_sha256 != _content_hash(written, tensors):
+    _check_hash(path, header, written, tensors)
+    return model
+
+
+def _check_hash(
+    path: str | Path, header: Header, written: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    if header.form == _FORMS[0]:  # it has no hash, and no field that came with it
+        if later := sorted({*written} - _FORMER_FIELDS):
+            raise _wrong(path, f"has fields that {header.form} does not have: {', '.join(later)}")
+    elif header.content_sha256 != _content_hash(written, tensors):
         raise IntegrityError(
             f"{Path(path).name} is not the file that was written: its contents do not match their hash",
             where=str(path),
             fix="copy it again, or keep the model again",
         )
-    return model
 
 
 def _build(

@@ -565,6 +565,14 @@ def test_a_large_image_is_read_in_strips_with_the_same_pixels(
     assert np.array_equal(in_strips.rgb, whole.rgb) and in_strips.warning == whole.warning
 
 
+def test_a_jpeg_with_very_much_metadata_is_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
+    data = as_bytes(image, "JPEG")
+    segment = b"\xff\xe1\xff\xff" + b"Exif\0\0".ljust(65_533, b"\xff")
+    assert decode(data[:2] + 3 * segment + data[2:]).format == "jpeg"
+    error = refused(data[:2] + 600 * segment + data[2:])
+    assert error.reason == "too_large" and "32 MiB of metadata" in error.what
+
+
 @pytest.mark.parametrize(("form", "is_large"), [("PNG", False), ("JPEG2000", True), ("WEBP", True)])
 def test_formats_that_take_more_memory_have_a_lower_limit(
     form: str, is_large: bool, image: np.ndarray, as_bytes: AsBytes

@@ -16,6 +16,7 @@ import pytest
 from affectdata import api
 from affectdata.errors import ImagesNotFound, IntegrityError, ManifestError, UsageError
 from affectdata.manifest.manifest import load_manifest
+from affectdata.release.release import open_release
 from affectdata.store import cache
 from affectdata.store.objects import Bucket
 from affectdata.store.remote import local_copy
@@ -64,9 +65,37 @@ def test_a_published_manifest_is_the_manifest(server: Server, manifest: Path) ->
     assert api.publish(manifest, f"{ADDRESS}/manifests") == (address, False)
 
 
+def test_a_document_that_is_nested_too_deeply(server: Server) -> None:
+    Bucket(f"{ADDRESS}/r").put("release.json", b"[" * 100_000)
+    Bucket(f"{ADDRESS}/r").put("SHA256SUMS", b"")
+    with pytest.raises(IntegrityError, match="SHA256SUMS differs"):
+        open_release(f"{ADDRESS}/r")
+
+
 def test_a_plain_copy_of_the_file_is_read_too(server: Server, manifest: Path) -> None:
     Bucket(f"{ADDRESS}/copies").put("gaped.parquet", manifest.read_bytes())
     assert load_manifest(f"{ADDRESS}/copies/gaped.parquet").digest == load_manifest(manifest).digest
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[2:]])
+def test_a_damaged_list_of_the_files_beside_a_manifest_is_no_lost_ledger(
+    server: Server, manifest: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    address, _ = api.publish(manifest, f"{ADDRESS}/manifests")
+    bucket = Bucket(f"{ADDRESS}/manifests")
+    (name,) = (each.name for each in bucket.list("objects") if each.name.endswith("SHA256SUMS"))
+    bucket.put(name, damage(bucket.get(name)[0]))
+    with pytest.raises(IntegrityError, match="SHA256SUMS differs from the published file"):
+        load_manifest(address)
+
+
+def test_a_manifest_that_was_replaced_is_no_lost_ledger(
+    server: Server, manifest: Path, tmp_path: Path
+) -> None:
+    address, _ = api.publish(manifest, f"{ADDRESS}/manifests")
+    Bucket(f"{ADDRESS}/manifests").put("gaped.parquet", manifest.read_bytes() + b"x")
+    with pytest.raises(IntegrityError, match="the list of files beside it is missing"):
+        load_manifest(address)
 
 
 def test_a_release_from_a_manifest_in_a_bucket_has_the_same_bytes(

@@ -327,6 +327,9 @@ def test_a_file_of_the_first_form_is_still_read(
             del header[name]
         del header["backbone"]["weights_sha256"]
 
+    forge(path, lambda header, tensors: header.update(form="affectdata/model/1", content_sha256=None))
+    with pytest.raises(InputError, match="has fields that affectdata/model/1 does not have"):
+        load_model(path, device="cpu")
     forge(path, age)
     pd.testing.assert_frame_equal(
         affectdata.predict(path, images[:3]), affectdata.predict(frozen, images[:3])
