@@ -92,9 +92,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return parse_yaml(read_regular(path, _MAX_BYTES).decode())
     except OSError as error:
-        raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
+        fix = "name a file that can be read, of at most 1 MiB"
+        raise RecipeError(f"cannot read {path.name}: {error.strerror}", where=str(path), fix=fix) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
-        raise RecipeError(f"{path.name} is not valid YAML: {error}", where=str(path)) from error
+        fix = "correct the file at the place that is named, or compare it with one of `affectdata init`"
+        raise RecipeError(f"{path.name} is not valid YAML: {error}", where=str(path), fix=fix) from error
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -45,6 +45,7 @@ _SRGB_NAMES = re.compile(rb"sRGB|s\x00R\x00G\x00B")  # profile descriptions are 
 _NUMBER = re.compile(r"\d+")
 _HOLE = bytes(4096)  # a block of most file systems
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
+_PLAIN, _MAX_PLAIN = (b"P1", b"P2", b"P3"), 1 << 22  # PPM as text, and its pixels
 _APP = 0xE0  # of a JPEG: markers of metadata
 _MAX_METADATA = 32 << 20  # bytes
 _MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each goes over the whole image …
@@ -226,7 +227,7 @@ def _check_metadata(data: bytes) -> None:
     at, n_bytes = 2, 0
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != _SCAN:
         size = int.from_bytes(data[at + 2 : at + 4])
-        n_bytes += size if data[at + 1] & 0xF0 == _APP else 0
+        n_bytes += size if int.from_bytes(data[at + 1 : at + 2]) & 0xF0 == _APP else 0
         at += 2 + size
         if n_bytes > _MAX_METADATA:
             detail = f"more than {_MAX_METADATA >> 20} MiB of metadata before the pixels"
@@ -250,6 +251,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         ) from error
     except Exception as error:
         raise DecodeError("unreadable", _first_line(error, "damaged")) from error
+    if data.startswith(_PLAIN) and image.width * image.height > _MAX_PLAIN:  # a microsecond per number
+        raise DecodeError("too_large", f"{_too_large(image.width * image.height, _MAX_PLAIN)} (PPM as text)")
     # As the container states, before anything is decoded. A code stream of another size is refused in JPEG
     # 2000; libavif scales that of an AVIF to the stated size, and refuses more than 2^28 pixels.
     limit = int(max_pixels / _weight(image))

@@ -25,6 +25,7 @@ HEAD_ROWS = 40  # the header is searched in these
 _MAX_BYTES = 1 << 29  # unpacked
 MAX_RATIO = 100  # unpacked to packed bytes; sheets shrink to a tenth
 _ALWAYS_BYTES = 1 << 24  # unpacked, allowed whatever the ratio
+_MAX_SHEETS, _MAX_FOUND = 1000, 1 << 16
 _MAX_ROWS = 1 << 20  # of a sheet in Excel
 MAX_CELLS = 1 << 24  # rows that are not empty, times the width of the widest
 _BLOCK = 1 << 20  # bytes of a sheet searched at a time
@@ -175,6 +176,8 @@ def _open(data: bytes) -> dict[str, _Sheet]:
         import openpyxl
 
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    if len(book.worksheets) > _MAX_SHEETS:
+        raise ValueError(f"it has {len(book.worksheets)} sheets; the limit is {_MAX_SHEETS}")
     for cells in book.worksheets:
         cells.reset_dimensions()  # the declared size of a sheet would pad every row to it
     return {
@@ -202,6 +205,8 @@ def _search(data: bytes, part: str, pattern: re.Pattern[bytes]) -> list[str]:
         while block := sheet.read(_BLOCK):
             text = text[-_LONGEST:] + block
             found |= dict.fromkeys(match[1].decode() for match in pattern.finditer(text))
+            if len(found) > _MAX_FOUND:
+                raise ValueError(f"it has more than {_MAX_FOUND} merged cells or formulas without a value")
     return list(found)
 
 

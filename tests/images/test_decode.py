@@ -565,6 +565,12 @@ def test_a_large_image_is_read_in_strips_with_the_same_pixels(
     assert np.array_equal(in_strips.rgb, whole.rgb) and in_strips.warning == whole.warning
 
 
+def test_a_large_ppm_as_text_is_too_large() -> None:
+    assert decode(b"P3 2 1 255\n1 2 3 4 5 6").rgb.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    error = refused(b"P3 4000 4000 255\n" + b"1 " * 9)
+    assert error.reason == "too_large" and "PPM as text" in error.what
+
+
 def test_a_jpeg_with_very_much_metadata_is_too_large(image: np.ndarray, as_bytes: AsBytes) -> None:
     data = as_bytes(image, "JPEG")
     segment = b"\xff\xe1\xff\xff" + b"Exif\0\0".ljust(65_533, b"\xff")

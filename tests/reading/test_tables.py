@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from affectdata.errors import SourceError
-from affectdata.reading import tables
+from affectdata.reading import tables, workbooks
 from affectdata.reading.delimited import find_number_format, parse_number, to_plain
 from affectdata.reading.tables import Shape, has_columns, read_table
 from affectdata.reading.tree import read_tree
@@ -305,3 +305,23 @@ def test_records_of_which_each_has_keys_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{f"k{number}": 1} for number in range(9000)]))
     with pytest.raises(SourceError, match="has 9000 rows of 9000 columns"):
         read_table(read_tree(tmp_path), "a.json")
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"), [("_MAX_SHEETS", "it has 4 sheets"), ("_MAX_FOUND", "more than 3 merged cells")]
+)
+def test_a_workbook_with_very_many_sheets_or_merged_cells(
+    bound: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = openpyxl.Workbook()
+    for number in range(4):
+        book.active.append(["file", number])
+        book.active.merge_cells(
+            start_row=9 * number + 20, end_row=9 * number + 25, start_column=1, end_column=1
+        )
+        book.create_sheet() if number else None
+    book.save(tmp_path / "a.xlsx")
+    read_table(read_tree(tmp_path), "a.xlsx")
+    monkeypatch.setattr(workbooks, bound, 3)
+    with pytest.raises(SourceError, match=words):
+        read_table(read_tree(tmp_path), "a.xlsx")
