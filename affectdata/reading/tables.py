@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import PurePosixPath
@@ -245,21 +246,28 @@ def _guess_delimiter(line: str) -> str:
 
 
 def _read_parquet(data: bytes, path: str) -> tuple[list[str], Lines]:
-    try:
+    with _reading_parquet(path):
         file = pq.ParquetFile(pa.BufferReader(data))
         _check_parquet_size(file.metadata, len(data), path)
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
 
     def rows() -> Iterator[list[str]]:
-        try:
+        with _reading_parquet(path):
             for batch in file.iter_batches(_PARQUET_ROWS, use_threads=False):
                 columns = [[value_text(cell) for cell in column.to_pylist()] for column in batch.columns]
                 yield from map(list, zip(*columns, strict=True))
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path) from error
 
     return list(file.schema_arrow.names), Lines(rows)
+
+
+@contextmanager
+def _reading_parquet(path: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:  # also an ArrowException
+        raise
+    except (OSError, pa.ArrowException) as error:
+        fix = "restore the original file, or write it as Parquet or CSV again"
+        raise SourceError(f"{path} cannot be read as Parquet: {error}", where=path, fix=fix) from error
 
 
 def _check_parquet_size(metadata: pq.FileMetaData, n_bytes: int, path: str) -> None:

@@ -301,6 +301,19 @@ def test_a_table_with_too_many_columns(name: str, tmp_path: Path, monkeypatch: p
         read_table(read_tree(tmp_path), name)
 
 
+def test_parquet_that_is_too_large_for_the_memory_is_a_memory_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 9 failed")
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(MemoryError, match="malloc"):
+        read_table(read_tree(tmp_path), "a.parquet")
+
+
 def test_records_of_which_each_has_keys_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{f"k{number}": 1} for number in range(9000)]))
     with pytest.raises(SourceError, match="has 9000 rows of 9000 columns"):
