@@ -81,7 +81,8 @@ def _parse(text: str, path: str) -> Any:
         return load_json(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         if len(lines) < 2 or not lines[0][1].rstrip().endswith(("}", "]")):
-            raise SourceError(f"{path} is not JSON: {error}", where=path) from error
+            fix = "restore the original file, or save the table as .csv"
+            raise SourceError(f"{path} is not JSON: {error}", where=path, fix=fix) from error
     records = []
     for number, line in lines:
         try:

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from affectdata.check.blocks import read_document
 from affectdata.cli._commands import COMMANDS
 from affectdata.cli._documents import DOCUMENTS
-from affectdata.errors import InputError
+from affectdata.errors import InputError, IntegrityError
 from affectdata.manifest.ingest import ingest
 from affectdata.manifest.manifest import load_manifest
 from affectdata.recipe.recipe import packaged_recipes
@@ -86,7 +86,7 @@ def test_a_check_of_a_former_form_is_read(earlier: Path) -> None:  # noqa: F811
 def test_what_is_no_check_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "train-check.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="train-check"):
+    with pytest.raises((InputError, IntegrityError), match="train-check"):
         read_document(path)
 
 
