@@ -286,7 +286,7 @@ def test_a_release_without_a_file_is_not_published(server: Server, release: Path
     shutil.copytree(release, other)
     gone = next((other / "train").iterdir())
     gone.unlink()
-    with pytest.raises(IntegrityError, match=f"train/{gone.name} is missing"):
+    with pytest.raises(IntegrityError, match=f"train/{gone.name} does not exist"):
         api.publish(other, ADDRESS)
     assert Bucket(ADDRESS).list() == []
 

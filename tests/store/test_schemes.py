@@ -23,6 +23,7 @@ from affectdata import api
 from affectdata.errors import IntegrityError, ManifestError
 from affectdata.manifest.manifest import load_manifest
 from affectdata.release.release import open_release
+from affectdata.store.published import publish_folder
 from tests.buckets import Buckets as Server
 from tests.store.test_objects import files_of, upload
 
@@ -110,7 +111,7 @@ def test_sources_releases_and_manifests_are_as_on_disk(
     assert files_of(open_release(published).path) in (files_of(release), files_of(other))
     (other / "release.json").write_text(json.dumps({**info, "originals": 1}))
     with pytest.raises(IntegrityError, match="something else was published"):
-        api.publish(other, f"{address}/sets")
+        publish_folder(other, "release.json", published)
     with pytest.raises(ManifestError, match="not a finished release"):
         open_release(f"{address}/none")
     manifest, is_new = api.publish(local.path, f"{address}/manifests")
