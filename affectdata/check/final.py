@@ -55,7 +55,9 @@ def fit_final(prepared: CheckInput, head: str = PLAIN) -> FrozenModel:
         if prepared.numeric:
             fit = _regressor_of(prepared, head)
             regressor = fit(train)
-            if len(labels):
+            if len(labels) and head == PLAIN:  # as the check trained its classifier
+                outputs = out_of_fold(regressor, train, seed)
+            elif len(labels):
                 outputs = predict_out_of_fold(fit, train, seed, N_FOLDS)
         if len(labels):
             classifier = fit_classifier(train, labels, outputs, seed)

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from affectdata.manifest.manifest import Manifest
+from affectdata.schema import manifest_schema
 from affectdata.store.parquet import read_parts
 
 
 def read_columns(manifests: Sequence[Manifest], names: Sequence[str]) -> pa.Table:
     """Return columns that all manifests have, of all rows."""
-    return pa.concat_tables([manifest.rows.select(names) for manifest in manifests])
+    none = manifest_schema([]).empty_table().select(names)
+    return pa.concat_tables([none, *(manifest.rows.select(names) for manifest in manifests)])
 
 
 def read_rows(manifests: Sequence[Manifest], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -424,7 +424,8 @@ def test_alarms_are_for_the_plain_head(document: dict[str, Any]) -> None:
     before = _results(document)
     _set(document, "arms/subtype_aware/regressor/crossfit/r2", _over(0.7, 0.8, 0.9))
     assert _results(document) == before
-    assert _outcome(document, "leak.too_good") == "pass"
+    _set(document, "arms/originals/regressor/crossfit/r2", _over(0.7, 0.8, 0.9))
+    assert _outcome(document, "leak.too_good") == "fail"
 
 
 def test_advice_is_measured(document: dict[str, Any]) -> None:
