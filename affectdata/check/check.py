@@ -112,7 +112,8 @@ def _train(
             sources = fit_sources(prepared.others, recipe.seed)
             every = prepared.image_pool.rows(originals.plain(originals.own))
             transfer = score_transfer(every, {name: prepared.others[name] for name in sources}, recipe.seed)
-    by_name = {"crossfit": prepared.crossfit, "heldout": heldout, **prepared.regrouped}
+    # Splits that take long come first, so that no thread is left with one at the end.
+    by_name = {"heldout": heldout, "crossfit": prepared.crossfit, **prepared.regrouped}
     # The subtype classifier is scored on every original once, so it is trained on the first splits only.
     n_all = {"crossfit": n_first, "heldout": 1}
     fit = learner.fit_target if isinstance(learner, TunedNetworks) else None
