@@ -145,9 +145,7 @@ def _table(path: Path, names: set[str], again: str) -> Iterator[Problem]:
         if beside:
             read_table(path, _BESIDE[beside])
         elif distinct(load_manifest(path).rows, "split") and not path.with_suffix(".ledger.parquet").exists():
-            text = (
-                "it has splits, and there is no ledger, which also remembers those of images that are missing"
-            )
+            text = "it has splits but no ledger, which also remembers the splits of missing images"
             fix = f"restore {path.stem}.ledger.parquet from a copy, or write a new one: {again}"
             yield Problem("broken", path, text, fix)
     except AffectdataError as error:

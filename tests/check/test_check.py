@@ -130,7 +130,8 @@ def test_the_same_features_and_splits_in_plain_scikit_learn(
                 r2_score(test.target, search.fit(rows.features, rows.target).predict(test.features))
             )
         found = checked.document.to_dict()["arms"][arm][head]["crossfit"]["r2"]["splits"][:2]
-        assert found == pytest.approx(scores, abs=1e-4)  # a larger C may give the same model but for rounding
+        # libsvm stops within 1e-3 of the optimum, and where depends on the rounding of the kernel
+        assert found == pytest.approx(scores, abs=1e-5 if head == "regressor" else 1e-6)
 
 
 def test_splits_keep_groups_together_and_each_assignment_scores_every_original_once(
